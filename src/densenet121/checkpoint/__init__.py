@@ -1,0 +1,1 @@
+"""Files that hold weights or the whole state of a run."""

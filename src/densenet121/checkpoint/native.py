@@ -1,0 +1,172 @@
+"""The project's own files: a run's state (``.ckpt``) and weights (``.safetensors``).
+
+Both are safetensors files, which hold numbers and text and can execute nothing, with a JSON text
+and a SHA-256 of everything in their metadata: a file that was cut, or in which a single bit
+changed, is refused when it is read.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from densenet121.network import Variant
+from densenet121.utils.errors import InputError
+from densenet121.utils.files import write_atomic
+
+FORMAT = "densenet121/1"
+Kind = Literal["checkpoint", "weights"]
+_NAME = re.compile(r"(\d+)-(\d+)_(\d+)\.ckpt")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What pictures go through before the network; travels with the weights.
+
+    Attributes:
+        image_size: H, W of the network's input, pixels.
+        eval_resize: size before the central crop, as --eval_resize has it.
+        mean: R, G, B, of 0 to 255.
+        std: likewise.
+        interpolation: how pictures are resized.
+    """
+
+    image_size: tuple[int, int]
+    eval_resize: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str = "bilinear without antialiasing (OpenCV INTER_LINEAR)"
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What weights are weights of."""
+
+    net: str
+    variant: Variant
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "ModelInfo":
+        """From what ``to_json`` made, after its way through a file."""
+        given = content["preprocessing"]
+        height, width = given["image_size"]
+        preprocessing = Preprocessing(
+            image_size=(height, width),
+            eval_resize=given["eval_resize"],
+            mean=tuple(given["mean"]),
+            std=tuple(given["std"]),
+            interpolation=given["interpolation"],
+        )
+        class_names = tuple(content["class_names"])
+        variant: Variant = "model_zoo" if content["variant"] == "model_zoo" else "paper"
+        return cls(content["net"], variant, class_names, preprocessing)
+
+
+def checkpoint_name(rank: int, step: int, steps_per_epoch: int) -> str:
+    """The original's name, rank-epoch_step.ckpt: epoch from 1, steps done in it."""
+    if step == 0:
+        return f"{rank}-1_0.ckpt"
+    epoch, step_in_epoch = divmod(step - 1, steps_per_epoch)
+    return f"{rank}-{epoch + 1}_{step_in_epoch + 1}.ckpt"
+
+
+def position_in_name(path: Path) -> tuple[int, int] | None:
+    """(epoch, step in it) of a checkpoint's name, None for any other file."""
+    match = _NAME.fullmatch(path.name)
+    return (int(match[2]), int(match[3])) if match else None
+
+
+def checkpoints_in(folder: Path, rank: int = 0) -> list[Path]:
+    """This rank's checkpoints in a run folder, newest (by epoch and step) first."""
+    found = [
+        (position, path)
+        for path in folder.glob(f"{rank}-*.ckpt")
+        if (position := position_in_name(path)) is not None
+    ]
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def save(path: Path, kind: Kind, tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> None:
+    """Write tensors and JSON content into one file, atomically.
+
+    Raises:
+        OSError: disk full, no permission; an earlier file of that name is untouched.
+    """
+    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False)
+    metadata = {
+        "format": FORMAT,
+        "kind": kind,
+        "content": text,
+        "sha256": _digest(kind, text, on_cpu),
+    }
+    write_atomic(path, safetensors.torch.save(on_cpu, metadata))
+
+
+def read(path: Path, kind: Kind | None = None) -> tuple[Kind, dict[str, Tensor], dict[str, Any]]:
+    """Read and check a file that ``save`` wrote: its kind, its tensors, its JSON content.
+
+    Raises:
+        InputError: not such a file, of another kind, cut short, or changed since it was written.
+    """
+    tensors, metadata = read_safetensors(path)
+    if metadata.get("format") != FORMAT:
+        raise InputError(f"{path}: not a file of this program (no {FORMAT} in its metadata)")
+    found: Kind = "checkpoint" if metadata.get("kind") == "checkpoint" else "weights"
+    if metadata.get("kind") == found:
+        text = metadata.get("content", "")
+        if metadata.get("sha256") != _digest(found, text, tensors):
+            raise InputError(f"{path}: damaged (its SHA-256 is not the one it was written with)")
+        if kind is not None and found != kind:
+            raise InputError(f"{path}: holds {found}, where a {kind} file is needed")
+        return found, tensors, json.loads(text)
+    raise InputError(f"{path}: unknown kind {metadata.get('kind')!r}, made by a newer version?")
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of any safetensors file, from one reading of it.
+
+    Raises:
+        InputError: missing, unreadable, or not a whole safetensors file.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    try:
+        tensors = safetensors.torch.load(data)
+    except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise InputError(f"{path}: damaged or not a safetensors file ({error})") from None
+    # The library has checked the header; it only does not hand its metadata out from memory.
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return tensors, header.get("__metadata__", {})
+
+
+def save_weights(
+    path: Path, state_dict: Mapping[str, Tensor], info: ModelInfo, origin: Mapping[str, Any]
+) -> None:
+    """Write weights with what they are weights of and where they come from (epoch, step, score)."""
+    save(path, "weights", state_dict, {"model": info.to_json(), "origin": dict(origin)})
+
+
+def _digest(kind: str, text: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(f"{kind}\n{text}\n".encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+    return digest.hexdigest()

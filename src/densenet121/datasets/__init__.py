@@ -1,0 +1,1 @@
+"""Pictures: finding, decoding, transforming, ordering and batching them."""

@@ -1,0 +1,99 @@
+"""Which device this process computes on, and which of how many processes it is.
+
+Asks torch which accelerator there is, whatever its maker; nothing here knows a kind by name.
+"""
+
+import os
+from dataclasses import dataclass
+
+import torch
+
+from densenet121.utils.errors import UsageError
+
+_PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Process:
+    """This process among those that train or evaluate together.
+
+    Attributes:
+        rank: its number, from 0.
+        world_size: how many there are.
+        note: how this was found out, for the log.
+    """
+
+    rank: int
+    world_size: int
+    note: str
+
+
+def join(is_distributed: bool, rank: int, group_size: int) -> Process:
+    """Find this process's place from the launcher's variables, or else from the flags.
+
+    Raises:
+        UsageError: several processes are asked for, which this version does not support.
+    """
+    launched = int(os.environ.get("WORLD_SIZE", "1")) if is_distributed else 1
+    world_size = max(launched, group_size)
+    if world_size > 1:
+        raise UsageError(
+            f"{world_size} processes are asked for (--group_size or a launcher's WORLD_SIZE); this "
+            "version computes in one process: pass --is_distributed 0 and --group_size 1"
+        )
+    note = (
+        "--is_distributed 1, but no launcher started several processes: one process"
+        if is_distributed
+        else "one process"
+    )
+    return Process(rank, world_size, note)
+
+
+def pick_device(name: str | None) -> torch.device:
+    """The device called ``name``, or the best present: the accelerator torch knows, else the CPU.
+
+    Raises:
+        UsageError: torch does not know that name, or the device is not there.
+    """
+    present = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if name is None:
+        return present or torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    kinds = ["cpu"] + ([present.type] if present else [])
+    if device is None or device.type not in kinds:
+        raise UsageError(f"--device must be one of {', '.join(kinds)} on this machine, got {name}")
+    if device.index is not None and device.type != "cpu":
+        count = torch.accelerator.device_count()
+        if device.index >= count:
+            raise UsageError(f"--device {name}: there are {count} devices, numbered from 0")
+        torch.accelerator.set_device_index(device.index)
+    return device
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware."""
+    if device.type == "cpu":
+        found = torch.cpu.get_capabilities()
+        return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    supported = getattr(torch.get_device_module(device), "is_bf16_supported", None)
+    return bool(supported()) if supported is not None else False
+
+
+def pick_precision(amp: str | None, device: torch.device) -> torch.dtype:
+    """The dtype of the network's arithmetic: ``amp`` (fp32, bf16, fp16), or what suits the device.
+
+    By default bf16 where the device has it in hardware, else fp16 on an accelerator, else fp32.
+    """
+    if amp is not None:
+        return _PRECISIONS[amp]
+    if has_bf16(device):
+        return torch.bfloat16
+    return torch.float32 if device.type == "cpu" else torch.float16
+
+
+def default_batch_size(device: torch.device) -> int:
+    """256 pictures on an accelerator, as the original's README has it, 32 on a CPU."""
+    return 32 if device.type == "cpu" else 256

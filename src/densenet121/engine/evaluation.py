@@ -1,0 +1,262 @@
+"""The ``eval`` command: weights, or a folder of them, against a folder of pictures."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from densenet121.checkpoint.load import Weights, load_state, read_weights
+from densenet121.checkpoint.native import position_in_name
+from densenet121.config import (
+    AMP_NAMES,
+    EvalConfig,
+    absolute,
+    default_eval_resize,
+    default_workers,
+    parse_image_size,
+    settings_of,
+)
+from densenet121.datasets.folder import (
+    PictureFolder,
+    check_num_classes,
+    check_same_classes,
+    evaluation_folder,
+    scan,
+)
+from densenet121.datasets.transforms import MEAN, STD, EvalTransform, parse_eval_resize
+from densenet121.distributed import default_batch_size, join, pick_device, pick_precision
+from densenet121.engine.evaluate import (
+    Evaluation,
+    evaluate_folder,
+    log_counts,
+    result_of,
+    write_results,
+)
+from densenet121.engine.run_folder import command_of, describe_run, make_folder
+from densenet121.network import DenseNet, build
+from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.files import write_json
+from densenet121.utils.logging import log, log_settings, run_log
+from densenet121.utils.signals import StopRequest
+
+_SUFFIXES = (".ckpt", ".safetensors", ".pth", ".pt")
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """What a call of ``evaluate`` came to.
+
+    Attributes:
+        folder: with the log, eval.json and predictions.csv.
+        evaluations: by weights file; None where the file could not be used.
+        stopped: a signal ended it before the last of them.
+    """
+
+    folder: Path
+    evaluations: dict[Path, Evaluation | None]
+    stopped: bool
+
+    @property
+    def complete(self) -> bool:
+        """Every weights file was evaluated on every picture."""
+        done = self.evaluations.values()
+        return not self.stopped and all(e is not None and not e.bad for e in done)
+
+
+def evaluate(config: EvalConfig) -> EvalResult:
+    """Evaluate the weights that ``config`` names on its pictures, each exactly once.
+
+    Raises:
+        UsageError: a setting cannot be used.
+        InputError: pictures or weights cannot be used. Of a folder of weights, one that cannot be
+            used is logged and leaves the result incomplete.
+    """
+    with StopRequest() as stop:
+        process = join(bool(config.is_distributed), config.rank, config.group_size)
+        device = pick_device(config.device)
+        precision = pick_precision(AMP_NAMES.get(config.amp or "", config.amp), device)
+        workers = default_workers() if config.workers is None else config.workers
+        batch_size = config.per_batch_size or default_batch_size(device)
+        pictures = scan(evaluation_folder(absolute(config.data_dir)))
+        check_num_classes(pictures, config.num_classes)
+        source = absolute(config.pretrained)
+        files = _weight_files(source)
+        output_dir = absolute(config.output_dir) if config.output_dir else None
+        # Before a folder is made: the usual mistake, a wrong path, should leave nothing behind.
+        first = None if source.is_dir() else read_weights(files[0])
+
+        path, stamp = make_folder(output_dir, absolute(config.log_path))
+        settings = settings_of(config) | {
+            "per_batch_size": batch_size,
+            "amp": str(precision).removeprefix("torch."),
+            "workers": workers,
+            "device": str(device),
+        }
+        with run_log(path, stamp, process.rank):
+            log_settings(settings)
+            log.info("%s; %d compute threads", process.note, torch.get_num_threads())
+            log.info(
+                "%d pictures of %d classes in %s",
+                len(pictures),
+                len(pictures.class_names),
+                pictures.root,
+            )
+            run = describe_run("eval", settings, device, pictures.class_names, None, pictures)
+            if command_of(path) != "train":  # results may go into the folder of the run itself
+                write_json(path / "run.json", run)
+            results: dict[Path, Evaluation | None] = {}
+            contents: list[dict[str, Any]] = []
+            for file in files:
+                if stop.requested:
+                    break
+                target = path / file.stem if source.is_dir() else path
+                try:
+                    subject = _prepare(first or read_weights(file), file, config, pictures)
+                    subject.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+                    evaluation = evaluate_folder(
+                        subject.model,
+                        pictures,
+                        subject.transform,
+                        mean=subject.mean,
+                        std=subject.std,
+                        batch_size=batch_size,
+                        device=device,
+                        precision=precision,
+                        workers=workers,
+                        skip_bad=config.on_bad_image == "skip",
+                        should_stop=lambda: stop.requested,
+                    )
+                except InputError as error:
+                    if not source.is_dir() or isinstance(error, UsageError):
+                        raise
+                    log.error("%s", error)
+                    results[file] = None
+                    contents.append({"checkpoint": str(file), "error": str(error)})
+                    continue
+                if evaluation is None:
+                    break
+                log_counts(evaluation.counts)
+                _log_bad(evaluation)
+                content = result_of(evaluation, str(file))
+                target.mkdir(exist_ok=True)
+                write_results(target, evaluation, content)
+                results[file] = evaluation
+                contents.append(content)
+            stopped = len(results) < len(files)
+            if source.is_dir():
+                write_json(path / "eval.json", {"results": contents, "complete": not stopped})
+                _log_summary(results)
+            if stopped:
+                log.warning("stopped by a signal: %d of %d done", len(results), len(files))
+            log.info("results: %s", path)
+    return EvalResult(path, results, stopped)
+
+
+def _weight_files(source: Path) -> list[Path]:
+    """The file, or those of a folder: checkpoints by epoch and step, newest first, then weights.
+
+    Raises:
+        InputError: an empty folder.
+    """
+    if not source.is_dir():
+        return [source]
+    files = [file for file in source.iterdir() if file.suffix in _SUFFIXES and file.name[0] != "."]
+    if not files:
+        raise InputError(f"{source}: a folder without weights ({', '.join(_SUFFIXES)})")
+    # Names without an epoch come after those with one, newest first by the time of writing.
+    return sorted(
+        files,
+        key=lambda file: (position_in_name(file) or (-1, -1), file.stat().st_mtime),
+        reverse=True,
+    )
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """A network with weights, and what its pictures go through."""
+
+    model: DenseNet
+    transform: EvalTransform
+    mean: Tensor
+    std: Tensor
+
+
+def _prepare(weights: Weights, file: Path, config: EvalConfig, pictures: PictureFolder) -> _Subject:
+    """Build what is evaluated from a weights file, the flags going before what the file tells."""
+    info = weights.info
+    if weights.num_classes is None:
+        raise InputError(f'{file}: no "classifier.weight": not the weights of a DenseNet')
+    if info:
+        check_same_classes(info.class_names, str(file), pictures.class_names, str(pictures.root))
+        if config.variant and config.variant != info.variant:
+            raise UsageError(
+                f"--variant is {config.variant}, but {file} holds weights of {info.variant}, which "
+                f"give garbage in the other; pass --variant {info.variant} or leave it out"
+            )
+    elif weights.num_classes != len(pictures.class_names):
+        raise InputError(
+            f"{file} knows {weights.num_classes} classes (without their names), and "
+            f"{pictures.root} has {len(pictures.class_names)}"
+        )
+    net, variant = (info.net, info.variant) if info else (config.net, config.variant or "paper")
+    model = build(net, num_classes=weights.num_classes, variant=variant)
+    load_state(model, weights.state_dict, file)
+    log.info("load model %s success", file)
+    size = info.preprocessing.image_size if info else (224, 224)
+    resize = info.preprocessing.eval_resize if info else default_eval_resize(size)
+    if config.image_size is not None:
+        size = parse_image_size(config.image_size)
+        resize = default_eval_resize(size)
+    resize = str(config.eval_resize or resize)
+    told = "as it was validated with" if info else "the original's: the file tells no preprocessing"
+    log.info(
+        "network %s, variant %s; pictures resized to %s, central %d x %d (%s)",
+        net,
+        variant,
+        resize,
+        *size,
+        told if config.image_size is None and config.eval_resize is None else "from the flags",
+    )
+    if min(size) < model.min_image_size:
+        raise UsageError(
+            f"--image_size must be at least {model.min_image_size} for {net}, got {size}"
+        )
+    return _Subject(
+        model,
+        EvalTransform(*size, parse_eval_resize(resize)),
+        torch.tensor(info.preprocessing.mean) if info else MEAN,
+        torch.tensor(info.preprocessing.std) if info else STD,
+    )
+
+
+def _log_bad(evaluation: Evaluation) -> None:
+    if evaluation.bad:
+        log.warning(
+            "partial result: %d pictures could not be read and are not in tot:", len(evaluation.bad)
+        )
+        for name, reason in evaluation.bad:
+            log.warning("%s: %s", name, reason)
+
+
+def _log_summary(results: dict[Path, Evaluation | None]) -> None:
+    """A table of the weights files, newest first, the best top-1 marked."""
+    best = max((e.counts.top1_correct for e in results.values() if e), default=-1)
+    width = max((len(file.name) for file in results), default=0)
+    log.info("%-*s  %8s  %8s  %8s  %8s", width, "weights", "top1", "top5", "loss", "tot")
+    for file, evaluation in results.items():
+        if evaluation is None:
+            log.info("%-*s  cannot be used", width, file.name)
+            continue
+        counts = evaluation.counts
+        log.info(
+            "%-*s  %7.2f%%  %7.2f%%  %8.4f  %8d%s",
+            width,
+            file.name,
+            100 * counts.top1,
+            100 * counts.top5,
+            counts.loss,
+            counts.total,
+            "  best" if counts.top1_correct == best else "",
+        )

@@ -1,0 +1,58 @@
+"""Whether a checkpoint may be gone on from, and what is to be said of it."""
+
+from typing import Any
+
+from densenet121.config import differences
+from densenet121.datasets.folder import check_same_classes
+from densenet121.engine.state import Checkpoint, RunState
+from densenet121.utils.errors import UsageError
+
+
+def check_resumable(checkpoint: Checkpoint, run: dict[str, Any]) -> list[str]:
+    """Refuse a resumption that would not be the same run; warnings where it may not be.
+
+    Raises:
+        UsageError: a flag that matters differs.
+        InputError: the classes differ.
+    """
+    before = checkpoint.content["run"]
+    changed = differences(before["settings"], run["settings"])
+    if changed:
+        raise UsageError(
+            f"cannot resume {checkpoint.path} with other settings: {'; '.join(changed)}"
+        )
+    check_same_classes(
+        before["class_names"], str(checkpoint.path), run["class_names"], "the training data"
+    )
+    warnings = []
+    for split in ("train", "val"):
+        was, now = before["data"][split], run["data"][split]
+        if (was and was["fingerprint"]) != (now and now["fingerprint"]):
+            count = [data["pictures"] if data else 0 for data in (was, now)]
+            warnings.append(
+                f"the {split} data changed since {checkpoint.path.name}: {count[0]} pictures then, "
+                f"{count[1]} now; the result will not be that of an uninterrupted run"
+            )
+    for name in ("device", "threads"):
+        if before[name] != run[name]:
+            warnings.append(
+                f"{name} was {before[name]}, is {run[name]}: sums are rounded in another order, "
+                "the result may differ in the last bits"
+            )
+    if before["versions"]["torch"] != run["versions"]["torch"]:
+        warnings.append(
+            f"torch was {before['versions']['torch']}, is {run['versions']['torch']}: the result "
+            "may differ in the last bits"
+        )
+    return warnings
+
+
+def renumber(state: RunState, checkpoint: Checkpoint, epoch_steps: int) -> list[str]:
+    """Fit the step count to epochs that have become longer or shorter with the data."""
+    before = checkpoint.content["run"]["steps_per_epoch"]
+    if before == epoch_steps:
+        return []
+    in_epoch = state.step - state.evaluated_epochs * before
+    done = epoch_steps if in_epoch == before else min(in_epoch, epoch_steps)
+    state.step = state.evaluated_epochs * epoch_steps + done
+    return [f"an epoch had {before} steps and has {epoch_steps}; going on at step {state.step}"]

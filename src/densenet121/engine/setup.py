@@ -1,0 +1,100 @@
+"""What a training run is built of: pictures, variant, first weights, learning rates."""
+
+from collections.abc import Callable
+from functools import partial
+
+from densenet121.checkpoint.load import Weights, load_state
+from densenet121.config import TrainConfig, absolute
+from densenet121.datasets.folder import PictureFolder, check_same_classes, scan, split_folders
+from densenet121.engine.state import Checkpoint
+from densenet121.lr_scheduler import cosine_annealing, exponential
+from densenet121.network import DenseNet, Variant
+from densenet121.utils.errors import InputError, UsageError
+
+
+def find_pictures(config: TrainConfig) -> tuple[PictureFolder, PictureFolder | None]:
+    """The training and the validation pictures, the latter None without such."""
+    val_dir = absolute(config.val_dir) if config.val_dir else None
+    train_dir, val_dir = split_folders(absolute(config.data_dir), val_dir)
+    pictures = scan(train_dir)
+    if val_dir is None:
+        return pictures, None
+    val_pictures = scan(val_dir, "--val_dir")
+    check_same_classes(pictures.class_names, str(train_dir), val_pictures.class_names, str(val_dir))
+    return pictures, val_pictures
+
+
+def pick_variant(
+    config: TrainConfig, checkpoint: Checkpoint | None, pretrained: Weights | None
+) -> Variant:
+    """The variant that the weights tell, else the flag's, else the paper's.
+
+    Raises:
+        UsageError: weights and flag contradict each other.
+    """
+    info = checkpoint.info if checkpoint else pretrained.info if pretrained else None
+    told = info.variant if info else None
+    if told and config.variant and told != config.variant and not checkpoint:
+        raise UsageError(
+            f"--variant is {config.variant}, but {config.pretrained} holds weights of {told}, "
+            f"which give garbage in the other; pass --variant {told} or leave it out"
+        )
+    return "model_zoo" if (config.variant or told) == "model_zoo" else "paper"
+
+
+def check_size(model: DenseNet, height: int, width: int, batch_size: int) -> None:
+    """Refuse pictures of which the network's halvings leave nothing to normalise."""
+    least = model.min_image_size
+    if min(height, width) < least:
+        raise UsageError(
+            f"--image_size must be at least {least} for this network, got {height},{width}"
+        )
+    if batch_size == 1 and max(height, width) < 2 * least:
+        raise UsageError(
+            "batch norm needs more than one value a channel: with --image_size "
+            f"{height},{width} pass --per_batch_size 2 or more"
+        )
+
+
+def start_from(
+    model: DenseNet, weights: Weights, config: TrainConfig, pictures: PictureFolder
+) -> str:
+    """Copy pretrained weights in, with a new head for other classes; what to log of it."""
+    source = config.pretrained or ""
+    if weights.info and weights.info.net != config.net:
+        raise InputError(
+            f"{source}: weights of {weights.info.net}, and --net is {config.net}; pass --net "
+            f"{weights.info.net}"
+        )
+    same_classes = weights.info is None or weights.info.class_names == pictures.class_names
+    state_dict = dict(weights.state_dict)
+    if weights.num_classes == model.num_classes and same_classes:
+        load_state(model, state_dict, source)
+        return f"load model {source} success"
+    head = {f"classifier.{name}": tensor for name, tensor in model.classifier.named_parameters()}
+    load_state(model, state_dict | head, source)
+    return (
+        f"load model {source} success; its {weights.num_classes} classes are not the "
+        f"{model.num_classes} of the data: the head is new"
+    )
+
+
+def make_schedule(config: TrainConfig, epoch_steps: int) -> Callable[[int], float]:
+    """The learning rate of each step."""
+    if config.lr_scheduler == "exponential":
+        return partial(
+            exponential,
+            base_lr=config.lr,
+            steps_per_epoch=epoch_steps,
+            milestones=config.milestones,
+            gamma=config.lr_gamma,
+            warmup_epochs=config.warmup_epochs,
+        )
+    return partial(
+        cosine_annealing,
+        base_lr=config.lr,
+        steps_per_epoch=epoch_steps,
+        T_max=config.T_max or config.max_epoch,
+        eta_min=config.eta_min,
+        warmup_epochs=config.warmup_epochs,
+    )

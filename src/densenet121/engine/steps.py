@@ -1,0 +1,250 @@
+"""One training step, and one epoch of them."""
+
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from densenet121.datasets.folder import PictureFolder
+from densenet121.datasets.images import read_image
+from densenet121.datasets.loader import Batch, load_batches
+from densenet121.datasets.sampler import epoch_order, training_batches
+from densenet121.datasets.transforms import TrainTransform, normalise, uniforms
+from densenet121.engine.run_folder import RunFolder
+from densenet121.engine.state import Training
+from densenet121.losses import smooth_cross_entropy
+from densenet121.utils.errors import InputError
+from densenet121.utils.logging import log
+from densenet121.utils.progress import progress_bar
+
+# Halvings that bring the first loss scale, 65536, below 1. An overflow that survives them does not
+# come from the scale.
+_MOST_SKIPPED_STEPS = 17
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """What stays the same in every epoch of a run.
+
+    Attributes:
+        pictures: the training pictures.
+        augment: what each goes through.
+        mean: ``(3,)`` of R, G, B, in grey levels.
+        std: likewise.
+        seed: of the order and the augmentation.
+        batch_size: pictures a step.
+        steps: steps an epoch.
+        max_epoch: epochs of the run, for the progress bar.
+        learning_rate: of each step.
+        smooth_factor: see ``smooth_cross_entropy``.
+        device: where the network is.
+        precision: dtype of its arithmetic.
+        workers: threads that decode.
+        skip_bad: leave pictures that cannot be read out.
+        log_interval: steps between log lines.
+        ckpt_interval: steps between checkpoints.
+    """
+
+    pictures: PictureFolder
+    augment: TrainTransform
+    mean: Tensor
+    std: Tensor
+    seed: int
+    batch_size: int
+    steps: int
+    max_epoch: int
+    learning_rate: Callable[[int], float]
+    smooth_factor: float
+    device: torch.device
+    precision: torch.dtype
+    workers: int
+    skip_bad: bool
+    log_interval: int
+    ckpt_interval: int
+
+
+def train_epoch(
+    training: Training, plan: EpochPlan, folder: RunFolder, should_stop: Callable[[], bool]
+) -> bool:
+    """Train from where ``training`` stands to the end of its epoch.
+
+    Returns:
+        False if ``should_stop`` said so between two steps.
+
+    Raises:
+        InputError: a picture cannot be read (after saving), or the loss is nan or infinite.
+    """
+    state, losses = training.state, training.losses
+    epoch = state.evaluated_epochs
+    end = (epoch + 1) * plan.steps
+    first_step = state.step - epoch * plan.steps
+    batches = _load_epoch(plan, epoch, first_step)
+    clock = _Clock()
+    with progress_bar(
+        f"epoch {epoch + 1}/{plan.max_epoch}", plan.steps, done=first_step
+    ) as advance:
+        while state.step < end:
+            if should_stop():
+                batches.close()
+                return False
+            try:
+                batch = clock.wait_for(batches)
+            except InputError as error:
+                path = folder.save_checkpoint(training)
+                raise InputError(
+                    f"{error}; saved {path}; mend or remove the picture, or pass --on_bad_image "
+                    f"skip, and go on with --resume auto --output_dir {folder.path}"
+                ) from None
+            for index, reason in batch.bad:
+                state.bad_images[plan.pictures.paths[index]] = reason
+            lr = plan.learning_rate(state.step)
+            if len(batch.indices):
+                images = normalise(
+                    batch.images.to(plan.device, non_blocking=True), plan.mean, plan.std
+                )
+                labels = torch.from_numpy(plan.pictures.labels[batch.indices])
+                loss = train_step(
+                    training.model,
+                    training.optimizer,
+                    training.scaler,
+                    images,
+                    labels.to(plan.device, non_blocking=True),
+                    lr=lr,
+                    smooth_factor=plan.smooth_factor,
+                    precision=plan.precision,
+                )
+                losses.add(loss)
+            state.step += 1
+            clock.images += len(batch.indices)
+            note = ""
+            if state.step % plan.log_interval == 0 or state.step == end:
+                check_loss(training, plan, folder)
+                note = f"loss {losses.mean():.3f}"
+                _log_step(folder, clock, epoch, state.step - 1, losses.mean(), lr)
+                losses.reset()
+            # The epoch's end saves by itself.
+            if state.step % plan.ckpt_interval == 0 and state.step != end:
+                check_loss(training, plan, folder)
+                folder.save_checkpoint(training)
+            advance(note=note)
+    return True
+
+
+def train_step(
+    model: nn.Module,
+    optimizer: Optimizer,
+    scaler: torch.amp.GradScaler,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    lr: float,
+    smooth_factor: float,
+    precision: torch.dtype,
+) -> Tensor:
+    """One update of the weights. The loss stays on the device: nothing here waits for it.
+
+    Args:
+        model: images to logits, in training mode.
+        optimizer: momentum SGD.
+        scaler: loss scale; disabled unless ``precision`` is float16.
+        images: ``(N, 3, H, W)`` float32, normalised.
+        labels: ``(N,)`` int64.
+        lr: learning rate of this step.
+        smooth_factor: see ``smooth_cross_entropy``.
+        precision: dtype of the network's arithmetic; weights and momentum stay float32.
+
+    Returns:
+        The mean loss before the update, a scalar without gradient.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    with torch.autocast(images.device.type, precision, enabled=precision != torch.float32):
+        logits = model(images)
+    loss = smooth_cross_entropy(logits, labels, smooth_factor)
+    optimizer.zero_grad(set_to_none=True)
+    torch.autograd.backward(scaler.scale(loss))
+    # Skips the update where a scaled gradient overflowed.
+    scaler.step(optimizer)
+    scaler.update()
+    return loss.detach()
+
+
+def check_loss(training: Training, plan: EpochPlan, folder: RunFolder) -> None:
+    """Stop a run whose loss is nan or infinite; this waits for the device.
+
+    Raises:
+        InputError: naming the first bad step and the last good checkpoint.
+    """
+    allowed = _MOST_SKIPPED_STEPS if plan.precision == torch.float16 else 0
+    bad_run = int(training.losses.bad_run)
+    if bad_run > allowed:
+        step = training.state.step - bad_run
+        raise InputError(
+            f"loss is nan or infinite at epoch {step // plan.steps}, step {step} (both from 0); "
+            f"{folder.good}; a lower --lr or --warmup_epochs may help"
+        )
+
+
+def _load_epoch(plan: EpochPlan, epoch: int, first_step: int) -> Generator[Batch]:
+    order = epoch_order(len(plan.pictures), plan.seed, epoch)
+    root, paths = plan.pictures.root, plan.pictures.paths
+    return load_batches(
+        lambda index: plan.augment(
+            read_image(root / paths[index]), uniforms(plan.seed, epoch, index)
+        ),
+        training_batches(order, plan.batch_size, first_step=first_step),
+        (plan.augment.height, plan.augment.width),
+        workers=plan.workers,
+        skip_bad=plan.skip_bad,
+        pin_memory=plan.device.type != "cpu",
+    )
+
+
+class _Clock:
+    """Images per second and the share of the time spent waiting for pictures, between log lines."""
+
+    def __init__(self) -> None:
+        self.images = 0
+        self._waited_seconds = 0.0
+        self._start = time.perf_counter()
+
+    def wait_for(self, batches: Generator[Batch]) -> Batch:
+        before = time.perf_counter()
+        batch = next(batches)
+        self._waited_seconds += time.perf_counter() - before
+        return batch
+
+    def lap(self) -> tuple[float, float]:
+        """(images per second, share of the time waited); starts again."""
+        now = time.perf_counter()
+        seconds = max(now - self._start, 1e-9)
+        images_per_second, data_wait = self.images / seconds, self._waited_seconds / seconds
+        self.images, self._waited_seconds, self._start = 0, 0.0, now
+        return images_per_second, data_wait
+
+
+def _log_step(
+    folder: RunFolder, clock: _Clock, epoch: int, step: int, loss: float, lr: float
+) -> None:
+    images_per_second, data_wait = clock.lap()
+    log.info(
+        "epoch[%d], iter[%d], loss:%.3f, mean_fps:%.2f imgs/sec",
+        epoch,
+        step,
+        loss,
+        images_per_second,
+    )
+    folder.metrics.write(
+        {
+            "kind": "train",
+            "epoch": epoch,
+            "step": step,
+            "loss": loss,
+            "lr": lr,
+            "images_per_second": round(images_per_second, 2),
+            "data_wait": round(data_wait, 4),
+        }
+    )

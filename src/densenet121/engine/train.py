@@ -1,0 +1,261 @@
+"""Training: ``train(config)`` is one run, from top to bottom."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from densenet121.checkpoint.load import read_weights
+from densenet121.checkpoint.native import ModelInfo, Preprocessing
+from densenet121.config import (
+    AMP_NAMES,
+    TrainConfig,
+    absolute,
+    default_eval_resize,
+    default_workers,
+    settings_of,
+)
+from densenet121.datasets.folder import (
+    check_num_classes,
+)
+from densenet121.datasets.sampler import steps_per_epoch
+from densenet121.datasets.transforms import (
+    MEAN,
+    STD,
+    EvalTransform,
+    TrainTransform,
+    parse_eval_resize,
+)
+from densenet121.distributed import default_batch_size, join, pick_device, pick_precision
+from densenet121.engine.evaluate import (
+    Evaluation,
+    evaluate_folder,
+    log_counts,
+    metrics_of,
+    result_of,
+    write_results,
+)
+from densenet121.engine.notes import log_advice, log_data, log_end
+from densenet121.engine.resume import check_resumable, renumber
+from densenet121.engine.run_folder import (
+    RunFolder,
+    describe_run,
+    find_start,
+    make_folder,
+)
+from densenet121.engine.setup import (
+    check_size,
+    find_pictures,
+    make_schedule,
+    pick_variant,
+    start_from,
+)
+from densenet121.engine.state import LossMeter, RunState, Training, restore
+from densenet121.engine.steps import EpochPlan, train_epoch
+from densenet121.network import build
+from densenet121.optimizers import get_param_groups, momentum_sgd
+from densenet121.utils.logging import log, log_settings, run_log
+from densenet121.utils.signals import StopRequest
+from densenet121.utils.var_init import initialise
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a call of ``train`` came to.
+
+    Attributes:
+        folder: the run folder.
+        stopped: a signal ended it before its last epoch, after saving.
+        evaluation: of the last epoch on the validation pictures; None without such pictures, and
+            where a resumed run had nothing left to do.
+        bad_images: path to reason of each picture that was left out.
+    """
+
+    folder: Path
+    stopped: bool
+    evaluation: Evaluation | None
+    bad_images: dict[str, str]
+
+
+def train(config: TrainConfig) -> TrainResult:
+    """Train a network as ``config`` says, from the start or from where a checkpoint left it.
+
+    Raises:
+        UsageError: a setting cannot be used, or differs from the run that is resumed.
+        InputError: data or weights cannot be used, or the loss is nan or infinite.
+        OSError: the run folder cannot be written.
+    """
+    with StopRequest() as stop:
+        # 1. Process, device, arithmetic.
+        process = join(bool(config.is_distributed), config.rank, config.group_size)
+        device = pick_device(config.device)
+        precision = pick_precision(AMP_NAMES.get(config.amp or "", config.amp), device)
+        workers = default_workers() if config.workers is None else config.workers
+        if device.type != "cpu":  # torch's CPU kernels repeat themselves as they are
+            torch.use_deterministic_algorithms(True, warn_only=True)
+
+        # 2. Data.
+        pictures, val_pictures = find_pictures(config)
+        num_classes = check_num_classes(pictures, config.num_classes)
+        batch_size = config.per_batch_size or default_batch_size(device)
+        epoch_steps = steps_per_epoch(len(pictures), batch_size)
+        height, width = config.size
+        eval_resize = str(config.eval_resize or default_eval_resize(config.size))
+        eval_transform = EvalTransform(height, width, parse_eval_resize(eval_resize))
+
+        # 3. Start: a run to resume goes before given weights, and those before fresh ones.
+        output_dir = absolute(config.output_dir) if config.output_dir else None
+        start = find_start(config.resume, output_dir, absolute(config.ckpt_path), process.rank)
+        pretrained = None
+        if config.pretrained and not start.checkpoint:
+            pretrained = read_weights(absolute(config.pretrained))
+
+        # 4. Network, optimiser, loss scale, schedule.
+        variant = pick_variant(config, start.checkpoint, pretrained)
+        preprocessing = Preprocessing(
+            (height, width), eval_resize, tuple(MEAN.tolist()), tuple(STD.tolist())
+        )
+        info = ModelInfo(config.net, variant, pictures.class_names, preprocessing)
+        model = build(config.net, num_classes=num_classes, variant=variant)
+        check_size(model, height, width, min(batch_size, len(pictures)))
+        initialise(model, torch.Generator().manual_seed(config.seed))
+        head_note = start_from(model, pretrained, config, pictures) if pretrained else ""
+        model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        groups = get_param_groups(model, config.weight_decay)
+        training = Training(
+            model=model,
+            optimizer=momentum_sgd(groups, lr=config.lr, momentum=config.momentum),
+            scaler=torch.amp.GradScaler(device.type, enabled=precision == torch.float16),
+            state=RunState.fresh(),
+            losses=LossMeter(device),
+        )
+        plan = EpochPlan(
+            pictures=pictures,
+            augment=TrainTransform(
+                height=height,
+                width=width,
+                crop_scale=config.crop_scale_range,
+                crop_ratio=config.crop_ratio_range,
+                flip_prob=config.flip_prob,
+                color_jitter=config.jitter_amounts,
+            ),
+            mean=MEAN,
+            std=STD,
+            seed=config.seed,
+            batch_size=batch_size,
+            steps=epoch_steps,
+            max_epoch=config.max_epoch,
+            learning_rate=make_schedule(config, epoch_steps),
+            smooth_factor=config.smooth_factor,
+            device=device,
+            precision=precision,
+            workers=workers,
+            skip_bad=config.on_bad_image == "skip",
+            log_interval=config.log_interval,
+            ckpt_interval=config.ckpt_interval or epoch_steps,
+        )
+        settings = settings_of(config) | {
+            "num_classes": num_classes,
+            "per_batch_size": batch_size,
+            "eval_resize": eval_resize,
+            "variant": variant,
+            "amp": str(precision).removeprefix("torch."),
+            "T_max": config.T_max or config.max_epoch,
+            "workers": workers,
+            "device": str(device),
+        }
+        run = describe_run("train", settings, device, pictures.class_names, pictures, val_pictures)
+        notes = [*start.warnings]
+        if start.checkpoint:
+            notes += check_resumable(start.checkpoint, run)
+            restore(training, start.checkpoint)
+            notes += renumber(training.state, start.checkpoint, epoch_steps)
+
+        # 5. Run folder and log.
+        path, stamp = make_folder(start.folder, absolute(config.ckpt_path))
+        folder = RunFolder(
+            path,
+            rank=process.rank,
+            steps_per_epoch=epoch_steps,
+            keep=config.keep_checkpoint_max,
+            info=info,
+            run=run | {"steps_per_epoch": epoch_steps},
+            resumed_from=start.checkpoint.path if start.checkpoint else None,
+        )
+        with run_log(path, stamp, process.rank):
+            log_settings(settings)
+            log.info("run folder: %s", path)
+            log.info("%s; %d compute threads", process.note, torch.get_num_threads())
+            log_data(pictures, val_pictures, batch_size, epoch_steps)
+            log_advice(config, epoch_steps)
+            if head_note:
+                log.info(head_note)
+            for note in notes:
+                log.warning(note)
+            if start.checkpoint:
+                log.info("resumed from %s", start.checkpoint.path)
+                log.info("%d steps were done", training.state.step)
+            folder.begin(training, start.checkpoint.path.parent if start.checkpoint else None)
+
+            # 6. Epochs.
+            log.info("start network train...")
+            state = training.state
+            evaluation = None
+            while state.evaluated_epochs < config.max_epoch and not stop.requested:
+                epoch = state.evaluated_epochs
+                if state.step < (epoch + 1) * epoch_steps:
+                    if not train_epoch(training, plan, folder, lambda: stop.requested):
+                        break
+                    log.info("local passed")
+                    # Before validation as well: it may take long, and what is trained is trained.
+                    folder.save_checkpoint(training)
+                if val_pictures:
+                    evaluation = evaluate_folder(
+                        model,
+                        val_pictures,
+                        eval_transform,
+                        mean=MEAN,
+                        std=STD,
+                        batch_size=batch_size,
+                        device=device,
+                        precision=precision,
+                        workers=workers,
+                        skip_bad=plan.skip_bad,
+                        should_stop=lambda: stop.requested,
+                    )
+                    if evaluation is None:
+                        break
+                    _take_note(training, evaluation, folder)
+                state.evaluated_epochs = epoch + 1
+                origin = {"epoch": epoch, "step": state.step - 1}
+                folder.save_weights("last.safetensors", training, origin)
+                folder.save_checkpoint(training)
+
+            # 7. Close.
+            stopped = state.evaluated_epochs < config.max_epoch
+            if stopped:
+                log.warning(
+                    "stopped by a signal after %d steps; saved %s; go on with --resume auto "
+                    "--output_dir %s",
+                    state.step,
+                    folder.save_checkpoint(training),
+                    path,
+                )
+            else:
+                log_end(training.state, path, val_pictures)
+    return TrainResult(path, stopped, evaluation, state.bad_images)
+
+
+def _take_note(training: Training, evaluation: Evaluation, folder: RunFolder) -> None:
+    """Log a validation, and keep the weights if they are the best so far."""
+    state = training.state
+    epoch, counts = state.evaluated_epochs, evaluation.counts
+    log_counts(counts)
+    row = {"epoch": epoch, "step": state.step - 1} | metrics_of(counts)
+    folder.metrics.write({"kind": "eval"} | row)
+    state.bad_images.update(evaluation.bad)
+    if counts.top1_correct > state.best_correct:
+        state.best_epoch, state.best_correct = epoch, counts.top1_correct
+        folder.save_weights("best.safetensors", training, row)
+    # Of the last weights, not the best: those were chosen by looking at these very pictures.
+    write_results(folder.path, evaluation, result_of(evaluation, "last.safetensors") | row)

@@ -1,0 +1,37 @@
+"""The networks: DenseNet and its six published sizes."""
+
+from densenet121.network.densenet import (
+    NETWORKS,
+    DenseBlock,
+    DenseLayer,
+    DenseNet,
+    MaxPoolSame,
+    Stem,
+    Transition,
+    Variant,
+    build,
+    densenet100,
+    densenet121,
+    densenet161,
+    densenet169,
+    densenet201,
+    densenet264,
+)
+
+__all__ = [
+    "NETWORKS",
+    "DenseBlock",
+    "DenseLayer",
+    "DenseNet",
+    "MaxPoolSame",
+    "Stem",
+    "Transition",
+    "Variant",
+    "build",
+    "densenet100",
+    "densenet121",
+    "densenet161",
+    "densenet169",
+    "densenet201",
+    "densenet264",
+]

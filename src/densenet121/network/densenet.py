@@ -1,0 +1,287 @@
+"""DenseNet as plain PyTorch modules: the readable reference, with torchvision's parameter names.
+
+Shapes: N pictures, C channels, H rows, W columns; every feature map is ``(N, C, H, W)``.
+
+Sources: Huang et al. 2017, "Densely Connected Convolutional Networks" (the paper), section 3 and
+table 1; torchvision's ``models/densenet.py`` for the names; the original's
+``src/network/densenet.py`` for the variant ``model_zoo``.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from densenet121.utils.errors import InputError
+
+Variant = Literal["paper", "model_zoo"]
+Stem = Literal["imagenet", "cifar"]
+
+
+class MaxPoolSame(nn.Module):
+    """3 x 3 maximum at stride 2 with MindSpore's ``pad_mode="same"``, the original's pool0.
+
+    n becomes ``ceil(n / 2)``. An odd n gets -inf on both sides, as torch's ``padding=1`` does; an
+    even n gets it only after the last row or column, so its windows lie one pixel further on than
+    those of the paper.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(N, C, H, W)`` to ``(N, C, ceil(H / 2), ceil(W / 2))``."""
+        # ceil_mode gives an even size the half-empty last window without a padded copy of x.
+        padding = (x.shape[2] % 2, x.shape[3] % 2)
+        return F.max_pool2d(x, kernel_size=3, stride=2, padding=padding, ceil_mode=True)
+
+
+class DenseLayer(nn.Module):
+    """The ``growth_rate`` new channels of one layer: BN-ReLU-1x1 conv, then BN-ReLU-3x3 conv."""
+
+    def __init__(self, num_input_features: int, growth_rate: int, bn_size: int) -> None:
+        """The 1x1 convolution has ``bn_size * growth_rate`` channels (the paper's "B")."""
+        super().__init__()
+        bottleneck = bn_size * growth_rate
+        self.norm1 = nn.BatchNorm2d(num_input_features)
+        self.conv1 = nn.Conv2d(num_input_features, bottleneck, kernel_size=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(bottleneck)
+        self.conv2 = nn.Conv2d(bottleneck, growth_rate, kernel_size=3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(N, num_input_features, H, W)`` to ``(N, growth_rate, H, W)``."""
+        bottleneck = self.conv1(F.relu(self.norm1(x)))
+        new_features: Tensor = self.conv2(F.relu(self.norm2(bottleneck)))
+        return new_features
+
+
+class DenseBlock(nn.Sequential):
+    """Layers that each see the block's input and the output of every layer before them."""
+
+    def __init__(
+        self, num_layers: int, num_input_features: int, growth_rate: int, bn_size: int
+    ) -> None:
+        """The output has ``num_input_features + num_layers * growth_rate`` channels."""
+        super().__init__()
+        for i in range(num_layers):
+            layer = DenseLayer(num_input_features + i * growth_rate, growth_rate, bn_size)
+            self.add_module(f"denselayer{i + 1}", layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Append each layer's channels to ``x``, oldest first."""
+        for layer in self:
+            x = torch.cat([x, layer(x)], dim=1)
+        return x
+
+
+class Transition(nn.Sequential):
+    """BN-ReLU-1x1 conv to ``num_output_features``, then a 2 x 2 pooling at stride 2.
+
+    The pooling is the average in the paper, the maximum in the original. Both drop the last row
+    or column of an odd size.
+    """
+
+    def __init__(self, num_input_features: int, num_output_features: int, variant: Variant) -> None:
+        """Modules in order of use, under torchvision's names."""
+        super().__init__()
+        self.norm = nn.BatchNorm2d(num_input_features)
+        self.relu = nn.ReLU()
+        self.conv = nn.Conv2d(num_input_features, num_output_features, kernel_size=1, bias=False)
+        self.pool = nn.AvgPool2d(2) if variant == "paper" else nn.MaxPool2d(2)
+
+
+class DenseNet(nn.Module):
+    """A DenseNet-BC with compression 0.5 and no dropout.
+
+    The weights are torch's defaults: follow with ``utils.var_init.initialise`` or a checkpoint.
+
+    Attributes:
+        features: all up to and with the last batch norm (norm5, whatever the number of blocks).
+        classifier: the linear layer from ``num_features`` to ``num_classes``.
+        num_features: channels that the classifier sees.
+        min_image_size: smallest height and width, in pixels, that leave one pixel to classify.
+    """
+
+    def __init__(
+        self,
+        *,
+        growth_rate: int,
+        block_config: Sequence[int],
+        num_init_features: int,
+        num_classes: int = 1000,
+        bn_size: int = 4,
+        variant: Variant = "paper",
+        stem: Stem = "imagenet",
+    ) -> None:
+        """Build the network.
+
+        Args:
+            growth_rate: channels that each layer adds, k in the paper.
+            block_config: number of layers of each dense block.
+            num_init_features: channels after conv0.
+            num_classes: number of logits.
+            bn_size: width of the bottleneck as a multiple of ``growth_rate``.
+            variant: ``paper`` pools by averages in the transitions and symmetrically after conv0
+                (torchvision, timm, mindcv); ``model_zoo`` pools by maxima as the original does.
+                The parameters have the same names and shapes, but the weights of one are of no
+                use in the other.
+            stem: ``imagenet`` is 7x7 at stride 2, BN, ReLU and pooling; ``cifar`` a 3x3
+                convolution at stride 1 (the paper, section 4.2).
+
+        Raises:
+            InputError: an unknown variant or stem, or no class.
+        """
+        super().__init__()
+        if variant not in get_args(Variant):
+            raise InputError(f'variant must be one of {get_args(Variant)}, got "{variant}"')
+        if stem not in get_args(Stem):
+            raise InputError(f'stem must be one of {get_args(Stem)}, got "{stem}"')
+        if num_classes < 1:
+            raise InputError(f"num_classes must be at least 1, got {num_classes}")
+        self.growth_rate = growth_rate
+        self.block_config = tuple(block_config)
+        self.num_classes = num_classes
+        self.variant: Variant = variant
+        self.stem: Stem = stem
+
+        self.features = _stem(num_init_features, variant, stem)
+        num_features = num_init_features
+        for b, num_layers in enumerate(self.block_config, start=1):
+            block = DenseBlock(num_layers, num_features, growth_rate, bn_size)
+            self.features.add_module(f"denseblock{b}", block)
+            num_features += num_layers * growth_rate
+            if b < len(self.block_config):
+                transition = Transition(num_features, num_features // 2, variant)
+                self.features.add_module(f"transition{b}", transition)
+                num_features //= 2
+        self.features.add_module("norm5", nn.BatchNorm2d(num_features))
+        self.num_features = num_features
+        self.classifier = nn.Linear(num_features, num_classes)
+
+        size = 2 ** (len(self.block_config) - 1)  # a transition keeps floor(n / 2) pixels
+        # conv0 and pool0 keep ceil(n / 2) each
+        self.min_image_size = size if stem == "cifar" else 4 * size - 3
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits, not probabilities.
+
+        Args:
+            images: ``(N, 3, H, W)``, normalised; any H and W of ``min_image_size`` or more.
+
+        Returns:
+            ``(N, num_classes)``.
+        """
+        features = F.relu(self.features(images))
+        logits: Tensor = self.classifier(features.mean(dim=(2, 3)))
+        return logits
+
+
+def _stem(num_init_features: int, variant: Variant, stem: Stem) -> nn.Sequential:
+    """What comes before the first dense block, under torchvision's names."""
+    layers = nn.Sequential()
+    if stem == "cifar":
+        layers.add_module("conv0", nn.Conv2d(3, num_init_features, 3, padding=1, bias=False))
+        return layers
+    conv0 = nn.Conv2d(3, num_init_features, 7, stride=2, padding=3, bias=False)
+    layers.add_module("conv0", conv0)
+    layers.add_module("norm0", nn.BatchNorm2d(num_init_features))
+    layers.add_module("relu0", nn.ReLU())
+    pool0 = nn.MaxPool2d(3, stride=2, padding=1) if variant == "paper" else MaxPoolSame()
+    layers.add_module("pool0", pool0)
+    return layers
+
+
+def densenet121(num_classes: int = 1000, *, variant: Variant = "paper") -> DenseNet:
+    """DenseNet-121: 7,978,856 parameters at 1000 classes (the paper, table 1)."""
+    return DenseNet(
+        growth_rate=32,
+        block_config=(6, 12, 24, 16),
+        num_init_features=64,
+        num_classes=num_classes,
+        variant=variant,
+    )
+
+
+def densenet161(num_classes: int = 1000, *, variant: Variant = "paper") -> DenseNet:
+    """DenseNet-161, the wide one (k = 48): 28,681,000 parameters at 1000 classes."""
+    return DenseNet(
+        growth_rate=48,
+        block_config=(6, 12, 36, 24),
+        num_init_features=96,
+        num_classes=num_classes,
+        variant=variant,
+    )
+
+
+def densenet169(num_classes: int = 1000, *, variant: Variant = "paper") -> DenseNet:
+    """DenseNet-169: 14,149,480 parameters at 1000 classes (the paper, table 1)."""
+    return DenseNet(
+        growth_rate=32,
+        block_config=(6, 12, 32, 32),
+        num_init_features=64,
+        num_classes=num_classes,
+        variant=variant,
+    )
+
+
+def densenet201(num_classes: int = 1000, *, variant: Variant = "paper") -> DenseNet:
+    """DenseNet-201: 20,013,928 parameters at 1000 classes (the paper, table 1)."""
+    return DenseNet(
+        growth_rate=32,
+        block_config=(6, 12, 48, 32),
+        num_init_features=64,
+        num_classes=num_classes,
+        variant=variant,
+    )
+
+
+def densenet264(num_classes: int = 1000, *, variant: Variant = "paper") -> DenseNet:
+    """DenseNet-264: 33,337,704 parameters at 1000 classes (the paper, table 1)."""
+    return DenseNet(
+        growth_rate=32,
+        block_config=(6, 12, 64, 48),
+        num_init_features=64,
+        num_classes=num_classes,
+        variant=variant,
+    )
+
+
+def densenet100(num_classes: int = 10, *, variant: Variant = "paper") -> DenseNet:
+    """DenseNet-BC (L = 100, k = 12) for 32 x 32 pictures: 769,162 parameters at 10 classes.
+
+    Raises:
+        InputError: ``variant`` is ``model_zoo``: the original averages too in this network.
+    """
+    if variant != "paper":
+        raise InputError(
+            f'densenet100 has no variant "{variant}": the model zoo\'s densenet100 uses average '
+            "pooling like the paper's; pass --variant paper"
+        )
+    return DenseNet(
+        growth_rate=12,
+        block_config=(16, 16, 16),
+        num_init_features=24,
+        num_classes=num_classes,
+        variant=variant,
+        stem="cifar",
+    )
+
+
+NETWORKS: dict[str, Callable[..., DenseNet]] = {
+    "densenet121": densenet121,
+    "densenet161": densenet161,
+    "densenet169": densenet169,
+    "densenet201": densenet201,
+    "densenet264": densenet264,
+    "densenet100": densenet100,
+}
+
+
+def build(net: str, *, num_classes: int, variant: Variant = "paper") -> DenseNet:
+    """Return the network called ``net``, a key of NETWORKS.
+
+    Raises:
+        InputError: no network has this name, or it has no such variant.
+    """
+    if net not in NETWORKS:
+        raise InputError(f'no network is called "{net}"; there are {", ".join(NETWORKS)}')
+    return NETWORKS[net](num_classes, variant=variant)

@@ -1,0 +1,87 @@
+"""HTML building blocks of the report. Every text that enters goes through ``escape``."""
+
+import base64
+import html
+import math
+from collections.abc import Sequence
+from typing import Any
+
+
+class Share(float):
+    """A share in 0..1 that a table shows as per cent with a bar behind it."""
+
+
+Cell = str | int | Share
+
+
+def escape(value: object) -> str:
+    """Text that is safe between tags and in a quoted attribute, whatever it holds."""
+    # Bytes of a file name that are not UTF-8 came in as surrogates, which no page can hold.
+    return html.escape(str(value).encode("utf-8", "backslashreplace").decode("utf-8"))
+
+
+def mapping(value: object) -> dict[str, Any]:
+    """The dict that JSON held, or an empty one for anything else."""
+    return value if isinstance(value, dict) else {}
+
+
+def percent(share: float) -> str:
+    """A share in 0..1 as "94.92 %"."""
+    return f"{100 * share:.2f} %"
+
+
+def plural(count: int, noun: str) -> str:
+    """A count with its noun: "1 file", "2 files"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def number(value: float, form: str) -> str:
+    """A formatted number, or a dash where there is none."""
+    return "-" if math.isnan(value) else format(value, form)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[Cell]], texts: int) -> str:
+    """A table whose first ``texts`` columns are text and whose others are figures, at the right."""
+    cells = "".join(
+        f"<th{'' if index < texts else ' class=figure'}>{escape(name)}</th>"
+        for index, name in enumerate(head)
+    )
+    body = "\n".join(
+        f"<tr>{''.join(_cell(value, index < texts) for index, value in enumerate(row))}</tr>"
+        for row in rows
+    )
+    top = f"<thead><tr>{cells}</tr></thead>" if head else ""
+    return f'<div class="scroll"><table>{top}<tbody>\n{body}\n</tbody></table></div>'
+
+
+def _cell(value: Cell, is_text: bool) -> str:
+    if isinstance(value, Share):
+        return f'<td class="figure share" style="--share:{100 * value:.1f}%">{percent(value)}</td>'
+    return f"<td{'' if is_text else ' class=figure'}>{escape(value)}</td>"
+
+
+def section(title: str, text: str, *content: str) -> str:
+    """A titled part of the page; ``text`` is escaped, ``content`` is HTML."""
+    below = f"<p>{escape(text)}</p>" if text else ""
+    return f"<section>\n<h2>{escape(title)}</h2>{below}\n" + "\n".join(content) + "\n</section>"
+
+
+def card(value: str, label: str, *below: str, main: bool = False) -> str:
+    """One headline number."""
+    lines = "".join(f"<span>{escape(line)}</span>" for line in below if line)
+    kind = "card main" if main else "card"
+    return f'<div class="{kind}"><span>{escape(label)}</span><b>{escape(value)}</b>{lines}</div>'
+
+
+def bullets(kind: str, title: str, lines: Sequence[str]) -> str:
+    """A list of sentences, or nothing for none."""
+    if not lines:
+        return ""
+    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    return f'<section class="{kind}"><h2>{escape(title)}</h2><ul>{items}</ul></section>'
+
+
+def image(content: bytes, kind: str, alt: str, attributes: str = "") -> str:
+    """An image that is part of the page; ``kind`` is "png" or "jpeg", ``attributes`` is HTML."""
+    data = base64.b64encode(content).decode("ascii")
+    return f'<img src="data:image/{kind};base64,{data}" alt="{escape(alt)}"{attributes}>'

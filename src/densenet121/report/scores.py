@@ -1,0 +1,130 @@
+"""Numbers of the report: interval of an accuracy, confusions, results per class, time spent.
+
+``C`` is the number of classes.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import precision_recall_fscore_support
+
+from densenet121.report.folder import Prediction, RunFiles
+
+_Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
+
+
+class ClassScore(NamedTuple):
+    """One class: shares in 0..1, ``support`` in pictures."""
+
+    number: int
+    name: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+class Pair(NamedTuple):
+    """How many ``pictures`` of one class were taken for another; classes by number."""
+
+    label: int
+    predicted: int
+    pictures: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Labels against predictions. The confusions are a list: C * C would not fit at 21841."""
+
+    names: list[str]
+    support: NDArray[np.int64]  # (C,) pictures of each class
+    pairs: list[Pair]  # each pair that occurs, the right ones too, most frequent first
+    classes: list[ClassScore]  # in the order of names
+
+    @property
+    def confused(self) -> list[Pair]:
+        """The pairs of two different classes, most frequent first."""
+        return [pair for pair in self.pairs if pair.label != pair.predicted]
+
+
+def wilson_interval(correct: int, total: int) -> tuple[float, float]:
+    """95 % interval of a share, in 0..1 (Wilson 1927); (0, 1) for no pictures."""
+    if total == 0:
+        return 0.0, 1.0
+    share, z2 = correct / total, _Z95 * _Z95
+    middle = share + z2 / (2 * total)
+    half = _Z95 * math.sqrt(share * (1 - share) / total + z2 / (4 * total * total))
+    scale = 1 + z2 / total
+    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+
+
+def compare(predictions: Sequence[Prediction], class_names: Sequence[str]) -> Comparison:
+    """Compare labels with predictions; classes that only the predictions name come last."""
+    found = sorted({name for one in predictions for name in (one.label, one.predicted)})
+    names = list(dict.fromkeys([*class_names, *found]))
+    number = {name: index for index, name in enumerate(names)}
+    labels = np.array([number[one.label] for one in predictions], dtype=np.int64)
+    predicted = np.array([number[one.predicted] for one in predictions], dtype=np.int64)
+    cells, counts = np.unique(labels * len(names) + predicted, return_counts=True)
+    pairs = [
+        Pair(*divmod(int(cell), len(names)), int(count))
+        for cell, count in zip(cells, counts, strict=True)
+    ]
+    precision, recall, f1, support = precision_recall_fscore_support(
+        labels, predicted, labels=np.arange(len(names)), zero_division=0
+    )
+    return Comparison(
+        names=names,
+        support=np.bincount(labels, minlength=len(names)),
+        pairs=sorted(pairs, key=lambda pair: (-pair.pictures, pair.label, pair.predicted)),
+        classes=[
+            ClassScore(
+                number=index,
+                name=name,
+                precision=float(precision[index]),
+                recall=float(recall[index]),
+                f1=float(f1[index]),
+                support=int(support[index]),
+            )
+            for index, name in enumerate(names)
+        ],
+    )
+
+
+def steps_per_epoch(run: RunFiles) -> float | None:
+    """Steps in an epoch, from the last epoch known to be whole; None where none is."""
+    last_steps: dict[int, int] = {}
+    for row in run.rows:
+        last_steps[row.epoch] = max(row.step, last_steps.get(row.epoch, 0))
+    if not last_steps:
+        return None
+    # An epoch is whole if it was evaluated or another one follows it.
+    evaluated = {row.epoch for row in run.evals}
+    whole = [epoch for epoch in last_steps if epoch in evaluated or epoch < max(last_steps)]
+    return (last_steps[max(whole)] + 1) / (max(whole) + 1) if whole else None
+
+
+def training_seconds(run: RunFiles) -> float | None:
+    """Time in training steps, from images/s; evaluation, saving and interruptions are not in it."""
+    steps, pictures = steps_per_epoch(run), training_pictures(run.record)
+    if steps is None or pictures is None:
+        return None
+    seconds, done = 0.0, 0
+    for row in run.train:
+        if row.images_per_second > 0:
+            seconds += (row.step + 1 - done) * pictures / steps / row.images_per_second
+            done = row.step + 1
+    return seconds or None
+
+
+def training_pictures(record: dict[str, Any] | None) -> int | None:
+    """The number of training pictures that run.json states, or None."""
+    try:
+        pictures = (record or {})["data"]["train"]["pictures"]
+    except (KeyError, TypeError):
+        return None
+    return pictures if isinstance(pictures, int) and pictures > 0 else None

@@ -1,0 +1,13 @@
+"""What a user's mistake raises: the command line prints it as one line, never as a traceback."""
+
+
+class InputError(ValueError):
+    """Something the user handed over cannot be used: a folder, a picture, a checkpoint, a value.
+
+    The text says where, what was found, what was allowed and, if one step helps, what to do.
+    At the command line: exit status 1.
+    """
+
+
+class UsageError(InputError):
+    """A flag is wrong. At the command line: exit status 2."""

@@ -1,0 +1,44 @@
+"""A progress bar on a terminal, nothing elsewhere: log files and pipes get plain lines only."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def progress_bar(
+    description: str, total: int, *, done: int = 0, unit: str = "step"
+) -> Iterator[Callable[..., None]]:
+    """Yield ``advance(steps=1, note="")``; the bar vanishes at the end.
+
+    Args:
+        description: what is going on, at the left of the bar.
+        total: steps that make it full.
+        done: steps already behind (a resumed epoch).
+        unit: what a step is called.
+    """
+    if not sys.stdout.isatty():
+        yield lambda steps=1, note="": None
+        return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit + "s"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, transient=True) as bar:
+        task = bar.add_task(description, total=total, completed=done, note="")
+        yield lambda steps=1, note="": bar.update(task, advance=steps, note=note)
