@@ -1,5 +1,6 @@
 import math
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -217,12 +218,13 @@ def test_model_zoo_pool0_pads_as_mindspores_same(height: int, width: int) -> Non
 
 @pytest.mark.parametrize("size", [8, 9])
 def test_transitions_pool_by_average_or_by_maximum_and_drop_an_odd_end(size: int) -> None:
-    x = torch.randn(2, 4, size, size, generator=generator())
-    paper, model_zoo = Transition(4, 2, "paper").eval(), Transition(4, 2, "model_zoo").eval()
-    for transition, pool in ((paper, F.avg_pool2d), (model_zoo, F.max_pool2d)):
+    x = torch.randn(2, 4, size, size, generator=generator(), dtype=torch.float64)
+    for variant, pool in (("paper", F.avg_pool2d), ("model_zoo", F.max_pool2d)):
+        transition = Transition(4, 2, cast(Variant, variant)).double().eval()
+        # Written as the paper and the original have it: the pooling comes last.
         before_pool = transition.conv(F.relu(transition.norm(x)))
         assert transition(x).shape == (2, 2, 4, 4)
-        assert torch.equal(transition(x), pool(before_pool, 2))
+        torch.testing.assert_close(transition(x), pool(before_pool, 2), rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("variant", ["paper", "model_zoo"])

@@ -149,7 +149,7 @@ def test_numbers_of_the_headline_are_those_of_a_hand_calculation(tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("correct", "total", "low", "high"),
-    # Computed with statsmodels' proportion_confint(method="wilson").
+    # From scipy.stats.binomtest(correct, total).proportion_ci(method="wilson").
     [(8, 10, 0.490162, 0.943318), (0, 10, 0.0, 0.277533), (10, 10, 0.722467, 1.0), (0, 0, 0, 1)],
 )
 def test_wilson_interval(correct: int, total: int, low: float, high: float) -> None:

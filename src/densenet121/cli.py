@@ -6,11 +6,13 @@ saving. A user's mistake is one line on stderr.
 
 import argparse
 import contextlib
+import dataclasses
 import difflib
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ActionConfigFile, ArgumentParser  # type: ignore[attr-defined]
@@ -52,10 +54,13 @@ def parse(arguments: Sequence[str]) -> tuple[str, Any]:
         SystemExit: after --help, --version and --print_config.
     """
     parser = make_parser()
+    arguments = _config_first(arguments)
     try:
         namespace = parser.parse_args(arguments)
     except (argparse.ArgumentError, argparse.ArgumentTypeError) as error:
         raise UsageError(_one_line(str(error), arguments)) from None
+    except UnicodeDecodeError as error:
+        raise UsageError(_config_fault(str(error), arguments)) from None
     command: str = namespace.command
     values = dict(vars(namespace[command]))
     values.pop("config", None)
@@ -68,12 +73,13 @@ def make_parser() -> ArgumentParser:
         prog="densenet121",
         description="Train, evaluate and ship DenseNet-121 image classifiers.",
         exit_on_error=False,
+        allow_abbrev=False,  # a flag of a later version may make today's abbreviation ambiguous
         version=__version__,
     )
     commands = parser.add_subcommands(dest="command")
     for name, config_class in COMMANDS.items():
         description = (config_class.__doc__ or "").splitlines()[0]
-        command = ArgumentParser(description=description, exit_on_error=False)
+        command = ArgumentParser(description=description, exit_on_error=False, allow_abbrev=False)
         command.add_argument(
             "--config",
             action=ActionConfigFile,
@@ -107,8 +113,6 @@ def _run(command: str, config: Any) -> int:
         from densenet121.demo import demo
 
         return STOPPED if demo(config) is None else 0
-    from pathlib import Path
-
     from densenet121.report import write_report
 
     print(write_report(Path(config.run)))  # noqa: T201 (the command's output)
@@ -122,11 +126,43 @@ def _fail(error: object, *, status: int) -> int:
     return status
 
 
+def _config_first(arguments: Sequence[str]) -> list[str]:
+    """The same arguments with each --config before the other flags, which are to overrule it.
+
+    Raises:
+        UsageError: no file after it.
+    """
+    files: list[str] = []
+    others: list[str] = []
+    waiting = iter(arguments)
+    for argument in waiting:
+        flag, equals, value = argument.partition("=")
+        if flag != "--config":
+            others.append(argument)
+            continue
+        file = value if equals else next(waiting, "")
+        if not file:
+            raise UsageError("--config must name a YAML file of flags, got none")
+        files.append(f"--config={file}")
+    return [*others[:1], *files, *others[1:]]
+
+
 def _one_line(message: str, arguments: Sequence[str]) -> str:
     """The library's message about wrong arguments, in the words of a flag and its value."""
-    unknown = re.search(r"[Uu]nrecognized arguments: (.*)", message)
+    unknown = re.search(r"[Uu]nrecognized arguments: (.*)", message, re.DOTALL)
     if unknown:
-        return _unknown_flag(unknown[1].split()[0], arguments)
+        first = max((a for a in arguments if unknown[1].startswith(a)), key=len)
+        return _unknown(first, arguments)
+    unknown = re.search(r"does not accept option '(.*)'", message)
+    if unknown:
+        return _unknown(f"--{unknown[1]}", arguments)
+    unknown = re.search(r"argument command: invalid choice: '(.*)' \(", message)
+    if unknown:
+        return f"unknown command {unknown[1]}{_nearest(unknown[1], COMMANDS)}"
+    if re.search(
+        r'(?:Problems parsing|Unexpected) config|Key must be|Parser key "config"', message
+    ):
+        return _config_fault(message, arguments)
     key = re.search(r'Parser key "(?:\w+\.)?(\w+)"', message)
     if key:
         given = re.search(r"(?:Got value|Given value): (.*)", message)
@@ -135,30 +171,58 @@ def _one_line(message: str, arguments: Sequence[str]) -> str:
     required = re.search(r"the following arguments are required: (.*)", message)
     if required:
         names = [name.split(".")[-1].strip() for name in required[1].split(",")]
-        return f"{', '.join(f'--{name}' for name in names)} must be given"
+        return f"{', '.join(_as_typed(name) for name in names)} must be given"
     if "to be one of" in message and "not provided" in message:
         return f"name a command: {', '.join(COMMANDS)} (densenet121 --help tells more)"
     return " ".join(message.split())
 
 
-def _unknown_flag(flag: str, arguments: Sequence[str]) -> str:
-    known = [f"--{name}" for name in _fields(arguments)] + ["--config", "--print_config", "--help"]
-    nearest = difflib.get_close_matches(flag.split("=")[0], known, n=1, cutoff=0.4)
-    hint = f"; did you mean {nearest[0]}?" if nearest else ""
-    return f"unknown flag {flag}{hint}"
+def _config_fault(message: str, arguments: Sequence[str]) -> str:
+    files = [a.partition("=")[2] for a in arguments if a.startswith("--config=")]
+    for file in files:
+        try:
+            Path(file).read_text(encoding="utf-8")
+        except OSError as error:
+            return f"--config {file}: cannot be read ({error.strerror})"
+        except ValueError:  # not UTF-8, or a NUL character in the name
+            return f"--config {file}: not a text file"
+    where = re.search(r"line \d+, column \d+", message)
+    place = f" ({where[0]})" if where else ""
+    return f"--config {', '.join(files)}: not a YAML file of flags{place}"
 
 
-def _fields(arguments: Sequence[str]) -> dict[str, Any]:
-    command = next((argument for argument in arguments if argument in COMMANDS), None)
-    return dict(COMMANDS[command].__dataclass_fields__) if command else {}
+def _unknown(argument: str, arguments: Sequence[str]) -> str:
+    if not argument.startswith("-"):
+        return f"unexpected argument {argument}"
+    flag = argument.partition("=")[0]
+    flags = [f"--{name}" for name in _fields(arguments) if name not in _POSITIONAL.values()]
+    known = [*flags, "--config", "--print_config", "--help"] if flags else ["--version", "--help"]
+    return f"unknown flag {flag}{_nearest(flag, known)}"
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    whole = {name.strip("-"): name for name in known}
+    word = word.strip("-")
+    begun = [name for name in whole if name.startswith(word)]
+    near = begun or difflib.get_close_matches(word, whole, n=1)
+    return f"; did you mean {whole[near[0]]}?" if near and word else ""
+
+
+def _as_typed(name: str) -> str:
+    return name.upper() if name in _POSITIONAL.values() else f"--{name}"
+
+
+def _fields(arguments: Sequence[str]) -> dict[str, str]:
+    """The type of each flag of the command, as written in its dataclass."""
+    command = COMMANDS.get(arguments[0]) if arguments else None
+    return {field.name: str(field.type) for field in dataclasses.fields(command)} if command else {}
 
 
 def _expected(name: str, arguments: Sequence[str]) -> str:
-    field = _fields(arguments).get(name)
-    kind = str(getattr(field, "type", "")).replace("typing.", "").replace(" | None", "")
+    kind = _fields(arguments).get(name, "str")
     choices = re.findall(r"Literal\[(.*?)\]", kind)
     if choices:
-        return "one of " + choices[0].replace("'", "")
-    if "int" in kind:
-        return "a whole number"
-    return "a number" if "float" in kind else "text"
+        return f"one of {choices[0]}".replace("'", "")
+    if "str" in kind:
+        return "text"
+    return "a whole number" if "int" in kind else "a number"

@@ -59,6 +59,9 @@ class TrainConfig:
         num_classes: number of classes; if given, it must fit the data (default: the number of
             class folders).
         image_size: height and width of the network's input in pixels, "H,W" or one number.
+        small_size: height and width in pixels of the training pictures in the first small_epochs,
+            "H,W" or one number; small pictures train faster (default: image_size).
+        small_epochs: epochs, from the first, that train on pictures of small_size.
         per_batch_size: pictures per device and step (default: 256 on an accelerator, 32 on a CPU).
         pretrained: weights to start from; another number of classes gives a new head.
         lr_scheduler: exponential (times lr_gamma at each of lr_epochs) or cosine_annealing.
@@ -111,6 +114,8 @@ class TrainConfig:
     val_dir: str | None = None
     num_classes: int | None = None
     image_size: int | str = "224,224"
+    small_size: int | str | None = None
+    small_epochs: int = 0
     per_batch_size: int | None = None
     pretrained: str | None = None
     lr_scheduler: Literal["exponential", "cosine_annealing"] = "cosine_annealing"
@@ -160,11 +165,13 @@ class TrainConfig:
         _at_least("lr_gamma", self.lr_gamma, 0)
         _at_least("max_epoch", self.max_epoch, 1, "epoch")
         _at_least("T_max", self.T_max, 1, "epoch")
+        _at_least("small_epochs", self.small_epochs, 0, "epochs")
+        if (self.small_size is None) != (self.small_epochs == 0):
+            raise UsageError("--small_size and --small_epochs need each other")
         _at_least("weight_decay", self.weight_decay, 0)
         _at_least("log_interval", self.log_interval, 1, "step")
         _at_least("ckpt_interval", self.ckpt_interval, 1, "step")
         _at_least("keep_checkpoint_max", self.keep_checkpoint_max, 0, "(0 keeps all)")
-        _at_least("seed", self.seed, 0)
         _between("seed", self.seed, 0, 2**63 - 1)
         _between("momentum", self.momentum, 0, 1, upper_open=True)
         _between("label_smooth_factor", self.label_smooth_factor, 0, 1, upper_open=True)
@@ -187,6 +194,12 @@ class TrainConfig:
     def size(self) -> tuple[int, int]:
         """Height and width of the network's input, pixels."""
         return parse_image_size(self.image_size)
+
+    @property
+    def train_sizes(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Height and width of the training pictures, pixels: in the first epochs, and later."""
+        small = self.image_size if self.small_size is None else self.small_size
+        return parse_image_size(small, "small_size"), self.size
 
     @property
     def milestones(self) -> tuple[int, ...]:
@@ -330,18 +343,18 @@ def _check_shared(config: TrainConfig | EvalConfig) -> None:
         parse_image_size(config.image_size)
 
 
-def parse_image_size(value: int | str) -> tuple[int, int]:
+def parse_image_size(value: int | str, flag: str = "image_size") -> tuple[int, int]:
     """Height and width from "H,W" or one number.
 
     Raises:
         UsageError: not one or two whole numbers, or less than 16 pixels (the five halvings of the
             network would leave nothing).
     """
-    sizes = [int(x) for x in _numbers("image_size", value, whole=True)]
+    sizes = [int(x) for x in _numbers(flag, value, whole=True)]
     if len(sizes) not in (1, 2):
-        raise UsageError(f'--image_size must be "H,W" or one number, got {value}')
+        raise UsageError(f'--{flag} must be "H,W" or one number, got {value}')
     if min(sizes) < 16:
-        raise UsageError(f"--image_size must be at least 16 pixels, got {value}")
+        raise UsageError(f"--{flag} must be at least 16 pixels, got {value}")
     return sizes[0], sizes[-1]
 
 
@@ -381,18 +394,18 @@ def _numbers(
     parts = str(value).split(",")
     kind = "whole numbers" if whole else "numbers"
     try:
-        numbers = [float(int(part)) if whole else float(part) for part in parts]
+        numbers = [int(part) if whole else float(part) for part in parts]
     except ValueError:
         raise UsageError(f"--{flag} must be {kind} separated by commas, got {value!r}") from None
     if count is not None and len(numbers) != count:
         raise UsageError(f"--{flag} must be {count} {kind} separated by commas, got {value!r}")
-    if not all(math.isfinite(number) for number in numbers):
+    if not all(abs(number) < math.inf for number in numbers):
         raise UsageError(f"--{flag} must be finite, got {value!r}")
     return numbers
 
 
 def _at_least(flag: str, value: float | None, least: float, unit: str = "") -> None:
-    if value is not None and not (math.isfinite(value) and value >= least):
+    if value is not None and not least <= value < math.inf:
         raise UsageError(f"--{flag} must be at least {f'{least} {unit}'.strip()}, got {value}")
 
 

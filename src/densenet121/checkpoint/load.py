@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from densenet121.checkpoint.native import FORMAT, ModelInfo, read, read_safetensors
+from densenet121.checkpoint.native import METADATA_KEY, ModelInfo, read, read_safetensors
 from densenet121.network import DenseNet, Variant, build
 from densenet121.utils.errors import InputError
 
@@ -57,7 +57,7 @@ def read_weights(path: Path) -> Weights:
     if _is_torch_file(path):
         return Weights(_torchvision_names(_read_torch_file(path), path), None, {})
     tensors, metadata = read_safetensors(path)
-    if metadata.get("format") != FORMAT:
+    if METADATA_KEY not in metadata:
         return Weights(_torchvision_names(tensors, path), None, {})
     kind, tensors, content = read(path)
     if kind == "checkpoint":

@@ -22,7 +22,8 @@ from densenet121.network import Variant
 from densenet121.utils.errors import InputError
 from densenet121.utils.files import write_atomic
 
-FORMAT = "densenet121/1"
+FORMAT = 1
+METADATA_KEY = "densenet121"
 Kind = Literal["checkpoint", "weights"]
 _NAME = re.compile(r"(\d+)-(\d+)_(\d+)\.ckpt")
 
@@ -108,12 +109,9 @@ def save(path: Path, kind: Kind, tensors: Mapping[str, Tensor], content: Mapping
     """
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(content, ensure_ascii=False, allow_nan=False)
-    metadata = {
-        "format": FORMAT,
-        "kind": kind,
-        "content": text,
-        "sha256": _digest(kind, text, on_cpu),
-    }
+    note = {"format": FORMAT, "kind": kind, "content": text, "sha256": _digest(kind, text, on_cpu)}
+    # One key, for safetensors writes several in random order: the same run gives the same bytes.
+    metadata = {METADATA_KEY: json.dumps(note, ensure_ascii=False)}
     write_atomic(path, safetensors.torch.save(on_cpu, metadata))
 
 
@@ -124,17 +122,24 @@ def read(path: Path, kind: Kind | None = None) -> tuple[Kind, dict[str, Tensor],
         InputError: not such a file, of another kind, cut short, or changed since it was written.
     """
     tensors, metadata = read_safetensors(path)
-    if metadata.get("format") != FORMAT:
-        raise InputError(f"{path}: not a file of this program (no {FORMAT} in its metadata)")
-    found: Kind = "checkpoint" if metadata.get("kind") == "checkpoint" else "weights"
-    if metadata.get("kind") == found:
-        text = metadata.get("content", "")
-        if metadata.get("sha256") != _digest(found, text, tensors):
-            raise InputError(f"{path}: damaged (its SHA-256 is not the one it was written with)")
-        if kind is not None and found != kind:
-            raise InputError(f"{path}: holds {found}, where a {kind} file is needed")
-        return found, tensors, json.loads(text)
-    raise InputError(f"{path}: unknown kind {metadata.get('kind')!r}, made by a newer version?")
+    if METADATA_KEY not in metadata:
+        raise InputError(f"{path}: not a file of this program (no {METADATA_KEY} in its metadata)")
+    try:
+        note = json.loads(metadata[METADATA_KEY])
+        found: Kind = "checkpoint" if note["kind"] == "checkpoint" else "weights"
+        known = note["format"] == FORMAT and note["kind"] == found
+        intact = note["sha256"] == _digest(found, note["content"], tensors)
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: damaged ({error!r} in its metadata)") from None
+    if not known:
+        raise InputError(
+            f"{path}: of a format that this version does not know, made by a newer one?"
+        )
+    if not intact:
+        raise InputError(f"{path}: damaged (its SHA-256 is not the one it was written with)")
+    if kind is not None and found != kind:
+        raise InputError(f"{path}: holds {found}, where a {kind} file is needed")
+    return found, tensors, json.loads(note["content"])
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -168,5 +173,5 @@ def _digest(kind: str, text: str, tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -31,7 +31,9 @@ class EpochPlan:
 
     Attributes:
         pictures: the training pictures.
-        augment: what each goes through.
+        augment: what each goes through, in every epoch but the first ``small_epochs``.
+        augment_small: what each goes through in those.
+        small_epochs: how many there are.
         mean: ``(3,)`` of R, G, B, in grey levels.
         std: likewise.
         seed: of the order and the augmentation.
@@ -50,6 +52,8 @@ class EpochPlan:
 
     pictures: PictureFolder
     augment: TrainTransform
+    augment_small: TrainTransform
+    small_epochs: int
     mean: Tensor
     std: Tensor
     seed: int
@@ -191,12 +195,11 @@ def check_loss(training: Training, plan: EpochPlan, folder: RunFolder) -> None:
 def _load_epoch(plan: EpochPlan, epoch: int, first_step: int) -> Generator[Batch]:
     order = epoch_order(len(plan.pictures), plan.seed, epoch)
     root, paths = plan.pictures.root, plan.pictures.paths
+    augment = plan.augment_small if epoch < plan.small_epochs else plan.augment
     return load_batches(
-        lambda index: plan.augment(
-            read_image(root / paths[index]), uniforms(plan.seed, epoch, index)
-        ),
+        lambda index: augment(read_image(root / paths[index]), uniforms(plan.seed, epoch, index)),
         training_batches(order, plan.batch_size, first_step=first_step),
-        (plan.augment.height, plan.augment.width),
+        (augment.height, augment.width),
         workers=plan.workers,
         skip_bad=plan.skip_bad,
         pin_memory=plan.device.type != "cpu",

@@ -117,7 +117,8 @@ def train(config: TrainConfig) -> TrainResult:
         )
         info = ModelInfo(config.net, variant, pictures.class_names, preprocessing)
         model = build(config.net, num_classes=num_classes, variant=variant)
-        check_size(model, height, width, min(batch_size, len(pictures)))
+        for side in config.train_sizes:
+            check_size(model, *side, min(batch_size, len(pictures)))
         initialise(model, torch.Generator().manual_seed(config.seed))
         head_note = start_from(model, pretrained, config, pictures) if pretrained else ""
         model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -129,18 +130,24 @@ def train(config: TrainConfig) -> TrainResult:
             state=RunState.fresh(),
             losses=LossMeter(device),
         )
-        plan = EpochPlan(
-            pictures=pictures,
-            augment=TrainTransform(
-                height=height,
-                width=width,
+        augment_small, augment = (
+            TrainTransform(
+                height=side[0],
+                width=side[1],
                 crop_scale=config.crop_scale_range,
                 crop_ratio=config.crop_ratio_range,
                 flip_prob=config.flip_prob,
                 color_jitter=config.jitter_amounts,
-            ),
-            mean=MEAN,
-            std=STD,
+            )
+            for side in config.train_sizes
+        )
+        plan = EpochPlan(
+            pictures=pictures,
+            augment=augment,
+            augment_small=augment_small,
+            small_epochs=config.small_epochs,
+            mean=MEAN.to(device),
+            std=STD.to(device),
             seed=config.seed,
             batch_size=batch_size,
             steps=epoch_steps,
@@ -214,8 +221,8 @@ def train(config: TrainConfig) -> TrainResult:
                         model,
                         val_pictures,
                         eval_transform,
-                        mean=MEAN,
-                        std=STD,
+                        mean=plan.mean,
+                        std=plan.std,
                         batch_size=batch_size,
                         device=device,
                         precision=precision,

@@ -81,12 +81,21 @@ class Transition(nn.Sequential):
     """
 
     def __init__(self, num_input_features: int, num_output_features: int, variant: Variant) -> None:
-        """Modules in order of use, under torchvision's names."""
+        """Modules under torchvision's names and in its order."""
         super().__init__()
         self.norm = nn.BatchNorm2d(num_input_features)
         self.relu = nn.ReLU()
         self.conv = nn.Conv2d(num_input_features, num_output_features, kernel_size=1, bias=False)
         self.pool = nn.AvgPool2d(2) if variant == "paper" else nn.MaxPool2d(2)
+        self._averages = variant == "paper"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(N, num_input_features, H, W)`` to ``(N, num_output_features, H // 2, W // 2)``."""
+        x = self.relu(self.norm(x))
+        # An average and a 1x1 convolution commute: pooling first is the same function at a quarter
+        # of the multiplications. A maximum and a convolution do not.
+        pooled: Tensor = self.conv(self.pool(x)) if self._averages else self.pool(self.conv(x))
+        return pooled
 
 
 class DenseNet(nn.Module):

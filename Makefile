@@ -1,0 +1,44 @@
+# Two commands on a fresh machine with Python 3.11 or newer: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
+BIN := $(VENV)/bin
+SOURCES := src tests train.py eval.py
+
+.PHONY: demo test test-slow lint format clean help
+
+help:
+	@echo "make demo       train DenseNet-121 on handwritten digits, evaluate it, write a report"
+	@echo "make test       run the tests"
+	@echo "make test-slow  the tests that train for minutes"
+	@echo "make lint       ruff and mypy"
+
+$(BIN)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(BIN)/.installed-dev: $(BIN)/.installed
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(BIN)/.installed
+	$(BIN)/densenet121 demo
+
+test: $(BIN)/.installed-dev
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-slow: $(BIN)/.installed-dev
+	$(BIN)/python -m pytest -q -m slow
+
+lint: $(BIN)/.installed-dev
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy
+
+format: $(BIN)/.installed-dev
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+clean:
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,279 @@
+"""The command line: what it accepts, and the one line that it says about anything else."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from densenet121 import cli
+from densenet121.config import EvalConfig, TrainConfig
+from densenet121.utils.errors import UsageError
+from densenet121.version import __version__
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMES = ["train", "eval", "demo", "report"]
+
+
+def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """A Python program with these arguments, its warnings being errors."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", *command],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def refusal(*arguments: str) -> str:
+    with pytest.raises(UsageError) as error:
+        cli.parse(arguments)
+    return str(error.value)
+
+
+def train(*arguments: str) -> TrainConfig:
+    command, config = cli.parse(["train", *arguments])
+    assert command == "train"
+    assert isinstance(config, TrainConfig)
+    return config
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in NAMES)], ids=str)
+def test_help_comes_within_a_second(command: list[str], tmp_path: Path) -> None:
+    seconds = []
+    for _ in range(3):  # a busy machine is not a failure
+        start = time.perf_counter()
+        done = run("-m", "densenet121", *command, "--help", cwd=tmp_path)
+        seconds.append(time.perf_counter() - start)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("usage: densenet121")
+        if seconds[-1] < 1:
+            return
+    pytest.fail(f"--help took {seconds} seconds")
+
+
+def test_neither_help_nor_a_refusal_waits_for_torch(tmp_path: Path) -> None:
+    program = f"""
+import sys
+from densenet121 import cli
+for name in {NAMES}:
+    try:
+        cli.main([name, "--help"])
+    except SystemExit:
+        pass
+    cli.main([name, "--bogus"])
+print(sorted({{"torch", "numpy", "cv2", "matplotlib", "sklearn"}} & set(sys.modules)))
+"""
+    assert run("-c", program, cwd=tmp_path).stdout.splitlines()[-1] == "[]"
+
+
+def test_help_names_every_command_and_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--help"])
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    assert [name for name in NAMES if f"\n    {name} " not in text] == []
+    for name, config_class in cli.COMMANDS.items():
+        with pytest.raises(SystemExit) as end:
+            cli.main([name, "--help"])
+        assert end.value.code == 0
+        text = capsys.readouterr().out
+        flags = ["config", "print_config"]
+        if name != "report":
+            flags += [field.name for field in dataclasses.fields(config_class)]
+        assert [flag for flag in flags if f"\n  --{flag} " not in text] == []
+
+
+def test_version_is_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out.split()[-1] == __version__
+
+
+@pytest.mark.parametrize("script", ["train", "eval"])
+def test_the_original_scripts_run_from_any_folder(script: str, tmp_path: Path) -> None:
+    for name, folder in ((f"{script}.py", ROOT), (ROOT / f"{script}.py", tmp_path)):
+        done = run(name, "--help", cwd=folder)
+        assert done.returncode == 0
+        assert done.stdout.startswith(f"usage: densenet121 {script} ")
+
+
+def test_a_users_mistake_is_one_line_and_status_2(tmp_path: Path) -> None:
+    done = run("-m", "densenet121", "train", "--data_dir", "x", "--lr_sched", "x", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "densenet121: unknown flag --lr_sched; did you mean --lr_scheduler?\n"
+
+
+def test_a_run_that_cannot_start_is_one_line_and_status_1(tmp_path: Path) -> None:
+    done = run("-m", "densenet121", "report", "nowhere", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("densenet121: ")
+    assert done.stderr.count("\n") == 1
+    assert "nowhere" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("--data", "--data_dir"),  # abbreviations
+        ("--lr_sched", "--lr_scheduler"),
+        ("--print", "--print_config"),
+        ("--hel", "--help"),
+        ("--batch_size", "--per_batch_size"),  # other spellings
+        ("--epochs", "--max_epoch"),
+        ("--image-size", "--image_size"),
+        ("--t_max", "--T_max"),
+        ("-lr", "--lr"),
+    ],
+)
+@pytest.mark.parametrize("value", [[], ["x"], ["=x"]], ids=["bare", "value", "equals"])
+def test_an_unknown_flag_is_refused_with_the_nearest(
+    given: str, meant: str, value: list[str]
+) -> None:
+    arguments = [given + value[0]] if value == ["=x"] else [given, *value]
+    expected = f"unknown flag {given}; did you mean {meant}?"
+    assert refusal("train", "--data_dir", "d", *arguments) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data_dir", "d", "--qqq", "1"], "unknown flag --qqq"),
+        (["--data_dir", "d", "two words"], "unexpected argument two words"),
+        (["--data_dir", "d", "--lr", "0.1", "0.2"], "unexpected argument 0.2"),
+        (["--T_max", "a", "--data_dir", "d"], "--T_max must be a whole number, got a"),
+        (["--data_dir", "d", "--workers", "1.5"], "--workers must be a whole number, got 1.5"),
+        (["--data_dir", "d", "--lr", "fast"], "--lr must be a number, got fast"),
+        (["--data_dir", "d", "--lr", "-1"], "--lr must be at least 0"),
+        (["--data_dir", "d", "--lr"], "argument --lr: expected one argument"),
+        (
+            ["--data_dir", "d", "--amp", "fp8"],
+            "--amp must be one of O0, O2, O3, fp32, bf16, fp16, got fp8",
+        ),
+        (["--data_dir", "d", "--label_smooth", "2"], "--label_smooth must be one of 0, 1, got 2"),
+        (
+            ["--data_dir", "d", "--lr_scheduler", "step"],
+            "--lr_scheduler must be one of exponential, cosine_annealing, got step",
+        ),
+        ([], "--data_dir must be given"),
+        (["--data_dir"], "argument --data_dir: expected one argument"),
+        (["--data_dir", ""], "--data_dir must name a folder"),
+    ],
+)
+def test_wrong_arguments_are_named_as_the_user_types_them(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["train", *arguments]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith(f"densenet121: {message}")
+    assert printed.err.count("\n") == 1
+
+
+def test_other_commands_name_theirs() -> None:
+    assert refusal() == "name a command: train, eval, demo, report (densenet121 --help tells more)"
+    assert refusal("trian") == "unknown command trian; did you mean train?"
+    assert refusal("--verison") == "unknown flag --verison; did you mean --version?"
+    assert refusal("eval") == "--data_dir, --pretrained must be given"
+    assert refusal("eval", "--data_dir", "d") == "--pretrained must be given"
+    assert refusal("report") == "RUN must be given"
+    assert refusal("report", "a", "b") == "unexpected argument b"
+    assert refusal("report", "--run", "a") == "unknown flag --run"
+
+
+@pytest.mark.parametrize("text", ["5", "007", "1e3", "true", "a b", "a: b", "[a]", "{a: b}", "#a"])
+def test_a_path_stays_the_text_that_was_typed(text: str) -> None:
+    assert train("--data_dir", text, "--pretrained", text).pretrained == text
+    assert train(f"--data_dir={text}").data_dir == text
+
+
+def test_the_original_command_lines_mean_what_they_did() -> None:
+    config = train(
+        *("--data_dir", "/data/ImageNet/train/", "--pretrained", "/path/to/w.ckpt"),
+        *("--is_distributed", "0", "--image_size", "224,224", "--lr_epochs", "30,60"),
+    )
+    assert (config.data_dir, config.pretrained) == ("/data/ImageNet/train/", "/path/to/w.ckpt")
+    assert (config.is_distributed, config.size, config.milestones) == (0, (224, 224), (30, 60))
+    _, evaluation = cli.parse(["eval", "--data_dir", "/data/val", "--pretrained", "/ckpts"])
+    assert evaluation == EvalConfig(data_dir="/data/val", pretrained="/ckpts")
+
+
+def test_of_a_flag_given_twice_the_last_counts() -> None:
+    assert train("--data_dir", "a", "--lr", "1", "--data_dir", "b").data_dir == "b"
+
+
+def test_flags_go_before_the_config_file_wherever_it_stands(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("data_dir: pictures\nlr: 0.2\nweight_decay: 1e-5\nimage_size: 64,96\n")
+    expected = TrainConfig(data_dir="pictures", lr=0.5, weight_decay=1e-5, image_size="64,96")
+    assert train("--config", str(file), "--lr", "0.5") == expected
+    assert train("--lr", "0.5", "--config", str(file)) == expected
+    assert train("--lr", "0.5", f"--config={file}") == expected
+
+
+def test_of_two_config_files_the_later_goes_before(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    first.write_text("data_dir: a\nlr: 0.2\n")
+    second.write_text("lr: 0.3\n")
+    config = train("--config", str(first), "--config", str(second))
+    assert (config.data_dir, config.lr) == ("a", 0.3)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"lr: [1\n", "--config {}: not a YAML file of flags (line 1, column 5)"),
+        (b"just words\n", "--config {}: not a YAML file of flags"),
+        (b"- lr\n", "--config {}: not a YAML file of flags"),
+        (b"5: lr\n", "--config {}: not a YAML file of flags"),
+        (b"", "--config {}: not a YAML file of flags"),
+        (b"\xff\xfe\x00", "--config {}: not a text file"),
+        (b"lr: !!python/object:os.system {}\n", "--config {}: not a YAML file of flags (line 1,"),
+        (b"lr_shed: x\n", "unknown flag --lr_shed; did you mean --lr_scheduler?"),
+        (b"data_dir: d\nlr: fast\n", "--lr must be a number, got fast"),
+        (b"data_dir: d\nlr: -1\n", "--lr must be at least 0"),
+        (b"data_dir: d\nlr_epochs: [30, 60]\n", "--lr_epochs must be text, got [30, 60]"),
+        (b"data_dir: null\n", "--data_dir must be given"),
+    ],
+)
+def test_a_wrong_config_file_is_refused(content: bytes, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_bytes(content)
+    assert refusal("train", "--config", str(file)).startswith(message.format(file))
+
+
+def test_a_missing_config_file_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "none.yaml"
+    missing = f"--config {file}: cannot be read (No such file or directory)"
+    assert refusal("train", "--data_dir", "d", "--config", str(file)) == missing
+    folder = f"--config {tmp_path}: cannot be read (Is a directory)"
+    assert refusal("train", "--config", str(tmp_path)) == folder
+    assert refusal("train", "--config") == "--config must name a YAML file of flags, got none"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--data_dir", "007", "--lr", "1e-3", "--image_size", "64", "--resume", "auto"],
+        ["train", "--data_dir", "a: b # c", "--pretrained", " x", "--eval_resize", "short:256"],
+        ["eval", "--data_dir", "true", "--pretrained", "1e3", "--amp", "O2"],
+        ["demo", "--max_epoch", "3"],
+        ["report", "2020-01-01"],
+    ],
+    ids=" ".join,
+)
+def test_printed_settings_can_be_read_back(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main([*arguments, "--print_config"])
+    assert end.value.code == 0
+    file = tmp_path / os.fsdecode(b"\xc3\xa4.yaml")
+    file.write_text(capsys.readouterr().out, encoding="utf-8")
+    assert cli.parse([arguments[0], "--config", str(file)]) == cli.parse(arguments)
