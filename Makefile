@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 BIN := $(VENV)/bin
-SOURCES := src tests train.py eval.py
+SOURCES := src tests docs train.py eval.py
 
 .PHONY: demo test test-slow lint format clean help
 

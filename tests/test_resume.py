@@ -18,12 +18,13 @@ from typing import Any
 import pytest
 import torch
 
-from conftest import environment, write_classes
 from densenet121.checkpoint.native import checkpoints_in, read
 from densenet121.config import TrainConfig
 from densenet121.engine.train import train
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.logging import read_metrics
+
+from conftest import environment, write_classes
 from test_train import small
 
 STEPS = 6  # two epochs of three
@@ -295,3 +296,17 @@ def test_a_full_disk_is_one_line_and_loses_nothing(pictures: Path, tmp_path: Pat
     assert not list((tmp_path / "full").glob(".*.tmp"))
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
     assert torch.equal(read(folder / "0-1_3.ckpt")[1]["loss_sum"], torch.zeros(()))
+
+
+def test_a_run_that_grows_its_pictures_resumes_exactly(
+    config: TrainConfig, uninterrupted: Path, tmp_path: Path
+) -> None:
+    growing = replace(config, image_size=24, small_size=16, small_epochs=1)
+    train(replace(growing, output_dir=str(tmp_path / "whole")))
+    folder = with_checkpoints_until(tmp_path / "part", tmp_path / "whole", 4)
+    train(replace(growing, output_dir=str(folder), resume="auto"))
+    assert outcome(folder) == outcome(tmp_path / "whole")
+    # The first epoch is that of a run on small pictures throughout, the second is not.
+    whole, small_only = (read_metrics(f / "metrics.jsonl") for f in (folder, uninterrupted))
+    assert whole[0]["loss"] == small_only[0]["loss"]
+    assert whole[-2]["loss"] != small_only[-2]["loss"]

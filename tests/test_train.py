@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import draw, write_classes
 from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import checkpoints_in, read
 from densenet121.config import EvalConfig, TrainConfig
@@ -20,6 +19,8 @@ from densenet121.engine.evaluation import evaluate
 from densenet121.engine.train import train
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.logging import read_metrics
+
+from conftest import draw, write_classes
 
 
 def small(pictures: Path, folder: Path, **flags: Any) -> TrainConfig:

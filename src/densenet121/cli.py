@@ -90,6 +90,7 @@ def make_parser() -> ArgumentParser:
         else:
             command.add_class_arguments(config_class, None)
         commands.add_subcommand(name, command, help=description)
+        command.prog = f"densenet121 {name}"
     return parser
 
 
@@ -203,9 +204,9 @@ def _unknown(argument: str, arguments: Sequence[str]) -> str:
 def _nearest(word: str, known: Iterable[str]) -> str:
     whole = {name.strip("-"): name for name in known}
     word = word.strip("-")
-    begun = [name for name in whole if name.startswith(word)]
+    begun = sorted(name for name in whole if word and name.startswith(word))
     near = begun or difflib.get_close_matches(word, whole, n=1)
-    return f"; did you mean {whole[near[0]]}?" if near and word else ""
+    return f"; did you mean {whole[near[0]]}?" if near else ""
 
 
 def _as_typed(name: str) -> str:

@@ -168,6 +168,8 @@ class TrainConfig:
         _at_least("small_epochs", self.small_epochs, 0, "epochs")
         if (self.small_size is None) != (self.small_epochs == 0):
             raise UsageError("--small_size and --small_epochs need each other")
+        if self.small_size is not None:
+            parse_image_size(self.small_size, "small_size")
         _at_least("weight_decay", self.weight_decay, 0)
         _at_least("log_interval", self.log_interval, 1, "step")
         _at_least("ckpt_interval", self.ckpt_interval, 1, "step")

@@ -93,8 +93,8 @@ def demo(config: DemoConfig) -> DemoResult | None:
 def write_digits(folder: Path) -> None:
     """Write scikit-learn's 1,797 digits (UCI optdigits, test part) as PNG class folders.
 
-    8 x 8 pixels of 17 grey levels become 32 x 32 of 256. Every fourth goes to ``val/``: neighbours
-    in the list are by the same writers, so that both parts know every hand, as in the usual split.
+    8 x 8 pixels of 17 grey levels become 32 x 32 of 256. Every fourth goes to ``val/``: as in any
+    random split of these digits, both parts hold some by the same writers.
     """
     from sklearn.datasets import load_digits
 

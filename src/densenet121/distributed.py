@@ -3,7 +3,10 @@
 Asks torch which accelerator there is, whatever its maker; nothing here knows a kind by name.
 """
 
+import contextlib
 import os
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -76,7 +79,8 @@ def pick_device(name: str | None) -> torch.device:
 def has_bf16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 in hardware."""
     if device.type == "cpu":
-        found = torch.cpu.get_capabilities()
+        # Older releases cannot tell; then the safe answer is no.
+        found: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
         return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
     supported = getattr(torch.get_device_module(device), "is_bf16_supported", None)
     return bool(supported()) if supported is not None else False
@@ -92,6 +96,13 @@ def pick_precision(amp: str | None, device: torch.device) -> torch.dtype:
     if has_bf16(device):
         return torch.bfloat16
     return torch.float32 if device.type == "cpu" else torch.float16
+
+
+def arithmetic(device: torch.device, precision: torch.dtype) -> AbstractContextManager[object]:
+    """Within it the network computes in ``precision``; weights stay float32."""
+    if precision == torch.float32:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, precision)
 
 
 def default_batch_size(device: torch.device) -> int:

@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,21 +122,27 @@ def load_model(
 
 
 def _is_torch_file(path: Path) -> bool:
+    """A zip archive, or the pickle of torch before 1.6."""
     with path.open("rb") as file:
-        start = file.read(2)
-    return start in (b"PK", b"\x80\x02")  # zip archive; the pickle of torch before 1.6
+        start = file.read(9)
+    # A safetensors file may begin with these bytes too: they are the length of its header, "{...}".
+    return start.startswith((b"PK\3\4", b"\x80\2")) and start[8:] != b"{"
 
 
 def _read_torch_file(path: Path) -> dict[str, Any]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"{path}: refused, reading it would run code that came with it ({reason})"
-        ) from None
-    except (RuntimeError, EOFError, KeyError, ValueError, OSError, AttributeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        with warnings.catch_warnings(action="ignore"):  # of the age of the file
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file makes torch raise nearly anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if isinstance(error, pickle.UnpicklingError):  # whose first line is how to run it all
+            code = re.search(r"GLOBAL (\S+)", str(error))
+            if code:
+                raise InputError(
+                    f"{path}: refused, reading it would run code ({code[1]}); only a state dict, "
+                    "tensors by name, is read"
+                ) from None
+            reason = "its pickle cannot be read"
         raise InputError(f"{path}: damaged or not a torch file ({reason})") from None
     for wrapper in _WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):

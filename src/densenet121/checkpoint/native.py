@@ -108,10 +108,10 @@ def save(path: Path, kind: Kind, tensors: Mapping[str, Tensor], content: Mapping
         OSError: disk full, no permission; an earlier file of that name is untouched.
     """
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    text = json.dumps(content, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(content, allow_nan=False)
     note = {"format": FORMAT, "kind": kind, "content": text, "sha256": _digest(kind, text, on_cpu)}
     # One key, for safetensors writes several in random order: the same run gives the same bytes.
-    metadata = {METADATA_KEY: json.dumps(note, ensure_ascii=False)}
+    metadata = {METADATA_KEY: json.dumps(note)}
     write_atomic(path, safetensors.torch.save(on_cpu, metadata))
 
 

@@ -84,7 +84,8 @@ def scan(root: Path, flag: str = "--data_dir") -> PictureFolder:
     ``ignored``.
 
     Raises:
-        InputError: no such folder, no or only one class folder, a class folder without pictures.
+        InputError: no such folder, no or only one class folder, a class folder without pictures, a
+            file or folder that cannot be reached.
     """
     if not root.is_dir():
         found = "it is a file" if root.exists() else "there is no such folder"
@@ -171,18 +172,25 @@ def _some(names: Sequence[str], most: int = 8) -> str:
 
 
 def _files_below(root: Path, name: str) -> list[tuple[str, int]]:
-    """Path relative to ``root`` and bytes of each file that is not hidden, in byte order."""
+    """Path relative to ``root`` and bytes of each file that is not hidden, in byte order.
+
+    Raises:
+        InputError: a folder cannot be read, a link leads nowhere or in a circle.
+    """
     found: list[tuple[str, int]] = []
     pending = [name]
-    while pending:
-        relative = pending.pop()
-        with os.scandir(root / relative) as entries:
-            for entry in entries:
-                if entry.name[0] == ".":
-                    continue
-                path = f"{relative}/{entry.name}"
-                if entry.is_dir():
-                    pending.append(path)
-                else:
-                    found.append((path, entry.stat().st_size))
+    try:
+        while pending:
+            relative = pending.pop()
+            with os.scandir(root / relative) as entries:
+                for entry in entries:
+                    if entry.name[0] == ".":
+                        continue
+                    path = f"{relative}/{entry.name}"
+                    if entry.is_dir():
+                        pending.append(path)
+                    else:
+                        found.append((path, entry.stat().st_size))
+    except OSError as error:
+        raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from None
     return sorted(found, key=lambda file: os.fsencode(file[0]))

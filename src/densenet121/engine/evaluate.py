@@ -18,6 +18,7 @@ from densenet121.datasets.images import read_image
 from densenet121.datasets.loader import load_batches
 from densenet121.datasets.sampler import evaluation_batches
 from densenet121.datasets.transforms import EvalTransform, normalise
+from densenet121.distributed import arithmetic
 from densenet121.losses import smooth_cross_entropy
 from densenet121.metrics import Counts, label_ranks, topk_correct
 from densenet121.utils.files import write_atomic, write_json
@@ -151,7 +152,7 @@ def _logits(
 ) -> Tensor:
     """Float32 logits on the CPU; in evaluation the wait for them is the point."""
     images = normalise(images.to(device, non_blocking=True), mean, std)
-    with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+    with arithmetic(device, precision):
         logits: Tensor = model(images)
     return logits.float().cpu()
 

@@ -13,6 +13,7 @@ from densenet121.datasets.images import read_image
 from densenet121.datasets.loader import Batch, load_batches
 from densenet121.datasets.sampler import epoch_order, training_batches
 from densenet121.datasets.transforms import TrainTransform, normalise, uniforms
+from densenet121.distributed import arithmetic
 from densenet121.engine.run_folder import RunFolder
 from densenet121.engine.state import Training
 from densenet121.losses import smooth_cross_entropy
@@ -165,7 +166,7 @@ def train_step(
     """
     for group in optimizer.param_groups:
         group["lr"] = lr
-    with torch.autocast(images.device.type, precision, enabled=precision != torch.float32):
+    with arithmetic(images.device, precision):
         logits = model(images)
     loss = smooth_cross_entropy(logits, labels, smooth_factor)
     optimizer.zero_grad(set_to_none=True)

@@ -34,7 +34,8 @@ def write_atomic(path: Path, data: bytes) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write indented JSON atomically. nan and inf are refused: other readers do not take them."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-    write_atomic(path, (text + "\n").encode())
+    # A file name that is not UTF-8 has surrogates in it, which this turns into JSON's own escapes.
+    write_atomic(path, (text + "\n").encode(errors="backslashreplace"))
 
 
 def remove_temporary_files(folder: Path) -> None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from densenet121.utils.errors import InputError
 from densenet121.utils.files import write_atomic
 
 FORMAT = "%(asctime)s:%(levelname)s:%(message)s"
@@ -37,7 +38,9 @@ def run_log(folder: Path, stamp: str, rank: int) -> Iterator[Path]:
     """
     earlier = sorted(folder.glob(f"*_rank_{rank}.log"))
     path = earlier[-1] if earlier else folder / f"{stamp}_rank_{rank}.log"
-    handlers: list[logging.Handler] = [logging.FileHandler(path, encoding="utf-8")]
+    handlers: list[logging.Handler] = [
+        logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    ]
     if rank % 8 == 0:
         handlers.append(_StdoutHandler())
     level, propagate = log.level, log.propagate
@@ -94,15 +97,22 @@ class MetricsFile:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics file; a last line that a killed run left unfinished is dropped."""
+    """The rows of a metrics file; a last line that a killed run left unfinished is dropped.
+
+    Raises:
+        InputError: another line is no JSON object: nothing of this program wrote it.
+    """
     rows = []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines):
+    lines = path.read_bytes().splitlines()
+    for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            if number != len(lines) - 1:
-                raise
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if isinstance(row, dict):
+            rows.append(row)
+        elif number != len(lines):
+            raise InputError(f"{path}: line {number} is damaged; remove it to go on without it")
     return rows
 
 

@@ -1,0 +1,99 @@
+"""One training step: against a step written by hand, and without waiting for the device."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from densenet121.engine.state import LossMeter
+from densenet121.engine.steps import train_step
+from densenet121.network import DenseNet
+from densenet121.optimizers import get_param_groups, momentum_sgd
+from densenet121.utils.var_init import initialise
+
+
+def tiny() -> DenseNet:
+    model = DenseNet(growth_rate=4, block_config=(2, 2), num_init_features=8, num_classes=3)
+    initialise(model, torch.Generator().manual_seed(0))
+    return model
+
+
+def test_parameters_after_two_steps_equal_sgd_written_by_hand() -> None:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(2, 6, 3, 20, 20, generator=generator)
+    labels = torch.randint(0, 3, (2, 6), generator=generator)
+    ours, theirs = tiny(), tiny()
+    optimizer = momentum_sgd(get_param_groups(ours, 0.01), lr=99.0, momentum=0.9)
+    velocity = {name: torch.zeros_like(p) for name, p in theirs.named_parameters()}
+    for step, lr in enumerate((0.1, 0.05)):
+        loss = train_step(
+            ours,
+            optimizer,
+            torch.amp.GradScaler("cpu", enabled=False),
+            images[step],
+            labels[step],
+            lr=lr,
+            smooth_factor=0.1,
+            precision=torch.float32,
+        )
+        theirs.zero_grad()
+        target = torch.full((6, 3), 0.1 / 2).scatter_(1, labels[step][:, None], 0.9)
+        expected = -(target * F.log_softmax(theirs(images[step]), dim=1)).sum(dim=1).mean()
+        expected.backward()  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            for name, p in theirs.named_parameters():
+                assert p.grad is not None
+                decay = 0.01 if p.ndim > 1 else 0.0
+                velocity[name] = 0.9 * velocity[name] + p.grad + decay * p
+                p.sub_(lr * velocity[name])
+        torch.testing.assert_close(loss, expected.detach())
+    for name, p in theirs.named_parameters():
+        torch.testing.assert_close(ours.get_parameter(name), p, rtol=1e-4, atol=1e-6)
+    for name, buffer in theirs.named_buffers():
+        torch.testing.assert_close(ours.get_buffer(name), buffer)
+
+
+def test_an_overflowed_fp16_step_changes_no_weight_and_halves_the_scale() -> None:
+    model = tiny()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**120)
+    train_step(
+        model,
+        momentum_sgd(get_param_groups(model, 1e-4), lr=0.1, momentum=0.9),
+        scaler,
+        torch.randn(4, 3, 20, 20, generator=torch.Generator().manual_seed(1)),
+        torch.tensor([0, 1, 2, 0]),
+        lr=0.1,
+        smooth_factor=0.0,
+        precision=torch.float16,
+    )
+    assert scaler.get_scale() == 2.0**119
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+
+def test_a_step_never_waits_for_the_device() -> None:
+    # Tensors on "meta" have no values: reading one on the host, as .item() does, raises.
+    model = tiny().to("meta")
+    losses = LossMeter(torch.device("meta"))
+    loss = train_step(
+        model,
+        momentum_sgd(get_param_groups(model, 1e-4), lr=0.1, momentum=0.9),
+        torch.amp.GradScaler("cpu", enabled=False),
+        torch.empty(4, 3, 20, 20, device="meta"),
+        torch.empty(4, dtype=torch.int64, device="meta"),
+        lr=0.1,
+        smooth_factor=0.1,
+        precision=torch.float32,
+    )
+    losses.add(loss)
+    with pytest.raises(RuntimeError):
+        losses.mean()
+
+
+def test_the_meter_averages_finite_losses_and_counts_bad_ones_in_a_row() -> None:
+    losses = LossMeter(torch.device("cpu"))
+    for value in (1.0, float("inf"), 3.0, float("nan"), float("nan")):
+        losses.add(torch.tensor(value))
+    assert losses.mean() == pytest.approx((1 + 3) / 5)
+    assert int(losses.bad_run) == 2
+    losses.reset()
+    assert (losses.mean(), int(losses.bad_run)) == (0.0, 2)
