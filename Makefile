@@ -26,7 +26,7 @@ demo: $(BIN)/.installed
 	$(BIN)/densenet121 demo
 
 test: $(BIN)/.installed-dev
-	$(BIN)/python -m pytest -q -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow" --numprocesses 2 --dist loadfile
 
 test-slow: $(BIN)/.installed-dev
 	$(BIN)/python -m pytest -q -m slow

@@ -1,11 +1,8 @@
 """The project's own files: whole and bit for bit, or refused; never half of one, never changed."""
 
-import contextlib
 import math
 import os
 import random
-import resource
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +23,8 @@ from densenet121.checkpoint.native import (
     save_weights,
 )
 from densenet121.utils.errors import InputError
+
+from conftest import no_file_beyond
 
 DTYPES = (
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64),
@@ -65,17 +64,6 @@ def accepts(path: Path, data: bytes) -> bool:
         assert str(error).startswith(f"{path}: ")
         return False
     return True
-
-
-@contextlib.contextmanager
-def no_file_beyond(size: int) -> Iterator[None]:
-    """A disk that is full after so many bytes of any file."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture

@@ -185,7 +185,7 @@ def test_evaluation_refuses_the_same_values(settings: dict[str, Any], message: s
 
 
 @pytest.mark.parametrize("settings", [{"max_epoch": 0}, {"workers": -1}])
-def test_the_demo_refuses_values_out_of_range(settings: dict[str, int]) -> None:
+def test_the_demo_refuses_values_out_of_range(settings: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=f"^--{next(iter(settings))} must be at least "):
         DemoConfig(**settings)
 

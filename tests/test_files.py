@@ -1,14 +1,10 @@
 """Files that are whole or not there, the original's log, and metrics that survive a kill."""
 
-import contextlib
 import json
-import logging
 import math
 import os
 import re
-import resource
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +14,11 @@ from densenet121.utils.errors import InputError
 from densenet121.utils.files import remove_temporary_files, write_atomic, write_json
 from densenet121.utils.logging import MetricsFile, log, log_settings, read_metrics, run_log
 
+from conftest import no_file_beyond
+
 STAMP = "2020-08-22_time_16_58_56"
 # 2020-08-22 16:58:56,617:INFO:..., as in the original's README
 LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}:(INFO|WARNING|ERROR):(.*)")
-
-
-@contextlib.contextmanager
-def no_file_beyond(size: int) -> Iterator[None]:
-    """A disk that is full after so many bytes of any file."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def names(folder: Path) -> list[str]:
@@ -177,10 +164,8 @@ def test_after_a_run_the_log_is_as_it_was(tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_not_utf8_is_logged_all_the_same(tmp_path: Path) -> None:
-    logging.raiseExceptions, before = True, logging.raiseExceptions
     with run_log(tmp_path, STAMP, 1) as path:
         log.info("%s: not a readable image", os.fsdecode(b"caf\xe9.jpg"))
-    logging.raiseExceptions = before
     assert messages(path) == [("INFO", r"caf\udce9.jpg: not a readable image")]
 
 

@@ -114,7 +114,9 @@ def test_a_header_as_long_as_a_torch_file_begins_is_no_torch_file(
     padding = (int.from_bytes(start, "little") - shorter) % 65536
     save_weights(path, STATE, INFO, {"note": "x" * padding})
     assert path.read_bytes()[:2] == start
-    assert_same(read_weights(path).state_dict, STATE)
+    weights = read_weights(path)
+    assert weights.info == INFO
+    assert_same(weights.state_dict, STATE)
 
 
 class Attack:

@@ -4,14 +4,13 @@ Parts of the system take plain arguments and never see these classes; the engine
 This module imports neither torch nor numpy, so that ``--help`` answers at once.
 """
 
-import math
 import os
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from densenet121.utils.errors import UsageError
+from densenet121.utils.values import at_least, between, known_choices, numbers
 
 Net = Literal[
     "densenet121",
@@ -160,25 +159,25 @@ class TrainConfig:
             UsageError: a flag's value cannot be used.
         """
         _check_shared(self)
-        _at_least("lr", self.lr, 0, "(0 leaves the weights as they are)")
-        _at_least("eta_min", self.eta_min, 0)
-        _at_least("lr_gamma", self.lr_gamma, 0)
-        _at_least("max_epoch", self.max_epoch, 1, "epoch")
-        _at_least("T_max", self.T_max, 1, "epoch")
-        _at_least("small_epochs", self.small_epochs, 0, "epochs")
+        at_least("lr", self.lr, 0, "(0 leaves the weights as they are)")
+        at_least("eta_min", self.eta_min, 0)
+        at_least("lr_gamma", self.lr_gamma, 0)
+        at_least("max_epoch", self.max_epoch, 1, "epoch")
+        at_least("T_max", self.T_max, 1, "epoch")
+        at_least("small_epochs", self.small_epochs, 0, "epochs")
         if (self.small_size is None) != (self.small_epochs == 0):
             raise UsageError("--small_size and --small_epochs need each other")
         if self.small_size is not None:
             parse_image_size(self.small_size, "small_size")
-        _at_least("weight_decay", self.weight_decay, 0)
-        _at_least("log_interval", self.log_interval, 1, "step")
-        _at_least("ckpt_interval", self.ckpt_interval, 1, "step")
-        _at_least("keep_checkpoint_max", self.keep_checkpoint_max, 0, "(0 keeps all)")
-        _between("seed", self.seed, 0, 2**63 - 1)
-        _between("momentum", self.momentum, 0, 1, upper_open=True)
-        _between("label_smooth_factor", self.label_smooth_factor, 0, 1, upper_open=True)
-        _between("flip_prob", self.flip_prob, 0, 1)
-        _between("warmup_epochs", self.warmup_epochs, 0, self.max_epoch)
+        at_least("weight_decay", self.weight_decay, 0)
+        at_least("log_interval", self.log_interval, 1, "step")
+        at_least("ckpt_interval", self.ckpt_interval, 1, "step")
+        at_least("keep_checkpoint_max", self.keep_checkpoint_max, 0, "(0 keeps all)")
+        between("seed", self.seed, 0, 2**63 - 1)
+        between("momentum", self.momentum, 0, 1, upper_open=True)
+        between("label_smooth_factor", self.label_smooth_factor, 0, 1, upper_open=True)
+        between("flip_prob", self.flip_prob, 0, 1)
+        between("warmup_epochs", self.warmup_epochs, 0, self.max_epoch)
         if any(epoch < 0 for epoch in self.milestones):
             raise UsageError(f"--lr_epochs must not be negative, got {self.lr_epochs}")
         low, high = self.crop_scale_range
@@ -206,24 +205,24 @@ class TrainConfig:
     @property
     def milestones(self) -> tuple[int, ...]:
         """Epochs of --lr_epochs."""
-        return tuple(int(x) for x in _numbers("lr_epochs", self.lr_epochs, whole=True))
+        return tuple(int(x) for x in numbers("lr_epochs", self.lr_epochs, whole=True))
 
     @property
     def crop_scale_range(self) -> tuple[float, float]:
         """Smallest and largest share of the area."""
-        low, high = _numbers("crop_scale", self.crop_scale, count=2)
+        low, high = numbers("crop_scale", self.crop_scale, count=2)
         return low, high
 
     @property
     def crop_ratio_range(self) -> tuple[float, float]:
         """Narrowest and widest aspect ratio."""
-        low, high = _numbers("crop_ratio", self.crop_ratio, count=2)
+        low, high = numbers("crop_ratio", self.crop_ratio, count=2)
         return low, high
 
     @property
     def jitter_amounts(self) -> tuple[float, float, float]:
         """Brightness, contrast, saturation."""
-        brightness, contrast, saturation = _numbers("color_jitter", self.color_jitter, count=3)
+        brightness, contrast, saturation = numbers("color_jitter", self.color_jitter, count=3)
         return brightness, contrast, saturation
 
     @property
@@ -314,8 +313,8 @@ class DemoConfig:
         Raises:
             UsageError: a flag's value cannot be used.
         """
-        _at_least("max_epoch", self.max_epoch, 1, "epoch")
-        _at_least("workers", self.workers, 0, "threads (0: the main thread decodes)")
+        at_least("max_epoch", self.max_epoch, 1, "epoch")
+        at_least("workers", self.workers, 0, "threads (0: the main thread decodes)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -330,12 +329,13 @@ class ReportConfig:
 
 
 def _check_shared(config: TrainConfig | EvalConfig) -> None:
+    known_choices(config)
     if not config.data_dir:
         raise UsageError("--data_dir must name a folder of class folders, got an empty path")
-    _at_least("num_classes", config.num_classes, 2, "classes")
-    _at_least("per_batch_size", config.per_batch_size, 1, "image")
-    _at_least("workers", config.workers, 0, "threads (0: the main thread decodes)")
-    _at_least("group_size", config.group_size, 1, "process")
+    at_least("num_classes", config.num_classes, 2, "classes")
+    at_least("per_batch_size", config.per_batch_size, 1, "image")
+    at_least("workers", config.workers, 0, "threads (0: the main thread decodes)")
+    at_least("group_size", config.group_size, 1, "process")
     if not 0 <= config.rank < config.group_size:
         raise UsageError(
             f"--rank must be at least 0 and less than --group_size {config.group_size}, "
@@ -352,7 +352,7 @@ def parse_image_size(value: int | str, flag: str = "image_size") -> tuple[int, i
         UsageError: not one or two whole numbers, or less than 16 pixels (the five halvings of the
             network would leave nothing).
     """
-    sizes = [int(x) for x in _numbers(flag, value, whole=True)]
+    sizes = [int(x) for x in numbers(flag, value, whole=True)]
     if len(sizes) not in (1, 2):
         raise UsageError(f'--{flag} must be "H,W" or one number, got {value}')
     if min(sizes) < 16:
@@ -388,30 +388,3 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 def absolute(path: str) -> Path:
     """The path with ~ and the working directory resolved, symbolic links kept."""
     return Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 (resolve() follows links)
-
-
-def _numbers(
-    flag: str, value: int | str, *, count: int | None = None, whole: bool = False
-) -> Sequence[float]:
-    parts = str(value).split(",")
-    kind = "whole numbers" if whole else "numbers"
-    try:
-        numbers = [int(part) if whole else float(part) for part in parts]
-    except ValueError:
-        raise UsageError(f"--{flag} must be {kind} separated by commas, got {value!r}") from None
-    if count is not None and len(numbers) != count:
-        raise UsageError(f"--{flag} must be {count} {kind} separated by commas, got {value!r}")
-    if not all(abs(number) < math.inf for number in numbers):
-        raise UsageError(f"--{flag} must be finite, got {value!r}")
-    return numbers
-
-
-def _at_least(flag: str, value: float | None, least: float, unit: str = "") -> None:
-    if value is not None and not least <= value < math.inf:
-        raise UsageError(f"--{flag} must be at least {f'{least} {unit}'.strip()}, got {value}")
-
-
-def _between(flag: str, value: float, low: float, high: float, *, upper_open: bool = False) -> None:
-    if not (low <= value <= high) or (upper_open and value == high):
-        end = "below" if upper_open else "at most"
-        raise UsageError(f"--{flag} must be at least {low} and {end} {high}, got {value}")

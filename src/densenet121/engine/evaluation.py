@@ -236,8 +236,8 @@ def _log_bad(evaluation: Evaluation) -> None:
         log.warning(
             "partial result: %d pictures could not be read and are not in tot:", len(evaluation.bad)
         )
-        for name, reason in evaluation.bad:
-            log.warning("%s: %s", name, reason)
+        for _, reason in evaluation.bad:
+            log.warning("%s", reason)  # it begins with the path
 
 
 def _log_summary(results: dict[Path, Evaluation | None]) -> None:

@@ -73,5 +73,5 @@ def log_end(state: RunState, path: Path, val_pictures: PictureFolder | None) -> 
         )
     if state.bad_images:
         log.warning("%d pictures could not be read and were left out:", len(state.bad_images))
-        for name, reason in state.bad_images.items():
-            log.warning("%s: %s", name, reason)
+        for reason in state.bad_images.values():
+            log.warning("%s", reason)  # it begins with the path

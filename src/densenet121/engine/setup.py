@@ -3,10 +3,15 @@
 from collections.abc import Callable
 from functools import partial
 
+import torch
+
 from densenet121.checkpoint.load import Weights, load_state
 from densenet121.config import TrainConfig, absolute
 from densenet121.datasets.folder import PictureFolder, check_same_classes, scan, split_folders
+from densenet121.datasets.sampler import steps_per_epoch
+from densenet121.datasets.transforms import MEAN, STD, TrainTransform
 from densenet121.engine.state import Checkpoint
+from densenet121.engine.steps import EpochPlan
 from densenet121.lr_scheduler import cosine_annealing, exponential
 from densenet121.network import DenseNet, Variant
 from densenet121.utils.errors import InputError, UsageError
@@ -97,4 +102,47 @@ def make_schedule(config: TrainConfig, epoch_steps: int) -> Callable[[int], floa
         T_max=config.T_max or config.max_epoch,
         eta_min=config.eta_min,
         warmup_epochs=config.warmup_epochs,
+    )
+
+
+def make_plan(
+    config: TrainConfig,
+    pictures: PictureFolder,
+    device: torch.device,
+    precision: torch.dtype,
+    batch_size: int,
+    workers: int,
+) -> EpochPlan:
+    """What stays the same in every epoch."""
+    augment_small, augment = (
+        TrainTransform(
+            height=height,
+            width=width,
+            crop_scale=config.crop_scale_range,
+            crop_ratio=config.crop_ratio_range,
+            flip_prob=config.flip_prob,
+            color_jitter=config.jitter_amounts,
+        )
+        for height, width in config.train_sizes
+    )
+    steps = steps_per_epoch(len(pictures), batch_size)
+    return EpochPlan(
+        pictures=pictures,
+        augment=augment,
+        augment_small=augment_small,
+        small_epochs=config.small_epochs,
+        mean=MEAN.to(device),
+        std=STD.to(device),
+        seed=config.seed,
+        batch_size=batch_size,
+        steps=steps,
+        max_epoch=config.max_epoch,
+        learning_rate=make_schedule(config, steps),
+        smooth_factor=config.smooth_factor,
+        device=device,
+        precision=precision,
+        workers=workers,
+        skip_bad=config.on_bad_image == "skip",
+        log_interval=config.log_interval,
+        ckpt_interval=config.ckpt_interval or steps,
     )

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from densenet121.checkpoint.native import ModelInfo, checkpoints_in, read, save
 from densenet121.network import DenseNet
+from densenet121.optimizers import get_param_groups, momentum_sgd
 from densenet121.utils.errors import InputError
 
 
@@ -78,6 +79,20 @@ class Training:
     scaler: torch.amp.GradScaler
     state: RunState
     losses: LossMeter
+
+    @classmethod
+    def begin(
+        cls, model: DenseNet, *, lr: float, momentum: float, weight_decay: float, scale_loss: bool
+    ) -> "Training":
+        """Before the first step; the model is on its device and in its memory format."""
+        device = next(model.parameters()).device
+        return cls(
+            model=model,
+            optimizer=momentum_sgd(get_param_groups(model, weight_decay), lr=lr, momentum=momentum),
+            scaler=torch.amp.GradScaler(device.type, enabled=scale_loss),
+            state=RunState.fresh(),
+            losses=LossMeter(device),
+        )
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,10 @@ from densenet121.config import (
 from densenet121.datasets.folder import (
     check_num_classes,
 )
-from densenet121.datasets.sampler import steps_per_epoch
 from densenet121.datasets.transforms import (
     MEAN,
     STD,
     EvalTransform,
-    TrainTransform,
     parse_eval_resize,
 )
 from densenet121.distributed import default_batch_size, join, pick_device, pick_precision
@@ -46,14 +44,13 @@ from densenet121.engine.run_folder import (
 from densenet121.engine.setup import (
     check_size,
     find_pictures,
-    make_schedule,
+    make_plan,
     pick_variant,
     start_from,
 )
-from densenet121.engine.state import LossMeter, RunState, Training, restore
-from densenet121.engine.steps import EpochPlan, train_epoch
+from densenet121.engine.state import Training, restore
+from densenet121.engine.steps import train_epoch
 from densenet121.network import build
-from densenet121.optimizers import get_param_groups, momentum_sgd
 from densenet121.utils.logging import log, log_settings, run_log
 from densenet121.utils.signals import StopRequest
 from densenet121.utils.var_init import initialise
@@ -98,7 +95,6 @@ def train(config: TrainConfig) -> TrainResult:
         pictures, val_pictures = find_pictures(config)
         num_classes = check_num_classes(pictures, config.num_classes)
         batch_size = config.per_batch_size or default_batch_size(device)
-        epoch_steps = steps_per_epoch(len(pictures), batch_size)
         height, width = config.size
         eval_resize = str(config.eval_resize or default_eval_resize(config.size))
         eval_transform = EvalTransform(height, width, parse_eval_resize(eval_resize))
@@ -122,45 +118,14 @@ def train(config: TrainConfig) -> TrainResult:
         initialise(model, torch.Generator().manual_seed(config.seed))
         head_note = start_from(model, pretrained, config, pictures) if pretrained else ""
         model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        groups = get_param_groups(model, config.weight_decay)
-        training = Training(
-            model=model,
-            optimizer=momentum_sgd(groups, lr=config.lr, momentum=config.momentum),
-            scaler=torch.amp.GradScaler(device.type, enabled=precision == torch.float16),
-            state=RunState.fresh(),
-            losses=LossMeter(device),
+        training = Training.begin(
+            model,
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            scale_loss=precision == torch.float16,
         )
-        augment_small, augment = (
-            TrainTransform(
-                height=side[0],
-                width=side[1],
-                crop_scale=config.crop_scale_range,
-                crop_ratio=config.crop_ratio_range,
-                flip_prob=config.flip_prob,
-                color_jitter=config.jitter_amounts,
-            )
-            for side in config.train_sizes
-        )
-        plan = EpochPlan(
-            pictures=pictures,
-            augment=augment,
-            augment_small=augment_small,
-            small_epochs=config.small_epochs,
-            mean=MEAN.to(device),
-            std=STD.to(device),
-            seed=config.seed,
-            batch_size=batch_size,
-            steps=epoch_steps,
-            max_epoch=config.max_epoch,
-            learning_rate=make_schedule(config, epoch_steps),
-            smooth_factor=config.smooth_factor,
-            device=device,
-            precision=precision,
-            workers=workers,
-            skip_bad=config.on_bad_image == "skip",
-            log_interval=config.log_interval,
-            ckpt_interval=config.ckpt_interval or epoch_steps,
-        )
+        plan = make_plan(config, pictures, device, precision, batch_size, workers)
         settings = settings_of(config) | {
             "num_classes": num_classes,
             "per_batch_size": batch_size,
@@ -176,25 +141,25 @@ def train(config: TrainConfig) -> TrainResult:
         if start.checkpoint:
             notes += check_resumable(start.checkpoint, run)
             restore(training, start.checkpoint)
-            notes += renumber(training.state, start.checkpoint, epoch_steps)
+            notes += renumber(training.state, start.checkpoint, plan.steps)
 
         # 5. Run folder and log.
         path, stamp = make_folder(start.folder, absolute(config.ckpt_path))
         folder = RunFolder(
             path,
             rank=process.rank,
-            steps_per_epoch=epoch_steps,
+            steps_per_epoch=plan.steps,
             keep=config.keep_checkpoint_max,
             info=info,
-            run=run | {"steps_per_epoch": epoch_steps},
+            run=run | {"steps_per_epoch": plan.steps},
             resumed_from=start.checkpoint.path if start.checkpoint else None,
         )
         with run_log(path, stamp, process.rank):
             log_settings(settings)
             log.info("run folder: %s", path)
             log.info("%s; %d compute threads", process.note, torch.get_num_threads())
-            log_data(pictures, val_pictures, batch_size, epoch_steps)
-            log_advice(config, epoch_steps)
+            log_data(pictures, val_pictures, batch_size, plan.steps)
+            log_advice(config, plan.steps)
             if head_note:
                 log.info(head_note)
             for note in notes:
@@ -210,7 +175,7 @@ def train(config: TrainConfig) -> TrainResult:
             evaluation = None
             while state.evaluated_epochs < config.max_epoch and not stop.requested:
                 epoch = state.evaluated_epochs
-                if state.step < (epoch + 1) * epoch_steps:
+                if state.step < (epoch + 1) * plan.steps:
                     if not train_epoch(training, plan, folder, lambda: stop.requested):
                         break
                     log.info("local passed")
