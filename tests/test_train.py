@@ -194,6 +194,8 @@ def test_an_infinite_loss_stops_the_run_and_names_the_step(pictures: Path, tmp_p
     with pytest.raises(InputError, match=told):
         train(config)
     assert not checkpoints_in(tmp_path / "run")
+    (log,) = (tmp_path / "run").glob("*.log")
+    assert re.search(rf"ERROR:{told}", log.read_text().splitlines()[-1])
 
 
 def test_infinite_weights_are_never_saved(pictures: Path, tmp_path: Path) -> None:

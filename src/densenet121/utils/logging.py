@@ -4,6 +4,7 @@ Source of the format: the original's src/utils/logging.py,
 ``%(asctime)s:%(levelname)s:%(message)s``.
 """
 
+import contextlib
 import json
 import logging
 import sys
@@ -30,17 +31,24 @@ class _StdoutHandler(logging.StreamHandler[IO[str]]):
         return sys.stdout
 
 
+class _LogFile(logging.FileHandler):
+    """A full disk is the run's error, not a traceback on stderr beside it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        raise  # logging calls this while it handles the error
+
+
 @contextmanager
 def run_log(folder: Path, stamp: str, rank: int) -> Iterator[Path]:
     """Log to ``folder/<stamp>_rank_<rank>.log``, and to stdout on every eighth rank.
 
-    A resumed run goes on in the log file that the folder already has.
+    A resumed run goes on in the log file that the folder already has. An error that ends the run is
+    written to the file as well: stderr is not there to be read later.
     """
     earlier = sorted(folder.glob(f"*_rank_{rank}.log"))
     path = earlier[-1] if earlier else folder / f"{stamp}_rank_{rank}.log"
-    handlers: list[logging.Handler] = [
-        logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
-    ]
+    file = _LogFile(path, encoding="utf-8", errors="backslashreplace")
+    handlers: list[logging.Handler] = [file]
     if rank % 8 == 0:
         handlers.append(_StdoutHandler())
     level, propagate = log.level, log.propagate
@@ -51,6 +59,10 @@ def run_log(folder: Path, stamp: str, rank: int) -> Iterator[Path]:
         log.addHandler(handler)
     try:
         yield path
+    except (InputError, OSError) as error:
+        with contextlib.suppress(OSError):
+            file.handle(log.makeRecord(log.name, logging.ERROR, "", 0, str(error), (), None))
+        raise
     finally:
         for handler in handlers:
             log.removeHandler(handler)
