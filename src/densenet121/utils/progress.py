@@ -41,4 +41,10 @@ def progress_bar(
     )
     with Progress(*columns, transient=True) as bar:
         task = bar.add_task(description, total=total, completed=done, note="")
-        yield lambda steps=1, note="": bar.update(task, advance=steps, note=note)
+
+        def advance(steps: int = 1, note: str = "") -> None:
+            bar.update(task, advance=steps)
+            if note:  # it stays until the next
+                bar.update(task, note=note)
+
+        yield advance
