@@ -3,14 +3,13 @@
 It reads files, not objects, so it works on a run that ended, was killed, or came from elsewhere.
 """
 
-import os
-from contextlib import suppress
 from pathlib import Path
 
 from densenet121.report import page, plots
 from densenet121.report.folder import read_run
 from densenet121.report.scores import compare
 from densenet121.utils.errors import InputError
+from densenet121.utils.files import write_atomic
 
 
 def write_report(run_folder: Path) -> Path:
@@ -44,18 +43,8 @@ def write_report(run_folder: Path) -> Path:
 
 
 def _put(path: Path, content: bytes | None) -> None:
-    """Replace a file in one step, so that nobody reads half of it; None removes it."""
+    """Replace a file in one step; None removes it."""
     if content is None:
         path.unlink(missing_ok=True)
-        return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
+    else:
+        write_atomic(path, content)
