@@ -297,3 +297,10 @@ def test_paths_become_absolute_with_links_kept(
 
 def test_default_workers_are_the_cores_of_this_process() -> None:
     assert 1 <= default_workers() <= (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize("settings", [{"label_smooth": 2}, {"net": "resnet50"}, {"amp": "fp8"}])
+def test_a_choice_that_is_not_offered_is_refused_from_python_too(settings: dict[str, Any]) -> None:
+    (name,) = settings
+    with pytest.raises(UsageError, match=f"^--{name} must be one of .*, got {settings[name]}$"):
+        TrainConfig(data_dir="pictures", **settings)

@@ -81,7 +81,8 @@ class TrainConfig:
         ckpt_interval: steps between checkpoints (default: one epoch).
         keep_checkpoint_max: newest checkpoints to keep, 0 keeps all; best and last weights are
             kept in any case.
-        is_save_on_master: 1 saves checkpoints on rank 0 only, 0 on every rank.
+        is_save_on_master: 1 saves checkpoints on rank 0 only, 0 on every rank; this version has one
+            rank, so that both are the same.
         is_distributed: 1 joins the other processes if a launcher started this one, 0 runs alone.
         rank: rank of this process; a launcher's own number goes before.
         group_size: number of processes; a launcher's own number goes before.
