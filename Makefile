@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 BIN := $(VENV)/bin
-SOURCES := src tests docs train.py eval.py
+SOURCES := src tests docs train.py eval.py setup.py
+KERNELS := setup.py $(wildcard src/densenet121/native/*.h src/densenet121/native/*.cpp)
 
 .PHONY: demo test test-slow lint format clean help
 
@@ -13,7 +14,7 @@ help:
 	@echo "make test-slow  the tests that train for minutes"
 	@echo "make lint       ruff and mypy"
 
-$(BIN)/.installed: pyproject.toml constraints.txt
+$(BIN)/.installed: pyproject.toml constraints.txt $(KERNELS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --constraint constraints.txt --editable .
 	touch $@

@@ -12,7 +12,7 @@ PACKAGE = ROOT / "src" / "densenet121"
 LAYERS = (
     {"__main__"},
     {"cli"},
-    {"benchmark", "demo"},
+    {"bench", "demo"},
     {"engine", "deploy", "report"},
     {"checkpoint"},
     {
@@ -25,7 +25,7 @@ LAYERS = (
         "distributed",
         "config",
     },
-    {"utils", "version"},
+    {"native", "utils", "version"},
 )
 DEPTH = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}
 # Parts take plain arguments; these turn the settings into them.

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from densenet121.network.fused_block import fused_dense_block
 from densenet121.utils.errors import InputError
 
 Variant = Literal["paper", "model_zoo"]
@@ -68,6 +69,9 @@ class DenseBlock(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """Append each layer's channels to ``x``, oldest first."""
+        fused = fused_dense_block(tuple(self), DenseLayer, x)
+        if fused is not None:
+            return fused
         for layer in self:
             x = torch.cat([x, layer(x)], dim=1)
         return x

@@ -1,0 +1,53 @@
+"""Builds the kernels of the fast paths; everything else about the package is in pyproject.toml.
+
+One library for each instruction set, of which the program picks the best that runs. All of them
+are optional: without a compiler, or with one that does not know an instruction set, the
+installation goes on and the network takes its plain path (``densenet121.native.kernels`` says so).
+"""
+
+import platform
+from pathlib import Path
+
+from setuptools import Extension, setup
+
+NATIVE = Path("src/densenet121/native")
+AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma", "-mf16c"]
+X86_FLAGS = {
+    "amx": [*AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
+    "avx512_bf16": [*AVX512, "-mavx512bf16"],
+    "avx512": AVX512,
+    "avx2": ["-mavx2", "-mfma", "-mf16c"],
+}
+
+
+def extension(name: str, flags: list[str]) -> Extension:
+    """The kernels for one instruction set.
+
+    Compiled with OpenMP but not linked to it: they take the OpenMP that torch brings.
+    """
+    return Extension(
+        f"densenet121.native._{name}",
+        sources=[str(NATIVE / "kernels.cpp")],
+        depends=[str(header) for header in sorted(NATIVE.glob("*.h"))],
+        extra_compile_args=[
+            *("-O3", "-g0", "-std=c++17", "-fopenmp", "-fno-math-errno"),
+            # gcc takes its own intrinsics for uses of uninitialised values
+            *(
+                "-fvisibility=hidden",
+                "-Wno-psabi",
+                "-Wno-uninitialized",
+                "-Wno-maybe-uninitialized",
+            ),
+            *flags,
+        ],
+        optional=True,
+    )
+
+
+is_x86 = platform.machine().lower() in ("x86_64", "amd64")
+setup(
+    ext_modules=[
+        *(extension(name, flags) for name, flags in X86_FLAGS.items() if is_x86),
+        extension("portable", []),
+    ]
+)

@@ -1,0 +1,364 @@
+// A dense block, forward and backward.
+//
+// All layers read and write one buffer y of (pixels, channels). The batch statistics of a channel
+// are the same for every layer that reads it, so they are taken once, when it is written; a layer
+// sees relu(scale * y + shift) with its own scale and shift, computed where it is multiplied and
+// never stored. See docs/performance.md.
+
+#pragma once
+
+#include "backward.h"
+#include "forward.h"
+
+namespace {
+
+// Filled in by Python (network/fused_block.py): the order and the types must agree.
+struct LayerArguments {
+  void *gamma1, *beta1, *mean1, *variance1, *weight1;
+  void *gamma2, *beta2, *mean2, *variance2, *weight2;
+  void *grad_gamma1, *grad_beta1, *grad_weight1;
+  void *grad_gamma2, *grad_beta2, *grad_weight2;
+  int64_t strides1[4], strides2[4];
+  double eps1, eps2;
+};
+
+struct BlockArguments {
+  int64_t pictures, height, width, input_columns, layers, growth, bottleneck, threads;
+  int64_t frozen;    // the statistics are given, not taken from the batch
+  int64_t z_stride;  // numbers from one layer's z to the next: 0 when none is needed later
+  void *x, *y, *z, *mean, *variance;
+  void *grad_y, *grad_buffer, *grad_bottleneck, *grad_x;
+  LayerArguments* layer;
+
+  int64_t pixels() const { return pictures * height * width; }
+  int64_t columns() const { return input_columns + layers * growth; }
+};
+
+// Pixels that a thread takes at a time: few enough to share the work evenly.
+inline int64_t chunk_rows(int64_t pixels, int threads) {
+  const int64_t rows = round_up((pixels + 8 * threads - 1) / (8 * threads), kBlock);
+  return smaller<int64_t>(rows, 512);
+}
+
+template <class T>
+struct Layer {
+  using R = Real<T>;
+  const BlockArguments& block;
+  const LayerArguments& args;
+  int64_t columns;  // of the layer's input
+
+  Layer(const BlockArguments& block, int64_t index)
+      : block(block),
+        args(block.layer[index]),
+        columns(block.input_columns + index * block.growth) {}
+  Affine<R> norm1() const {
+    return Affine<R>(static_cast<R*>(args.gamma1), static_cast<R*>(args.beta1),
+                     static_cast<R*>(args.mean1), static_cast<R*>(args.variance1), args.eps1,
+                     columns);
+  }
+  Affine<R> norm2() const {
+    return Affine<R>(static_cast<R*>(args.gamma2), static_cast<R*>(args.beta2),
+                     static_cast<R*>(args.mean2), static_cast<R*>(args.variance2), args.eps2,
+                     block.bottleneck);
+  }
+  static Weight<R> weight(void* data, const int64_t* s) {
+    return {static_cast<R*>(data), {s[0], s[1], s[2], s[3]}};
+  }
+};
+
+// y's first columns = x, with their statistics.
+template <class T>
+void copy_input(const BlockArguments& g) {
+  using R = Real<T>;
+  const int64_t pixels = g.pixels(), rows = chunk_rows(pixels, g.threads);
+  const int64_t chunks = (pixels + rows - 1) / rows;
+  const T* x = static_cast<T*>(g.x);
+  T* y = static_cast<T*>(g.y);
+  Parts<R> parts(chunks, g.input_columns);
+#pragma omp parallel for num_threads(g.threads) schedule(static)
+  for (int64_t i = 0; i < chunks; i++) {
+    const int64_t begin = i * rows, n = smaller(rows, pixels - begin);
+    for (int64_t r = begin; r < begin + n; r++) {
+      std::memcpy(y + r * g.columns(), x + r * g.input_columns, g.input_columns * sizeof(T));
+    }
+    if (g.frozen) continue;
+    parts.rows[i] = n;
+    column_sums(x + begin * g.input_columns, g.input_columns, n, g.input_columns, parts.shift(i),
+                parts.sum(i), parts.square(i));
+  }
+  if (!g.frozen) parts.combine(static_cast<R*>(g.mean), static_cast<R*>(g.variance));
+}
+
+template <class T>
+void conv1_forward(const Layer<T>& layer, T* z) {
+  using R = Real<T>;
+  const BlockArguments& g = layer.block;
+  const int64_t pixels = g.pixels(), width = g.bottleneck, rows = chunk_rows(pixels, g.threads);
+  const int64_t chunks = (pixels + rows - 1) / rows;
+  const Affine<R> affine = layer.norm1();
+  const Weight<R> weight = layer.weight(layer.args.weight1, layer.args.strides1);
+  T* panel = scratch<T>(6, round_up(layer.columns, kBlock) * round_up(width, kBlock));
+  pack_panel<T>(panel, layer.columns, width, g.threads,
+                [&](int64_t k, int64_t n) { return weight(n, k); });
+  const T* y = static_cast<T*>(g.y);
+  Parts<R> parts(chunks, width);
+#pragma omp parallel num_threads(g.threads)
+  {
+    Tiles tiles;
+#pragma omp for schedule(static)
+    for (int64_t i = 0; i < chunks; i++) {
+      const int64_t begin = i * rows, n = smaller(rows, pixels - begin);
+      for (int64_t r = begin; r < begin + n; r += kBlock) {
+        conv1_rows<T>(y + r * g.columns(), g.columns(), smaller<int64_t>(kBlock, begin + n - r),
+                      layer.columns, affine, panel, width, z + r * width, width);
+      }
+      if (g.frozen) continue;
+      parts.rows[i] = n;
+      column_sums(z + begin * width, width, n, width, parts.shift(i), parts.sum(i),
+                  parts.square(i));
+    }
+  }
+  if (!g.frozen) {
+    parts.combine(static_cast<R*>(layer.args.mean2), static_cast<R*>(layer.args.variance2));
+  }
+}
+
+template <class T>
+void conv2_forward(const Layer<T>& layer, const T* z) {
+  using R = Real<T>;
+  const BlockArguments& g = layer.block;
+  const int64_t width = g.bottleneck, padded = round_up(width, kBlock);
+  const int64_t rows = band_rows(g.pictures, g.height, g.width, padded * sizeof(T), g.threads);
+  const int64_t bands = (g.height + rows - 1) / rows, image = g.height * g.width;
+  const Affine<R> affine = layer.norm2();
+  const Weight<R> weight = layer.weight(layer.args.weight2, layer.args.strides2);
+  T* panel = scratch<T>(6, 9 * padded * round_up(g.growth, kBlock));
+  pack_panel<T>(panel, 9 * padded, g.growth, g.threads, [&](int64_t k, int64_t n) {
+    const int64_t tap = k / padded, i = k % padded;
+    return i < width ? weight(n, i, tap / 3, tap % 3) : R(0);
+  });
+  T* out = static_cast<T*>(g.y) + layer.columns;
+  Parts<R> parts(g.pictures * bands, g.growth);
+#pragma omp parallel num_threads(g.threads)
+  {
+    Tiles tiles;
+#pragma omp for schedule(static)
+    for (int64_t i = 0; i < g.pictures * bands; i++) {
+      const int64_t picture = i / bands, first = i % bands * rows;
+      const Band band{g.height, g.width, first, smaller(first + rows, g.height)};
+      T* h = scratch<T>(3, band.framed() * padded);
+      fill_band<T>(band, z + picture * image * width, width, affine, h);
+      T* begin = out + picture * image * g.columns();
+      conv2_band<T>(band, h, width, panel, g.growth, begin, g.columns());
+      if (g.frozen) continue;
+      parts.rows[i] = (band.last - band.first) * g.width;
+      column_sums(begin + band.first * g.width * g.columns(), g.columns(), parts.rows[i], g.growth,
+                  parts.shift(i), parts.sum(i), parts.square(i));
+    }
+  }
+  if (!g.frozen) {
+    parts.combine(static_cast<R*>(g.mean) + layer.columns,
+                  static_cast<R*>(g.variance) + layer.columns);
+  }
+}
+
+template <class T>
+void block_forward(const BlockArguments& g) {
+  copy_input<T>(g);
+  for (int64_t l = 0; l < g.layers; l++) {
+    const Layer<T> layer(g, l);
+    T* z = static_cast<T*>(g.z) + l * g.z_stride;
+    conv1_forward<T>(layer, z);
+    conv2_forward<T>(layer, z);
+  }
+}
+
+// What the layers read so far say of the gradient of y's channels: the batch norm's correction,
+// summed over the layers, as constant + slope * (y - mean).
+struct Pending {
+  std::vector<double> constant, slope;
+  explicit Pending(int64_t columns) : constant(columns), slope(columns) {}
+
+  template <class R>
+  Correction<R> correction(const R* mean, int64_t first, int64_t columns) const {
+    Correction<R> k(columns);
+    for (int64_t c = 0; c < columns; c++) {
+      const double slope_c = slope[first + c];
+      k.scale[c] = 1;
+      k.slope[c] = -slope_c;
+      k.constant[c] = slope_c * (mean ? mean[first + c] : 0) - constant[first + c];
+    }
+    return k;
+  }
+};
+
+template <class R>
+void write_norm_gradient(void* grad_gamma, void* grad_beta, int64_t c, double gamma, double beta) {
+  if (grad_gamma) static_cast<R*>(grad_gamma)[c] = gamma;
+  if (grad_beta) static_cast<R*>(grad_beta)[c] = beta;
+}
+
+// Through the 3x3 convolution: its weight's gradient, norm2's, and grad_bottleneck, the gradient of
+// norm2's output. Returns how the gradient of z follows from that.
+template <class T>
+Correction<Real<T>> conv2_backward(const Layer<T>& layer, const T* z, const T* grad_y,
+                                   const Pending& pending) {
+  using R = Real<T>;
+  const BlockArguments& g = layer.block;
+  const LayerArguments& args = layer.args;
+  const int64_t width = g.bottleneck, padded = round_up(width, kBlock);
+  const int64_t grown = round_up(g.growth, kBlock), image = g.height * g.width;
+  const int64_t rows = band_rows(g.pictures, g.height, g.width, padded * sizeof(T), g.threads);
+  const int64_t bands = (g.height + rows - 1) / rows, ld = g.columns();
+  const Affine<R> affine = layer.norm2();
+  const R* mean = static_cast<R*>(args.mean2);
+  const R* variance = static_cast<R*>(args.variance2);
+  const Correction<R> k = pending.correction(static_cast<R*>(g.mean), layer.columns, g.growth);
+  const Weight<R> weight = layer.weight(args.weight2, args.strides2);
+  T* panel = scratch<T>(6, 9 * grown * padded);
+  pack_panel<T>(panel, 9 * grown, width, g.threads, [&](int64_t row, int64_t i) {
+    const int64_t tap = row / grown, o = row % grown;
+    return o < g.growth ? weight(o, i, tap / 3, tap % 3) : R(0);
+  });
+  const int64_t blocks = padded / kBlock, grown_blocks = grown / kBlock;
+  BlockSums<R> grad_weight(9 * blocks * grown_blocks, g.threads);
+  GradientSums<R> sums(g.pictures * bands, width);
+  const T* y = static_cast<T*>(g.y) + layer.columns;
+#pragma omp parallel num_threads(g.threads)
+  {
+    Tiles tiles;
+    const int thread = omp_get_thread_num();
+    grad_weight.clear(thread);
+#pragma omp for schedule(static)
+    for (int64_t i = 0; i < g.pictures * bands; i++) {
+      const int64_t picture = i / bands, first = i % bands * rows, pixel = picture * image;
+      const Band band{g.height, g.width, first, smaller(first + rows, g.height)};
+      conv2_band_backward<T>(band, y + pixel * ld, grad_y + layer.columns + pixel * ld, ld,
+                             g.growth, k, z + pixel * width, width, affine, mean, panel,
+                             static_cast<T*>(g.grad_bottleneck) + pixel * width, sums.plain(i),
+                             sums.centred(i), grad_weight, args.grad_weight2, thread);
+    }
+  }
+  if (args.grad_weight2) {
+    const Weight<R> out = layer.weight(args.grad_weight2, args.strides2);
+#pragma omp parallel for num_threads(g.threads) schedule(static)
+    for (int64_t b = 0; b < grad_weight.blocks; b++) {
+      const int64_t tap = b / grown_blocks / blocks, i0 = b / grown_blocks % blocks * kBlock;
+      const int64_t o0 = b % grown_blocks * kBlock;
+      for (int64_t o = o0; o < smaller(o0 + kBlock, g.growth); o++) {
+        for (int64_t i = i0; i < smaller(i0 + kBlock, width); i++) {
+          out(o, i, tap / 3, tap % 3) = grad_weight.total(b, o - o0, i - i0);
+        }
+      }
+    }
+  }
+  Correction<R> after(width);
+  for (int64_t c = 0; c < width; c++) {
+    double plain, centred;
+    sums.total(c, &plain, &centred);
+    const double rstd = 1 / std::sqrt(variance[c] + args.eps2), scale = affine.scale[c];
+    write_norm_gradient<R>(args.grad_gamma2, args.grad_beta2, c, centred * rstd, plain);
+    after.scale[c] = scale;
+    if (g.frozen) continue;
+    const double slope = scale * rstd * rstd * centred / g.pixels();
+    after.slope[c] = -slope;
+    after.constant[c] = slope * mean[c] - scale * plain / g.pixels();
+  }
+  return after;
+}
+
+// Through the 1x1 convolution: its weight's gradient, norm1's, and its part of grad_buffer.
+template <class T>
+void conv1_backward(const Layer<T>& layer, const T* z, const T* grad_y,
+                    const Correction<Real<T>>& k, Pending& pending) {
+  using R = Real<T>;
+  const BlockArguments& g = layer.block;
+  const LayerArguments& args = layer.args;
+  const int64_t pixels = g.pixels(), width = g.bottleneck, ld = g.columns();
+  const int64_t columns = layer.columns, padded = round_up(width, kBlock);
+  const int64_t column_blocks = round_up(columns, kBlock) / kBlock;
+  // The recomputed input of a chunk stays in the thread's own cache.
+  const int64_t fitting = (256 << 10) / (column_blocks * kBlock * sizeof(T)) / kBlock * kBlock;
+  const int64_t rows =
+      smaller(chunk_rows(pixels, g.threads), fitting > 2 * kBlock ? fitting : 2 * kBlock);
+  const int64_t chunks = (pixels + rows - 1) / rows;
+  const Affine<R> affine = layer.norm1();
+  std::vector<R> mean(column_blocks * kBlock);
+  std::memcpy(mean.data(), args.mean1, columns * sizeof(R));
+  const R* variance = static_cast<R*>(args.variance1);
+  const Weight<R> weight = layer.weight(args.weight1, args.strides1);
+  T* panel = scratch<T>(6, column_blocks * kBlock * padded);
+  pack_panel<T>(panel, width, columns, g.threads,
+                [&](int64_t o, int64_t i) { return weight(o, i); });
+  BlockSums<R> grad_weight(column_blocks * (padded / kBlock), g.threads);
+  GradientSums<R> sums(chunks, columns);
+  const T* y = static_cast<T*>(g.y);
+  const T* grad = static_cast<T*>(g.grad_bottleneck);
+  T* buffer = static_cast<T*>(g.grad_buffer);
+#pragma omp parallel num_threads(g.threads)
+  {
+    Tiles tiles;
+    const int thread = omp_get_thread_num();
+    grad_weight.clear(thread);
+#pragma omp for schedule(static)
+    for (int64_t i = 0; i < chunks; i++) {
+      const int64_t begin = i * rows;
+      conv1_chunk_backward<T>(smaller(rows, pixels - begin), y + begin * ld, ld, columns, affine,
+                              mean.data(), grad + begin * width, z + begin * width, width, k, panel,
+                              grad_y + begin * ld, buffer + begin * ld, sums.plain(i),
+                              sums.centred(i), grad_weight, args.grad_weight1, thread);
+    }
+  }
+  if (args.grad_weight1) {
+    const Weight<R> out = layer.weight(args.grad_weight1, args.strides1);
+#pragma omp parallel for num_threads(g.threads) schedule(static)
+    for (int64_t b = 0; b < grad_weight.blocks; b++) {
+      const int64_t i0 = b / (padded / kBlock) * kBlock, o0 = b % (padded / kBlock) * kBlock;
+      for (int64_t o = o0; o < smaller(o0 + kBlock, width); o++) {
+        for (int64_t i = i0; i < smaller(i0 + kBlock, columns); i++) {
+          out(o, i) = grad_weight.total(b, o - o0, i - i0);
+        }
+      }
+    }
+  }
+  for (int64_t c = 0; c < columns; c++) {
+    double plain, centred;
+    sums.total(c, &plain, &centred);
+    const double rstd = 1 / std::sqrt(variance[c] + args.eps1), scale = affine.scale[c];
+    write_norm_gradient<R>(args.grad_gamma1, args.grad_beta1, c, centred * rstd, plain);
+    if (g.frozen) continue;
+    pending.constant[c] += scale * plain / pixels;
+    pending.slope[c] += scale * rstd * rstd * centred / pixels;
+  }
+}
+
+template <class T>
+void block_backward(const BlockArguments& g) {
+  using R = Real<T>;
+  const T* grad_y = static_cast<T*>(g.grad_y);
+  Pending pending(g.columns());
+  for (int64_t l = g.layers - 1; l >= 0; l--) {
+    const Layer<T> layer(g, l);
+    const T* z = static_cast<T*>(g.z) + l * g.z_stride;
+    const Correction<R> k = conv2_backward<T>(layer, z, grad_y, pending);
+    conv1_backward<T>(layer, z, grad_y, k, pending);
+    // The first layer treated copied what came from outside.
+    grad_y = static_cast<T*>(g.grad_buffer);
+  }
+  if (!g.grad_x) return;
+  const Correction<R> k = pending.correction(static_cast<R*>(g.mean), 0, g.input_columns);
+  const T* y = static_cast<T*>(g.y);
+  T* out = static_cast<T*>(g.grad_x);
+#pragma omp parallel for num_threads(g.threads) schedule(static)
+  for (int64_t p = 0; p < g.pixels(); p++) {
+    for (int64_t c = 0; c < g.input_columns; c += kLanes<T>) {
+      const int n = smaller<int64_t>(kLanes<T>, g.input_columns - c);
+      const Vec<T> d = load<T>(grad_y + p * g.columns() + c, n) +
+                       load<R>(k.constant.data() + c, kLanes<T>) +
+                       load<R>(k.slope.data() + c, kLanes<T>) * load<T>(y + p * g.columns() + c, n);
+      store<T>(out + p * g.input_columns + c, d, n);
+    }
+  }
+}
+
+}  // namespace

@@ -1,0 +1,237 @@
+// Products of 32 x 32 blocks, the only matrix product the kernels are built from.
+//
+// A lies by rows, 32 of them a block, of which each step takes 32 neighbouring numbers of the
+// summation. B is packed: step after step, each 32 (summation) x 32 (columns), in the order that
+// the instruction set multiplies: for bf16 two tiles of 16 columns, in which neighbouring pairs of
+// the summation stand together; otherwise plain rows. C is 32 x 32 sums of Real<T>, by rows.
+
+#pragma once
+
+#include "simd.h"
+
+#if defined(__AMX_BF16__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+namespace {
+
+constexpr int kBlock = 32;
+constexpr int kStep = kBlock * kBlock;  // numbers of B in one step
+
+// Where B's number (k, n) of a step lies.
+template <class T>
+inline int packed_index(int k, int n) {
+  return k * kBlock + n;
+}
+template <>
+inline int packed_index<bf16>(int k, int n) {
+  return (n / 16) * 512 + (k / 2) * 32 + (n % 16) * 2 + (k % 2);
+}
+
+template <class T, int kRows>
+inline void multiply_rows(const T* a, int64_t lda, const int32_t* offsets, int steps, const T* b,
+                          T* c, bool accumulate) {
+  constexpr int kWidth = kBlock / kLanes<T>;
+  Vec<T> sums[kRows][kWidth];
+  for (int r = 0; r < kRows; r++) {
+    for (int v = 0; v < kWidth; v++) {
+      sums[r][v] = accumulate ? load<T>(c + r * kBlock + v * kLanes<T>, kLanes<T>) : Vec<T>{};
+    }
+  }
+  for (int s = 0; s < steps; s++) {
+    const T* as = a + (offsets ? offsets[s] : int64_t{s} * kBlock);
+    const T* bs = b + static_cast<int64_t>(s) * kStep;
+    for (int k = 0; k < kBlock; k++) {
+      Vec<T> row[kWidth];
+      for (int v = 0; v < kWidth; v++) {
+        row[v] = load<T>(bs + k * kBlock + v * kLanes<T>, kLanes<T>);
+      }
+      for (int r = 0; r < kRows; r++) {
+        const T factor = as[r * lda + k];
+        for (int v = 0; v < kWidth; v++) sums[r][v] += factor * row[v];
+      }
+    }
+  }
+  for (int r = 0; r < kRows; r++) {
+    for (int v = 0; v < kWidth; v++) {
+      store<T>(c + r * kBlock + v * kLanes<T>, sums[r][v], kLanes<T>);
+    }
+  }
+}
+
+// C (+)= A B over `steps` steps. Row r of A's step s is at a + r * lda + (offsets ? offsets[s] :
+// 32 s); step s of B is at b + 1024 s.
+template <class T>
+inline void multiply(const T* a, int64_t lda, const int32_t* offsets, int steps, const T* b,
+                     Real<T>* c, bool accumulate) {
+  // As many rows as the registers hold: 16 of them for AVX2, 32 for AVX-512.
+  constexpr int kRows = kRegisterBytes == 64 ? 8 : 3;
+  int r = 0;
+  for (; r + kRows <= kBlock; r += kRows) {
+    multiply_rows<T, kRows>(a + r * lda, lda, offsets, steps, b, c + r * kBlock, accumulate);
+  }
+  for (; r < kBlock; r += 1) {
+    multiply_rows<T, 1>(a + r * lda, lda, offsets, steps, b, c + r * kBlock, accumulate);
+  }
+}
+
+#if defined(__AMX_BF16__)
+
+// Tiles belong to a thread; each thread that multiplies holds one of these meanwhile.
+struct Tiles {
+  Tiles() {
+    alignas(64) uint8_t config[64] = {1};  // palette 1
+    for (int tile = 0; tile < 8; tile++) {
+      config[16 + 2 * tile] = 64;  // bytes a row
+      config[48 + tile] = 16;      // rows
+    }
+    _tile_loadconfig(config);
+  }
+  ~Tiles() { _tile_release(); }
+};
+
+// Asks the kernel for the tile registers, which a process may not use unasked.
+inline bool allow_tiles() {
+  constexpr int kRequestPermission = 0x1023, kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
+template <>
+inline void multiply<bf16>(const bf16* a, int64_t lda, const int32_t* offsets, int steps,
+                           const bf16* b, float* c, bool accumulate) {
+  const int64_t c_bytes = kBlock * sizeof(float), a_bytes = lda * sizeof(bf16);
+  if (accumulate) {
+    _tile_loadd(0, c, c_bytes);
+    _tile_loadd(1, c + 16, c_bytes);
+    _tile_loadd(2, c + 16 * kBlock, c_bytes);
+    _tile_loadd(3, c + 16 * kBlock + 16, c_bytes);
+  } else {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+  }
+  for (int s = 0; s < steps; s++) {
+    const bf16* as = a + (offsets ? offsets[s] : int64_t{s} * kBlock);
+    const bf16* bs = b + static_cast<int64_t>(s) * kStep;
+    _tile_loadd(4, as, a_bytes);
+    _tile_loadd(6, bs, 64);
+    _tile_loadd(7, bs + 512, 64);
+    _tile_loadd(5, as + 16 * lda, a_bytes);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+  }
+  _tile_stored(0, c, c_bytes);
+  _tile_stored(1, c + 16, c_bytes);
+  _tile_stored(2, c + 16 * kBlock, c_bytes);
+  _tile_stored(3, c + 16 * kBlock + 16, c_bytes);
+}
+
+#else
+
+struct Tiles {
+  Tiles() {}
+  ~Tiles() {}
+};
+inline bool allow_tiles() { return true; }
+
+#if defined(__AVX512BF16__)
+
+template <>
+inline void multiply<bf16>(const bf16* a, int64_t lda, const int32_t* offsets, int steps,
+                           const bf16* b, float* c, bool accumulate) {
+  constexpr int kRows = 8;
+  for (int first = 0; first < kBlock; first += kRows) {
+    const bf16* rows = a + first * lda;
+    float* out = c + first * kBlock;
+    __m512 sums[kRows][2];
+    for (int r = 0; r < kRows; r++) {
+      for (int v = 0; v < 2; v++) {
+        sums[r][v] = accumulate ? _mm512_loadu_ps(out + r * kBlock + v * 16) : _mm512_setzero_ps();
+      }
+    }
+    for (int s = 0; s < steps; s++) {
+      const bf16* as = rows + (offsets ? offsets[s] : int64_t{s} * kBlock);
+      const bf16* bs = b + static_cast<int64_t>(s) * kStep;
+      for (int pair = 0; pair < 16; pair++) {
+        const __m512bh b0 = (__m512bh)_mm512_loadu_si512(bs + pair * 32);
+        const __m512bh b1 = (__m512bh)_mm512_loadu_si512(bs + 512 + pair * 32);
+#pragma GCC unroll 8
+        for (int r = 0; r < kRows; r++) {
+          int32_t two;
+          std::memcpy(&two, as + r * lda + pair * 2, sizeof(two));
+          const __m512bh factor = (__m512bh)_mm512_set1_epi32(two);
+          sums[r][0] = _mm512_dpbf16_ps(sums[r][0], factor, b0);
+          sums[r][1] = _mm512_dpbf16_ps(sums[r][1], factor, b1);
+        }
+      }
+    }
+    for (int r = 0; r < kRows; r++) {
+      for (int v = 0; v < 2; v++) _mm512_storeu_ps(out + r * kBlock + v * 16, sums[r][v]);
+    }
+  }
+}
+
+#endif
+#endif
+
+// Two neighbouring rows (k even, and k + 1) of a packed step, one register from column n on.
+template <class T>
+inline void store_packed(T* step, int k, int n, Vec<T> row0, Vec<T> row1) {
+  store<T>(step + k * kBlock + n, row0, kLanes<T>);
+  store<T>(step + (k + 1) * kBlock + n, row1, kLanes<T>);
+}
+#if defined(__AVX512BF16__)
+template <>
+inline void store_packed<bf16>(bf16* step, int k, int n, Vec<bf16> row0, Vec<bf16> row1) {
+  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24,
+                                         8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  const __m512i both = reinterpret_cast<__m512i>(
+      _mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(row1), reinterpret_cast<__m512>(row0)));
+  _mm512_storeu_si512(step + packed_index<bf16>(k, n), _mm512_permutexvar_epi16(order, both));
+}
+#endif
+
+// The transpose of a packed step: out[n * ld + k] for n, k below 32.
+template <class T>
+inline void transpose_packed(const T* step, T* out, int64_t ld) {
+  for (int n = 0; n < kBlock; n++) {
+    for (int k = 0; k < kBlock; k++) out[n * ld + k] = step[packed_index<T>(k, n)];
+  }
+}
+#if defined(__AVX512BF16__)
+template <>
+inline void transpose_packed<bf16>(const bf16* step, bf16* out, int64_t ld) {
+  // A pair of the summation is one 32-bit number, so this is two 16 x 16 transposes of those.
+  for (int tile = 0; tile < 2; tile++) {
+    __m512i r[16], t[16];
+    for (int i = 0; i < 16; i++) r[i] = _mm512_loadu_si512(step + tile * 512 + i * 32);
+    for (int i = 0; i < 8; i++) {
+      t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
+      t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+    }
+    for (int i = 0; i < 4; i++) {
+      r[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
+      r[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
+      r[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
+      r[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
+    }
+    for (int i = 0; i < 4; i++) {
+      t[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88);
+      t[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
+      t[i + 8] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
+      t[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
+    }
+    for (int i = 0; i < 8; i++) {
+      r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
+      r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
+    }
+    for (int i = 0; i < 16; i++) _mm512_storeu_si512(out + (tile * 16 + i) * ld, r[i]);
+  }
+}
+#endif
+
+}  // namespace

@@ -1,0 +1,34 @@
+// The functions that Python calls, for one instruction set. Plain C: no Python, no torch, no
+// OpenMP library is linked; torch's own OpenMP is found in the process (see __init__.py).
+
+#include "block.h"
+
+#define DENSENET121_PUBLIC __attribute__((visibility("default")))
+
+extern "C" {
+
+// 0 if this processor and this system can run the library.
+DENSENET121_PUBLIC int densenet121_start() { return allow_tiles() ? 0 : 1; }
+
+#define DENSENET121_ENTRY(name, arguments, type)                \
+  DENSENET121_PUBLIC int densenet121_##name##_##type(const arguments* g) try {     \
+    name<type>(*g);                                             \
+    return 0;                                                   \
+  } catch (...) {                                               \
+    return 1;                                                   \
+  }
+#if defined(__AVX512BF16__)
+#define DENSENET121_FOR_ALL_TYPES(name, arguments) \
+  DENSENET121_ENTRY(name, arguments, float)        \
+  DENSENET121_ENTRY(name, arguments, double)       \
+  DENSENET121_ENTRY(name, arguments, bf16)
+#else
+#define DENSENET121_FOR_ALL_TYPES(name, arguments) \
+  DENSENET121_ENTRY(name, arguments, float)        \
+  DENSENET121_ENTRY(name, arguments, double)
+#endif
+
+DENSENET121_FOR_ALL_TYPES(block_forward, BlockArguments)
+DENSENET121_FOR_ALL_TYPES(block_backward, BlockArguments)
+
+}

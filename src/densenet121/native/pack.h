@@ -1,0 +1,62 @@
+// Weights in the order of gemm.h's packed steps.
+
+#pragma once
+
+#include "gemm.h"
+#include "parallel.h"
+
+namespace {
+
+// B(k, n) for k < depth, n < width, padded with zeros to multiples of 32: column block after
+// column block, in each step after step. Such a panel has round_up(depth) * round_up(width) numbers.
+template <class T, class Value>
+inline void pack_panel(T* panel, int64_t depth, int64_t width, int threads, Value value) {
+  const int64_t steps = round_up(depth, kBlock) / kBlock, blocks = round_up(width, kBlock) / kBlock;
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int64_t i = 0; i < steps * blocks; i++) {
+    const int64_t n0 = i / steps * kBlock, k0 = i % steps * kBlock;
+    T* step = panel + i * kStep;
+    for (int n = 0; n < kBlock; n++) {
+      for (int k = 0; k < kBlock; k++) {
+        const bool inside = n0 + n < width && k0 + k < depth;
+        set(step + packed_index<T>(k, n), inside ? value(k0 + k, n0 + n) : Real<T>(0));
+      }
+    }
+  }
+}
+
+// A convolution's weight (out, in, rows, columns) in whatever order it lies in memory.
+template <class R>
+struct Weight {
+  R* data;
+  int64_t strides[4];
+  R& operator()(int64_t o, int64_t i, int64_t r = 0, int64_t c = 0) const {
+    return data[o * strides[0] + i * strides[1] + r * strides[2] + c * strides[3]];
+  }
+};
+
+// Sums of 32 x 32 blocks, one set for each thread.
+template <class R>
+struct BlockSums {
+  int64_t blocks;
+  int threads;
+  R* numbers;
+
+  BlockSums(int64_t blocks, int threads)
+      : blocks(blocks),
+        threads(threads),
+        numbers(static_cast<R*>(std::aligned_alloc(64, blocks * threads * kStep * sizeof(R)))) {
+    if (!numbers) throw std::bad_alloc();
+  }
+  ~BlockSums() { std::free(numbers); }
+  BlockSums(const BlockSums&) = delete;
+  R* block(int thread, int64_t b) { return numbers + (thread * blocks + b) * kStep; }
+  void clear(int thread) { std::memset(block(thread, 0), 0, blocks * kStep * sizeof(R)); }
+  R total(int64_t b, int m, int n) {
+    R sum = 0;
+    for (int t = 0; t < threads; t++) sum += block(t, b)[m * kBlock + n];
+    return sum;
+  }
+};
+
+}  // namespace

@@ -1,0 +1,137 @@
+// Vectors of one machine register, for loops over channels.
+//
+// Compiled once for each instruction set (see setup.py); everything here has internal linkage, so
+// that no two of those builds can be mixed up by the linker.
+//
+// T is how numbers lie in memory (bf16, float, double), Real<T> how they are computed with.
+
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+namespace {
+
+struct bf16 {
+  uint16_t bits;
+};
+
+template <class T>
+struct RealOf {
+  using type = T;
+};
+template <>
+struct RealOf<bf16> {
+  using type = float;
+};
+template <class T>
+using Real = typename RealOf<T>::type;
+
+#if defined(__AVX512F__)
+constexpr int kRegisterBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kRegisterBytes = 32;
+#else
+constexpr int kRegisterBytes = 16;
+#endif
+
+template <class R>
+struct VectorOf {
+  typedef R type __attribute__((vector_size(kRegisterBytes)));
+};
+template <class T>
+using Vec = typename VectorOf<Real<T>>::type;
+
+// Numbers in one register.
+template <class T>
+constexpr int kLanes = kRegisterBytes / sizeof(Real<T>);
+
+template <class T>
+inline Vec<T> broadcast(Real<T> value) {
+  return value - Vec<T>{};
+}
+
+// The first n lanes from p, zeros behind them.
+template <class T>
+inline Vec<T> load(const T* p, int n) {
+  Vec<T> v{};
+  if (n == kLanes<T>) {
+    std::memcpy(&v, p, sizeof(v));
+  } else {
+    std::memcpy(&v, p, n * sizeof(T));
+  }
+  return v;
+}
+
+// The first n lanes to p.
+template <class T>
+inline void store(T* p, Vec<T> v, int n) {
+  if (n == kLanes<T>) {
+    std::memcpy(p, &v, sizeof(v));
+  } else {
+    std::memcpy(p, &v, n * sizeof(T));
+  }
+}
+
+#if defined(__AVX512BF16__)
+template <>
+inline Vec<bf16> load<bf16>(const bf16* p, int n) {
+  const __mmask16 mask = static_cast<__mmask16>((1u << n) - 1);
+  const __m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, p));
+  return reinterpret_cast<Vec<bf16>>(_mm512_slli_epi32(wide, 16));
+}
+
+template <>
+inline void store<bf16>(bf16* p, Vec<bf16> v, int n) {
+  const __mmask16 mask = static_cast<__mmask16>((1u << n) - 1);
+  const __m256i narrow = reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(v)));
+  _mm256_mask_storeu_epi16(p, mask, narrow);
+}
+#endif
+
+inline float to_real(float v) { return v; }
+inline double to_real(double v) { return v; }
+inline float to_real(bf16 v) {
+  const uint32_t bits = static_cast<uint32_t>(v.bits) << 16;
+  float value;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+inline void set(float* p, float v) { *p = v; }
+inline void set(double* p, double v) { *p = v; }
+inline void set(bf16* p, float v) {
+  uint32_t bits;
+  std::memcpy(&bits, &v, sizeof(bits));
+  if ((bits & 0x7fffffffu) > 0x7f800000u) {
+    p->bits = 0x7fc0;  // rounding could carry a nan into infinity
+  } else {
+    p->bits = static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+  }
+}
+
+// max(v, 0); nan stays nan, as in torch.
+template <class V>
+inline V relu(V v) {
+  return v < V{} ? V{} : v;
+}
+
+// gradient where pre-activation > 0, else 0: the backward of relu.
+template <class V>
+inline V gate(V pre_activation, V gradient) {
+  return pre_activation > V{} ? gradient : V{};
+}
+
+inline int64_t round_up(int64_t n, int64_t multiple) {
+  return (n + multiple - 1) / multiple * multiple;
+}
+
+template <class N>
+inline N smaller(N a, N b) {
+  return a < b ? a : b;
+}
+
+}  // namespace

@@ -1,0 +1,142 @@
+"""When the fast paths apply, and what they share.
+
+A fast path computes what the plain implementation does, which is taken wherever the difference
+would show: hooks inside a block, replaced modules, tracing, other devices and types of numbers.
+"""
+
+import contextlib
+import functools
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from densenet121.native import Kernels, kernels
+from densenet121.utils.logging import log
+
+_PLAIN = [False]
+
+
+@contextlib.contextmanager
+def plain_network() -> Iterator[None]:
+    """Within it every network takes the plain implementation, the reference for the fast one."""
+    before, _PLAIN[0] = _PLAIN[0], True
+    try:
+        yield
+    finally:
+        _PLAIN[0] = before
+
+
+@functools.cache
+def _say_once(reason: str) -> None:
+    log.info("dense blocks take the plain path, slower and with more memory: %s", reason)
+
+
+def usable_kernels(parameters: Sequence[Tensor], x: Tensor) -> tuple[Kernels, torch.dtype] | None:
+    """The kernels for a forward of ``x`` and the type they compute with, if there are any."""
+    if _PLAIN[0] or type(x) is not Tensor or x.dim() != 4 or x.numel() == 0 or _is_watched():
+        return None
+    if x.device.type != "cpu":
+        _say_once(f"the kernels are for the CPU, not for {x.device.type}")
+        return None
+    found = kernels()
+    if isinstance(found, str):
+        _say_once(found)
+        return None
+    autocast = torch.is_autocast_enabled("cpu")
+    dtype = torch.get_autocast_dtype("cpu") if autocast else x.dtype
+    if not found.supports(dtype):
+        _say_once(f"the kernels for {found.instruction_set} do not compute with {dtype}")
+        return None
+    real = torch.float64 if dtype == torch.float64 else torch.float32
+    if not all(p.dtype == real and p.device.type == "cpu" for p in parameters):
+        return None
+    return found, dtype
+
+
+def _is_watched() -> bool:
+    """Whether something follows the single operations: a tracer, a compiler, a counter."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or bool(nn.modules.module._global_forward_hooks)
+        or bool(nn.modules.module._global_forward_pre_hooks)
+        or bool(nn.modules.module._global_backward_hooks)
+        or bool(nn.modules.module._global_backward_pre_hooks)
+    )
+
+
+def is_untouched(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a module is what was built: its own class, no hook, no patched ``forward``."""
+    return (
+        type(module) is kind
+        and not module._forward_hooks
+        and not module._forward_pre_hooks
+        and not module._backward_hooks
+        and not module._backward_pre_hooks
+        and "forward" not in module.__dict__
+    )
+
+
+def is_plain_convolution(module: nn.Module, size: int) -> bool:
+    """Whether it is a ``size`` x ``size`` convolution at stride 1 that keeps the picture's size."""
+    return (
+        isinstance(module, nn.Conv2d)
+        and is_untouched(module, nn.Conv2d)
+        and module.kernel_size == (size, size)
+        and module.stride == (1, 1)
+        and module.padding == (size // 2, size // 2)
+        and module.dilation == (1, 1)
+        and module.groups == 1
+        and module.bias is None
+        and module.padding_mode == "zeros"
+    )
+
+
+def uses_batch_statistics(norms: Sequence[nn.Module]) -> bool | None:
+    """Whether these batch norms take the batch's statistics, or the running ones; None: unlike."""
+    kinds = set()
+    for norm in norms:
+        if not (isinstance(norm, nn.BatchNorm2d) and is_untouched(norm, nn.BatchNorm2d)):
+            return None
+        if not norm.affine:
+            return None
+        kinds.add(norm.training or norm.running_mean is None)
+    return kinds.pop() if len(kinds) == 1 else None
+
+
+@torch.no_grad()
+def update_running_statistics(
+    norms: Sequence[nn.BatchNorm2d],
+    means: Sequence[Tensor],
+    variances: Sequence[Tensor],
+    count: int,
+) -> None:
+    """Move the buffers as ``nn.BatchNorm2d`` does, once.
+
+    Args:
+        norms: in training mode.
+        means: of the batch, one number a channel.
+        variances: likewise, divided by ``count``.
+        count: pixels that they were taken over.
+    """
+    tracking = [i for i, norm in enumerate(norms) if norm.running_mean is not None]
+    if not tracking:
+        return
+    counters = [norms[i].num_batches_tracked for i in tracking]
+    torch._foreach_add_([c for c in counters if c is not None], 1)
+    by_momentum: dict[float, list[int]] = {}
+    for i in tracking:
+        momentum, counter = norms[i].momentum, norms[i].num_batches_tracked
+        if momentum is None:
+            assert counter is not None
+            momentum = 1.0 / float(counter)
+        by_momentum.setdefault(momentum, []).append(i)
+    for momentum, chosen in by_momentum.items():
+        buffers = [b for i in chosen if (b := norms[i].running_mean) is not None]
+        torch._foreach_lerp_(buffers, [means[i] for i in chosen], momentum)
+        buffers = [b for i in chosen if (b := norms[i].running_var) is not None]
+        unbiased = torch._foreach_mul([variances[i] for i in chosen], count / (count - 1))
+        torch._foreach_lerp_(buffers, unbiased, momentum)
