@@ -58,15 +58,18 @@ inline void transpose_block(const T* rows, int64_t rows_ld, T* out, int64_t ld) 
   transpose_packed<T>(step, out, ld);
 }
 
-// relu and norm backward where a convolution's gradient arrives: for 32 pixels (-1: a zero pixel)
-// and up to 32 columns at x, g = gradient where scale * x + shift > 0. Packs relu(scale * x +
-// shift) as a step of B, adds up the sums, hands (pixel, column, lanes, g, scale) on to `write`.
-template <class T, class Write>
-inline void relu_norm_backward(const T* x, int64_t ld, const int64_t* pixels, int columns,
-                               const Real<T>* scale, const Real<T>* shift, const Real<T>* mean,
-                               const Real<T>* gradient, T* step, Real<T>* sum_plain,
-                               Real<T>* sum_centred, Write write) {
+// relu and norm backward where a convolution's gradient arrives, for 32 of its input pixels and up
+// to 32 columns. Each of those is the average of kCount pixels of x: of the one that `pixels` names
+// (-1: it is zero) and its neighbours `offsets` away. There, g = gradient / kCount where scale * x +
+// shift > 0. Packs the convolution's input as a step of B, adds up the sums, hands (pixel, column,
+// lanes, g, scale) on to `write`.
+template <class T, int kCount, class Write>
+inline void relu_norm_backward(const T* x, int64_t ld, const int64_t* pixels,
+                               const int64_t* offsets, int columns, const Real<T>* scale,
+                               const Real<T>* shift, const Real<T>* mean, const Real<T>* gradient,
+                               T* step, Real<T>* sum_plain, Real<T>* sum_centred, Write write) {
   using R = Real<T>;
+  constexpr R kShare = R(1) / kCount;
   for (int c = 0; c < kBlock; c += kLanes<T>) {
     const int n = smaller(kLanes<T>, columns - c);
     if (n <= 0) {
@@ -79,17 +82,20 @@ inline void relu_norm_backward(const T* x, int64_t ld, const int64_t* pixels, in
     for (int r = 0; r < kBlock; r += 2) {
       Vec<T> h[2] = {};
       for (int i = 0; i < 2; i++) {
-        const int64_t pixel = pixels[r + i];
-        if (pixel < 0) continue;
-        const Vec<T> value = load<T>(x + pixel * ld + c, n);
-        const Vec<T> u = value * s + t;
-        const Vec<T> g = gate(u, load<R>(gradient + (r + i) * kBlock + c, kLanes<T>));
-        h[i] = relu(u);
-        plain += g;
-        centred += g * (value - m);
-        write(pixel, c, n, g, s);
+        if (pixels[r + i] < 0) continue;
+        const Vec<T> d = kShare * load<R>(gradient + (r + i) * kBlock + c, kLanes<T>);
+        for (int k = 0; k < kCount; k++) {
+          const int64_t pixel = pixels[r + i] + (kCount > 1 ? offsets[k] : 0);
+          const Vec<T> value = load<T>(x + pixel * ld + c, n);
+          const Vec<T> u = value * s + t;
+          const Vec<T> g = gate(u, d);
+          h[i] += relu(u);
+          plain += g;
+          centred += g * (value - m);
+          write(pixel, c, n, g, s);
+        }
       }
-      store_packed<T>(step, r, c, h[0], h[1]);
+      store_packed<T>(step, r, c, kShare * h[0], kShare * h[1]);
     }
     store<R>(sum_plain + c, load<R>(sum_plain + c, kLanes<T>) + plain, kLanes<T>);
     store<R>(sum_centred + c, load<R>(sum_centred + c, kLanes<T>) + centred, kLanes<T>);
@@ -155,13 +161,14 @@ inline void conv2_band_backward(const Band& band, const T* y, const T* grad_y, i
     band.pixels(s * kBlock, pixels);
     for (int b = 0; b < blocks; b++) {
       const int64_t column = b * kBlock;
-      relu_norm_backward<T>(z + column, width, pixels, smaller<int64_t>(kBlock, width - column),
-                            affine.scale.data() + column, affine.shift.data() + column,
-                            mean_padded + column, c + b * kStep, h + (b * steps + s) * kStep,
-                            plain + column, centred + column,
-                            [&](int64_t pixel, int at, int n, Vec<T> value, Vec<T>) {
-                              store<T>(g + pixel * width + column + at, value, n);
-                            });
+      relu_norm_backward<T, 1>(z + column, width, pixels, nullptr,
+                               smaller<int64_t>(kBlock, width - column),
+                               affine.scale.data() + column, affine.shift.data() + column,
+                               mean_padded + column, c + b * kStep, h + (b * steps + s) * kStep,
+                               plain + column, centred + column,
+                               [&](int64_t pixel, int at, int n, Vec<T> value, Vec<T>) {
+                                 store<T>(g + pixel * width + column + at, value, n);
+                               });
     }
   }
   if (!weight_wanted) return;
@@ -181,18 +188,29 @@ inline void conv2_band_backward(const Band& band, const T* y, const T* grad_y, i
   }
 }
 
-// The same for the 1x1 convolution and `rows` neighbouring pixels: g is the gradient of norm2's
-// output, k its correction; scale * (gradient of norm1's output) is added to `from`, into `to`.
+// Through norm, relu and a 1x1 convolution (of averages of kCount pixels), for `rows` of its output
+// pixels. What it reads and writes of its input:
 template <class T>
-inline void conv1_chunk_backward(int64_t rows, const T* y, int64_t ld, int64_t columns,
-                                 const Affine<Real<T>>& affine, const Real<T>* mean_padded,
-                                 const T* g, const T* z, int64_t width,
-                                 const Correction<Real<T>>& k, const T* panel, const T* from, T* to,
-                                 Real<T>* plain, Real<T>* centred, BlockSums<Real<T>>& grad_weight,
-                                 bool weight_wanted, int thread) {
+struct Conv1Input {
+  using R = Real<T>;
+  const T* x;
+  int64_t ld, columns;
+  const Affine<R>& affine;
+  const R* mean;           // padded with zeros to a multiple of 32
+  const int64_t* offsets;  // of the averaged pixels from the first
+  const T* from;           // scale * g is added to this (null: to zero)
+  T* to;                   // ... and written here
+};
+
+// The gradient of the output is k of (g, z); `place` gives the first input pixel of an output pixel.
+template <class T, int kCount, class Place>
+inline void conv1_chunk_backward(int64_t rows, const Conv1Input<T>& in, Place place, const T* g,
+                                 const T* z, int64_t width, const Correction<Real<T>>& k,
+                                 const T* panel, Real<T>* plain, Real<T>* centred,
+                                 BlockSums<Real<T>>& grad_weight, bool weight_wanted, int thread) {
   using R = Real<T>;
   const int64_t steps = round_up(rows, kBlock) / kBlock, padded = round_up(width, kBlock);
-  const int64_t column_blocks = round_up(columns, kBlock) / kBlock;
+  const int64_t column_blocks = round_up(in.columns, kBlock) / kBlock;
   const int64_t dz_ld = skewed<T>(padded), turned_ld = skewed<T>(steps * kBlock);
   T* dz = scratch<T>(0, kBlock * dz_ld);
   T* turned = scratch<T>(3, padded * turned_ld);
@@ -201,15 +219,15 @@ inline void conv1_chunk_backward(int64_t rows, const T* y, int64_t ld, int64_t c
   for (int64_t s = 0; s < steps; s++) {
     int64_t pixels[kBlock];
     for (int r = 0; r < kBlock; r++) {
-      const int64_t pixel = s * kBlock + r;
-      pixels[r] = pixel < rows ? pixel : -1;
+      const int64_t row = s * kBlock + r;
+      pixels[r] = row < rows ? place(row) : -1;
       for (int64_t j = 0; j < padded; j += kLanes<T>) {
         const int n = smaller<int64_t>(kLanes<T>, width > j ? width - j : 0);
         Vec<T> d{};
-        if (pixel < rows) {
-          d = load<T>(g + pixel * width + j, n) * load<R>(k.scale.data() + j, kLanes<T>) +
+        if (row < rows) {
+          d = load<T>(g + row * width + j, n) * load<R>(k.scale.data() + j, kLanes<T>) +
               load<R>(k.constant.data() + j, kLanes<T>) +
-              load<R>(k.slope.data() + j, kLanes<T>) * load<T>(z + pixel * width + j, n);
+              load<R>(k.slope.data() + j, kLanes<T>) * load<T>(z + row * width + j, n);
         }
         store<T>(dz + r * dz_ld + j, d, kLanes<T>);
       }
@@ -221,13 +239,16 @@ inline void conv1_chunk_backward(int64_t rows, const T* y, int64_t ld, int64_t c
       const int64_t column = b * kBlock;
       multiply<T>(dz, dz_ld, nullptr, padded / kBlock, panel + b * padded / kBlock * kStep, c,
                   false);
-      relu_norm_backward<T>(
-          y + column, ld, pixels, smaller<int64_t>(kBlock, columns - column),
-          affine.scale.data() + column, affine.shift.data() + column, mean_padded + column, c,
-          a + (b * steps + s) * kStep, plain + column, centred + column,
+      relu_norm_backward<T, kCount>(
+          in.x + column, in.ld, pixels, in.offsets,
+          smaller<int64_t>(kBlock, in.columns - column), in.affine.scale.data() + column,
+          in.affine.shift.data() + column, in.mean + column, c, a + (b * steps + s) * kStep,
+          plain + column, centred + column,
           [&](int64_t pixel, int at, int n, Vec<T> value, Vec<T> scale) {
-            const int64_t place = pixel * ld + column + at;
-            store<T>(to + place, load<T>(from + place, n) + scale * value, n);
+            const int64_t number = pixel * in.ld + column + at;
+            Vec<T> sum = scale * value;
+            if (in.from) sum += load<T>(in.from + number, n);
+            store<T>(in.to + number, sum, n);
           });
     }
   }
@@ -238,6 +259,56 @@ inline void conv1_chunk_backward(int64_t rows, const T* y, int64_t ld, int64_t c
                   grad_weight.block(thread, b * (padded / kBlock) + m), true);
     }
   }
+}
+
+// The sums as the gradient of a 1x1 convolution's weight.
+template <class R>
+inline void write_conv1_gradient(BlockSums<R>& sums, const Weight<R>& out, int64_t width,
+                                 int64_t columns) {
+  const int64_t width_blocks = round_up(width, kBlock) / kBlock;
+#pragma omp parallel for num_threads(sums.threads) schedule(static)
+  for (int64_t b = 0; b < sums.blocks; b++) {
+    const int64_t i0 = b / width_blocks * kBlock, o0 = b % width_blocks * kBlock;
+    for (int64_t o = o0; o < smaller(o0 + kBlock, width); o++) {
+      for (int64_t i = i0; i < smaller(i0 + kBlock, columns); i++) {
+        out(o, i) = sums.total(b, o - o0, i - i0);
+      }
+    }
+  }
+}
+
+// Rows of a chunk whose recomputed input, `columns` wide, stays in the thread's own cache.
+template <class T>
+inline int64_t cached_rows(int64_t columns, int64_t wanted) {
+  const int64_t fitting = (256 << 10) / (round_up(columns, kBlock) * sizeof(T)) / kBlock * kBlock;
+  return smaller(wanted, fitting > 2 * kBlock ? fitting : int64_t{2 * kBlock});
+}
+
+template <class R>
+inline void write_norm_gradient(void* grad_gamma, void* grad_beta, int64_t c, double gamma,
+                                double beta) {
+  if (grad_gamma) static_cast<R*>(grad_gamma)[c] = gamma;
+  if (grad_beta) static_cast<R*>(grad_beta)[c] = beta;
+}
+
+// Ends the backward of batch norm: its parameters' gradients, and the correction of its input's.
+template <class R>
+inline Correction<R> finish_norm(GradientSums<R>& sums, const Affine<R>& affine, const R* mean,
+                                 const R* variance, double eps, bool frozen, int64_t pixels,
+                                 int64_t columns, void* grad_gamma, void* grad_beta) {
+  Correction<R> k(columns);
+  for (int64_t c = 0; c < columns; c++) {
+    double plain, centred;
+    sums.total(c, &plain, &centred);
+    const double rstd = 1 / std::sqrt(variance[c] + eps), scale = affine.scale[c];
+    write_norm_gradient<R>(grad_gamma, grad_beta, c, centred * rstd, plain);
+    k.scale[c] = scale;
+    if (frozen) continue;
+    const double slope = scale * rstd * rstd * centred / pixels;
+    k.slope[c] = -slope;
+    k.constant[c] = slope * mean[c] - scale * plain / pixels;
+  }
+  return k;
 }
 
 }  // namespace

@@ -192,12 +192,6 @@ struct Pending {
   }
 };
 
-template <class R>
-void write_norm_gradient(void* grad_gamma, void* grad_beta, int64_t c, double gamma, double beta) {
-  if (grad_gamma) static_cast<R*>(grad_gamma)[c] = gamma;
-  if (grad_beta) static_cast<R*>(grad_beta)[c] = beta;
-}
-
 // Through the 3x3 convolution: its weight's gradient, norm2's, and grad_bottleneck, the gradient of
 // norm2's output. Returns how the gradient of z follows from that.
 template <class T>
@@ -212,7 +206,6 @@ Correction<Real<T>> conv2_backward(const Layer<T>& layer, const T* z, const T* g
   const int64_t bands = (g.height + rows - 1) / rows, ld = g.columns();
   const Affine<R> affine = layer.norm2();
   const R* mean = static_cast<R*>(args.mean2);
-  const R* variance = static_cast<R*>(args.variance2);
   const Correction<R> k = pending.correction(static_cast<R*>(g.mean), layer.columns, g.growth);
   const Weight<R> weight = layer.weight(args.weight2, args.strides2);
   T* panel = scratch<T>(6, 9 * grown * padded);
@@ -252,19 +245,8 @@ Correction<Real<T>> conv2_backward(const Layer<T>& layer, const T* z, const T* g
       }
     }
   }
-  Correction<R> after(width);
-  for (int64_t c = 0; c < width; c++) {
-    double plain, centred;
-    sums.total(c, &plain, &centred);
-    const double rstd = 1 / std::sqrt(variance[c] + args.eps2), scale = affine.scale[c];
-    write_norm_gradient<R>(args.grad_gamma2, args.grad_beta2, c, centred * rstd, plain);
-    after.scale[c] = scale;
-    if (g.frozen) continue;
-    const double slope = scale * rstd * rstd * centred / g.pixels();
-    after.slope[c] = -slope;
-    after.constant[c] = slope * mean[c] - scale * plain / g.pixels();
-  }
-  return after;
+  return finish_norm<R>(sums, affine, mean, static_cast<R*>(args.variance2), args.eps2, g.frozen,
+                        g.pixels(), width, args.grad_gamma2, args.grad_beta2);
 }
 
 // Through the 1x1 convolution: its weight's gradient, norm1's, and its part of grad_buffer.
@@ -277,10 +259,7 @@ void conv1_backward(const Layer<T>& layer, const T* z, const T* grad_y,
   const int64_t pixels = g.pixels(), width = g.bottleneck, ld = g.columns();
   const int64_t columns = layer.columns, padded = round_up(width, kBlock);
   const int64_t column_blocks = round_up(columns, kBlock) / kBlock;
-  // The recomputed input of a chunk stays in the thread's own cache.
-  const int64_t fitting = (256 << 10) / (column_blocks * kBlock * sizeof(T)) / kBlock * kBlock;
-  const int64_t rows =
-      smaller(chunk_rows(pixels, g.threads), fitting > 2 * kBlock ? fitting : 2 * kBlock);
+  const int64_t rows = cached_rows<T>(columns, chunk_rows(pixels, g.threads));
   const int64_t chunks = (pixels + rows - 1) / rows;
   const Affine<R> affine = layer.norm1();
   std::vector<R> mean(column_blocks * kBlock);
@@ -303,23 +282,18 @@ void conv1_backward(const Layer<T>& layer, const T* z, const T* grad_y,
 #pragma omp for schedule(static)
     for (int64_t i = 0; i < chunks; i++) {
       const int64_t begin = i * rows;
-      conv1_chunk_backward<T>(smaller(rows, pixels - begin), y + begin * ld, ld, columns, affine,
-                              mean.data(), grad + begin * width, z + begin * width, width, k, panel,
-                              grad_y + begin * ld, buffer + begin * ld, sums.plain(i),
-                              sums.centred(i), grad_weight, args.grad_weight1, thread);
+      const Conv1Input<T> in{y + begin * ld, ld,           columns,
+                             affine,         mean.data(),  nullptr,
+                             grad_y + begin * ld, buffer + begin * ld};
+      conv1_chunk_backward<T, 1>(
+          smaller(rows, pixels - begin), in, [](int64_t row) { return row; }, grad + begin * width,
+          z + begin * width, width, k, panel, sums.plain(i), sums.centred(i), grad_weight,
+          args.grad_weight1, thread);
     }
   }
   if (args.grad_weight1) {
-    const Weight<R> out = layer.weight(args.grad_weight1, args.strides1);
-#pragma omp parallel for num_threads(g.threads) schedule(static)
-    for (int64_t b = 0; b < grad_weight.blocks; b++) {
-      const int64_t i0 = b / (padded / kBlock) * kBlock, o0 = b % (padded / kBlock) * kBlock;
-      for (int64_t o = o0; o < smaller(o0 + kBlock, width); o++) {
-        for (int64_t i = i0; i < smaller(i0 + kBlock, columns); i++) {
-          out(o, i) = grad_weight.total(b, o - o0, i - i0);
-        }
-      }
-    }
+    write_conv1_gradient(grad_weight, layer.weight(args.grad_weight1, args.strides1), width,
+                         columns);
   }
   for (int64_t c = 0; c < columns; c++) {
     double plain, centred;

@@ -1,7 +1,7 @@
 // The functions that Python calls, for one instruction set. Plain C: no Python, no torch, no
 // OpenMP library is linked; torch's own OpenMP is found in the process (see __init__.py).
 
-#include "block.h"
+#include "stem.h"
 
 #define DENSENET121_PUBLIC __attribute__((visibility("default")))
 
@@ -30,5 +30,9 @@ DENSENET121_PUBLIC int densenet121_start() { return allow_tiles() ? 0 : 1; }
 
 DENSENET121_FOR_ALL_TYPES(block_forward, BlockArguments)
 DENSENET121_FOR_ALL_TYPES(block_backward, BlockArguments)
+DENSENET121_FOR_ALL_TYPES(transition_forward, TransitionArguments)
+DENSENET121_FOR_ALL_TYPES(transition_backward, TransitionArguments)
+DENSENET121_FOR_ALL_TYPES(stem_forward, StemArguments)
+DENSENET121_FOR_ALL_TYPES(stem_backward, StemArguments)
 
 }

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from densenet121.network.fused_block import fused_dense_block
+from densenet121.network.fused_stem import fused_stem
+from densenet121.network.fused_transition import fused_transition
 from densenet121.utils.errors import InputError
 
 Variant = Literal["paper", "model_zoo"]
@@ -95,11 +97,37 @@ class Transition(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(N, num_input_features, H, W)`` to ``(N, num_output_features, H // 2, W // 2)``."""
+        fused = fused_transition(tuple(self), self._averages, x)
+        if fused is not None:
+            return fused
         x = self.relu(self.norm(x))
         # An average and a 1x1 convolution commute: pooling first is the same function at a quarter
         # of the multiplications. A maximum and a convolution do not.
         pooled: Tensor = self.conv(self.pool(x)) if self._averages else self.pool(self.conv(x))
         return pooled
+
+
+class Features(nn.Sequential):
+    """Everything before the last ReLU, under torchvision's names."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map ``(N, 3, H, W)`` to ``(N, num_features, H', W')``."""
+        x, parts = images, list(self.children())
+        if len(parts) > 4 and isinstance(parts[3], MaxPoolSame | nn.MaxPool2d):
+            x = parts[0](x)
+            kind, padding = _stem_pool(parts[3], x)
+            fused = fused_stem(parts[1:4], kind, padding, x)
+            x, parts = (x, parts[1:]) if fused is None else (fused, parts[4:])
+        for part in parts:
+            x = part(x)
+        return x
+
+
+def _stem_pool(pool: nn.Module, x: Tensor) -> tuple[type[nn.Module], tuple[int, int]]:
+    """The class of pool0 and how far its first window reaches over the top and the left side."""
+    if isinstance(pool, MaxPoolSame):
+        return MaxPoolSame, (x.shape[2] % 2, x.shape[3] % 2)
+    return nn.MaxPool2d, (1, 1)
 
 
 class DenseNet(nn.Module):
@@ -188,9 +216,9 @@ class DenseNet(nn.Module):
         return logits
 
 
-def _stem(num_init_features: int, variant: Variant, stem: Stem) -> nn.Sequential:
+def _stem(num_init_features: int, variant: Variant, stem: Stem) -> Features:
     """What comes before the first dense block, under torchvision's names."""
-    layers = nn.Sequential()
+    layers = Features()
     if stem == "cifar":
         layers.add_module("conv0", nn.Conv2d(3, num_init_features, 3, padding=1, bias=False))
         return layers

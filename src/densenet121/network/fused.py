@@ -107,6 +107,17 @@ def uses_batch_statistics(norms: Sequence[nn.Module]) -> bool | None:
     return kinds.pop() if len(kinds) == 1 else None
 
 
+def remember_statistics(y: Tensor, mean: Tensor, variance: Tensor) -> None:
+    """Note the batch statistics of a block's output on it: the next norm needs them."""
+    y._channel_statistics = (y._version, mean, variance)  # type: ignore[attr-defined]
+
+
+def known_statistics(x: Tensor) -> tuple[Tensor, Tensor] | None:
+    """What ``remember_statistics`` noted, unless the numbers were changed since."""
+    version, mean, variance = getattr(x, "_channel_statistics", (None, None, None))
+    return None if version is None or version != x._version else (mean, variance)
+
+
 @torch.no_grad()
 def update_running_statistics(
     norms: Sequence[nn.BatchNorm2d],

@@ -16,6 +16,7 @@ from densenet121.native import Kernels
 from densenet121.network.fused import (
     is_plain_convolution,
     is_untouched,
+    remember_statistics,
     update_running_statistics,
     usable_kernels,
     uses_batch_statistics,
@@ -125,6 +126,8 @@ def fused_dense_block(
     y: Tensor = _DenseBlock.apply(x, plan, keep, *parameters)  # type: ignore[no-untyped-call]
     if batch:
         update_running_statistics(norms, plan.means, plan.variances, pixels)
+    if plan.mean is not None and plan.variance is not None and not y.is_inference():
+        remember_statistics(y, plan.mean, plan.variance)
     return y
 
 

@@ -1,0 +1,179 @@
+"""The fast path of norm0, relu0 and pool0: the same function as the plain one.
+
+``native/stem.h`` has the mathematics.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from densenet121.native import Kernels
+from densenet121.network.fused import (
+    is_untouched,
+    update_running_statistics,
+    usable_kernels,
+    uses_batch_statistics,
+)
+
+
+class _StemArguments(ctypes.Structure):
+    """``StemArguments`` of native/stem.h."""
+
+    _fields_ = [
+        ("pictures", ctypes.c_int64),
+        ("height", ctypes.c_int64),
+        ("width", ctypes.c_int64),
+        ("columns", ctypes.c_int64),
+        ("out_height", ctypes.c_int64),
+        ("out_width", ctypes.c_int64),
+        ("threads", ctypes.c_int64),
+        ("pad_top", ctypes.c_int64),
+        ("pad_left", ctypes.c_int64),
+        ("frozen", ctypes.c_int64),
+        ("x", ctypes.c_void_p),
+        ("y", ctypes.c_void_p),
+        ("winner", ctypes.c_void_p),
+        ("gamma", ctypes.c_void_p),
+        ("beta", ctypes.c_void_p),
+        ("mean", ctypes.c_void_p),
+        ("variance", ctypes.c_void_p),
+        ("grad_y", ctypes.c_void_p),
+        ("grad_x", ctypes.c_void_p),
+        ("grad_gamma", ctypes.c_void_p),
+        ("grad_beta", ctypes.c_void_p),
+        ("eps", ctypes.c_double),
+    ]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What forward and backward have in common, beside the tensors that autograd keeps."""
+
+    kernels: Kernels
+    dtype: torch.dtype
+    padding: tuple[int, int]
+    frozen: bool
+    keep: bool
+    mean: Tensor
+    variance: Tensor
+    eps: float
+
+
+def fused_stem(
+    parts: Sequence[nn.Module], pool_kind: type[nn.Module], padding: tuple[int, int], x: Tensor
+) -> Tensor | None:
+    """The output of pool0, or None where the plain implementation must compute it.
+
+    Args:
+        parts: norm0, relu0 and pool0, a maximum of 3 x 3 at stride 2.
+        pool_kind: the class of a pool0 that nobody has changed.
+        padding: rows above and columns to the left of the picture that the first window covers.
+        x: conv0's output, ``(N, C, H, W)``.
+
+    Returns:
+        ``(N, C, ceil(H / 2), ceil(W / 2))``, channels_last.
+    """
+    norm: Any
+    norm, relu, pool = parts
+    batch = uses_batch_statistics([norm])
+    if batch is None or not is_untouched(relu, nn.ReLU) or not is_untouched(pool, pool_kind):
+        return None
+    parameters = (norm.weight, norm.bias)
+    found = usable_kernels(parameters, x)
+    if found is None or (batch and x.numel() // x.shape[1] < 2):
+        return None
+    kernels, dtype = found
+    x = x.to(dtype).contiguous(memory_format=torch.channels_last)
+    real = torch.float64 if dtype == torch.float64 else torch.float32
+    mean, variance = (
+        torch.empty((2, x.shape[1]), dtype=real).unbind()
+        if batch
+        else (norm.running_mean, norm.running_var)
+    )
+    plan = _Plan(
+        kernels=kernels,
+        dtype=dtype,
+        padding=padding,
+        frozen=not batch,
+        keep=torch.is_grad_enabled() and any(t.requires_grad for t in (x, *parameters)),
+        mean=mean,
+        variance=variance,
+        eps=norm.eps,
+    )
+    y: Tensor = _Stem.apply(x, plan, *parameters)  # type: ignore[no-untyped-call]
+    if batch:
+        pixels = x.shape[0] * x.shape[2] * x.shape[3]
+        update_running_statistics([norm], [mean], [variance], pixels)
+    return y
+
+
+class _Stem(torch.autograd.Function):
+    """Saves its input and the largest pixel of each window."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, plan: _Plan, *parameters: Tensor) -> Tensor:
+        pictures, columns, height, width = x.shape
+        y = torch.empty(
+            (pictures, columns, (height + 1) // 2, (width + 1) // 2),
+            dtype=plan.dtype,
+            memory_format=torch.channels_last,
+        )
+        winner = torch.empty_like(y, dtype=torch.uint8) if plan.keep else None
+        arguments = _arguments(plan, x, y, winner, parameters)
+        plan.kernels.call("stem_forward", plan.dtype, arguments)
+        if plan.keep:
+            ctx.plan = plan
+            ctx.save_for_backward(x, winner, *parameters)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+        plan: _Plan = ctx.plan
+        x, winner, *parameters = ctx.saved_tensors
+        grad_y = grad_y.to(plan.dtype).contiguous(memory_format=torch.channels_last)
+        wanted = ctx.needs_input_grad
+        grad_x = torch.empty_like(x) if wanted[0] else None
+        gradients = [
+            torch.empty_like(p) if needed else None
+            for p, needed in zip(parameters, wanted[2:], strict=True)
+        ]
+        arguments = _arguments(plan, x, grad_y, winner, parameters)
+        arguments.grad_y = grad_y.data_ptr()
+        arguments.grad_x, arguments.grad_gamma, arguments.grad_beta = (
+            None if g is None else g.data_ptr() for g in (grad_x, *gradients)
+        )
+        plan.kernels.call("stem_backward", plan.dtype, arguments)
+        return (grad_x, None, *gradients)
+
+
+def _arguments(
+    plan: _Plan, x: Tensor, y: Tensor, winner: Tensor | None, parameters: Sequence[Tensor]
+) -> _StemArguments:
+    """Everything but the gradients; y has the output's shape. The tensors must outlive the call."""
+    gamma, beta = parameters
+    return _StemArguments(
+        pictures=x.shape[0],
+        height=x.shape[2],
+        width=x.shape[3],
+        columns=x.shape[1],
+        out_height=y.shape[2],
+        out_width=y.shape[3],
+        threads=torch.get_num_threads(),
+        pad_top=plan.padding[0],
+        pad_left=plan.padding[1],
+        frozen=plan.frozen,
+        x=x.data_ptr(),
+        y=y.data_ptr(),
+        winner=None if winner is None else winner.data_ptr(),
+        gamma=gamma.data_ptr(),
+        beta=beta.data_ptr(),
+        mean=plan.mean.data_ptr(),
+        variance=plan.variance.data_ptr(),
+        eps=plan.eps,
+    )

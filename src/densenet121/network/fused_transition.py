@@ -1,0 +1,180 @@
+"""The fast path of a transition: the same function as the plain one, in less time and memory.
+
+``native/transition.h`` has the mathematics.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from densenet121.native import Kernels
+from densenet121.network.fused import (
+    is_plain_convolution,
+    is_untouched,
+    known_statistics,
+    update_running_statistics,
+    usable_kernels,
+    uses_batch_statistics,
+)
+
+
+class _TransitionArguments(ctypes.Structure):
+    """``TransitionArguments`` of native/transition.h."""
+
+    _fields_ = [
+        ("pictures", ctypes.c_int64),
+        ("height", ctypes.c_int64),
+        ("width", ctypes.c_int64),
+        ("columns", ctypes.c_int64),
+        ("output_columns", ctypes.c_int64),
+        ("threads", ctypes.c_int64),
+        ("pool", ctypes.c_int64),
+        ("frozen", ctypes.c_int64),
+        ("statistics_given", ctypes.c_int64),
+        ("x", ctypes.c_void_p),
+        ("y", ctypes.c_void_p),
+        ("gamma", ctypes.c_void_p),
+        ("beta", ctypes.c_void_p),
+        ("mean", ctypes.c_void_p),
+        ("variance", ctypes.c_void_p),
+        ("weight", ctypes.c_void_p),
+        ("grad_y", ctypes.c_void_p),
+        ("grad_x", ctypes.c_void_p),
+        ("grad_gamma", ctypes.c_void_p),
+        ("grad_beta", ctypes.c_void_p),
+        ("grad_weight", ctypes.c_void_p),
+        ("strides", ctypes.c_int64 * 4),
+        ("eps", ctypes.c_double),
+    ]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What forward and backward have in common, beside the tensors that autograd keeps."""
+
+    kernels: Kernels
+    dtype: torch.dtype
+    pool: int
+    frozen: bool
+    statistics_given: bool
+    mean: Tensor
+    variance: Tensor
+    eps: float
+
+
+def fused_transition(parts: Sequence[nn.Module], averages: bool, x: Tensor) -> Tensor | None:
+    """The transition's output, or None where the plain implementation must compute it.
+
+    Args:
+        parts: its norm, relu, conv and pool.
+        averages: the pooling is an average of 2 x 2; else the maximum.
+        x: ``(N, C, H, W)``.
+
+    Returns:
+        ``(N, C_out, H // 2, W // 2)``, channels_last.
+    """
+    norm: Any
+    conv: Any
+    norm, relu, conv, pool = parts
+    batch = uses_batch_statistics([norm])
+    if (
+        batch is None
+        or not is_untouched(relu, nn.ReLU)
+        or not is_plain_convolution(conv, 1)
+        or not is_untouched(pool, nn.AvgPool2d if averages else nn.MaxPool2d)
+        or x.dim() != 4
+        or min(x.shape[2:]) < 2
+    ):
+        return None
+    parameters = (norm.weight, norm.bias, conv.weight)
+    found = usable_kernels(parameters, x)
+    if found is None:
+        return None
+    kernels, dtype = found
+    known = known_statistics(x) if batch else (norm.running_mean, norm.running_var)
+    x = x.to(dtype).contiguous(memory_format=torch.channels_last)
+    real = torch.float64 if dtype == torch.float64 else torch.float32
+    mean, variance = known or torch.empty((2, x.shape[1]), dtype=real).unbind()
+    plan = _Plan(
+        kernels=kernels,
+        dtype=dtype,
+        pool=2 if averages else 1,
+        frozen=not batch,
+        statistics_given=known is not None,
+        mean=mean,
+        variance=variance,
+        eps=norm.eps,
+    )
+    y: Tensor = _Transition.apply(x, plan, *parameters)  # type: ignore[no-untyped-call]
+    if batch:
+        pixels = x.shape[0] * x.shape[2] * x.shape[3]
+        update_running_statistics([norm], [mean], [variance], pixels)
+    return y if averages else F.max_pool2d(y, 2)
+
+
+class _Transition(torch.autograd.Function):
+    """Saves its input; what relu gives is computed again."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, plan: _Plan, *parameters: Tensor) -> Tensor:
+        pictures, _, height, width = x.shape
+        y = torch.empty(
+            (pictures, parameters[2].shape[0], height // plan.pool, width // plan.pool),
+            dtype=plan.dtype,
+            memory_format=torch.channels_last,
+        )
+        arguments = _arguments(plan, x, parameters)
+        arguments.y = y.data_ptr()
+        plan.kernels.call("transition_forward", plan.dtype, arguments)
+        ctx.plan = plan
+        ctx.save_for_backward(x, *parameters)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+        plan: _Plan = ctx.plan
+        x, *parameters = ctx.saved_tensors
+        grad_y = grad_y.to(plan.dtype).contiguous(memory_format=torch.channels_last)
+        grad_x = torch.empty_like(x)
+        gradients = [
+            torch.empty_like(p) if needed else None
+            for p, needed in zip(parameters, ctx.needs_input_grad[2:], strict=True)
+        ]
+        arguments = _arguments(plan, x, parameters)
+        arguments.grad_y, arguments.grad_x = grad_y.data_ptr(), grad_x.data_ptr()
+        arguments.grad_gamma, arguments.grad_beta, arguments.grad_weight = (
+            None if g is None else g.data_ptr() for g in gradients
+        )
+        plan.kernels.call("transition_backward", plan.dtype, arguments)
+        return (grad_x if ctx.needs_input_grad[0] else None, None, *gradients)
+
+
+def _arguments(plan: _Plan, x: Tensor, parameters: Sequence[Tensor]) -> _TransitionArguments:
+    """Everything but y and the gradients. The tensors must outlive the call."""
+    gamma, beta, weight = parameters
+    return _TransitionArguments(
+        pictures=x.shape[0],
+        height=x.shape[2],
+        width=x.shape[3],
+        columns=x.shape[1],
+        output_columns=weight.shape[0],
+        threads=torch.get_num_threads(),
+        pool=plan.pool,
+        frozen=plan.frozen,
+        statistics_given=plan.statistics_given,
+        x=x.data_ptr(),
+        gamma=gamma.data_ptr(),
+        beta=beta.data_ptr(),
+        mean=plan.mean.data_ptr(),
+        variance=plan.variance.data_ptr(),
+        weight=weight.data_ptr(),
+        strides=(ctypes.c_int64 * 4)(*weight.stride()),
+        eps=plan.eps,
+    )
