@@ -86,6 +86,7 @@ inline void relu_norm_backward(const T* x, int64_t ld, const int64_t* pixels,
         const Vec<T> d = kShare * load<R>(gradient + (r + i) * kBlock + c, kLanes<T>);
         for (int k = 0; k < kCount; k++) {
           const int64_t pixel = pixels[r + i] + (kCount > 1 ? offsets[k] : 0);
+          if (c == 0) __builtin_prefetch(x + (pixel + kBlock) * ld);
           const Vec<T> value = load<T>(x + pixel * ld + c, n);
           const Vec<T> u = value * s + t;
           const Vec<T> g = gate(u, d);
@@ -149,27 +150,31 @@ inline void conv2_band_backward(const Band& band, const T* y, const T* grad_y, i
   const int taps = 9 * grown / kBlock, blocks = padded / kBlock;
   int32_t* offsets = scratch<int32_t>(2, taps);
   tap_offsets(band.pitch(), grown, -1, offsets);
-  R* c = scratch<R>(1, blocks * kStep);
+  R* c = scratch<R>(1, 2 * kStep);
   T* h = scratch<T>(4, blocks * steps * kStep);
   R* mean_padded = scratch<R>(5, padded);
   std::memset(mean_padded, 0, padded * sizeof(R));
   std::memcpy(mean_padded, mean, width * sizeof(R));
-  for (int64_t s = 0; s < steps; s++) {
-    multiply_panel<T>(dy + (band.origin() + s * kBlock) * grown, grown, offsets, taps, panel, blocks,
-                      c);
-    int64_t pixels[kBlock];
-    band.pixels(s * kBlock, pixels);
-    for (int b = 0; b < blocks; b++) {
-      const int64_t column = b * kBlock;
-      relu_norm_backward<T, 1>(z + column, width, pixels, nullptr,
-                               smaller<int64_t>(kBlock, width - column),
-                               affine.scale.data() + column, affine.shift.data() + column,
-                               mean_padded + column, c + b * kStep, h + (b * steps + s) * kStep,
-                               plain + column, centred + column,
-                               [&](int64_t pixel, int at, int n, Vec<T> value, Vec<T>) {
-                                 store<T>(g + pixel * width + column + at, value, n);
-                               });
-    }
+  // A product is started before the sums of the last one are used: the matrix unit and the vector
+  // unit then work side by side.
+  const auto start = [&](int64_t product) {
+    multiply<T>(dy + (band.origin() + product / blocks * kBlock) * grown, grown, offsets, taps,
+                panel + product % blocks * taps * kStep, c + product % 2 * kStep, false);
+  };
+  start(0);
+  int64_t pixels[kBlock];
+  for (int64_t product = 0; product < steps * blocks; product++) {
+    if (product + 1 < steps * blocks) start(product + 1);
+    const int64_t s = product / blocks, b = product % blocks, column = b * kBlock;
+    if (b == 0) band.pixels(s * kBlock, pixels);
+    T* to = g + column;
+    relu_norm_backward<T, 1>(
+        z + column, width, pixels, nullptr, smaller<int64_t>(kBlock, width - column),
+        affine.scale.data() + column, affine.shift.data() + column, mean_padded + column,
+        c + product % 2 * kStep, h + (b * steps + s) * kStep, plain + column, centred + column,
+        [to, width](int64_t pixel, int at, int n, Vec<T> value, Vec<T>) {
+          store<T>(to + pixel * width + at, value, n);
+        });
   }
   if (!weight_wanted) return;
   for (int64_t s = 0; s < steps; s += kStepsAtOnce) {
@@ -215,7 +220,12 @@ inline void conv1_chunk_backward(int64_t rows, const Conv1Input<T>& in, Place pl
   T* dz = scratch<T>(0, kBlock * dz_ld);
   T* turned = scratch<T>(3, padded * turned_ld);
   T* a = scratch<T>(4, column_blocks * steps * kStep);
-  R* c = scratch<R>(1, kStep);
+  R* c = scratch<R>(1, 2 * kStep);
+  // As in conv2_band_backward, a product is started ahead of the use of the last one's sums.
+  const auto start = [&](int64_t b) {
+    multiply<T>(dz, dz_ld, nullptr, padded / kBlock, panel + b * padded / kBlock * kStep,
+                c + b % 2 * kStep, false);
+  };
   for (int64_t s = 0; s < steps; s++) {
     int64_t pixels[kBlock];
     for (int r = 0; r < kBlock; r++) {
@@ -235,20 +245,24 @@ inline void conv1_chunk_backward(int64_t rows, const Conv1Input<T>& in, Place pl
     for (int64_t j = 0; j < padded; j += kBlock) {
       transpose_block<T>(dz + j, dz_ld, turned + j * turned_ld + s * kBlock, turned_ld);
     }
+    start(0);
     for (int64_t b = 0; b < column_blocks; b++) {
-      const int64_t column = b * kBlock;
-      multiply<T>(dz, dz_ld, nullptr, padded / kBlock, panel + b * padded / kBlock * kStep, c,
-                  false);
+      if (b + 1 < column_blocks) start(b + 1);
+      const int64_t column = b * kBlock, ld = in.ld;
+      const T* from = in.from ? in.from + column : nullptr;
+      T* to = in.to + column;
       relu_norm_backward<T, kCount>(
-          in.x + column, in.ld, pixels, in.offsets,
-          smaller<int64_t>(kBlock, in.columns - column), in.affine.scale.data() + column,
-          in.affine.shift.data() + column, in.mean + column, c, a + (b * steps + s) * kStep,
-          plain + column, centred + column,
-          [&](int64_t pixel, int at, int n, Vec<T> value, Vec<T> scale) {
-            const int64_t number = pixel * in.ld + column + at;
+          in.x + column, ld, pixels, in.offsets, smaller<int64_t>(kBlock, in.columns - column),
+          in.affine.scale.data() + column, in.affine.shift.data() + column, in.mean + column,
+          c + b % 2 * kStep, a + (b * steps + s) * kStep, plain + column, centred + column,
+          [from, to, ld](int64_t pixel, int at, int n, Vec<T> value, Vec<T> scale) {
             Vec<T> sum = scale * value;
-            if (in.from) sum += load<T>(in.from + number, n);
-            store<T>(in.to + number, sum, n);
+            if (from) {
+              sum += load<T>(from + pixel * ld + at, n);
+              // the same channels of the pixels that come next
+              if (at == 0) __builtin_prefetch(from + (pixel + kBlock) * ld);
+            }
+            store<T>(to + pixel * ld + at, sum, n);
           });
     }
   }

@@ -35,7 +35,7 @@ struct Weight {
   }
 };
 
-// Sums of 32 x 32 blocks, one set for each thread.
+// Sums of 32 x 32 blocks, one set for each thread. There is room for one such object at a time.
 template <class R>
 struct BlockSums {
   int64_t blocks;
@@ -43,13 +43,7 @@ struct BlockSums {
   R* numbers;
 
   BlockSums(int64_t blocks, int threads)
-      : blocks(blocks),
-        threads(threads),
-        numbers(static_cast<R*>(std::aligned_alloc(64, blocks * threads * kStep * sizeof(R)))) {
-    if (!numbers) throw std::bad_alloc();
-  }
-  ~BlockSums() { std::free(numbers); }
-  BlockSums(const BlockSums&) = delete;
+      : blocks(blocks), threads(threads), numbers(scratch<R>(7, blocks * threads * kStep)) {}
   R* block(int thread, int64_t b) { return numbers + (thread * blocks + b) * kStep; }
   void clear(int thread) { std::memset(block(thread, 0), 0, blocks * kStep * sizeof(R)); }
   R total(int64_t b, int m, int n) {
