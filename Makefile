@@ -6,12 +6,15 @@ BIN := $(VENV)/bin
 SOURCES := src tests docs train.py eval.py setup.py
 KERNELS := setup.py $(wildcard src/densenet121/native/*.h src/densenet121/native/*.cpp)
 
-.PHONY: demo test test-slow lint format clean help
+BENCH := .venv-bench/bin
+
+.PHONY: demo test test-slow bench bench-memory lint format clean help
 
 help:
 	@echo "make demo       train DenseNet-121 on handwritten digits, evaluate it, write a report"
 	@echo "make test       run the tests"
 	@echo "make test-slow  the tests that train for minutes"
+	@echo "make bench      speed and memory beside torchvision, timm, ONNX Runtime, OpenVINO"
 	@echo "make lint       ruff and mypy"
 
 $(BIN)/.installed: pyproject.toml constraints.txt $(KERNELS)
@@ -31,6 +34,21 @@ test: $(BIN)/.installed-dev
 
 test-slow: $(BIN)/.installed-dev
 	$(BIN)/python -m pytest -q -m slow
+
+# An environment of its own: the peers need another torch than constraints.txt pins.
+$(BENCH)/.installed: pyproject.toml $(KERNELS)
+	test -x $(BENCH)/python || $(PYTHON) -m venv .venv-bench
+	$(BENCH)/python -m pip --disable-pip-version-check install --quiet torch==2.14.1 \
+	    torchvision==0.29.1 timm==1.0.31 onnx onnxscript onnxruntime openvino
+	$(BENCH)/python -m pip --disable-pip-version-check install --quiet --editable .
+	touch $@
+
+bench: $(BENCH)/.installed
+	$(BENCH)/densenet121 bench train --against torchvision,timm,torchvision-reference,plain
+	$(BENCH)/densenet121 bench infer --rounds 20 --against torchvision,timm,openvino,onnxruntime,plain
+
+bench-memory: $(BENCH)/.installed
+	$(BENCH)/python docs/memory_growth.py
 
 lint: $(BIN)/.installed-dev
 	$(BIN)/ruff format --check $(SOURCES)

@@ -29,7 +29,7 @@ LAYERS = (
 )
 DEPTH = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}
 # Parts take plain arguments; these turn the settings into them.
-MAY_IMPORT_CONFIG = {"cli", "demo", "engine"}
+MAY_IMPORT_CONFIG = {"cli", "demo", "engine", "bench"}
 
 
 def imported(source: str) -> Iterator[str]:

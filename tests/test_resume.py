@@ -193,7 +193,8 @@ def test_a_process_killed_at_random_moments_ends_as_if_it_had_not_been(
         time.sleep(moments.uniform(0, 0.5))
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
-        expected = {-9} if number == signal.SIGKILL else {143}
+        # A signal after the run's end, while the interpreter shuts down, ends it the system's way.
+        expected = {-9} if number == signal.SIGKILL else {143, -number}
         assert process.returncode in expected | {0}, errors
         assert "Traceback" not in errors
     finished = subprocess.run(command, capture_output=True, text=True, env=environment())

@@ -17,6 +17,7 @@ from typing import Any
 
 from jsonargparse import ActionConfigFile, ArgumentParser  # type: ignore[attr-defined]
 
+from densenet121.bench.settings import BenchConfig
 from densenet121.config import DemoConfig, EvalConfig, ReportConfig, TrainConfig
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.version import __version__
@@ -28,8 +29,9 @@ COMMANDS: dict[str, type[Any]] = {
     "eval": EvalConfig,
     "demo": DemoConfig,
     "report": ReportConfig,
+    "bench": BenchConfig,
 }
-_POSITIONAL = {"report": "run"}
+_POSITIONAL = {"report": "run", "bench": "what"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -85,8 +87,12 @@ def make_parser() -> ArgumentParser:
             action=ActionConfigFile,
             help="YAML file of flags; those given here go before",
         )
-        if name in _POSITIONAL:
+        if name == "report":
             command.add_argument(_POSITIONAL[name], type=str, help="the run folder")
+        elif name == "bench":
+            command.add_argument("what", choices=["train", "infer"], help="what is measured")
+            command.add_argument("--json", action="store_true", help="print JSON, not a table")
+            command.add_class_arguments(config_class, None, skip={"what", "json"})
         else:
             command.add_class_arguments(config_class, None)
         commands.add_subcommand(name, command, help=description)
@@ -114,6 +120,12 @@ def _run(command: str, config: Any) -> int:
         from densenet121.demo import demo
 
         return STOPPED if demo(config) is None else 0
+    if command == "bench":
+        from densenet121.bench.compute import as_json, compare, table
+
+        comparison = compare(config)
+        print(as_json(comparison) if config.json else table(comparison))  # noqa: T201
+        return 0
     from densenet121.report import write_report
 
     print(write_report(Path(config.run)))  # noqa: T201 (the command's output)

@@ -34,11 +34,13 @@ from densenet121.engine.evaluate import (
     result_of,
     write_results,
 )
+from densenet121.engine.notes import describe_arithmetic
 from densenet121.engine.run_folder import command_of, describe_run, make_folder
 from densenet121.network import DenseNet, build
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.files import write_json
 from densenet121.utils.logging import log, log_settings, run_log
+from densenet121.utils.memory import keep_freed_memory
 from densenet121.utils.signals import StopRequest
 
 _SUFFIXES = (".ckpt", ".safetensors", ".pth", ".pt")
@@ -77,6 +79,8 @@ def evaluate(config: EvalConfig) -> EvalResult:
         process = join(bool(config.is_distributed), config.rank, config.group_size)
         device = pick_device(config.device)
         precision = pick_precision(AMP_NAMES.get(config.amp or "", config.amp), device)
+        if device.type == "cpu":
+            keep_freed_memory()
         workers = default_workers() if config.workers is None else config.workers
         batch_size = config.per_batch_size or default_batch_size(device)
         pictures = scan(evaluation_folder(absolute(config.data_dir)))
@@ -96,7 +100,7 @@ def evaluate(config: EvalConfig) -> EvalResult:
         }
         with run_log(path, stamp, process.rank):
             log_settings(settings)
-            log.info("%s; %d compute threads", process.note, torch.get_num_threads())
+            log.info("%s; %s", process.note, describe_arithmetic(device, precision))
             log.info(
                 "%d pictures of %d classes in %s",
                 len(pictures),

@@ -2,11 +2,25 @@
 
 from pathlib import Path
 
+import torch
+
 from densenet121.config import TrainConfig, default_eval_resize
 from densenet121.datasets.folder import PictureFolder
 from densenet121.engine.state import RunState
 from densenet121.lr_scheduler import lost_milestones
+from densenet121.native import instruction_set
 from densenet121.utils.logging import log
+
+
+def describe_arithmetic(device: torch.device, precision: torch.dtype) -> str:
+    """With what a run computes, for its log."""
+    name = str(precision).removeprefix("torch.")
+    if device.type != "cpu":
+        return f"{name} on {device}"
+    kernels = instruction_set(device)
+    return f"{name} on {torch.get_num_threads()} threads" + (
+        f", kernels for {kernels}" if kernels else ""
+    )
 
 
 def log_data(

@@ -33,10 +33,11 @@ def check_resumable(checkpoint: Checkpoint, run: dict[str, Any]) -> list[str]:
                 f"the {split} data changed since {checkpoint.path.name}: {count[0]} pictures then, "
                 f"{count[1]} now; the result will not be that of an uninterrupted run"
             )
-    for name in ("device", "threads"):
-        if before[name] != run[name]:
+    for name in ("device", "threads", "kernels"):
+        was = before.get(name)  # older checkpoints do not tell their kernels
+        if was != run[name]:
             warnings.append(
-                f"{name} was {before[name]}, is {run[name]}: sums are rounded in another order, "
+                f"{name} was {was}, is {run[name]}: sums are rounded in another order, "
                 "the result may differ in the last bits"
             )
     if before["versions"]["torch"] != run["versions"]["torch"]:

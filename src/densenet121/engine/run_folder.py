@@ -28,6 +28,7 @@ from densenet121.engine.state import (
     open_checkpoint,
     save_training,
 )
+from densenet121.native import instruction_set
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.files import remove_temporary_files, write_json
 from densenet121.utils.logging import MetricsFile
@@ -254,6 +255,7 @@ def describe_run(
         "platform": platform.platform(),
         "device": str(device),
         "threads": torch.get_num_threads(),
+        "kernels": instruction_set(device),
         "git_commit": _git_commit(),
         "class_names": list(class_names),
         "data": {"train": _describe(train), "val": _describe(val)},

@@ -33,7 +33,7 @@ from densenet121.engine.evaluate import (
     result_of,
     write_results,
 )
-from densenet121.engine.notes import log_advice, log_data, log_end
+from densenet121.engine.notes import describe_arithmetic, log_advice, log_data, log_end
 from densenet121.engine.resume import check_resumable, renumber
 from densenet121.engine.run_folder import (
     RunFolder,
@@ -52,6 +52,7 @@ from densenet121.engine.state import Training, restore
 from densenet121.engine.steps import train_epoch
 from densenet121.network import build
 from densenet121.utils.logging import log, log_settings, run_log
+from densenet121.utils.memory import keep_freed_memory
 from densenet121.utils.signals import StopRequest
 from densenet121.utils.var_init import initialise
 
@@ -88,7 +89,9 @@ def train(config: TrainConfig) -> TrainResult:
         device = pick_device(config.device)
         precision = pick_precision(AMP_NAMES.get(config.amp or "", config.amp), device)
         workers = default_workers() if config.workers is None else config.workers
-        if device.type != "cpu":  # torch's CPU kernels repeat themselves as they are
+        if device.type == "cpu":
+            keep_freed_memory()
+        else:  # torch's CPU kernels repeat themselves as they are
             torch.use_deterministic_algorithms(True, warn_only=True)
 
         # 2. Data.
@@ -157,7 +160,7 @@ def train(config: TrainConfig) -> TrainResult:
         with run_log(path, stamp, process.rank):
             log_settings(settings)
             log.info("run folder: %s", path)
-            log.info("%s; %d compute threads", process.note, torch.get_num_threads())
+            log.info("%s; %s", process.note, describe_arithmetic(device, precision))
             log_data(pictures, val_pictures, batch_size, plan.steps)
             log_advice(config, plan.steps)
             if head_note:

@@ -79,6 +79,12 @@ def kernels() -> Kernels | str:
     return "; ".join(reasons)
 
 
+def instruction_set(device: torch.device) -> str | None:
+    """What the kernels for a network on this device are built for; None: the plain path."""
+    found = kernels() if device.type == "cpu" else None
+    return found.instruction_set if isinstance(found, Kernels) else None
+
+
 def _load(name: str) -> Kernels | str:
     folder = Path(__file__).parent
     for suffix in importlib.machinery.EXTENSION_SUFFIXES:

@@ -149,7 +149,7 @@ void conv2_forward(const Layer<T>& layer, const T* z) {
       T* h = scratch<T>(3, band.framed() * padded);
       fill_band<T>(band, z + picture * image * width, width, affine, h);
       T* begin = out + picture * image * g.columns();
-      conv2_band<T>(band, h, width, panel, g.growth, begin, g.columns());
+      conv2_band<T>(band, {0, band.steps()}, h, width, panel, g.growth, begin, g.columns());
       if (g.frozen) continue;
       parts.rows[i] = (band.last - band.first) * g.width;
       column_sums(begin + band.first * g.width * g.columns(), g.columns(), parts.rows[i], g.growth,

@@ -131,16 +131,17 @@ inline void tap_offsets(int64_t pitch, int64_t padded, int sign, int32_t* offset
   }
 }
 
-// new = W2 * h for a band in its frame; written to the picture's pixels, `ld` numbers apart.
+// new = W2 * h for a band in its frame, of which `blocks_of_32` are computed; written to the
+// picture's pixels, `ld` numbers apart.
 template <class T>
-inline void conv2_band(const Band& band, const T* h, int64_t columns, const T* panel, int64_t width,
-                       T* out, int64_t ld) {
+inline void conv2_band(const Band& band, Range blocks_of_32, const T* h, int64_t columns,
+                       const T* panel, int64_t width, T* out, int64_t ld) {
   const int64_t padded = round_up(columns, kBlock), blocks = round_up(width, kBlock) / kBlock;
   const int steps = 9 * padded / kBlock;
   int32_t* offsets = scratch<int32_t>(2, steps);
   tap_offsets(band.pitch(), padded, 1, offsets);
   Real<T>* c = scratch<Real<T>>(1, blocks * kStep);
-  for (int64_t q = 0; q < band.flat(); q += kBlock) {
+  for (int64_t q = blocks_of_32.begin * kBlock; q < blocks_of_32.end * kBlock; q += kBlock) {
     multiply_panel<T>(h + (band.origin() + q) * padded, padded, offsets, steps, panel, blocks, c);
     int64_t pixels[kBlock];
     band.pixels(q, pixels);

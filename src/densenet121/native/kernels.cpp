@@ -1,7 +1,7 @@
 // The functions that Python calls, for one instruction set. Plain C: no Python, no torch, no
 // OpenMP library is linked; torch's own OpenMP is found in the process (see __init__.py).
 
-#include "stem.h"
+#include "inference.h"
 
 #define DENSENET121_PUBLIC __attribute__((visibility("default")))
 
@@ -34,5 +34,8 @@ DENSENET121_FOR_ALL_TYPES(transition_forward, TransitionArguments)
 DENSENET121_FOR_ALL_TYPES(transition_backward, TransitionArguments)
 DENSENET121_FOR_ALL_TYPES(stem_forward, StemArguments)
 DENSENET121_FOR_ALL_TYPES(stem_backward, StemArguments)
+DENSENET121_FOR_ALL_TYPES(inference_fingerprint, InferenceArguments)
+DENSENET121_FOR_ALL_TYPES(inference_pack, InferenceArguments)
+DENSENET121_FOR_ALL_TYPES(inference_run, InferenceArguments)
 
 }

@@ -99,6 +99,9 @@ template <class R>
 struct Affine {
   std::vector<R> scale, shift;
 
+  // Of numbers that another one has computed, padding included.
+  Affine(const R* scale, const R* shift, int64_t padded)
+      : scale(scale, scale + padded), shift(shift, shift + padded) {}
   Affine(const R* gamma, const R* beta, const R* mean, const R* variance, double eps,
          int64_t columns)
       : scale(round_up(columns, 32)), shift(round_up(columns, 32)) {

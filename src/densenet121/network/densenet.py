@@ -14,9 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from densenet121.network.fused_block import fused_dense_block
-from densenet121.network.fused_stem import fused_stem
-from densenet121.network.fused_transition import fused_transition
+from densenet121.network.fused import fused_dense_block, fused_stem, fused_transition
 from densenet121.utils.errors import InputError
 
 Variant = Literal["paper", "model_zoo"]

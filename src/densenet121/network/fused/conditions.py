@@ -114,8 +114,8 @@ def remember_statistics(y: Tensor, mean: Tensor, variance: Tensor) -> None:
 
 def known_statistics(x: Tensor) -> tuple[Tensor, Tensor] | None:
     """What ``remember_statistics`` noted, unless the numbers were changed since."""
-    version, mean, variance = getattr(x, "_channel_statistics", (None, None, None))
-    return None if version is None or version != x._version else (mean, variance)
+    noted: tuple[int, Tensor, Tensor] | None = getattr(x, "_channel_statistics", None)
+    return noted[1:] if noted is not None and noted[0] == x._version else None
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from densenet121.native import Kernels
-from densenet121.network.fused import (
+from densenet121.network.fused.conditions import (
     is_plain_convolution,
     is_untouched,
     known_statistics,

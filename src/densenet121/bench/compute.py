@@ -1,0 +1,262 @@
+"""``bench train`` and ``bench infer``: our steps and others', by turns in one run."""
+
+import contextlib
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from densenet121.bench.settings import BenchConfig
+from densenet121.distributed import has_bf16
+from densenet121.network import build
+from densenet121.network.fused import plain_network
+from densenet121.utils.errors import InputError, UsageError
+
+# What a side needs installed; torchvision where nothing else is said.
+_MODULES = {name: name for name in ("timm", "onnxruntime", "openvino")}
+_MODULES |= {name: "torch" for name in ("plain", "convolutions")}
+
+
+@dataclass(frozen=True)
+class Side:
+    """What was measured of one side.
+
+    Attributes:
+        name: ``ours`` or one of ``--against``.
+        note: its library and version.
+        images_per_second: median over the turns.
+        low: first quartile of the same.
+        high: third quartile.
+        ratio: median over the rounds of our images per second divided by its.
+        megabytes: peak of memory above that of the same process before it built its network, 10^6
+            bytes.
+        peak_share: of the machine's matrix product, the part that the network's multiplications
+            reach; None for sides whose arithmetic is another than what was measured.
+    """
+
+    name: str
+    note: str
+    images_per_second: float
+    low: float
+    high: float
+    ratio: float
+    megabytes: float
+    peak_share: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A whole measurement: the settings as they took effect, and each side.
+
+    Attributes:
+        settings: of the run.
+        machine: processor, cores, torch.
+        gigaflops_an_image: multiplications and additions of a step for one picture, 10^9.
+        peak_gigaflops: of a matrix product in the same arithmetic, the best of all tries, 10^9/s.
+        sides: ours first.
+    """
+
+    settings: dict[str, Any]
+    machine: dict[str, Any]
+    gigaflops_an_image: float
+    peak_gigaflops: float
+    sides: tuple[Side, ...]
+
+
+def compare(config: BenchConfig) -> Comparison:
+    """Measure ``config.what`` for us and for everyone in ``config.against``.
+
+    Raises:
+        UsageError: a side is not installed.
+        InputError: a side's process failed.
+    """
+    amp = config.amp or ("bf16" if has_bf16(torch.device("cpu")) else "fp32")
+    threads = config.threads or _cores()
+    names = ("ours", *config.sides)
+    for name in config.sides:
+        module = _MODULES.get(name, "torchvision")
+        if importlib.util.find_spec(module) is None:
+            raise UsageError(f"--against {name}: {module} is not installed here; `make bench` does")
+    spec = {
+        "what": config.what,
+        "net": config.net,
+        "variant": config.variant,
+        "batch_size": config.per_batch_size,
+        "size": config.size,
+        "amp": amp,
+        "threads": threads,
+    }
+    torch.set_num_threads(threads)
+    peak = _peak_gigaflops(amp)
+    with contextlib.ExitStack() as stack:
+        workers = [stack.enter_context(_worker({**spec, "side": name})) for name in names]
+        for worker in workers:
+            for _ in range(config.warmup):
+                worker.steps(1)
+        seconds: list[list[float]] = [[] for _ in names]
+        for _ in range(config.rounds):
+            for turns, worker in zip(seconds, workers, strict=True):
+                turns.append(worker.steps(config.steps) / config.steps)
+        peak = max(peak, _peak_gigaflops(amp))
+        gigaflops = _gigaflops(config)
+        sides = tuple(
+            _side(worker, turns, seconds[0], config.per_batch_size, gigaflops, peak, amp)
+            for worker, turns in zip(workers, seconds, strict=True)
+        )
+    machine = {"processor": _processor(), "cores": _cores(), "torch": torch.__version__}
+    return Comparison({**asdict(config), **spec}, machine, gigaflops, peak, sides)
+
+
+def table(comparison: Comparison) -> str:
+    """The comparison for a reader."""
+    settings, ours = comparison.settings, comparison.sides[0]
+    lines = [
+        f"{settings['what']}: {settings['net']}, batch {settings['batch_size']} of "
+        f"{settings['size'][0]} x {settings['size'][1]}, {settings['amp']}, "
+        f"{settings['threads']} threads, {settings['rounds']} rounds",
+        f"{comparison.machine['processor']}, torch {comparison.machine['torch']}; a matrix product "
+        f"reaches {comparison.peak_gigaflops:.0f} GFLOP/s, a picture takes "
+        f"{comparison.gigaflops_an_image:.2f} GFLOP",
+        "",
+        f"{'':22}{'images/s':>9}  {'quartiles':>15}  {'ours / its':>10}  {'memory':>8}  "
+        f"{'memory ratio':>12}  {'of the peak':>11}",
+    ]
+    for side in comparison.sides:
+        share = "" if side.peak_share is None else f"{side.peak_share:.0%}"
+        lines.append(
+            f"{side.name:22}{side.images_per_second:9.2f}  "
+            f"{f'{side.low:.2f} - {side.high:.2f}':>15}  {side.ratio:10.2f}  "
+            f"{side.megabytes:5.0f} MB  {ours.megabytes / side.megabytes:12.2f}  {share:>11}"
+        )
+    lines += ["", *(f"{side.name}: {side.note}" for side in comparison.sides)]
+    return "\n".join(lines)
+
+
+def as_json(comparison: Comparison) -> str:
+    """The comparison for a program."""
+    return json.dumps(asdict(comparison), indent=2)
+
+
+class _Worker:
+    """A side's process, see bench/worker.py."""
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        self.name: str = spec["side"]
+        self.bytes = 0
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by stop)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "densenet121.bench.worker", json.dumps(spec)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+        )
+        self.note = ""
+
+    def start(self) -> None:
+        self.note = self._answer()["note"]
+
+    def steps(self, count: int) -> float:
+        """Seconds of so many steps."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{count}\n")
+        self._process.stdin.flush()
+        answer = self._answer()
+        self.bytes = answer["bytes"]
+        return float(answer["seconds"])
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._errors.close()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            self._process.wait()
+            self._errors.seek(0)
+            errors = self._errors.read().decode(errors="replace")
+            last = (errors.strip().splitlines() or ["no message"])[-1]
+            raise InputError(f"the process that measures {self.name} ended: {last}")
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+
+@contextlib.contextmanager
+def _worker(spec: dict[str, Any]) -> Iterator[_Worker]:
+    worker = _Worker(spec)
+    try:
+        worker.start()
+        yield worker
+    finally:
+        worker.stop()
+
+
+def _side(
+    worker: _Worker,
+    seconds: list[float],
+    ours: list[float],
+    batch_size: int,
+    gigaflops: float,
+    peak: float,
+    amp: str,
+) -> Side:
+    speeds = sorted(batch_size / turn for turn in seconds)
+    middle = statistics.median(speeds)
+    low, _, high = statistics.quantiles(speeds, n=4) if len(speeds) > 1 else (middle,) * 3
+    same_arithmetic = amp == "fp32" or worker.name not in ("torchvision-reference", "onnxruntime")
+    return Side(
+        name=worker.name,
+        note=worker.note,
+        images_per_second=middle,
+        low=low,
+        high=high,
+        ratio=statistics.median(theirs / own for theirs, own in zip(seconds, ours, strict=True)),
+        megabytes=worker.bytes / 1e6,
+        peak_share=middle * gigaflops / peak if same_arithmetic else None,
+    )
+
+
+def _gigaflops(config: BenchConfig) -> float:
+    """Of a step for one picture, counted on the plain network: its transitions pool first."""
+    model = build(config.net, num_classes=1000, variant=config.variant)
+    images = torch.randn(2, 3, *config.size)
+    with plain_network(), FlopCounterMode(display=False) as counter:
+        if config.what == "train":
+            model(images).sum().backward()
+        else:
+            with torch.no_grad():
+                model.eval()(images)
+    return float(counter.get_total_flops()) / 2 / 1e9
+
+
+def _peak_gigaflops(amp: str, side: int = 2048, tries: int = 8) -> float:
+    """The best of some matrix products."""
+    dtype = torch.bfloat16 if amp == "bf16" else torch.float32
+    a, b = (torch.randn(side, side).to(dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(tries):
+        start = time.perf_counter()
+        a @ b
+        best = min(best, time.perf_counter() - start)
+    return 2 * side**3 / best / 1e9
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _processor() -> str:
+    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return str(found.get("cpu_name", "unknown processor"))

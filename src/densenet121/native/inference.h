@@ -1,0 +1,185 @@
+// A dense block with fixed statistics and no gradients: norm2 is folded into the 1x1 convolution,
+// and a picture goes through all layers while it is in the cache.
+
+#pragma once
+
+#include "stem.h"
+
+namespace {
+
+// Filled in by Python (network/fused_inference.py): the order and the types must agree.
+struct InferenceArguments {
+  BlockArguments block;
+  void* weights;  // what inference_pack writes: numbers of type T
+  void* norms;    // likewise: of type Real<T>
+  uint64_t fingerprint;
+};
+
+// Where a layer's share begins in `weights` and in `norms`.
+struct Packed {
+  int64_t weights, norms;
+};
+
+inline Packed packed_before(const BlockArguments& g, int64_t layer) {
+  const int64_t width = round_up(g.bottleneck, kBlock);
+  Packed at{0, 0};
+  for (int64_t l = 0; l < layer; l++) {
+    const int64_t columns = round_up(g.input_columns + l * g.growth, kBlock);
+    at.weights += columns * width + 9 * width * round_up(g.growth, kBlock);
+    at.norms += 2 * columns + width;
+  }
+  return at;
+}
+
+// A few numbers of every tensor that inference_pack reads, mixed. Written to by torch's own
+// operations, a tensor counts its versions; written to behind torch's back (`.data`), it does not.
+template <class T>
+void inference_fingerprint(const InferenceArguments& arguments) {
+  using R = Real<T>;
+  const BlockArguments& g = arguments.block;
+  uint64_t hash = 1469598103934665603u;  // FNV-1a
+  const auto mix = [&](R value) {
+    uint64_t bits = 0;
+    std::memcpy(&bits, &value, sizeof(value));
+    hash = (hash ^ bits) * 1099511628211u;
+  };
+  for (int64_t l = 0; l < g.layers; l++) {
+    const Layer<T> layer(g, l);
+    const LayerArguments& a = layer.args;
+    const auto ends = [&](const void* data, int64_t n) {
+      const R* numbers = static_cast<const R*>(data);
+      mix(numbers[0]), mix(numbers[n / 2]), mix(numbers[n - 1]);
+    };
+    for (void* data : {a.gamma1, a.beta1, a.mean1, a.variance1}) ends(data, layer.columns);
+    for (void* data : {a.gamma2, a.beta2, a.mean2, a.variance2}) ends(data, g.bottleneck);
+    const Weight<R> weight1 = layer.weight(a.weight1, a.strides1);
+    const Weight<R> weight2 = layer.weight(a.weight2, a.strides2);
+    for (int64_t i = 0; i < 3; i++) {
+      const int64_t inner = (g.bottleneck - 1) * i / 2;
+      mix(weight1(inner, (layer.columns - 1) * i / 2));
+      mix(weight2((g.growth - 1) * i / 2, inner, i, i));
+    }
+  }
+  const_cast<InferenceArguments&>(arguments).fingerprint = hash;
+}
+
+template <class T>
+void inference_pack(const InferenceArguments& arguments) {
+  using R = Real<T>;
+  const BlockArguments& g = arguments.block;
+  const int64_t width = g.bottleneck, padded = round_up(width, kBlock);
+  for (int64_t l = 0; l < g.layers; l++) {
+    const Layer<T> layer(g, l);
+    const Packed at = packed_before(g, l);
+    const Affine<R> norm1 = layer.norm1(), norm2 = layer.norm2();
+    T* panel = static_cast<T*>(arguments.weights) + at.weights;
+    const Weight<R> weight1 = layer.weight(layer.args.weight1, layer.args.strides1);
+    pack_panel<T>(panel, layer.columns, width, g.threads,
+                  [&](int64_t k, int64_t n) { return norm2.scale[n] * weight1(n, k); });
+    const Weight<R> weight2 = layer.weight(layer.args.weight2, layer.args.strides2);
+    pack_panel<T>(panel + round_up(layer.columns, kBlock) * padded, 9 * padded, g.growth, g.threads,
+                  [&](int64_t k, int64_t n) {
+                    const int64_t tap = k / padded, i = k % padded;
+                    return i < width ? weight2(n, i, tap / 3, tap % 3) : R(0);
+                  });
+    R* norms = static_cast<R*>(arguments.norms) + at.norms;
+    std::memcpy(norms, norm1.scale.data(), norm1.scale.size() * sizeof(R));
+    std::memcpy(norms + norm1.scale.size(), norm1.shift.data(), norm1.scale.size() * sizeof(R));
+    std::memcpy(norms + 2 * norm1.scale.size(), norm2.shift.data(), padded * sizeof(R));
+  }
+}
+
+// h = relu(W1 relu(norm1(y)) + shift) of up to 32 pixels, into the frame of the 3x3 convolution.
+template <class T>
+inline void conv1_into_frame(const Band& frame, const T* y, int64_t ld, int64_t pixel, int rows,
+                             int64_t columns, const Affine<Real<T>>& norm1, const T* panel,
+                             const Real<T>* shift, int64_t padded, T* h) {
+  using R = Real<T>;
+  const int64_t depth = round_up(columns, kBlock), lda = skewed<T>(depth);
+  T* a = scratch<T>(0, kBlock * lda);
+  R* c = scratch<R>(1, padded / kBlock * kStep);
+  normalise_rows<T>(y + pixel * ld, ld, rows, columns, norm1, a, lda);
+  multiply_panel<T>(a, lda, nullptr, depth / kBlock, panel, padded / kBlock, c);
+  for (int r = 0; r < rows; r++) {
+    const int64_t row = (pixel + r) / frame.width, column = (pixel + r) % frame.width;
+    T* out = h + (frame.origin() + row * frame.pitch() + column) * padded;
+    for (int64_t j = 0; j < padded; j += kLanes<T>) {
+      const R* sums = c + j / kBlock * kStep + r * kBlock + j % kBlock;
+      store<T>(out + j, relu(load<R>(sums, kLanes<T>) + load<R>(shift + j, kLanes<T>)), kLanes<T>);
+    }
+  }
+}
+
+// One picture through the block, by `team` threads of which this is number `member`.
+template <class T>
+void infer_picture(const InferenceArguments& arguments, int64_t picture, T* h,
+                   const std::vector<Affine<Real<T>>>& norms, int member, int team) {
+  using R = Real<T>;
+  const BlockArguments& g = arguments.block;
+  const int64_t pixels = g.height * g.width, ld = g.columns();
+  const int64_t padded = round_up(g.bottleneck, kBlock);
+  const Band frame{g.height, g.width, 0, g.height};
+  const T* x = static_cast<T*>(g.x) + picture * pixels * g.input_columns;
+  T* y = static_cast<T*>(g.y) + picture * pixels * ld;
+  const Range mine = share((pixels + kBlock - 1) / kBlock, member, team);
+  for (int64_t p = mine.begin * kBlock; p < smaller(mine.end * kBlock, pixels); p++) {
+    std::memcpy(y + p * ld, x + p * g.input_columns, g.input_columns * sizeof(T));
+  }
+  for (int64_t l = 0; l < g.layers; l++) {
+    const int64_t columns = g.input_columns + l * g.growth;
+    const Packed at = packed_before(g, l);
+    const T* panel = static_cast<T*>(arguments.weights) + at.weights;
+    const R* shift = static_cast<R*>(arguments.norms) + at.norms + 2 * norms[l].scale.size();
+    for (int64_t block = mine.begin; block < mine.end; block++) {
+      const int64_t pixel = block * kBlock;
+      conv1_into_frame<T>(frame, y, ld, pixel, smaller<int64_t>(kBlock, pixels - pixel), columns,
+                          norms[l], panel, shift, padded, h);
+    }
+    if (team > 1) {
+#pragma omp barrier
+    }
+    conv2_band<T>(frame, share(frame.steps(), member, team), h, padded,
+                  panel + round_up(columns, kBlock) * padded, g.growth, y + columns, ld);
+    if (team > 1) {
+#pragma omp barrier
+    }
+  }
+}
+
+template <class T>
+void inference_run(const InferenceArguments& arguments) {
+  using R = Real<T>;
+  const BlockArguments& g = arguments.block;
+  const int64_t padded = round_up(g.bottleneck, kBlock);
+  const Band frame{g.height, g.width, 0, g.height};
+  std::vector<Affine<R>> norms;
+  for (int64_t l = 0; l < g.layers; l++) {
+    const R* numbers = static_cast<R*>(arguments.norms) + packed_before(g, l).norms;
+    const int64_t columns = round_up(g.input_columns + l * g.growth, kBlock);
+    norms.emplace_back(numbers, numbers + columns, columns);
+  }
+  // A picture for each thread, or each picture by all threads.
+  const bool together = g.pictures < g.threads;
+  T* shared = together ? scratch<T>(6, frame.framed() * padded) : nullptr;
+  if (together) std::memset(shared, 0, frame.framed() * padded * sizeof(T));
+#pragma omp parallel num_threads(g.threads)
+  {
+    Tiles tiles;
+    // Fewer threads than asked for may come.
+    const int member = omp_get_thread_num(), team = omp_get_num_threads();
+    if (together) {
+      for (int64_t i = 0; i < g.pictures; i++) {
+        infer_picture<T>(arguments, i, shared, norms, member, team);
+      }
+    } else {
+      T* own = scratch<T>(3, frame.framed() * padded);
+      std::memset(own, 0, frame.framed() * padded * sizeof(T));
+      const Range mine = share(g.pictures, member, team);
+      for (int64_t i = mine.begin; i < mine.end; i++) {
+        infer_picture<T>(arguments, i, own, norms, 0, 1);
+      }
+    }
+  }
+}
+
+}  // namespace

@@ -1,0 +1,166 @@
+"""What a dense block hands to the kernels."""
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from densenet121.native import Kernels
+
+PARAMETERS = 6  # of a layer, in the order of layer_parameters
+
+
+class LayerArguments(ctypes.Structure):
+    """``LayerArguments`` of native/block.h."""
+
+    _fields_ = [
+        *(
+            (f"{name}1", ctypes.c_void_p)
+            for name in ("gamma", "beta", "mean", "variance", "weight")
+        ),
+        *(
+            (f"{name}2", ctypes.c_void_p)
+            for name in ("gamma", "beta", "mean", "variance", "weight")
+        ),
+        *((f"grad_{name}1", ctypes.c_void_p) for name in ("gamma", "beta", "weight")),
+        *((f"grad_{name}2", ctypes.c_void_p) for name in ("gamma", "beta", "weight")),
+        ("strides1", ctypes.c_int64 * 4),
+        ("strides2", ctypes.c_int64 * 4),
+        ("eps1", ctypes.c_double),
+        ("eps2", ctypes.c_double),
+    ]
+
+
+class BlockArguments(ctypes.Structure):
+    """``BlockArguments`` of native/block.h."""
+
+    _fields_ = [
+        ("pictures", ctypes.c_int64),
+        ("height", ctypes.c_int64),
+        ("width", ctypes.c_int64),
+        ("input_columns", ctypes.c_int64),
+        ("layers", ctypes.c_int64),
+        ("growth", ctypes.c_int64),
+        ("bottleneck", ctypes.c_int64),
+        ("threads", ctypes.c_int64),
+        ("frozen", ctypes.c_int64),
+        ("z_stride", ctypes.c_int64),
+        ("x", ctypes.c_void_p),
+        ("y", ctypes.c_void_p),
+        ("z", ctypes.c_void_p),
+        ("mean", ctypes.c_void_p),
+        ("variance", ctypes.c_void_p),
+        ("grad_y", ctypes.c_void_p),
+        ("grad_buffer", ctypes.c_void_p),
+        ("grad_bottleneck", ctypes.c_void_p),
+        ("grad_x", ctypes.c_void_p),
+        ("layer", ctypes.POINTER(LayerArguments)),
+    ]
+
+
+@dataclass(frozen=True)
+class BlockPlan:
+    """What a block's forward and backward have in common, beside the tensors.
+
+    ``means`` and ``variances`` are norm1's and norm2's by turns, of all layers: the running ones of
+    a frozen block, else those of the batch, where norm1's are the first channels of the block's.
+    """
+
+    kernels: Kernels
+    dtype: torch.dtype
+    frozen: bool
+    growth: int
+    bottleneck: int
+    eps: tuple[float, ...]
+    means: Sequence[Tensor]
+    variances: Sequence[Tensor]
+    mean: Tensor | None
+    variance: Tensor | None
+
+
+def layer_parameters(layer: Any) -> tuple[Tensor, ...]:
+    """All parameters of a ``DenseLayer``."""
+    return (
+        layer.norm1.weight,
+        layer.norm1.bias,
+        layer.conv1.weight,
+        layer.norm2.weight,
+        layer.norm2.bias,
+        layer.conv2.weight,
+    )
+
+
+def make_plan(
+    kernels: Kernels,
+    dtype: torch.dtype,
+    layers: Sequence[Any],
+    norms: Sequence[Any],
+    x: Tensor,
+    *,
+    frozen: bool,
+) -> BlockPlan:
+    """Room for the batch's statistics, or the running ones of a ``frozen`` block."""
+    bottleneck, growth = layers[0].conv1.out_channels, layers[0].conv2.out_channels
+    columns = x.shape[1] + len(layers) * growth
+    mean = variance = None
+    if frozen:
+        means = [norm.running_mean for norm in norms]
+        variances = [norm.running_var for norm in norms]
+    else:
+        real = torch.float64 if dtype == torch.float64 else torch.float32
+        mean, variance = torch.empty((2, columns), dtype=real).unbind()
+        inner = torch.empty((2, len(layers), bottleneck), dtype=real)
+        means, variances = [], []
+        for i in range(len(layers)):
+            seen = x.shape[1] + i * growth
+            means += [mean[:seen], inner[0, i]]
+            variances += [variance[:seen], inner[1, i]]
+    return BlockPlan(
+        kernels=kernels,
+        dtype=dtype,
+        frozen=frozen,
+        growth=growth,
+        bottleneck=bottleneck,
+        eps=tuple(norm.eps for norm in norms),
+        means=means,
+        variances=variances,
+        mean=mean,
+        variance=variance,
+    )
+
+
+def block_arguments(
+    plan: BlockPlan, y: Tensor, z: Tensor, parameters: Sequence[Tensor], input_columns: int
+) -> BlockArguments:
+    """Everything but x and the gradients. The tensors must outlive the call."""
+    layers = (LayerArguments * (len(parameters) // PARAMETERS))()
+    for i, layer in enumerate(layers):
+        gamma1, beta1, weight1, gamma2, beta2, weight2 = parameters[
+            i * PARAMETERS : (i + 1) * PARAMETERS
+        ]
+        layer.gamma1, layer.beta1 = gamma1.data_ptr(), beta1.data_ptr()
+        layer.gamma2, layer.beta2 = gamma2.data_ptr(), beta2.data_ptr()
+        layer.weight1, layer.weight2 = weight1.data_ptr(), weight2.data_ptr()
+        layer.strides1[:], layer.strides2[:] = weight1.stride(), weight2.stride()
+        layer.mean1, layer.mean2 = (m.data_ptr() for m in plan.means[2 * i : 2 * i + 2])
+        layer.variance1, layer.variance2 = (v.data_ptr() for v in plan.variances[2 * i : 2 * i + 2])
+        layer.eps1, layer.eps2 = plan.eps[2 * i : 2 * i + 2]
+    return BlockArguments(
+        pictures=y.shape[0],
+        height=y.shape[2],
+        width=y.shape[3],
+        input_columns=input_columns,
+        layers=len(layers),
+        growth=plan.growth,
+        bottleneck=plan.bottleneck,
+        threads=torch.get_num_threads(),
+        frozen=plan.frozen,
+        y=y.data_ptr(),
+        z=z.data_ptr(),
+        mean=None if plan.mean is None else plan.mean.data_ptr(),
+        variance=None if plan.variance is None else plan.variance.data_ptr(),
+        layer=layers,
+    )

@@ -1,0 +1,135 @@
+"""The fast path of a dense block: the same function as the plain one, in less time and memory.
+
+``native/block.h`` has the mathematics.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from densenet121.network.fused.arguments import (
+    PARAMETERS,
+    BlockPlan,
+    block_arguments,
+    layer_parameters,
+    make_plan,
+)
+from densenet121.network.fused.conditions import (
+    is_plain_convolution,
+    is_untouched,
+    remember_statistics,
+    update_running_statistics,
+    usable_kernels,
+    uses_batch_statistics,
+)
+from densenet121.network.fused.inference import infer_block
+
+
+def fused_dense_block(
+    layers: Sequence[nn.Module], kind: type[nn.Module], x: Tensor
+) -> Tensor | None:
+    """The block's output, or None where the plain implementation must compute it.
+
+    Args:
+        layers: of the block.
+        kind: the class of a layer that nobody has changed.
+        x: ``(N, C, H, W)``.
+
+    Returns:
+        ``(N, C + len(layers) * growth_rate, H, W)``, channels_last.
+    """
+    if not layers or not all(_is_plain_layer(layer, kind) for layer in layers):
+        return None
+    norms: list[Any] = [norm for layer in layers for norm in (layer.norm1, layer.norm2)]
+    batch = uses_batch_statistics(norms)
+    if batch is None:
+        return None
+    parameters = [p for layer in layers for p in layer_parameters(layer)]
+    found = usable_kernels(parameters, x)
+    if found is None:
+        return None
+    kernels, dtype = found
+    pixels = x.shape[0] * x.shape[2] * x.shape[3]
+    if batch and pixels < 2:
+        return None  # for the plain implementation's error
+    x = x.to(dtype).contiguous(memory_format=torch.channels_last)
+    plan = make_plan(kernels, dtype, layers, norms, x, frozen=not batch)
+    keep = torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in parameters))
+    if not batch and not keep:
+        return infer_block(layers[0], plan, x, parameters)
+    y: Tensor = _DenseBlock.apply(x, plan, keep, *parameters)  # type: ignore[no-untyped-call]
+    if batch:
+        update_running_statistics(norms, plan.means, plan.variances, pixels)
+    if plan.mean is not None and plan.variance is not None and not y.is_inference():
+        remember_statistics(y, plan.mean, plan.variance)
+    return y
+
+
+def _is_plain_layer(layer: Any, kind: type[nn.Module]) -> bool:
+    return (
+        is_untouched(layer, kind)
+        and is_plain_convolution(layer.conv1, 1)
+        and is_plain_convolution(layer.conv2, 3)
+    )
+
+
+class _DenseBlock(torch.autograd.Function):
+    """Saves y and the bottlenecks z; the pointwise passes between them are computed again."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, plan: BlockPlan, keep: bool, *parameters: Tensor) -> Tensor:
+        pictures, columns, height, width = x.shape
+        layers = len(parameters) // PARAMETERS
+        y = torch.empty(
+            (pictures, columns + layers * plan.growth, height, width),
+            dtype=plan.dtype,
+            memory_format=torch.channels_last,
+        )
+        z = torch.empty(
+            (layers if keep else 1, pictures * height * width, plan.bottleneck), dtype=plan.dtype
+        )
+        arguments = block_arguments(plan, y, z, parameters, columns)
+        arguments.x = x.data_ptr()
+        arguments.z_stride = z.stride(0) if keep else 0
+        plan.kernels.call("block_forward", plan.dtype, arguments)
+        ctx.plan, ctx.input_columns = plan, columns
+        if keep:
+            ctx.save_for_backward(y, z, *parameters)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+        plan: BlockPlan = ctx.plan
+        y, z, *parameters = ctx.saved_tensors
+        grad_y = grad_y.to(plan.dtype).contiguous(memory_format=torch.channels_last)
+        arguments = block_arguments(plan, y, z, parameters, ctx.input_columns)
+        arguments.z_stride = z.stride(0)
+        buffer, bottleneck = torch.empty_like(y), torch.empty_like(z[0])
+        arguments.grad_y, arguments.grad_buffer = grad_y.data_ptr(), buffer.data_ptr()
+        arguments.grad_bottleneck = bottleneck.data_ptr()
+        wanted = ctx.needs_input_grad
+        grad_x = None
+        if wanted[0]:
+            grad_x = torch.empty_like(y[:, : ctx.input_columns], memory_format=torch.channels_last)
+            arguments.grad_x = grad_x.data_ptr()
+        gradients = [
+            torch.empty_like(p) if needed else None
+            for p, needed in zip(parameters, wanted[3:], strict=True)
+        ]
+        addresses = [None if g is None else g.data_ptr() for g in gradients]
+        for i in range(len(parameters) // PARAMETERS):
+            layer = arguments.layer[i]
+            (
+                layer.grad_gamma1,
+                layer.grad_beta1,
+                layer.grad_weight1,
+                layer.grad_gamma2,
+                layer.grad_beta2,
+                layer.grad_weight2,
+            ) = addresses[i * PARAMETERS : (i + 1) * PARAMETERS]
+        plan.kernels.call("block_backward", plan.dtype, arguments)
+        return (grad_x, None, None, *gradients)

@@ -1,0 +1,113 @@
+"""bench: real processes, by turns, with figures that belong together."""
+
+import json
+
+import pytest
+
+from densenet121.bench.compute import Comparison, Side, as_json, compare, table
+from densenet121.bench.settings import BenchConfig
+from densenet121.utils.errors import UsageError
+
+from conftest import run_command
+
+
+def test_sides_are_measured_in_one_run_and_compared_with_ours() -> None:
+    found = compare(
+        BenchConfig(
+            what="train",
+            against="plain, convolutions",
+            net="densenet100",
+            image_size=32,
+            per_batch_size=2,
+            amp="fp32",
+            threads=1,
+            warmup=1,
+            rounds=3,
+        )
+    )
+    assert [side.name for side in found.sides] == ["ours", "plain", "convolutions"]
+    for side in found.sides:
+        assert 0 < side.low <= side.images_per_second <= side.high
+        assert side.megabytes > 0
+        assert side.peak_share is not None
+        expected = side.images_per_second * found.gigaflops_an_image / found.peak_gigaflops
+        assert side.peak_share == pytest.approx(expected)
+    assert found.sides[0].ratio == 1
+    assert found.settings["batch_size"] == 2
+    assert json.loads(as_json(found))["sides"][1]["name"] == "plain"
+
+
+def test_work_of_a_picture_is_the_known_number_of_multiplications() -> None:
+    # torchvision documents 2.83 * 10^9 multiply-adds for densenet121; the transitions, pooled
+    # first, do a quarter of their 0.308 * 10^9.
+    found = compare(
+        BenchConfig(what="infer", per_batch_size=1, amp="fp32", warmup=0, rounds=1, threads=1)
+    )
+    assert found.gigaflops_an_image == pytest.approx(2 * (2.834 - 0.75 * 0.308), rel=0.01)
+
+
+def test_table_has_a_line_for_each_side() -> None:
+    ours = Side("ours", "kernels for avx2", 20.0, 19.0, 21.0, 1.0, 900.0, 0.5)
+    other = Side("torchvision", "torchvision 0.29.1", 10.0, 9.0, 11.0, 2.0, 3000.0, None)
+    settings = {
+        "what": "train",
+        "net": "densenet121",
+        "batch_size": 32,
+        "size": (224, 224),
+        "amp": "bf16",
+        "threads": 2,
+        "rounds": 10,
+    }
+    lines = table(
+        Comparison(settings, {"processor": "X", "torch": "2"}, 15.7, 400.0, (ours, other))
+    ).splitlines()
+    assert lines[4].split() == [
+        "ours",
+        "20.00",
+        "19.00",
+        "-",
+        "21.00",
+        "1.00",
+        "900",
+        "MB",
+        "1.00",
+        "50%",
+    ]
+    assert lines[5].split() == [
+        "torchvision",
+        "10.00",
+        "9.00",
+        "-",
+        "11.00",
+        "2.00",
+        "3000",
+        "MB",
+        "0.30",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"against": "keras"}, "--against must name torchvision"),
+        ({"against": "onnxruntime"}, "--against onnxruntime is for infer"),
+        ({"against": "timm", "net": "densenet264"}, "not --net densenet264"),
+        ({"image_size": 16}, "--image_size must be"),
+        ({"rounds": 0}, "--rounds must be at least 1"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(flags: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        BenchConfig(**flags)  # type: ignore[arg-type]
+
+
+def test_side_that_is_not_installed_is_named_before_anything_runs() -> None:
+    pytest.importorskip("torch")
+    try:
+        import timm  # type: ignore[import-not-found] # noqa: F401
+    except ImportError:
+        result = run_command("bench", "train", "--against", "timm")
+        assert result.returncode == 2
+        assert "--against timm: timm is not installed here" in result.stderr
+    else:
+        pytest.skip("timm is installed here")
