@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from docstring_parser import parse
 
-from densenet121.cli import COMMANDS
+from densenet121.cli import COMMANDS, POSITIONAL
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 
@@ -24,10 +24,14 @@ def table(config_class: type[Any]) -> str:
     meanings = {p.arg_name: p.description or "" for p in parse(config_class.__doc__ or "").params}
     rows = ["| flag | default | meaning |", "|---|---|---|"]
     for field in dataclasses.fields(config_class):
+        if field.name in POSITIONAL.values():
+            continue
         meaning = " ".join(meanings[field.name].split()).rstrip(".").replace("|", "\\|")
         default = re.search(r" ?\(default: (.*)\)$", meaning)
         if field.default is dataclasses.MISSING:
             shown = "required"
+        elif field.default is False:
+            shown = "off"
         elif field.default is None:
             shown = default[1] if default else "none"
         else:

@@ -84,8 +84,8 @@ def test_help_names_every_command_and_every_flag(capsys: pytest.CaptureFixture[s
         assert end.value.code == 0
         text = capsys.readouterr().out
         flags = ["config", "print_config"]
-        if name != "report":
-            flags += [field.name for field in dataclasses.fields(config_class)]
+        fields = [field.name for field in dataclasses.fields(config_class)]
+        flags += [field for field in fields if field != cli.POSITIONAL.get(name)]
         assert [flag for flag in flags if f"\n  --{flag} " not in text] == []
 
 
@@ -176,7 +176,9 @@ def test_wrong_arguments_are_named_as_the_user_types_them(
 
 
 def test_other_commands_name_theirs() -> None:
-    assert refusal() == "name a command: train, eval, demo, report (densenet121 --help tells more)"
+    commands = "train, eval, demo, report, bench"
+    assert refusal() == f"name a command: {commands} (densenet121 --help tells more)"
+    assert refusal("bench", "trian") == "what must be one of train, infer, got trian"
     assert refusal("trian") == "unknown command trian; did you mean train?"
     assert refusal("--verison") == "unknown flag --verison; did you mean --version?"
     assert refusal("eval") == "--data_dir, --pretrained must be given"

@@ -165,11 +165,13 @@ def test_bf16_network_is_no_further_from_the_truth_than_the_plain_one() -> None:
     for plain in (False, True):
         with torch.autocast("cpu", torch.bfloat16):
             found.append(train_steps(copy.deepcopy(net), x, 1, plain=plain))
-    fast, plain_ = (
-        sum(distance(side[1][name], gradient) for name, gradient in truth[1].items())
-        for side in found
-    )
-    assert fast < 1.05 * plain_
+
+    def all_gradients(side: Any) -> Tensor:
+        # As one vector: of those that are zero but for rounding only noise would be compared.
+        return torch.cat([g.flatten() for g in side[1].values()])
+
+    fast, plain_ = (distance(all_gradients(side), all_gradients(truth)) for side in found)
+    assert fast < 1.1 * plain_
 
 
 @needs_kernels

@@ -31,7 +31,7 @@ COMMANDS: dict[str, type[Any]] = {
     "report": ReportConfig,
     "bench": BenchConfig,
 }
-_POSITIONAL = {"report": "run", "bench": "what"}
+POSITIONAL = {"report": "run", "bench": "what"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -88,7 +88,7 @@ def make_parser() -> ArgumentParser:
             help="YAML file of flags; those given here go before",
         )
         if name == "report":
-            command.add_argument(_POSITIONAL[name], type=str, help="the run folder")
+            command.add_argument(POSITIONAL[name], type=str, help="the run folder")
         elif name == "bench":
             command.add_argument("what", choices=["train", "infer"], help="what is measured")
             command.add_argument("--json", action="store_true", help="print JSON, not a table")
@@ -172,6 +172,9 @@ def _one_line(message: str, arguments: Sequence[str]) -> str:
     unknown = re.search(r"argument command: invalid choice: '(.*)' \(", message)
     if unknown:
         return f"unknown command {unknown[1]}{_nearest(unknown[1], COMMANDS)}"
+    choice = re.search(r"argument (\w+): invalid choice: '(.*)' \(choose from (.*)\)", message)
+    if choice:
+        return f"{choice[1]} must be one of {choice[3]}, got {choice[2]}".replace("'", "")
     if re.search(
         r'(?:Problems parsing|Unexpected) config|Key must be|Parser key "config"', message
     ):
@@ -208,7 +211,7 @@ def _unknown(argument: str, arguments: Sequence[str]) -> str:
     if not argument.startswith("-"):
         return f"unexpected argument {argument}"
     flag = argument.partition("=")[0]
-    flags = [f"--{name}" for name in _fields(arguments) if name not in _POSITIONAL.values()]
+    flags = [f"--{name}" for name in _fields(arguments) if name not in POSITIONAL.values()]
     known = [*flags, "--config", "--print_config", "--help"] if flags else ["--version", "--help"]
     return f"unknown flag {flag}{_nearest(flag, known)}"
 
@@ -222,7 +225,7 @@ def _nearest(word: str, known: Iterable[str]) -> str:
 
 
 def _as_typed(name: str) -> str:
-    return name.upper() if name in _POSITIONAL.values() else f"--{name}"
+    return name.upper() if name in POSITIONAL.values() else f"--{name}"
 
 
 def _fields(arguments: Sequence[str]) -> dict[str, str]:

@@ -47,7 +47,7 @@ class BenchConfig:
     """
 
     what: Literal["train", "infer"] = "train"
-    against: str = ""
+    against: str | None = None
     net: Net = "densenet121"
     variant: Variant = "paper"
     per_batch_size: int = 32
@@ -84,7 +84,7 @@ class BenchConfig:
     def sides(self) -> tuple[str, ...]:
         """Whom to compare with."""
         return tuple(
-            dict.fromkeys(name.strip() for name in self.against.split(",") if name.strip())
+            dict.fromkeys(name.strip() for name in (self.against or "").split(",") if name.strip())
         )
 
     @property

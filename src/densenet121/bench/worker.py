@@ -68,9 +68,12 @@ def _importer(spec: dict[str, Any]) -> tuple[Callable[[], nn.Module], str]:
             note = "the plain implementation" if side == "plain" else "nothing but convolutions"
         return lambda: build(net, num_classes=1000, variant=spec["variant"]), note
     library = importlib.import_module("timm" if side == "timm" else "torchvision")
+    note = f"{library.__name__} {library.__version__}"
+    if side in ("onnxruntime", "openvino"):
+        note = f"{side} {importlib.import_module(side).__version__} on {note}"
     if side == "timm":
-        return lambda: library.create_model(net, num_classes=1000), f"timm {library.__version__}"
-    return lambda: getattr(library.models, net)(), f"torchvision {library.__version__}"
+        return lambda: library.create_model(net, num_classes=1000), note
+    return lambda: getattr(library.models, net)(), note
 
 
 def _step(spec: dict[str, Any], model: nn.Module) -> Callable[[], None]:

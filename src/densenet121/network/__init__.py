@@ -17,6 +17,7 @@ from densenet121.network.densenet import (
     densenet201,
     densenet264,
 )
+from densenet121.network.fused import plain_network
 
 __all__ = [
     "NETWORKS",
@@ -34,4 +35,5 @@ __all__ = [
     "densenet169",
     "densenet201",
     "densenet264",
+    "plain_network",
 ]
