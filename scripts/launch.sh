@@ -1,9 +1,13 @@
 #!/bin/sh
 # Shared by run_distribute_train.sh and run_distribute_eval.sh:
-#   launch.sh train|eval DEVICE_NUM RANK_TABLE_FILE DATASET [WEIGHTS]
-# Starts one process in the background, in the folder train0/ or eval0/ of where it is called from,
-# with its output in log.txt and its process number in pid there. An earlier run is never deleted:
-# every run has a dated folder of its own below output/.
+#   launch.sh train|eval [--wait] DEVICE_NUM RANK_TABLE_FILE DATASET [WEIGHTS]
+#   launch.sh train|eval --stop
+# Starts torchrun in the background with one process for each of DEVICE_NUM devices of this host, the
+# process of rank R in the folder train<R>/ or eval<R>/ of where it is called from, with its output in
+# log.txt there. With several hosts in the table, call it once on each; the first one of the table is
+# where they meet (MASTER_PORT, default 29500). torchrun's process number is in train.pid or eval.pid;
+# --stop sends it SIGTERM, --wait returns its exit status. An earlier run is never deleted: every run
+# has a dated folder of its own below output/. Settings: PYTHON, SERVER_ID, MASTER_PORT, MAX_RESTARTS.
 set -eu
 
 fail() {
@@ -13,6 +17,20 @@ fail() {
 
 command=$1
 shift
+pid_file=$command.pid
+wait=0
+case ${1:-} in
+--wait)
+    wait=1
+    shift
+    ;;
+--stop)
+    [ -f "$pid_file" ] || fail "--stop: there is no $pid_file here"
+    kill -TERM "$(cat "$pid_file")" 2>/dev/null || fail "--stop: process $(cat "$pid_file") has ended"
+    echo "sent SIGTERM to process $(cat "$pid_file")"
+    exit 0
+    ;;
+esac
 usage="sh scripts/run_distribute_$command.sh DEVICE_NUM RANK_TABLE_FILE DATASET"
 if [ "$command" = eval ]; then
     [ $# -eq 4 ] || fail "usage: $usage CKPT_PATH"
@@ -22,8 +40,6 @@ fi
 
 case $1 in
 '' | *[!0-9]* | 0) fail "DEVICE_NUM must be a whole number of at least 1, got $1" ;;
-1) ;;
-*) fail "DEVICE_NUM is $1; this version computes on one device: pass 1" ;;
 esac
 [ -f "$2" ] || fail "RANK_TABLE_FILE $2: there is no such file"
 [ -d "$3" ] || fail "DATASET $3: there is no such folder"
@@ -36,15 +52,37 @@ absolute() {
 root=$(cd "$(dirname "$0")/.." && pwd)
 python=${PYTHON:-python3}
 [ ! -x "$root/.venv/bin/python" ] || python=${PYTHON:-$root/.venv/bin/python}
+PYTHONPATH=$root/src${PYTHONPATH:+:$PYTHONPATH}
+export PYTHONPATH
+place=$("$python" -m densenet121.rank_table "$2" "$1" "${SERVER_ID:-}") || exit 2
+eval "$(echo "$place" | sed "s/=\(.*\)/='\1'/")"
+
+device_num=$1
 dataset=$(absolute "$3")
-folder=${command}0
-if [ $# -eq 4 ]; then
-    set -- --data_dir "$dataset" --is_distributed 0 --pretrained "$(absolute "$4")"
+set -- --data_dir "$dataset" ${4:+--pretrained "$(absolute "$4")"}
+[ "$command" = eval ] || set -- "$@" --ckpt_path output
+if [ "$NNODES" -eq 1 ]; then
+    meeting="--standalone"
 else
-    set -- --data_dir "$dataset" --is_distributed 0
+    meeting="--nnodes $NNODES --node_rank $NODE_RANK --master_addr $MASTER_ADDR"
+    meeting="$meeting --master_port ${MASTER_PORT:-29500}"
 fi
-mkdir -p "$folder"
-cd "$folder"
-nohup "$python" "$root/$command.py" "$@" >>log.txt 2>&1 </dev/null &
-echo $! >pid
-echo "started process $!; its log is $folder/log.txt, its results go to $folder/output/"
+# Each rank in a folder of its own; a process that torchrun starts again goes on where it stopped.
+each='mkdir -p "$0$RANK" && cd "$0$RANK" &&
+if [ "$0" = train ] && [ "${TORCHELASTIC_RESTART_COUNT:-0}" -gt 0 ]; then set -- "$@" --resume auto; fi
+exec "$@" >>log.txt 2>&1 </dev/null'
+# shellcheck disable=SC2086 # $meeting is several words
+nohup "$python" -m torch.distributed.run $meeting --nproc_per_node "$device_num" \
+    --max_restarts "${MAX_RESTARTS:-0}" --no_python \
+    sh -c "$each" "$command" "$python" "$root/$command.py" "$@" >"$command.out" 2>&1 </dev/null &
+process=$!
+echo $process >"$pid_file"
+last=$((FIRST_RANK + device_num - 1))
+echo "started process $process; rank R of $FIRST_RANK to $last has its log in ${command}R/log.txt" \
+    "and its results in ${command}R/output/"
+[ $wait -eq 0 ] || {
+    trap 'kill -TERM $process' TERM INT
+    status=0
+    wait $process || status=$?
+    exit $status
+}

@@ -55,6 +55,7 @@ TRAIN = {
     "rank": 0,
     "group_size": 1,
     # ours
+    "timeout_seconds": 600.0,
     "val_dir": None,
     "small_size": None,
     "small_epochs": 0,
@@ -89,6 +90,7 @@ EVAL = {
     "is_distributed": 1,
     "rank": 0,
     "group_size": 1,
+    "timeout_seconds": 600.0,
     "workers": None,
     "device": None,
     "on_bad_image": "error",

@@ -23,6 +23,8 @@ LAYERS = (
         "datasets",
         "metrics",
         "distributed",
+        "processes",
+        "rank_table",
         "config",
     },
     {"native", "utils", "version"},

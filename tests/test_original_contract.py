@@ -34,13 +34,18 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def photos(clone: Path) -> Path:
     """Some of the photographs, by link: full size, but few enough for a quick step at 224 x 224."""
-    for split, count in (("train", 4), ("val", 3)):
+    return link_photos(clone / "photos", train=4, val=3)
+
+
+def link_photos(root: Path, *, train: int, val: int) -> Path:
+    """So many photographs of each class."""
+    for split, count in (("train", train), ("val", val)):
         for name in ("ants", "bees"):
-            folder = clone / "photos" / split / name
+            folder = root / split / name
             folder.mkdir(parents=True)
             for picture in sorted((PHOTOS / split / name).iterdir())[:count]:
                 (folder / picture.name).symlink_to(picture)
-    return clone / "photos"
+    return root
 
 
 def start(command: str, root: Path) -> int:
@@ -97,28 +102,66 @@ def test_the_readmes_training_and_evaluation_commands_run_as_written(
     assert re.search(rf"{TIME}after allreduce eval: top1_correct=\d+, tot=6, acc=", text)
 
 
-def test_the_readmes_scripts_run_on_one_device_and_say_so_of_more(
-    clone: Path, photos: Path
-) -> None:
-    (clone / "rank_table.json").write_text("{}")
-    script = "sh scripts/run_distribute_train.sh {} rank_table.json " + f"{photos} pretrained.pth"
-    eight = subprocess.run(script.format(8).split(), cwd=clone, capture_output=True, text=True)
-    assert eight.returncode == 2
-    assert eight.stderr == (
-        "launch.sh: DEVICE_NUM is 8; this version computes on one device: pass 1\n"
-    )
-    one = subprocess.run(
-        script.format(1).split(),
+TABLE = (
+    '{"version": "1.0", "status": "completed", "server_list": [{"server_id": "10.0.0.10", '
+    '"device": [{"device_id": "0", "rank_id": "0"}, {"device_id": "1", "rank_id": "1"}]}]}'
+)
+
+
+def script(clone: Path, command: str) -> "subprocess.CompletedProcess[str]":
+    """A command of the README in the clone, on this Python."""
+    return subprocess.run(
+        command.split(),
         cwd=clone,
         capture_output=True,
         text=True,
         env=environment(PYTHON=sys.executable),
+        timeout=240,
     )
-    assert one.returncode == 0, one.stderr
-    log = clone / "train0" / "log.txt"
-    wait_for("local passed", log)
-    stop(int((clone / "train0" / "pid").read_text()), log)
-    assert list((clone / "train0" / "output").glob("*_time_*/0-*.ckpt"))
+
+
+def test_the_readmes_distributed_commands_run_as_written(clone: Path, tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    for split, count in (("train", 32), ("val", 4)):  # a step of 2 ranks of 32
+        for source in sorted((SHARED / "data" / "imagenette" / split).iterdir())[:2]:
+            folder = pictures / split / source.name
+            folder.mkdir(parents=True)
+            for picture in sorted(source.iterdir())[:count]:
+                (folder / picture.name).symlink_to(picture)
+    (clone / "rank_table.json").write_text(TABLE)
+    eight = script(clone, f"sh scripts/run_distribute_train.sh 8 rank_table.json {pictures}")
+    assert eight.returncode == 2
+    assert eight.stderr == (
+        "densenet121: DEVICE_NUM is 8, and rank_table.json lists 2 devices of this host\n"
+    )
+    two = script(
+        clone, f"sh scripts/run_distribute_train.sh 2 rank_table.json {pictures} pretrained.pth"
+    )
+    assert two.returncode == 0, two.stderr
+    wait_for("after allreduce eval: top5_correct", clone / "train0" / "log.txt")
+    assert script(clone, "sh scripts/run_distribute_train.sh --stop").returncode == 0
+    text = wait_for("stopped by a signal", clone / "train0" / "log.txt")
+    assert re.search(rf"{TIME}epoch\[0\], iter\[0\], loss:\d+\.\d+, mean_fps:", text)
+    assert re.search(rf"{TIME}after allreduce eval: top1_correct=\d+, tot=8, acc=", text)
+    assert list((clone / "train1" / "output").glob("*_time_*/*_rank_1.log"))
+    weights = sorted((clone / "train0" / "output").glob("*_time_*/0-*.ckpt"))[-1]
+
+    flags = f"--wait 2 rank_table.json {pictures} {weights}"
+    evaluated = script(clone, f"sh scripts/run_distribute_eval.sh {flags}")
+    assert evaluated.returncode == 0, (clone / "eval.out").read_text()
+    log = (clone / "eval0" / "log.txt").read_text()
+    assert re.search(rf"{TIME}after allreduce eval: top1_correct=\d+, tot=8, acc=", log)
+
+
+def test_wait_tells_that_a_rank_failed(clone: Path, tmp_path: Path) -> None:
+    pictures = link_photos(tmp_path / "photos", train=3, val=1)
+    (clone / "rank_table.json").write_text(TABLE)
+    done = script(clone, f"sh scripts/run_distribute_train.sh --wait 2 rank_table.json {pictures}")
+    assert done.returncode == 1
+    assert "fewer than one step's 2 x" in (clone / "train0" / "log.txt").read_text()
+    ended = script(clone, "sh scripts/run_distribute_train.sh --stop")
+    assert ended.returncode == 2
+    assert "has ended" in ended.stderr
 
 
 def test_the_scripts_are_posix() -> None:

@@ -296,7 +296,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(pictures: Path, tmp_path: Pat
     assert "the last good checkpoint is none" in line
     assert not list((tmp_path / "full").glob(".*.tmp"))
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
-    assert torch.equal(read(folder / "0-1_3.ckpt")[1]["loss_sum"], torch.zeros(()))
+    assert torch.equal(read(folder / "0-1_3.ckpt")[1]["losses"], torch.zeros(1, 2).double())
 
 
 def test_a_run_that_grows_its_pictures_resumes_exactly(

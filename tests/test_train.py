@@ -231,7 +231,7 @@ def test_a_folder_that_holds_a_run_is_not_written_over(pictures: Path, finished:
         ({"pretrained": "/nowhere/w.ckpt"}, "/nowhere/w.ckpt: there is no such file"),
         ({"resume": "/nowhere/0-1_3.ckpt"}, "/nowhere/0-1_3.ckpt: cannot be read"),
         ({"device": "abacus"}, "--device must be one of cpu"),
-        ({"group_size": 2}, "2 processes are asked for"),
+        ({"group_size": 2}, "no launcher started 2 processes; start them with: torchrun"),
         ({"eval_resize": "8"}, "--eval_resize"),
         ({"net": "densenet121"}, "--image_size must be at least 29"),
         ({"variant": "model_zoo"}, "pass --variant paper"),

@@ -109,7 +109,8 @@ def _run(command: str, config: Any) -> int:
         result = train(config)
         if result.stopped:
             return STOPPED
-        write_report(result.folder)
+        if result.rank == 0:
+            write_report(result.folder)
         return 1 if result.bad_images else 0
     if command == "eval":
         from densenet121.engine.evaluation import evaluate

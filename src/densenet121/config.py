@@ -37,6 +37,7 @@ FREE_ON_RESUME = frozenset(
         "ckpt_interval",
         "keep_checkpoint_max",
         "is_save_on_master",
+        "timeout_seconds",
         "workers",
         "device",
         "output_dir",
@@ -81,11 +82,11 @@ class TrainConfig:
         ckpt_interval: steps between checkpoints (default: one epoch).
         keep_checkpoint_max: newest checkpoints to keep, 0 keeps all; best and last weights are
             kept in any case.
-        is_save_on_master: 1 saves checkpoints on rank 0 only, 0 on every rank; this version has one
-            rank, so that both are the same.
+        is_save_on_master: 1 saves checkpoints on rank 0 only, 0 on every rank.
         is_distributed: 1 joins the other processes if a launcher started this one, 0 runs alone.
         rank: rank of this process; a launcher's own number goes before.
         group_size: number of processes; a launcher's own number goes before.
+        timeout_seconds: how long a rank waits for the others before it gives up, in seconds.
         amp: arithmetic: O0 or fp32, O2 or bf16, O3 or fp16 with dynamic loss scaling (default:
             bf16 where the device has it in hardware, else fp16 on a GPU, else fp32).
         variant: paper (average pooling, as torchvision) or model_zoo (max pooling, as the
@@ -138,6 +139,7 @@ class TrainConfig:
     is_distributed: Literal[0, 1] = 1
     rank: int = 0
     group_size: int = 1
+    timeout_seconds: float = 600.0
     amp: Amp | None = None
     variant: Variant | None = None
     net: Net = "densenet121"
@@ -256,6 +258,7 @@ class EvalConfig:
         is_distributed: 1 joins the other processes if a launcher started this one, 0 runs alone.
         rank: rank of this process; a launcher's own number goes before.
         group_size: number of processes; a launcher's own number goes before.
+        timeout_seconds: how long a rank waits for the others before it gives up, in seconds.
         workers: threads that decode pictures (default: number of cores); the result does not
             depend on it.
         device: cpu, or an accelerator as torch names it (default: the best present).
@@ -277,6 +280,7 @@ class EvalConfig:
     is_distributed: Literal[0, 1] = 1
     rank: int = 0
     group_size: int = 1
+    timeout_seconds: float = 600.0
     workers: int | None = None
     device: str | None = None
     on_bad_image: OnBadImage = "error"
@@ -337,6 +341,7 @@ def _check_shared(config: TrainConfig | EvalConfig) -> None:
     at_least("per_batch_size", config.per_batch_size, 1, "image")
     at_least("workers", config.workers, 0, "threads (0: the main thread decodes)")
     at_least("group_size", config.group_size, 1, "process")
+    at_least("timeout_seconds", config.timeout_seconds, 1, "second")
     if not 0 <= config.rank < config.group_size:
         raise UsageError(
             f"--rank must be at least 0 and less than --group_size {config.group_size}, "

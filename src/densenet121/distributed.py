@@ -1,13 +1,11 @@
-"""Which device this process computes on, and which of how many processes it is.
+"""Which device this process computes on, and in which arithmetic.
 
 Asks torch which accelerator there is, whatever its maker; nothing here knows a kind by name.
 """
 
 import contextlib
-import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 
 import torch
 
@@ -16,51 +14,17 @@ from densenet121.utils.errors import UsageError
 _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-@dataclass(frozen=True)
-class Process:
-    """This process among those that train or evaluate together.
-
-    Attributes:
-        rank: its number, from 0.
-        world_size: how many there are.
-        note: how this was found out, for the log.
-    """
-
-    rank: int
-    world_size: int
-    note: str
-
-
-def join(is_distributed: bool, rank: int, group_size: int) -> Process:
-    """Find this process's place from the launcher's variables, or else from the flags.
-
-    Raises:
-        UsageError: several processes are asked for, which this version does not support.
-    """
-    launched = int(os.environ.get("WORLD_SIZE", "1")) if is_distributed else 1
-    world_size = max(launched, group_size)
-    if world_size > 1:
-        raise UsageError(
-            f"{world_size} processes are asked for (--group_size or a launcher's WORLD_SIZE); this "
-            "version computes in one process: pass --is_distributed 0 and --group_size 1"
-        )
-    note = (
-        "--is_distributed 1, but no launcher started several processes: one process"
-        if is_distributed
-        else "one process"
-    )
-    return Process(rank, world_size, note)
-
-
-def pick_device(name: str | None) -> torch.device:
+def pick_device(name: str | None, local_rank: int = 0) -> torch.device:
     """The device called ``name``, or the best present: the accelerator torch knows, else the CPU.
+
+    Of several accelerators the one with the number ``local_rank``, unless ``name`` has a number.
 
     Raises:
         UsageError: torch does not know that name, or the device is not there.
     """
     present = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if name is None:
-        return present or torch.device("cpu")
+        return _numbered(present, local_rank) if present else torch.device("cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -73,7 +37,19 @@ def pick_device(name: str | None) -> torch.device:
         if device.index >= count:
             raise UsageError(f"--device {name}: there are {count} devices, numbered from 0")
         torch.accelerator.set_device_index(device.index)
-    return device
+        return device
+    return device if device.type == "cpu" else _numbered(device, local_rank)
+
+
+def _numbered(device: torch.device, local_rank: int) -> torch.device:
+    count = torch.accelerator.device_count()
+    if local_rank >= count:
+        raise UsageError(
+            f"this is process {local_rank} (from 0) of this host, which has {count} {device.type} "
+            "devices; start one process a device, or pass --device cpu"
+        )
+    torch.accelerator.set_device_index(local_rank)
+    return torch.device(device.type, local_rank)
 
 
 def has_bf16(device: torch.device) -> bool:

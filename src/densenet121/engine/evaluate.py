@@ -4,7 +4,7 @@ import csv
 import hashlib
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from densenet121.datasets.transforms import EvalTransform, normalise
 from densenet121.distributed import arithmetic
 from densenet121.losses import smooth_cross_entropy
 from densenet121.metrics import Counts, label_ranks, topk_correct
+from densenet121.processes import any_rank, gather, several
 from densenet121.utils.files import write_atomic, write_json
 from densenet121.utils.logging import log
 from densenet121.utils.progress import progress_bar
@@ -74,8 +75,12 @@ def evaluate_folder(
     workers: int,
     skip_bad: bool,
     should_stop: Callable[[], bool] = lambda: False,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> Evaluation | None:
     """Classify every picture of ``folder`` once; None if ``should_stop`` said so between batches.
+
+    Several ranks share the pictures, and each returns the result of all.
 
     Args:
         model: images ``(N, 3, H, W)`` to logits ``(N, C)``; put into evaluation mode and back.
@@ -89,11 +94,15 @@ def evaluate_folder(
         workers: threads that decode.
         skip_bad: leave pictures that cannot be read out, and list them.
         should_stop: asked between batches.
+        rank: of this process.
+        world_size: processes that evaluate together.
 
     Raises:
         InputError: a picture cannot be read, or the weights give nan.
     """
-    batches = evaluation_batches(len(folder), batch_size)
+    batches = evaluation_batches(len(folder), batch_size, rank=rank, world_size=world_size)
+    # Those of rank 0 are the most; the others ask as often whether to stop.
+    most = -(-len(range(0, len(folder), world_size)) // batch_size)
     loaded = load_batches(
         lambda index: transform(read_image(folder.root / folder.paths[index])),
         batches,
@@ -110,7 +119,7 @@ def evaluate_folder(
     bad: list[tuple[str, str]] = []
     with progress_bar("evaluate", len(batches), unit="batch") as advance:
         for batch in loaded:
-            if should_stop():
+            if any_rank(should_stop()):
                 loaded.close()
                 model.train(was_training)
                 return None
@@ -128,17 +137,43 @@ def evaluate_folder(
                 probabilities.append(largest.numpy())
             advance()
     model.train(was_training)
+    for _ in range(most - len(batches)):
+        if any_rank(should_stop()):
+            return None
     columns = [np.concatenate(column) for column in zip(*rows, strict=True)] or [
         np.empty(0, "i8")
     ] * 3
+    return _together(
+        Evaluation(
+            folder=folder,
+            counts=counts,
+            scored=columns[0],
+            predicted=columns[1],
+            rank=columns[2],
+            probability=np.concatenate(probabilities or [np.empty(0, "f4")]),
+            bad=tuple(bad),
+        )
+    )
+
+
+def _together(own: Evaluation) -> Evaluation:
+    """The evaluation of all ranks, each of which had other pictures of the same folder."""
+    if not several():
+        return own
+    parts = gather(replace(own, folder=None))  # type: ignore[arg-type] # every rank has it
+    counts = Counts()
+    for part in parts:
+        counts += part.counts
+    scored = np.concatenate([part.scored for part in parts])
+    order = np.argsort(scored, kind="stable")
     return Evaluation(
-        folder=folder,
+        folder=own.folder,
         counts=counts,
-        scored=columns[0],
-        predicted=columns[1],
-        rank=columns[2],
-        probability=np.concatenate(probabilities or [np.empty(0, "f4")]),
-        bad=tuple(bad),
+        scored=scored[order],
+        predicted=np.concatenate([part.predicted for part in parts])[order],
+        rank=np.concatenate([part.rank for part in parts])[order],
+        probability=np.concatenate([part.probability for part in parts])[order],
+        bad=tuple(sorted(fault for part in parts for fault in part.bad)),
     )
 
 

@@ -1,5 +1,6 @@
 """The ``eval`` command: weights, or a folder of them, against a folder of pictures."""
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from densenet121.datasets.folder import (
     scan,
 )
 from densenet121.datasets.transforms import MEAN, STD, EvalTransform, parse_eval_resize
-from densenet121.distributed import default_batch_size, join, pick_device, pick_precision
+from densenet121.distributed import default_batch_size, pick_device, pick_precision
 from densenet121.engine.evaluate import (
     Evaluation,
     evaluate_folder,
@@ -37,6 +38,7 @@ from densenet121.engine.evaluate import (
 from densenet121.engine.notes import describe_arithmetic
 from densenet121.engine.run_folder import command_of, describe_run, make_folder
 from densenet121.network import DenseNet, build
+from densenet121.processes import any_rank, from_rank_0, join, process_group
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.files import write_json
 from densenet121.utils.logging import log, log_settings, run_log
@@ -75,9 +77,10 @@ def evaluate(config: EvalConfig) -> EvalResult:
         InputError: pictures or weights cannot be used. Of a folder of weights, one that cannot be
             used is logged and leaves the result incomplete.
     """
-    with StopRequest() as stop:
+    with StopRequest() as stop, contextlib.ExitStack() as stack:
         process = join(bool(config.is_distributed), config.rank, config.group_size)
-        device = pick_device(config.device)
+        device = pick_device(config.device, process.local_rank)
+        stack.enter_context(process_group(process, device, config.timeout_seconds))
         precision = pick_precision(AMP_NAMES.get(config.amp or "", config.amp), device)
         if device.type == "cpu":
             keep_freed_memory()
@@ -91,7 +94,10 @@ def evaluate(config: EvalConfig) -> EvalResult:
         # Before a folder is made: the usual mistake, a wrong path, should leave nothing behind.
         first = None if source.is_dir() else read_weights(files[0])
 
-        path, stamp = make_folder(output_dir, absolute(config.log_path))
+        parent, is_first = absolute(config.log_path), process.rank == 0
+        made = make_folder(output_dir, parent) if is_first else None
+        stamp = from_rank_0(made[1] if made else "")
+        path = made[0] if made else make_folder(output_dir, parent, stamp)[0]
         settings = settings_of(config) | {
             "per_batch_size": batch_size,
             "amp": str(precision).removeprefix("torch."),
@@ -108,12 +114,14 @@ def evaluate(config: EvalConfig) -> EvalResult:
                 pictures.root,
             )
             run = describe_run("eval", settings, device, pictures.class_names, None, pictures)
-            if command_of(path) != "train":  # results may go into the folder of the run itself
+            if (
+                is_first and command_of(path) != "train"
+            ):  # results may go into the folder of the run itself
                 write_json(path / "run.json", run)
             results: dict[Path, Evaluation | None] = {}
             contents: list[dict[str, Any]] = []
             for file in files:
-                if stop.requested:
+                if any_rank(stop.requested):
                     break
                 target = path / file.stem if source.is_dir() else path
                 try:
@@ -131,6 +139,8 @@ def evaluate(config: EvalConfig) -> EvalResult:
                         workers=workers,
                         skip_bad=config.on_bad_image == "skip",
                         should_stop=lambda: stop.requested,
+                        rank=process.rank,
+                        world_size=process.world_size,
                     )
                 except InputError as error:
                     if not source.is_dir() or isinstance(error, UsageError):
@@ -144,12 +154,13 @@ def evaluate(config: EvalConfig) -> EvalResult:
                 log_counts(evaluation.counts)
                 _log_bad(evaluation)
                 content = result_of(evaluation, str(file))
-                target.mkdir(exist_ok=True)
-                write_results(target, evaluation, content)
+                if is_first:
+                    target.mkdir(exist_ok=True)
+                    write_results(target, evaluation, content)
                 results[file] = evaluation
                 contents.append(content)
             stopped = len(results) < len(files)
-            if source.is_dir():
+            if source.is_dir() and is_first:
                 write_json(path / "eval.json", {"results": contents, "complete": not stopped})
                 _log_summary(results)
             if stopped:

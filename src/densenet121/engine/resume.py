@@ -1,11 +1,13 @@
 """Whether a checkpoint may be gone on from, and what is to be said of it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from densenet121.config import differences
 from densenet121.datasets.folder import check_same_classes
 from densenet121.engine.state import Checkpoint, RunState
-from densenet121.utils.errors import UsageError
+from densenet121.processes import gather
+from densenet121.utils.errors import InputError, UsageError
 
 
 def check_resumable(checkpoint: Checkpoint, run: dict[str, Any]) -> list[str]:
@@ -33,8 +35,8 @@ def check_resumable(checkpoint: Checkpoint, run: dict[str, Any]) -> list[str]:
                 f"the {split} data changed since {checkpoint.path.name}: {count[0]} pictures then, "
                 f"{count[1]} now; the result will not be that of an uninterrupted run"
             )
-    for name in ("device", "threads", "kernels"):
-        was = before.get(name)  # older checkpoints do not tell their kernels
+    for name in ("device", "threads", "kernels", "world_size"):
+        was = before.get(name, run[name])  # older checkpoints do not tell all of them
         if was != run[name]:
             warnings.append(
                 f"{name} was {was}, is {run[name]}: sums are rounded in another order, "
@@ -46,6 +48,23 @@ def check_resumable(checkpoint: Checkpoint, run: dict[str, Any]) -> list[str]:
             "may differ in the last bits"
         )
     return warnings
+
+
+def check_same_data(run: Mapping[str, Any]) -> None:
+    """Refuse ranks that see other pictures, as a folder that differs from host to host makes them.
+
+    Raises:
+        InputError: naming the first rank that differs from rank 0.
+    """
+    seen = gather({s: d and (d["pictures"], d["fingerprint"]) for s, d in run["data"].items()})
+    for rank, data in enumerate(seen):
+        for split, found in data.items():
+            if found != seen[0][split]:
+                counts = [d[split][0] if d[split] else 0 for d in (data, seen[0])]
+                raise InputError(
+                    f"the {split} data of rank {rank} ({counts[0]} pictures) is not that of rank 0 "
+                    f"({counts[1]} pictures): every host needs the same files and names"
+                )
 
 
 def renumber(state: RunState, checkpoint: Checkpoint, epoch_steps: int) -> list[str]:

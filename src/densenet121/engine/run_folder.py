@@ -94,13 +94,19 @@ def command_of(folder: Path) -> str | None:
     return content.get("command") if isinstance(content, dict) else None
 
 
-def make_folder(folder: Path | None, parent: Path) -> tuple[Path, str]:
+def make_folder(folder: Path | None, parent: Path, stamp: str | None = None) -> tuple[Path, str]:
     """Make ``folder``, or a new dated one in ``parent``: its path and the date for file names.
+
+    With ``stamp``, the date is that one: rank 0's, whose folder this may be or not.
 
     Raises:
         InputError: no permission, no space, or a file is in the way.
     """
     try:
+        if stamp is not None:
+            folder = folder or parent / stamp
+            folder.mkdir(parents=True, exist_ok=True)
+            return folder, stamp
         while folder is None:
             stamp = time.strftime(STAMP)
             try:
@@ -125,6 +131,7 @@ class RunFolder:
         path: the folder.
         metrics: metrics.jsonl.
         last_good: the newest checkpoint that was written or resumed from.
+        is_first: this is rank 0, which writes all but the other ranks' checkpoints.
     """
 
     def __init__(
@@ -137,6 +144,7 @@ class RunFolder:
         info: ModelInfo,
         run: Mapping[str, Any],
         resumed_from: Path | None,
+        saves: bool = True,
     ) -> None:
         """Hold what each file is made with.
 
@@ -148,12 +156,14 @@ class RunFolder:
             info: what the weights are weights of.
             run: as ``describe_run`` gives it, stored in every checkpoint.
             resumed_from: the checkpoint that the run goes on from.
+            saves: whether this rank writes checkpoints; all else is written by rank 0 alone.
         """
         self.path = path
         self.metrics = MetricsFile(path / "metrics.jsonl")
         self.last_good = resumed_from
         self._rank, self._steps_per_epoch, self._keep = rank, steps_per_epoch, keep
         self._info, self._run = info, run
+        self.is_first, self._saves = rank == 0, saves
 
     def begin(self, training: Training, source: Path | None) -> None:
         """Write run.json; on a resumed run, cut the metrics back to where it goes on.
@@ -162,6 +172,8 @@ class RunFolder:
             training: as it will go on.
             source: folder of the checkpoint that is resumed, None for a fresh run.
         """
+        if not self.is_first:
+            return
         content = dict(self._run)
         if source is None:
             self.metrics.keep_until(0, 0)
@@ -181,8 +193,16 @@ class RunFolder:
                 if (source / name).exists():
                     shutil.copyfile(source / name, self.path / name)
 
-    def save_checkpoint(self, training: Training) -> Path:
+    def note(self, row: Mapping[str, Any]) -> None:
+        """Add a row to metrics.jsonl."""
+        if self.is_first:
+            self.metrics.write(row)
+
+    def save_checkpoint(self, training: Training, *, alone: bool = False) -> Path:
         """Write the whole state, and remove checkpoints beyond the number to keep.
+
+        All ranks call this together, unless one is ``alone`` with its trouble; one that does not
+        save returns the path.
 
         Raises:
             InputError: the weights are nan or infinite, or the file cannot be written; the text
@@ -192,8 +212,11 @@ class RunFolder:
         if not all(bool(p.isfinite().all()) for p in training.model.parameters()):
             raise InputError(f"weights are nan or infinite after step {step - 1}; {self.good}")
         path = self.path / checkpoint_name(self._rank, step, self._steps_per_epoch)
+        losses = training.losses.of_all_ranks(alone)
+        if not self._saves:
+            return path
         try:
-            save_training(path, training, self._info, self._run)
+            save_training(path, training, losses, self._info, self._run)
         except OSError as error:
             raise InputError(f"{path}: cannot be written ({error.strerror}); {self.good}") from None
         self.last_good = path
@@ -206,6 +229,8 @@ class RunFolder:
         Raises:
             InputError: the file cannot be written.
         """
+        if not self.is_first:
+            return
         try:
             save_weights(self.path / name, training.model.state_dict(), self._info, origin)
         except OSError as error:

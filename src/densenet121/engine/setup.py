@@ -14,6 +14,7 @@ from densenet121.engine.state import Checkpoint
 from densenet121.engine.steps import EpochPlan
 from densenet121.lr_scheduler import cosine_annealing, exponential
 from densenet121.network import DenseNet, Variant
+from densenet121.processes import Process
 from densenet121.utils.errors import InputError, UsageError
 
 
@@ -112,6 +113,7 @@ def make_plan(
     precision: torch.dtype,
     batch_size: int,
     workers: int,
+    process: Process,
 ) -> EpochPlan:
     """What stays the same in every epoch."""
     augment_small, augment = (
@@ -125,7 +127,13 @@ def make_plan(
         )
         for height, width in config.train_sizes
     )
-    steps = steps_per_epoch(len(pictures), batch_size)
+    across = batch_size * process.world_size
+    if process.world_size > 1 and len(pictures) < across:
+        raise UsageError(
+            f"{len(pictures)} pictures are fewer than one step's {process.world_size} x "
+            f"{batch_size}; pass a smaller --per_batch_size"
+        )
+    steps = steps_per_epoch(len(pictures), batch_size, process.world_size)
     return EpochPlan(
         pictures=pictures,
         augment=augment,
@@ -135,6 +143,8 @@ def make_plan(
         std=STD.to(device),
         seed=config.seed,
         batch_size=batch_size,
+        rank=process.rank,
+        world_size=process.world_size,
         steps=steps,
         max_epoch=config.max_epoch,
         learning_rate=make_schedule(config, steps),

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from densenet121.checkpoint.native import ModelInfo, checkpoints_in, read, save
 from densenet121.network import DenseNet
 from densenet121.optimizers import get_param_groups, momentum_sgd
+from densenet121.processes import gather, sum_over_ranks, synchronised, world_size
 from densenet121.utils.errors import InputError
 
 
@@ -61,8 +62,25 @@ class LossMeter:
         self.steps += 1
 
     def mean(self) -> float:
-        """Mean loss in nats per picture; this waits for the device."""
-        return float(self.loss_sum) / max(self.steps, 1)
+        """Mean loss in nats per picture, over all ranks; this waits for the device."""
+        return float(sum_over_ranks(self.loss_sum)) / max(self.steps * world_size(), 1)
+
+    def worst_bad_run(self) -> int:
+        """Steps in a row, on the rank that has most of them; this waits for the device."""
+        return max(gather(int(self.bad_run)))
+
+    def of_all_ranks(self, alone: bool = False) -> Tensor:
+        """``(world_size, 2)``: loss_sum and bad_run of each rank; ``alone``: of this one."""
+        own = [float(self.loss_sum), float(self.bad_run)]
+        return torch.tensor([own] if alone else gather(own), dtype=torch.float64)
+
+    def take(self, of_all_ranks: Tensor, steps: int, rank: int) -> None:
+        """Go on from what ``of_all_ranks`` gave, on another number of ranks from their mean."""
+        same = len(of_all_ranks) == world_size()
+        own = of_all_ranks[rank] if same else of_all_ranks.mean(dim=0)
+        self.loss_sum = own[0].to(self.loss_sum)
+        self.bad_run = own[1].to(self.bad_run)
+        self.steps = steps
 
     def reset(self) -> None:
         """Start again after a log line. The run of bad losses goes on."""
@@ -75,6 +93,7 @@ class Training:
     """Everything that changes during a run: with the settings, all that it needs to go on."""
 
     model: DenseNet
+    synchronised: nn.Module  # the same, its gradients averaged over the ranks
     optimizer: Optimizer
     scaler: torch.amp.GradScaler
     state: RunState
@@ -88,6 +107,7 @@ class Training:
         device = next(model.parameters()).device
         return cls(
             model=model,
+            synchronised=synchronised(model, device),
             optimizer=momentum_sgd(get_param_groups(model, weight_decay), lr=lr, momentum=momentum),
             scaler=torch.amp.GradScaler(device.type, enabled=scale_loss),
             state=RunState.fresh(),
@@ -115,12 +135,15 @@ class Checkpoint:
         return ModelInfo.from_json(self.content["model"])
 
 
-def save_training(path: Path, training: Training, info: ModelInfo, run: Mapping[str, Any]) -> None:
+def save_training(
+    path: Path, training: Training, losses: Tensor, info: ModelInfo, run: Mapping[str, Any]
+) -> None:
     """Write everything that is needed to go on.
 
     Args:
         path: of the checkpoint.
         training: what is saved.
+        losses: not yet logged, as ``LossMeter.of_all_ranks`` gives them.
         info: what the weights are weights of.
         run: settings and data fingerprints, compared when the run is resumed.
 
@@ -133,8 +156,7 @@ def save_training(path: Path, training: Training, info: ModelInfo, run: Mapping[
         momentum = optimizer.state.get(parameter, {}).get("momentum_buffer")
         if momentum is not None:
             tensors[f"momentum.{name}"] = momentum
-    tensors["loss_sum"] = training.losses.loss_sum
-    tensors["bad_run"] = training.losses.bad_run
+    tensors["losses"] = losses
     content = {
         "model": info.to_json(),
         "origin": {"epochs": state.evaluated_epochs, "step": state.step},
@@ -167,7 +189,7 @@ def newest_checkpoint(folder: Path, rank: int) -> tuple[Checkpoint | None, list[
     return None, warnings
 
 
-def restore(training: Training, checkpoint: Checkpoint) -> None:
+def restore(training: Training, checkpoint: Checkpoint, rank: int = 0) -> None:
     """Put a run back where the checkpoint left it, bit for bit."""
     tensors, content = checkpoint.tensors, checkpoint.content
     model, optimizer = training.model, training.optimizer
@@ -183,7 +205,8 @@ def restore(training: Training, checkpoint: Checkpoint) -> None:
     if content["scaler"]:
         training.scaler.load_state_dict(content["scaler"])
     training.state = RunState(**content["state"])
-    losses = training.losses
-    losses.loss_sum = tensors["loss_sum"].to(losses.loss_sum.device)
-    losses.bad_run = tensors["bad_run"].to(losses.bad_run.device)
-    losses.steps = content["loss_steps"]
+    if "losses" in tensors:
+        training.losses.take(tensors["losses"], content["loss_steps"], rank)
+    else:  # written before several ranks could train together
+        alone = torch.stack([tensors["loss_sum"].double(), tensors["bad_run"].double()])
+        training.losses.take(alone.view(1, 2), content["loss_steps"], rank)

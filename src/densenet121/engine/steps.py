@@ -17,6 +17,7 @@ from densenet121.distributed import arithmetic
 from densenet121.engine.run_folder import RunFolder
 from densenet121.engine.state import Training
 from densenet121.losses import smooth_cross_entropy
+from densenet121.processes import any_rank
 from densenet121.utils.errors import InputError
 from densenet121.utils.logging import log
 from densenet121.utils.progress import progress_bar
@@ -38,7 +39,9 @@ class EpochPlan:
         mean: ``(3,)`` of R, G, B, in grey levels.
         std: likewise.
         seed: of the order and the augmentation.
-        batch_size: pictures a step.
+        batch_size: pictures a step and rank.
+        rank: of this process.
+        world_size: processes that train together.
         steps: steps an epoch.
         max_epoch: epochs of the run, for the progress bar.
         learning_rate: of each step.
@@ -59,6 +62,8 @@ class EpochPlan:
     std: Tensor
     seed: int
     batch_size: int
+    rank: int
+    world_size: int
     steps: int
     max_epoch: int
     learning_rate: Callable[[int], float]
@@ -92,13 +97,15 @@ def train_epoch(
         f"epoch {epoch + 1}/{plan.max_epoch}", plan.steps, done=first_step
     ) as advance:
         while state.step < end:
-            if should_stop():
+            if any_rank(should_stop()):
                 batches.close()
                 return False
             try:
                 batch = clock.wait_for(batches)
+                if plan.world_size > 1 and not len(batch.indices):
+                    raise InputError(f"none of {len(batch.bad)} pictures of a step can be read")
             except InputError as error:
-                path = folder.save_checkpoint(training)
+                path = folder.save_checkpoint(training, alone=True)
                 raise InputError(
                     f"{error}; saved {path}; mend or remove the picture, or pass --on_bad_image "
                     f"skip, and go on with --resume auto --output_dir {folder.path}"
@@ -112,7 +119,7 @@ def train_epoch(
                 )
                 labels = torch.from_numpy(plan.pictures.labels[batch.indices])
                 loss = train_step(
-                    training.model,
+                    training.synchronised,
                     training.optimizer,
                     training.scaler,
                     images,
@@ -123,12 +130,13 @@ def train_epoch(
                 )
                 losses.add(loss)
             state.step += 1
-            clock.images += len(batch.indices)
+            clock.images += len(batch.indices) * plan.world_size
             note = ""
             if state.step % plan.log_interval == 0 or state.step == end:
                 check_loss(training, plan, folder)
-                note = f"loss {losses.mean():.3f}"
-                _log_step(folder, clock, epoch, state.step - 1, losses.mean(), lr)
+                mean = losses.mean()
+                note = f"loss {mean:.3f}"
+                _log_step(folder, clock, epoch, state.step - 1, mean, lr)
                 losses.reset()
             # The epoch's end saves by itself.
             if state.step % plan.ckpt_interval == 0 and state.step != end:
@@ -184,7 +192,7 @@ def check_loss(training: Training, plan: EpochPlan, folder: RunFolder) -> None:
         InputError: naming the first bad step and the last good checkpoint.
     """
     allowed = _MOST_SKIPPED_STEPS if plan.precision == torch.float16 else 0
-    bad_run = int(training.losses.bad_run)
+    bad_run = training.losses.worst_bad_run()
     if bad_run > allowed:
         step = training.state.step - bad_run
         raise InputError(
@@ -199,7 +207,13 @@ def _load_epoch(plan: EpochPlan, epoch: int, first_step: int) -> Generator[Batch
     augment = plan.augment_small if epoch < plan.small_epochs else plan.augment
     return load_batches(
         lambda index: augment(read_image(root / paths[index]), uniforms(plan.seed, epoch, index)),
-        training_batches(order, plan.batch_size, first_step=first_step),
+        training_batches(
+            order,
+            plan.batch_size,
+            rank=plan.rank,
+            world_size=plan.world_size,
+            first_step=first_step,
+        ),
         (augment.height, augment.width),
         workers=plan.workers,
         skip_bad=plan.skip_bad,
@@ -241,7 +255,7 @@ def _log_step(
         loss,
         images_per_second,
     )
-    folder.metrics.write(
+    folder.note(
         {
             "kind": "train",
             "epoch": epoch,

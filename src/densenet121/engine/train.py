@@ -1,5 +1,6 @@
 """Training: ``train(config)`` is one run, from top to bottom."""
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from densenet121.datasets.transforms import (
     EvalTransform,
     parse_eval_resize,
 )
-from densenet121.distributed import default_batch_size, join, pick_device, pick_precision
+from densenet121.distributed import default_batch_size, pick_device, pick_precision
 from densenet121.engine.evaluate import (
     Evaluation,
     evaluate_folder,
@@ -34,7 +35,7 @@ from densenet121.engine.evaluate import (
     write_results,
 )
 from densenet121.engine.notes import describe_arithmetic, log_advice, log_data, log_end
-from densenet121.engine.resume import check_resumable, renumber
+from densenet121.engine.resume import check_resumable, check_same_data, renumber
 from densenet121.engine.run_folder import (
     RunFolder,
     describe_run,
@@ -51,6 +52,14 @@ from densenet121.engine.setup import (
 from densenet121.engine.state import Training, restore
 from densenet121.engine.steps import train_epoch
 from densenet121.network import build
+from densenet121.processes import (
+    any_rank,
+    from_rank_0,
+    gather,
+    join,
+    process_group,
+    take_buffers_of_rank_0,
+)
 from densenet121.utils.logging import log, log_settings, run_log
 from densenet121.utils.memory import keep_freed_memory
 from densenet121.utils.signals import StopRequest
@@ -67,12 +76,14 @@ class TrainResult:
         evaluation: of the last epoch on the validation pictures; None without such pictures, and
             where a resumed run had nothing left to do.
         bad_images: path to reason of each picture that was left out.
+        rank: of this process; rank 0 alone has written the folder.
     """
 
     folder: Path
     stopped: bool
     evaluation: Evaluation | None
     bad_images: dict[str, str]
+    rank: int
 
 
 def train(config: TrainConfig) -> TrainResult:
@@ -83,10 +94,11 @@ def train(config: TrainConfig) -> TrainResult:
         InputError: data or weights cannot be used, or the loss is nan or infinite.
         OSError: the run folder cannot be written.
     """
-    with StopRequest() as stop:
+    with StopRequest() as stop, contextlib.ExitStack() as stack:
         # 1. Process, device, arithmetic.
         process = join(bool(config.is_distributed), config.rank, config.group_size)
-        device = pick_device(config.device)
+        device = pick_device(config.device, process.local_rank)
+        stack.enter_context(process_group(process, device, config.timeout_seconds))
         precision = pick_precision(AMP_NAMES.get(config.amp or "", config.amp), device)
         workers = default_workers() if config.workers is None else config.workers
         if device.type == "cpu":
@@ -104,7 +116,12 @@ def train(config: TrainConfig) -> TrainResult:
 
         # 3. Start: a run to resume goes before given weights, and those before fresh ones.
         output_dir = absolute(config.output_dir) if config.output_dir else None
-        start = find_start(config.resume, output_dir, absolute(config.ckpt_path), process.rank)
+        start = from_rank_0(
+            find_start(config.resume, output_dir, absolute(config.ckpt_path), process.rank)
+            if process.rank == 0
+            else None
+        )
+        assert start is not None
         pretrained = None
         if config.pretrained and not start.checkpoint:
             pretrained = read_weights(absolute(config.pretrained))
@@ -128,7 +145,7 @@ def train(config: TrainConfig) -> TrainResult:
             weight_decay=config.weight_decay,
             scale_loss=precision == torch.float16,
         )
-        plan = make_plan(config, pictures, device, precision, batch_size, workers)
+        plan = make_plan(config, pictures, device, precision, batch_size, workers, process)
         settings = settings_of(config) | {
             "num_classes": num_classes,
             "per_batch_size": batch_size,
@@ -140,14 +157,21 @@ def train(config: TrainConfig) -> TrainResult:
             "device": str(device),
         }
         run = describe_run("train", settings, device, pictures.class_names, pictures, val_pictures)
+        run |= {"world_size": process.world_size}
+        check_same_data(run)
         notes = [*start.warnings]
         if start.checkpoint:
             notes += check_resumable(start.checkpoint, run)
-            restore(training, start.checkpoint)
+            restore(training, start.checkpoint, process.rank)
             notes += renumber(training.state, start.checkpoint, plan.steps)
 
         # 5. Run folder and log.
-        path, stamp = make_folder(start.folder, absolute(config.ckpt_path))
+        # Rank 0 sets the date; on another host, or in a folder of its own, a rank makes its own.
+        parent = absolute(config.ckpt_path)
+        first = make_folder(start.folder, parent) if process.rank == 0 else None
+        stamp = from_rank_0(first[1] if first else "")
+        own = output_dir or (parent / start.folder.name if start.folder else None)
+        path = first[0] if first else make_folder(own, parent, stamp)[0]
         folder = RunFolder(
             path,
             rank=process.rank,
@@ -156,6 +180,7 @@ def train(config: TrainConfig) -> TrainResult:
             info=info,
             run=run | {"steps_per_epoch": plan.steps},
             resumed_from=start.checkpoint.path if start.checkpoint else None,
+            saves=process.rank == 0 or not config.is_save_on_master,
         )
         with run_log(path, stamp, process.rank):
             log_settings(settings)
@@ -176,12 +201,13 @@ def train(config: TrainConfig) -> TrainResult:
             log.info("start network train...")
             state = training.state
             evaluation = None
-            while state.evaluated_epochs < config.max_epoch and not stop.requested:
+            while state.evaluated_epochs < config.max_epoch and not any_rank(stop.requested):
                 epoch = state.evaluated_epochs
                 if state.step < (epoch + 1) * plan.steps:
                     if not train_epoch(training, plan, folder, lambda: stop.requested):
                         break
                     log.info("local passed")
+                    take_buffers_of_rank_0(model)
                     # Before validation as well: it may take long, and what is trained is trained.
                     folder.save_checkpoint(training)
                 if val_pictures:
@@ -197,6 +223,8 @@ def train(config: TrainConfig) -> TrainResult:
                         workers=workers,
                         skip_bad=plan.skip_bad,
                         should_stop=lambda: stop.requested,
+                        rank=process.rank,
+                        world_size=process.world_size,
                     )
                     if evaluation is None:
                         break
@@ -207,18 +235,22 @@ def train(config: TrainConfig) -> TrainResult:
                 folder.save_checkpoint(training)
 
             # 7. Close.
+            for bad_images in gather(state.bad_images):
+                state.bad_images.update(bad_images)
             stopped = state.evaluated_epochs < config.max_epoch
             if stopped:
+                take_buffers_of_rank_0(model)
+                saved = folder.save_checkpoint(training)
                 log.warning(
                     "stopped by a signal after %d steps; saved %s; go on with --resume auto "
                     "--output_dir %s",
                     state.step,
-                    folder.save_checkpoint(training),
+                    from_rank_0(saved),
                     path,
                 )
             else:
                 log_end(training.state, path, val_pictures)
-    return TrainResult(path, stopped, evaluation, state.bad_images)
+    return TrainResult(path, stopped, evaluation, state.bad_images, process.rank)
 
 
 def _take_note(training: Training, evaluation: Evaluation, folder: RunFolder) -> None:
@@ -227,10 +259,11 @@ def _take_note(training: Training, evaluation: Evaluation, folder: RunFolder) ->
     epoch, counts = state.evaluated_epochs, evaluation.counts
     log_counts(counts)
     row = {"epoch": epoch, "step": state.step - 1} | metrics_of(counts)
-    folder.metrics.write({"kind": "eval"} | row)
+    folder.note({"kind": "eval"} | row)
     state.bad_images.update(evaluation.bad)
     if counts.top1_correct > state.best_correct:
         state.best_epoch, state.best_correct = epoch, counts.top1_correct
         folder.save_weights("best.safetensors", training, row)
     # Of the last weights, not the best: those were chosen by looking at these very pictures.
-    write_results(folder.path, evaluation, result_of(evaluation, "last.safetensors") | row)
+    if folder.is_first:
+        write_results(folder.path, evaluation, result_of(evaluation, "last.safetensors") | row)

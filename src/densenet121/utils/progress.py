@@ -1,5 +1,6 @@
 """A progress bar on a terminal, nothing elsewhere: log files and pipes get plain lines only."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,8 @@ def progress_bar(
         done: steps already behind (a resumed epoch).
         unit: what a step is called.
     """
-    if not sys.stdout.isatty():
+    # Of several processes on one terminal, one draws.
+    if not sys.stdout.isatty() or os.environ.get("LOCAL_RANK", "0") != "0":
         yield lambda steps=1, note="": None
         return
     from rich.progress import (
