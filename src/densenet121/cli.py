@@ -17,7 +17,14 @@ from typing import Any
 
 from jsonargparse import ActionConfigFile, ArgumentParser  # type: ignore[attr-defined]
 
-from densenet121.config import DemoConfig, EvalConfig, ReportConfig, TrainConfig
+from densenet121.config import (
+    ConvertConfig,
+    DemoConfig,
+    EvalConfig,
+    InspectConfig,
+    ReportConfig,
+    TrainConfig,
+)
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.version import __version__
 
@@ -28,8 +35,18 @@ COMMANDS: dict[str, type[Any]] = {
     "eval": EvalConfig,
     "demo": DemoConfig,
     "report": ReportConfig,
+    "convert": ConvertConfig,
+    "inspect": InspectConfig,
 }
-_POSITIONAL = {"report": "run"}
+# Arguments without a flag: of each command, in their order, what they are.
+_POSITIONAL = {
+    "report": {"run": "the run folder"},
+    "convert": {
+        "source": "weights of any format that is read",
+        "target": "the new file; its suffix chooses between the formats of the program",
+    },
+    "inspect": {"file": "the weights file"},
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -85,10 +102,10 @@ def make_parser() -> ArgumentParser:
             action=ActionConfigFile,
             help="YAML file of flags; those given here go before",
         )
-        if name in _POSITIONAL:
-            command.add_argument(_POSITIONAL[name], type=str, help="the run folder")
-        else:
-            command.add_class_arguments(config_class, None)
+        positional = _POSITIONAL.get(name, {})
+        for argument, meaning in positional.items():
+            command.add_argument(argument, type=str, help=meaning)
+        command.add_class_arguments(config_class, None, skip=set(positional))
         commands.add_subcommand(name, command, help=description)
         command.prog = f"densenet121 {name}"
     return parser
@@ -114,6 +131,21 @@ def _run(command: str, config: Any) -> int:
         from densenet121.demo import demo
 
         return STOPPED if demo(config) is None else 0
+    if command == "convert":
+        from densenet121.checkpoint.convert import convert
+
+        source, target = Path(config.source), Path(config.target)
+        done = convert(source, target, config.to, net=config.net, variant=config.variant)
+        print(  # noqa: T201 (the command's output)
+            f"{target}: {done.info.net}, variant {done.info.variant}, from {done.family}; read "
+            f"again, all {done.tensors} tensors are the same to the bit"
+        )
+        return 0
+    if command == "inspect":
+        from densenet121.checkpoint.inspect import inspect
+
+        print(inspect(Path(config.file)))  # noqa: T201 (the command's output)
+        return 0
     from densenet121.report import write_report
 
     print(write_report(Path(config.run)))  # noqa: T201 (the command's output)
@@ -196,7 +228,7 @@ def _unknown(argument: str, arguments: Sequence[str]) -> str:
     if not argument.startswith("-"):
         return f"unexpected argument {argument}"
     flag = argument.partition("=")[0]
-    flags = [f"--{name}" for name in _fields(arguments) if name not in _POSITIONAL.values()]
+    flags = [f"--{name}" for name in _fields(arguments) if name not in _positional_names()]
     known = [*flags, "--config", "--print_config", "--help"] if flags else ["--version", "--help"]
     return f"unknown flag {flag}{_nearest(flag, known)}"
 
@@ -209,8 +241,12 @@ def _nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {whole[near[0]]}?" if near else ""
 
 
+def _positional_names() -> set[str]:
+    return {name for arguments in _POSITIONAL.values() for name in arguments}
+
+
 def _as_typed(name: str) -> str:
-    return name.upper() if name in _POSITIONAL.values() else f"--{name}"
+    return name.upper() if name in _positional_names() else f"--{name}"
 
 
 def _fields(arguments: Sequence[str]) -> dict[str, str]:
