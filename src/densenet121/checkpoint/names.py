@@ -18,7 +18,7 @@ _MINDSPORE_LAST = {
 _MINDSPORE_LAST_BACK = {ours: theirs for theirs, ours in _MINDSPORE_LAST.items()}
 # In a MindSpore training checkpoint beside weights and moments; nothing that a network needs.
 MINDSPORE_STATE = frozenset(
-    [
+    (
         "global_step",
         "momentum",
         "learning_rate",
@@ -29,7 +29,7 @@ MINDSPORE_STATE = frozenset(
         "weight_decay",
         "current_iterator_step",
         "last_overflow_iterator_step",
-    ]
+    )
 )
 
 
