@@ -2,7 +2,7 @@
 
 make VARIANT SEED FOLDER          random weights -> weights.ckpt, logits of images_*.npy
 load VARIANT FILE FOLDER          logits of the weights in FILE
-train VARIANT SEED FOLDER STEPS MORE   trains; a checkpoint after STEPS, the losses of all
+train VARIANT SEED FOLDER STEPS MORE LR   trains; a checkpoint after STEPS, the losses of all
 """
 
 import sys
@@ -62,7 +62,9 @@ class Transition(nn.Cell):
 
 
 def features(model_zoo):
-    parts = OrderedDict(conv0=conv(3, INITIAL, 7, 2), norm0=nn.BatchNorm2d(INITIAL), relu0=nn.ReLU())
+    parts = OrderedDict(
+        conv0=conv(3, INITIAL, 7, 2), norm0=nn.BatchNorm2d(INITIAL), relu0=nn.ReLU()
+    )
     if model_zoo:
         parts["pool0"] = nn.MaxPool2d(3, 2, pad_mode="same")
     else:
@@ -142,7 +144,7 @@ def write_logits(network, folder):
         np.save(folder / file.name.replace("images", "logits"), logits)
 
 
-def train(network, folder, steps, more):
+def train(network, folder, steps, more, learning_rate):
     images = np.load(folder / "train_images.npy")
     labels = np.load(folder / "train_labels.npy")
     losses = []
@@ -150,7 +152,7 @@ def train(network, folder, steps, more):
     decayed = [p for p in network.trainable_params() if len(p.shape) > 1]
     others = [p for p in network.trainable_params() if len(p.shape) == 1]
     groups = [{"params": others, "weight_decay": 0.0}, {"params": decayed}]
-    optimizer = nn.Momentum(groups, 0.01, 0.9, weight_decay=1e-4)
+    optimizer = nn.Momentum(groups, learning_rate, 0.9, weight_decay=1e-4)
     cell = nn.TrainOneStepCell(nn.WithLossCell(network, criterion), optimizer)
     cell.set_train(True)
     for step in range(steps + more):
@@ -174,7 +176,7 @@ def main(action, variant, argument, folder, *more):
         return
     randomise(network, int(argument))
     if action == "train":
-        train(network, folder, *map(int, more))
+        train(network, folder, int(more[0]), int(more[1]), float(more[2]))
         return
     ms.save_checkpoint(network, str(folder / "weights.ckpt"))
     ms.save_checkpoint(network, str(folder / "crc.ckpt"), crc_check=True)
