@@ -24,6 +24,8 @@ def table(config_class: type[Any]) -> str:
     meanings = {p.arg_name: p.description or "" for p in parse(config_class.__doc__ or "").params}
     rows = ["| flag | default | meaning |", "|---|---|---|"]
     for field in dataclasses.fields(config_class):
+        if field.name in {"source", "target"}:  # IN and OUT, which have no flag
+            continue
         meaning = " ".join(meanings[field.name].split()).rstrip(".").replace("|", "\\|")
         default = re.search(r" ?\(default: (.*)\)$", meaning)
         if field.default is dataclasses.MISSING:

@@ -31,7 +31,7 @@ def _rows(weights: Weights) -> Iterator[tuple[str, str]]:
     }
     yield "weights of", names.get(weights.family, weights.family)
     yield "network", info.net if info else "not known: its file does not tell and no name fits"
-    variant = weights.variant_for(None) if info else "not known"
+    variant: str = weights.variant_for(None) if info else "not known"
     if info and not weights.variant_is_certain:
         caveat = "by names the other is possible too; --variant model_zoo overrules"
         if weights.family == "mindcv":
