@@ -8,13 +8,14 @@ KERNELS := setup.py $(wildcard src/densenet121/native/*.h src/densenet121/native
 
 BENCH := .venv-bench/bin
 
-.PHONY: demo test test-slow bench bench-memory lint format clean help
+.PHONY: demo test test-slow test-frameworks bench bench-memory lint format clean help
 
 help:
 	@echo "make demo       train DenseNet-121 on handwritten digits, evaluate it, write a report"
 	@echo "make test       run the tests"
 	@echo "make test-slow  the tests that train for minutes"
 	@echo "make bench      speed and memory beside torchvision, timm, ONNX Runtime, OpenVINO"
+	@echo "make test-frameworks  install MindSpore, torchvision, timm, Keras; compare weights and logits"
 	@echo "make lint       ruff and mypy"
 
 $(BIN)/.installed: pyproject.toml constraints.txt $(KERNELS)
@@ -30,7 +31,7 @@ demo: $(BIN)/.installed
 	$(BIN)/densenet121 demo
 
 test: $(BIN)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow" --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow and not frameworks" --numprocesses 2 --dist loadfile
 
 test-slow: $(BIN)/.installed-dev
 	$(BIN)/python -m pytest -q -m slow
@@ -49,6 +50,19 @@ bench: $(BENCH)/.installed
 
 bench-memory: $(BENCH)/.installed
 	$(BENCH)/python docs/memory_growth.py
+
+# Each framework in an environment of its own: MindSpore 2.10 needs numpy 1, Keras runs on torch.
+FRAMEWORK_PIP := bin/python -m pip --disable-pip-version-check install --quiet
+.frameworks/.installed: Makefile
+	for name in mindspore torch keras; do \
+		test -x .frameworks/$$name/bin/python || $(PYTHON) -m venv .frameworks/$$name || exit 1; done
+	.frameworks/mindspore/$(FRAMEWORK_PIP) mindspore==2.10.0 'numpy<2'
+	.frameworks/torch/$(FRAMEWORK_PIP) torch==2.14.1 torchvision==0.29.1 timm==1.0.31
+	.frameworks/keras/$(FRAMEWORK_PIP) torch==2.14.1 keras==3.15.1 h5py
+	touch $@
+
+test-frameworks: $(BIN)/.installed-dev .frameworks/.installed
+	$(BIN)/python -m pytest -s -m frameworks tests/test_frameworks.py
 
 lint: $(BIN)/.installed-dev
 	$(BIN)/ruff format --check $(SOURCES)

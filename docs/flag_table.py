@@ -19,12 +19,12 @@ from densenet121.cli import COMMANDS, POSITIONAL
 README = Path(__file__).resolve().parents[1] / "README.md"
 
 
-def table(config_class: type[Any]) -> str:
+def table(command: str, config_class: type[Any]) -> str:
     """A row a field: flag, default, meaning."""
     meanings = {p.arg_name: p.description or "" for p in parse(config_class.__doc__ or "").params}
     rows = ["| flag | default | meaning |", "|---|---|---|"]
     for field in dataclasses.fields(config_class):
-        if field.name in POSITIONAL.values():
+        if field.name in POSITIONAL.get(command, {}):
             continue
         meaning = " ".join(meanings[field.name].split()).rstrip(".").replace("|", "\\|")
         default = re.search(r" ?\(default: (.*)\)$", meaning)
@@ -49,7 +49,7 @@ def with_tables(text: str) -> str:
         if start in text:
             before, rest = text.split(start, 1)
             _, after = rest.split(end, 1)
-            text = f"{before}{start}\n{table(config_class)}\n{end}{after}"
+            text = f"{before}{start}\n{table(name, config_class)}\n{end}{after}"
     return text
 
 

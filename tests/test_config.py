@@ -82,6 +82,7 @@ EVAL = {
     "image_size": None,
     "per_batch_size": None,
     "eval_resize": None,
+    "interpolation": None,
     "variant": None,
     "net": "densenet121",
     "amp": None,

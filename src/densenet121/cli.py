@@ -15,10 +15,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from docstring_parser import parse as parse_docstring
 from jsonargparse import ActionConfigFile, ArgumentParser  # type: ignore[attr-defined]
 
 from densenet121.bench.settings import BenchConfig
-from densenet121.config import DemoConfig, EvalConfig, ReportConfig, TrainConfig
+from densenet121.config import (
+    ConvertConfig,
+    DemoConfig,
+    EvalConfig,
+    InspectConfig,
+    ReportConfig,
+    TrainConfig,
+)
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.version import __version__
 
@@ -30,8 +38,19 @@ COMMANDS: dict[str, type[Any]] = {
     "demo": DemoConfig,
     "report": ReportConfig,
     "bench": BenchConfig,
+    "convert": ConvertConfig,
+    "inspect": InspectConfig,
 }
-POSITIONAL = {"report": "run", "bench": "what"}
+# Arguments without a flag: of each command, in their order, what they are.
+POSITIONAL = {
+    "report": {"run": "the run folder"},
+    "bench": {"what": "what is measured: train or infer"},
+    "convert": {
+        "source": "weights of any format that is read",
+        "target": "the new file; its suffix chooses between the formats of the program",
+    },
+    "inspect": {"file": "the weights file"},
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,17 +106,24 @@ def make_parser() -> ArgumentParser:
             action=ActionConfigFile,
             help="YAML file of flags; those given here go before",
         )
-        if name == "report":
-            command.add_argument(POSITIONAL[name], type=str, help="the run folder")
-        elif name == "bench":
-            command.add_argument("what", choices=["train", "infer"], help="what is measured")
-            command.add_argument("--json", action="store_true", help="print JSON, not a table")
-            command.add_class_arguments(config_class, None, skip={"what", "json"})
-        else:
-            command.add_class_arguments(config_class, None)
+        positional = POSITIONAL.get(name, {})
+        for argument, meaning in positional.items():
+            command.add_argument(argument, type=str, help=meaning)
+        switches = {field.name for field in dataclasses.fields(config_class) if field.type is bool}
+        command.add_class_arguments(config_class, None, skip={*positional, *switches})
+        for switch in switches:
+            command.add_argument(
+                f"--{switch}", action="store_true", help=_meaning(config_class, switch)
+            )
         commands.add_subcommand(name, command, help=description)
         command.prog = f"densenet121 {name}"
     return parser
+
+
+def _meaning(config_class: type[Any], field: str) -> str:
+    """What a dataclass's docstring says of a field."""
+    known = parse_docstring(config_class.__doc__ or "").params
+    return next(p.description or "" for p in known if p.arg_name == field)
 
 
 def _run(command: str, config: Any) -> int:
@@ -126,6 +152,21 @@ def _run(command: str, config: Any) -> int:
 
         comparison = compare(config)
         print(as_json(comparison) if config.json else table(comparison))  # noqa: T201
+        return 0
+    if command == "convert":
+        from densenet121.checkpoint.convert import convert
+
+        source, target = Path(config.source), Path(config.target)
+        done = convert(source, target, config.to, net=config.net, variant=config.variant)
+        print(  # noqa: T201 (the command's output)
+            f"{target}: {done.info.net}, variant {done.info.variant}, from {done.family}; read "
+            f"again, all {done.tensors} tensors are the same to the bit"
+        )
+        return 0
+    if command == "inspect":
+        from densenet121.checkpoint.inspect import inspect
+
+        print(inspect(Path(config.file)))  # noqa: T201 (the command's output)
         return 0
     from densenet121.report import write_report
 
@@ -212,7 +253,7 @@ def _unknown(argument: str, arguments: Sequence[str]) -> str:
     if not argument.startswith("-"):
         return f"unexpected argument {argument}"
     flag = argument.partition("=")[0]
-    flags = [f"--{name}" for name in _fields(arguments) if name not in POSITIONAL.values()]
+    flags = [f"--{name}" for name in _fields(arguments) if name not in _positional_names()]
     known = [*flags, "--config", "--print_config", "--help"] if flags else ["--version", "--help"]
     return f"unknown flag {flag}{_nearest(flag, known)}"
 
@@ -225,8 +266,12 @@ def _nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {whole[near[0]]}?" if near else ""
 
 
+def _positional_names() -> set[str]:
+    return {name for arguments in POSITIONAL.values() for name in arguments}
+
+
 def _as_typed(name: str) -> str:
-    return name.upper() if name in POSITIONAL.values() else f"--{name}"
+    return name.upper() if name in _positional_names() else f"--{name}"
 
 
 def _fields(arguments: Sequence[str]) -> dict[str, str]:

@@ -22,6 +22,8 @@ Net = Literal[
 ]
 Variant = Literal["paper", "model_zoo"]
 Amp = Literal["O0", "O2", "O3", "fp32", "bf16", "fp16"]
+Interpolation = Literal["opencv_bilinear", "pillow_bilinear", "pillow_bicubic", "pillow_nearest"]
+Target = Literal["native", "torchvision", "timm", "mindcv", "mindspore"]
 OnBadImage = Literal["error", "skip"]
 
 AMP_NAMES = {"O0": "fp32", "O2": "bf16", "O3": "fp16"}
@@ -248,6 +250,10 @@ class EvalConfig:
         eval_resize: pictures are resized before the central crop: 256 squashes to 256 x 256, H,W to
             H x W, short:256 keeps the aspect ratio (default: what the weights were validated with,
             else 256 at image_size 224 and in proportion at others).
+        interpolation: how pictures are resized: opencv_bilinear as the original, without
+            antialiasing; pillow_bilinear as torchvision, pillow_bicubic as timm, with it;
+            pillow_nearest as Keras (default: what the weights were validated with, else
+            opencv_bilinear).
         variant: paper (average pooling) or model_zoo (max pooling); weights that tell their variant
             decide it (default: paper).
         net: the network, for weights that do not tell it.
@@ -272,6 +278,7 @@ class EvalConfig:
     image_size: int | str | None = None
     per_batch_size: int | None = None
     eval_resize: int | str | None = None
+    interpolation: Interpolation | None = None
     variant: Variant | None = None
     net: Net = "densenet121"
     amp: Amp | None = None
@@ -331,6 +338,37 @@ class ReportConfig:
     """
 
     run: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertConfig:
+    """Write weights of any format that is read as another program's, and check them.
+
+    Attributes:
+        source: weights of any format that is read.
+        target: the new file; its suffix chooses between the formats of the program.
+        to: the program: native is this one, mindspore the model zoo's network (variant model_zoo),
+            mindcv its network (variant paper).
+        net: the network, for weights that do not tell it (default: densenet121).
+        variant: paper or model_zoo, for weights that do not tell it for certain.
+    """
+
+    source: str
+    target: str
+    to: Target
+    net: Net | None = None
+    variant: Variant | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectConfig:
+    """Say what a weights file is: network, variant, classes, training state, preprocessing.
+
+    Attributes:
+        file: the weights file.
+    """
+
+    file: str
 
 
 def _check_shared(config: TrainConfig | EvalConfig) -> None:

@@ -1,23 +1,31 @@
 """Weights from a file into a network, or a clear word on why they do not fit."""
 
-import pickle
-import re
-import warnings
+import mmap
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import torch
 from torch import Tensor
 
-from densenet121.checkpoint.native import METADATA_KEY, ModelInfo, read, read_safetensors
+from densenet121.checkpoint import mindspore
+from densenet121.checkpoint.foreign import Family, Foreign, identify
+from densenet121.checkpoint.keras import is_keras_file, read_keras
+from densenet121.checkpoint.native import (
+    METADATA_KEY,
+    ModelInfo,
+    note_of,
+    read,
+    read_safetensors,
+)
+from densenet121.checkpoint.torch_file import is_torch_file, read_torch_file, without_prefix
 from densenet121.network import DenseNet, Variant, build
 from densenet121.utils.errors import InputError
 
-# torchvision's files of before 2018 write norm.1 where its code says norm1.
-_DOTTED = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(1|2)\.")
-_WRAPPERS = ("state_dict", "model")
+LARGEST = 4 * 2**30  # bytes of a weights file; DenseNet-121 with its momentum has 66 million
+MODEL_KEY = "densenet121_model"  # in the metadata of safetensors that ``convert`` writes
 
 
 @dataclass(frozen=True)
@@ -28,25 +36,43 @@ class Weights:
         state_dict: name to tensor.
         info: network, variant, classes and preprocessing; None where the file does not tell them.
         origin: epoch, step and score they come from, where the file tells.
+        family: the program that they come from.
+        variant_is_certain: False where the variant in ``info`` is only what that program usually
+            means, because the other has the same names.
+        momentum: of a MindSpore training checkpoint, by our names.
+        state: numbers of that run, such as global_step.
     """
 
     state_dict: dict[str, Tensor]
     info: ModelInfo | None
     origin: dict[str, Any]
+    family: Family = "native"
+    variant_is_certain: bool = True
+    momentum: dict[str, Tensor] = field(default_factory=dict)
+    state: dict[str, Any] = field(default_factory=dict)
 
     @property
     def num_classes(self) -> int | None:
         """Rows of the classifier, None without one."""
         classifier = self.state_dict.get("classifier.weight")
-        return None if classifier is None else int(classifier.shape[0])
+        return int(classifier.shape[0]) if classifier is not None and classifier.ndim else None
+
+    def variant_for(self, asked: Variant | None) -> Variant:
+        """The variant to build: a certain one of the file, else the one asked for, else paper."""
+        told = self.info.variant if self.info else None
+        if told and (self.variant_is_certain or asked is None):
+            return told
+        return asked or "paper"
 
 
-def read_weights(path: Path) -> Weights:
-    """Read weights: this program's ``.ckpt`` and ``.safetensors``, or torchvision's state dict.
+def read_weights(path: Path, *, shapes_only: bool = False) -> Weights:
+    """Read weights of this program or of another; README.md lists the formats.
 
-    A torchvision-style state dict may come as safetensors or as a torch file, bare or under
-    ``state_dict`` or ``model``, with DataParallel's ``module.`` and with the dotted names of old
-    files. Nothing in a file is ever executed.
+    Nothing in a file is ever executed.
+
+    Args:
+        path: the file.
+        shapes_only: tensors may come without content, and checksums are not compared.
 
     Raises:
         InputError: missing, damaged, or of another format.
@@ -55,16 +81,106 @@ def read_weights(path: Path) -> Weights:
         raise InputError(f"{path}: a folder, where one weights file is needed")
     if not path.exists():
         raise InputError(f"{path}: there is no such file; weights were asked for by --pretrained")
-    if _is_torch_file(path):
-        return Weights(_torchvision_names(_read_torch_file(path), path), None, {})
-    tensors, metadata = read_safetensors(path)
-    if METADATA_KEY not in metadata:
-        return Weights(_torchvision_names(tensors, path), None, {})
-    kind, tensors, content = read(path)
+    if path.stat().st_size > LARGEST:
+        raise InputError(f"{path}: {path.stat().st_size} bytes, at most {LARGEST} are read")
+    family: Family | None = None
+    metadata: Mapping[str, Any] = {}
+    if is_keras_file(path):
+        tensors, family = read_keras(path), "keras"
+    elif is_torch_file(path):
+        tensors, metadata = read_torch_file(path, mmap=shapes_only)
+        tensors = without_prefix(tensors)
+    elif _is_mindspore_file(path):
+        tensors, metadata = _read_mindspore(path, shapes_only)
+    else:
+        tensors, metadata = (_shapes if shapes_only else read_safetensors)(path)
+        if METADATA_KEY in metadata:
+            return _native(path, tensors, metadata, shapes_only)
+        tensors = without_prefix(tensors)
+    told = metadata.get(MODEL_KEY)
+    return _weights(identify(tensors, path, metadata, family), _info(told, path) if told else None)
+
+
+def _native(
+    path: Path, tensors: dict[str, Tensor], metadata: Mapping[str, Any], shapes_only: bool
+) -> Weights:
+    if shapes_only:
+        kind, content = note_of(path, metadata)
+    else:
+        kind, tensors, content = read(path)
     if kind == "checkpoint":
         prefix = "model."
         tensors = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-    return Weights(tensors, ModelInfo.from_json(content["model"]), content.get("origin", {}))
+    origin = content.get("origin") or {
+        name: content["state"][name] for name in ("step",) if name in content.get("state", {})
+    }
+    return Weights(tensors, ModelInfo.from_json(content["model"]), origin)
+
+
+def _weights(foreign: Foreign, info: ModelInfo | None) -> Weights:
+    if info is None and foreign.net and foreign.preprocessing:
+        info = ModelInfo(foreign.net, foreign.variant, (), foreign.preprocessing)
+        certain = foreign.variant_is_certain
+    else:
+        certain = info is not None
+    return Weights(
+        foreign.state_dict, info, {}, foreign.family, certain, foreign.momentum, foreign.state
+    )
+
+
+def _info(text: str, path: Path) -> ModelInfo:
+    import json
+
+    try:
+        return ModelInfo.from_json(json.loads(text))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(f"{path}: damaged (its metadata {MODEL_KEY} cannot be read)") from None
+
+
+def _is_mindspore_file(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(16)
+    return mindspore.looks_like(start) and start[8:9] != b"{"
+
+
+def _read_mindspore(path: Path, shapes_only: bool) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if shapes_only:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            content = mindspore.decode(data, path, shapes_only=True)
+    else:
+        content = mindspore.decode(path.read_bytes(), path)
+    texts = {name: value for name, value in content.items() if isinstance(value, str)}
+    return {n: v for n, v in content.items() if isinstance(v, Tensor)}, texts
+
+
+def _shapes(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """A safetensors file's header alone, its tensors on the device "meta"."""
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            tensors = {}
+            for name in file.keys():  # noqa: SIM118 (not a dict)
+                view = file.get_slice(name)
+                dtype = _DTYPES.get(view.get_dtype())
+                if dtype is None:
+                    raise InputError(f"{path}: {name} has the unknown type {view.get_dtype()}")
+                tensors[name] = torch.empty(view.get_shape(), dtype=dtype, device="meta")
+            return tensors, file.metadata() or {}
+    except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise InputError(f"{path}: damaged or not a safetensors file ({error})") from None
+
+
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
 
 
 def load_state(model: DenseNet, state_dict: Mapping[str, Tensor], source: Path | str) -> None:
@@ -98,15 +214,31 @@ def load_state(model: DenseNet, state_dict: Mapping[str, Tensor], source: Path |
     model.load_state_dict(state_dict, strict=False)
 
 
-def load_model(
-    path: str | Path, *, net: str = "densenet121", variant: Variant = "paper"
-) -> DenseNet:
-    """The network a weights file holds, in evaluation mode.
+@dataclass(frozen=True)
+class Pretrained:
+    """A network with weights, and what is known of them.
+
+    Attributes:
+        model: in evaluation mode.
+        info: network, variant, classes and the preprocessing its pictures need; None where the
+            file does not tell.
+        family: the program that the weights come from.
+    """
+
+    model: DenseNet
+    info: ModelInfo | None
+    family: Family
+
+
+def load_pretrained(
+    path: str | Path, *, net: str = "densenet121", variant: Variant | None = None
+) -> Pretrained:
+    """The network a weights file holds, with its preprocessing.
 
     Args:
         path: any file that ``read_weights`` reads.
         net: the network, for files that do not tell it.
-        variant: likewise the variant.
+        variant: for files that do not tell it for certain (default: what their program means).
 
     Raises:
         InputError: the file cannot be used.
@@ -114,55 +246,21 @@ def load_model(
     weights = read_weights(Path(path))
     if weights.num_classes is None:
         raise InputError(f'{path}: no "classifier.weight": these are not weights of a DenseNet')
-    if weights.info is not None:
-        net, variant = weights.info.net, weights.info.variant
-    model = build(net, num_classes=weights.num_classes, variant=variant)
+    info = weights.info
+    chosen = weights.variant_for(variant)
+    model = build(info.net if info else net, num_classes=weights.num_classes, variant=chosen)
     load_state(model, weights.state_dict, path)
-    return model.eval()
+    if info is not None:
+        info = ModelInfo(info.net, chosen, info.class_names, info.preprocessing)
+    return Pretrained(model.eval(), info, weights.family)
 
 
-def _is_torch_file(path: Path) -> bool:
-    """A zip archive, or the pickle of torch before 1.6."""
-    with path.open("rb") as file:
-        start = file.read(9)
-    # A safetensors file may begin with these bytes too: they are the length of its header, "{...}".
-    return start.startswith((b"PK\3\4", b"\x80\2")) and start[8:] != b"{"
+def load_model(
+    path: str | Path, *, net: str = "densenet121", variant: Variant | None = None
+) -> DenseNet:
+    """The network alone of ``load_pretrained``, in evaluation mode.
 
-
-def _read_torch_file(path: Path) -> dict[str, Any]:
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of the age of the file
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file makes torch raise nearly anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        if isinstance(error, pickle.UnpicklingError):  # whose first line is how to run it all
-            code = re.search(r"GLOBAL (\S+)", str(error))
-            if code:
-                raise InputError(
-                    f"{path}: refused, reading it would run code ({code[1]}); only a state dict, "
-                    "tensors by name, is read"
-                ) from None
-            reason = "its pickle cannot be read"
-        raise InputError(f"{path}: damaged or not a torch file ({reason})") from None
-    for wrapper in _WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    if not isinstance(content, dict) or not content:
-        raise InputError(f"{path}: holds {type(content).__name__}, where a state dict is needed")
-    return content
-
-
-def _torchvision_names(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
-    state_dict = {}
-    for name, value in content.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise InputError(
-                f"{path}: {name!r} is {type(value).__name__}, where a tensor is needed"
-            )
-        state_dict[_DOTTED.sub(r"\1\2.", name.removeprefix("module."))] = value
-    if "features.conv0.weight" not in state_dict:
-        raise InputError(
-            f'{path}: no "features.conv0.weight" in it: not this program\'s file and not '
-            "torchvision's DenseNet, the formats this version reads"
-        )
-    return state_dict
+    Raises:
+        InputError: the file cannot be used.
+    """
+    return load_pretrained(path, net=net, variant=variant).model

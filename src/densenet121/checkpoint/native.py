@@ -25,6 +25,7 @@ from densenet121.utils.files import write_atomic
 FORMAT = 1
 METADATA_KEY = "densenet121"
 Kind = Literal["checkpoint", "weights"]
+_SENTENCE = "bilinear without antialiasing (OpenCV INTER_LINEAR)"
 _NAME = re.compile(r"(\d+)-(\d+)_(\d+)\.ckpt")
 
 
@@ -37,19 +38,26 @@ class Preprocessing:
         eval_resize: size before the central crop, as --eval_resize has it.
         mean: R, G, B, of 0 to 255.
         std: likewise.
-        interpolation: how pictures are resized.
+        interpolation: how pictures are resized and cropped, a name of ``datasets.transforms``.
     """
 
     image_size: tuple[int, int]
     eval_resize: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    interpolation: str = "bilinear without antialiasing (OpenCV INTER_LINEAR)"
+    interpolation: str = "opencv_bilinear"
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What weights are weights of."""
+    """What weights are weights of.
+
+    Attributes:
+        net: a key of ``network.NETWORKS``.
+        variant: of its pooling.
+        class_names: by index; empty where they are not known.
+        preprocessing: of the pictures.
+    """
 
     net: str
     variant: Variant
@@ -70,7 +78,8 @@ class ModelInfo:
             eval_resize=given["eval_resize"],
             mean=tuple(given["mean"]),
             std=tuple(given["std"]),
-            interpolation=given["interpolation"],
+            # Files of before there was a choice describe the one way in a sentence.
+            interpolation=given["interpolation"].replace(_SENTENCE, "opencv_bilinear"),
         )
         class_names = tuple(content["class_names"])
         variant: Variant = "model_zoo" if content["variant"] == "model_zoo" else "paper"
@@ -159,6 +168,21 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     # The library has checked the header; it only does not hand its metadata out from memory.
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     return tensors, header.get("__metadata__", {})
+
+
+def note_of(path: Path, metadata: Mapping[str, str]) -> tuple[Kind, dict[str, Any]]:
+    """Kind and JSON content from the metadata alone; nothing is compared with the checksum.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        note = json.loads(metadata[METADATA_KEY])
+        return "checkpoint" if note["kind"] == "checkpoint" else "weights", json.loads(
+            note["content"]
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: damaged ({error!r} in its metadata)") from None
 
 
 def save_weights(

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from densenet121.datasets.images import MAX_PIXELS
@@ -32,6 +33,13 @@ STD = torch.tensor([0.229 * 255, 0.224 * 255, 0.225 * 255], dtype=torch.float32)
 _ATTEMPTS = 10
 _TOP, _LEFT, _FLIP, _ORDER, _FACTORS = 20, 21, 22, 23, 24  # 0..19: area and ratio of each attempt
 _NUM_UNIFORMS = 32
+
+# torchvision's Resize of a picture and timm's are Pillow's, which antialiases but for "nearest".
+_PILLOW = {
+    "pillow_bilinear": Image.Resampling.BILINEAR,
+    "pillow_bicubic": Image.Resampling.BICUBIC,
+    "pillow_nearest": Image.Resampling.NEAREST,
+}
 
 _ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
 _LEVELS = np.arange(256, dtype=np.float64)
@@ -230,6 +238,9 @@ class EvalTransform:
         height: of the result, in pixels.
         width: of the result, in pixels.
         resize: to what before the crop; the original: 256 x 256, which distorts.
+        interpolation: opencv_bilinear as the original; or with Pillow, as torchvision and timm do,
+            pillow_bilinear, pillow_bicubic (both antialiased) or pillow_nearest. With Pillow the
+            crop's corner is rounded as theirs, half to even.
 
     Raises:
         InputError: the crop cannot fit into any, or into this, resized picture.
@@ -238,9 +249,15 @@ class EvalTransform:
     height: int
     width: int
     resize: Resize
+    interpolation: str = "opencv_bilinear"
 
     def __post_init__(self) -> None:
         """Refuse what is known to be wrong before any picture is read."""
+        if self.interpolation != "opencv_bilinear" and self.interpolation not in _PILLOW:
+            raise InputError(
+                f"--interpolation must be opencv_bilinear, {', '.join(_PILLOW)}, "
+                f'got "{self.interpolation}"'
+            )
         if isinstance(self.resize.size, tuple):
             self._check_fit(*self.resize.shape(1, 1))
         elif self.resize.size < min(self.height, self.width):
@@ -257,8 +274,13 @@ class EvalTransform:
         """The ``(height, width, 3)`` evaluation picture; may be a view of the resized one."""
         height, width = self.resize.shape(*image.shape[:2])
         self._check_fit(height, width)
-        top, left = (height - self.height) // 2, (width - self.width) // 2
-        image = resize(image, height, width)
+        if self.interpolation == "opencv_bilinear":
+            top, left = (height - self.height) // 2, (width - self.width) // 2
+            image = resize(image, height, width)
+        else:
+            top, left = round((height - self.height) / 2), round((width - self.width) / 2)
+            picture = Image.fromarray(image).resize((width, height), _PILLOW[self.interpolation])
+            image = np.asarray(picture)
         return image[top : top + self.height, left : left + self.width]
 
 

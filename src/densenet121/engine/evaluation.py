@@ -204,35 +204,48 @@ def _prepare(weights: Weights, file: Path, config: EvalConfig, pictures: Picture
     if weights.num_classes is None:
         raise InputError(f'{file}: no "classifier.weight": not the weights of a DenseNet')
     if info:
-        check_same_classes(info.class_names, str(file), pictures.class_names, str(pictures.root))
-        if config.variant and config.variant != info.variant:
+        if info.class_names:
+            check_same_classes(
+                info.class_names, str(file), pictures.class_names, str(pictures.root)
+            )
+        if config.variant and config.variant != info.variant and weights.variant_is_certain:
             raise UsageError(
                 f"--variant is {config.variant}, but {file} holds weights of {info.variant}, which "
                 f"give garbage in the other; pass --variant {info.variant} or leave it out"
             )
-    elif weights.num_classes != len(pictures.class_names):
+    if weights.num_classes != len(pictures.class_names):
         raise InputError(
             f"{file} knows {weights.num_classes} classes (without their names), and "
             f"{pictures.root} has {len(pictures.class_names)}"
         )
-    net, variant = (info.net, info.variant) if info else (config.net, config.variant or "paper")
+    net, variant = info.net if info else config.net, weights.variant_for(config.variant)
     model = build(net, num_classes=weights.num_classes, variant=variant)
     load_state(model, weights.state_dict, file)
     log.info("load model %s success", file)
     size = info.preprocessing.image_size if info else (224, 224)
     resize = info.preprocessing.eval_resize if info else default_eval_resize(size)
+    interpolation = info.preprocessing.interpolation if info else "opencv_bilinear"
     if config.image_size is not None:
         size = parse_image_size(config.image_size)
         resize = default_eval_resize(size)
     resize = str(config.eval_resize or resize)
-    told = "as it was validated with" if info else "the original's: the file tells no preprocessing"
+    interpolation = config.interpolation or interpolation
+    if (config.image_size, config.eval_resize, config.interpolation) != (None, None, None):
+        told = "from the flags"
+    elif info is None:
+        told = "the original's: the file tells no preprocessing"
+    elif weights.family == "native":
+        told = "as it was validated with"
+    else:
+        told = f"as {weights.family} documents it"
     log.info(
-        "network %s, variant %s; pictures resized to %s, central %d x %d (%s)",
+        "network %s, variant %s; pictures resized to %s (%s), central %d x %d (%s)",
         net,
         variant,
         resize,
+        interpolation,
         *size,
-        told if config.image_size is None and config.eval_resize is None else "from the flags",
+        told,
     )
     if min(size) < model.min_image_size:
         raise UsageError(
@@ -240,7 +253,7 @@ def _prepare(weights: Weights, file: Path, config: EvalConfig, pictures: Picture
         )
     return _Subject(
         model,
-        EvalTransform(*size, parse_eval_resize(resize)),
+        EvalTransform(*size, parse_eval_resize(resize), interpolation),
         torch.tensor(info.preprocessing.mean) if info else MEAN,
         torch.tensor(info.preprocessing.std) if info else STD,
     )

@@ -40,6 +40,8 @@ def pick_variant(
     """
     info = checkpoint.info if checkpoint else pretrained.info if pretrained else None
     told = info.variant if info else None
+    if pretrained and not checkpoint and not pretrained.variant_is_certain:
+        return pretrained.variant_for(config.variant)
     if told and config.variant and told != config.variant and not checkpoint:
         raise UsageError(
             f"--variant is {config.variant}, but {config.pretrained} holds weights of {told}, "
@@ -72,7 +74,8 @@ def start_from(
             f"{source}: weights of {weights.info.net}, and --net is {config.net}; pass --net "
             f"{weights.info.net}"
         )
-    same_classes = weights.info is None or weights.info.class_names == pictures.class_names
+    names = weights.info.class_names if weights.info else ()
+    same_classes = not names or names == pictures.class_names
     state_dict = dict(weights.state_dict)
     if weights.num_classes == model.num_classes and same_classes:
         load_state(model, state_dict, source)

@@ -1,0 +1,159 @@
+"""Weights from any format that is read into any that is written, and back again as a check."""
+
+import io
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from densenet121.checkpoint import mindspore
+from densenet121.checkpoint.foreign import PREPROCESSING
+from densenet121.checkpoint.load import (
+    MODEL_KEY,
+    Pretrained,
+    load_pretrained,
+    load_state,
+    read_weights,
+)
+from densenet121.checkpoint.names import to_mindspore
+from densenet121.checkpoint.native import ModelInfo, save_weights
+from densenet121.network import NETWORKS, Variant, build
+from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.files import write_atomic
+
+Target = Literal["native", "torchvision", "timm", "mindcv", "mindspore"]
+SUFFIXES: dict[Target, tuple[str, ...]] = {
+    "native": (".safetensors",),
+    "torchvision": (".pth", ".safetensors"),
+    "timm": (".safetensors", ".pth"),
+    "mindcv": (".ckpt", ".safetensors"),
+    "mindspore": (".ckpt", ".safetensors"),
+}
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What ``convert`` did.
+
+    Attributes:
+        info: of the weights.
+        family: the program they came from.
+        tensors: that were written, and found again.
+    """
+
+    info: ModelInfo
+    family: str
+    tensors: int
+
+
+def convert(
+    source: Path,
+    target: Path,
+    to: Target,
+    *,
+    net: str | None = None,
+    variant: Variant | None = None,
+) -> Converted:
+    """Write the weights of ``source`` into ``target`` as the program ``to`` reads them.
+
+    The new file is read again before it gets its name: every tensor must come back bit for bit.
+
+    Args:
+        source: any file that ``read_weights`` reads.
+        target: a new file; its suffix chooses between the program's formats.
+        to: the program. Its networks must have the weights' variant.
+        net: the network, for weights that do not tell it.
+        variant: likewise the variant.
+
+    Raises:
+        UsageError: the suffix is none of the program's, or ``target`` exists.
+        InputError: the weights cannot be read, or the program has no such network.
+        OSError: ``target`` cannot be written.
+    """
+    if target.suffix not in SUFFIXES[to]:
+        raise UsageError(
+            f"{target}: weights for {to} are written as {' or '.join(SUFFIXES[to])}; "
+            "name the file so"
+        )
+    if target.exists():
+        raise UsageError(f"{target}: exists already; choose another name or remove it")
+    if not target.parent.is_dir():
+        raise UsageError(f"{target.parent}: there is no such folder")
+    loaded = load_pretrained(source, net=net or "densenet121", variant=variant)
+    info = _info(loaded, net or "densenet121")
+    _check_network(info, to, source)
+    state_dict = loaded.model.state_dict()
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".convert.") as folder:
+        trial = Path(folder) / target.name
+        _write(trial, state_dict, info, to)
+        _check_same(trial, state_dict, info)
+        write_atomic(target, trial.read_bytes())
+    return Converted(info, loaded.family, len(state_dict))
+
+
+def _info(loaded: Pretrained, net: str) -> ModelInfo:
+    if loaded.info is not None:
+        return loaded.info
+    family: Literal["densenet-bc", "torchvision"]
+    family = "densenet-bc" if net == "densenet100" else "torchvision"
+    return ModelInfo(net, loaded.model.variant, (), PREPROCESSING[family])
+
+
+def _check_network(info: ModelInfo, to: Target, source: Path) -> None:
+    if to == "native":
+        return
+    if info.net not in NETWORKS or info.net == "densenet100":
+        raise InputError(f"{source}: {info.net} is not a network of {to}; convert it to native")
+    if to in ("torchvision", "mindcv") and info.net == "densenet264":
+        raise InputError(f"{source}: {to} has no densenet264; convert it to timm or native")
+    wanted = "model_zoo" if to == "mindspore" else "paper"
+    if info.variant != wanted:
+        others = "native or mindspore" if wanted == "paper" else "native, mindcv or torchvision"
+        raise InputError(
+            f"{source}: weights of the variant {info.variant}; {to}'s networks are of the variant "
+            f"{wanted}, in which they give garbage; convert them to {others}"
+        )
+
+
+def _write(path: Path, state_dict: dict[str, Tensor], info: ModelInfo, to: Target) -> None:
+    if to == "native":
+        save_weights(path, state_dict, info, {})
+        return
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
+    if to in ("mindcv", "mindspore"):
+        tensors = {
+            to_mindspore(name, model_zoo=to == "mindspore"): tensor
+            for name, tensor in tensors.items()
+            if not name.endswith("num_batches_tracked")  # which MindSpore does not count
+        }
+    if path.suffix == ".ckpt":
+        path.write_bytes(mindspore.encode(tensors))
+    elif path.suffix == ".pth":
+        buffer = io.BytesIO()
+        torch.save(tensors, buffer)
+        path.write_bytes(buffer.getvalue())
+    else:
+        metadata = {"format": "ms" if to in ("mindcv", "mindspore") else "pt"}
+        metadata[MODEL_KEY] = json.dumps(info.to_json())
+        path.write_bytes(safetensors.torch.save(tensors, metadata))
+
+
+def _check_same(path: Path, state_dict: dict[str, Tensor], info: ModelInfo) -> None:
+    weights = read_weights(path)
+    back = build(info.net, num_classes=weights.num_classes or 1, variant=info.variant)
+    load_state(back, weights.state_dict, path)
+    found = back.state_dict()
+    for name, tensor in state_dict.items():
+        counts = name.endswith("num_batches_tracked") and name not in weights.state_dict
+        if not counts and not torch.equal(_bits(found[name]), _bits(tensor)):
+            raise InputError(f"{path.name}: {name} did not come back as it was; nothing is written")
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    """A nan is not equal to itself, its bits are."""
+    return tensor.contiguous().reshape(-1).view(torch.uint8)

@@ -1,0 +1,70 @@
+"""What a weights file is, from names and shapes, mostly without reading its content."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from densenet121.checkpoint.load import Weights, read_weights
+
+
+def inspect(path: Path) -> str:
+    """A few lines of "what: content" on a weights file.
+
+    Of ``.safetensors`` only the header is read, of ``.ckpt`` and ``.pth`` names and shapes; Keras's
+    files are read whole. Checksums are not compared.
+
+    Raises:
+        InputError: missing, damaged, or of another format.
+    """
+    weights = read_weights(path, shapes_only=True)
+    rows = [("file", f"{path} ({path.stat().st_size:,} bytes)"), *_rows(weights)]
+    width = max(len(what) for what, _ in rows)
+    return "\n".join(f"{what:<{width}}  {content}" for what, content in rows)
+
+
+def _rows(weights: Weights) -> Iterator[tuple[str, str]]:
+    info = weights.info
+    names = {
+        "native": "this program's",
+        "mindspore": "MindSpore, the model zoo's network",
+        "mindcv": "MindSpore, mindcv's network",
+        "torchvision": "torchvision (timm's files have the same names)",
+    }
+    yield "weights of", names.get(weights.family, weights.family)
+    yield "network", info.net if info else "not known: its file does not tell and no name fits"
+    variant: str = weights.variant_for(None) if info else "not known"
+    if info and not weights.variant_is_certain:
+        caveat = "by names the other is possible too; --variant model_zoo overrules"
+        if weights.family == "mindcv":
+            caveat = "mindcv before October 2022 was model_zoo under the same names; " + caveat
+        variant += f" ({caveat})"
+    yield "variant", variant
+    classes = str(weights.num_classes or "no classifier in it")
+    if info and info.class_names:
+        shown = ", ".join(info.class_names[:10])
+        classes += f": {shown}{', ...' if len(info.class_names) > 10 else ''}"
+    yield "classes", classes
+    tensors = weights.state_dict.values()
+    dtypes = sorted({str(t.dtype).removeprefix("torch.") for t in tensors if t.is_floating_point()})
+    count = sum(t.numel() for t in tensors)
+    yield "content", f"{len(weights.state_dict)} tensors, {count:,} numbers, {', '.join(dtypes)}"
+    if weights.momentum or weights.state:
+        step = weights.state.get("global_step")
+        shown = f" at step {int(step)}" if step is not None and step.device.type != "meta" else ""
+        momentum = f"momentum of {len(weights.momentum)} parameters" if weights.momentum else ""
+        numbers = ", ".join(sorted(weights.state))
+        yield "training", f"{momentum}{shown}; {numbers}".strip("; ")
+    for name, value in weights.origin.items():
+        yield name, str(value)
+    if info:
+        p = info.preprocessing
+        yield (
+            "pictures",
+            f"resized to {p.eval_resize} ({p.interpolation}), central {p.image_size[0]} x "
+            f"{p.image_size[1]}, mean {_triple(p.mean)}, std {_triple(p.std)}",
+        )
+    else:
+        yield "pictures", "the file does not tell what they went through"
+
+
+def _triple(values: tuple[float, float, float]) -> str:
+    return ", ".join(f"{value:.3f}" for value in values)

@@ -1,0 +1,212 @@
+"""Keras applications' DenseNet from ``.h5`` and ``.keras``, by h5py, without Keras.
+
+Nothing of the configuration in such a file is run; it is not even looked at. Three layouts hold
+weights: Keras 2's, by layer name (``conv2_block1_0_bn/gamma:0``), Keras 3's ``.h5`` likewise, and
+Keras 3's ``.keras`` and ``.weights.h5``, by class and number (``layers/conv2d_3/vars/0``) in the
+order in which the layers were made.
+"""
+
+import io
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from densenet121.utils.errors import InputError
+
+EPS = 1.001e-5  # of every batch norm of Keras applications' DenseNet; torch's and ours is 1e-5
+_LARGEST = 2**31  # bytes of one weights file inside a .keras archive
+_BN = ("weight", "bias", "running_mean", "running_var")
+_LAST = {
+    "kernel": "weight",
+    "gamma": "weight",
+    "beta": "bias",
+    "bias": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
+
+
+def is_keras_file(path: Path) -> bool:
+    """HDF5, or a zip archive with Keras 3's weights in it."""
+    with path.open("rb") as file:
+        start = file.read(8)
+    if start == b"\x89HDF\r\n\x1a\n":
+        return True
+    if not start.startswith(b"PK\3\4"):
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "model.weights.h5" in archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return False
+
+
+def read_keras(path: Path) -> dict[str, Tensor]:
+    """Parameters under our names, in torch's layouts, for batch norms of eps 1e-5.
+
+    A batch norm divides by ``sqrt(running_var + eps)``. Keras's eps is 1.001e-5 and ours 1e-5: the
+    difference, 1e-8, is added to ``running_var`` in float64, which is the same function.
+
+    Raises:
+        InputError: damaged, not Keras applications' DenseNet, or h5py is not installed.
+    """
+    try:
+        import h5py
+    except ImportError:
+        raise InputError(
+            f"{path}: Keras files are read with h5py, which is not installed; "
+            "pip install 'densenet121[keras]'"
+        ) from None
+    try:
+        with h5py.File(_hdf5(path), "r") as file:
+            found = _collect(file, h5py)
+    except InputError:
+        raise
+    except Exception as error:  # h5py raises nearly anything on a damaged file
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path}: damaged or not a Keras file ({reason})") from None
+    numbered = {name for name in found if name.startswith("layers/")}
+    tensors = _by_number(found, path) if numbered else _by_name(found, path)
+    return {name: _to_torch(name, array, path) for name, array in tensors.items()}
+
+
+def _hdf5(path: Path) -> Any:
+    if not zipfile.is_zipfile(path):
+        return path
+    with zipfile.ZipFile(path) as archive:
+        entry = archive.getinfo("model.weights.h5")
+        if entry.file_size > _LARGEST:
+            raise InputError(f"{path}: its weights have {entry.file_size} bytes, too many")
+        return io.BytesIO(archive.read(entry))
+
+
+def _collect(file: Any, h5py: Any) -> dict[str, "np.ndarray[Any, Any]"]:
+    """Every data set by path; links out of the file and to itself are not followed."""
+    found: dict[str, np.ndarray[Any, Any]] = {}
+
+    def take(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and "optimizer" not in name:
+            if item.dtype.kind != "f" or item.size > 2**28 or item.external:
+                return
+            found[name] = item[()]
+
+    file.visititems(take)
+    return found
+
+
+def _by_name(
+    found: dict[str, "np.ndarray[Any, Any]"], path: Path
+) -> dict[str, "np.ndarray[Any, Any]"]:
+    tensors = {}
+    for name, array in found.items():
+        last = _LAST.get(name.rpartition("/")[2].partition(":")[0])
+        layer = _layer(name)
+        if last is None or layer is None:
+            raise InputError(
+                f'{path}: "{name}" is not of Keras applications\' DenseNet, the only Keras '
+                "network that is read"
+            )
+        tensors[f"{layer}.{last}"] = array
+    return tensors
+
+
+def _layer(name: str) -> str | None:
+    """Our module for a path such as ``conv2_block1/1/bn`` or ``pool2_conv``."""
+    name = name.removeprefix("model_weights/")
+    found = re.match(r"conv(\d)_block(\d+)[_/](\d)[_/](bn|conv)/", name)
+    if found:
+        block, layer, step, kind = int(found[1]) - 1, int(found[2]), int(found[3]), found[4]
+        # Keras counts 0_bn, 1_conv, 1_bn, 2_conv.
+        number = step if kind == "conv" else step + 1
+        kind = "norm" if kind == "bn" else "conv"
+        return f"features.denseblock{block}.denselayer{layer}.{kind}{number}"
+    found = re.match(r"pool(\d)[_/](bn|conv)/", name)
+    if found:
+        kind = "norm" if found[2] == "bn" else "conv"
+        return f"features.transition{int(found[1]) - 1}.{kind}"
+    found = re.match(r"conv1[_/](bn|conv)/", name)
+    if found:
+        return "features.norm0" if found[1] == "bn" else "features.conv0"
+    if re.match(r"bn/", name):
+        return "features.norm5"
+    return "classifier" if re.match(r"(predictions|fc\d+|dense(_\d+)?)/", name) else None
+
+
+def _by_number(
+    found: dict[str, "np.ndarray[Any, Any]"], path: Path
+) -> dict[str, "np.ndarray[Any, Any]"]:
+    """Layers of Keras 3 by class and number; the order is that of the network itself."""
+    layers: dict[str, dict[int, dict[int, np.ndarray[Any, Any]]]] = {
+        "conv2d": {},
+        "batch_normalization": {},
+        "dense": {},
+    }
+    for name, array in found.items():
+        match = re.fullmatch(
+            r"layers/(conv2d|batch_normalization|dense)(?:_(\d+))?/vars/(\d)", name
+        )
+        if match is None:
+            raise InputError(
+                f'{path}: "{name}" is not of Keras applications\' DenseNet, the only Keras '
+                "network that is read"
+            )
+        layers[match[1]].setdefault(int(match[2] or 0), {})[int(match[3])] = array
+    convs = [layers["conv2d"][n] for n in sorted(layers["conv2d"])]
+    norms = [layers["batch_normalization"][n] for n in sorted(layers["batch_normalization"])]
+    tensors: dict[str, np.ndarray[Any, Any]] = {}
+    conv_names, norm_names = _order(convs, path)
+    if len(norms) != len(norm_names) or len(layers["dense"]) > 1:
+        raise InputError(
+            f"{path}: {len(convs)} convolutions and {len(norms)} batch norms are not those of "
+            "Keras applications' DenseNet"
+        )
+    for name, values in zip(conv_names, convs, strict=True):
+        tensors |= {f"{name}.{'weight' if i == 0 else 'bias'}": a for i, a in values.items()}
+    for name, values in zip(norm_names, norms, strict=True):
+        tensors |= {f"{name}.{_BN[i]}": array for i, array in values.items() if i < len(_BN)}
+    for values in layers["dense"].values():
+        tensors |= {
+            f"classifier.{'weight' if i == 0 else 'bias'}": array for i, array in values.items()
+        }
+    return tensors
+
+
+def _order(
+    convs: list[dict[int, "np.ndarray[Any, Any]"]], path: Path
+) -> tuple[list[str], list[str]]:
+    """Names of convolutions and batch norms in Keras's order, from the convolutions' shapes."""
+    conv_names, norm_names = ["features.conv0"], ["features.norm0"]
+    block, layer, position = 1, 0, 1
+    while position < len(convs):
+        shape = convs[position].get(0, np.empty(0)).shape
+        following = (
+            convs[position + 1].get(0, np.empty(0)).shape if position + 1 < len(convs) else ()
+        )
+        if len(shape) != 4:
+            raise InputError(f"{path}: convolution {position} has shape {shape}")
+        if following[:2] == (3, 3):
+            layer += 1
+            where = f"features.denseblock{block}.denselayer{layer}."
+            conv_names += [f"{where}conv1", f"{where}conv2"]
+            norm_names += [f"{where}norm1", f"{where}norm2"]
+            position += 2
+        else:
+            conv_names.append(f"features.transition{block}.conv")
+            norm_names.append(f"features.transition{block}.norm")
+            block, layer, position = block + 1, 0, position + 1
+    return conv_names, [*norm_names, "features.norm5"]
+
+
+def _to_torch(name: str, array: "np.ndarray[Any, Any]", path: Path) -> Tensor:
+    if array.ndim == 4:
+        array = array.transpose(3, 2, 0, 1)  # height, width, in, out -> out, in, height, width
+    elif array.ndim == 2:
+        array = array.T
+    if name.endswith("running_var"):
+        array = array.astype(np.float64) + (EPS - 1e-5)
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32).copy())

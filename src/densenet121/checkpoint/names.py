@@ -1,0 +1,140 @@
+"""What other programs call DenseNet's parameters, and what we (and torchvision) call them."""
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from densenet121.network import NETWORKS, build
+
+# torchvision's files of before 2018 write norm.1 where its code says norm1.
+_DOTTED = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(1|2)\.")
+_MINDSPORE_LAST = {
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
+_MINDSPORE_LAST_BACK = {ours: theirs for theirs, ours in _MINDSPORE_LAST.items()}
+# In a MindSpore training checkpoint beside weights and moments; nothing that a network needs.
+MINDSPORE_STATE = frozenset(
+    (
+        "global_step",
+        "momentum",
+        "learning_rate",
+        "epoch_num",
+        "step_num",
+        "scale_sense",
+        "loss_scale",
+        "weight_decay",
+        "current_iterator_step",
+        "last_overflow_iterator_step",
+    )
+)
+
+
+def from_torchvision(name: str) -> str:
+    """Torchvision's and timm's names are ours; those of torchvision before 2018 have more dots."""
+    return _DOTTED.sub(r"\1\2.", name)
+
+
+def from_mindspore(name: str) -> str:
+    """The model zoo's ``backbone.features...gamma`` or mindcv's ``features...gamma``."""
+    name = name.removeprefix("network.").removeprefix("backbone.").removeprefix("_backbone.")
+    name = re.sub(r"^head\.fc\.", "classifier.", name)
+    name = re.sub(
+        r"^(features\.denseblock\d+)\.cell_list\.(\d+)\.",
+        lambda found: f"{found[1]}.denselayer{int(found[2]) + 1}.",
+        name,
+    )
+    name = re.sub(r"^(features\.transition\d+)\.features\.", r"\1.", name)
+    rest, _, last = name.rpartition(".")
+    return f"{rest}.{_MINDSPORE_LAST.get(last, last)}" if rest else name
+
+
+def to_mindspore(name: str, *, model_zoo: bool) -> str:
+    """Our name as the model zoo's network or else mindcv's has it."""
+    rest, _, last = name.rpartition(".")
+    if rest.startswith("features.") and ".conv" not in f".{rest}":
+        last = _MINDSPORE_LAST_BACK[last]
+    rest = re.sub(
+        r"^(features\.denseblock\d+)\.denselayer(\d+)\.",
+        lambda found: f"{found[1]}.cell_list.{int(found[2]) - 1}.",
+        rest,
+    )
+    rest = re.sub(r"^(features\.transition\d+)\.", r"\1.features.", rest)
+    if model_zoo:
+        rest = "head.fc" if rest == "classifier" else f"backbone.{rest}"
+    return f"{rest}.{last}"
+
+
+def from_mmpretrain(name: str) -> str:
+    """Mmpretrain's ``backbone.stages.0.block.0.norm1.weight`` and ``head.fc.weight``.
+
+    Its last transition is the last batch norm alone, and called by number.
+    """
+    name = name.removeprefix("backbone.")
+    name = re.sub(r"^head\.fc\.", "classifier.", name)
+    name = re.sub(r"^stem\.0\.", "features.conv0.", name)
+    name = re.sub(r"^stem\.1\.", "features.norm0.", name)
+    name = re.sub(
+        r"^stages\.(\d+)\.block\.(\d+)\.",
+        lambda found: f"features.denseblock{int(found[1]) + 1}.denselayer{int(found[2]) + 1}.",
+        name,
+    )
+    name = re.sub(r"^transitions\.\d+\.0\.", "features.norm5.", name)
+    return re.sub(
+        r"^transitions\.(\d+)\.",
+        lambda found: f"features.transition{int(found[1]) + 1}.",
+        name,
+    )
+
+
+def from_densenet_bc(name: str) -> str:
+    """The CIFAR networks of andreasveit/densenet-pytorch and its many descendants."""
+    name = re.sub(r"^conv1\.", "features.conv0.", name)
+    name = re.sub(r"^bn1\.", "features.norm5.", name)
+    name = re.sub(r"^fc\.", "classifier.", name)
+    name = re.sub(
+        r"^block(\d+)\.layer\.(\d+)\.(bn|conv)",
+        lambda found: (
+            f"features.denseblock{found[1]}.denselayer{int(found[2]) + 1}."
+            f"{'norm' if found[3] == 'bn' else 'conv'}"
+        ),
+        name,
+    )
+    name = re.sub(r"^trans(\d+)\.bn1\.", r"features.transition\1.norm.", name)
+    return re.sub(r"^trans(\d+)\.conv1\.", r"features.transition\1.conv.", name)
+
+
+def network_of(tensors: Mapping[str, Tensor]) -> str | None:
+    """The network of NETWORKS that has this stem and these blocks, by names and shapes only."""
+    layers: dict[int, int] = {}
+    for name in tensors:
+        found = re.fullmatch(r"features\.denseblock(\d+)\.denselayer(\d+)\.conv2\.weight", name)
+        if found:
+            layers[int(found[1])] = max(layers.get(int(found[1]), 0), int(found[2]))
+    blocks = tuple(layers[b] for b in sorted(layers))
+    stem = tensors.get("features.conv0.weight")
+    growth = tensors.get("features.denseblock1.denselayer1.conv2.weight")
+    if stem is None or growth is None:
+        return None
+    for net, (known_blocks, known_stem, known_growth) in _signatures().items():
+        if (blocks, tuple(stem.shape), growth.shape[0]) == (known_blocks, known_stem, known_growth):
+            return net
+    return None
+
+
+def _signatures() -> dict[str, tuple[tuple[int, ...], tuple[int, ...], int]]:
+    if not _SIGNATURES:
+        import torch
+
+        with torch.device("meta"):  # shapes without memory
+            for net in NETWORKS:
+                model = build(net, num_classes=2)
+                conv0 = model.state_dict()["features.conv0.weight"]
+                _SIGNATURES[net] = (model.block_config, tuple(conv0.shape), model.growth_rate)
+    return _SIGNATURES
+
+
+_SIGNATURES: dict[str, tuple[tuple[int, ...], tuple[int, ...], int]] = {}
