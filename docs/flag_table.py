@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from docstring_parser import parse
 
-from densenet121.cli import COMMANDS
+from densenet121.cli import COMMANDS, is_positional
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 
@@ -34,7 +34,8 @@ def table(config_class: type[Any]) -> str:
             shown = f"`{field.default}`"
         if default:
             meaning = meaning[: default.start()]
-        rows.append(f"| `--{field.name}` | {shown} | {meaning} |")
+        name = field.name.upper() if is_positional(field.name) else f"--{field.name}"
+        rows.append(f"| `{name}` | {shown} | {meaning} |")
     return "\n".join(rows)
 
 

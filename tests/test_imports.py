@@ -14,6 +14,7 @@ LAYERS = (
     {"cli"},
     {"benchmark", "demo"},
     {"engine", "deploy", "report"},
+    {"inference"},
     {"checkpoint"},
     {
         "network",
@@ -29,7 +30,7 @@ LAYERS = (
 )
 DEPTH = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}
 # Parts take plain arguments; these turn the settings into them.
-MAY_IMPORT_CONFIG = {"cli", "demo", "engine"}
+MAY_IMPORT_CONFIG = {"cli", "demo", "engine", "deploy"}
 
 
 def imported(source: str) -> Iterator[str]:

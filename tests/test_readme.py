@@ -39,9 +39,9 @@ def test_every_make_target_and_file_it_mentions_exists() -> None:
 def test_the_interface_in_python_is_there() -> None:
     import densenet121
 
-    (names,) = re.findall(r"from densenet121 import (.*)", README)
-    for name in names.split(", "):
-        assert getattr(densenet121, name)
+    for names in re.findall(r"from densenet121 import (.*)", README):
+        for name in names.split(", "):
+            assert getattr(densenet121, name)
     assert sorted(densenet121.__all__) == densenet121.__dir__()
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from jsonargparse import ActionConfigFile, ArgumentParser  # type: ignore[attr-defined]
 
 from densenet121.config import DemoConfig, EvalConfig, ReportConfig, TrainConfig
+from densenet121.deploy.settings import CalibrateConfig, CompareConfig, PredictConfig
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.version import __version__
 
@@ -28,8 +29,19 @@ COMMANDS: dict[str, type[Any]] = {
     "eval": EvalConfig,
     "demo": DemoConfig,
     "report": ReportConfig,
+    "predict": PredictConfig,
+    "compare": CompareConfig,
+    "calibrate": CalibrateConfig,
 }
-_POSITIONAL = {"report": "run"}
+# Command to the field that is given without a flag, how many values it takes, what it is.
+_POSITIONAL: dict[str, dict[str, tuple[str | None, str]]] = {
+    "report": {"run": (None, "the run folder")},
+    "predict": {"inputs": ("+", "pictures, folders, or - for standard input")},
+    "compare": {
+        "a": (None, "folder that eval wrote, or its predictions.csv"),
+        "b": (None, "likewise; is it worse?"),
+    },
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -85,10 +97,12 @@ def make_parser() -> ArgumentParser:
             action=ActionConfigFile,
             help="YAML file of flags; those given here go before",
         )
-        if name in _POSITIONAL:
-            command.add_argument(_POSITIONAL[name], type=str, help="the run folder")
-        else:
-            command.add_class_arguments(config_class, None)
+        places = _POSITIONAL.get(name, {})
+        for place, (count, meaning) in places.items():
+            more: dict[str, Any] = {} if count is None else {"nargs": count}
+            command.add_argument(place, type=str, help=meaning, **more)
+        if len(places) < len(dataclasses.fields(config_class)):
+            command.add_class_arguments(config_class, None, skip=set(places))
         commands.add_subcommand(name, command, help=description)
         command.prog = f"densenet121 {name}"
     return parser
@@ -114,6 +128,19 @@ def _run(command: str, config: Any) -> int:
         from densenet121.demo import demo
 
         return STOPPED if demo(config) is None else 0
+    if command == "predict":
+        from densenet121.deploy.predict import predict
+
+        return 1 if predict(config) else 0
+    if command == "compare":
+        from densenet121.deploy.compare import compare
+
+        return compare(config)
+    if command == "calibrate":
+        from densenet121.deploy.calibrate import calibrate
+
+        calibrate(config)
+        return 0
     from densenet121.report import write_report
 
     print(write_report(Path(config.run)))  # noqa: T201 (the command's output)
@@ -196,7 +223,7 @@ def _unknown(argument: str, arguments: Sequence[str]) -> str:
     if not argument.startswith("-"):
         return f"unexpected argument {argument}"
     flag = argument.partition("=")[0]
-    flags = [f"--{name}" for name in _fields(arguments) if name not in _POSITIONAL.values()]
+    flags = [f"--{name}" for name in _fields(arguments) if not is_positional(name)]
     known = [*flags, "--config", "--print_config", "--help"] if flags else ["--version", "--help"]
     return f"unknown flag {flag}{_nearest(flag, known)}"
 
@@ -210,7 +237,12 @@ def _nearest(word: str, known: Iterable[str]) -> str:
 
 
 def _as_typed(name: str) -> str:
-    return name.upper() if name in _POSITIONAL.values() else f"--{name}"
+    return name.upper() if is_positional(name) else f"--{name}"
+
+
+def is_positional(name: str) -> bool:
+    """Whether a field is given by its place on the command line, not by a flag."""
+    return any(name in places for places in _POSITIONAL.values())
 
 
 def _fields(arguments: Sequence[str]) -> dict[str, str]:

@@ -28,11 +28,13 @@ class Weights:
         state_dict: name to tensor.
         info: network, variant, classes and preprocessing; None where the file does not tell them.
         origin: epoch, step and score they come from, where the file tells.
+        calibration: what `calibrate` added, as plain JSON values.
     """
 
     state_dict: dict[str, Tensor]
     info: ModelInfo | None
     origin: dict[str, Any]
+    calibration: dict[str, Any] | None = None
 
     @property
     def num_classes(self) -> int | None:
@@ -64,7 +66,8 @@ def read_weights(path: Path) -> Weights:
     if kind == "checkpoint":
         prefix = "model."
         tensors = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-    return Weights(tensors, ModelInfo.from_json(content["model"]), content.get("origin", {}))
+    info = ModelInfo.from_json(content["model"])
+    return Weights(tensors, info, content.get("origin", {}), content.get("calibration"))
 
 
 def load_state(model: DenseNet, state_dict: Mapping[str, Tensor], source: Path | str) -> None:

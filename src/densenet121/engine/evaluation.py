@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from densenet121.checkpoint.load import Weights, load_state, read_weights
+from densenet121.checkpoint.load import Weights, read_weights
 from densenet121.checkpoint.native import position_in_name
 from densenet121.config import (
     AMP_NAMES,
@@ -25,7 +24,6 @@ from densenet121.datasets.folder import (
     evaluation_folder,
     scan,
 )
-from densenet121.datasets.transforms import MEAN, STD, EvalTransform, parse_eval_resize
 from densenet121.distributed import default_batch_size, join, pick_device, pick_precision
 from densenet121.engine.evaluate import (
     Evaluation,
@@ -35,7 +33,7 @@ from densenet121.engine.evaluate import (
     write_results,
 )
 from densenet121.engine.run_folder import command_of, describe_run, make_folder
-from densenet121.network import DenseNet, build
+from densenet121.inference.subject import Subject, make_subject
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.files import write_json
 from densenet121.utils.logging import log, log_settings, run_log
@@ -173,62 +171,38 @@ def _weight_files(source: Path) -> list[Path]:
     )
 
 
-@dataclass(frozen=True)
-class _Subject:
-    """A network with weights, and what its pictures go through."""
-
-    model: DenseNet
-    transform: EvalTransform
-    mean: Tensor
-    std: Tensor
-
-
-def _prepare(weights: Weights, file: Path, config: EvalConfig, pictures: PictureFolder) -> _Subject:
+def _prepare(weights: Weights, file: Path, config: EvalConfig, pictures: PictureFolder) -> Subject:
     """Build what is evaluated from a weights file, the flags going before what the file tells."""
     info = weights.info
-    if weights.num_classes is None:
-        raise InputError(f'{file}: no "classifier.weight": not the weights of a DenseNet')
     if info:
         check_same_classes(info.class_names, str(file), pictures.class_names, str(pictures.root))
-        if config.variant and config.variant != info.variant:
-            raise UsageError(
-                f"--variant is {config.variant}, but {file} holds weights of {info.variant}, which "
-                f"give garbage in the other; pass --variant {info.variant} or leave it out"
-            )
-    elif weights.num_classes != len(pictures.class_names):
+    elif weights.num_classes not in (None, len(pictures.class_names)):
         raise InputError(
             f"{file} knows {weights.num_classes} classes (without their names), and "
             f"{pictures.root} has {len(pictures.class_names)}"
         )
-    net, variant = (info.net, info.variant) if info else (config.net, config.variant or "paper")
-    model = build(net, num_classes=weights.num_classes, variant=variant)
-    load_state(model, weights.state_dict, file)
+    size = None if config.image_size is None else parse_image_size(config.image_size)
+    resize = config.eval_resize or (default_eval_resize(size) if size else None)
+    subject = make_subject(
+        weights,
+        file,
+        net=config.net,
+        variant=config.variant,
+        image_size=size,
+        eval_resize=None if resize is None else str(resize),
+    )
     log.info("load model %s success", file)
-    size = info.preprocessing.image_size if info else (224, 224)
-    resize = info.preprocessing.eval_resize if info else default_eval_resize(size)
-    if config.image_size is not None:
-        size = parse_image_size(config.image_size)
-        resize = default_eval_resize(size)
-    resize = str(config.eval_resize or resize)
     told = "as it was validated with" if info else "the original's: the file tells no preprocessing"
     log.info(
         "network %s, variant %s; pictures resized to %s, central %d x %d (%s)",
-        net,
-        variant,
-        resize,
-        *size,
+        subject.net,
+        subject.variant,
+        subject.transform.resize,
+        subject.transform.height,
+        subject.transform.width,
         told if config.image_size is None and config.eval_resize is None else "from the flags",
     )
-    if min(size) < model.min_image_size:
-        raise UsageError(
-            f"--image_size must be at least {model.min_image_size} for {net}, got {size}"
-        )
-    return _Subject(
-        model,
-        EvalTransform(*size, parse_eval_resize(resize)),
-        torch.tensor(info.preprocessing.mean) if info else MEAN,
-        torch.tensor(info.preprocessing.std) if info else STD,
-    )
+    return subject
 
 
 def _log_bad(evaluation: Evaluation) -> None:
