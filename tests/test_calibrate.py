@@ -94,7 +94,7 @@ def test_the_threshold_is_the_least_that_reaches_the_target(
 
 def test_calibrate_stores_it_and_predict_uses_it(pictures: Path, tmp_path: Path) -> None:
     weights = write_weights(tmp_path / "w.safetensors")
-    config = CalibrateConfig(data_dir=str(pictures), pretrained=str(weights), workers=1)
+    config = CalibrateConfig(data_dir=str(pictures), pretrained=str(weights), workers=1, amp="fp32")
     result = calibrate(config)
     assert result.output == tmp_path / "w_calibrated.safetensors"
     stored = read_weights(result.output)
@@ -103,7 +103,7 @@ def test_calibrate_stores_it_and_predict_uses_it(pictures: Path, tmp_path: Path)
         "scores": list(result.calibration.scores),
     }
     path = pictures / "val" / "ant" / "000.png"
-    plain, calibrated = Predictor(weights), Predictor(result.output)
+    plain, calibrated = (Predictor(w, amp="fp32") for w in (weights, result.output))
     (answer,) = calibrated.predict([path], coverage=0.5, top_k=3, abstain_below=1.0)
     logits = plain.logits(next(iter(plain.batches([path])))[0].images)
     expected = probabilities(logits, result.calibration.temperature)[0]

@@ -18,7 +18,12 @@ from typing import Any
 from jsonargparse import ActionConfigFile, ArgumentParser  # type: ignore[attr-defined]
 
 from densenet121.config import DemoConfig, EvalConfig, ReportConfig, TrainConfig
-from densenet121.deploy.settings import CalibrateConfig, CompareConfig, PredictConfig
+from densenet121.deploy.settings import (
+    CalibrateConfig,
+    CompareConfig,
+    ExportConfig,
+    PredictConfig,
+)
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.version import __version__
 
@@ -32,6 +37,7 @@ COMMANDS: dict[str, type[Any]] = {
     "predict": PredictConfig,
     "compare": CompareConfig,
     "calibrate": CalibrateConfig,
+    "export": ExportConfig,
 }
 # Command to the field that is given without a flag, how many values it takes, what it is.
 _POSITIONAL: dict[str, dict[str, tuple[str | None, str]]] = {
@@ -140,6 +146,11 @@ def _run(command: str, config: Any) -> int:
         from densenet121.deploy.calibrate import calibrate
 
         calibrate(config)
+        return 0
+    if command == "export":
+        from densenet121.deploy.export import export
+
+        export(config)
         return 0
     from densenet121.report import write_report
 

@@ -13,6 +13,7 @@ from densenet121.datasets.images import decode, read_image
 from densenet121.datasets.loader import Batch, load_batches
 from densenet121.datasets.sampler import evaluation_batches
 from densenet121.distributed import default_batch_size, pick_device, pick_precision
+from densenet121.inference.onnx_model import SUFFIX, load_onnx
 from densenet121.inference.subject import Subject, load_subject, logits_of
 from densenet121.network import Variant
 from densenet121.utils.errors import InputError
@@ -80,12 +81,13 @@ class Predictor:
         self.device = pick_device(device)
         self.precision = pick_precision(amp, self.device)
         self.batch_size = batch_size or default_batch_size(self.device)
-        self.subject: Subject = load_subject(
-            Path(weights),
-            net=net,
-            variant=variant,
-            image_size=image_size,
-            eval_resize=eval_resize,
+        path = Path(weights)
+        self.subject: Subject = (
+            load_onnx(path, image_size=image_size, eval_resize=eval_resize)
+            if path.suffix == SUFFIX
+            else load_subject(
+                path, net=net, variant=variant, image_size=image_size, eval_resize=eval_resize
+            )
         )
         self.subject.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._workers = workers

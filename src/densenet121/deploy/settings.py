@@ -169,3 +169,48 @@ class CalibrateConfig:
             raise UsageError(
                 f"--target_accuracy must be above 0 and at most 1, got {self.target_accuracy}"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """Write the network for another program, with a certificate of what it still says.
+
+    Attributes:
+        pretrained: weights of this program.
+        output: file to write, e.g. model.onnx or model.pt2; the certificate goes beside it.
+        data_dir: pictures to check on: a folder of class folders, or one that holds `val/`.
+        format: onnx, or torch for torch.export.
+        int8: 1 quantises to int8 by ONNX Runtime, calibrated on other pictures of data_dir.
+        uint8_input: 1 puts the normalisation inside: the input is (N, H, W, 3) uint8, resized and
+            cropped; 0 takes (N, 3, H, W) float32, normalised.
+        pictures: how many to check on; int8 is calibrated with as many others.
+        tolerance: largest difference of a logit (default: a thousandth of the largest logit, at
+            least 0.001; int8: any).
+        min_agreement: least share of pictures with the same top class (default: 1; int8: 0.95).
+    """
+
+    pretrained: str
+    output: str
+    data_dir: str
+    format: Literal["onnx", "torch"] = "onnx"
+    int8: Literal[0, 1] = 0
+    uint8_input: Literal[0, 1] = 0
+    pictures: int = 64
+    tolerance: float | None = None
+    min_agreement: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range, naming the flag.
+
+        Raises:
+            UsageError: a flag's value cannot be used.
+        """
+        known_choices(self)
+        if not (self.pretrained and self.output and self.data_dir):
+            raise UsageError("--pretrained, --output and --data_dir must not be empty")
+        if self.int8 and self.format == "torch":
+            raise UsageError("--int8 1 needs --format onnx")
+        at_least("pictures", self.pictures, 2)
+        at_least("tolerance", self.tolerance, 0)
+        if self.min_agreement is not None:
+            between("min_agreement", self.min_agreement, 0, 1)

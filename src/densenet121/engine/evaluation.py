@@ -33,13 +33,14 @@ from densenet121.engine.evaluate import (
     write_results,
 )
 from densenet121.engine.run_folder import command_of, describe_run, make_folder
+from densenet121.inference.onnx_model import SUFFIX, load_onnx
 from densenet121.inference.subject import Subject, make_subject
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.files import write_json
 from densenet121.utils.logging import log, log_settings, run_log
 from densenet121.utils.signals import StopRequest
 
-_SUFFIXES = (".ckpt", ".safetensors", ".pth", ".pt")
+_SUFFIXES = (".ckpt", ".safetensors", ".pth", ".pt", SUFFIX)
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ def evaluate(config: EvalConfig) -> EvalResult:
         files = _weight_files(source)
         output_dir = absolute(config.output_dir) if config.output_dir else None
         # Before a folder is made: the usual mistake, a wrong path, should leave nothing behind.
-        first = None if source.is_dir() else read_weights(files[0])
+        alone = not source.is_dir() and source.suffix != SUFFIX
+        first = read_weights(source) if alone else None
 
         path, stamp = make_folder(output_dir, absolute(config.log_path))
         settings = settings_of(config) | {
@@ -111,7 +113,11 @@ def evaluate(config: EvalConfig) -> EvalResult:
                     break
                 target = path / file.stem if source.is_dir() else path
                 try:
-                    subject = _prepare(first or read_weights(file), file, config, pictures)
+                    subject = (
+                        _prepare_onnx(file, config, pictures)
+                        if file.suffix == SUFFIX
+                        else _prepare(first or read_weights(file), file, config, pictures)
+                    )
                     subject.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
                     evaluation = evaluate_folder(
                         subject.model,
@@ -202,6 +208,16 @@ def _prepare(weights: Weights, file: Path, config: EvalConfig, pictures: Picture
         subject.transform.width,
         told if config.image_size is None and config.eval_resize is None else "from the flags",
     )
+    return subject
+
+
+def _prepare_onnx(file: Path, config: EvalConfig, pictures: PictureFolder) -> Subject:
+    """Load what `export` wrote, which tells everything and fixes the size of its pictures."""
+    size = None if config.image_size is None else parse_image_size(config.image_size)
+    resize = None if config.eval_resize is None else str(config.eval_resize)
+    subject = load_onnx(file, image_size=size, eval_resize=resize)
+    check_same_classes(subject.class_names, str(file), pictures.class_names, str(pictures.root))
+    log.info("load model %s success, run by ONNX Runtime on the CPU", file)
     return subject
 
 
