@@ -14,18 +14,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from docstring_parser import parse
 
-from densenet121.cli import COMMANDS, POSITIONAL
+from densenet121.cli import COMMANDS, is_positional
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 
 
-def table(command: str, config_class: type[Any]) -> str:
+def table(config_class: type[Any]) -> str:
     """A row a field: flag, default, meaning."""
     meanings = {p.arg_name: p.description or "" for p in parse(config_class.__doc__ or "").params}
     rows = ["| flag | default | meaning |", "|---|---|---|"]
     for field in dataclasses.fields(config_class):
-        if field.name in POSITIONAL.get(command, {}):
-            continue
         meaning = " ".join(meanings[field.name].split()).rstrip(".").replace("|", "\\|")
         default = re.search(r" ?\(default: (.*)\)$", meaning)
         if field.default is dataclasses.MISSING:
@@ -38,7 +36,8 @@ def table(command: str, config_class: type[Any]) -> str:
             shown = f"`{field.default}`"
         if default:
             meaning = meaning[: default.start()]
-        rows.append(f"| `--{field.name}` | {shown} | {meaning} |")
+        name = field.name.upper() if is_positional(field.name) else f"--{field.name}"
+        rows.append(f"| `{name}` | {shown} | {meaning} |")
     return "\n".join(rows)
 
 
@@ -49,7 +48,7 @@ def with_tables(text: str) -> str:
         if start in text:
             before, rest = text.split(start, 1)
             _, after = rest.split(end, 1)
-            text = f"{before}{start}\n{table(name, config_class)}\n{end}{after}"
+            text = f"{before}{start}\n{table(config_class)}\n{end}{after}"
     return text
 
 

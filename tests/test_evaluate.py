@@ -59,6 +59,7 @@ def prime(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def small(data_dir: Path, weights: Path, folder: Path, **flags: Any) -> EvalConfig:
     given: dict[str, Any] = {"per_batch_size": 7, "workers": 1, "output_dir": str(folder)}
+    given["amp"] = "fp32"  # on every CPU, also where bf16 is the default
     return EvalConfig(data_dir=str(data_dir), pretrained=str(weights), **(given | flags))
 
 

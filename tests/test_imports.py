@@ -14,6 +14,7 @@ LAYERS = (
     {"cli"},
     {"bench", "demo"},
     {"engine", "deploy", "report"},
+    {"inference"},
     {"checkpoint"},
     {
         "network",
@@ -31,7 +32,7 @@ LAYERS = (
 )
 DEPTH = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}
 # Parts take plain arguments; these turn the settings into them.
-MAY_IMPORT_CONFIG = {"cli", "demo", "engine", "bench"}
+MAY_IMPORT_CONFIG = {"cli", "demo", "engine", "bench", "deploy"}
 
 
 def imported(source: str) -> Iterator[str]:

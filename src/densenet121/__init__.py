@@ -8,6 +8,7 @@ from densenet121.version import __version__
 if TYPE_CHECKING:
     from densenet121.checkpoint.load import load_model
     from densenet121.config import EvalConfig, TrainConfig
+    from densenet121.deploy.predictor import Prediction, Predictor
     from densenet121.engine.evaluation import evaluate
     from densenet121.engine.train import train
     from densenet121.network import DenseNet, densenet121
@@ -17,6 +18,8 @@ _HOME = {
     "DenseNet": "densenet121.network",
     "densenet121": "densenet121.network",
     "load_model": "densenet121.checkpoint.load",
+    "Prediction": "densenet121.deploy.predictor",
+    "Predictor": "densenet121.deploy.predictor",
     "train": "densenet121.engine.train",
     "evaluate": "densenet121.engine.evaluation",
     "TrainConfig": "densenet121.config",
@@ -26,6 +29,8 @@ _HOME = {
 __all__ = [
     "DenseNet",
     "EvalConfig",
+    "Prediction",
+    "Predictor",
     "TrainConfig",
     "__version__",
     "densenet121",

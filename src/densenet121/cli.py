@@ -27,6 +27,12 @@ from densenet121.config import (
     ReportConfig,
     TrainConfig,
 )
+from densenet121.deploy.settings import (
+    CalibrateConfig,
+    CompareConfig,
+    ExportConfig,
+    PredictConfig,
+)
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.version import __version__
 
@@ -40,16 +46,25 @@ COMMANDS: dict[str, type[Any]] = {
     "bench": BenchConfig,
     "convert": ConvertConfig,
     "inspect": InspectConfig,
+    "predict": PredictConfig,
+    "compare": CompareConfig,
+    "calibrate": CalibrateConfig,
+    "export": ExportConfig,
 }
-# Arguments without a flag: of each command, in their order, what they are.
-POSITIONAL = {
-    "report": {"run": "the run folder"},
-    "bench": {"what": "what is measured: train or infer"},
+# Arguments without a flag: of each command, in their order, how many values, what they are.
+POSITIONAL: dict[str, dict[str, tuple[str | None, str]]] = {
+    "report": {"run": (None, "the run folder")},
+    "bench": {"what": (None, "what is measured: train or infer")},
     "convert": {
-        "source": "weights of any format that is read",
-        "target": "the new file; its suffix chooses between the formats of the program",
+        "source": (None, "weights of any format that is read"),
+        "target": (None, "the new file; its suffix chooses between the formats of the program"),
     },
-    "inspect": {"file": "the weights file"},
+    "inspect": {"file": (None, "the weights file")},
+    "predict": {"inputs": ("+", "pictures, folders, or - for standard input")},
+    "compare": {
+        "a": (None, "folder that eval wrote, or its predictions.csv"),
+        "b": (None, "likewise; is it worse?"),
+    },
 }
 
 
@@ -107,8 +122,9 @@ def make_parser() -> ArgumentParser:
             help="YAML file of flags; those given here go before",
         )
         positional = POSITIONAL.get(name, {})
-        for argument, meaning in positional.items():
-            command.add_argument(argument, type=str, help=meaning)
+        for argument, (count, meaning) in positional.items():
+            more: dict[str, Any] = {} if count is None else {"nargs": count}
+            command.add_argument(argument, type=str, help=meaning, **more)
         switches = {field.name for field in dataclasses.fields(config_class) if field.type is bool}
         command.add_class_arguments(config_class, None, skip={*positional, *switches})
         for switch in switches:
@@ -148,9 +164,10 @@ def _run(command: str, config: Any) -> int:
 
         return STOPPED if demo(config) is None else 0
     if command == "bench":
-        from densenet121.bench.compute import as_json, compare, table
+        from densenet121.bench.compute import as_json, table
+        from densenet121.bench.compute import compare as measure
 
-        comparison = compare(config)
+        comparison = measure(config)
         print(as_json(comparison) if config.json else table(comparison))  # noqa: T201
         return 0
     if command == "convert":
@@ -167,6 +184,24 @@ def _run(command: str, config: Any) -> int:
         from densenet121.checkpoint.inspect import inspect
 
         print(inspect(Path(config.file)))  # noqa: T201 (the command's output)
+        return 0
+    if command == "predict":
+        from densenet121.deploy.predict import predict
+
+        return 1 if predict(config) else 0
+    if command == "compare":
+        from densenet121.deploy.compare import compare
+
+        return compare(config)
+    if command == "calibrate":
+        from densenet121.deploy.calibrate import calibrate
+
+        calibrate(config)
+        return 0
+    if command == "export":
+        from densenet121.deploy.export import export
+
+        export(config)
         return 0
     from densenet121.report import write_report
 
@@ -253,7 +288,7 @@ def _unknown(argument: str, arguments: Sequence[str]) -> str:
     if not argument.startswith("-"):
         return f"unexpected argument {argument}"
     flag = argument.partition("=")[0]
-    flags = [f"--{name}" for name in _fields(arguments) if name not in _positional_names()]
+    flags = [f"--{name}" for name in _fields(arguments) if not is_positional(name)]
     known = [*flags, "--config", "--print_config", "--help"] if flags else ["--version", "--help"]
     return f"unknown flag {flag}{_nearest(flag, known)}"
 
@@ -271,7 +306,12 @@ def _positional_names() -> set[str]:
 
 
 def _as_typed(name: str) -> str:
-    return name.upper() if name in _positional_names() else f"--{name}"
+    return name.upper() if is_positional(name) else f"--{name}"
+
+
+def is_positional(name: str) -> bool:
+    """Whether a field is given by its place on the command line, not by a flag."""
+    return any(name in places for places in POSITIONAL.values())
 
 
 def _fields(arguments: Sequence[str]) -> dict[str, str]:

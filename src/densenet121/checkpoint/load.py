@@ -41,6 +41,7 @@ class Weights:
             means, because the other has the same names.
         momentum: of a MindSpore training checkpoint, by our names.
         state: numbers of that run, such as global_step.
+        calibration: what `calibrate` added, as plain JSON values.
     """
 
     state_dict: dict[str, Tensor]
@@ -50,6 +51,7 @@ class Weights:
     variant_is_certain: bool = True
     momentum: dict[str, Tensor] = field(default_factory=dict)
     state: dict[str, Any] = field(default_factory=dict)
+    calibration: dict[str, Any] | None = None
 
     @property
     def num_classes(self) -> int | None:
@@ -114,7 +116,8 @@ def _native(
     origin = content.get("origin") or {
         name: content["state"][name] for name in ("step",) if name in content.get("state", {})
     }
-    return Weights(tensors, ModelInfo.from_json(content["model"]), origin)
+    calibration = content.get("calibration")
+    return Weights(tensors, ModelInfo.from_json(content["model"]), origin, calibration=calibration)
 
 
 def _weights(foreign: Foreign, info: ModelInfo | None) -> Weights:

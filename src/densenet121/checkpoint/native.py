@@ -186,10 +186,16 @@ def note_of(path: Path, metadata: Mapping[str, str]) -> tuple[Kind, dict[str, An
 
 
 def save_weights(
-    path: Path, state_dict: Mapping[str, Tensor], info: ModelInfo, origin: Mapping[str, Any]
+    path: Path,
+    state_dict: Mapping[str, Tensor],
+    info: ModelInfo,
+    origin: Mapping[str, Any],
+    calibration: Mapping[str, Any] | None = None,
 ) -> None:
     """Write weights with what they are weights of and where they come from (epoch, step, score)."""
-    save(path, "weights", state_dict, {"model": info.to_json(), "origin": dict(origin)})
+    content = {"model": info.to_json(), "origin": dict(origin)}
+    more = {} if calibration is None else {"calibration": dict(calibration)}
+    save(path, "weights", state_dict, content | more)
 
 
 def _digest(kind: str, text: str, tensors: Mapping[str, Tensor]) -> str:

@@ -82,6 +82,11 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         raise InputError(f"{os.fspath(path)}: not a readable image ({error})") from error
 
 
+def is_picture(data: bytes) -> bool:
+    """Whether the bytes begin like a picture of a known format."""
+    return data.startswith(tuple(magic for magic, _ in _MAGIC))
+
+
 def decode(data: bytes) -> NDArray[np.uint8]:
     """The pixels of one encoded picture: ``(H, W, 3)`` RGB, C-contiguous, writable.
 

@@ -17,8 +17,8 @@ from densenet121.datasets.folder import PictureFolder
 from densenet121.datasets.images import read_image
 from densenet121.datasets.loader import load_batches
 from densenet121.datasets.sampler import evaluation_batches
-from densenet121.datasets.transforms import EvalTransform, normalise
-from densenet121.distributed import arithmetic
+from densenet121.datasets.transforms import EvalTransform
+from densenet121.inference.subject import logits_of
 from densenet121.losses import smooth_cross_entropy
 from densenet121.metrics import Counts, label_ranks, topk_correct
 from densenet121.processes import any_rank, gather, several
@@ -126,7 +126,7 @@ def evaluate_folder(
             bad += [(folder.paths[index], reason) for index, reason in batch.bad]
             if len(batch.indices):
                 labels = torch.from_numpy(folder.labels[batch.indices])
-                logits = _logits(model, batch.images, mean, std, device, precision)
+                logits = logits_of(model, batch.images, mean, std, device, precision)
                 ranks = label_ranks(logits, labels)
                 loss = smooth_cross_entropy(logits, labels) * len(labels)
                 counts += Counts(
@@ -175,21 +175,6 @@ def _together(own: Evaluation) -> Evaluation:
         probability=np.concatenate([part.probability for part in parts])[order],
         bad=tuple(sorted(fault for part in parts for fault in part.bad)),
     )
-
-
-def _logits(
-    model: nn.Module,
-    images: Tensor,
-    mean: Tensor,
-    std: Tensor,
-    device: torch.device,
-    precision: torch.dtype,
-) -> Tensor:
-    """Float32 logits on the CPU; in evaluation the wait for them is the point."""
-    images = normalise(images.to(device, non_blocking=True), mean, std)
-    with arithmetic(device, precision):
-        logits: Tensor = model(images)
-    return logits.float().cpu()
 
 
 def log_counts(counts: Counts) -> None:

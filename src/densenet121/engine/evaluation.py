@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from densenet121.checkpoint.load import Weights, load_state, read_weights
+from densenet121.checkpoint.load import Weights, read_weights
 from densenet121.checkpoint.native import position_in_name
 from densenet121.config import (
     AMP_NAMES,
@@ -26,7 +25,6 @@ from densenet121.datasets.folder import (
     evaluation_folder,
     scan,
 )
-from densenet121.datasets.transforms import MEAN, STD, EvalTransform, parse_eval_resize
 from densenet121.distributed import default_batch_size, pick_device, pick_precision
 from densenet121.engine.evaluate import (
     Evaluation,
@@ -37,7 +35,8 @@ from densenet121.engine.evaluate import (
 )
 from densenet121.engine.notes import describe_arithmetic
 from densenet121.engine.run_folder import command_of, describe_run, make_folder
-from densenet121.network import DenseNet, build
+from densenet121.inference.onnx_model import SUFFIX, load_onnx
+from densenet121.inference.subject import Subject, make_subject
 from densenet121.processes import any_rank, from_rank_0, join, process_group
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.files import write_json
@@ -45,7 +44,7 @@ from densenet121.utils.logging import log, log_settings, run_log
 from densenet121.utils.memory import keep_freed_memory
 from densenet121.utils.signals import StopRequest
 
-_SUFFIXES = (".ckpt", ".safetensors", ".pth", ".pt")
+_SUFFIXES = (".ckpt", ".safetensors", ".pth", ".pt", SUFFIX)
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,8 @@ def evaluate(config: EvalConfig) -> EvalResult:
         files = _weight_files(source)
         output_dir = absolute(config.output_dir) if config.output_dir else None
         # Before a folder is made: the usual mistake, a wrong path, should leave nothing behind.
-        first = None if source.is_dir() else read_weights(files[0])
+        alone = not source.is_dir() and source.suffix != SUFFIX
+        first = read_weights(source) if alone else None
 
         parent, is_first = absolute(config.log_path), process.rank == 0
         made = make_folder(output_dir, parent) if is_first else None
@@ -125,7 +125,11 @@ def evaluate(config: EvalConfig) -> EvalResult:
                     break
                 target = path / file.stem if source.is_dir() else path
                 try:
-                    subject = _prepare(first or read_weights(file), file, config, pictures)
+                    subject = (
+                        _prepare_onnx(file, config, pictures)
+                        if file.suffix == SUFFIX
+                        else _prepare(first or read_weights(file), file, config, pictures)
+                    )
                     subject.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
                     evaluation = evaluate_folder(
                         subject.model,
@@ -188,48 +192,28 @@ def _weight_files(source: Path) -> list[Path]:
     )
 
 
-@dataclass(frozen=True)
-class _Subject:
-    """A network with weights, and what its pictures go through."""
-
-    model: DenseNet
-    transform: EvalTransform
-    mean: Tensor
-    std: Tensor
-
-
-def _prepare(weights: Weights, file: Path, config: EvalConfig, pictures: PictureFolder) -> _Subject:
+def _prepare(weights: Weights, file: Path, config: EvalConfig, pictures: PictureFolder) -> Subject:
     """Build what is evaluated from a weights file, the flags going before what the file tells."""
     info = weights.info
-    if weights.num_classes is None:
-        raise InputError(f'{file}: no "classifier.weight": not the weights of a DenseNet')
-    if info:
-        if info.class_names:
-            check_same_classes(
-                info.class_names, str(file), pictures.class_names, str(pictures.root)
-            )
-        if config.variant and config.variant != info.variant and weights.variant_is_certain:
-            raise UsageError(
-                f"--variant is {config.variant}, but {file} holds weights of {info.variant}, which "
-                f"give garbage in the other; pass --variant {info.variant} or leave it out"
-            )
-    if weights.num_classes != len(pictures.class_names):
+    if info and info.class_names:
+        check_same_classes(info.class_names, str(file), pictures.class_names, str(pictures.root))
+    if weights.num_classes not in (None, len(pictures.class_names)):
         raise InputError(
             f"{file} knows {weights.num_classes} classes (without their names), and "
             f"{pictures.root} has {len(pictures.class_names)}"
         )
-    net, variant = info.net if info else config.net, weights.variant_for(config.variant)
-    model = build(net, num_classes=weights.num_classes, variant=variant)
-    load_state(model, weights.state_dict, file)
+    size = None if config.image_size is None else parse_image_size(config.image_size)
+    resize = config.eval_resize or (default_eval_resize(size) if size else None)
+    subject = make_subject(
+        weights,
+        file,
+        net=config.net,
+        variant=config.variant,
+        image_size=size,
+        eval_resize=None if resize is None else str(resize),
+        interpolation=config.interpolation,
+    )
     log.info("load model %s success", file)
-    size = info.preprocessing.image_size if info else (224, 224)
-    resize = info.preprocessing.eval_resize if info else default_eval_resize(size)
-    interpolation = info.preprocessing.interpolation if info else "opencv_bilinear"
-    if config.image_size is not None:
-        size = parse_image_size(config.image_size)
-        resize = default_eval_resize(size)
-    resize = str(config.eval_resize or resize)
-    interpolation = config.interpolation or interpolation
     if (config.image_size, config.eval_resize, config.interpolation) != (None, None, None):
         told = "from the flags"
     elif info is None:
@@ -238,25 +222,28 @@ def _prepare(weights: Weights, file: Path, config: EvalConfig, pictures: Picture
         told = "as it was validated with"
     else:
         told = f"as {weights.family} documents it"
+    transform = subject.transform
     log.info(
         "network %s, variant %s; pictures resized to %s (%s), central %d x %d (%s)",
-        net,
-        variant,
-        resize,
-        interpolation,
-        *size,
+        subject.net,
+        subject.variant,
+        transform.resize,
+        transform.interpolation,
+        transform.height,
+        transform.width,
         told,
     )
-    if min(size) < model.min_image_size:
-        raise UsageError(
-            f"--image_size must be at least {model.min_image_size} for {net}, got {size}"
-        )
-    return _Subject(
-        model,
-        EvalTransform(*size, parse_eval_resize(resize), interpolation),
-        torch.tensor(info.preprocessing.mean) if info else MEAN,
-        torch.tensor(info.preprocessing.std) if info else STD,
-    )
+    return subject
+
+
+def _prepare_onnx(file: Path, config: EvalConfig, pictures: PictureFolder) -> Subject:
+    """Load what `export` wrote, which tells everything and fixes the size of its pictures."""
+    size = None if config.image_size is None else parse_image_size(config.image_size)
+    resize = None if config.eval_resize is None else str(config.eval_resize)
+    subject = load_onnx(file, image_size=size, eval_resize=resize)
+    check_same_classes(subject.class_names, str(file), pictures.class_names, str(pictures.root))
+    log.info("load model %s success, run by ONNX Runtime on the CPU", file)
+    return subject
 
 
 def _log_bad(evaluation: Evaluation) -> None:

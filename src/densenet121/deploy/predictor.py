@@ -1,0 +1,243 @@
+"""``Predictor``: pictures in any form to classes and probabilities, by the path that eval takes."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from densenet121.datasets.images import decode, read_image
+from densenet121.datasets.loader import Batch, load_batches
+from densenet121.datasets.sampler import evaluation_batches
+from densenet121.distributed import default_batch_size, pick_device, pick_precision
+from densenet121.inference.onnx_model import SUFFIX, load_onnx
+from densenet121.inference.subject import Subject, load_subject, logits_of
+from densenet121.network import Variant
+from densenet121.utils.errors import InputError
+
+Picture = str | Path | bytes | NDArray[np.uint8] | Image.Image
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network says of one picture.
+
+    Attributes:
+        classes: names of the top classes, the likeliest first.
+        probabilities: theirs, calibrated where the weights are.
+        abstained: the first is below the abstain threshold: no answer should be given.
+        prediction_set: classes that hold the true one with the coverage asked for; None where no
+            coverage was asked for.
+    """
+
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    abstained: bool = False
+    prediction_set: tuple[str, ...] | None = None
+
+
+class Predictor:
+    """Weights that are ready to classify.
+
+    Attributes:
+        subject: the network, its classes and what its pictures go through.
+        device: where it computes.
+        precision: dtype of its arithmetic.
+        batch_size: pictures a step.
+    """
+
+    def __init__(
+        self,
+        weights: str | Path,
+        *,
+        net: str = "densenet121",
+        variant: Variant | None = None,
+        image_size: tuple[int, int] | None = None,
+        eval_resize: str | None = None,
+        device: str | None = None,
+        amp: str | None = None,
+        batch_size: int | None = None,
+        workers: int = 1,
+    ) -> None:
+        """Load the weights; what is None is as the weights were validated, or as eval has it.
+
+        Args:
+            weights: a file that eval takes.
+            net: the network, for weights that do not tell it.
+            variant: paper or model_zoo, likewise.
+            image_size: height and width of the network's input, pixels.
+            eval_resize: as --eval_resize has it.
+            device: as torch names it.
+            amp: fp32, bf16 or fp16.
+            batch_size: pictures a step.
+            workers: threads that decode.
+
+        Raises:
+            InputError: the weights cannot be used.
+        """
+        self.device = pick_device(device)
+        self.precision = pick_precision(amp, self.device)
+        self.batch_size = batch_size or default_batch_size(self.device)
+        path = Path(weights)
+        self.subject: Subject = (
+            load_onnx(path, image_size=image_size, eval_resize=eval_resize)
+            if path.suffix == SUFFIX
+            else load_subject(
+                path, net=net, variant=variant, image_size=image_size, eval_resize=eval_resize
+            )
+        )
+        self.subject.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._workers = workers
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the network's input, pixels."""
+        return self.subject.transform.height, self.subject.transform.width
+
+    def prepare(self, picture: Picture) -> NDArray[np.uint8]:
+        """The ``(H, W, 3)`` uint8 pixels that the network is shown of a picture.
+
+        Args:
+            picture: a path, an encoded picture's bytes, ``(H, W, 3)`` uint8 RGB, or a PIL image.
+
+        Raises:
+            InputError: it cannot be read, or is none of these.
+        """
+        return self.subject.transform(_pixels(picture))
+
+    @torch.inference_mode()
+    def logits(self, images: torch.Tensor) -> NDArray[np.float32]:
+        """Logits ``(N, C)`` of prepared pictures ``(N, H, W, 3)`` uint8.
+
+        Raises:
+            InputError: one of them is not finite.
+        """
+        subject = self.subject
+        found = logits_of(
+            subject.model, images, subject.mean, subject.std, self.device, self.precision
+        )
+        if not bool(torch.isfinite(found).all()):
+            raise InputError("the weights give nan or infinite logits; try --amp fp32")
+        return found.numpy()
+
+    def batches(
+        self,
+        pictures: Sequence[Picture],
+        *,
+        skip_bad: bool = False,
+        advance: Callable[[], None] = lambda: None,
+    ) -> Iterator[tuple[Batch, NDArray[np.float32]]]:
+        """Each batch and its logits, in order: the batches that eval makes.
+
+        Raises:
+            InputError: a picture cannot be read and ``skip_bad`` is False.
+        """
+        for batch in load_batches(
+            lambda index: self.prepare(pictures[index]),
+            evaluation_batches(len(pictures), self.batch_size),
+            self.size,
+            workers=self._workers,
+            skip_bad=skip_bad,
+            pin_memory=self.device.type != "cpu",
+        ):
+            empty = np.empty((0, len(self.subject.class_names)), np.float32)
+            logits = self.logits(batch.images) if len(batch.indices) else empty
+            yield batch, logits
+            advance()
+
+    def predict(
+        self,
+        pictures: Sequence[Picture],
+        *,
+        top_k: int = 5,
+        coverage: float | None = None,
+        abstain_below: float | None = None,
+    ) -> list[Prediction]:
+        """Classify pictures, each of any form.
+
+        Args:
+            pictures: paths, bytes, uint8 RGB arrays or PIL images.
+            top_k: how many classes to tell of each.
+            coverage: of the prediction sets, in (0, 1); needs calibrated weights.
+            abstain_below: probability below which there is no answer (default: what calibrate
+                stored, else never).
+
+        Raises:
+            InputError: a picture cannot be read, or the weights are not calibrated.
+        """
+        found: list[Prediction] = []
+        for _, logits in self.batches(pictures):
+            found += self.answers(
+                logits, top_k=top_k, coverage=coverage, abstain_below=abstain_below
+            )
+        return found
+
+    __call__ = predict
+
+    def answers(
+        self,
+        logits: NDArray[np.float32],
+        *,
+        top_k: int = 5,
+        coverage: float | None = None,
+        abstain_below: float | None = None,
+    ) -> list[Prediction]:
+        """What ``predict`` says of pictures with these logits, ``(N, C)``."""
+        calibration, names = self.subject.calibration, self.subject.class_names
+        if coverage is not None and calibration is None:
+            raise InputError(
+                "prediction sets need calibrated weights: run densenet121 calibrate first"
+            )
+        threshold = calibration.set_threshold(coverage) if calibration and coverage else 0.0
+        if abstain_below is None:
+            abstain_below = (calibration.abstain_below if calibration else None) or 0.0
+        shares = self.probabilities(logits)
+        # Equal logits: the lower class first, as eval ranks them.
+        order = np.argsort(-shares, axis=1, kind="stable")
+        found = []
+        for row, ranked in zip(shares, order, strict=True):
+            top = ranked[:top_k]
+            chosen = None
+            if coverage is not None:
+                inside = [k for k in ranked if row[k] >= threshold]
+                # Never empty: the likeliest class is added, which can only raise the coverage.
+                chosen = tuple(names[k] for k in inside or ranked[:1])
+            found.append(
+                Prediction(
+                    classes=tuple(names[k] for k in top),
+                    probabilities=tuple(float(row[k]) for k in top),
+                    abstained=bool(row[ranked[0]] < abstain_below),
+                    prediction_set=chosen,
+                )
+            )
+        return found
+
+    def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """``(N, C)``: eval's softmax, bit for bit, of logits over the temperature (1 without)."""
+        scaled = torch.from_numpy(logits)
+        if self.subject.calibration is not None:
+            scaled = scaled / self.subject.calibration.temperature
+        return scaled.softmax(dim=1).numpy()
+
+
+def _pixels(picture: Picture) -> NDArray[np.uint8]:
+    if isinstance(picture, bytes):
+        return decode(picture)
+    if isinstance(picture, str | Path):
+        return read_image(picture)
+    if isinstance(picture, Image.Image):
+        return np.array(picture.convert("RGB"))
+    if isinstance(picture, np.ndarray):
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+            raise InputError(
+                f"an array must be (H, W, 3) uint8 RGB, got {picture.shape} {picture.dtype}"
+            )
+        if 0 in picture.shape:
+            raise InputError(f"an array without pixels: {picture.shape}")
+        return picture
+    raise InputError(
+        f"a picture must be a path, bytes, an array or a PIL image, got {type(picture).__name__}"
+    )

@@ -1,0 +1,81 @@
+"""Class-activation maps: where in a picture a network sees a class.
+
+Source: Selvaraju et al. 2017, "Grad-CAM". At the last layer this is the analytic map of Zhou et al.
+2016, "Learning Deep Features for Discriminative Localization", divided by the number of positions:
+the classifier sees the mean, so the gradient of a logit is its weight over that number.
+"""
+
+import difflib
+
+import cv2
+import numpy as np
+import torch
+from matplotlib import colormaps
+from numpy.typing import NDArray
+from torch import Tensor
+
+from densenet121.inference.plain import layer_names, plain_forward
+from densenet121.network import DenseNet
+from densenet121.utils.errors import InputError
+
+LAST = "features"
+
+
+def class_activation_maps(
+    model: DenseNet, images: Tensor, classes: Tensor, layer: str = LAST
+) -> Tensor:
+    """The parts of a layer that speak for a class of each picture.
+
+    Args:
+        model: in evaluation mode; its parameters and their gradients stay as they are.
+        images: ``(N, 3, H, W)``, normalised.
+        classes: ``(N,)`` int64.
+        layer: a module's name as torch has it, e.g. features.denseblock3.
+
+    Returns:
+        ``(N, h, w)`` float32 of the layer's resolution: the sum over channels of activation times
+        mean gradient of the class's logit, before any clipping (negative parts speak against).
+
+    Raises:
+        InputError: there is no such layer.
+    """
+    known = layer_names(model)
+    if layer not in known:
+        near = difflib.get_close_matches(layer, known, n=1, cutoff=0)
+        raise InputError(f"--cam_layer {layer}: no such layer; did you mean {near[0]}?")
+    kept: list[Tensor] = []
+
+    def tap(name: str, x: Tensor) -> Tensor:
+        if name != layer:
+            return x
+        # A leaf of its own: the parameters before it take no part, and no later step may write
+        # into it (a ReLU in place would: the known trap of maps on DenseNet).
+        kept.append(x.detach().clone().requires_grad_())
+        return kept[0]
+
+    with torch.inference_mode(False), torch.enable_grad():
+        logits = plain_forward(model, images.clone(), tap)
+        chosen = logits.gather(1, classes.to(logits.device)[:, None]).sum()
+        (gradient,) = torch.autograd.grad(chosen, kept[0])
+    weights = gradient.mean(dim=(2, 3), keepdim=True)
+    return (weights * kept[0].detach()).sum(dim=1).float().cpu()
+
+
+def overlay(
+    pixels: NDArray[np.uint8], heat: NDArray[np.float32], side: int = 256
+) -> NDArray[np.uint8]:
+    """The picture with its map over it, ``(H, W, 3)`` uint8 RGB with a shorter side of ``side``.
+
+    Args:
+        pixels: ``(h, w, 3)`` uint8 RGB, as the network saw it.
+        heat: a map of any resolution; what speaks against the class is left clear.
+        side: pixels.
+    """
+    scale = max(1.0, side / min(pixels.shape[:2]))
+    size = (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale))
+    large = cv2.resize(pixels, size, interpolation=cv2.INTER_CUBIC).astype(np.float32)
+    positive = np.maximum(cv2.resize(heat, size, interpolation=cv2.INTER_LINEAR), 0)
+    strength = positive / max(float(positive.max()), 1e-12)
+    colours = colormaps["inferno"](strength)[..., :3] * 255
+    opacity = 0.7 * strength[..., None]
+    return np.rint(large * (1 - opacity) + colours * opacity).clip(0, 255).astype(np.uint8)

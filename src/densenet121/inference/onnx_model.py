@@ -1,0 +1,101 @@
+"""An exported ``.onnx`` file as a network: what eval and predict run in place of weights."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from densenet121.checkpoint.native import METADATA_KEY, ModelInfo
+from densenet121.datasets.transforms import EvalTransform, parse_eval_resize
+from densenet121.inference.calibration import Calibration
+from densenet121.inference.subject import Subject
+from densenet121.utils.errors import InputError
+
+SUFFIX = ".onnx"
+
+
+class OnnxModel(nn.Module):
+    """ONNX Runtime on the CPU behind a network's interface: ``(N, 3, H, W)`` to ``(N, C)``.
+
+    Attributes:
+        content: what `export` wrote into the file's metadata.
+        takes_uint8: normalisation is inside; the images are grey levels 0 to 255.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Load a file that `export` wrote.
+
+        Raises:
+            InputError: ONNX Runtime is not installed, the file cannot be read, or is not ours.
+        """
+        super().__init__()
+        try:
+            import onnxruntime
+        except ImportError:
+            raise InputError(
+                f"{path}: needs ONNX Runtime; pip install 'densenet121[export]'"
+            ) from None
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3
+        try:
+            data = path.read_bytes()
+            self._session = onnxruntime.InferenceSession(
+                data, options, providers=["CPUExecutionProvider"]
+            )
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+        except Exception as error:  # ONNX Runtime has an exception class for every fault
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{path}: ONNX Runtime cannot load it ({reason})") from None
+        found = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        if found is None:
+            raise InputError(f"{path}: not written by densenet121 export (no metadata of it)")
+        self.content: dict[str, Any] = json.loads(found)
+        (self._input,) = self._session.get_inputs()
+        self.takes_uint8 = self._input.type == "tensor(uint8)"
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits ``(N, C)`` float32."""
+        inside = self.takes_uint8
+        given = images.permute(0, 2, 3, 1).to(torch.uint8) if inside else images.float()
+        array = np.ascontiguousarray(given.cpu().numpy())
+        (logits,) = self._session.run(None, {self._input.name: array})
+        return torch.from_numpy(logits)
+
+
+def load_onnx(
+    path: Path, *, image_size: tuple[int, int] | None = None, eval_resize: str | None = None
+) -> Subject:
+    """The subject in an exported file; its size is fixed.
+
+    Raises:
+        InputError: the file cannot be used, or another image_size is asked for.
+    """
+    model = OnnxModel(path)
+    try:
+        info = ModelInfo.from_json(model.content["model"])
+        stored = model.content.get("calibration")
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: its metadata is damaged ({error!r})") from None
+    size = info.preprocessing.image_size
+    if image_size not in (None, size):
+        raise InputError(f"{path}: was exported for pictures of {size}; --image_size cannot change")
+    inside = model.takes_uint8
+    return Subject(
+        model=model,
+        class_names=info.class_names,
+        transform=EvalTransform(
+            *size,
+            parse_eval_resize(eval_resize or info.preprocessing.eval_resize),
+            info.preprocessing.interpolation,
+        ),
+        mean=torch.zeros(3) if inside else torch.tensor(info.preprocessing.mean),
+        std=torch.ones(3) if inside else torch.tensor(info.preprocessing.std),
+        net=info.net,
+        variant=info.variant,
+        calibration=Calibration.from_json(stored) if stored else None,
+    )

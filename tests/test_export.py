@@ -1,0 +1,100 @@
+"""export: what other programs run says what the network says, or nothing is written."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from densenet121.checkpoint.native import ModelInfo, Preprocessing, save_weights
+from densenet121.datasets.transforms import MEAN, STD
+from densenet121.deploy.export import export
+from densenet121.deploy.predictor import Predictor
+from densenet121.deploy.settings import ExportConfig
+from densenet121.engine.evaluation import evaluate
+from densenet121.network import build
+from densenet121.utils.errors import InputError
+from test_evaluate import NAMES, small
+
+pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
+    """Random weights whose batch norms have seen the pictures, so that logits are of order 1."""
+    torch.manual_seed(5)
+    model = build("densenet100", num_classes=3)
+    preprocessing = Preprocessing((16, 16), "20,20", tuple(MEAN.tolist()), tuple(STD.tolist()))
+    info = ModelInfo("densenet100", "paper", NAMES, preprocessing)
+    path = tmp_path_factory.mktemp("weights") / "w.safetensors"
+    save_weights(path, model.state_dict(), info, {})
+    predictor = Predictor(path)
+    paths = sorted((pictures / "train").rglob("*.png"))
+    ((batch, _),) = Predictor(path, batch_size=len(paths)).batches(paths)
+    for norm in model.modules():
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            norm.momentum = None
+    images = batch.images.permute(0, 3, 1, 2).float()
+    mean, std = predictor.subject.mean, predictor.subject.std
+    with torch.no_grad():
+        model.train()((images - mean[:, None, None]) / std[:, None, None])
+    save_weights(path, model.state_dict(), info, {})
+    return path
+
+
+def config(weights: Path, pictures: Path, output: Path, **flags: object) -> ExportConfig:
+    given: dict[str, object] = {"pictures": 8} | flags
+    return ExportConfig(
+        pretrained=str(weights),
+        data_dir=str(pictures),
+        output=str(output),
+        **given,  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize("uint8_input", [0, 1])
+def test_eval_says_of_the_onnx_file_what_it_says_of_the_weights(
+    uint8_input: int, weights: Path, pictures: Path, tmp_path: Path
+) -> None:
+    onnx = tmp_path / "m.onnx"
+    found = export(config(weights, pictures, onnx, uint8_input=uint8_input))
+    assert found["top1_agreement"] == 1 and found["largest_logit_difference"] < 1e-3
+    assert json.loads((tmp_path / "m.onnx.certificate.json").read_text()) == found
+    digests = set()
+    for source in (weights, onnx):
+        result = evaluate(small(pictures, source, tmp_path / source.stem))
+        digests |= {e.digest for e in result.evaluations.values() if e is not None}
+    assert len(digests) == 1
+    path = pictures / "val" / "cat" / "001.png"
+    ours, theirs = (Predictor(source, amp="fp32").predict([path])[0] for source in (weights, onnx))
+    assert ours.classes == theirs.classes
+    assert max(map(abs, map(float.__sub__, ours.probabilities, theirs.probabilities))) < 1e-4
+
+
+def test_torch_export_takes_any_batch(weights: Path, pictures: Path, tmp_path: Path) -> None:
+    output = tmp_path / "m.pt2"
+    assert export(config(weights, pictures, output, format="torch"))["top1_agreement"] == 1
+    program = torch.export.load(output).module()
+    assert [program(torch.zeros(n, 3, 16, 16)).shape for n in (1, 5)] == [(1, 3), (5, 3)]
+
+
+def test_int8_runs_in_onnx_runtime_and_is_smaller(
+    weights: Path, pictures: Path, tmp_path: Path
+) -> None:
+    whole = export(config(weights, pictures, tmp_path / "f.onnx"))
+    found = export(config(weights, pictures, tmp_path / "i.onnx", int8=1, min_agreement=0.5))
+    assert found["bytes"] < 0.6 * whole["bytes"]
+    assert 0 < found["largest_logit_difference"] < found["largest_logit"]
+
+
+def test_beyond_tolerance_nothing_is_written(weights: Path, pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--tolerance"):
+        flags = {"int8": 1, "tolerance": 1e-9, "min_agreement": 0}
+        export(config(weights, pictures, tmp_path / "m.onnx", **flags))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_not_ours_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"no network")
+    with pytest.raises(InputError, match="ONNX Runtime cannot load it"):
+        Predictor(tmp_path / "m.onnx")
