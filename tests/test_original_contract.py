@@ -11,7 +11,7 @@ import torch
 
 from densenet121.network import densenet121
 
-from conftest import REPOSITORY, SHARED, environment
+from conftest import REPOSITORY, SHARED, environment, write_classes
 
 PHOTOS = SHARED / "data" / "photos"
 TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}:INFO:"
@@ -162,6 +162,48 @@ def test_wait_tells_that_a_rank_failed(clone: Path, tmp_path: Path) -> None:
     ended = script(clone, "sh scripts/run_distribute_train.sh --stop")
     assert ended.returncode == 2
     assert "has ended" in ended.stderr
+
+
+@pytest.mark.slow
+def test_a_killed_rank_is_started_again_and_the_run_ends_as_if_undisturbed(
+    clone: Path, tmp_path: Path
+) -> None:
+    """The scripts' way to restart, on a small network in place of theirs."""
+    (clone / "rank_table.json").write_text(TABLE)
+    write_classes(tmp_path / "p" / "train", ["ant", "bee"], 64)
+    write_classes(tmp_path / "p" / "val", ["ant", "bee"], 5)
+    (tmp_path / "small.yaml").write_text(
+        "net: densenet100\nimage_size: 16\nmax_epoch: 12\nckpt_interval: 1\namp: fp32\n"
+    )
+    results = []
+    for name, disturbed in (("quiet", False), ("killed", True)):
+        root = tmp_path / name
+        root.mkdir()
+        (root / "scripts").symlink_to(REPOSITORY / "scripts")
+        (root / "train.py").write_text(
+            "import sys\nfrom densenet121.cli import main\n"
+            f'sys.exit(main(["train", "--config", {str(tmp_path / "small.yaml")!r}, '
+            "*sys.argv[1:]]))\n"
+        )
+        command = ["sh", "scripts/run_distribute_train.sh", "2"]
+        started = subprocess.run(
+            [*command, str(clone / "rank_table.json"), str(tmp_path / "p")],
+            cwd=root,
+            env=environment(PYTHON=sys.executable, MAX_RESTARTS="2"),
+            capture_output=True,
+            text=True,
+        )
+        assert started.returncode == 0, started.stderr
+        if disturbed:
+            wait_for(r"epoch\[2\]", root / "train0" / "log.txt")
+            launcher = (root / "train.pid").read_text().strip()
+            children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
+            subprocess.run(["kill", "-KILL", children[1]], check=True)
+        log = wait_for("end network train", root / "train0" / "log.txt")
+        assert ("resumed from" in log) == disturbed
+        (run,) = (root / "train0" / "output").iterdir()
+        results.append((run / "last.safetensors").read_bytes())
+    assert results[0] == results[1]
 
 
 def test_the_scripts_are_posix() -> None:

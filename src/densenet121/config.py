@@ -410,8 +410,10 @@ def default_eval_resize(size: tuple[int, int]) -> str:
 
 
 def default_workers() -> int:
-    """Number of cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores this process may use, shared with those that torchrun started beside it."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    beside = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return max(1, (cores or 1) // max(1, int(beside) if beside.isdigit() else 1))
 
 
 def settings_of(config: Any) -> dict[str, Any]:

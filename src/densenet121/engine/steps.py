@@ -17,7 +17,7 @@ from densenet121.distributed import arithmetic
 from densenet121.engine.run_folder import RunFolder
 from densenet121.engine.state import Training
 from densenet121.losses import smooth_cross_entropy
-from densenet121.processes import any_rank
+from densenet121.processes import any_rank, sum_over_ranks
 from densenet121.utils.errors import InputError
 from densenet121.utils.logging import log
 from densenet121.utils.progress import progress_bar
@@ -127,6 +127,7 @@ def train_epoch(
                     lr=lr,
                     smooth_factor=plan.smooth_factor,
                     precision=plan.precision,
+                    weight=_weight(len(batch.indices), plan),
                 )
                 losses.add(loss)
             state.step += 1
@@ -156,6 +157,7 @@ def train_step(
     lr: float,
     smooth_factor: float,
     precision: torch.dtype,
+    weight: float = 1.0,
 ) -> Tensor:
     """One update of the weights. The loss stays on the device: nothing here waits for it.
 
@@ -168,6 +170,7 @@ def train_step(
         lr: learning rate of this step.
         smooth_factor: see ``smooth_cross_entropy``.
         precision: dtype of the network's arithmetic; weights and momentum stay float32.
+        weight: of these pictures' loss in the mean over the ranks.
 
     Returns:
         The mean loss before the update, a scalar without gradient.
@@ -178,11 +181,21 @@ def train_step(
         logits = model(images)
     loss = smooth_cross_entropy(logits, labels, smooth_factor)
     optimizer.zero_grad(set_to_none=True)
-    torch.autograd.backward(scaler.scale(loss))
+    torch.autograd.backward(scaler.scale(loss if weight == 1 else loss * weight))
     # Skips the update where a scaled gradient overflowed.
     scaler.step(optimizer)
     scaler.update()
     return loss.detach()
+
+
+def _weight(count: int, plan: EpochPlan) -> float:
+    """Of a rank with ``count`` pictures: the others may have lost some that cannot be read.
+
+    With it the mean over the ranks is the mean over the pictures.
+    """
+    if plan.world_size == 1 or not plan.skip_bad:
+        return 1.0
+    return count * plan.world_size / float(sum_over_ranks(torch.tensor(count)))
 
 
 def check_loss(training: Training, plan: EpochPlan, folder: RunFolder) -> None:

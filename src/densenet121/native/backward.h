@@ -325,4 +325,21 @@ inline Correction<R> finish_norm(GradientSums<R>& sums, const Affine<R>& affine,
   return k;
 }
 
+// out = gradient + constant + slope * x: what batch norm still owes. `out` has no gaps.
+template <class T>
+void correct(const Correction<Real<T>>& k, const T* x, int64_t x_ld, const T* gradient,
+             int64_t gradient_ld, int64_t pixels, int64_t columns, int threads, T* out) {
+  using R = Real<T>;
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int64_t p = 0; p < pixels; p++) {
+    for (int64_t c = 0; c < columns; c += kLanes<T>) {
+      const int n = smaller<int64_t>(kLanes<T>, columns - c);
+      const Vec<T> d = load<T>(gradient + p * gradient_ld + c, n) +
+                       load<R>(k.constant.data() + c, kLanes<T>) +
+                       load<R>(k.slope.data() + c, kLanes<T>) * load<T>(x + p * x_ld + c, n);
+      store<T>(out + p * columns + c, d, n);
+    }
+  }
+}
+
 }  // namespace

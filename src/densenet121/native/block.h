@@ -321,18 +321,8 @@ void block_backward(const BlockArguments& g) {
   }
   if (!g.grad_x) return;
   const Correction<R> k = pending.correction(static_cast<R*>(g.mean), 0, g.input_columns);
-  const T* y = static_cast<T*>(g.y);
-  T* out = static_cast<T*>(g.grad_x);
-#pragma omp parallel for num_threads(g.threads) schedule(static)
-  for (int64_t p = 0; p < g.pixels(); p++) {
-    for (int64_t c = 0; c < g.input_columns; c += kLanes<T>) {
-      const int n = smaller<int64_t>(kLanes<T>, g.input_columns - c);
-      const Vec<T> d = load<T>(grad_y + p * g.columns() + c, n) +
-                       load<R>(k.constant.data() + c, kLanes<T>) +
-                       load<R>(k.slope.data() + c, kLanes<T>) * load<T>(y + p * g.columns() + c, n);
-      store<T>(out + p * g.input_columns + c, d, n);
-    }
-  }
+  correct<T>(k, static_cast<T*>(g.y), g.columns(), grad_y, g.columns(), g.pixels(),
+             g.input_columns, g.threads, static_cast<T*>(g.grad_x));
 }
 
 }  // namespace

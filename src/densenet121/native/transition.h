@@ -114,23 +114,6 @@ void transition_forward(const TransitionArguments& g) {
   }
 }
 
-// grad_x += constant + slope * x, which batch norm still owes.
-template <class T>
-void correct(const Correction<Real<T>>& k, const T* x, int64_t pixels, int64_t columns, int threads,
-             T* grad_x) {
-  using R = Real<T>;
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int64_t p = 0; p < pixels; p++) {
-    for (int64_t c = 0; c < columns; c += kLanes<T>) {
-      const int n = smaller<int64_t>(kLanes<T>, columns - c);
-      const Vec<T> d = load<T>(grad_x + p * columns + c, n) +
-                       load<R>(k.constant.data() + c, kLanes<T>) +
-                       load<R>(k.slope.data() + c, kLanes<T>) * load<T>(x + p * columns + c, n);
-      store<T>(grad_x + p * columns + c, d, n);
-    }
-  }
-}
-
 template <class T, int kCount>
 void transition_backward_of(const TransitionArguments& g) {
   using R = Real<T>;
@@ -179,7 +162,10 @@ void transition_backward_of(const TransitionArguments& g) {
   const Correction<R> k =
       finish_norm<R>(sums, affine, mean.data(), static_cast<R*>(g.variance), g.eps, g.frozen,
                      g.pixels(), columns, g.grad_gamma, g.grad_beta);
-  if (!g.frozen) correct<T>(k, static_cast<T*>(g.x), g.pixels(), columns, g.threads, grad_x);
+  if (!g.frozen) {
+    correct<T>(k, static_cast<T*>(g.x), columns, grad_x, columns, g.pixels(), columns, g.threads,
+               grad_x);
+  }
 }
 
 template <class T>
