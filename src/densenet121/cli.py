@@ -34,6 +34,7 @@ from densenet121.deploy.settings import (
     PredictConfig,
 )
 from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.signals import StopRequest
 from densenet121.version import __version__
 
 STOPPED = 128 + signal.SIGTERM
@@ -148,16 +149,20 @@ def _run(command: str, config: Any) -> int:
         from densenet121.engine.train import train
         from densenet121.report import write_report
 
-        result = train(config)
-        if result.stopped:
-            return STOPPED
-        if result.rank == 0:
-            write_report(result.folder)
+        # What follows the run, the freeing of its memory and the report, is not to be interrupted:
+        # Python would print a traceback of whatever a signal happened to meet.
+        with StopRequest():
+            result = train(config)
+            if result.stopped:
+                return STOPPED
+            if result.rank == 0:
+                write_report(result.folder)
         return 1 if result.bad_images else 0
     if command == "eval":
         from densenet121.engine.evaluation import evaluate
 
-        evaluated = evaluate(config)
+        with StopRequest():
+            evaluated = evaluate(config)
         return STOPPED if evaluated.stopped else 0 if evaluated.complete else 1
     if command == "demo":
         from densenet121.demo import demo
