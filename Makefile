@@ -4,7 +4,8 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 BIN := $(VENV)/bin
 SOURCES := src tests docs train.py eval.py setup.py
-KERNELS := setup.py $(wildcard src/densenet121/native/*.h src/densenet121/native/*.cpp)
+KERNELS := setup.py $(wildcard src/densenet121/native/*.h src/densenet121/native/*.cpp \
+  src/densenet121/native/pictures/*.h src/densenet121/native/pictures/*.cpp)
 
 BENCH := .venv-bench/bin
 

@@ -20,8 +20,13 @@ X86_FLAGS = {
 }
 
 
+PICTURES = NATIVE / "pictures"
+PICTURES_FLAGS = {"avx2": ["-mavx2", "-mfma", "-mf16c", "-mbmi", "-mbmi2"], "portable": []}
+COMMON = ["-O3", "-g0", "-std=c++17", "-fno-math-errno", "-fvisibility=hidden", "-Wno-psabi"]
+
+
 def extension(name: str, flags: list[str]) -> Extension:
-    """The kernels for one instruction set.
+    """The network's kernels for one instruction set.
 
     Compiled with OpenMP but not linked to it: they take the OpenMP that torch brings.
     """
@@ -29,17 +34,22 @@ def extension(name: str, flags: list[str]) -> Extension:
         f"densenet121.native._{name}",
         sources=[str(NATIVE / "kernels.cpp")],
         depends=[str(header) for header in sorted(NATIVE.glob("*.h"))],
+        # gcc takes its own intrinsics for uses of uninitialised values
         extra_compile_args=[
-            *("-O3", "-g0", "-std=c++17", "-fopenmp", "-fno-math-errno"),
-            # gcc takes its own intrinsics for uses of uninitialised values
-            *(
-                "-fvisibility=hidden",
-                "-Wno-psabi",
-                "-Wno-uninitialized",
-                "-Wno-maybe-uninitialized",
-            ),
+            *(*COMMON, "-fopenmp", "-Wno-uninitialized", "-Wno-maybe-uninitialized"),
             *flags,
         ],
+        optional=True,
+    )
+
+
+def pictures_extension(name: str) -> Extension:
+    """The picture kernel for one instruction set."""
+    return Extension(
+        f"densenet121.native.pictures._{name}",
+        sources=[str(PICTURES / "pictures.cpp")],
+        depends=[str(header) for header in sorted(PICTURES.glob("*.h"))],
+        extra_compile_args=[*COMMON, *PICTURES_FLAGS[name]],
         optional=True,
     )
 
@@ -49,5 +59,6 @@ setup(
     ext_modules=[
         *(extension(name, flags) for name, flags in X86_FLAGS.items() if is_x86),
         extension("portable", []),
+        *(pictures_extension(name) for name in PICTURES_FLAGS if is_x86 or name == "portable"),
     ]
 )

@@ -10,11 +10,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from densenet121.datasets.fast import training_pictures
 from densenet121.datasets.folder import scan
-from densenet121.datasets.images import read_image
 from densenet121.datasets.loader import Batch, load_batches
 from densenet121.datasets.sampler import epoch_order, evaluation_batches, training_batches
-from densenet121.datasets.transforms import TrainTransform, uniforms
+from densenet121.datasets.transforms import TrainTransform
 from densenet121.utils.errors import InputError
 
 WORKERS = [0, 1, 2, 5]
@@ -31,20 +31,20 @@ def decoding_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("decode")]
 
 
-def picture(index: int) -> NDArray[np.uint8]:
-    return np.full((*SIZE, 3), index, dtype=np.uint8)
+def picture(index: int, out: NDArray[np.uint8]) -> None:
+    out[...] = index
 
 
-def late(index: int) -> NDArray[np.uint8]:
+def late(index: int, out: NDArray[np.uint8]) -> None:
     """The earlier asked for, the later done."""
     time.sleep(0.003 if index % 10 == 0 else 0)
-    return picture(index)
+    picture(index, out)
 
 
-def broken(index: int) -> NDArray[np.uint8]:
+def broken(index: int, out: NDArray[np.uint8]) -> None:
     if index in (2, 5, 6):
         raise InputError(f"{index}.jpg: not a readable image")
-    return picture(index)
+    picture(index, out)
 
 
 def content(batch: Batch) -> tuple[list[int], list[int]]:
@@ -79,9 +79,7 @@ def test_an_epoch_has_the_same_bytes_from_any_number_of_threads(
         color_jitter=(0.4, 0.4, 0.4),
     )
 
-    def prepare(index: int) -> NDArray[np.uint8]:
-        return augment(read_image(folder.root / folder.paths[index]), uniforms(1, 0, index))
-
+    prepare = training_pictures(folder, augment, seed=1, epoch=0)
     batches = training_batches(epoch_order(len(folder), 1, 0), 11)
     expected = list(load_batches(prepare, batches, (16, 16), workers=0))
     loaded = list(load_batches(prepare, batches, (16, 16), workers=workers))
@@ -136,7 +134,7 @@ def test_a_batch_of_bad_pictures_alone_is_empty(workers: int) -> None:
 @pytest.mark.parametrize("workers", WORKERS)
 @pytest.mark.parametrize("skip_bad", [False, True])
 def test_any_other_exception_is_passed_on(workers: int, skip_bad: bool) -> None:
-    def fail(index: int) -> NDArray[np.uint8]:
+    def fail(index: int, out: NDArray[np.uint8]) -> None:
         raise ZeroDivisionError(index)
 
     batches = evaluation_batches(40, 4)
@@ -149,9 +147,9 @@ def test_any_other_exception_is_passed_on(workers: int, skip_bad: bool) -> None:
 def test_a_loader_that_is_left_early_leaves_no_thread_and_no_work(workers: int) -> None:
     done: list[int] = []
 
-    def count(index: int) -> NDArray[np.uint8]:
+    def count(index: int, out: NDArray[np.uint8]) -> None:
         done.append(index)
-        return picture(index)
+        picture(index, out)
 
     loaded = load_batches(count, evaluation_batches(1000, 10), SIZE, workers=workers)
     next(loaded)
@@ -179,9 +177,9 @@ def leave_at_the_first_batch(workers: int) -> None:
 def test_pictures_are_prepared_ahead_but_not_without_end(workers: int) -> None:
     done: list[int] = []
 
-    def count(index: int) -> NDArray[np.uint8]:
+    def count(index: int, out: NDArray[np.uint8]) -> None:
         done.append(index)
-        return picture(index)
+        picture(index, out)
 
     loaded = load_batches(count, evaluation_batches(1000, 10), SIZE, workers=workers)
     assert done == []  # nothing before it is asked for

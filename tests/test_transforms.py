@@ -13,7 +13,7 @@ from PIL import Image
 from scipy import stats
 from torch.nn import functional as F
 
-from densenet121.datasets import transforms as T
+from densenet121.datasets import recipes, transforms
 from densenet121.datasets.transforms import EvalTransform, TrainTransform, crop_box, uniforms
 from densenet121.utils.errors import InputError
 
@@ -164,7 +164,7 @@ def test_resize_is_bilinear_without_antialiasing(
 ) -> None:
     batch = torch.from_numpy(noise(*source)).permute(2, 0, 1)[None].float()
     expected = F.interpolate(batch, target, mode="bilinear", align_corners=False)[0]
-    difference = T.resize(noise(*source), *target) - expected.permute(1, 2, 0).numpy()
+    difference = recipes.resize(noise(*source), *target) - expected.permute(1, 2, 0).numpy()
     assert np.abs(difference).max() <= 1.0  # OpenCV's fixed point, as in the original
 
 
@@ -172,27 +172,29 @@ def test_resize_is_bilinear_without_antialiasing(
 @pytest.mark.parametrize("dark", [1, 2, 3])
 def test_colour_formulas(factor: float, dark: int) -> None:
     image = noise(224, 224, dark) // dark
-    np.testing.assert_array_equal(T.adjust_brightness(image, factor), rint(image * factor))
+    np.testing.assert_array_equal(recipes.adjust_brightness(image, factor), rint(image * factor))
     mean = int(pillow_grey(image).mean() + 0.5)
     expected = rint(image * factor + mean * (1 - factor))
-    np.testing.assert_array_equal(T.adjust_contrast(image, factor), expected)
-    grey = T._grey(image)[:, :, None]
+    np.testing.assert_array_equal(recipes.adjust_contrast(image, factor), expected)
+    grey = recipes._grey(image)[:, :, None]
     expected = rint(image * factor + grey * (1 - factor))
-    np.testing.assert_array_equal(T.adjust_saturation(image, factor), expected)
+    np.testing.assert_array_equal(recipes.adjust_saturation(image, factor), expected)
     # Pillow's mode L rounds otherwise: 1 off, for at most 0.2 % of the pixels.
     assert np.abs(grey[:, :, 0] - pillow_grey(image)).max() <= 1
     pillow = rint(image * factor + pillow_grey(image)[:, :, None] * (1 - factor)).astype(int)
-    off = T.adjust_saturation(image, factor) - pillow
+    off = recipes.adjust_saturation(image, factor) - pillow
     assert np.abs(off).max() <= 1 and (off != 0).mean() <= 0.002
 
 
 def test_training_picture_step_by_step() -> None:
     image, transform = noise(300, 400), TrainTransform(96, 128)
-    adjust = (T.adjust_brightness, T.adjust_contrast, T.adjust_saturation)
+    adjust = (recipes.adjust_brightness, recipes.adjust_contrast, recipes.adjust_saturation)
     orders, flips = list(permutations(range(3))), 0
     for u in DRAWS[:30]:
         top, left, h, w = crop_box(u, 300, 400, SCALE, RATIO)
-        expected = T.resize(np.ascontiguousarray(image[top : top + h, left : left + w]), 96, 128)
+        expected = recipes.resize(
+            np.ascontiguousarray(image[top : top + h, left : left + w]), 96, 128
+        )
         if u[22] < 0.5:
             expected, flips = np.ascontiguousarray(expected[:, ::-1]), flips + 1
         for step in orders[int(u[23] * 6)]:
@@ -236,7 +238,7 @@ def test_any_shape_can_be_transformed(H: int, W: int) -> None:
     for u in DRAWS[:20]:
         assert TrainTransform(32, 40)(image, u).shape == (32, 40, 3)
     for text in ("48", "40,64", "short:41"):
-        transform = EvalTransform(32, 40, T.parse_eval_resize(text))
+        transform = EvalTransform(32, 40, transforms.parse_eval_resize(text))
         assert transform(image).shape == (32, 40, 3)
     np.testing.assert_array_equal(image, noise(H, W))  # never written to
 
@@ -251,18 +253,18 @@ def test_any_shape_can_be_transformed(H: int, W: int) -> None:
     ],
 )
 def test_evaluation_picture(text: str, resized: tuple[int, int]) -> None:
-    parsed = T.parse_eval_resize(text)
+    parsed = transforms.parse_eval_resize(text)
     assert parsed.shape(375, 500) == resized and str(parsed) == text
     assert parsed.shape(500, 375) == (resized[::-1] if "short" in text else resized)
     top, left = (resized[0] - 224) // 2, (resized[1] - 224) // 2
-    expected = T.resize(noise(375, 500), *resized)[top : top + 224, left : left + 224]
+    expected = recipes.resize(noise(375, 500), *resized)[top : top + 224, left : left + 224]
     np.testing.assert_array_equal(EvalTransform(224, 224, parsed)(noise(375, 500)), expected)
 
 
 @pytest.mark.parametrize("text", ["", "0", "-5", "256,", "1,2,3", "256x256", "short:", "short:1,2"])
 def test_bad_eval_resize_is_named(text: str) -> None:
     with pytest.raises(InputError, match=f'^--eval_resize must be .*, got "{text}"$'):
-        T.parse_eval_resize(text)
+        transforms.parse_eval_resize(text)
 
 
 @pytest.mark.parametrize(
@@ -276,11 +278,11 @@ def test_bad_eval_resize_is_named(text: str) -> None:
 )
 def test_crop_that_never_fits(text: str, H: int, W: int, message: str) -> None:
     with pytest.raises(InputError, match=f"^{message}"):
-        EvalTransform(H, W, T.parse_eval_resize(text))
+        EvalTransform(H, W, transforms.parse_eval_resize(text))
 
 
 def test_crop_that_fits_some_pictures_only() -> None:
-    transform = EvalTransform(60, 80, T.parse_eval_resize("short:64"))
+    transform = EvalTransform(60, 80, transforms.parse_eval_resize("short:64"))
     assert transform(noise(100, 200)).shape == (60, 80, 3)
     with pytest.raises(InputError, match="smaller than --image_size 60,80"):
         transform(noise(100, 100))
@@ -289,11 +291,13 @@ def test_crop_that_fits_some_pictures_only() -> None:
 
 
 def test_normalise_is_exact_and_channels_last() -> None:
-    assert T.MEAN.tolist() == pytest.approx([123.675, 116.28, 103.53])
-    assert T.STD.tolist() == pytest.approx([58.395, 57.12, 57.375])
+    assert transforms.MEAN.tolist() == pytest.approx([123.675, 116.28, 103.53])
+    assert transforms.STD.tolist() == pytest.approx([58.395, 57.12, 57.375])
     images = np.stack([noise(5, 7, seed) for seed in range(4)])
-    x = T.normalise(torch.from_numpy(images), T.MEAN, T.STD)
+    x = transforms.normalise(torch.from_numpy(images), transforms.MEAN, transforms.STD)
     assert x.dtype == torch.float32 and x.is_contiguous(memory_format=torch.channels_last)
-    expected = (images.astype(np.float32) - T.MEAN.numpy()) / T.STD.numpy()
+    expected = (images.astype(np.float32) - transforms.MEAN.numpy()) / transforms.STD.numpy()
     np.testing.assert_array_equal(x.numpy(), expected.transpose(0, 3, 1, 2))
-    assert T.normalise(torch.from_numpy(images[:0]), T.MEAN, T.STD).shape == (0, 3, 5, 7)
+    assert transforms.normalise(
+        torch.from_numpy(images[:0]), transforms.MEAN, transforms.STD
+    ).shape == (0, 3, 5, 7)

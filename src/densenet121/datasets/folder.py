@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from densenet121.datasets.images import EXTENSIONS
+from densenet121.datasets.images import EXTENSIONS, read_file
 from densenet121.utils.errors import InputError, UsageError
 
 
@@ -36,6 +36,18 @@ class PictureFolder:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def name(self, index: int) -> str:
+        """What a message calls a picture."""
+        return str(self.root / self.paths[index])
+
+    def read(self, index: int) -> bytes:
+        """The encoded picture.
+
+        Raises:
+            InputError: it cannot be read; the reason only.
+        """
+        return read_file(self.root / self.paths[index])
 
     @cached_property
     def fingerprint(self) -> str:

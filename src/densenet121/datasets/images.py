@@ -77,9 +77,14 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
             the text starts with the path.
     """
     try:
-        return decode(_read(Path(path)))
+        return decode(read_file(Path(path)))
     except InputError as error:
-        raise InputError(f"{os.fspath(path)}: not a readable image ({error})") from error
+        raise not_readable(os.fspath(path), error) from error
+
+
+def not_readable(name: str, reason: InputError) -> InputError:
+    """What is said of a picture that cannot be used."""
+    return InputError(f"{name}: not a readable image ({reason})")
 
 
 def is_picture(data: bytes) -> bool:
@@ -111,7 +116,12 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     return _decode_pillow(data, name)
 
 
-def _read(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """The bytes of a picture file.
+
+    Raises:
+        InputError: it cannot be opened, is no file, or over ``MAX_BYTES``; the reason only.
+    """
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever

@@ -20,7 +20,7 @@ from torch import Tensor
 from densenet121.datasets.sampler import Indices
 from densenet121.utils.errors import InputError
 
-Prepare = Callable[[int], NDArray[np.uint8]]
+Prepare = Callable[[int, NDArray[np.uint8]], None]
 _CHUNK = 8  # pictures a task: small enough to share a batch out evenly, large enough to be cheap
 
 
@@ -51,8 +51,8 @@ def load_batches(
     """Yield each batch in turn, while the next ones are being prepared.
 
     Args:
-        prepare: from a picture's index to its ``(H, W, 3)`` uint8 pixels; called from threads. What
-            it returns depends on the index alone, so the result does not depend on ``workers``.
+        prepare: writes the picture of an index to ``(H, W, 3)`` uint8 pixels; called from threads.
+            What it writes depends on the index alone, so the result does not depend on ``workers``.
         batches: the indices of each batch.
         size: H, W of the pixels.
         workers: threads; 0 prepares in the calling thread, when asked.
@@ -104,7 +104,7 @@ def _fill(
     bad = []
     for position in range(first, last):
         try:
-            pixels[position] = prepare(int(indices[position]))
+            prepare(int(indices[position]), pixels[position])
         except InputError as error:
             if not skip_bad:
                 raise

@@ -4,15 +4,14 @@ Training: random crop, resize, flip, colour. Evaluation: resize, centre crop. Bo
 is done here for a whole batch, on the device. Everything is a pure function: what is random comes
 from the numbers ``u`` that :func:`uniforms` draws for one picture.
 
-"The original" is MindSpore's dataset engine as DenseNet121's src/datasets/classification.py calls
-it; its operations are OpenCV calls (minddata/dataset/kernels/image), the same ones as here.
+What a picture goes through is worked out first, as a ``Recipe``, from its size and its random
+numbers; ``cook`` (recipes.py) does it, plainly, and fast.py does the same in one go, to the bit.
 """
 
 import math
 import re
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -20,9 +19,8 @@ from PIL import Image
 from torch import Tensor
 
 from densenet121.datasets.images import MAX_PIXELS
+from densenet121.datasets.recipes import Pixels, Recipe, cook
 from densenet121.utils.errors import InputError
-
-Pixels = NDArray[np.uint8]
 
 # ImageNet's, for pixels in 0..255: the original's classification.py.
 MEAN = torch.tensor([0.485 * 255, 0.456 * 255, 0.406 * 255], dtype=torch.float32)
@@ -42,7 +40,6 @@ _PILLOW = {
 }
 
 _ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
-_LEVELS = np.arange(256, dtype=np.float64)
 
 
 def uniforms(seed: int, epoch: int, index: int) -> NDArray[np.float64]:
@@ -82,20 +79,26 @@ class TrainTransform:
     flip_prob: float = 0.5
     color_jitter: tuple[float, float, float] = (0.4, 0.4, 0.4)
 
-    def __call__(self, image: Pixels, u: NDArray[np.float64]) -> Pixels:
-        """The ``(height, width, 3)`` training picture for the numbers ``u`` of :func:`uniforms`."""
-        height, width = image.shape[:2]
-        top, left, h, w = crop_box(u, height, width, self.crop_scale, self.crop_ratio)
-        image = resize(image[top : top + h, left : left + w], self.height, self.width)
-        if u[_FLIP] < self.flip_prob:
-            image = flip(image)
+    def recipe(self, height: int, width: int, u: NDArray[np.float64]) -> Recipe:
+        """What to do to a ``height`` x ``width`` picture, for the numbers of :func:`uniforms`."""
+        steps = []
         for step in _ORDERS[int(u[_ORDER] * 6)]:
             amount = self.color_jitter[step]
             if amount > 0:
                 low = max(0.0, 1 - amount)
-                factor = low + float(u[_FACTORS + step]) * (1 + amount - low)
-                image = (adjust_brightness, adjust_contrast, adjust_saturation)[step](image, factor)
-        return image
+                steps.append((step, low + float(u[_FACTORS + step]) * (1 + amount - low)))
+        return Recipe(
+            crop=crop_box(u, height, width, self.crop_scale, self.crop_ratio),
+            resized=(self.height, self.width),
+            window=(0, 0, self.height, self.width),
+            flip=bool(u[_FLIP] < self.flip_prob),
+            steps=tuple(steps),
+        )
+
+    def __call__(self, image: Pixels, u: NDArray[np.float64]) -> Pixels:
+        """The ``(height, width, 3)`` training picture for the numbers ``u`` of :func:`uniforms`."""
+        height, width = image.shape[:2]
+        return cook(self.recipe(height, width, u), image)
 
 
 def crop_box(
@@ -131,49 +134,6 @@ def crop_box(
 def _at_least_1(size: float) -> int:
     """``size`` rounded as C++'s std::round, but at least one pixel."""
     return max(1, math.floor(size + 0.5))
-
-
-def resize(image: Pixels, height: int, width: int) -> Pixels:
-    """Bilinear without antialiasing, half-pixel centres (the original's Resize, Inter.LINEAR)."""
-    resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(resized, dtype=np.uint8)
-
-
-def flip(image: Pixels) -> Pixels:
-    """Left and right exchanged (the original's RandomHorizontalFlip)."""
-    return np.asarray(cv2.flip(image, 1), dtype=np.uint8)
-
-
-def adjust_brightness(image: Pixels, factor: float) -> Pixels:
-    """``rint(x * factor)`` in 0..255 (the original's AdjustBrightness)."""
-    return _look_up(image, _LEVELS * factor)
-
-
-def adjust_contrast(image: Pixels, factor: float) -> Pixels:
-    """``rint(x * factor + m * (1 - factor))``, m the mean grey (the original's AdjustContrast)."""
-    mean = int(cv2.mean(_grey(image))[0] + 0.5)
-    return _look_up(image, _LEVELS * factor + mean * (1 - factor))
-
-
-def adjust_saturation(image: Pixels, factor: float) -> Pixels:
-    """``rint(x * factor + L * (1 - factor))``, L the grey (the original's AdjustSaturation)."""
-    grey = cv2.cvtColor(_grey(image), cv2.COLOR_GRAY2RGB)
-    mixed = cv2.addWeighted(image, factor, grey, 1 - factor, 0)
-    return np.asarray(mixed, dtype=np.uint8)
-
-
-def _grey(image: Pixels) -> Pixels:
-    """``0.299 R + 0.587 G + 0.114 B``, rounded.
-
-    OpenCV's, which is what the original calls. Pillow's mode "L" differs by 1 for 0.13 % of the
-    2**24 colours.
-    """
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
-
-
-def _look_up(image: Pixels, levels: NDArray[np.float64]) -> Pixels:
-    table = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
-    return np.asarray(cv2.LUT(image, table), dtype=np.uint8)
 
 
 @dataclass(frozen=True)
@@ -270,18 +230,34 @@ class EvalTransform:
                 f"--image_size {_sides(self.height, self.width)}"
             )
 
+    @property
+    def by_pillow(self) -> bool:
+        """Whether Pillow resizes; ``recipe`` is not for that."""
+        return self.interpolation != "opencv_bilinear"
+
+    def recipe(self, height: int, width: int) -> Recipe:
+        """What to do to a ``height`` x ``width`` picture.
+
+        Raises:
+            InputError: the crop does not fit into the resized picture.
+        """
+        resized = self.resize.shape(height, width)
+        self._check_fit(*resized)
+        # With Pillow the crop's corner is rounded as torchvision and timm do.
+        top, left = (
+            round((outer - inner) / 2) if self.by_pillow else (outer - inner) // 2
+            for outer, inner in zip(resized, (self.height, self.width), strict=True)
+        )
+        return Recipe((0, 0, height, width), resized, (top, left, self.height, self.width))
+
     def __call__(self, image: Pixels) -> Pixels:
         """The ``(height, width, 3)`` evaluation picture; may be a view of the resized one."""
-        height, width = self.resize.shape(*image.shape[:2])
-        self._check_fit(height, width)
-        if self.interpolation == "opencv_bilinear":
-            top, left = (height - self.height) // 2, (width - self.width) // 2
-            image = resize(image, height, width)
-        else:
-            top, left = round((height - self.height) / 2), round((width - self.width) / 2)
-            picture = Image.fromarray(image).resize((width, height), _PILLOW[self.interpolation])
-            image = np.asarray(picture)
-        return image[top : top + self.height, left : left + self.width]
+        recipe = self.recipe(*image.shape[:2])
+        if not self.by_pillow:
+            return cook(recipe, image)
+        resized = Image.fromarray(image).resize(recipe.resized[::-1], _PILLOW[self.interpolation])
+        top, left, height, width = recipe.window
+        return np.asarray(resized)[top : top + height, left : left + width]
 
 
 def _sides(height: int, width: int) -> str:

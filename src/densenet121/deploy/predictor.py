@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from densenet121.datasets.images import decode, read_image
+from densenet121.datasets.fast import prepare_evaluation
+from densenet121.datasets.images import not_readable, read_file
 from densenet121.datasets.loader import Batch, load_batches
 from densenet121.datasets.sampler import evaluation_batches
 from densenet121.distributed import default_batch_size, pick_device, pick_precision
@@ -106,7 +107,18 @@ class Predictor:
         Raises:
             InputError: it cannot be read, or is none of these.
         """
-        return self.subject.transform(_pixels(picture))
+        out = np.empty((*self.size, 3), np.uint8)
+        self._prepare(picture, out)
+        return out
+
+    def _prepare(self, picture: Picture, out: NDArray[np.uint8]) -> None:
+        if not isinstance(picture, str | Path):
+            prepare_evaluation(_checked(picture), self.subject.transform, out)
+            return
+        try:
+            prepare_evaluation(read_file(Path(picture)), self.subject.transform, out)
+        except InputError as error:
+            raise not_readable(str(picture), error) from error
 
     @torch.inference_mode()
     def logits(self, images: torch.Tensor) -> NDArray[np.float32]:
@@ -136,7 +148,7 @@ class Predictor:
             InputError: a picture cannot be read and ``skip_bad`` is False.
         """
         for batch in load_batches(
-            lambda index: self.prepare(pictures[index]),
+            lambda index, out: self._prepare(pictures[index], out),
             evaluation_batches(len(pictures), self.batch_size),
             self.size,
             workers=self._workers,
@@ -223,11 +235,9 @@ class Predictor:
         return scaled.softmax(dim=1).numpy()
 
 
-def _pixels(picture: Picture) -> NDArray[np.uint8]:
+def _checked(picture: Picture) -> bytes | NDArray[np.uint8]:
     if isinstance(picture, bytes):
-        return decode(picture)
-    if isinstance(picture, str | Path):
-        return read_image(picture)
+        return picture
     if isinstance(picture, Image.Image):
         return np.array(picture.convert("RGB"))
     if isinstance(picture, np.ndarray):

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from densenet121.datasets.fast import evaluation_pictures
 from densenet121.datasets.folder import PictureFolder
-from densenet121.datasets.images import read_image
 from densenet121.datasets.loader import load_batches
 from densenet121.datasets.sampler import evaluation_batches
 from densenet121.datasets.transforms import EvalTransform
@@ -104,7 +104,7 @@ def evaluate_folder(
     # Those of rank 0 are the most; the others ask as often whether to stop.
     most = -(-len(range(0, len(folder), world_size)) // batch_size)
     loaded = load_batches(
-        lambda index: transform(read_image(folder.root / folder.paths[index])),
+        evaluation_pictures(folder, transform),
         batches,
         (transform.height, transform.width),
         workers=workers,

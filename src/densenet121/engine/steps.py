@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from densenet121.datasets.fast import training_pictures
 from densenet121.datasets.folder import PictureFolder
-from densenet121.datasets.images import read_image
 from densenet121.datasets.loader import Batch, load_batches
 from densenet121.datasets.sampler import epoch_order, training_batches
-from densenet121.datasets.transforms import TrainTransform, normalise, uniforms
+from densenet121.datasets.transforms import TrainTransform, normalise
 from densenet121.distributed import arithmetic
 from densenet121.engine.run_folder import RunFolder
 from densenet121.engine.state import Training
@@ -216,10 +216,9 @@ def check_loss(training: Training, plan: EpochPlan, folder: RunFolder) -> None:
 
 def _load_epoch(plan: EpochPlan, epoch: int, first_step: int) -> Generator[Batch]:
     order = epoch_order(len(plan.pictures), plan.seed, epoch)
-    root, paths = plan.pictures.root, plan.pictures.paths
     augment = plan.augment_small if epoch < plan.small_epochs else plan.augment
     return load_batches(
-        lambda index: augment(read_image(root / paths[index]), uniforms(plan.seed, epoch, index)),
+        training_pictures(plan.pictures, augment, plan.seed, epoch),
         training_batches(
             order,
             plan.batch_size,

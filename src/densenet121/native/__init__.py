@@ -86,7 +86,20 @@ def instruction_set(device: torch.device) -> str | None:
 
 
 def _load(name: str) -> Kernels | str:
-    folder = Path(__file__).parent
+    library = load_library(Path(__file__).parent, name)
+    if isinstance(library, str):
+        return library
+    if library.densenet121_start() != 0:
+        return "the operating system does not allow it"
+    return Kernels(name, library)
+
+
+def load_library(folder: Path, name: str) -> ctypes.CDLL | str:
+    """What setup.py built for an instruction set and put into ``folder``, or why it is not there.
+
+    OpenMP's functions are left open in it: they must come from the OpenMP that torch has loaded. A
+    second one would keep threads of its own, which get in the way of torch's.
+    """
     for suffix in importlib.machinery.EXTENSION_SUFFIXES:
         path = folder / f"_{name}{suffix}"
         if path.exists():
@@ -94,11 +107,6 @@ def _load(name: str) -> Kernels | str:
     else:
         return "not built (no C++ compiler at installation?)"
     try:
-        # OpenMP's functions are left open in it: they must come from the OpenMP that torch has
-        # loaded. A second one would keep threads of its own, which get in the way of torch's.
-        library = ctypes.CDLL(str(path))
+        return ctypes.CDLL(str(path))
     except OSError as error:
         return str(error)
-    if library.densenet121_start() != 0:
-        return "the operating system does not allow it"
-    return Kernels(name, library)
