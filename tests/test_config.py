@@ -122,7 +122,7 @@ def test_every_flag_is_explained(config: type[Any], table: dict[str, Any]) -> No
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"data_dir": ""}, "--data_dir must name a folder of class folders, got an empty path"),
+        ({"data_dir": ""}, "--data_dir must name pictures, got an empty path"),
         ({"num_classes": 1}, "--num_classes must be at least 2 classes, got 1"),
         ({"image_size": 15}, "--image_size must be at least 16 pixels, got 15"),
         ({"small_size": 8, "small_epochs": 1}, "--small_size must be at least 16 pixels, got 8"),

@@ -8,14 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from densenet121.datasets.folder import (
-    PictureFolder,
-    check_num_classes,
-    check_same_classes,
-    evaluation_folder,
-    scan,
-    split_folders,
-)
+from densenet121.datasets.folder import evaluation_folder, scan, split_folders
+from densenet121.datasets.pictures import Pictures, check_num_classes, check_same_classes
 from densenet121.utils.errors import InputError, UsageError
 
 
@@ -200,7 +194,7 @@ def test_the_fingerprint_stays_where_the_data_does(small: Path, tmp_path: Path) 
 
 def test_the_fingerprint_changes_with_every_path_size_label_and_class(small: Path) -> None:
     folder = scan(small)
-    changed: list[PictureFolder] = [
+    changed: list[Pictures] = [
         folder,
         replace(folder, paths=("cat/1.jpg", "cat/3.jpg", "dog/1.jpg")),
         replace(folder, sizes=np.array([6, 7, 6])),

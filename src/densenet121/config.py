@@ -33,6 +33,7 @@ FREE_ON_RESUME = frozenset(
     {
         "data_dir",
         "val_dir",
+        "exclude",  # the fingerprint of the data tells
         "pretrained",
         "log_interval",
         "ckpt_path",
@@ -55,9 +56,12 @@ class TrainConfig:
 
     Attributes:
         data_dir: training pictures: a folder of class folders, or one that holds `train/` and
-            `val/`.
+            `val/`; a list of paths and labels (.txt, .csv); a folder of tar shards or of Parquet
+            files; CIFAR's own files.
         val_dir: pictures to validate on after every epoch (default: the `val` beside `train`, else
             none).
+        exclude: file with the paths of pictures to leave out, one a line, as `audit` writes it
+            (default: none).
         num_classes: number of classes; if given, it must fit the data (default: the number of
             class folders).
         image_size: height and width of the network's input in pixels, "H,W" or one number.
@@ -115,6 +119,7 @@ class TrainConfig:
 
     data_dir: str
     val_dir: str | None = None
+    exclude: str | None = None
     num_classes: int | None = None
     image_size: int | str = "224,224"
     small_size: int | str | None = None
@@ -241,7 +246,9 @@ class EvalConfig:
     """Count how many pictures a network classifies rightly, each picture exactly once.
 
     Attributes:
-        data_dir: pictures: a folder of class folders, or one that holds `val/`.
+        data_dir: pictures: a folder of class folders, or one that holds `val/`; or another source
+            as train takes it.
+        exclude: file with the paths of pictures to leave out, one a line (default: none).
         pretrained: weights: a checkpoint or weights file, or a folder of them (newest first).
         num_classes: number of classes; if given, it must fit the data and the weights.
         image_size: height and width of the network's input in pixels, "H,W" or one number (default:
@@ -274,6 +281,7 @@ class EvalConfig:
 
     data_dir: str
     pretrained: str
+    exclude: str | None = None
     num_classes: int | None = None
     image_size: int | str | None = None
     per_batch_size: int | None = None
@@ -374,7 +382,7 @@ class InspectConfig:
 def _check_shared(config: TrainConfig | EvalConfig) -> None:
     known_choices(config)
     if not config.data_dir:
-        raise UsageError("--data_dir must name a folder of class folders, got an empty path")
+        raise UsageError("--data_dir must name pictures, got an empty path")
     at_least("num_classes", config.num_classes, 2, "classes")
     at_least("per_batch_size", config.per_batch_size, 1, "image")
     at_least("workers", config.workers, 0, "threads (0: the main thread decodes)")

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from densenet121.datasets.folder import PictureFolder
 from densenet121.datasets.images import MAX_BYTES, MAX_PIXELS, decode, not_readable
+from densenet121.datasets.pictures import Pictures
 from densenet121.datasets.recipes import Recipe, cook
 from densenet121.datasets.transforms import EvalTransform, TrainTransform, uniforms
 from densenet121.native.pictures import PictureKernel, picture_kernel
@@ -22,7 +22,7 @@ Prepare = Callable[[int, Pixels], None]
 
 
 def training_pictures(
-    pictures: PictureFolder, transform: TrainTransform, seed: int, epoch: int
+    pictures: Pictures, transform: TrainTransform, seed: int, epoch: int
 ) -> Prepare:
     """For ``load_batches``: each picture as it is in this epoch."""
 
@@ -35,7 +35,7 @@ def training_pictures(
     return prepare
 
 
-def evaluation_pictures(pictures: PictureFolder, transform: EvalTransform) -> Prepare:
+def evaluation_pictures(pictures: Pictures, transform: EvalTransform) -> Prepare:
     """For ``load_batches``: each picture as evaluation sees it."""
 
     def prepare(index: int, out: Pixels) -> None:

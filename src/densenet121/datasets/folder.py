@@ -1,63 +1,19 @@
 """Folders of class folders: which pictures there are, and which class each has."""
 
-import hashlib
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from densenet121.datasets.images import EXTENSIONS, read_file
+from densenet121.datasets.images import EXTENSIONS
+from densenet121.datasets.names import Names
+from densenet121.datasets.pictures import Pictures
 from densenet121.utils.errors import InputError, UsageError
 
+_SUFFIXES = tuple(os.fsencode(extension) for extension in EXTENSIONS)
 
-@dataclass(frozen=True)
-class PictureFolder:
-    """The pictures of one folder, ordered by class and path.
-
-    Attributes:
-        root: the folder that holds the class folders.
-        class_names: names of the class folders in byte order, as in the original.
-        paths: of each picture, relative to ``root``, with forward slashes.
-        labels: ``(num_pictures,)`` int64, index into ``class_names``.
-        sizes: ``(num_pictures,)`` int64, bytes.
-        ignored: files in class folders whose name is not a picture's.
-    """
-
-    root: Path
-    class_names: tuple[str, ...]
-    paths: tuple[str, ...]
-    labels: NDArray[np.int64]
-    sizes: NDArray[np.int64]
-    ignored: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def name(self, index: int) -> str:
-        """What a message calls a picture."""
-        return str(self.root / self.paths[index])
-
-    def read(self, index: int) -> bytes:
-        """The encoded picture.
-
-        Raises:
-            InputError: it cannot be read; the reason only.
-        """
-        return read_file(self.root / self.paths[index])
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 of every path, size and class name: it changes when the data does."""
-        digest = hashlib.sha256()
-        for name in self.class_names:
-            digest.update(name.encode(errors="surrogateescape") + b"\0")
-        for path, size, label in zip(self.paths, self.sizes, self.labels, strict=True):
-            digest.update(path.encode(errors="surrogateescape") + f"\0{size}\0{label}\n".encode())
-        return digest.hexdigest()
+# A folder and its time of change in nanoseconds, which adding, removing or renaming a file alters.
+Folder = tuple[str, int]
 
 
 def split_folders(data_dir: Path, val_dir: Path | None) -> tuple[Path, Path | None]:
@@ -88,7 +44,7 @@ def evaluation_folder(data_dir: Path) -> Path:
     )
 
 
-def scan(root: Path, flag: str = "--data_dir") -> PictureFolder:
+def scan(root: Path, flag: str = "--data_dir") -> Pictures:
     """Find every picture below the class folders of ``root``.
 
     Class folders are taken in byte order. Hidden files and folders are passed over; sub-folders of
@@ -99,9 +55,19 @@ def scan(root: Path, flag: str = "--data_dir") -> PictureFolder:
         InputError: no such folder, no or only one class folder, a class folder without pictures, a
             file or folder that cannot be reached.
     """
+    return scan_folders(root, flag)[0]
+
+
+def scan_folders(root: Path, flag: str = "--data_dir") -> tuple[Pictures, list[Folder]]:
+    """As ``scan``, and every folder that was looked into, from ``root`` on.
+
+    Raises:
+        InputError: as ``scan``.
+    """
     if not root.is_dir():
         found = "it is a file" if root.exists() else "there is no such folder"
         raise InputError(f"{flag} {root}: {found}")
+    folders = [("", root.stat().st_mtime_ns)]
     class_names = sorted(
         (entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name[0] != "."),
         key=os.fsencode,
@@ -111,98 +77,61 @@ def scan(root: Path, flag: str = "--data_dir") -> PictureFolder:
         raise InputError(
             f"{flag} {root}: {found}; at least two are needed, a folder of pictures for each class"
         )
-    paths: list[str] = []
+    text, lengths = bytearray(), []
     sizes: list[int] = []
-    labels: list[int] = []
+    counts: list[int] = []
     ignored: list[str] = []
-    for label, name in enumerate(class_names):
-        before = len(paths)
-        for path, size in _files_below(root, name):
-            if os.path.splitext(path)[1].lower() not in EXTENSIONS:  # noqa: PTH122 (hot loop)
-                ignored.append(path)
+    for name in class_names:
+        before = len(sizes)
+        for path, size in _files_below(os.fsencode(root), os.fsencode(name), folders):
+            if not path.lower().endswith(_SUFFIXES):
+                ignored.append(os.fsdecode(path))
                 continue
-            paths.append(path)
+            text += path
+            lengths.append(len(path))
             sizes.append(size)
-            labels.append(label)
-        if len(paths) == before:
+        counts.append(len(sizes) - before)
+        if len(sizes) == before:
             raise InputError(
                 f"{root / name}: a class folder without pictures; remove it, or put pictures "
                 f"({', '.join(sorted(EXTENSIONS))}) into it"
             )
-    return PictureFolder(
+    pictures = Pictures(
         root=root,
         class_names=tuple(class_names),
-        paths=tuple(paths),
-        labels=np.array(labels, dtype=np.int64),
+        paths=Names(bytes(text), np.cumsum(lengths, dtype=np.int64)),
+        labels=np.repeat(np.arange(len(counts), dtype=np.int64), counts),
         sizes=np.array(sizes, dtype=np.int64),
         ignored=tuple(ignored),
     )
+    return pictures, folders
 
 
-def check_num_classes(folder: PictureFolder, num_classes: int | None) -> int:
-    """The number of classes in the folder, which must be ``num_classes`` where that is given.
-
-    Raises:
-        UsageError: another number.
-    """
-    found = len(folder.class_names)
-    if num_classes is not None and num_classes != found:
-        raise UsageError(
-            f"--num_classes is {num_classes}, but {folder.root} holds {found} class folders; "
-            "leave the flag out to take what is there"
-        )
-    return found
-
-
-def check_same_classes(
-    expected: Sequence[str], expected_by: str, found: Sequence[str], found_in: str
-) -> None:
-    """Refuse class names that differ, showing the difference.
-
-    Raises:
-        InputError: other names, or another order.
-    """
-    if list(expected) == list(found):
-        return
-    missing = [name for name in expected if name not in set(found)]
-    unknown = [name for name in found if name not in set(expected)]
-    parts = []
-    if missing:
-        parts.append(f"missing: {_some(missing)}")
-    if unknown:
-        parts.append(f"unknown: {_some(unknown)}")
-    difference = "; ".join(parts) or "the same names in another order"
-    raise InputError(
-        f"{found_in} has {len(found)} classes that are not the {len(expected)} of {expected_by} "
-        f"({difference})"
-    )
-
-
-def _some(names: Sequence[str], most: int = 8) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
-def _files_below(root: Path, name: str) -> list[tuple[str, int]]:
+def _files_below(root: bytes, name: bytes, folders: list[Folder]) -> list[tuple[bytes, int]]:
     """Path relative to ``root`` and bytes of each file that is not hidden, in byte order.
 
     Raises:
         InputError: a folder cannot be read, a link leads nowhere or in a circle.
     """
-    found: list[tuple[str, int]] = []
+    found: list[tuple[bytes, int]] = []
     pending = [name]
     try:
         while pending:
             relative = pending.pop()
-            with os.scandir(root / relative) as entries:
+            here = root + b"/" + relative
+            # Before it is listed: what comes in between shows as a change later.
+            folders.append((os.fsdecode(relative), os.stat(here).st_mtime_ns))  # noqa: PTH116
+            with os.scandir(here) as entries:
                 for entry in entries:
-                    if entry.name[0] == ".":
+                    if entry.name[:1] == b".":
                         continue
-                    path = f"{relative}/{entry.name}"
+                    path = relative + b"/" + entry.name
                     if entry.is_dir():
                         pending.append(path)
                     else:
                         found.append((path, entry.stat().st_size))
     except OSError as error:
-        raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from None
-    return sorted(found, key=lambda file: os.fsencode(file[0]))
+        raise InputError(
+            f"{os.fsdecode(error.filename)}: cannot be read ({error.strerror})"
+        ) from None
+    return sorted(found)

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import save_weights
 from densenet121.config import AMP_NAMES, absolute, default_workers
-from densenet121.datasets.folder import check_same_classes, evaluation_folder, scan
+from densenet121.datasets.pictures import check_same_classes
+from densenet121.datasets.sources import open_evaluation
 from densenet121.deploy.predictor import Predictor
 from densenet121.deploy.settings import CalibrateConfig
 from densenet121.inference.calibration import (
@@ -52,7 +53,7 @@ def calibrate(config: CalibrateConfig) -> CalibrateResult:
     weights = read_weights(source)
     if weights.info is None:
         raise InputError(f"{source}: tells no classes; calibrate takes this program's weights")
-    folder = scan(evaluation_folder(absolute(config.data_dir)))
+    folder = open_evaluation(absolute(config.data_dir))
     check_same_classes(weights.info.class_names, str(source), folder.class_names, str(folder.root))
     if len(folder) < _LEAST:
         raise InputError(f"{folder.root}: {len(folder)} pictures, at least {_LEAST} are needed")
@@ -63,9 +64,9 @@ def calibrate(config: CalibrateConfig) -> CalibrateResult:
         batch_size=config.per_batch_size,
         workers=default_workers() if config.workers is None else config.workers,
     )
-    paths = [folder.root / path for path in folder.paths]
-    with progress_bar("calibrate", -(-len(paths) // predictor.batch_size), unit="batch") as advance:
-        logits = np.concatenate([found for _, found in predictor.batches(paths, advance=advance)])
+    batches = -(-len(folder) // predictor.batch_size)
+    with progress_bar("calibrate", batches, unit="batch") as advance:
+        logits = np.concatenate([found for _, found in predictor.batches(folder, advance=advance)])
     calibration, before, after = learn(
         logits, folder.labels, seed=config.seed, target_accuracy=config.target_accuracy
     )

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from densenet121.checkpoint.load import Weights, read_weights
 from densenet121.checkpoint.native import METADATA_KEY
 from densenet121.config import absolute
-from densenet121.datasets.folder import PictureFolder, evaluation_folder, scan
-from densenet121.datasets.images import read_image
+from densenet121.datasets.fast import evaluation_pictures
+from densenet121.datasets.pictures import Pictures
+from densenet121.datasets.sources import open_evaluation
 from densenet121.datasets.transforms import normalise
 from densenet121.deploy.settings import ExportConfig
 from densenet121.inference.onnx_model import OnnxModel
@@ -74,7 +75,7 @@ def export(config: ExportConfig) -> dict[str, Any]:
         image_size=None,
         eval_resize=None,
     )
-    folder = scan(evaluation_folder(absolute(config.data_dir)))
+    folder = open_evaluation(absolute(config.data_dir))
     checked, calibrating = _pick(folder, subject, config.pictures)
     uint8_input = bool(config.uint8_input)
     module = _Exported(subject, uint8_input=uint8_input).eval()
@@ -124,12 +125,16 @@ def export(config: ExportConfig) -> dict[str, Any]:
 
 
 def _pick(
-    folder: PictureFolder, subject: Subject, count: int
+    folder: Pictures, subject: Subject, count: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Pictures to check parity on, and others to calibrate int8 with, from all over the folder."""
     wanted = np.unique(np.linspace(0, len(folder) - 1, min(2 * count, len(folder))).astype(int))
-    pixels = [subject.transform(read_image(folder.root / folder.paths[i])) for i in wanted]
-    return np.stack(pixels[::2]), np.stack(pixels[1::2])
+    prepare = evaluation_pictures(folder, subject.transform)
+    size = (subject.transform.height, subject.transform.width, 3)
+    pixels = np.empty((len(wanted), *size), dtype=np.uint8)
+    for index, out in zip(wanted.tolist(), pixels, strict=True):
+        prepare(index, out)
+    return pixels[::2], pixels[1::2]
 
 
 def _inputs(module: _Exported, pictures: NDArray[np.uint8]) -> Tensor:

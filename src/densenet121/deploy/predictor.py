@@ -9,9 +9,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from densenet121.datasets.fast import prepare_evaluation
+from densenet121.datasets.fast import evaluation_pictures, prepare_evaluation
 from densenet121.datasets.images import not_readable, read_file
 from densenet121.datasets.loader import Batch, load_batches
+from densenet121.datasets.pictures import Pictures
 from densenet121.datasets.sampler import evaluation_batches
 from densenet121.distributed import default_batch_size, pick_device, pick_precision
 from densenet121.inference.onnx_model import SUFFIX, load_onnx
@@ -137,7 +138,7 @@ class Predictor:
 
     def batches(
         self,
-        pictures: Sequence[Picture],
+        pictures: Sequence[Picture] | Pictures,
         *,
         skip_bad: bool = False,
         advance: Callable[[], None] = lambda: None,
@@ -147,8 +148,16 @@ class Predictor:
         Raises:
             InputError: a picture cannot be read and ``skip_bad`` is False.
         """
+        if isinstance(pictures, Pictures):
+            prepare = evaluation_pictures(pictures, self.subject.transform)
+        else:
+            given = pictures
+
+            def prepare(index: int, out: NDArray[np.uint8]) -> None:
+                self._prepare(given[index], out)
+
         for batch in load_batches(
-            lambda index, out: self._prepare(pictures[index], out),
+            prepare,
             evaluation_batches(len(pictures), self.batch_size),
             self.size,
             workers=self._workers,

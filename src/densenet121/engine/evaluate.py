@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from densenet121.datasets.fast import evaluation_pictures
-from densenet121.datasets.folder import PictureFolder
 from densenet121.datasets.loader import load_batches
+from densenet121.datasets.pictures import Pictures
 from densenet121.datasets.sampler import evaluation_batches
 from densenet121.datasets.transforms import EvalTransform
 from densenet121.inference.subject import logits_of
@@ -41,7 +41,7 @@ class Evaluation:
         bad: (path, reason) of each picture that could not be read.
     """
 
-    folder: PictureFolder
+    folder: Pictures
     counts: Counts
     scored: NDArray[np.int64]
     predicted: NDArray[np.int64]
@@ -64,7 +64,7 @@ class Evaluation:
 @torch.inference_mode()
 def evaluate_folder(
     model: nn.Module,
-    folder: PictureFolder,
+    folder: Pictures,
     transform: EvalTransform,
     *,
     mean: Tensor,

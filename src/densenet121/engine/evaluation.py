@@ -18,13 +18,8 @@ from densenet121.config import (
     parse_image_size,
     settings_of,
 )
-from densenet121.datasets.folder import (
-    PictureFolder,
-    check_num_classes,
-    check_same_classes,
-    evaluation_folder,
-    scan,
-)
+from densenet121.datasets.pictures import Pictures, check_num_classes, check_same_classes
+from densenet121.datasets.sources import open_evaluation
 from densenet121.distributed import default_batch_size, pick_device, pick_precision
 from densenet121.engine.evaluate import (
     Evaluation,
@@ -85,7 +80,11 @@ def evaluate(config: EvalConfig) -> EvalResult:
             keep_freed_memory()
         workers = default_workers() if config.workers is None else config.workers
         batch_size = config.per_batch_size or default_batch_size(device)
-        pictures = scan(evaluation_folder(absolute(config.data_dir)))
+        pictures = open_evaluation(
+            absolute(config.data_dir),
+            exclude=absolute(config.exclude) if config.exclude else None,
+            cache_dir=absolute(config.log_path),
+        )
         check_num_classes(pictures, config.num_classes)
         source = absolute(config.pretrained)
         files = _weight_files(source)
@@ -192,7 +191,7 @@ def _weight_files(source: Path) -> list[Path]:
     )
 
 
-def _prepare(weights: Weights, file: Path, config: EvalConfig, pictures: PictureFolder) -> Subject:
+def _prepare(weights: Weights, file: Path, config: EvalConfig, pictures: Pictures) -> Subject:
     """Build what is evaluated from a weights file, the flags going before what the file tells."""
     info = weights.info
     if info and info.class_names:
@@ -236,7 +235,7 @@ def _prepare(weights: Weights, file: Path, config: EvalConfig, pictures: Picture
     return subject
 
 
-def _prepare_onnx(file: Path, config: EvalConfig, pictures: PictureFolder) -> Subject:
+def _prepare_onnx(file: Path, config: EvalConfig, pictures: Pictures) -> Subject:
     """Load what `export` wrote, which tells everything and fixes the size of its pictures."""
     size = None if config.image_size is None else parse_image_size(config.image_size)
     resize = None if config.eval_resize is None else str(config.eval_resize)

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from densenet121.config import TrainConfig, default_eval_resize
-from densenet121.datasets.folder import PictureFolder
+from densenet121.datasets.pictures import Pictures
 from densenet121.engine.state import RunState
 from densenet121.lr_scheduler import lost_milestones
 from densenet121.native import instruction_set
@@ -23,9 +23,7 @@ def describe_arithmetic(device: torch.device, precision: torch.dtype) -> str:
     )
 
 
-def log_data(
-    pictures: PictureFolder, val: PictureFolder | None, batch_size: int, epoch_steps: int
-) -> None:
+def log_data(pictures: Pictures, val: Pictures | None, batch_size: int, epoch_steps: int) -> None:
     """Say what is trained and validated on."""
     for name, split in (("training", pictures), ("validation", val)):
         if split is None:
@@ -72,7 +70,7 @@ def log_advice(config: TrainConfig, epoch_steps: int) -> None:
         )
 
 
-def log_end(state: RunState, path: Path, val_pictures: PictureFolder | None) -> None:
+def log_end(state: RunState, path: Path, val_pictures: Pictures | None) -> None:
     """Say how a finished run came out."""
     log.info("end network train...")
     if val_pictures and state.best_epoch is not None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from densenet121.config import differences
-from densenet121.datasets.folder import check_same_classes
+from densenet121.datasets.pictures import check_same_classes
 from densenet121.engine.state import Checkpoint, RunState
 from densenet121.processes import gather
 from densenet121.utils.errors import InputError, UsageError

@@ -20,7 +20,7 @@ from densenet121.checkpoint.native import (
     position_in_name,
     save_weights,
 )
-from densenet121.datasets.folder import PictureFolder
+from densenet121.datasets.pictures import Pictures
 from densenet121.engine.state import (
     Checkpoint,
     Training,
@@ -265,8 +265,8 @@ def describe_run(
     settings: Mapping[str, Any],
     device: torch.device,
     class_names: tuple[str, ...],
-    train: PictureFolder | None,
-    val: PictureFolder | None,
+    train: Pictures | None,
+    val: Pictures | None,
 ) -> dict[str, Any]:
     """The content of run.json: settings, versions, device, source commit, data."""
     return {
@@ -288,7 +288,7 @@ def describe_run(
     }
 
 
-def _describe(pictures: PictureFolder | None) -> dict[str, Any] | None:
+def _describe(pictures: Pictures | None) -> dict[str, Any] | None:
     if pictures is None:
         return None
     return {

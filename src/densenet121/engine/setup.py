@@ -7,8 +7,9 @@ import torch
 
 from densenet121.checkpoint.load import Weights, load_state
 from densenet121.config import TrainConfig, absolute
-from densenet121.datasets.folder import PictureFolder, check_same_classes, scan, split_folders
+from densenet121.datasets.pictures import Pictures
 from densenet121.datasets.sampler import steps_per_epoch
+from densenet121.datasets.sources import open_training
 from densenet121.datasets.transforms import MEAN, STD, TrainTransform
 from densenet121.engine.state import Checkpoint
 from densenet121.engine.steps import EpochPlan
@@ -18,16 +19,14 @@ from densenet121.processes import Process
 from densenet121.utils.errors import InputError, UsageError
 
 
-def find_pictures(config: TrainConfig) -> tuple[PictureFolder, PictureFolder | None]:
+def find_pictures(config: TrainConfig) -> tuple[Pictures, Pictures | None]:
     """The training and the validation pictures, the latter None without such."""
-    val_dir = absolute(config.val_dir) if config.val_dir else None
-    train_dir, val_dir = split_folders(absolute(config.data_dir), val_dir)
-    pictures = scan(train_dir)
-    if val_dir is None:
-        return pictures, None
-    val_pictures = scan(val_dir, "--val_dir")
-    check_same_classes(pictures.class_names, str(train_dir), val_pictures.class_names, str(val_dir))
-    return pictures, val_pictures
+    return open_training(
+        absolute(config.data_dir),
+        absolute(config.val_dir) if config.val_dir else None,
+        exclude=absolute(config.exclude) if config.exclude else None,
+        cache_dir=absolute(config.ckpt_path),
+    )
 
 
 def pick_variant(
@@ -64,9 +63,7 @@ def check_size(model: DenseNet, height: int, width: int, batch_size: int) -> Non
         )
 
 
-def start_from(
-    model: DenseNet, weights: Weights, config: TrainConfig, pictures: PictureFolder
-) -> str:
+def start_from(model: DenseNet, weights: Weights, config: TrainConfig, pictures: Pictures) -> str:
     """Copy pretrained weights in, with a new head for other classes; what to log of it."""
     source = config.pretrained or ""
     if weights.info and weights.info.net != config.net:
@@ -111,7 +108,7 @@ def make_schedule(config: TrainConfig, epoch_steps: int) -> Callable[[int], floa
 
 def make_plan(
     config: TrainConfig,
-    pictures: PictureFolder,
+    pictures: Pictures,
     device: torch.device,
     precision: torch.dtype,
     batch_size: int,

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from densenet121.datasets.fast import training_pictures
-from densenet121.datasets.folder import PictureFolder
 from densenet121.datasets.loader import Batch, load_batches
+from densenet121.datasets.pictures import Pictures
 from densenet121.datasets.sampler import epoch_order, training_batches
 from densenet121.datasets.transforms import TrainTransform, normalise
 from densenet121.distributed import arithmetic
@@ -54,7 +54,7 @@ class EpochPlan:
         ckpt_interval: steps between checkpoints.
     """
 
-    pictures: PictureFolder
+    pictures: Pictures
     augment: TrainTransform
     augment_small: TrainTransform
     small_epochs: int

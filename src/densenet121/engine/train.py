@@ -16,9 +16,7 @@ from densenet121.config import (
     default_workers,
     settings_of,
 )
-from densenet121.datasets.folder import (
-    check_num_classes,
-)
+from densenet121.datasets.pictures import check_num_classes
 from densenet121.datasets.transforms import (
     MEAN,
     STD,

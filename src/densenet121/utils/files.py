@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes | memoryview) -> None:
     """Write to a temporary file beside ``path``, sync it, rename it into place, sync the folder.
 
     Raises:

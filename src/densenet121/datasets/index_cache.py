@@ -1,0 +1,95 @@
+"""The index of a large folder, kept so that a run need not look at every file again.
+
+Kept is what ``scan`` found, with the time of the last change of every folder. Adding, removing or
+renaming a file changes that of its folder, and the index is made anew. A file that is written over
+in place does not; reading it notices another size (``Pictures.read``).
+"""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from densenet121.datasets.folder import Folder, scan_folders
+from densenet121.datasets.names import Names, from_npz, to_npz
+from densenet121.datasets.pictures import Pictures
+from densenet121.utils.files import write_atomic
+from densenet121.utils.logging import log
+
+_WORTH_KEEPING = 20_000  # pictures; fewer are found in a moment
+_VERSION = 1
+
+
+def scan_cached(root: Path, flag: str, cache_dir: Path | None) -> Pictures:
+    """As ``scan``, by way of an index in ``cache_dir`` if the folder is large.
+
+    Raises:
+        InputError: as ``scan``.
+    """
+    if cache_dir is None:
+        return scan_folders(root, flag)[0]
+    key = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
+    file = cache_dir / ".index" / f"{root.name[:40]}-{key}.npz"
+    found = _load(file, root)
+    if found is not None:
+        log.info("%s: index of %d pictures from %s", root, len(found), file)
+        return found
+    pictures, folders = scan_folders(root, flag)
+    if len(pictures) >= _WORTH_KEEPING:
+        try:
+            _save(file, pictures, folders)
+        except OSError as error:  # a run does not need it
+            log.warning("%s: the index cannot be kept (%s)", file, error.strerror)
+    return pictures
+
+
+def _save(file: Path, pictures: Pictures, folders: list[Folder]) -> None:
+    paths = pictures.paths
+    assert isinstance(paths, Names)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    content: dict[str, Names | NDArray[Any]] = {
+        "version": np.array(_VERSION),
+        "root": Names.of([str(pictures.root.resolve())]),
+        "folders": Names.of(name for name, _ in folders),
+        "changed": np.array([changed for _, changed in folders], dtype=np.int64),
+        "class_names": Names.of(pictures.class_names),
+        "paths": paths,
+        "labels": pictures.labels,
+        "sizes": pictures.sizes,
+        "ignored": Names.of(pictures.ignored),
+        "fingerprint": Names.of([pictures.fingerprint]),
+    }
+    write_atomic(file, to_npz(content))
+
+
+def _load(file: Path, root: Path) -> Pictures | None:
+    """The index, if it is sound and the folders are as they were."""
+    if not file.is_file():
+        return None
+    try:
+        content = from_npz(file)
+        if content["version"] != _VERSION or content["root"] != (str(root.resolve()),):
+            return None
+        for folder, changed in zip(content["folders"], content["changed"].tolist(), strict=True):
+            if (root / folder).stat().st_mtime_ns != changed:
+                return None
+        pictures = Pictures(
+            root=root,
+            class_names=tuple(content["class_names"]),
+            paths=content["paths"],
+            labels=content["labels"],
+            sizes=content["sizes"],
+            ignored=tuple(content["ignored"]),
+            known_fingerprint=content["fingerprint"][0],
+        )
+        if not len(pictures.labels) == len(pictures.sizes) == len(pictures):
+            return None
+    except FileNotFoundError:  # a folder that is gone
+        return None
+    except Exception as error:  # a damaged zip makes numpy raise nearly anything
+        log.warning("%s: damaged (%s), made again", file, error)
+        return None
+    return pictures
