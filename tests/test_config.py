@@ -57,6 +57,7 @@ TRAIN = {
     # ours
     "timeout_seconds": 600.0,
     "val_dir": None,
+    "exclude": None,
     "small_size": None,
     "small_epochs": 0,
     "keep_checkpoint_max": 10,
@@ -78,6 +79,7 @@ TRAIN = {
 EVAL = {
     "data_dir": REQUIRED,
     "pretrained": REQUIRED,
+    "exclude": None,
     "num_classes": None,
     "image_size": None,
     "per_batch_size": None,
@@ -174,7 +176,7 @@ def test_a_value_out_of_range_is_refused_by_the_name_of_its_flag(
     ("settings", "message"),
     [
         ({"pretrained": ""}, "--pretrained must name weights to evaluate, got an empty path"),
-        ({"data_dir": ""}, "--data_dir must name a folder"),
+        ({"data_dir": ""}, "--data_dir must name pictures"),
         ({"num_classes": 1}, "--num_classes must be at least 2 classes, got 1"),
         ({"image_size": "224;224"}, "--image_size must be whole numbers"),
         ({"per_batch_size": 0}, "--per_batch_size must be at least 1 image, got 0"),

@@ -12,7 +12,7 @@ PACKAGE = ROOT / "src" / "densenet121"
 LAYERS = (
     {"__main__"},
     {"cli"},
-    {"bench", "demo"},
+    {"bench", "curate", "demo"},
     {"engine", "deploy", "report"},
     {"inference"},
     {"checkpoint"},
@@ -32,7 +32,7 @@ LAYERS = (
 )
 DEPTH = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}
 # Parts take plain arguments; these turn the settings into them.
-MAY_IMPORT_CONFIG = {"cli", "demo", "engine", "bench", "deploy"}
+MAY_IMPORT_CONFIG = {"cli", "demo", "engine", "bench", "deploy", "curate"}
 
 
 def imported(source: str) -> Iterator[str]:

@@ -27,6 +27,7 @@ from densenet121.config import (
     ReportConfig,
     TrainConfig,
 )
+from densenet121.curate.settings import AuditConfig, PackConfig
 from densenet121.deploy.settings import (
     CalibrateConfig,
     CompareConfig,
@@ -43,6 +44,8 @@ COMMANDS: dict[str, type[Any]] = {
     "train": TrainConfig,
     "eval": EvalConfig,
     "demo": DemoConfig,
+    "audit": AuditConfig,
+    "pack": PackConfig,
     "report": ReportConfig,
     "bench": BenchConfig,
     "convert": ConvertConfig,
@@ -55,6 +58,8 @@ COMMANDS: dict[str, type[Any]] = {
 # Arguments without a flag: of each command, in their order, how many values, what they are.
 POSITIONAL: dict[str, dict[str, tuple[str | None, str]]] = {
     "report": {"run": (None, "the run folder")},
+    "audit": {"source": (None, "pictures, as train takes them")},
+    "pack": {"source": (None, "pictures, as train takes them")},
     "bench": {"what": (None, "what is measured: train or infer")},
     "convert": {
         "source": (None, "weights of any format that is read"),
@@ -168,6 +173,19 @@ def _run(command: str, config: Any) -> int:
         from densenet121.demo import demo
 
         return STOPPED if demo(config) is None else 0
+    if command == "audit":
+        from densenet121.curate.audit import as_json as audit_json
+        from densenet121.curate.audit import audit
+        from densenet121.curate.audit import table as audit_table
+
+        found = audit(config)
+        print(audit_json(found) if config.json else audit_table(found))  # noqa: T201
+        return 1 if found.has_faults else 0
+    if command == "pack":
+        from densenet121.curate.pack import pack
+
+        print(pack(config))  # noqa: T201 (the command's output)
+        return 0
     if command == "bench":
         from densenet121.bench.compute import as_json, table
         from densenet121.bench.compute import compare as measure

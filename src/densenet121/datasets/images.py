@@ -89,7 +89,12 @@ def not_readable(name: str, reason: InputError) -> InputError:
 
 def is_picture(data: bytes) -> bool:
     """Whether the bytes begin like a picture of a known format."""
-    return data.startswith(tuple(magic for magic, _ in _MAGIC))
+    return format_of(data) is not None
+
+
+def format_of(data: bytes) -> str | None:
+    """Pillow's name of the format by the first bytes: JPEG, PNG, WEBP, GIF, BMP, TIFF or PPM."""
+    return next((name for magic, name in _MAGIC if data.startswith(magic)), None)
 
 
 def decode(data: bytes) -> NDArray[np.uint8]:
@@ -103,7 +108,7 @@ def decode(data: bytes) -> NDArray[np.uint8]:
         raise InputError("the file is empty")
     if len(data) > MAX_BYTES:
         raise InputError(f"{len(data)} bytes, at most {MAX_BYTES} are allowed")
-    name = next((name for magic, name in _MAGIC if data.startswith(magic)), None)
+    name = format_of(data)
     if name is None:
         raise InputError("not a picture (no known format)")
     if name == "JPEG":

@@ -81,7 +81,7 @@ def from_npz(file: Path) -> dict[str, Any]:
     Raises:
         Exception: nearly any, where the file is damaged.
     """
-    with np.load(file, allow_pickle=False) as npz:
+    with file.open("rb") as opened, np.load(opened, allow_pickle=False) as npz:
         arrays = {name: npz[name] for name in npz.files}
     for text in [name for name in arrays if name.endswith("_text")]:
         name = text.removesuffix("_text")

@@ -34,14 +34,8 @@ def open_training(
         InputError: a source cannot be used, or the classes of the two differ.
         UsageError: a path of ``exclude`` is in neither.
     """
-    if val_dir is None and _has_own_splits(data_dir):
-        train, val = (_open(data_dir, "--data_dir", split, cache_dir) for split in ("train", "val"))
-        sides: list[Pictures | None] = [train, val]
-    else:
-        train_dir, val_dir = split_folders(data_dir, val_dir)
-        val_source = _open(val_dir, "--val_dir", "val", cache_dir) if val_dir else None
-        sides = [_open(train_dir, "--data_dir", "train", cache_dir), val_source]
-    pictures, validation = _without(sides, exclude)
+    splits = open_splits(data_dir, val_dir, cache_dir)
+    pictures, validation = _without([splits["train"], splits.get("val")], exclude)
     assert pictures is not None
     if validation is not None:
         check_same_classes(
@@ -51,6 +45,24 @@ def open_training(
             str(validation.root),
         )
     return pictures, validation
+
+
+def open_splits(
+    data_dir: Path, val_dir: Path | None = None, cache_dir: Path | None = None
+) -> dict[Split, Pictures]:
+    """The pictures of "train" and, where there are such, of "val", as they are.
+
+    Raises:
+        InputError: a source cannot be used.
+    """
+    if val_dir is None and _has_own_splits(data_dir):
+        splits: tuple[Split, Split] = ("train", "val")
+        return {split: _open(data_dir, "--data_dir", split, cache_dir) for split in splits}
+    train_dir, val_dir = split_folders(data_dir, val_dir)
+    found: dict[Split, Pictures] = {"train": _open(train_dir, "--data_dir", "train", cache_dir)}
+    if val_dir is not None:
+        found["val"] = _open(val_dir, "--val_dir", "val", cache_dir)
+    return found
 
 
 def open_evaluation(

@@ -1,0 +1,1 @@
+"""Looking after collections of pictures: what is wrong with one, and shards of it."""

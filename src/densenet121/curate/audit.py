@@ -1,0 +1,257 @@
+"""The ``audit`` command: what is wrong with a collection of pictures. Nothing is changed."""
+
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from densenet121.config import absolute, default_workers
+from densenet121.curate.duplicates import exact_groups, near_pairs
+from densenet121.curate.look import Look, look_at
+from densenet121.curate.settings import AuditConfig
+from densenet121.datasets.pictures import Pictures
+from densenet121.datasets.sources import open_splits
+from densenet121.utils.files import write_atomic
+from densenet121.utils.progress import progress_bar
+
+# Kinds of findings in the order of a table, and what is said of each. The first are faults: they
+# spoil a training or its evaluation. The others are remarks.
+FAULTS = {
+    "empty": "files of 0 bytes",
+    "not_a_picture": "files that are no picture",
+    "truncated": "pictures that are cut short",
+    "damaged": "pictures that cannot be decoded",
+    "train_and_val": "validation pictures that are in train as well",
+    "two_classes": "pictures that are in two classes",
+    "class_sets": "classes of one split alone",
+}
+REMARKS = {
+    "exact_duplicate": "copies of a picture of the same split",
+    "near_duplicate": "near copies of a picture of the same split",
+    "wrong_extension": "pictures whose name says another format",
+    "cmyk": "CMYK pictures",
+    "alpha": "pictures with transparency",
+    "rotated": "pictures with an EXIF orientation",
+    "tiny": "tiny pictures",
+    "huge": "huge pictures",
+    "imbalance": "splits whose classes are out of balance",
+    "ignored": "files that are no pictures by their names",
+}
+KINDS = FAULTS | REMARKS
+_UNUSABLE = ("empty", "not_a_picture", "truncated", "damaged")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was found.
+
+    Attributes:
+        kind: a key of KINDS.
+        split: ``train`` or ``val``.
+        path: of the picture, or the name of a class.
+        detail: what is the matter with it.
+        other: split and path of the picture that it is a copy of.
+    """
+
+    kind: str
+    split: str
+    path: str
+    detail: str
+    other: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Audit:
+    """All that was found.
+
+    Attributes:
+        pictures: of each split.
+        findings: in the order of KINDS, then of the splits and pictures.
+        excluded: paths that had better be left out (see AuditConfig.exclude_list).
+    """
+
+    pictures: dict[str, Pictures]
+    findings: tuple[Finding, ...]
+    excluded: tuple[str, ...]
+
+    @property
+    def has_faults(self) -> bool:
+        """Whether anything was found that spoils a training or its evaluation."""
+        return any(finding.kind in FAULTS for finding in self.findings)
+
+
+def audit(config: AuditConfig) -> Audit:
+    """Look at every picture; write the page and the list if they are asked for.
+
+    Raises:
+        InputError: there are no pictures to look at.
+    """
+    val_dir = absolute(config.val_dir) if config.val_dir else None
+    found = open_splits(absolute(config.source), val_dir)
+    pictures = {str(split): part for split, part in found.items()}
+    workers = config.workers or default_workers()
+    splits: list[str] = []
+    indices: list[int] = []
+    for split, part in pictures.items():
+        splits += [split] * len(part)
+        indices += range(len(part))
+    with (
+        progress_bar("audit", len(indices), unit="picture") as advance,
+        ThreadPoolExecutor(workers) as pool,
+    ):
+        tasks = zip(splits, indices, strict=True)
+        looks = list(pool.map(partial(_look, pictures, advance), tasks, chunksize=8))
+    names = [pictures[split].paths[index] for split, index in zip(splits, indices, strict=True)]
+    labels = [pictures[split].class_names[pictures[split].labels[index]]
+              for split, index in zip(splits, indices, strict=True)]  # fmt: skip
+    places = list(zip(splits, names, strict=True))
+    findings = [
+        *_of_each(places, looks, config),
+        *_copies(places, labels, looks, config.near),
+        *(f for split, part in pictures.items() for f in _of_split(split, part, config)),
+        *_class_sets(pictures),
+    ]
+    order = list(KINDS)
+    findings.sort(key=lambda finding: order.index(finding.kind))
+    result = Audit(pictures, tuple(findings), _excluded(findings))
+    if config.exclude_list:
+        text = "".join(f"{path}\n" for path in result.excluded)
+        write_atomic(absolute(config.exclude_list), text.encode(errors="surrogateescape"))
+    if config.page:
+        from densenet121.curate.audit_page import page
+
+        write_atomic(absolute(config.page), page(result).encode())
+    return result
+
+
+def _look(
+    pictures: dict[str, Pictures], advance: Callable[[], None], task: tuple[str, int]
+) -> Look:
+    look = look_at(pictures[task[0]], task[1])
+    advance()
+    return look
+
+
+def _of_each(
+    places: Sequence[tuple[str, str]], looks: Sequence[Look], config: AuditConfig
+) -> list[Finding]:
+    found = []
+    for place, look in zip(places, looks, strict=True):
+        if look.fault is not None:
+            found.append(Finding(look.fault, *place, look.reason))
+        found += [Finding(kind, *place, detail) for kind, detail in look.remarks]
+        size = f"{look.width} x {look.height} pixels"
+        if look.fault is None and min(look.height, look.width) < config.least_side:
+            found.append(Finding("tiny", *place, size))
+        if look.height * look.width > config.most_pixels * 1e6:
+            found.append(Finding("huge", *place, size))
+    return found
+
+
+def _copies(
+    places: Sequence[tuple[str, str]], labels: Sequence[str], looks: Sequence[Look], near: int
+) -> list[Finding]:
+    """What is said of every copy of a picture but the first."""
+    pairs = [(group[0], copy, True) for group in exact_groups(looks) for copy in group[1:]]
+    pairs += [(first, copy, False) for first, copy in near_pairs(looks, near)]
+    # Of three near copies there are three pairs, and of an exact copy's copies two: one is enough.
+    found: dict[tuple[int, str], Finding] = {}
+    for first, copy, is_exact in pairs:
+        same_split = places[first][0] == places[copy][0]
+        word = "the same pixels as" if is_exact else "nearly the same picture as"
+        kinds = ["train_and_val"]
+        if same_split:
+            kinds = ["exact_duplicate" if is_exact else "near_duplicate"]
+        if labels[first] != labels[copy]:
+            kinds.append("two_classes")
+        for kind in kinds:
+            group = "copy" if kind.endswith("duplicate") else kind
+            detail = f"{word} {'/'.join(places[first])}"
+            if kind == "two_classes":
+                detail += f": {labels[copy]} and {labels[first]}"
+            found.setdefault((copy, group), Finding(kind, *places[copy], detail, places[first]))
+    return list(found.values())
+
+
+def _of_split(split: str, pictures: Pictures, config: AuditConfig) -> list[Finding]:
+    found = [Finding("ignored", split, path, "passed over") for path in pictures.ignored]
+    counts = np.bincount(pictures.labels, minlength=len(pictures.class_names))
+    most, least = int(counts.argmax()), int(counts.argmin())
+    if counts[most] > config.imbalance * counts[least]:
+        detail = (
+            f"{counts[most]} pictures of {pictures.class_names[most]}, "
+            f"{counts[least]} of {pictures.class_names[least]}"
+        )
+        found.append(Finding("imbalance", split, pictures.class_names[least], detail))
+    return found
+
+
+def _class_sets(pictures: dict[str, Pictures]) -> list[Finding]:
+    if len(pictures) < 2:
+        return []
+    names = {split: part.class_names for split, part in pictures.items()}
+    return [
+        Finding("class_sets", split, name, f"is in {split} and not in {other}")
+        for split, other in (("train", "val"), ("val", "train"))
+        for name in names[split]
+        if name not in set(names[other])
+    ]
+
+
+def _excluded(findings: Sequence[Finding]) -> tuple[str, ...]:
+    """Paths of unusable pictures, of copies, and of training pictures that are in val."""
+    paths: dict[str, None] = {}
+    for finding in findings:
+        if finding.kind in (*_UNUSABLE, "exact_duplicate"):
+            paths[finding.path] = None
+        elif finding.kind == "train_and_val" and finding.other is not None:
+            places = dict([(finding.split, finding.path), finding.other])
+            paths[places["train"]] = None
+    return tuple(sorted(paths))
+
+
+def table(result: Audit, most: int = 5) -> str:
+    """The findings for a reader, the first of each kind by name."""
+    lines = [
+        f"{split}: {len(part)} pictures of {len(part.class_names)} classes in {part.root}"
+        for split, part in result.pictures.items()
+    ]
+    for kind, meaning in KINDS.items():
+        own = [finding for finding in result.findings if finding.kind == kind]
+        if own:
+            lines += ["", f"{len(own)} {meaning}{'' if kind in REMARKS else '  (FAULT)'}"]
+            lines += [f"  {f.split}/{f.path}: {f.detail}" for f in own[:most]]
+            if len(own) > most:
+                lines.append(f"  and {len(own) - most} more (--json and --page show all)")
+    if not result.findings:
+        lines += ["", "nothing was found"]
+    return "\n".join(lines).encode("utf-8", "backslashreplace").decode()
+
+
+def as_json(result: Audit) -> str:
+    """The findings for a program."""
+    content: dict[str, Any] = {
+        "splits": {
+            split: {
+                "root": str(part.root),
+                "pictures": len(part),
+                "fingerprint": part.fingerprint,
+                "classes": dict(
+                    zip(
+                        part.class_names,
+                        np.bincount(part.labels, minlength=len(part.class_names)).tolist(),
+                        strict=True,
+                    )
+                ),
+            }
+            for split, part in result.pictures.items()
+        },
+        "faults": result.has_faults,
+        "findings": [asdict(finding) for finding in result.findings],
+        "excluded": list(result.excluded),
+    }
+    return json.dumps(content, indent=2).encode("utf-8", "backslashreplace").decode()
