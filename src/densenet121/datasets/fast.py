@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densenet121.datasets.images import MAX_BYTES, MAX_PIXELS, decode, not_readable
-from densenet121.datasets.pictures import Pictures
+from densenet121.datasets.pictures import Encoded, Pictures
 from densenet121.datasets.recipes import Recipe, cook
 from densenet121.datasets.transforms import EvalTransform, TrainTransform, uniforms
 from densenet121.native.pictures import PictureKernel, picture_kernel
@@ -22,13 +22,17 @@ Prepare = Callable[[int, Pixels], None]
 
 
 def training_pictures(
-    pictures: Pictures, transform: TrainTransform, seed: int, epoch: int
+    pictures: Pictures,
+    transform: TrainTransform,
+    seed: int,
+    epoch: int,
+    read: Callable[[Pictures, int], Encoded] = Pictures.read,
 ) -> Prepare:
-    """For ``load_batches``: each picture as it is in this epoch."""
+    """For ``load_batches``: each picture as it is in this epoch, read by ``read``."""
 
     def prepare(index: int, out: Pixels) -> None:
         try:
-            prepare_training(pictures.read(index), transform, uniforms(seed, epoch, index), out)
+            prepare_training(read(pictures, index), transform, uniforms(seed, epoch, index), out)
         except InputError as error:
             raise not_readable(pictures.name(index), error) from error
 

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from densenet121.config import default_workers
 from densenet121.datasets.fast import training_pictures
 from densenet121.datasets.loader import Batch, load_batches
 from densenet121.datasets.pictures import Pictures
 from densenet121.datasets.sampler import epoch_order, training_batches
 from densenet121.datasets.transforms import TrainTransform, normalise
 from densenet121.distributed import arithmetic
+from densenet121.engine.doctor import LoadClock, advice
 from densenet121.engine.run_folder import RunFolder
 from densenet121.engine.state import Training
 from densenet121.losses import smooth_cross_entropy
@@ -91,7 +93,8 @@ def train_epoch(
     epoch = state.evaluated_epochs
     end = (epoch + 1) * plan.steps
     first_step = state.step - epoch * plan.steps
-    batches = _load_epoch(plan, epoch, first_step)
+    load_clock = LoadClock()
+    batches = _load_epoch(plan, epoch, first_step, load_clock)
     clock = _Clock()
     with progress_bar(
         f"epoch {epoch + 1}/{plan.max_epoch}", plan.steps, done=first_step
@@ -144,6 +147,15 @@ def train_epoch(
                 check_loss(training, plan, folder)
                 folder.save_checkpoint(training)
             advance(note=note)
+    found = advice(
+        load_clock,
+        waited_share=clock.waited_share,
+        workers=plan.workers,
+        device_type=plan.device.type,
+        cores=default_workers(),
+    )
+    if found:
+        log.warning("%s", found)
     return True
 
 
@@ -214,11 +226,11 @@ def check_loss(training: Training, plan: EpochPlan, folder: RunFolder) -> None:
         )
 
 
-def _load_epoch(plan: EpochPlan, epoch: int, first_step: int) -> Generator[Batch]:
+def _load_epoch(plan: EpochPlan, epoch: int, first_step: int, clock: LoadClock) -> Generator[Batch]:
     order = epoch_order(len(plan.pictures), plan.seed, epoch)
     augment = plan.augment_small if epoch < plan.small_epochs else plan.augment
     return load_batches(
-        training_pictures(plan.pictures, augment, plan.seed, epoch),
+        clock.timed(training_pictures(plan.pictures, augment, plan.seed, epoch, clock.read)),
         training_batches(
             order,
             plan.batch_size,
@@ -239,12 +251,20 @@ class _Clock:
     def __init__(self) -> None:
         self.images = 0
         self._waited_seconds = 0.0
-        self._start = time.perf_counter()
+        self._start = self._first = time.perf_counter()
+        self._all_waited_seconds = 0.0
+
+    @property
+    def waited_share(self) -> float:
+        """Share of the time since the beginning that was spent waiting."""
+        return self._all_waited_seconds / max(time.perf_counter() - self._first, 1e-9)
 
     def wait_for(self, batches: Generator[Batch]) -> Batch:
         before = time.perf_counter()
         batch = next(batches)
-        self._waited_seconds += time.perf_counter() - before
+        seconds = time.perf_counter() - before
+        self._waited_seconds += seconds
+        self._all_waited_seconds += seconds
         return batch
 
     def lap(self) -> tuple[float, float]:
