@@ -1,14 +1,17 @@
 """bench: real processes, by turns, with figures that belong together."""
 
 import json
+from pathlib import Path
 
+import cv2
 import pytest
 
 from densenet121.bench.compute import Comparison, Side, as_json, compare, table
+from densenet121.bench.data import Loading, LoadingSide, loading_table
 from densenet121.bench.settings import BenchConfig
 from densenet121.utils.errors import UsageError
 
-from conftest import run_command
+from conftest import draw, run_command
 
 
 def test_sides_are_measured_in_one_run_and_compared_with_ours() -> None:
@@ -111,3 +114,84 @@ def test_side_that_is_not_installed_is_named_before_anything_runs() -> None:
         assert "--against timm: timm is not installed here" in result.stderr
     else:
         pytest.skip("timm is installed here")
+
+
+def class_folders(root: Path) -> Path:
+    """Sixteen JPEG pictures of two classes."""
+    for label, name in enumerate(("a", "b")):
+        (root / name).mkdir(parents=True)
+        for index in range(8):
+            cv2.imwrite(str(root / name / f"{index}.jpg"), draw(label, index, (120, 160)))
+    return root
+
+
+def test_loading_is_measured_apart_from_training_and_with_it(tmp_path: Path) -> None:
+    result = run_command(
+        *("bench", "data", "--data_dir", class_folders(tmp_path / "data"), "--against", "plain"),
+        *("--workers", 1, "--image_size", 32, "--per_batch_size", 4, "--net", "densenet100"),
+        *("--warmup", 1, "--rounds", 2, "--amp", "fp32", "--json"),
+    )
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["pictures"][0] == 16
+    ours, plain, compute, both = found["sides"]
+    assert [side["name"] for side in (ours, plain, compute, both)] == [
+        *("ours", "plain", "compute", "both")
+    ]
+    assert ours["ratio"] == 1 and plain["ratio"] > 0
+    assert ours["note"].startswith("picture kernel") or "not built" in ours["note"]
+    assert plain["note"] == "DENSENET121_KERNELS is off"
+    assert compute["ratio"] is None and compute["waited"] is None
+    assert 0 < both["waited"] < 1
+    assert all(0 < s["low"] <= s["images_per_second"] <= s["high"] for s in found["sides"])
+
+
+def test_table_of_loading_names_every_side() -> None:
+    sides = tuple(
+        LoadingSide(name, f"note of {name}", 100.0, 90.0, 110.0, ratio, waited)
+        for name, ratio, waited in (
+            ("ours", 1.0, None),
+            ("dali", 2.5, None),
+            ("compute", None, None),
+            ("both", None, 0.25),
+        )
+    )
+    settings = {"batch_size": 32, "size": (224, 224), "workers": 1, "rounds": 3}
+    text = loading_table(Loading(settings, (250, 107_777.5), sides))
+    assert "250 pictures of 108 kB" in text and "dali: note of dali" in text
+    assert "training waits for pictures 25% of its time" in text
+    assert any(line.split() == ["dali", "100.0", "90.0", "-", "110.0", "2.50"]
+               for line in text.splitlines())  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "message"),
+    [
+        (["data"], 2, "bench data needs --data_dir"),
+        (
+            ["data", "--data_dir", "x", "--against", "timm"],
+            2,
+            "bench data is against",
+        ),
+        (["data", "--data_dir", "x", "--python", "dali"], 2, "--python must be SIDE=PATH"),
+        (["train", "--data_dir", "x"], 2, "--data_dir is for bench data"),
+        (["data", "--data_dir", "nowhere"], 1, "there is no such folder"),
+        (
+            ["data", "--data_dir", "DATA", "--against", "dali", "--python", "dali=/nowhere/python"],
+            1,
+            "there is no such program",
+        ),
+        (
+            ["data", "--data_dir", "DATA", "--against", "dali"],
+            1,
+            "the process that measures dali ended: ModuleNotFoundError: No module named 'nvidia",
+        ),
+    ],
+)
+def test_wrong_use_of_bench_data_is_one_line(
+    flags: list[str], status: int, message: str, tmp_path: Path
+) -> None:
+    class_folders(tmp_path / "DATA")
+    result = run_command("bench", *flags, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (status, "")
+    assert message in result.stderr and result.stderr.count("\n") == 1

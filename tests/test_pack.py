@@ -92,11 +92,36 @@ def test_training_from_shards_equals_training_from_folders(pictures: Path, tmp_p
     flags = ["--max_epoch", 1, "--image_size", 32, "--per_batch_size", 15, "--amp", "fp32"]
     predictions = []
     for name, source in (("folders", pictures), ("shards", tmp_path / "shards")):
-        output = tmp_path / name
+        output = tmp_path / f"{name}-run"
         result = run_command("train", "--data_dir", source, "--output_dir", output, *flags)
         assert result.returncode == 0, result.stderr
         predictions.append((output / "predictions.csv").read_bytes())
     assert predictions[0] == predictions[1]
+    check_what_evaluation_says_of_the_data(tmp_path)
+
+
+def check_what_evaluation_says_of_the_data(tmp_path: Path) -> None:
+    """Of the weights that were trained from shards."""
+    weights, shards = tmp_path / "shards-run/best.safetensors", tmp_path / "shards"
+
+    def said(data_dir: Path) -> str:
+        output = tmp_path / "evaluated"
+        flags = ["--pretrained", weights, "--output_dir", output, "--amp", "fp32"]
+        result = run_command("eval", "--data_dir", data_dir, *flags)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    assert "those that the run validated on" in said(shards)
+    assert "the weights were trained on these very pictures" in said(shards / "train")
+    write_classes(tmp_path / "other/val", ["ant", "bee", "cat"], 5)
+    pack(PackConfig(source=str(tmp_path / "other/val"), output=str(tmp_path / "new")))
+    for file in (shards / "val").iterdir():
+        file.unlink()
+    for file in (tmp_path / "new").iterdir():
+        file.rename(shards / "val" / file.name)
+    changed = "the val data changed since these weights were written: 21 pictures then, 15 now"
+    assert changed in said(shards)
+    assert str(tmp_path).encode() not in weights.read_bytes()  # no path is given away with them
 
 
 def test_cifar_is_packed_without_loss(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ POSITIONAL: dict[str, dict[str, tuple[str | None, str]]] = {
     "report": {"run": (None, "the run folder")},
     "audit": {"source": (None, "pictures, as train takes them")},
     "pack": {"source": (None, "pictures, as train takes them")},
-    "bench": {"what": (None, "what is measured: train or infer")},
+    "bench": {"what": (None, "what is measured: train, infer or data")},
     "convert": {
         "source": (None, "weights of any format that is read"),
         "target": (None, "the new file; its suffix chooses between the formats of the program"),
@@ -190,6 +190,12 @@ def _run(command: str, config: Any) -> int:
         from densenet121.bench.compute import as_json, table
         from densenet121.bench.compute import compare as measure
 
+        if config.what == "data":
+            from densenet121.bench.data import compare_loading, loading_table
+
+            loading = compare_loading(config)
+            print(as_json(loading) if config.json else loading_table(loading))  # noqa: T201
+            return 0
         comparison = measure(config)
         print(as_json(comparison) if config.json else table(comparison))  # noqa: T201
         return 0

@@ -5,22 +5,21 @@ import importlib.util
 import json
 import os
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from densenet121.bench.data import Loading
+from densenet121.bench.process import Worker, running
 from densenet121.bench.settings import BenchConfig
 from densenet121.distributed import has_bf16
 from densenet121.network import build
 from densenet121.network.fused import plain_network
-from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.errors import UsageError
 
 # What a side needs installed; torchvision where nothing else is said.
 _MODULES = {name: name for name in ("timm", "onnxruntime", "openvino")}
@@ -99,7 +98,9 @@ def compare(config: BenchConfig) -> Comparison:
     torch.set_num_threads(threads)
     peak = _peak_gigaflops(amp)
     with contextlib.ExitStack() as stack:
-        workers = [stack.enter_context(_worker({**spec, "side": name})) for name in names]
+        workers = [
+            stack.enter_context(running(name, _command({**spec, "side": name}))) for name in names
+        ]
         for worker in workers:
             for _ in range(config.warmup):
                 worker.steps(1)
@@ -142,69 +143,17 @@ def table(comparison: Comparison) -> str:
     return "\n".join(lines)
 
 
-def as_json(comparison: Comparison) -> str:
+def as_json(comparison: "Comparison | Loading") -> str:
     """The comparison for a program."""
     return json.dumps(asdict(comparison), indent=2)
 
 
-class _Worker:
-    """A side's process, see bench/worker.py."""
-
-    def __init__(self, spec: dict[str, Any]) -> None:
-        self.name: str = spec["side"]
-        self.bytes = 0
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by stop)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "densenet121.bench.worker", json.dumps(spec)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-        )
-        self.note = ""
-
-    def start(self) -> None:
-        self.note = self._answer()["note"]
-
-    def steps(self, count: int) -> float:
-        """Seconds of so many steps."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{count}\n")
-        self._process.stdin.flush()
-        answer = self._answer()
-        self.bytes = answer["bytes"]
-        return float(answer["seconds"])
-
-    def stop(self) -> None:
-        self._process.kill()
-        self._process.communicate()
-        self._errors.close()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            self._process.wait()
-            self._errors.seek(0)
-            errors = self._errors.read().decode(errors="replace")
-            last = (errors.strip().splitlines() or ["no message"])[-1]
-            raise InputError(f"the process that measures {self.name} ended: {last}")
-        found: dict[str, Any] = json.loads(line)
-        return found
-
-
-@contextlib.contextmanager
-def _worker(spec: dict[str, Any]) -> Iterator[_Worker]:
-    worker = _Worker(spec)
-    try:
-        worker.start()
-        yield worker
-    finally:
-        worker.stop()
+def _command(spec: dict[str, Any]) -> list[str]:
+    return [sys.executable, "-m", "densenet121.bench.worker", json.dumps(spec)]
 
 
 def _side(
-    worker: _Worker,
+    worker: Worker,
     seconds: list[float],
     ours: list[float],
     batch_size: int,

@@ -20,19 +20,28 @@ SIDES = (
 _PEERS_NETS = ("densenet121", "densenet161", "densenet169", "densenet201")
 _OWN = ("plain", "convolutions")
 _INFERENCE_ONLY = ("onnxruntime", "openvino")
+DATA_SIDES = ("torchvision-v1", "torchvision-v2", "dali", "mindspore", "plain")
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchConfig:
-    """Measure images per second and memory of training steps or inference, alone or against others.
+    """Measure training steps, inference or the loading of pictures, alone or against others.
 
     Attributes:
-        what: train (forward, backward and update) or infer (forward alone).
+        what: train (forward, backward and update), infer (forward alone), or data (pictures from
+            files to normalised batches; and a training step with and without them).
         against: whom to compare with, comma list of torchvision, timm (both channels_last and in
             the arithmetic of --amp), torchvision-reference (fp32, NCHW: its script as it stands),
             torchvision-compile, plain (this program without its fast paths), convolutions (the
             network's convolutions and nothing else, as torch runs them), and for infer
-            onnxruntime and openvino; they must be installed (default: nobody).
+            onnxruntime and openvino; for data torchvision-v1 (Pillow and its transforms, the usual
+            script), torchvision-v2 (tensors), dali (on the CPU), mindspore and plain (this program
+            without its picture kernel); they must be installed (default: nobody).
+        data_dir: for data: pictures, as train takes them; the others take class folders.
+        workers: for data: workers that load, threads or processes as each side has them; each side
+            runs on so many cores (default: the number of cores).
+        python: for data: interpreters of sides that need an environment of their own, comma list of
+            SIDE=PATH (default: this one).
         net: network; the others have densenet121, 161, 169 and 201.
         variant: see train; the others have the paper's alone.
         per_batch_size: pictures a step.
@@ -46,8 +55,11 @@ class BenchConfig:
         json: print JSON in place of the table.
     """
 
-    what: Literal["train", "infer"] = "train"
+    what: Literal["train", "infer", "data"] = "train"
     against: str | None = None
+    data_dir: str | None = None
+    workers: int | None = None
+    python: str | None = None
     net: Net = "densenet121"
     variant: Variant = "paper"
     per_batch_size: int = 32
@@ -66,9 +78,16 @@ class BenchConfig:
             UsageError: naming the flag, what was given and what is allowed.
         """
         known_choices(self)
-        for name in ("per_batch_size", "threads", "rounds", "steps"):
+        for name in ("per_batch_size", "threads", "rounds", "steps", "workers"):
             at_least(name, getattr(self, name), 1)
         at_least("warmup", self.warmup, 0)
+        for flag in ("data_dir", "workers", "python"):
+            if self.what != "data" and getattr(self, flag) is not None:
+                raise UsageError(f"--{flag} is for bench data")
+        _ = self.size
+        if self.what == "data":
+            self._check_data()
+            return
         for side in self.sides:
             if side not in SIDES:
                 raise UsageError(f"--against must name {', '.join(SIDES)}, got {side}")
@@ -78,7 +97,22 @@ class BenchConfig:
                 raise UsageError(
                     f"--against {side} has {', '.join(_PEERS_NETS)}, not --net {self.net}"
                 )
-        _ = self.size
+
+    def _check_data(self) -> None:
+        if not self.data_dir:
+            raise UsageError("bench data needs --data_dir, a folder of pictures")
+        for side in (*self.sides, *self.interpreters):
+            if side not in DATA_SIDES:
+                raise UsageError(f"bench data is against {', '.join(DATA_SIDES)}, got {side}")
+
+    @property
+    def interpreters(self) -> dict[str, str]:
+        """Of the sides with an environment of their own."""
+        given = [part.strip() for part in (self.python or "").split(",") if part.strip()]
+        for part in given:
+            if "=" not in part:
+                raise UsageError(f"--python must be SIDE=PATH, comma separated, got {part}")
+        return dict(part.split("=", 1) for part in given)
 
     @property
     def sides(self) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from densenet121.checkpoint.keras import is_keras_file, read_keras
 from densenet121.checkpoint.native import (
     METADATA_KEY,
     ModelInfo,
+    data_note,
     note_of,
     read,
     read_safetensors,
@@ -42,6 +43,8 @@ class Weights:
         momentum: of a MindSpore training checkpoint, by our names.
         state: numbers of that run, such as global_step.
         calibration: what `calibrate` added, as plain JSON values.
+        data: pictures, fingerprint and a digest of the folder of what they were trained and
+            validated on, by split; empty where the file does not tell.
     """
 
     state_dict: dict[str, Tensor]
@@ -52,6 +55,7 @@ class Weights:
     momentum: dict[str, Tensor] = field(default_factory=dict)
     state: dict[str, Any] = field(default_factory=dict)
     calibration: dict[str, Any] | None = None
+    data: dict[str, Any] = field(default_factory=dict)
 
     @property
     def num_classes(self) -> int | None:
@@ -116,8 +120,14 @@ def _native(
     origin = content.get("origin") or {
         name: content["state"][name] for name in ("step",) if name in content.get("state", {})
     }
-    calibration = content.get("calibration")
-    return Weights(tensors, ModelInfo.from_json(content["model"]), origin, calibration=calibration)
+    data = content.get("data") or data_note(content.get("run", {}).get("data", {}))
+    return Weights(
+        tensors,
+        ModelInfo.from_json(content["model"]),
+        origin,
+        calibration=content.get("calibration"),
+        data=data,
+    )
 
 
 def _weights(foreign: Foreign, info: ModelInfo | None) -> Weights:

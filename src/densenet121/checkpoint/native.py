@@ -191,11 +191,30 @@ def save_weights(
     info: ModelInfo,
     origin: Mapping[str, Any],
     calibration: Mapping[str, Any] | None = None,
+    data: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write weights with what they are weights of and where they come from (epoch, step, score)."""
+    """Write weights with what they are weights of and where they come from (epoch, step, score).
+
+    ``data`` is what ``data_note`` says of the pictures.
+    """
     content = {"model": info.to_json(), "origin": dict(origin)}
     more = {} if calibration is None else {"calibration": dict(calibration)}
+    more |= {} if data is None else {"data": dict(data)}
     save(path, "weights", state_dict, content | more)
+
+
+def data_note(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a run's "data" in run.json, what weights tell: no path, for weights are given away."""
+    return {
+        split: {**found, "folder": folder_digest(found["folder"])}
+        for split, found in data.items()
+        if found
+    }
+
+
+def folder_digest(folder: str) -> str:
+    """By which the same folder is known again."""
+    return hashlib.sha256(folder.encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def _digest(kind: str, text: str, tensors: Mapping[str, Tensor]) -> str:

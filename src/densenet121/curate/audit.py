@@ -223,7 +223,7 @@ def table(result: Audit, most: int = 5) -> str:
     for kind, meaning in KINDS.items():
         own = [finding for finding in result.findings if finding.kind == kind]
         if own:
-            lines += ["", f"{len(own)} {meaning}{'' if kind in REMARKS else '  (FAULT)'}"]
+            lines += ["", f"{'' if kind in REMARKS else 'FAULT: '}{meaning}: {len(own)}"]
             lines += [f"  {f.split}/{f.path}: {f.detail}" for f in own[:most]]
             if len(own) > most:
                 lines.append(f"  and {len(own) - most} more (--json and --page show all)")

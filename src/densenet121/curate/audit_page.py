@@ -58,7 +58,7 @@ def _section(
     text = "A fault." if kind in FAULTS else "A remark."
     if len(findings) > _MOST:
         text += f" The first {_MOST} of {len(findings)}; --json has all."
-    title = f"{len(findings)} {meaning}"
+    title = f"{meaning[0].upper()}{meaning[1:]}: {len(findings)}"
     return section(title, text, f'<div class="errors">{"".join(figures)}</div>')
 
 

@@ -1,6 +1,7 @@
 """The ``eval`` command: weights, or a folder of them, against a folder of pictures."""
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import torch
 
 from densenet121.checkpoint.load import Weights, read_weights
-from densenet121.checkpoint.native import position_in_name
+from densenet121.checkpoint.native import folder_digest, position_in_name
 from densenet121.config import (
     AMP_NAMES,
     EvalConfig,
@@ -213,6 +214,7 @@ def _prepare(weights: Weights, file: Path, config: EvalConfig, pictures: Picture
         interpolation=config.interpolation,
     )
     log.info("load model %s success", file)
+    _compare_data(weights.data, pictures)
     if (config.image_size, config.eval_resize, config.interpolation) != (None, None, None):
         told = "from the flags"
     elif info is None:
@@ -233,6 +235,25 @@ def _prepare(weights: Weights, file: Path, config: EvalConfig, pictures: Picture
         told,
     )
     return subject
+
+
+def _compare_data(data: Mapping[str, Any], pictures: Pictures) -> None:
+    """Say what the weights have to do with these pictures, where they tell."""
+    now = len(pictures), pictures.fingerprint
+    for split, known in data.items():
+        then = known["pictures"], known["fingerprint"]
+        if then == now:
+            if split == "train":
+                log.warning("the weights were trained on these very pictures")
+            else:
+                log.info("the pictures are those that the run validated on")
+        elif known["folder"] == folder_digest(str(pictures.root)):
+            log.warning(
+                "the %s data changed since these weights were written: %d pictures then, %d now",
+                split,
+                then[0],
+                now[0],
+            )
 
 
 def _prepare_onnx(file: Path, config: EvalConfig, pictures: Pictures) -> Subject:

@@ -17,6 +17,7 @@ from densenet121.checkpoint.native import (
     ModelInfo,
     checkpoint_name,
     checkpoints_in,
+    data_note,
     position_in_name,
     save_weights,
 )
@@ -232,7 +233,13 @@ class RunFolder:
         if not self.is_first:
             return
         try:
-            save_weights(self.path / name, training.model.state_dict(), self._info, origin)
+            save_weights(
+                self.path / name,
+                training.model.state_dict(),
+                self._info,
+                origin,
+                data=data_note(self._run["data"]),
+            )
         except OSError as error:
             raise InputError(
                 f"{self.path / name}: cannot be written ({error.strerror}); {self.good}"

@@ -1,0 +1,85 @@
+"""The processes of a comparison: each side has its own, and they take turns."""
+
+import contextlib
+import json
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from densenet121.utils.errors import InputError
+
+
+class Worker:
+    """A side's process: it answers each line of its standard input with a line of JSON.
+
+    Args:
+        name: of the side, for messages.
+        command: that starts it.
+    """
+
+    def __init__(self, name: str, command: Sequence[str]) -> None:
+        self.name = name
+        self.bytes = 0
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by stop)
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+        )
+        self.note = ""
+
+    def start(self) -> None:
+        """Wait for its first line, the note of what it is."""
+        self.note = self._answer()["note"]
+
+    def ask(self, line: str) -> dict[str, Any]:
+        """The answer to a line.
+
+        Raises:
+            InputError: the process ended; the last line that it wrote to stderr.
+        """
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(f"{line}\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # why shows when its answer is read
+        return self._answer()
+
+    def steps(self, count: int) -> float:
+        """Seconds of so many steps."""
+        answer = self.ask(str(count))
+        self.bytes = answer["bytes"]
+        return float(answer["seconds"])
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.communicate()
+        self._errors.close()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            self._process.wait()
+            self._errors.seek(0)
+            errors = self._errors.read().decode(errors="replace")
+            last = (errors.strip().splitlines() or ["no message"])[-1]
+            raise InputError(f"the process that measures {self.name} ended: {last}")
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+
+@contextlib.contextmanager
+def running(name: str, command: Sequence[str]) -> Iterator[Worker]:
+    """A started worker, stopped at the end."""
+    worker = Worker(name, command)
+    try:
+        worker.start()
+        yield worker
+    finally:
+        worker.stop()
