@@ -162,7 +162,7 @@ def test_an_unknown_flag_is_refused_with_the_nearest(
         ),
         ([], "--data_dir must be given"),
         (["--data_dir"], "argument --data_dir: expected one argument"),
-        (["--data_dir", ""], "--data_dir must name a folder"),
+        (["--data_dir", ""], "--data_dir must name pictures"),
     ],
 )
 def test_wrong_arguments_are_named_as_the_user_types_them(
@@ -178,7 +178,7 @@ def test_wrong_arguments_are_named_as_the_user_types_them(
 def test_other_commands_name_theirs() -> None:
     names = ", ".join(cli.COMMANDS)
     assert refusal() == f"name a command: {names} (densenet121 --help tells more)"
-    assert refusal("bench", "trian") == "--what must be one of train, infer, got trian"
+    assert refusal("bench", "trian") == "--what must be one of train, infer, data, got trian"
     assert refusal("trian") == "unknown command trian; did you mean train?"
     assert refusal("--verison") == "unknown flag --verison; did you mean --version?"
     assert refusal("eval") == "--data_dir, --pretrained must be given"
