@@ -2,7 +2,9 @@
 
 make VARIANT SEED FOLDER          random weights -> weights.ckpt, logits of images_*.npy
 load VARIANT FILE FOLDER          logits of the weights in FILE
-train VARIANT SEED FOLDER STEPS MORE LR   trains; a checkpoint after STEPS, the losses of all
+train VARIANT SEED FOLDER STEPS MORE LR CHANGE   trains; after STEPS a checkpoint, then the
+    gradients of the next step and the weights after it; or, if CHANGE is not 0, every weight is
+    changed by CHANGE times itself, up or down. The losses of all steps
 """
 
 import sys
@@ -144,7 +146,7 @@ def write_logits(network, folder):
         np.save(folder / file.name.replace("images", "logits"), logits)
 
 
-def train(network, folder, steps, more, learning_rate):
+def train(network, folder, steps, more, learning_rate, change):
     images = np.load(folder / "train_images.npy")
     labels = np.load(folder / "train_labels.npy")
     losses = []
@@ -153,13 +155,45 @@ def train(network, folder, steps, more, learning_rate):
     others = [p for p in network.trainable_params() if len(p.shape) == 1]
     groups = [{"params": others, "weight_decay": 0.0}, {"params": decayed}]
     optimizer = nn.Momentum(groups, learning_rate, 0.9, weight_decay=1e-4)
-    cell = nn.TrainOneStepCell(nn.WithLossCell(network, criterion), optimizer)
+    with_loss = nn.WithLossCell(network, criterion)
+    cell = nn.TrainOneStepCell(with_loss, optimizer)
     cell.set_train(True)
     for step in range(steps + more):
         if step == steps:
             ms.save_checkpoint(cell, str(folder / "training.ckpt"))
+            if change:
+                change_weights(network, change)
+            else:
+                write_gradients(with_loss, images[step], labels[step], folder)
         losses.append(float(cell(ms.Tensor(images[step]), ms.Tensor(labels[step])).asnumpy()))
-    np.save(folder / "losses.npy", np.array(losses))
+        if step == steps and not change:
+            ms.save_checkpoint(network, str(folder / "after.ckpt"))
+    np.save(folder / ("changed_losses.npy" if change else "losses.npy"), np.array(losses))
+
+
+def write_gradients(with_loss, images, labels, folder):
+    """Under the names of the weights; the running statistics are put back as they were."""
+    before = {p.name: p.asnumpy().copy() for p in with_loss.get_parameters()}
+    parameters = with_loss.trainable_params()
+    function = ms.value_and_grad(with_loss, None, ms.ParameterTuple(parameters))
+    _, gradients = function(ms.Tensor(images), ms.Tensor(labels))
+    found = {p.name: g.asnumpy() for p, g in zip(parameters, gradients, strict=True)}
+    content = [
+        {"name": p.name, "data": ms.Tensor(found.get(p.name, np.ones(p.shape, np.float32)))}
+        for p in with_loss.get_parameters()
+    ]
+    ms.save_checkpoint(content, str(folder / "gradients.ckpt"))
+    for parameter in with_loss.get_parameters():
+        ops.assign(parameter, ms.Tensor(before[parameter.name]))
+
+
+def change_weights(network, change):
+    """In place: after set_data the optimiser would go on with the old ones."""
+    rng = np.random.default_rng(0)
+    for parameter in network.trainable_params():
+        value = parameter.asnumpy()
+        signs = rng.choice([-1, 1], value.shape)
+        ops.assign(parameter, ms.Tensor((value * (1 + change * signs)).astype(np.float32)))
 
 
 def main(action, variant, argument, folder, *more):
@@ -176,7 +210,7 @@ def main(action, variant, argument, folder, *more):
         return
     randomise(network, int(argument))
     if action == "train":
-        train(network, folder, int(more[0]), int(more[1]), float(more[2]))
+        train(network, folder, int(more[0]), int(more[1]), float(more[2]), float(more[3]))
         return
     ms.save_checkpoint(network, str(folder / "weights.ckpt"))
     ms.save_checkpoint(network, str(folder / "crc.ckpt"), crc_check=True)
