@@ -207,6 +207,7 @@ def _run(command: str, config: Any) -> int:
         print(  # noqa: T201 (the command's output)
             f"{target}: {done.info.net}, variant {done.info.variant}, from {done.family}; read "
             f"again, all {done.tensors} tensors are the same to the bit"
+            + ("; its calibration stays behind, such files hold none" if done.lost else "")
         )
         return 0
     if command == "inspect":

@@ -114,7 +114,7 @@ class TrainConfig:
         output_dir: the run folder itself, in place of a dated one under ckpt_path.
         resume: auto goes on from the newest intact checkpoint in output_dir (without one: in the
             newest run folder under ckpt_path) and starts afresh where there is none; or a
-            checkpoint file.
+            checkpoint file, also a training checkpoint of MindSpore, with its momentum and step.
     """
 
     data_dir: str

@@ -3,9 +3,10 @@
 import io
 import json
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import safetensors.torch
 import torch
@@ -44,11 +45,13 @@ class Converted:
         info: of the weights.
         family: the program they came from.
         tensors: that were written, and found again.
+        lost: whether a calibration stayed behind, for which the format has no place.
     """
 
     info: ModelInfo
     family: str
     tensors: int
+    lost: bool = False
 
 
 def convert(
@@ -90,10 +93,11 @@ def convert(
     state_dict = loaded.model.state_dict()
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".convert.") as folder:
         trial = Path(folder) / target.name
-        _write(trial, state_dict, info, to)
+        _write(trial, state_dict, info, to, loaded.calibration)
         _check_same(trial, state_dict, info)
         write_atomic(target, trial.read_bytes())
-    return Converted(info, loaded.family, len(state_dict))
+    lost = loaded.calibration is not None and to != "native"
+    return Converted(info, loaded.family, len(state_dict), lost)
 
 
 def _info(loaded: Pretrained, net: str) -> ModelInfo:
@@ -120,9 +124,15 @@ def _check_network(info: ModelInfo, to: Target, source: Path) -> None:
         )
 
 
-def _write(path: Path, state_dict: dict[str, Tensor], info: ModelInfo, to: Target) -> None:
+def _write(
+    path: Path,
+    state_dict: dict[str, Tensor],
+    info: ModelInfo,
+    to: Target,
+    calibration: Mapping[str, Any] | None,
+) -> None:
     if to == "native":
-        save_weights(path, state_dict, info, {})
+        save_weights(path, state_dict, info, {}, calibration)
         return
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
     if to in ("mindcv", "mindspore"):

@@ -96,7 +96,7 @@ def read_weights(path: Path, *, shapes_only: bool = False) -> Weights:
     elif is_torch_file(path):
         tensors, metadata = read_torch_file(path, mmap=shapes_only)
         tensors = without_prefix(tensors)
-    elif _is_mindspore_file(path):
+    elif is_mindspore_file(path):
         tensors, metadata = _read_mindspore(path, shapes_only)
     else:
         tensors, metadata = (_shapes if shapes_only else read_safetensors)(path)
@@ -150,7 +150,8 @@ def _info(text: str, path: Path) -> ModelInfo:
         raise InputError(f"{path}: damaged (its metadata {MODEL_KEY} cannot be read)") from None
 
 
-def _is_mindspore_file(path: Path) -> bool:
+def is_mindspore_file(path: Path) -> bool:
+    """Whether a file that is there begins like MindSpore's ``.ckpt``."""
     with path.open("rb") as file:
         start = file.read(16)
     return mindspore.looks_like(start) and start[8:9] != b"{"
@@ -236,11 +237,13 @@ class Pretrained:
         info: network, variant, classes and the preprocessing its pictures need; None where the
             file does not tell.
         family: the program that the weights come from.
+        calibration: what `calibrate` added, as plain JSON values.
     """
 
     model: DenseNet
     info: ModelInfo | None
     family: Family
+    calibration: dict[str, Any] | None = None
 
 
 def load_pretrained(
@@ -265,7 +268,7 @@ def load_pretrained(
     load_state(model, weights.state_dict, path)
     if info is not None:
         info = ModelInfo(info.net, chosen, info.class_names, info.preprocessing)
-    return Pretrained(model.eval(), info, weights.family)
+    return Pretrained(model.eval(), info, weights.family, weights.calibration)
 
 
 def load_model(

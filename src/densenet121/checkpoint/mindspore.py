@@ -53,6 +53,9 @@ _LARGEST_DIM = 2**40
 Fields = list[tuple[int, int | memoryview]]
 
 
+_SMALL = 16  # numbers: such as a step, which is read in any case
+
+
 def looks_like(data: bytes) -> bool:
     """Whether a file begins as a ``.ckpt`` does: a Value that begins with a tag."""
     try:
@@ -74,7 +77,7 @@ def decode(
     Args:
         data: the file.
         source: its name, for errors.
-        shapes_only: tensors without content (on the device "meta"), and no check of the CRC.
+        shapes_only: large tensors without content (on the device "meta"), no check of the CRC.
 
     Raises:
         InputError: cut short, damaged, encrypted, or with a type, shape or repetition that
@@ -169,7 +172,7 @@ def _assemble(
     wanted = math.prod(shape) * size
     if length != wanted or not length:
         raise ValueError(f'"{tag}" has {length} bytes of content, {kind} {shape} has {wanted}')
-    if shapes_only:
+    if shapes_only and math.prod(shape) > _SMALL:
         return torch.empty(shape, dtype=DTYPES[kind], device="meta")
     data = b"".join(contents)
     if kind == "Bool" and max(data) > 1:

@@ -1,13 +1,20 @@
 """Whether a checkpoint may be gone on from, and what is to be said of it."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import torch
+
+from densenet121.checkpoint.load import Weights
 from densenet121.config import differences
 from densenet121.datasets.pictures import check_same_classes
-from densenet121.engine.state import Checkpoint, RunState
+from densenet121.engine.state import Checkpoint, RunState, Training
 from densenet121.processes import gather
 from densenet121.utils.errors import InputError, UsageError
+
+# What MindSpore's Momentum and its ModelCheckpoint call the number of steps that were taken.
+_STEP_NAMES = ("global_step", "step_num")
 
 
 def check_resumable(checkpoint: Checkpoint, run: dict[str, Any]) -> list[str]:
@@ -76,3 +83,41 @@ def renumber(state: RunState, checkpoint: Checkpoint, epoch_steps: int) -> list[
     done = epoch_steps if in_epoch == before else min(in_epoch, epoch_steps)
     state.step = state.evaluated_epochs * epoch_steps + done
     return [f"an epoch had {before} steps and has {epoch_steps}; going on at step {state.step}"]
+
+
+def resume_mindspore(training: Training, weights: Weights, file: Path, epoch_steps: int) -> str:
+    """Go on with a run of the original from its training checkpoint; what to log of it.
+
+    Its momentum is ours: v = momentum * v + g, p -= lr * v, the rate outside of v. The weights are
+    in the network already.
+
+    Raises:
+        InputError: a checkpoint without momentum or step, or of another number of classes.
+    """
+    parameters = dict(training.model.named_parameters())
+    missing = [name for name in parameters if name not in weights.momentum]
+    step = next((weights.state[name] for name in _STEP_NAMES if name in weights.state), None)
+    if missing or step is None:
+        what = f"no momentum of {missing[0]}" if missing else f"none of {', '.join(_STEP_NAMES)}"
+        raise InputError(
+            f"{file}: {what} in it, so it is no run that can go on; --pretrained takes its weights"
+        )
+    if weights.num_classes != training.model.num_classes:
+        raise InputError(
+            f"{file} is a run with {weights.num_classes} classes, the data has "
+            f"{training.model.num_classes}; --pretrained takes its weights, with a new head"
+        )
+    for name, parameter in parameters.items():
+        buffer = torch.empty_like(parameter).copy_(weights.momentum[name])
+        training.optimizer.state[parameter]["momentum_buffer"] = buffer.detach()
+    state = training.state
+    state.step = int(step)
+    if state.step < 0:
+        raise InputError(f"{file}: step {state.step}")
+    state.evaluated_epochs = state.step // epoch_steps
+    return (
+        f"resumed a run of MindSpore from {file}: weights, running statistics, momentum of "
+        f"{len(parameters)} parameters, {state.step} steps done, so epoch "
+        f"{state.evaluated_epochs}, step {state.step % epoch_steps} of it (both from 0); the file "
+        "has no order of pictures, no loss scale and no validation: those begin here"
+    )

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from densenet121.checkpoint.load import is_mindspore_file
 from densenet121.checkpoint.native import (
     ModelInfo,
     checkpoint_name,
@@ -21,6 +22,7 @@ from densenet121.checkpoint.native import (
     position_in_name,
     save_weights,
 )
+from densenet121.config import absolute
 from densenet121.datasets.pictures import Pictures
 from densenet121.engine.state import (
     Checkpoint,
@@ -46,11 +48,13 @@ class Start:
         folder: that is to be used, None for a new dated one.
         checkpoint: to go on from, None to start afresh.
         warnings: damaged checkpoints that were passed over.
+        mindspore: a training checkpoint of MindSpore to go on from, else None.
     """
 
     folder: Path | None
     checkpoint: Checkpoint | None
     warnings: tuple[str, ...] = ()
+    mindspore: Path | None = None
 
 
 def find_start(resume: str | None, output_dir: Path | None, ckpt_path: Path, rank: int) -> Start:
@@ -69,6 +73,9 @@ def find_start(resume: str | None, output_dir: Path | None, ckpt_path: Path, ran
             )
         return Start(output_dir, None)
     if resume != "auto":
+        file = absolute(resume)
+        if file.is_file() and is_mindspore_file(file):
+            return Start(output_dir, None, mindspore=file)
         checkpoint = open_checkpoint(Path(resume))
         return Start(output_dir or checkpoint.path.parent, checkpoint)
     folder = output_dir or _newest_run(ckpt_path)

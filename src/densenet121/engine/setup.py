@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 import torch
 
 from densenet121.checkpoint.load import Weights, load_state
@@ -65,7 +66,7 @@ def check_size(model: DenseNet, height: int, width: int, batch_size: int) -> Non
 
 def start_from(model: DenseNet, weights: Weights, config: TrainConfig, pictures: Pictures) -> str:
     """Copy pretrained weights in, with a new head for other classes; what to log of it."""
-    source = config.pretrained or ""
+    source = config.pretrained or config.resume or ""
     if weights.info and weights.info.net != config.net:
         raise InputError(
             f"{source}: weights of {weights.info.net}, and --net is {config.net}; pass --net "
@@ -74,14 +75,22 @@ def start_from(model: DenseNet, weights: Weights, config: TrainConfig, pictures:
     names = weights.info.class_names if weights.info else ()
     same_classes = not names or names == pictures.class_names
     state_dict = dict(weights.state_dict)
+    other = ""
+    if weights.info:
+        own = weights.info.preprocessing
+        if not np.allclose([own.mean, own.std], [MEAN.tolist(), STD.tolist()], atol=0.01):
+            other = (
+                f"; its pictures had mean {own.mean} and std {own.std}, those of this run have "
+                "the original's"
+            )
     if weights.num_classes == model.num_classes and same_classes:
         load_state(model, state_dict, source)
-        return f"load model {source} success"
+        return f"load model {source} success{other}"
     head = {f"classifier.{name}": tensor for name, tensor in model.classifier.named_parameters()}
     load_state(model, state_dict | head, source)
     return (
         f"load model {source} success; its {weights.num_classes} classes are not the "
-        f"{model.num_classes} of the data: the head is new"
+        f"{model.num_classes} of the data: the head is new{other}"
     )
 
 

@@ -33,7 +33,12 @@ from densenet121.engine.evaluate import (
     write_results,
 )
 from densenet121.engine.notes import describe_arithmetic, log_advice, log_data, log_end
-from densenet121.engine.resume import check_resumable, check_same_data, renumber
+from densenet121.engine.resume import (
+    check_resumable,
+    check_same_data,
+    renumber,
+    resume_mindspore,
+)
 from densenet121.engine.run_folder import (
     RunFolder,
     describe_run,
@@ -121,8 +126,9 @@ def train(config: TrainConfig) -> TrainResult:
         )
         assert start is not None
         pretrained = None
-        if config.pretrained and not start.checkpoint:
-            pretrained = read_weights(absolute(config.pretrained))
+        weights_file = start.mindspore or (config.pretrained and absolute(config.pretrained))
+        if weights_file and not start.checkpoint:
+            pretrained = read_weights(weights_file)
 
         # 4. Network, optimiser, loss scale, schedule.
         variant = pick_variant(config, start.checkpoint, pretrained)
@@ -162,6 +168,8 @@ def train(config: TrainConfig) -> TrainResult:
             notes += check_resumable(start.checkpoint, run)
             restore(training, start.checkpoint, process.rank)
             notes += renumber(training.state, start.checkpoint, plan.steps)
+        elif start.mindspore and pretrained:
+            head_note = resume_mindspore(training, pretrained, start.mindspore, plan.steps)
 
         # 5. Run folder and log.
         # Rank 0 sets the date; on another host, or in a folder of its own, a rank makes its own.
