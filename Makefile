@@ -57,7 +57,7 @@ FRAMEWORK_PIP := bin/python -m pip --disable-pip-version-check install --quiet
 .frameworks/.installed: Makefile
 	for name in mindspore torch keras; do \
 		test -x .frameworks/$$name/bin/python || $(PYTHON) -m venv .frameworks/$$name || exit 1; done
-	.frameworks/mindspore/$(FRAMEWORK_PIP) mindspore==2.10.0 'numpy<2'
+	.frameworks/mindspore/$(FRAMEWORK_PIP) mindspore==2.10.0 mindcv==0.3.0 'numpy<2'
 	.frameworks/torch/$(FRAMEWORK_PIP) torch==2.14.1 torchvision==0.29.1 timm==1.0.31
 	.frameworks/keras/$(FRAMEWORK_PIP) torch==2.14.1 keras==3.15.1 h5py
 	touch $@

@@ -104,26 +104,34 @@ def our_weights(path: Path, variant: Variant) -> DenseNet:
     return model
 
 
-@pytest.mark.parametrize("variant", ["model_zoo", "paper"])
-def test_mindspore_weights_give_mindspores_logits_here(variant: Variant, folder: Path) -> None:
-    other_side("mindspore", "make", variant, 1, folder)
+@pytest.mark.parametrize("network", ["model_zoo", "paper", "mindcv"])
+def test_mindspore_weights_give_mindspores_logits_here(network: str, folder: Path) -> None:
+    variant = "model_zoo" if network == "model_zoo" else "paper"
+    other_side("mindspore", "make", network, 1, folder)
     for name in ("weights.ckpt", "crc.ckpt", "weights.safetensors"):
         loaded = load_pretrained(folder / name)
         assert loaded.info is not None
         assert loaded.info.variant == variant
         assert loaded.family == ("mindspore" if variant == "model_zoo" else "mindcv")
-        check(loaded.model, folder, f"MindSpore {variant} {name} -> here")
+        check(loaded.model, folder, f"MindSpore {network} {name} -> here")
 
 
-@pytest.mark.parametrize(("variant", "to"), [("model_zoo", "mindspore"), ("paper", "mindcv")])
+@pytest.mark.parametrize(
+    ("variant", "to", "network"),
+    [
+        ("model_zoo", "mindspore", "model_zoo"),
+        ("paper", "mindcv", "paper"),
+        ("paper", "mindcv", "mindcv"),
+    ],
+)
 @pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
 def test_our_weights_give_our_logits_in_mindspore(
-    variant: Variant, to: Target, suffix: str, folder: Path
+    variant: Variant, to: Target, network: str, suffix: str, folder: Path
 ) -> None:
     model = our_weights(folder / "ours.native.safetensors", variant)
     convert(folder / "ours.native.safetensors", folder / f"theirs{suffix}", to)
-    other_side("mindspore", "load", variant, folder / f"theirs{suffix}", folder)
-    check(model, folder, f"here -> MindSpore {variant} {suffix}")
+    other_side("mindspore", "load", network, folder / f"theirs{suffix}", folder)
+    check(model, folder, f"here -> MindSpore {network} {suffix}")
 
 
 @pytest.mark.parametrize("library", ["torchvision", "timm"])

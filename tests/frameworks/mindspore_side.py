@@ -124,6 +124,10 @@ class Paper(nn.Cell):
 
 
 def build(variant, classes=10):
+    if variant == "mindcv":
+        from mindcv.models import densenet121
+
+        return densenet121(num_classes=classes)
     return ModelZoo(classes) if variant == "model_zoo" else Paper(classes)
 
 
