@@ -9,12 +9,13 @@ KERNELS := setup.py $(wildcard src/densenet121/native/*.h src/densenet121/native
 
 BENCH := .venv-bench/bin
 
-.PHONY: demo test test-slow test-frameworks bench bench-memory lint format clean help
+.PHONY: demo test test-slow test-serve test-frameworks bench bench-memory lint format clean help
 
 help:
 	@echo "make demo       train DenseNet-121 on handwritten digits, evaluate it, write a report"
 	@echo "make test       run the tests"
 	@echo "make test-slow  the tests that train for minutes"
+	@echo "make test-serve  the server under load: 10,000 requests, good and bad"
 	@echo "make bench      speed and memory beside torchvision, timm, ONNX Runtime, OpenVINO"
 	@echo "make test-frameworks  install MindSpore, torchvision, timm, Keras; compare weights and logits"
 	@echo "make lint       ruff and mypy"
@@ -32,10 +33,13 @@ demo: $(BIN)/.installed
 	$(BIN)/densenet121 demo
 
 test: $(BIN)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow and not frameworks" --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow and not frameworks and not serve" --numprocesses 2 --dist loadfile
 
 test-slow: $(BIN)/.installed-dev
 	$(BIN)/python -m pytest -q -m slow
+
+test-serve: $(BIN)/.installed-dev
+	$(BIN)/python -m pytest -s -m serve tests/test_serve_load.py
 
 # An environment of its own: the peers need another torch than constraints.txt pins.
 $(BENCH)/.installed: pyproject.toml $(KERNELS)

@@ -33,6 +33,7 @@ from densenet121.deploy.settings import (
     CompareConfig,
     ExportConfig,
     PredictConfig,
+    ServeConfig,
 )
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.signals import StopRequest
@@ -54,6 +55,7 @@ COMMANDS: dict[str, type[Any]] = {
     "compare": CompareConfig,
     "calibrate": CalibrateConfig,
     "export": ExportConfig,
+    "serve": ServeConfig,
 }
 # Arguments without a flag: of each command, in their order, how many values, what they are.
 POSITIONAL: dict[str, dict[str, tuple[str | None, str]]] = {
@@ -65,6 +67,7 @@ POSITIONAL: dict[str, dict[str, tuple[str | None, str]]] = {
         "source": (None, "weights of any format that is read"),
         "target": (None, "the new file; its suffix chooses between the formats of the program"),
     },
+    "serve": {"weights": (None, "a checkpoint, weights file or exported .onnx")},
     "inspect": {"file": (None, "the weights file")},
     "predict": {"inputs": ("+", "pictures, folders, or - for standard input")},
     "compare": {
@@ -232,6 +235,17 @@ def _run(command: str, config: Any) -> int:
         from densenet121.deploy.export import export
 
         export(config)
+        return 0
+    if command == "serve":
+        try:
+            from densenet121.deploy.serve import serve
+        except ModuleNotFoundError as error:
+            raise InputError(
+                f"serve needs {error.name}; pip install 'densenet121[serve]'"
+            ) from None
+        # uvicorn hands the signal on after it has finished; it has done its work then.
+        with StopRequest():
+            serve(config)
         return 0
     from densenet121.report import write_report
 

@@ -68,29 +68,35 @@ def prepare_training(
     _prepare(picture, lambda height, width: transform.recipe(height, width, u), out)
 
 
-def prepare_evaluation(picture: bytes | Pixels, transform: EvalTransform, out: Pixels) -> None:
+def prepare_evaluation(
+    picture: bytes | Pixels, transform: EvalTransform, out: Pixels, max_pixels: int = MAX_PIXELS
+) -> None:
     """Write the evaluation picture to ``out``, as ``prepare_training`` does.
 
     Raises:
-        InputError: the picture cannot be decoded, or the crop does not fit into it.
+        InputError: the picture cannot be decoded or has more pixels, or the crop does not fit.
     """
     if transform.by_pillow:
-        out[...] = transform(decode(picture) if isinstance(picture, bytes) else picture)
+        pixels = decode(picture, max_pixels) if isinstance(picture, bytes) else picture
+        out[...] = transform(pixels)
     else:
-        _prepare(picture, transform.recipe, out)
+        _prepare(picture, transform.recipe, out, max_pixels)
 
 
 def _prepare(
-    picture: bytes | Pixels, recipe_for: Callable[[int, int], Recipe], out: Pixels
+    picture: bytes | Pixels,
+    recipe_for: Callable[[int, int], Recipe],
+    out: Pixels,
+    max_pixels: int = MAX_PIXELS,
 ) -> None:
     found = picture_kernel()
     kernel = None if isinstance(found, str) else found
     if kernel and isinstance(picture, bytes) and len(picture) <= MAX_BYTES:
         size = kernel.jpeg_size(picture)
-        fits = size is not None and size[0] * size[1] <= MAX_PIXELS
+        fits = size is not None and size[0] * size[1] <= max_pixels
         if size and fits and _cook(kernel, recipe_for(*size), picture, out):
             return
-    pixels = decode(picture) if isinstance(picture, bytes) else picture
+    pixels = decode(picture, max_pixels) if isinstance(picture, bytes) else picture
     recipe = recipe_for(*pixels.shape[:2])
     if not (kernel and _cook(kernel, recipe, pixels, out)):
         out[...] = cook(recipe, pixels)

@@ -38,7 +38,7 @@ from PIL.TiffImagePlugin import (
     TiffImageFile,
 )
 
-from densenet121.utils.errors import InputError
+from densenet121.utils.errors import InputError, TooLargeError
 
 MAX_BYTES = 2**27
 MAX_PIXELS = 89_478_485  # Pillow's own warning limit: above it Pillow would warn, not refuse
@@ -97,28 +97,32 @@ def format_of(data: bytes) -> str | None:
     return next((name for magic, name in _MAGIC if data.startswith(magic)), None)
 
 
-def decode(data: bytes) -> NDArray[np.uint8]:
+def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """The pixels of one encoded picture: ``(H, W, 3)`` RGB, C-contiguous, writable.
 
+    Args:
+        data: a picture file's content.
+        max_pixels: most that are decoded, at most ``MAX_PIXELS``; its header is looked at first.
+
     Raises:
-        InputError: The picture is empty, too large, of no known format, cut short or damaged. The
-            text is the reason only.
+        InputError: The picture is empty, too large (then a ``TooLargeError``), of no known format,
+            cut short or damaged. The text is the reason only.
     """
     if not data:
         raise InputError("the file is empty")
     if len(data) > MAX_BYTES:
-        raise InputError(f"{len(data)} bytes, at most {MAX_BYTES} are allowed")
+        raise TooLargeError(f"{len(data)} bytes, at most {MAX_BYTES} are allowed")
     name = format_of(data)
     if name is None:
         raise InputError("not a picture (no known format)")
     if name == "JPEG":
-        return _decode_jpeg(data)
+        return _decode_jpeg(data, max_pixels)
     if name == "PNG":
-        return _decode_png(data)
+        return _decode_png(data, max_pixels)
     if name == "WEBP":
-        _open(data, name).close()
+        _open(data, name, max_pixels).close()
         return _decode_opencv(data, name)
-    return _decode_pillow(data, name)
+    return _decode_pillow(data, name, max_pixels)
 
 
 def read_file(path: Path) -> bytes:
@@ -146,21 +150,21 @@ def _unreadable(name: str) -> InputError:
     return InputError(f"truncated, damaged or unsupported {name}")
 
 
-def _check_size(width: int, height: int) -> None:
+def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width < 1 or height < 1:
         raise InputError(f"{width} x {height} pixels")
-    if width * height > MAX_PIXELS:
-        raise InputError(f"{width} x {height} pixels, at most {MAX_PIXELS} are allowed")
+    if width * height > max_pixels:
+        raise TooLargeError(f"{width} x {height} pixels, at most {max_pixels} are allowed")
 
 
-def _decode_jpeg(data: bytes) -> NDArray[np.uint8]:
+def _decode_jpeg(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
-        return _decode_pillow(data, "JPEG")
-    _check_size(width, height)
+        return _decode_pillow(data, "JPEG", max_pixels)
+    _check_size(width, height, max_pixels)
     if colours in ("CMYK", "YCCK"):  # Pillow knows that Adobe stores them inverted
-        return _decode_pillow(data, "JPEG")
+        return _decode_pillow(data, "JPEG", max_pixels)
     # The end mark alone may be missing, as in the original; libjpeg warns of anything else that is
     # missing (but for whole scans of a progressive file), and a warning is a ValueError here.
     for end in (b"", b"\xff\xd9"):
@@ -170,7 +174,7 @@ def _decode_jpeg(data: bytes) -> NDArray[np.uint8]:
             continue
         return np.asarray(pixels, dtype=np.uint8)
     # Pillow lets libjpeg's warnings pass (say, extraneous bytes) but refuses a file cut short.
-    return _decode_pillow(data, "JPEG")
+    return _decode_pillow(data, "JPEG", max_pixels)
 
 
 def _decode_opencv(data: bytes, name: str) -> NDArray[np.uint8]:
@@ -183,37 +187,38 @@ def _decode_opencv(data: bytes, name: str) -> NDArray[np.uint8]:
     return np.asarray(pixels, dtype=np.uint8)
 
 
-def _decode_png(data: bytes) -> NDArray[np.uint8]:
+def _decode_png(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
     # Not by Pillow: it would refuse a picture for a damaged comment or colour profile.
     if data[12:16] != b"IHDR" or len(data) < 24:
         raise _unreadable("PNG")
-    _check_size(*struct.unpack(">II", data[16:24]))
+    width, height = struct.unpack(">II", data[16:24])
+    _check_size(width, height, max_pixels)
     # OpenCV takes as much memory as a chunk claims to need, up to 4 GiB, before it reads it.
     start, kind = 8, b""
     while start < len(data) and kind != b"IEND":
         kind = data[start + 4 : start + 8]
         if kind == b"acTL":  # animated: Pillow shows the picture that other programs show
-            return _decode_pillow(data, "PNG")
+            return _decode_pillow(data, "PNG", max_pixels)
         start += 12 + int.from_bytes(data[start : start + 4], "big")
     if start > len(data):
         raise _unreadable("PNG")
     return _decode_opencv(data, "PNG")
 
 
-def _open(data: bytes, name: str) -> Image.Image:
+def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
     """The picture with its header read and its size checked, its pixels not yet decoded."""
     try:
         image = Image.open(io.BytesIO(data), formats=[name])
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise InputError(f"more than {MAX_PIXELS} pixels are not allowed ({error})") from error
+        raise TooLargeError(f"more than {max_pixels} pixels are not allowed ({error})") from error
     except Exception as error:  # damaged data makes Pillow's parsers raise nearly anything
         raise _unreadable(name) from error
-    _check_size(*image.size)
+    _check_size(*image.size, max_pixels)
     return image
 
 
-def _decode_pillow(data: bytes, name: str) -> NDArray[np.uint8]:
-    with _open(data, name) as image:
+def _decode_pillow(data: bytes, name: str, max_pixels: int) -> NDArray[np.uint8]:
+    with _open(data, name, max_pixels) as image:
         try:
             if isinstance(image, TiffImageFile):
                 return _decode_tiff(image)

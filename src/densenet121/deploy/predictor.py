@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from densenet121.datasets.fast import evaluation_pictures, prepare_evaluation
-from densenet121.datasets.images import not_readable, read_file
+from densenet121.datasets.images import MAX_PIXELS, not_readable, read_file
 from densenet121.datasets.loader import Batch, load_batches
 from densenet121.datasets.pictures import Pictures
 from densenet121.datasets.sampler import evaluation_batches
@@ -99,25 +99,29 @@ class Predictor:
         """Height and width of the network's input, pixels."""
         return self.subject.transform.height, self.subject.transform.width
 
-    def prepare(self, picture: Picture) -> NDArray[np.uint8]:
+    def prepare(self, picture: Picture, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
         """The ``(H, W, 3)`` uint8 pixels that the network is shown of a picture.
 
         Args:
             picture: a path, an encoded picture's bytes, ``(H, W, 3)`` uint8 RGB, or a PIL image.
+            max_pixels: most that an encoded picture may have; its header is looked at first.
 
         Raises:
             InputError: it cannot be read, or is none of these.
         """
         out = np.empty((*self.size, 3), np.uint8)
-        self._prepare(picture, out)
+        self._prepare(picture, out, max_pixels)
         return out
 
-    def _prepare(self, picture: Picture, out: NDArray[np.uint8]) -> None:
+    def _prepare(
+        self, picture: Picture, out: NDArray[np.uint8], max_pixels: int = MAX_PIXELS
+    ) -> None:
+        transform = self.subject.transform
         if not isinstance(picture, str | Path):
-            prepare_evaluation(_checked(picture), self.subject.transform, out)
+            prepare_evaluation(_checked(picture), transform, out, max_pixels)
             return
         try:
-            prepare_evaluation(read_file(Path(picture)), self.subject.transform, out)
+            prepare_evaluation(read_file(Path(picture)), transform, out, max_pixels)
         except InputError as error:
             raise not_readable(str(picture), error) from error
 

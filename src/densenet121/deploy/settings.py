@@ -214,3 +214,87 @@ class ExportConfig:
         at_least("tolerance", self.tolerance, 0)
         if self.min_agreement is not None:
             between("min_agreement", self.min_agreement, 0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig:
+    """Answer pictures over HTTP: a page, an interface for programs, batches across clients.
+
+    Attributes:
+        weights: a checkpoint, weights file or exported .onnx.
+        host: address to listen on; 0.0.0.0 lets other machines in, without any password.
+        port: likewise; 0 takes a free one and says which.
+        top_k: how many classes to tell of each picture, where a request does not say.
+        queue: pictures that may wait for an answer; beyond, requests get 503 and Retry-After.
+        max_bytes: of a request's body.
+        max_pixels: of a picture, looked up in its header before anything is decoded.
+        max_pictures: in one request.
+        body_seconds: a request must have arrived within so many seconds, its head within
+            10 at most.
+        answer_seconds: a picture that waits longer gets 503.
+        shutdown_seconds: how long, after SIGTERM, what was accepted may take.
+        per_batch_size: most pictures a step (default: 256 on an accelerator, 32 on a CPU).
+        image_size: height and width of the network's input in pixels, "H,W" or one number (default:
+            what the weights were trained with, else 224,224).
+        eval_resize: as eval has it (default: what the weights were validated with, else 256 at
+            image_size 224 and in proportion at others).
+        variant: paper or model_zoo; weights that tell their variant decide it (default: paper).
+        net: the network, for weights that do not tell it.
+        amp: arithmetic: O0 or fp32, O2 or bf16, O3 or fp16 (default: bf16 where the device has it
+            in hardware, else fp16 on a GPU, else fp32).
+        streams: threads that compute, each with its share of the cores (default: 2 on a CPU, 1
+            on an accelerator).
+        workers: threads that decode pictures (default: number of cores).
+        device: cpu, or an accelerator as torch names it (default: the best present).
+    """
+
+    weights: str
+    host: str = "127.0.0.1"
+    port: int = 8000
+    top_k: int = 5
+    queue: int = 256
+    max_bytes: int = 16_777_216
+    max_pixels: int = 25_000_000
+    max_pictures: int = 32
+    body_seconds: float = 30.0
+    answer_seconds: float = 60.0
+    shutdown_seconds: float = 60.0
+    per_batch_size: int | None = None
+    image_size: int | str | None = None
+    eval_resize: int | str | None = None
+    variant: Variant | None = None
+    net: Net = "densenet121"
+    amp: Amp | None = None
+    streams: int | None = None
+    workers: int | None = None
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range, naming the flag.
+
+        Raises:
+            UsageError: a flag's value cannot be used.
+        """
+        known_choices(self)
+        if not self.weights:
+            raise UsageError("WEIGHTS must be a file, got an empty path")
+        between("port", self.port, 0, 65535)
+        for name in (
+            "top_k",
+            "queue",
+            "max_bytes",
+            "max_pixels",
+            "max_pictures",
+            "streams",
+            "workers",
+        ):
+            at_least(name, getattr(self, name), 1)
+        at_least("per_batch_size", self.per_batch_size, 1, "image")
+        for name in ("body_seconds", "answer_seconds", "shutdown_seconds"):
+            at_least(name, getattr(self, name), 0.1, "seconds")
+        if self.max_pictures > self.queue:
+            raise UsageError(
+                f"--max_pictures {self.max_pictures} would never fit into --queue {self.queue}"
+            )
+        if self.image_size is not None:
+            parse_image_size(self.image_size)

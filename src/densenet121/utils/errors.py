@@ -9,5 +9,9 @@ class InputError(ValueError):
     """
 
 
+class TooLargeError(InputError):
+    """A picture has more bytes or pixels than are allowed."""
+
+
 class UsageError(InputError):
     """A flag is wrong. At the command line: exit status 2."""

@@ -1,0 +1,109 @@
+"""A connection of the server: uvicorn's, with an end to what never ends, and a careful goodbye."""
+
+import asyncio
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+HEAD_BYTES = 65_536
+CONNECTIONS = 1024
+# After SIGTERM an idle connection stays so long: a request may be on its way that the client sent
+# before it could know.
+LINGER_SECONDS = 0.5
+
+
+class Connection(HttpToolsProtocol):
+    """One client's connection.
+
+    Beyond uvicorn's own: a request's line and headers must arrive within ``head_seconds`` and
+    ``HEAD_BYTES``; no more than ``CONNECTIONS`` at a time; at shutdown, requests that are under way
+    to an idle connection are still answered.
+
+    Attributes:
+        most_bytes: of a request before the connection is cut, answered or not.
+        head_seconds: for a request's line and headers.
+    """
+
+    most_bytes = 2**26
+    head_seconds = 10.0
+    _head_timer: asyncio.TimerHandle | None = None
+    _head_bytes = 0
+    _message_bytes = 0
+    _saying_goodbye = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the connection, or refuse it where there are too many."""
+        super().connection_made(transport)
+        if len(self.connections) > CONNECTIONS:
+            self._refuse("503 Service Unavailable", "too many connections", "retry-after: 1\r\n")
+            return
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the timer with the connection."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser; end a request whose head or whole grows without end."""
+        if self.transport.is_closing():
+            return
+        self._message_bytes += len(data)
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if self._head_timer is not None and self._head_bytes > HEAD_BYTES:
+            self._refuse(
+                "431 Request Header Fields Too Large", f"at most {HEAD_BYTES} bytes of headers"
+            )
+        elif self._message_bytes > self.most_bytes:
+            self.transport.close()  # its answer, a 413, was sent long ago
+
+    def on_message_begin(self) -> None:
+        """A request starts."""
+        super().on_message_begin()
+        self._message_bytes = 0
+        self._await_head()
+
+    def on_headers_complete(self) -> None:
+        """Its head is whole."""
+        self._stop_timer()
+        super().on_headers_complete()
+        if self._saying_goodbye and self.cycle is not None:
+            self.cycle.keep_alive = False
+
+    def shutdown(self) -> None:
+        """Answer what is under way, then close."""
+        self._saying_goodbye = True
+        if self.cycle is None or self.cycle.response_complete:
+            self.loop.call_later(LINGER_SECONDS, self._close_if_idle)
+        else:
+            self.cycle.keep_alive = False
+
+    def _close_if_idle(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+
+    def _await_head(self) -> None:
+        if self._head_timer is None:
+            self._head_bytes = 0
+            self._head_timer = self.loop.call_later(self.head_seconds, self._head_is_late)
+
+    def _head_is_late(self) -> None:
+        self._head_timer = None
+        self._refuse("408 Request Timeout", f"no whole request head within {self.head_seconds:g} s")
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _refuse(self, status: str, reason: str, header: str = "") -> None:
+        """Answer without the application, and close."""
+        self._stop_timer()
+        if self.transport.is_closing():
+            return
+        body = f'{{"error": "{reason}"}}'
+        self.transport.write(
+            f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body)}\r\n{header}connection: close\r\n\r\n{body}".encode()
+        )
+        self.transport.close()
