@@ -9,7 +9,7 @@ KERNELS := setup.py $(wildcard src/densenet121/native/*.h src/densenet121/native
 
 BENCH := .venv-bench/bin
 
-.PHONY: demo test test-slow test-serve test-frameworks bench bench-memory lint format clean help
+.PHONY: demo test test-slow test-serve test-frameworks bench bench-data bench-memory lint format clean help
 
 help:
 	@echo "make demo       train DenseNet-121 on handwritten digits, evaluate it, write a report"
@@ -17,6 +17,7 @@ help:
 	@echo "make test-slow  the tests that train for minutes"
 	@echo "make test-serve  the server under load: 10,000 requests, good and bad"
 	@echo "make bench      speed and memory beside torchvision, timm, ONNX Runtime, OpenVINO"
+	@echo "make bench-data DATA=folder  loading beside torchvision, DALI, MindSpore"
 	@echo "make test-frameworks  install MindSpore, torchvision, timm, Keras; compare weights and logits"
 	@echo "make lint       ruff and mypy"
 
@@ -68,6 +69,20 @@ FRAMEWORK_PIP := bin/python -m pip --disable-pip-version-check install --quiet
 
 test-frameworks: $(BIN)/.installed-dev .frameworks/.installed
 	$(BIN)/python -m pytest -s -m frameworks tests/test_frameworks.py
+
+.frameworks/.installed-dali: .frameworks/.installed
+	test -x .frameworks/dali/bin/python || $(PYTHON) -m venv .frameworks/dali
+	.frameworks/dali/$(FRAMEWORK_PIP) nvidia-dali-cuda130==2.4.0
+	touch $@
+
+# DATA names a folder of class folders with pictures.
+FRAMEWORK = $(1)=.frameworks/$(2)/bin/python
+bench-data: $(BIN)/.installed .frameworks/.installed-dali
+	for workers in 1 2; do \
+		$(BIN)/densenet121 bench data --data_dir '$(DATA)' --workers $$workers --warmup 1 \
+			--against plain,dali,mindspore,torchvision-v1,torchvision-v2 \
+			--python $(call FRAMEWORK,dali,dali),$(call FRAMEWORK,mindspore,mindspore),$(call \
+			FRAMEWORK,torchvision-v1,torch),$(call FRAMEWORK,torchvision-v2,torch) || exit 1; done
 
 lint: $(BIN)/.installed-dev
 	$(BIN)/ruff format --check $(SOURCES)

@@ -52,7 +52,7 @@ def demo(config: DemoConfig) -> DemoResult | None:
             eval_resize=32,
             per_batch_size=32,
             lr=0.03,
-            warmup_epochs=2,
+            warmup_epochs=min(2, config.max_epoch),
             max_epoch=config.max_epoch,
             weight_decay=5e-4,
             label_smooth=1,
