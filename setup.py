@@ -21,7 +21,11 @@ X86_FLAGS = {
 
 
 PICTURES = NATIVE / "pictures"
-PICTURES_FLAGS = {"avx2": ["-mavx2", "-mfma", "-mf16c", "-mbmi", "-mbmi2"], "portable": []}
+# The picture kernel rounds where numpy and OpenCV do: no product may be fused with a sum unasked.
+PICTURES_FLAGS = {
+    "avx2": ["-ffp-contract=off", "-mavx2", "-mfma", "-mf16c", "-mbmi", "-mbmi2"],
+    "portable": ["-ffp-contract=off"],
+}
 COMMON = ["-O3", "-g0", "-std=c++17", "-fno-math-errno", "-fvisibility=hidden", "-Wno-psabi"]
 
 

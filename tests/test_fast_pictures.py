@@ -129,7 +129,7 @@ def recipes(draw: st.DrawFn, height: int, width: int) -> Recipe:
 
 
 @builds
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_any_recipe_of_any_jpeg_gives_the_plain_ways_bytes(build: str, data: st.DataObject) -> None:
     height, width = data.draw(st.integers(2, 70)), data.draw(st.integers(6, 70))
@@ -148,7 +148,7 @@ def test_any_recipe_of_any_jpeg_gives_the_plain_ways_bytes(build: str, data: st.
 
 
 @builds
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_any_recipe_of_pixels_gives_the_plain_ways_bytes(build: str, data: st.DataObject) -> None:
     height, width = data.draw(st.integers(1, 60)), data.draw(st.integers(1, 60))
@@ -189,6 +189,19 @@ def test_contrast_rounds_a_mean_that_lies_on_a_half_as_the_plain_way(build: str)
         result = cooked(kernel(build), recipe, pixels)
         assert result is not None
         np.testing.assert_array_equal(result, cook(recipe, pixels), err_msg=f"{size} {low}")
+
+
+@builds
+def test_levels_that_lie_on_a_half_are_rounded_as_the_plain_way(build: str) -> None:
+    """Where a fused multiply-add would round once and numpy rounds twice."""
+    pixels = np.arange(256, dtype=np.uint8)[None, :, None].repeat(3, 2).repeat(4, 0)
+    for step, half in itertools.product([BRIGHTNESS, CONTRAST], np.arange(0.5, 3, 0.25)):
+        for factor in (half, np.nextafter(half, 0), np.nextafter(half, 9)):
+            size = pixels.shape[0], pixels.shape[1]
+            recipe = Recipe((0, 0, *size), size, (0, 0, *size), False, ((step, float(factor)),))
+            result = cooked(kernel(build), recipe, pixels)
+            assert result is not None
+            np.testing.assert_array_equal(result, cook(recipe, pixels), err_msg=str(factor))
 
 
 @builds

@@ -210,7 +210,7 @@ def test_the_fingerprint_changes_with_every_path_size_label_and_class(small: Pat
 def test_the_number_of_classes_must_fit_if_it_is_given(small: Path) -> None:
     folder = scan(small)
     assert check_num_classes(folder, None) == check_num_classes(folder, 2) == 2
-    with pytest.raises(UsageError, match=f"--num_classes is 3, but {small} holds 2 class folders"):
+    with pytest.raises(UsageError, match=f"--num_classes is 3, but {small} holds 2 classes"):
         check_num_classes(folder, 3)
 
 
