@@ -114,6 +114,25 @@ def test_resumed_ranks_end_with_the_bits_of_uninterrupted_ones(
     assert result(tmp_path / "again") == result(trained)
 
 
+def test_another_number_of_ranks_goes_on_by_the_stated_rule(
+    trained: Path, pictures: Path, tmp_path: Path
+) -> None:
+    """Batch and learning rate as given, the steps of an epoch by the new number of ranks."""
+    train(3, pictures, tmp_path / "three", "--resume", trained / "0-1_4.ckpt")
+    log = next((tmp_path / "three").glob("*_rank_0.log")).read_text()
+    assert "world_size was 2, is 3" in log
+    assert "an epoch had 4 steps and has 3; going on at step 3" in log
+    rows = [json.loads(r) for r in (tmp_path / "three" / "metrics.jsonl").read_text().splitlines()]
+    # Epoch 0 is done; epoch 1 is 45 pictures in 3 steps of 3 x 5, at a learning rate of 0.02 times
+    # the cosine of a run of 2 x 3 steps.
+    last = [row for row in rows if row["kind"] == "train"][-1]
+    assert (last["epoch"], last["step"]) == (1, 5)
+    alone = tmp_path / "alone"
+    train(3, pictures, alone)
+    rows = [json.loads(row) for row in (alone / "metrics.jsonl").read_text().splitlines()]
+    assert last["lr"] == [row for row in rows if row["kind"] == "train"][-1]["lr"]
+
+
 def test_evaluation_is_the_same_on_any_number_of_ranks(trained: Path, tmp_path: Path) -> None:
     pictures = write_classes(tmp_path / "pictures", NAMES, 34)
     (pictures / "cat" / "033.png").unlink()  # 101 pictures
@@ -143,7 +162,7 @@ def test_evaluation_with_ranks_that_get_no_picture(trained: Path, tmp_path: Path
     assert json.loads((tmp_path / "eval" / "eval.json").read_text())["total"] == 3
 
 
-def ranks_of(launcher: "subprocess.Popen[str]") -> list[int]:
+def ranks_of(launcher: "subprocess.Popen[Any]") -> list[int]:
     """Process numbers of the ranks that a launcher has started."""
     children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children")
     return [int(number) for number in children.read_text().split()]
