@@ -9,12 +9,13 @@ KERNELS := setup.py $(wildcard src/densenet121/native/*.h src/densenet121/native
 
 BENCH := .venv-bench/bin
 
-.PHONY: demo test test-slow test-frameworks bench bench-memory lint format clean help
+.PHONY: demo test test-slow test-hosts test-frameworks bench bench-memory lint format clean help
 
 help:
 	@echo "make demo       train DenseNet-121 on handwritten digits, evaluate it, write a report"
 	@echo "make test       run the tests"
 	@echo "make test-slow  the tests that train for minutes"
+	@echo "make test-hosts 2 and 3 hosts as network namespaces; kills and cuts off one (root)"
 	@echo "make bench      speed and memory beside torchvision, timm, ONNX Runtime, OpenVINO"
 	@echo "make test-frameworks  install MindSpore, torchvision, timm, Keras; compare weights and logits"
 	@echo "make lint       ruff and mypy"
@@ -36,6 +37,9 @@ test: $(BIN)/.installed-dev
 
 test-slow: $(BIN)/.installed-dev
 	$(BIN)/python -m pytest -q -m slow
+
+test-hosts: $(BIN)/.installed-dev
+	sh tests/hosts.sh $(CURDIR)/$(BIN)/python
 
 # An environment of its own: the peers need another torch than constraints.txt pins.
 $(BENCH)/.installed: pyproject.toml $(KERNELS)

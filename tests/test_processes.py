@@ -151,6 +151,54 @@ def test_evaluation_is_the_same_on_any_number_of_ranks(trained: Path, tmp_path: 
     assert seen == [seen[0]] * 3
 
 
+EVALUATIONS = """
+import json, sys
+from pathlib import Path
+import torch
+from densenet121.datasets.sources import open_evaluation
+from densenet121.datasets.transforms import MEAN, STD, EvalTransform, parse_eval_resize
+from densenet121.engine.evaluate import evaluate_folder
+from densenet121.network import build
+from densenet121.processes import join, process_group
+from densenet121.utils.var_init import initialise
+
+process = join(True, 0, 1)
+device = torch.device("cpu")
+torch.set_num_threads(1)
+with process_group(process, device, 60):
+    pictures = open_evaluation(Path(sys.argv[1]))
+    model = build("densenet100", num_classes=3)
+    initialise(model, torch.Generator().manual_seed(0))
+    seen = []
+    for batch_size in range(1, 8):
+        found = evaluate_folder(
+            model, pictures, EvalTransform(16, 16, parse_eval_resize("18,18")), mean=MEAN, std=STD,
+            batch_size=batch_size, device=device, precision=torch.float32, workers=0,
+            skip_bad=False, rank=process.rank, world_size=process.world_size,
+        )
+        counts = found.counts
+        seen.append([counts.total, counts.top1_correct, counts.top5_correct, found.digest])
+    Path(sys.argv[2] + str(process.rank)).write_text(json.dumps(seen))
+"""
+
+
+@pytest.mark.slow
+def test_evaluation_is_the_same_with_1_to_8_ranks_and_batches_of_1_to_7(tmp_path: Path) -> None:
+    pictures = write_classes(tmp_path / "pictures", NAMES, 34)
+    (pictures / "cat" / "033.png").unlink()  # 101 pictures
+    script = tmp_path / "evaluations.py"
+    script.write_text(EVALUATIONS)
+    seen = set()
+    for ranks in (1, 2, 3, 8):
+        run(ranks, script, pictures, tmp_path / f"of{ranks}_")
+        for rank in range(ranks):  # each rank returns the result of all
+            found = json.loads((tmp_path / f"of{ranks}_{rank}").read_text())
+            assert len(found) == 7
+            seen |= {tuple(row) for row in found}
+    assert len(seen) == 1
+    assert seen.pop()[0] == 101
+
+
 @pytest.mark.slow
 def test_evaluation_with_ranks_that_get_no_picture(trained: Path, tmp_path: Path) -> None:
     pictures = write_classes(tmp_path / "pictures", NAMES, 1)

@@ -1,9 +1,9 @@
-"""A training step by one or several ranks on this machine: ``python -m densenet121.bench.ranks JSON``.
+"""A training step by ranks of this machine: ``python -m densenet121.bench.ranks JSON``.
 
-The process that is started is rank 0; it starts the others. It answers each line of standard input
-with one line of JSON, the seconds of a ``step``, of a ``local`` step whose gradients stay where they
-are, or of an ``exchange`` of all gradients and nothing else, as float32 or (``exchange_bf16``) as
-bfloat16. The others end with it.
+The process that is started is rank 0; it starts the others. It answers each line of standard
+input with one line of JSON, the seconds of a ``step``, of a ``local`` step whose gradients stay
+where they are, or of an ``exchange`` of all gradients and nothing else, as float32 or
+(``exchange_bf16``) as bfloat16. The others end with it.
 """
 
 import json
