@@ -9,13 +9,14 @@ KERNELS := setup.py $(wildcard src/densenet121/native/*.h src/densenet121/native
 
 BENCH := .venv-bench/bin
 
-.PHONY: demo test test-slow test-serve test-frameworks bench bench-data bench-memory lint format clean help
+.PHONY: demo test test-slow test-serve test-hosts test-frameworks bench bench-data bench-memory lint format clean help
 
 help:
 	@echo "make demo       train DenseNet-121 on handwritten digits, evaluate it, write a report"
 	@echo "make test       run the tests"
 	@echo "make test-slow  the tests that train for minutes"
 	@echo "make test-serve  the server under load: 10,000 requests, good and bad"
+	@echo "make test-hosts 2 and 3 hosts as network namespaces; kills and cuts off one (root)"
 	@echo "make bench      speed and memory beside torchvision, timm, ONNX Runtime, OpenVINO"
 	@echo "make bench-data DATA=folder  loading beside torchvision, DALI, MindSpore"
 	@echo "make test-frameworks  install MindSpore, torchvision, timm, Keras; compare weights and logits"
@@ -41,6 +42,9 @@ test-slow: $(BIN)/.installed-dev
 
 test-serve: $(BIN)/.installed-dev
 	$(BIN)/python -m pytest -s -m serve tests/test_serve_load.py
+
+test-hosts: $(BIN)/.installed-dev
+	sh tests/hosts.sh $(CURDIR)/$(BIN)/python
 
 # An environment of its own: the peers need another torch than constraints.txt pins.
 $(BENCH)/.installed: pyproject.toml $(KERNELS)

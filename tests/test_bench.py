@@ -8,7 +8,9 @@ import pytest
 
 from densenet121.bench.compute import Comparison, Side, as_json, compare, table
 from densenet121.bench.data import Loading, LoadingSide, loading_table
+from densenet121.bench.scaling import measure_scaling, scaling_table
 from densenet121.bench.settings import BenchConfig
+from densenet121.network import build
 from densenet121.utils.errors import UsageError
 
 from conftest import draw, run_command
@@ -195,3 +197,24 @@ def test_wrong_use_of_bench_data_is_one_line(
     result = run_command("bench", *flags, cwd=tmp_path)
     assert (result.returncode, result.stdout) == (status, "")
     assert message in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_scaling_measures_processes_threads_and_the_exchange() -> None:
+    config = BenchConfig(
+        what="scaling",
+        net="densenet100",
+        per_batch_size=4,
+        image_size=32,
+        amp="fp32",
+        threads=2,
+        warmup=0,
+        rounds=1,
+    )
+    found = measure_scaling(config)
+    network = build("densenet100", num_classes=1000)
+    assert found.gradient_bytes == 4 * sum(p.numel() for p in network.parameters())
+    for seconds in (found.one_process, found.step, found.local, found.exchange):
+        assert min(seconds) > 0
+    assert "2 processes x 1 thread" in scaling_table(found)
+    with pytest.raises(UsageError, match="must be 2 or more and divide it"):
+        measure_scaling(BenchConfig(what="scaling", per_batch_size=3, threads=2))

@@ -1,5 +1,6 @@
 """The commands of the original's README, letter by letter, on real pictures."""
 
+import json
 import re
 import subprocess
 import sys
@@ -151,6 +152,45 @@ def test_the_readmes_distributed_commands_run_as_written(clone: Path, tmp_path: 
     assert evaluated.returncode == 0, (clone / "eval.out").read_text()
     log = (clone / "eval0" / "log.txt").read_text()
     assert re.search(rf"{TIME}after allreduce eval: top1_correct=\d+, tot=8, acc=", log)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [4, 8])
+def test_the_distributed_commands_run_on_more_ranks(ranks: int, tmp_path: Path) -> None:
+    """As written, at a small size, which those commands have no flag for, on real pictures."""
+    (tmp_path / "scripts").symlink_to(REPOSITORY / "scripts")
+    (tmp_path / "train.yaml").write_text("image_size: 32\nper_batch_size: 4\nmax_epoch: 1\n")
+    (tmp_path / "eval.yaml").write_text("per_batch_size: 3\n")
+    for command in ("train", "eval"):
+        (tmp_path / f"{command}.py").write_text(
+            "import sys\nfrom densenet121.cli import main\n"
+            f'sys.exit(main(["{command}", "--config", "../{command}.yaml", *sys.argv[1:]]))\n'
+        )
+    for split, count in (("train", 20), ("val", 7)):
+        for source in sorted((SHARED / "data" / "imagenette" / split).iterdir())[:3]:
+            folder = tmp_path / "pictures" / split / source.name
+            folder.mkdir(parents=True)
+            for picture in sorted(source.iterdir())[:count]:
+                (folder / picture.name).symlink_to(picture)
+    devices = [{"device_id": str(i), "rank_id": str(i)} for i in range(ranks)]
+    table = {"version": "1.0", "status": "completed"}
+    servers = [{"server_id": "10.0.0.10", "device": devices}]
+    (tmp_path / "rank_table.json").write_text(json.dumps(table | {"server_list": servers}))
+    flags = f"--wait {ranks} rank_table.json pictures"
+    trained = script(tmp_path, f"sh scripts/run_distribute_train.sh {flags}")
+    assert trained.returncode == 0, (tmp_path / "train0" / "log.txt").read_text()[-3000:]
+    log = (tmp_path / "train0" / "log.txt").read_text()
+    assert re.search(rf"{TIME}epoch\[0\], iter\[{60 // (4 * ranks) - 1}\], loss:", log)
+    assert re.search(rf"{TIME}after allreduce eval: top1_correct=\d+, tot=21, acc=", log)
+    assert list((tmp_path / f"train{ranks - 1}" / "output").glob(f"*/*_rank_{ranks - 1}.log"))
+    (weights,) = (tmp_path / "train0" / "output").glob("*/last.safetensors")
+    evaluated = script(tmp_path, f"sh scripts/run_distribute_eval.sh {flags} {weights}")
+    assert evaluated.returncode == 0, (tmp_path / "eval0" / "log.txt").read_text()[-3000:]
+    validated, counted = (
+        re.findall(r"after allreduce eval: (top1_correct=.*)", text)[-1]
+        for text in (log, (tmp_path / "eval0" / "log.txt").read_text())
+    )
+    assert counted == validated
 
 
 def test_wait_tells_that_a_rank_failed(clone: Path, tmp_path: Path) -> None:

@@ -114,6 +114,25 @@ def test_resumed_ranks_end_with_the_bits_of_uninterrupted_ones(
     assert result(tmp_path / "again") == result(trained)
 
 
+def test_another_number_of_ranks_goes_on_by_the_stated_rule(
+    trained: Path, pictures: Path, tmp_path: Path
+) -> None:
+    """Batch and learning rate as given, the steps of an epoch by the new number of ranks."""
+    train(3, pictures, tmp_path / "three", "--resume", trained / "0-1_4.ckpt")
+    log = next((tmp_path / "three").glob("*_rank_0.log")).read_text()
+    assert "world_size was 2, is 3" in log
+    assert "an epoch had 4 steps and has 3; going on at step 3" in log
+    rows = [json.loads(r) for r in (tmp_path / "three" / "metrics.jsonl").read_text().splitlines()]
+    # Epoch 0 is done; epoch 1 is 45 pictures in 3 steps of 3 x 5, at a learning rate of 0.02 times
+    # the cosine of a run of 2 x 3 steps.
+    last = [row for row in rows if row["kind"] == "train"][-1]
+    assert (last["epoch"], last["step"]) == (1, 5)
+    alone = tmp_path / "alone"
+    train(3, pictures, alone)
+    rows = [json.loads(row) for row in (alone / "metrics.jsonl").read_text().splitlines()]
+    assert last["lr"] == [row for row in rows if row["kind"] == "train"][-1]["lr"]
+
+
 def test_evaluation_is_the_same_on_any_number_of_ranks(trained: Path, tmp_path: Path) -> None:
     pictures = write_classes(tmp_path / "pictures", NAMES, 34)
     (pictures / "cat" / "033.png").unlink()  # 101 pictures
@@ -132,6 +151,54 @@ def test_evaluation_is_the_same_on_any_number_of_ranks(trained: Path, tmp_path: 
     assert seen == [seen[0]] * 3
 
 
+EVALUATIONS = """
+import json, sys
+from pathlib import Path
+import torch
+from densenet121.datasets.sources import open_evaluation
+from densenet121.datasets.transforms import MEAN, STD, EvalTransform, parse_eval_resize
+from densenet121.engine.evaluate import evaluate_folder
+from densenet121.network import build
+from densenet121.processes import join, process_group
+from densenet121.utils.var_init import initialise
+
+process = join(True, 0, 1)
+device = torch.device("cpu")
+torch.set_num_threads(1)
+with process_group(process, device, 60):
+    pictures = open_evaluation(Path(sys.argv[1]))
+    model = build("densenet100", num_classes=3)
+    initialise(model, torch.Generator().manual_seed(0))
+    seen = []
+    for batch_size in range(1, 8):
+        found = evaluate_folder(
+            model, pictures, EvalTransform(16, 16, parse_eval_resize("18,18")), mean=MEAN, std=STD,
+            batch_size=batch_size, device=device, precision=torch.float32, workers=0,
+            skip_bad=False, rank=process.rank, world_size=process.world_size,
+        )
+        counts = found.counts
+        seen.append([counts.total, counts.top1_correct, counts.top5_correct, found.digest])
+    Path(sys.argv[2] + str(process.rank)).write_text(json.dumps(seen))
+"""
+
+
+@pytest.mark.slow
+def test_evaluation_is_the_same_with_1_to_8_ranks_and_batches_of_1_to_7(tmp_path: Path) -> None:
+    pictures = write_classes(tmp_path / "pictures", NAMES, 34)
+    (pictures / "cat" / "033.png").unlink()  # 101 pictures
+    script = tmp_path / "evaluations.py"
+    script.write_text(EVALUATIONS)
+    seen = set()
+    for ranks in (1, 2, 3, 8):
+        run(ranks, script, pictures, tmp_path / f"of{ranks}_")
+        for rank in range(ranks):  # each rank returns the result of all
+            found = json.loads((tmp_path / f"of{ranks}_{rank}").read_text())
+            assert len(found) == 7
+            seen |= {tuple(row) for row in found}
+    assert len(seen) == 1
+    assert seen.pop()[0] == 101
+
+
 @pytest.mark.slow
 def test_evaluation_with_ranks_that_get_no_picture(trained: Path, tmp_path: Path) -> None:
     pictures = write_classes(tmp_path / "pictures", NAMES, 1)
@@ -143,7 +210,7 @@ def test_evaluation_with_ranks_that_get_no_picture(trained: Path, tmp_path: Path
     assert json.loads((tmp_path / "eval" / "eval.json").read_text())["total"] == 3
 
 
-def ranks_of(launcher: "subprocess.Popen[str]") -> list[int]:
+def ranks_of(launcher: "subprocess.Popen[Any]") -> list[int]:
     """Process numbers of the ranks that a launcher has started."""
     children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children")
     return [int(number) for number in children.read_text().split()]

@@ -29,8 +29,7 @@ def test_parameters_after_two_steps_equal_sgd_written_by_hand() -> None:
             ours,
             optimizer,
             torch.amp.GradScaler("cpu", enabled=False),
-            images[step],
-            labels[step],
+            [(images[step], labels[step], 1.0)],
             lr=lr,
             smooth_factor=0.1,
             precision=torch.float32,
@@ -56,12 +55,12 @@ def test_an_overflowed_fp16_step_changes_no_weight_and_halves_the_scale() -> Non
     model = tiny()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**120)
+    images = torch.randn(4, 3, 20, 20, generator=torch.Generator().manual_seed(1))
     train_step(
         model,
         momentum_sgd(get_param_groups(model, 1e-4), lr=0.1, momentum=0.9),
         scaler,
-        torch.randn(4, 3, 20, 20, generator=torch.Generator().manual_seed(1)),
-        torch.tensor([0, 1, 2, 0]),
+        [(images, torch.tensor([0, 1, 2, 0]), 1.0)],
         lr=0.1,
         smooth_factor=0.0,
         precision=torch.float16,
@@ -74,12 +73,12 @@ def test_a_step_never_waits_for_the_device() -> None:
     # Tensors on "meta" have no values: reading one on the host, as .item() does, raises.
     model = tiny().to("meta")
     losses = LossMeter(torch.device("meta"))
+    images = torch.empty(4, 3, 20, 20, device="meta")
     loss = train_step(
         model,
         momentum_sgd(get_param_groups(model, 1e-4), lr=0.1, momentum=0.9),
         torch.amp.GradScaler("cpu", enabled=False),
-        torch.empty(4, 3, 20, 20, device="meta"),
-        torch.empty(4, dtype=torch.int64, device="meta"),
+        [(images, torch.empty(4, dtype=torch.int64, device="meta"), 1.0)],
         lr=0.1,
         smooth_factor=0.1,
         precision=torch.float32,

@@ -62,7 +62,7 @@ POSITIONAL: dict[str, dict[str, tuple[str | None, str]]] = {
     "report": {"run": (None, "the run folder")},
     "audit": {"source": (None, "pictures, as train takes them")},
     "pack": {"source": (None, "pictures, as train takes them")},
-    "bench": {"what": (None, "what is measured: train, infer or data")},
+    "bench": {"what": (None, "what is measured: train, infer, data or scaling")},
     "convert": {
         "source": (None, "weights of any format that is read"),
         "target": (None, "the new file; its suffix chooses between the formats of the program"),
@@ -198,6 +198,12 @@ def _run(command: str, config: Any) -> int:
 
             loading = compare_loading(config)
             print(as_json(loading) if config.json else loading_table(loading))  # noqa: T201
+            return 0
+        if config.what == "scaling":
+            from densenet121.bench.scaling import measure_scaling, scaling_table
+
+            scaling = measure_scaling(config)
+            print(as_json(scaling) if config.json else scaling_table(scaling))  # noqa: T201
             return 0
         comparison = measure(config)
         print(as_json(comparison) if config.json else table(comparison))  # noqa: T201

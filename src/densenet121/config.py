@@ -69,6 +69,12 @@ class TrainConfig:
             "H,W" or one number; small pictures train faster (default: image_size).
         small_epochs: epochs, from the first, that train on pictures of small_size.
         per_batch_size: pictures per device and step (default: 256 on an accelerator, 32 on a CPU).
+        gradient_accumulation: batches of per_batch_size per device whose gradients are averaged
+            for one step; each is normalised by its own statistics.
+        sync_batch_norm: 1 takes batch norm's statistics over the pictures of all ranks, 0 over
+            each rank's own.
+        gradient_compression: bf16 halves what the ranks exchange, rounding gradients to 8 bits of
+            precision; none exchanges them as they are.
         pretrained: weights to start from; another number of classes gives a new head.
         lr_scheduler: exponential (times lr_gamma at each of lr_epochs) or cosine_annealing.
         lr: base learning rate; not scaled by batch size or devices.
@@ -125,6 +131,9 @@ class TrainConfig:
     small_size: int | str | None = None
     small_epochs: int = 0
     per_batch_size: int | None = None
+    gradient_accumulation: int = 1
+    sync_batch_norm: Literal[0, 1] = 0
+    gradient_compression: Literal["none", "bf16"] = "none"
     pretrained: str | None = None
     lr_scheduler: Literal["exponential", "cosine_annealing"] = "cosine_annealing"
     lr: float = 0.1
@@ -180,6 +189,7 @@ class TrainConfig:
         if self.small_size is not None:
             parse_image_size(self.small_size, "small_size")
         at_least("weight_decay", self.weight_decay, 0)
+        at_least("gradient_accumulation", self.gradient_accumulation, 1, "batch")
         at_least("log_interval", self.log_interval, 1, "step")
         at_least("ckpt_interval", self.ckpt_interval, 1, "step")
         at_least("keep_checkpoint_max", self.keep_checkpoint_max, 0, "(0 keeps all)")

@@ -9,15 +9,19 @@ import os
 import subprocess
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch._C._distributed_c10d import GradBucket, PrefixStore
+from torch.distributed.rendezvous import rendezvous
+from torch.futures import Future
 
 from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.roll_call import RollCall
 
 T = TypeVar("T")
 
@@ -100,27 +104,39 @@ def process_group(process: Process, device: torch.device, timeout_seconds: float
     address, port = _rendezvous(os.environ)
     os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = address, port
     backend = dist.get_default_backend_for_device(device)
+    timeout = datetime.timedelta(seconds=timeout_seconds)
+    rank, size = process.rank, process.world_size
     try:
+        # A launcher that starts the ranks again gives each attempt a store without the old words.
+        store, _, _ = next(rendezvous("env://", rank, size, timeout=timeout))
         dist.init_process_group(
             # Beside an accelerator's own, gloo for numbers that are on the host.
             backend if device.type == "cpu" else f"cpu:gloo,{device.type}:{backend}",
-            rank=process.rank,
-            world_size=process.world_size,
-            timeout=datetime.timedelta(seconds=timeout_seconds),
+            store=PrefixStore("group", store),
+            rank=rank,
+            world_size=size,
+            timeout=timeout,
         )
     except (RuntimeError, ValueError) as error:
         raise InputError(
             f"rank {process.rank} cannot reach the others at {address}:{port}: {_first_line(error)}"
         ) from None
+    roll_call = RollCall(PrefixStore("roll_call", store), rank, size)
     try:
         yield
     except RuntimeError as error:
         if not _is_lost_connection(error):
+            roll_call.tell_failure(_first_line(error))
             raise
+        timed_out = "imed out" in str(error) or "imeout" in str(error)
+        after = f" after {timeout_seconds:g} s" if timed_out else ""
         raise InputError(
-            f"rank {process.rank} lost another rank, which failed, was killed or did not answer "
-            f"within {timeout_seconds:g} s ({_first_line(error)}); its own log says why"
+            f"rank {rank} lost another rank{after}: {roll_call.who(timed_out)} "
+            f"({_first_line(error)}); its own log says more"
         ) from None
+    except Exception as error:
+        roll_call.tell_failure(_first_line(error))
+        raise
     finally:
         dist.destroy_process_group()
 
@@ -208,14 +224,38 @@ def take_buffers_of_rank_0(model: nn.Module) -> None:
         dist.broadcast(buffer, src=0)
 
 
-def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
-    """The same network with gradients averaged over the ranks while they are computed."""
+def synchronised(model: nn.Module, device: torch.device, *, compress: bool = False) -> nn.Module:
+    """The same network with gradients averaged over the ranks while they are computed.
+
+    Args:
+        model: on its device.
+        device: where it is.
+        compress: exchange gradients as bfloat16: half the bytes of float32, and rounded.
+    """
     if not several():
         return model
     ids = None if device.type == "cpu" else [device.index]
     with warnings.catch_warnings():
         # broadcast_buffers is to get another name, which older releases do not know.
         warnings.simplefilter("ignore", FutureWarning)
-        return nn.parallel.DistributedDataParallel(
+        together = nn.parallel.DistributedDataParallel(
             model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
         )
+    if compress:
+        together.register_comm_hook(None, _exchange_as_bf16)
+    return together
+
+
+def _exchange_as_bf16(_: object, bucket: GradBucket) -> Future[Tensor]:
+    """What torch's bf16_compress_hook does, which torch refuses on gloo by its name."""
+    gradients = bucket.buffer()
+    rounded = (gradients / dist.get_world_size()).to(torch.bfloat16)
+    sent = dist.all_reduce(rounded, async_op=True).get_future()
+    return sent.then(lambda done: gradients.copy_(done.value()[0]))  # type: ignore[no-any-return]
+
+
+def keep_gradients_local(model: nn.Module, local: bool) -> AbstractContextManager[object]:
+    """Within it gradients are added up on each rank and not exchanged, if ``local``."""
+    if local and isinstance(model, nn.parallel.DistributedDataParallel):
+        return model.no_sync()
+    return nullcontext()

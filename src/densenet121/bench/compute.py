@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from densenet121.bench.data import Loading
 from densenet121.bench.process import Worker, running
+from densenet121.bench.scaling import Scaling
 from densenet121.bench.settings import BenchConfig
 from densenet121.distributed import has_bf16
 from densenet121.network import build
@@ -143,7 +144,7 @@ def table(comparison: Comparison) -> str:
     return "\n".join(lines)
 
 
-def as_json(comparison: "Comparison | Loading") -> str:
+def as_json(comparison: "Comparison | Loading | Scaling") -> str:
     """The comparison for a program."""
     return json.dumps(asdict(comparison), indent=2)
 

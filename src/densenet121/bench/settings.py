@@ -28,8 +28,9 @@ class BenchConfig:
     """Measure training steps, inference or the loading of pictures, alone or against others.
 
     Attributes:
-        what: train (forward, backward and update), infer (forward alone), or data (pictures from
-            files to normalised batches; and a training step with and without them).
+        what: train (forward, backward and update), infer (forward alone), data (pictures from
+            files to normalised batches; and a training step with and without them), or scaling
+            (one process a core against one process, and the exchange of gradients).
         against: whom to compare with, comma list of torchvision, timm (both channels_last and in
             the arithmetic of --amp), torchvision-reference (fp32, NCHW: its script as it stands),
             torchvision-compile, plain (this program without its fast paths), convolutions (the
@@ -55,7 +56,7 @@ class BenchConfig:
         json: print JSON in place of the table.
     """
 
-    what: Literal["train", "infer", "data"] = "train"
+    what: Literal["train", "infer", "data", "scaling"] = "train"
     against: str | None = None
     data_dir: str | None = None
     workers: int | None = None
@@ -84,6 +85,8 @@ class BenchConfig:
         for flag in ("data_dir", "workers", "python"):
             if self.what != "data" and getattr(self, flag) is not None:
                 raise UsageError(f"--{flag} is for bench data")
+        if self.what == "scaling" and self.sides:
+            raise UsageError("--against is not for bench scaling")
         _ = self.size
         if self.what == "data":
             self._check_data()

@@ -47,6 +47,7 @@ def load_batches(
     workers: int,
     skip_bad: bool = False,
     pin_memory: bool = False,
+    at_once: int = 1,
 ) -> Generator[Batch]:
     """Yield each batch in turn, while the next ones are being prepared.
 
@@ -58,6 +59,7 @@ def load_batches(
         workers: threads; 0 prepares in the calling thread, when asked.
         skip_bad: leave a picture that cannot be read out of its batch, instead of raising.
         pin_memory: page-locked batches, for an asynchronous copy to an accelerator.
+        at_once: batches that the caller takes in one go.
 
     Raises:
         InputError: a picture cannot be read and ``skip_bad`` is False.
@@ -76,7 +78,7 @@ def load_batches(
         upcoming = iter(batches)
         while True:
             # Two batches ahead hide a slow one; more would only hold memory.
-            for indices in itertools.islice(upcoming, 3 - len(waiting)):
+            for indices in itertools.islice(upcoming, 2 + at_once - len(waiting)):
                 images = _empty(len(indices), size, pin_memory)
                 tasks = [
                     pool.submit(_fill, prepare, images, indices, first, skip_bad)

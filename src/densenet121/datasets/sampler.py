@@ -40,6 +40,11 @@ def training_batches(
     ]
 
 
+def split_batches(batches: list[Indices], parts: int) -> list[Indices]:
+    """Each batch in ``parts``, as equal as can be, one after the other."""
+    return [part for batch in batches for part in np.array_split(batch, parts)]
+
+
 def evaluation_batches(
     num_pictures: int, batch_size: int, *, rank: int = 0, world_size: int = 1
 ) -> list[Indices]:

@@ -136,13 +136,14 @@ def make_plan(
         )
         for height, width in config.train_sizes
     )
-    across = batch_size * process.world_size
-    if process.world_size > 1 and len(pictures) < across:
+    step_size = batch_size * config.gradient_accumulation
+    if process.world_size > 1 and len(pictures) < step_size * process.world_size:
+        times = "" if config.gradient_accumulation == 1 else f" x {config.gradient_accumulation}"
         raise UsageError(
             f"{len(pictures)} pictures are fewer than one step's {process.world_size} x "
-            f"{batch_size}; pass a smaller --per_batch_size"
+            f"{batch_size}{times}; pass a smaller --per_batch_size"
         )
-    steps = steps_per_epoch(len(pictures), batch_size, process.world_size)
+    steps = steps_per_epoch(len(pictures), step_size, process.world_size)
     return EpochPlan(
         pictures=pictures,
         augment=augment,
@@ -152,6 +153,7 @@ def make_plan(
         std=STD.to(device),
         seed=config.seed,
         batch_size=batch_size,
+        micro_batches=-(-min(step_size, len(pictures)) // batch_size),
         rank=process.rank,
         world_size=process.world_size,
         steps=steps,

@@ -101,13 +101,20 @@ class Training:
 
     @classmethod
     def begin(
-        cls, model: DenseNet, *, lr: float, momentum: float, weight_decay: float, scale_loss: bool
+        cls,
+        model: DenseNet,
+        *,
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+        scale_loss: bool,
+        compress: bool = False,
     ) -> "Training":
         """Before the first step; the model is on its device and in its memory format."""
         device = next(model.parameters()).device
         return cls(
             model=model,
-            synchronised=synchronised(model, device),
+            synchronised=synchronised(model, device, compress=compress),
             optimizer=momentum_sgd(get_param_groups(model, weight_decay), lr=lr, momentum=momentum),
             scaler=torch.amp.GradScaler(device.type, enabled=scale_loss),
             state=RunState.fresh(),

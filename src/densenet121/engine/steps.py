@@ -1,7 +1,7 @@
 """One training step, and one epoch of them."""
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -12,14 +12,14 @@ from densenet121.config import default_workers
 from densenet121.datasets.fast import training_pictures
 from densenet121.datasets.loader import Batch, load_batches
 from densenet121.datasets.pictures import Pictures
-from densenet121.datasets.sampler import epoch_order, training_batches
+from densenet121.datasets.sampler import epoch_order, split_batches, training_batches
 from densenet121.datasets.transforms import TrainTransform, normalise
 from densenet121.distributed import arithmetic
 from densenet121.engine.doctor import LoadClock, advice
 from densenet121.engine.run_folder import RunFolder
 from densenet121.engine.state import Training
 from densenet121.losses import smooth_cross_entropy
-from densenet121.processes import any_rank, sum_over_ranks
+from densenet121.processes import any_rank, keep_gradients_local, sum_over_ranks
 from densenet121.utils.errors import InputError
 from densenet121.utils.logging import log
 from densenet121.utils.progress import progress_bar
@@ -41,7 +41,8 @@ class EpochPlan:
         mean: ``(3,)`` of R, G, B, in grey levels.
         std: likewise.
         seed: of the order and the augmentation.
-        batch_size: pictures a step and rank.
+        batch_size: pictures a forward and rank.
+        micro_batches: forwards a step.
         rank: of this process.
         world_size: processes that train together.
         steps: steps an epoch.
@@ -64,6 +65,7 @@ class EpochPlan:
     std: Tensor
     seed: int
     batch_size: int
+    micro_batches: int
     rank: int
     world_size: int
     steps: int
@@ -104,37 +106,38 @@ def train_epoch(
                 batches.close()
                 return False
             try:
-                batch = clock.wait_for(batches)
-                if plan.world_size > 1 and not len(batch.indices):
-                    raise InputError(f"none of {len(batch.bad)} pictures of a step can be read")
+                # All of a step before its first forward, which moves running statistics: what is
+                # saved where a picture cannot be read is then the state between two steps.
+                parts = [clock.wait_for(batches) for _ in range(plan.micro_batches)]
+                for part in parts:
+                    if plan.world_size > 1 and not len(part.indices):
+                        raise InputError(f"none of {len(part.bad)} pictures of a step can be read")
             except InputError as error:
                 path = folder.save_checkpoint(training, alone=True)
                 raise InputError(
                     f"{error}; saved {path}; mend or remove the picture, or pass --on_bad_image "
                     f"skip, and go on with --resume auto --output_dir {folder.path}"
                 ) from None
-            for index, reason in batch.bad:
+            for index, reason in (fault for part in parts for fault in part.bad):
                 state.bad_images[plan.pictures.paths[index]] = reason
             lr = plan.learning_rate(state.step)
-            if len(batch.indices):
-                images = normalise(
-                    batch.images.to(plan.device, non_blocking=True), plan.mean, plan.std
-                )
-                labels = torch.from_numpy(plan.pictures.labels[batch.indices])
+            parts = [part for part in parts if len(part.indices)]
+            count = sum(len(part.indices) for part in parts)
+            if count:
                 loss = train_step(
                     training.synchronised,
                     training.optimizer,
                     training.scaler,
-                    images,
-                    labels.to(plan.device, non_blocking=True),
+                    _to_device(parts, plan),
+                    micro_batches=len(parts),
                     lr=lr,
                     smooth_factor=plan.smooth_factor,
                     precision=plan.precision,
-                    weight=_weight(len(batch.indices), plan),
+                    weight=_weight(count, plan),
                 )
                 losses.add(loss)
             state.step += 1
-            clock.images += len(batch.indices) * plan.world_size
+            clock.images += count * plan.world_size
             note = ""
             if state.step % plan.log_interval == 0 or state.step == end:
                 check_loss(training, plan, folder)
@@ -163,9 +166,9 @@ def train_step(
     model: nn.Module,
     optimizer: Optimizer,
     scaler: torch.amp.GradScaler,
-    images: Tensor,
-    labels: Tensor,
+    batches: Iterable[tuple[Tensor, Tensor, float]],
     *,
+    micro_batches: int = 1,
     lr: float,
     smooth_factor: float,
     precision: torch.dtype,
@@ -177,8 +180,9 @@ def train_step(
         model: images to logits, in training mode.
         optimizer: momentum SGD.
         scaler: loss scale; disabled unless ``precision`` is float16.
-        images: ``(N, 3, H, W)`` float32, normalised.
-        labels: ``(N,)`` int64.
+        batches: of each forward: images ``(N, 3, H, W)``, float32 and normalised; labels ``(N,)``,
+            int64; their share of the step's pictures on this rank. Taken one at a time.
+        micro_batches: how many they are; the ranks exchange gradients in the last alone.
         lr: learning rate of this step.
         smooth_factor: see ``smooth_cross_entropy``.
         precision: dtype of the network's arithmetic; weights and momentum stay float32.
@@ -189,15 +193,29 @@ def train_step(
     """
     for group in optimizer.param_groups:
         group["lr"] = lr
-    with arithmetic(images.device, precision):
-        logits = model(images)
-    loss = smooth_cross_entropy(logits, labels, smooth_factor)
     optimizer.zero_grad(set_to_none=True)
-    torch.autograd.backward(scaler.scale(loss if weight == 1 else loss * weight))
+    losses = []
+    for number, (images, labels, share) in enumerate(batches, start=1):
+        with keep_gradients_local(model, number < micro_batches):
+            with arithmetic(images.device, precision):
+                logits = model(images)
+            loss = smooth_cross_entropy(logits, labels, smooth_factor)
+            factor = weight * share
+            torch.autograd.backward(scaler.scale(loss if factor == 1 else loss * factor))
+        losses.append(loss.detach() if share == 1 else loss.detach() * share)
     # Skips the update where a scaled gradient overflowed.
     scaler.step(optimizer)
     scaler.update()
-    return loss.detach()
+    return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+
+
+def _to_device(parts: list[Batch], plan: EpochPlan) -> Iterator[tuple[Tensor, Tensor, float]]:
+    """Normalised images, labels and share of the step of each part."""
+    count = sum(len(part.indices) for part in parts)
+    for part in parts:
+        images = normalise(part.images.to(plan.device, non_blocking=True), plan.mean, plan.std)
+        labels = torch.from_numpy(plan.pictures.labels[part.indices])
+        yield images, labels.to(plan.device, non_blocking=True), len(part.indices) / count
 
 
 def _weight(count: int, plan: EpochPlan) -> float:
@@ -231,17 +249,21 @@ def _load_epoch(plan: EpochPlan, epoch: int, first_step: int, clock: LoadClock) 
     augment = plan.augment_small if epoch < plan.small_epochs else plan.augment
     return load_batches(
         clock.timed(training_pictures(plan.pictures, augment, plan.seed, epoch, clock.read)),
-        training_batches(
-            order,
-            plan.batch_size,
-            rank=plan.rank,
-            world_size=plan.world_size,
-            first_step=first_step,
+        split_batches(
+            training_batches(
+                order,
+                plan.batch_size * plan.micro_batches,
+                rank=plan.rank,
+                world_size=plan.world_size,
+                first_step=first_step,
+            ),
+            plan.micro_batches,
         ),
         (augment.height, augment.width),
         workers=plan.workers,
         skip_bad=plan.skip_bad,
         pin_memory=plan.device.type != "cpu",
+        at_once=plan.micro_batches,
     )
 
 

@@ -54,7 +54,7 @@ from densenet121.engine.setup import (
 )
 from densenet121.engine.state import Training, restore
 from densenet121.engine.steps import train_epoch
-from densenet121.network import build
+from densenet121.network import build, synchronise_norms
 from densenet121.processes import (
     any_rank,
     from_rank_0,
@@ -142,12 +142,15 @@ def train(config: TrainConfig) -> TrainResult:
         initialise(model, torch.Generator().manual_seed(config.seed))
         head_note = start_from(model, pretrained, config, pictures) if pretrained else ""
         model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if config.sync_batch_norm and process.world_size > 1:
+            synchronise_norms(model)
         training = Training.begin(
             model,
             lr=config.lr,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
             scale_loss=precision == torch.float16,
+            compress=config.gradient_compression == "bf16",
         )
         plan = make_plan(config, pictures, device, precision, batch_size, workers, process)
         settings = settings_of(config) | {
@@ -192,7 +195,7 @@ def train(config: TrainConfig) -> TrainResult:
             log_settings(settings)
             log.info("run folder: %s", path)
             log.info("%s; %s", process.note, describe_arithmetic(device, precision))
-            log_data(pictures, val_pictures, batch_size, plan.steps)
+            log_data(pictures, val_pictures, batch_size * plan.micro_batches, plan.steps)
             log_advice(config, plan.steps)
             if head_note:
                 log.info(head_note)

@@ -18,6 +18,7 @@ from densenet121.network.densenet import (
     densenet264,
 )
 from densenet121.network.fused import plain_network
+from densenet121.network.sync_batch_norm import synchronise_norms
 
 __all__ = [
     "NETWORKS",
@@ -36,4 +37,5 @@ __all__ = [
     "densenet201",
     "densenet264",
     "plain_network",
+    "synchronise_norms",
 ]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from densenet121.native import Kernels, kernels
+from densenet121.network.sync_batch_norm import SyncBatchNorm2d
 from densenet121.utils.logging import log
 
 _PLAIN = [False]
@@ -99,7 +100,12 @@ def uses_batch_statistics(norms: Sequence[nn.Module]) -> bool | None:
     """Whether these batch norms take the batch's statistics, or the running ones; None: unlike."""
     kinds = set()
     for norm in norms:
-        if not (isinstance(norm, nn.BatchNorm2d) and is_untouched(norm, nn.BatchNorm2d)):
+        # In evaluation both kinds of batch norm do the same.
+        kind = SyncBatchNorm2d if isinstance(norm, SyncBatchNorm2d) else nn.BatchNorm2d
+        if kind is SyncBatchNorm2d and norm.training:
+            _say_once("its statistics are of one rank, and batch norm is synchronised")
+            return None
+        if not (isinstance(norm, nn.BatchNorm2d) and is_untouched(norm, kind)):
             return None
         if not norm.affine:
             return None

@@ -1,0 +1,114 @@
+"""A training step by ranks of this machine: ``python -m densenet121.bench.ranks JSON``.
+
+The process that is started is rank 0; it starts the others. It answers each line of standard
+input with one line of JSON, the seconds of a ``step``, of a ``local`` step whose gradients stay
+where they are, or of an ``exchange`` of all gradients and nothing else, as float32 or
+(``exchange_bf16``) as bfloat16. The others end with it.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from densenet121.engine.state import Training
+from densenet121.engine.steps import train_step
+from densenet121.network import build
+from densenet121.processes import from_rank_0, join, keep_gradients_local, process_group, several
+from densenet121.utils.memory import keep_freed_memory
+
+
+def main() -> None:
+    """Serve as one rank."""
+    spec = json.loads(sys.argv[1])
+    out = sys.stdout
+    sys.stdout = sys.stderr
+    if "RANK" not in os.environ and spec["ranks"] > 1:
+        _start_others(spec["ranks"])
+    torch.set_num_threads(spec["threads"])
+    keep_freed_memory()
+    process = join(True, 0, 1)
+    with process_group(process, torch.device("cpu"), 600):
+        ranks = _Ranks(spec)
+        if process.rank == 0:
+            print(json.dumps({"note": f"{ranks.gradients.numel()}"}), file=out, flush=True)
+        while True:
+            line = from_rank_0(sys.stdin.readline().strip() if process.rank == 0 else "")
+            if not line:
+                return
+            seconds = ranks.measure(line)
+            if process.rank == 0:
+                print(json.dumps({"seconds": seconds}), file=out, flush=True)
+
+
+def _start_others(count: int) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for rank in reversed(range(count)):
+        place = {"RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_RANK": str(rank)}
+        place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        os.environ.update(place)
+        if rank:
+            subprocess.Popen([sys.executable, *_own_arguments()], stdin=subprocess.DEVNULL)
+
+
+def _own_arguments() -> list[str]:
+    return ["-m", "densenet121.bench.ranks", sys.argv[1]]
+
+
+class _Ranks:
+    """A network under training and its gradients."""
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        torch.manual_seed(0)
+        model = build(spec["net"], num_classes=1000, variant=spec["variant"])
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._training = Training.begin(
+            model, lr=0.01, momentum=0.9, weight_decay=1e-4, scale_loss=False
+        )
+        model.train()
+        height, width = spec["size"]
+        images = torch.randn(spec["batch_size"], 3, height, width)
+        self._images = images.contiguous(memory_format=torch.channels_last)
+        self._labels = torch.randint(0, 1000, (spec["batch_size"],))
+        self._precision = torch.bfloat16 if spec["amp"] == "bf16" else torch.float32
+        self.gradients = torch.zeros(sum(p.numel() for p in model.parameters()))
+
+    def measure(self, what: str) -> float:
+        """Seconds of one, from when all ranks are there until all are done."""
+        if several():
+            dist.barrier()
+        start = time.perf_counter()
+        if what == "step":
+            self._step()
+        elif what == "local":
+            with keep_gradients_local(self._training.synchronised, True):
+                self._step()
+        else:
+            dtype = torch.bfloat16 if what == "exchange_bf16" else torch.float32
+            dist.all_reduce(self.gradients.to(dtype))
+        if several():
+            dist.barrier()
+        return time.perf_counter() - start
+
+    def _step(self) -> None:
+        train_step(
+            self._training.synchronised,
+            self._training.optimizer,
+            self._training.scaler,
+            [(self._images, self._labels, 1.0)],
+            lr=0.01,
+            smooth_factor=0.0,
+            precision=self._precision,
+        )
+
+
+if __name__ == "__main__":
+    main()

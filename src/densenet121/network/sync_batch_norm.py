@@ -1,0 +1,129 @@
+"""Batch norm over the pictures of all ranks, on any device.
+
+torch's own ``nn.SyncBatchNorm`` refuses the CPU. This one needs nothing of a device but its
+pointwise operations and sums, and nothing of a backend but ``all_reduce``.
+"""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+
+class SyncBatchNorm2d(nn.BatchNorm2d):
+    """``nn.BatchNorm2d`` whose statistics in training are those of all ranks' pictures together.
+
+    Every rank must call it equally often; how many pictures each has does not matter. The running
+    statistics are the same on all ranks. Alone, and in evaluation, it is ``nn.BatchNorm2d``.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``(N, C, H, W)``."""
+        together = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        if not (self.training and together):
+            return super().forward(x)
+        mean, variance, count = _statistics_of_all_ranks(x.detach())
+        statistics = mean, variance, count
+        y: Tensor = _Normalise.apply(  # type: ignore[no-untyped-call]
+            x, self.weight, self.bias, *statistics, self.eps
+        )
+        self._remember(mean, variance, float(count))
+        return y
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, variance: Tensor, count: float) -> None:
+        """Move the running statistics as ``nn.BatchNorm2d`` does."""
+        if self.running_mean is None or self.running_var is None:
+            return
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        momentum = self.momentum
+        if momentum is None:
+            momentum = 1.0 / float(self.num_batches_tracked)
+        self.running_mean.lerp_(mean.to(self.running_mean), momentum)
+        unbiased = variance * (count / max(count - 1, 1.0))
+        self.running_var.lerp_(unbiased.to(self.running_var), momentum)
+
+
+def synchronise_norms(model: nn.Module) -> None:
+    """Put a ``SyncBatchNorm2d`` in the place of every batch norm; parameters and names stay."""
+    norms = [(n, m) for n, m in model.named_modules() if type(m) is nn.BatchNorm2d]
+    for name, norm in norms:
+        new = SyncBatchNorm2d(
+            norm.num_features,
+            eps=norm.eps,
+            momentum=norm.momentum,
+            affine=norm.affine,
+            track_running_stats=norm.track_running_stats,
+        )
+        new.weight, new.bias = norm.weight, norm.bias
+        new.running_mean, new.running_var = norm.running_mean, norm.running_var
+        new.num_batches_tracked = norm.num_batches_tracked
+        new.train(norm.training)
+        model.set_submodule(name, new)
+
+
+def _statistics_of_all_ranks(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean ``(C,)``, variance ``(C,)`` and number of values a channel, over all ranks.
+
+    Each rank's own mean and squared differences from it are put together (Chan et al. 1979): sums
+    of squares would lose digits in float32. All ranks compute the same bits from the same rows.
+    """
+    channels = x.shape[1]
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    count = wide.numel() // channels
+    own = wide.new_zeros(2 * channels + 1)
+    if count:
+        mean = wide.mean(dim=(0, 2, 3))
+        own[:channels] = mean
+        own[channels:-1] = (wide - mean.view(1, -1, 1, 1)).square_().sum(dim=(0, 2, 3))
+        own[-1] = count
+    rows = own.new_zeros(dist.get_world_size(), len(own))
+    rows[dist.get_rank()] = own
+    dist.all_reduce(rows)  # all others' rows are zero here: this gathers them
+    means, squares, counts = rows[:, :channels], rows[:, channels:-1], rows[:, -1:]
+    total = counts.sum()
+    mean = (means * counts).sum(dim=0) / total
+    variance = (squares + counts * (means - mean).square()).sum(dim=0) / total
+    return mean, variance, total
+
+
+class _Normalise(torch.autograd.Function):
+    """``(x - mean) / sqrt(variance + eps) * weight + bias``, mean and variance being of all x."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        count: Tensor,
+        eps: float,
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, mean, variance, count)
+        ctx.eps = eps
+        return F.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, variance, count = ctx.saved_tensors
+        column = (1, -1, 1, 1)
+        dy = gradient.to(mean.dtype)
+        centred = x.to(mean.dtype) - mean.view(column)
+        rstd = (variance + ctx.eps).rsqrt()
+        own = torch.stack([dy.sum(dim=(0, 2, 3)), (dy * centred).sum(dim=(0, 2, 3))])
+        # Of this rank's pictures alone: DistributedDataParallel takes the mean over the ranks.
+        d_weight, d_bias = (own[1] * rstd).to(weight.dtype), own[0].to(weight.dtype)
+        # A gradient of the sum of the ranks' losses reaches x through the shared statistics.
+        everywhere = own.clone()
+        dist.all_reduce(everywhere)
+        mean_dy, mean_dy_centred = everywhere / count
+        slope = (mean_dy_centred * rstd * rstd).view(column)
+        dx = (dy - mean_dy.view(column) - centred * slope) * (rstd * weight).view(column)
+        return dx.to(x.dtype), d_weight, d_bias, None, None, None, None
