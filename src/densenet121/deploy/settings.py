@@ -244,7 +244,7 @@ class ServeConfig:
             in hardware, else fp16 on a GPU, else fp32).
         streams: threads that compute, each with its share of the cores (default: 2 on a CPU, 1
             on an accelerator).
-        workers: threads that decode pictures (default: number of cores).
+        workers: threads that decode pictures (default: half the number of cores).
         device: cpu, or an accelerator as torch names it (default: the best present).
     """
 
