@@ -258,7 +258,7 @@ def test_page_refers_to_nothing_outside_itself(tmp_path: Path) -> None:
     outside_data = re.sub(r"base64,[A-Za-z0-9+/=]*", "", html)
     assert not re.search(r"//|url\(|@import", outside_data)
     loaded = [value for name, value in Page(html).attributes if name in ("src", "href", "srcset")]
-    assert len(loaded) == 3  # two plots and a thumbnail
+    assert len(loaded) == 4  # three plots and a thumbnail
     assert all(value.startswith(("data:image/png;", "data:image/jpeg;")) for value in loaded)
     assert "default-src 'none'" in html
 
@@ -267,6 +267,17 @@ def test_same_folder_gives_same_page(tmp_path: Path) -> None:
     write_metrics(tmp_path, metrics(2, 2))
     first = write_report(tmp_path).read_bytes()
     assert write_report(tmp_path).read_bytes() == first
+
+
+def test_calibration_error_is_that_of_a_hand_calculation(tmp_path: Path) -> None:
+    # Bins of 1/15: 0.9 x 4 with 3 right is off by 0.15, 0.5 x 1 and right by 0.5.
+    rows = [("x", "a", "a", 0.9, 1)] * 3 + [("y", "b", "a", 0.9, 2), ("z", "b", "b", 0.5, 1)]
+    write_metrics(tmp_path, metrics(1, 2))
+    write_evaluation(tmp_path, ["a", "b"], rows, tmp_path)
+    html = write_report(tmp_path).read_text(encoding="utf-8")
+    assert f"Expected calibration error {100 * (4 * 0.15 + 0.5) / 5:.2f} %" in html  # 22.00 %
+    with Image.open(tmp_path / "reliability.png") as plot:
+        assert plot.width > 500
 
 
 def test_cut_last_line_is_left_out_and_said(tmp_path: Path) -> None:

@@ -331,6 +331,7 @@ def test_a_wrong_call_is_one_line(weights: Path, tmp_path: Path, port: int) -> N
     for arguments, status, word in (
         ([tmp_path / "none.safetensors"], 1, "none.safetensors"),
         ([weights, "--port", port], 2, "cannot listen"),
+        ([weights, "--port", 0, "--cam_layer", "nowhere"], 1, "nowhere"),
         ([weights, "--queue", 3], 2, "--max_pictures"),
     ):
         run = run_command("serve", *arguments)

@@ -225,6 +225,8 @@ class ServeConfig:
         host: address to listen on; 0.0.0.0 lets other machines in, without any password.
         port: likewise; 0 takes a free one and says which.
         top_k: how many classes to tell of each picture, where a request does not say.
+        cam_layer: whose class-activation maps are drawn (default: features, what the classifier
+            sees).
         queue: pictures that may wait for an answer; beyond, requests get 503 and Retry-After.
         max_bytes: of a request's body.
         max_pixels: of a picture, looked up in its header before anything is decoded.
@@ -244,7 +246,7 @@ class ServeConfig:
             in hardware, else fp16 on a GPU, else fp32).
         streams: threads that compute, each with its share of the cores (default: 2 on a CPU, 1
             on an accelerator).
-        workers: threads that decode pictures (default: number of cores).
+        workers: threads that decode pictures (default: half the number of cores).
         device: cpu, or an accelerator as torch names it (default: the best present).
     """
 
@@ -252,6 +254,7 @@ class ServeConfig:
     host: str = "127.0.0.1"
     port: int = 8000
     top_k: int = 5
+    cam_layer: str | None = None
     queue: int = 256
     max_bytes: int = 16_777_216
     max_pixels: int = 25_000_000

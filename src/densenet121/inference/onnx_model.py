@@ -22,6 +22,7 @@ class OnnxModel(nn.Module):
 
     Attributes:
         content: what `export` wrote into the file's metadata.
+        num_classes: how many logits it gives.
         takes_uint8: normalisation is inside; the images are grey levels 0 to 255.
     """
 
@@ -56,6 +57,8 @@ class OnnxModel(nn.Module):
             raise InputError(f"{path}: not written by densenet121 export (no metadata of it)")
         self.content: dict[str, Any] = json.loads(found)
         (self._input,) = self._session.get_inputs()
+        (logits,) = self._session.get_outputs()
+        self.num_classes = int(logits.shape[1])
         self.takes_uint8 = self._input.type == "tensor(uint8)"
 
     def forward(self, images: Tensor) -> Tensor:
@@ -87,7 +90,7 @@ def load_onnx(
     inside = model.takes_uint8
     return Subject(
         model=model,
-        class_names=info.class_names,
+        class_names=info.class_names or tuple(map(str, range(model.num_classes))),
         transform=EvalTransform(
             *size,
             parse_eval_resize(eval_resize or info.preprocessing.eval_resize),

@@ -2,10 +2,11 @@
 
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from densenet121.inference.calibration import Reliability
 from densenet121.report.folder import Prediction, RunFiles, Score
 from densenet121.report.headline import header, headline
 from densenet121.report.markup import (
@@ -39,19 +40,24 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def render(
-    run: RunFiles, comparison: Comparison | None, curves: bytes | None, confusion: bytes | None
+    run: RunFiles,
+    comparison: Comparison | None,
+    confidence: Reliability | None,
+    figures: Mapping[str, bytes],
 ) -> str:
-    """The page's HTML, from what ``read_run`` found and the two figures as PNG."""
+    """The page's HTML, from what ``read_run`` found and the figures as PNG."""
     record = run.record or {}
     parts = [header(run, record), headline(run, record)]
     parts.append(bullets("notes", "Good to know", run.notes))
     if len(run.scores) > 1:
         parts.append(_checkpoints(run.scores))
-    if curves:
-        parts.append(section("Curves", _curves_text(run), _plot(curves, "Curves of the run")))
-    if comparison and confusion:
-        parts.append(_confusion(comparison, confusion))
+    if "curves" in figures:
+        plot = _plot(figures["curves"], "Curves of the run")
+        parts.append(section("Curves", _curves_text(run), plot))
+    if comparison and confidence:
+        parts.append(_confusion(comparison, figures["confusion"]))
         parts.append(_classes(comparison))
+        parts.append(_confidence(confidence, figures["reliability"]))
         parts.append(_errors(run.predictions, run.data_dir))
     if run.bad_images:
         parts.append(_bad_images(run.bad_images))
@@ -153,6 +159,18 @@ def _class_table(classes: Sequence[ClassScore]) -> str:
         for one in classes
     ]
     return table(("class", "number", "precision", "recall", "F1", "pictures"), rows, texts=1)
+
+
+def _confidence(found: Reliability, figure: bytes) -> str:
+    total = int(found.counts.sum())
+    text = (
+        f"Expected calibration error {percent(found.ece)}: how far the probability of the "
+        "predicted class is from the share of right answers, the mean over "
+        f"{len(found.counts)} bins weighted by their pictures, of {plural(total, 'picture')}. "
+        "Bars below the dashed line: the network is surer than it may be; densenet121 calibrate "
+        "mends that."
+    )
+    return section("Confidence", text, _plot(figure, "Reliability diagram"))
 
 
 def _errors(predictions: Sequence[Prediction], data_dir: Path | None) -> str:

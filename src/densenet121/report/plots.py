@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from densenet121.inference.calibration import Reliability
 from densenet121.report.folder import RunFiles
 from densenet121.report.scores import Comparison, steps_per_epoch
 
@@ -89,6 +90,35 @@ def curves(run: RunFiles) -> bytes:
         for axes in (rate, speed):
             axes.set_xlabel("epochs" if steps else "steps")
             axes.xaxis.set_major_locator(MaxNLocator(nbins=9, steps=[1, 2, 5, 10]))
+        return _png(figure)
+
+
+def reliability(found: Reliability) -> bytes:
+    """Accuracy over confidence in bins, and how many pictures each bin holds (Guo et al. 2017)."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(6.4, 6.2), layout="constrained")
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        left, width = 100 * found.edges[:-1], 100 * np.diff(found.edges)
+        filled = found.counts > 0
+        above.set_title("Right, % of the pictures of a bin")
+        above.bar(
+            left[filled], 100 * found.accuracy[filled], width[filled], align="edge", color=_BLUE,
+            edgecolor="#ffffff", label="right",
+        )  # fmt: skip
+        above.plot(
+            100 * found.confidence[filled], 100 * found.confidence[filled], "o", color=_ORANGE,
+            markersize=4, label="what the network says",
+        )  # fmt: skip
+        above.plot((0, 100), (0, 100), "--", color=_FAINT, linewidth=1)
+        above.set(xlim=(0, 100), ylim=(0, 102))
+        above.legend(loc="upper left")
+        below.set_title("Pictures")
+        below.bar(left, found.counts, width, align="edge", color=_FAINT, edgecolor="#ffffff")
+        below.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+        below.set_xlabel("probability of the predicted class, %")
+        for axes in (above, below):
+            axes.grid(visible=True, axis="y")
+            axes.set_axisbelow(True)
         return _png(figure)
 
 

@@ -56,6 +56,7 @@ class Batcher:
         predictor: Predictor,
         streams: int,
         observe: Callable[[int, float], None] = lambda n, s: None,
+        cam_layer: str | None = None,
     ) -> None:
         """Warm up and start.
 
@@ -64,10 +65,12 @@ class Batcher:
             streams: threads that compute, each with its share of the cores. Two do more than one
                 on all cores: a core that also decodes or talks does not hold up the other.
             observe: is told the size and the seconds of every batch.
+            cam_layer: whose maps are drawn (default: the last).
 
         Raises:
-            InputError: the network cannot compute.
+            InputError: the network cannot compute, or has no such layer.
         """
+        self._cam_layer = cam_layer
         self.waiting = 0
         self.seconds_a_picture = 0.0
         self._predictor = predictor
@@ -75,6 +78,11 @@ class Batcher:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         for size in (predictor.batch_size, 1):
             self._measure(torch.zeros((size, *predictor.size, 3), dtype=torch.uint8))
+        if cam_layer is not None:
+            maps_of(
+                predictor, torch.zeros((1, *predictor.size, 3), dtype=torch.uint8),
+                np.zeros(1, np.int64), cam_layer,
+            )  # fmt: skip
         self._loop: asyncio.AbstractEventLoop | None = None
         self._observe = observe
         self._cores_each = max(1, torch.get_num_threads() // streams)
@@ -153,7 +161,9 @@ class Batcher:
         drawn: dict[int, bytes] = {}
         with_map = [i for i, job in enumerate(jobs) if job.wish.cam]
         if with_map:
-            pngs = maps_of(self._predictor, images[with_map], logits[with_map].argmax(axis=1), None)
+            pngs = maps_of(
+                self._predictor, images[with_map], logits[with_map].argmax(axis=1), self._cam_layer
+            )
             drawn = dict(zip(with_map, pngs, strict=True))
         return [Answer(predictions[i], drawn.get(i)) for i in range(len(jobs))]
 

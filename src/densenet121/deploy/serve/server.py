@@ -37,7 +37,7 @@ def serve(config: ServeConfig) -> None:
         predictor = _predictor(config)
         cv2.setNumThreads(1)  # the threads that decode are the parallelism
         keep_freed_memory()
-        workers = default_workers() if config.workers is None else config.workers
+        workers = config.workers or max(1, default_workers() // 2)
         streams = config.streams or (
             min(2, torch.get_num_threads()) if predictor.device.type == "cpu" else 1
         )

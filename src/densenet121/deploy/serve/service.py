@@ -33,7 +33,7 @@ class Service:
     ) -> None:
         self.predictor, self.config = predictor, config
         self.metrics = Metrics()
-        self.batcher = Batcher(predictor, streams, self.metrics.observe_batch)
+        self.batcher = Batcher(predictor, streams, self.metrics.observe_batch, config.cam_layer)
         self.stopping: Callable[[], bool] = lambda: False
         self.pictures = 0  # taken in and not yet answered
         self.body_bytes = 0  # of bodies being read or decoded
