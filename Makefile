@@ -15,7 +15,7 @@ help:
 	@echo "make demo       train DenseNet-121 on handwritten digits, evaluate it, write a report"
 	@echo "make test       run the tests"
 	@echo "make test-slow  the tests that train for minutes"
-	@echo "make test-hosts 2 and 3 hosts as network namespaces; kills and cuts off one (root)"
+	@echo "make test-hosts 2 hosts as network namespaces; kills and cuts off one (root)"
 	@echo "make bench      speed and memory beside torchvision, timm, ONNX Runtime, OpenVINO"
 	@echo "make test-frameworks  install MindSpore, torchvision, timm, Keras; compare weights and logits"
 	@echo "make lint       ruff and mypy"
