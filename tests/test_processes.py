@@ -114,6 +114,15 @@ def test_resumed_ranks_end_with_the_bits_of_uninterrupted_ones(
     assert result(tmp_path / "again") == result(trained)
 
 
+def test_three_resumed_ranks_end_with_the_bits_of_uninterrupted_ones(
+    pictures: Path, tmp_path: Path
+) -> None:
+    """The order of a sum of three matters, of two it does not."""
+    train(3, pictures, tmp_path / "whole")
+    train(3, pictures, tmp_path / "again", "--resume", tmp_path / "whole" / "0-1_2.ckpt")
+    assert result(tmp_path / "again") == result(tmp_path / "whole")
+
+
 def test_another_number_of_ranks_goes_on_by_the_stated_rule(
     trained: Path, pictures: Path, tmp_path: Path
 ) -> None:

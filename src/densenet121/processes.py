@@ -224,13 +224,22 @@ def take_buffers_of_rank_0(model: nn.Module) -> None:
         dist.broadcast(buffer, src=0)
 
 
-def synchronised(model: nn.Module, device: torch.device, *, compress: bool = False) -> nn.Module:
+def synchronised(
+    model: nn.Module,
+    device: torch.device,
+    *,
+    compress: bool = False,
+    example: Tensor | None = None,
+) -> nn.Module:
     """The same network with gradients averaged over the ranks while they are computed.
 
     Args:
         model: on its device.
         device: where it is.
         compress: exchange gradients as bfloat16: half the bytes of float32, and rounded.
+        example: an input of the model. DistributedDataParallel lays gradients out anew after its
+            first step, and the layout decides in which order three and more ranks' are summed.
+            With an example that step is a dry one, and a resumed run sums as if uninterrupted.
     """
     if not several():
         return model
@@ -243,6 +252,12 @@ def synchronised(model: nn.Module, device: torch.device, *, compress: bool = Fal
         )
     if compress:
         together.register_comm_hook(None, _exchange_as_bf16)
+    if example is not None:
+        was_training = model.training
+        model.eval()  # running statistics stay
+        torch.autograd.backward(together(example).sum())
+        model.zero_grad(set_to_none=True)
+        model.train(was_training)
     return together
 
 

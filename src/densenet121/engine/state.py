@@ -111,10 +111,12 @@ class Training:
         compress: bool = False,
     ) -> "Training":
         """Before the first step; the model is on its device and in its memory format."""
-        device = next(model.parameters()).device
+        first = next(model.parameters())
+        device, side = first.device, model.min_image_size
+        example = torch.zeros(1, 3, side, side, dtype=first.dtype, device=device)
         return cls(
             model=model,
-            synchronised=synchronised(model, device, compress=compress),
+            synchronised=synchronised(model, device, compress=compress, example=example),
             optimizer=momentum_sgd(get_param_groups(model, weight_decay), lr=lr, momentum=momentum),
             scaler=torch.amp.GradScaler(device.type, enabled=scale_loss),
             state=RunState.fresh(),
