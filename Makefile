@@ -16,7 +16,7 @@ help:
 	@echo "make test       run the tests"
 	@echo "make test-slow  the tests that train for minutes"
 	@echo "make test-serve  the server under load: 10,000 requests, good and bad"
-	@echo "make test-hosts 2 hosts as network namespaces; kills and cuts off one (root)"
+	@echo "make test-hosts 2 and 3 hosts as network namespaces; kills and cuts off one (root)"
 	@echo "make bench      speed and memory beside torchvision, timm, ONNX Runtime, OpenVINO"
 	@echo "make bench-data DATA=folder  loading beside torchvision, DALI, MindSpore"
 	@echo "make test-frameworks  install MindSpore, torchvision, timm, Keras; compare weights and logits"

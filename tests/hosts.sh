@@ -1,9 +1,9 @@
 #!/bin/sh
 # Several hosts on one machine: network namespaces with addresses of their own, joined by a bridge.
 #   sh tests/hosts.sh [PYTHON]
-# Trains on 2 hosts (HOSTS="2 3": on 3 as well), kills one with SIGKILL, cuts another from the network and brings it
-# back; the run must go on by itself and end with the weights, to the bit, of a run that nobody
-# disturbed. Then every host evaluates together. Needs root, iproute2 and network namespaces; without
+# Trains on 2 hosts and on 3 (HOSTS=2: on 2 alone), kills one with SIGKILL, cuts another from the
+# network and brings it back; the run must go on by itself and end with the weights, to the bit, of a
+# run that nobody disturbed. Then every host evaluates together. Needs root, iproute2 and network namespaces; without
 # them it says so and ends with exit status 0.
 set -u
 PYTHON=${1:-python3}
@@ -113,7 +113,7 @@ pids_of() {
     ip netns pids "$tag$1"
 }
 
-for count in ${HOSTS:-2}; do
+for count in ${HOSTS:-2 3}; do
     train "$count" "quiet$count"
     ended "quiet$count"
 

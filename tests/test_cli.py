@@ -178,7 +178,8 @@ def test_wrong_arguments_are_named_as_the_user_types_them(
 def test_other_commands_name_theirs() -> None:
     names = ", ".join(cli.COMMANDS)
     assert refusal() == f"name a command: {names} (densenet121 --help tells more)"
-    assert refusal("bench", "trian") == "--what must be one of train, infer, data, scaling, got trian"
+    kinds = "train, infer, data, scaling"
+    assert refusal("bench", "trian") == f"--what must be one of {kinds}, got trian"
     assert refusal("trian") == "unknown command trian; did you mean train?"
     assert refusal("--verison") == "unknown flag --verison; did you mean --version?"
     assert refusal("eval") == "--data_dir, --pretrained must be given"
