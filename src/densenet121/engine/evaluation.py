@@ -22,6 +22,7 @@ from densenet121.config import (
 from densenet121.datasets.pictures import Pictures, check_num_classes, check_same_classes
 from densenet121.datasets.sources import open_evaluation
 from densenet121.distributed import default_batch_size, pick_device, pick_precision
+from densenet121.engine.error_maps import write_error_maps
 from densenet121.engine.evaluate import (
     Evaluation,
     evaluate_folder,
@@ -161,6 +162,15 @@ def evaluate(config: EvalConfig) -> EvalResult:
                 if is_first:
                     target.mkdir(exist_ok=True)
                     write_results(target, evaluation, content)
+                    write_error_maps(
+                        target,
+                        evaluation,
+                        subject.model,
+                        subject.transform,
+                        mean=subject.mean,
+                        std=subject.std,
+                        device=device,
+                    )
                 results[file] = evaluation
                 contents.append(content)
             stopped = len(results) < len(files)

@@ -24,6 +24,7 @@ from densenet121.datasets.transforms import (
     parse_eval_resize,
 )
 from densenet121.distributed import default_batch_size, pick_device, pick_precision
+from densenet121.engine.error_maps import write_error_maps
 from densenet121.engine.evaluate import (
     Evaluation,
     evaluate_folder,
@@ -258,6 +259,16 @@ def train(config: TrainConfig) -> TrainResult:
                     path,
                 )
             else:
+                if evaluation is not None and folder.is_first:
+                    write_error_maps(
+                        path,
+                        evaluation,
+                        model,
+                        eval_transform,
+                        mean=plan.mean,
+                        std=plan.std,
+                        device=device,
+                    )
                 log_end(training.state, path, val_pictures)
     return TrainResult(path, stopped, evaluation, state.bad_images, process.rank)
 

@@ -1,5 +1,6 @@
 """The report as one HTML file: no script, nothing loaded from anywhere, readable on paper."""
 
+import contextlib
 import json
 import struct
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,7 @@ from densenet121.report.scores import (
 )
 from densenet121.report.style import CSS
 from densenet121.report.thumbnails import thumbnail
+from densenet121.utils.files import error_map
 
 _ERRORS = 24
 _PAIRS = 20
@@ -58,7 +60,7 @@ def render(
         parts.append(_confusion(comparison, figures["confusion"]))
         parts.append(_classes(comparison))
         parts.append(_confidence(confidence, figures["reliability"]))
-        parts.append(_errors(run.predictions, run.data_dir))
+        parts.append(_errors(run.predictions, run.data_dir, run.folder))
     if run.bad_images:
         parts.append(_bad_images(run.bad_images))
     if run.record or len(run.scores) == 1:
@@ -173,7 +175,7 @@ def _confidence(found: Reliability, figure: bytes) -> str:
     return section("Confidence", text, _plot(figure, "Reliability diagram"))
 
 
-def _errors(predictions: Sequence[Prediction], data_dir: Path | None) -> str:
+def _errors(predictions: Sequence[Prediction], data_dir: Path | None, folder: Path) -> str:
     wrong = [one for one in predictions if one.label != one.predicted]
     if not wrong:
         return ""
@@ -181,13 +183,18 @@ def _errors(predictions: Sequence[Prediction], data_dir: Path | None) -> str:
     text = (
         f"{len(shown)} of {plural(len(wrong), 'error')}, those with the highest probability first."
     )
-    figures = "\n".join(_error(one, data_dir) for one in shown)
+    if any(error_map(folder, one.path).is_file() for one in shown):
+        text += " Below each, where the network saw the class that it answered."
+    figures = "\n".join(_error(one, data_dir, folder) for one in shown)
     return section("Most confident errors", text, f'<div class="errors">{figures}</div>')
 
 
-def _error(one: Prediction, data_dir: Path | None) -> str:
+def _error(one: Prediction, data_dir: Path | None, folder: Path) -> str:
     jpeg, reason = thumbnail(data_dir, one.path)
     picture = image(jpeg, "jpeg", one.path) if jpeg else escape(reason)
+    with contextlib.suppress(OSError):
+        seen = image(error_map(folder, one.path).read_bytes(), "jpeg", f"map of {one.path}")
+        picture += f'</div><div class="picture">{seen}'
     return (
         f'<figure><div class="picture">{picture}</div><figcaption>'
         f'<span class="wrong">{escape(one.predicted)} {escape(percent(one.probability))}</span>'
