@@ -1,11 +1,13 @@
 """export: what other programs run says what the network says, or nothing is written."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import ModelInfo, Preprocessing, save_weights
 from densenet121.datasets.transforms import MEAN, STD
 from densenet121.deploy.export import export
@@ -69,6 +71,22 @@ def test_eval_says_of_the_onnx_file_what_it_says_of_the_weights(
     ours, theirs = (Predictor(source, amp="fp32").predict([path])[0] for source in (weights, onnx))
     assert ours.classes == theirs.classes
     assert max(map(abs, map(float.__sub__, ours.probabilities, theirs.probabilities))) < 1e-4
+
+
+def test_an_onnx_file_without_class_names_is_evaluated_on_named_classes(
+    weights: Path, pictures: Path, tmp_path: Path
+) -> None:
+    given = read_weights(weights)
+    assert given.info is not None
+    nameless = tmp_path / "nameless.safetensors"
+    save_weights(nameless, given.state_dict, replace(given.info, class_names=()), {})
+    export(config(nameless, pictures, tmp_path / "m.onnx"))
+    results = [
+        evaluate(small(pictures, source, tmp_path / source.stem))
+        for source in (weights, tmp_path / "m.onnx")
+    ]
+    digests = {e.digest for r in results for e in r.evaluations.values() if e is not None}
+    assert len(digests) == 1
 
 
 def test_torch_export_takes_any_batch(weights: Path, pictures: Path, tmp_path: Path) -> None:
