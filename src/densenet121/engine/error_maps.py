@@ -16,7 +16,7 @@ from densenet121.network import DenseNet
 from densenet121.utils.files import error_map, write_atomic
 
 _MOST = 24  # as many as the report shows
-_SIDE = 136  # pixels of a map's shorter side
+_SIDE = 128  # pixels of a map's longer side, as the report's small pictures
 
 
 def write_error_maps(
@@ -69,6 +69,9 @@ def write_error_maps(
     maps.mkdir()
     for at, pixels, one in zip(worst, images, heat, strict=True):
         over = overlay(pixels, one, _SIDE)
+        scale = _SIDE / max(over.shape[:2])
+        if scale < 1:
+            over = cv2.resize(over, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         _, jpeg = cv2.imencode(".jpg", over[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
         path = pictures.paths[int(evaluation.scored[at])]
         write_atomic(error_map(folder, path), jpeg.tobytes())
