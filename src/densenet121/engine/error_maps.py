@@ -71,7 +71,8 @@ def write_error_maps(
         over = overlay(pixels, one, _SIDE)
         scale = _SIDE / max(over.shape[:2])
         if scale < 1:
-            over = cv2.resize(over, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+            small = cv2.resize(over, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+            over = np.asarray(small, dtype=np.uint8)
         _, jpeg = cv2.imencode(".jpg", over[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
         path = pictures.paths[int(evaluation.scored[at])]
         write_atomic(error_map(folder, path), jpeg.tobytes())
