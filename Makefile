@@ -4,8 +4,8 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 BIN := $(VENV)/bin
 SOURCES := src tests docs train.py eval.py setup.py
-KERNELS := setup.py $(wildcard src/densenet121/native/*.h src/densenet121/native/*.cpp \
-  src/densenet121/native/pictures/*.h src/densenet121/native/pictures/*.cpp)
+KERNELS := setup.py $(wildcard src/densenet121/native/network/*.h src/densenet121/native/network/*.cpp \
+  src/densenet121/native/images/*.h src/densenet121/native/images/*.cpp)
 
 BENCH := .venv-bench/bin
 
@@ -41,10 +41,10 @@ test-slow: $(BIN)/.installed-dev
 	$(BIN)/python -m pytest -q -m slow
 
 test-serve: $(BIN)/.installed-dev
-	$(BIN)/python -m pytest -s -m serve tests/test_serve_load.py
+	$(BIN)/python -m pytest -s -m serve tests/serve/test_serve_load.py
 
 test-hosts: $(BIN)/.installed-dev
-	sh tests/hosts.sh $(CURDIR)/$(BIN)/python
+	sh tests/system/hosts.sh $(CURDIR)/$(BIN)/python
 
 # An environment of its own: the peers need another torch than constraints.txt pins.
 $(BENCH)/.installed: pyproject.toml $(KERNELS)
@@ -72,7 +72,7 @@ FRAMEWORK_PIP := bin/python -m pip --disable-pip-version-check install --quiet
 	touch $@
 
 test-frameworks: $(BIN)/.installed-dev .frameworks/.installed
-	$(BIN)/python -m pytest -s -m frameworks tests/test_frameworks.py
+	$(BIN)/python -m pytest -s -m frameworks tests/system/test_frameworks.py
 
 .frameworks/.installed-dali: .frameworks/.installed
 	test -x .frameworks/dali/bin/python || $(PYTHON) -m venv .frameworks/dali

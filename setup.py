@@ -2,7 +2,8 @@
 
 One library for each instruction set, of which the program picks the best that runs. All of them
 are optional: without a compiler, or with one that does not know an instruction set, the
-installation goes on and the network takes its plain path (``densenet121.native.kernels`` says so).
+installation goes on and the network takes its plain path
+(``densenet121.native.network.kernels`` says so).
 """
 
 import platform
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 
-NATIVE = Path("src/densenet121/native")
+NATIVE = Path("src/densenet121/native/network")
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma", "-mf16c"]
 X86_FLAGS = {
     "amx": [*AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
@@ -20,9 +21,9 @@ X86_FLAGS = {
 }
 
 
-PICTURES = NATIVE / "pictures"
-# The picture kernel rounds where numpy and OpenCV do: no product may be fused with a sum unasked.
-PICTURES_FLAGS = {
+IMAGES = Path("src/densenet121/native/images")
+# The image kernel rounds where numpy and OpenCV do: no product may be fused with a sum unasked.
+IMAGES_FLAGS = {
     "avx2": ["-ffp-contract=off", "-mavx2", "-mfma", "-mf16c", "-mbmi", "-mbmi2"],
     "portable": ["-ffp-contract=off"],
 }
@@ -35,7 +36,7 @@ def extension(name: str, flags: list[str]) -> Extension:
     Compiled with OpenMP but not linked to it: they take the OpenMP that torch brings.
     """
     return Extension(
-        f"densenet121.native._{name}",
+        f"densenet121.native.network._{name}",
         sources=[str(NATIVE / "kernels.cpp")],
         depends=[str(header) for header in sorted(NATIVE.glob("*.h"))],
         # gcc takes its own intrinsics for uses of uninitialised values
@@ -47,13 +48,13 @@ def extension(name: str, flags: list[str]) -> Extension:
     )
 
 
-def pictures_extension(name: str) -> Extension:
-    """The picture kernel for one instruction set."""
+def images_extension(name: str) -> Extension:
+    """The image kernel for one instruction set."""
     return Extension(
-        f"densenet121.native.pictures._{name}",
-        sources=[str(PICTURES / "pictures.cpp")],
-        depends=[str(header) for header in sorted(PICTURES.glob("*.h"))],
-        extra_compile_args=[*COMMON, *PICTURES_FLAGS[name]],
+        f"densenet121.native.images._{name}",
+        sources=[str(IMAGES / "images.cpp")],
+        depends=[str(header) for header in sorted(IMAGES.glob("*.h"))],
+        extra_compile_args=[*COMMON, *IMAGES_FLAGS[name]],
         optional=True,
     )
 
@@ -63,6 +64,6 @@ setup(
     ext_modules=[
         *(extension(name, flags) for name, flags in X86_FLAGS.items() if is_x86),
         extension("portable", []),
-        *(pictures_extension(name) for name in PICTURES_FLAGS if is_x86 or name == "portable"),
+        *(images_extension(name) for name in IMAGES_FLAGS if is_x86 or name == "portable"),
     ]
 )

@@ -1,8 +1,8 @@
-"""Start-up time and memory for many pictures: ``python docs/index_scale.py FOLDER [ENTRIES ...]``.
+"""Start-up time and memory for many images: ``python docs/index_scale.py FOLDER [ENTRIES ...]``.
 
-Makes class folders of so many tiny pictures below FOLDER (hard links, 1000 to a file), which it
+Makes class folders of so many tiny images below FOLDER (hard links, 1000 to a file), which it
 leaves there; measures reading the folder, reading the kept index, and the memory of the process
-after each of ten epochs over all entries, with one thread that reads and prepares every picture.
+after each of ten epochs over all entries, with one thread that reads and prepares every image.
 """
 
 import sys
@@ -12,10 +12,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from densenet121.datasets.fast import training_pictures
-from densenet121.datasets.index_cache import scan_cached
 from densenet121.datasets.loader import load_batches
+from densenet121.datasets.preparation import training_images
 from densenet121.datasets.sampler import epoch_order, training_batches
+from densenet121.datasets.sources.index_cache import scan_cached
 from densenet121.datasets.transforms import TrainTransform
 
 EPOCHS = 10
@@ -34,13 +34,13 @@ def main() -> None:
         scan_cached(root, "", cache)
         cold_seconds = time.perf_counter() - start
         start = time.perf_counter()
-        pictures = scan_cached(root, "", cache)
+        images = scan_cached(root, "", cache)
         cached_seconds = time.perf_counter() - start
         print(f"{count} entries: {cold_seconds:.2f} s, cached {cached_seconds:.2f} s", flush=True)
         first = 0.0
         for epoch in range(EPOCHS):
-            order = epoch_order(len(pictures), 1, epoch)
-            prepare = training_pictures(pictures, TrainTransform(*SIZE), 1, epoch)
+            order = epoch_order(len(images), 1, epoch)
+            prepare = training_images(images, TrainTransform(*SIZE), 1, epoch)
             start = time.perf_counter()
             halfway = 0.0
             batches = training_batches(order, 256)
@@ -51,20 +51,20 @@ def main() -> None:
             seconds = time.perf_counter() - start
             print(
                 f"  epoch {epoch + 1}: {halfway:.1f} MB, {100 * (halfway / first - 1):+.2f} % "
-                f"against the first, {len(pictures) / seconds:.0f} pictures/s",
+                f"against the first, {len(images) / seconds:.0f} images/s",
                 flush=True,
             )
 
 
 def make(root: Path, count: int) -> None:
-    """1000 classes (fewer of few entries) of tiny pictures."""
+    """1000 classes (fewer of few entries) of tiny images."""
     classes = min(1000, count // 10)
-    picture = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     for label in range(classes):
         folder = root / f"n{label:08d}"
         folder.mkdir(parents=True)
         file = folder / "image_000000.jpg"
-        cv2.imwrite(str(file), picture)
+        cv2.imwrite(str(file), image)
         for number in range(1, (count - label + classes - 1) // classes):
             (folder / f"image_{number:06d}.jpg").hardlink_to(file)
 

@@ -12,7 +12,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from densenet121.bench.compute import compare
-from densenet121.bench.settings import BenchConfig
+from densenet121.config.bench import BenchConfig
 
 # Layers of the dense blocks, each a 1x1 and a 3x3 convolution.
 LAYERS = {"densenet121": 58, "densenet169": 82, "densenet201": 98, "densenet264": 130}
@@ -55,7 +55,7 @@ def main() -> None:
         )
         right.plot(BATCHES, [batch[size][side] for size in BATCHES], marker=marker, label=side)
     left.set(title="batch 16, DenseNet-121 to -264", xlabel="layers", ylabel="peak memory (MB)")
-    right.set(title="DenseNet-121", xlabel="pictures a step", xticks=BATCHES)
+    right.set(title="DenseNet-121", xlabel="images a step", xticks=BATCHES)
     for axes in (left, right):
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)

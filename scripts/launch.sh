@@ -54,7 +54,7 @@ python=${PYTHON:-python3}
 [ ! -x "$root/.venv/bin/python" ] || python=${PYTHON:-$root/.venv/bin/python}
 PYTHONPATH=$root/src${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONPATH
-place=$("$python" -m densenet121.rank_table "$2" "$1" "${SERVER_ID:-}") || exit 2
+place=$("$python" -m densenet121.distributed.rank_table "$2" "$1" "${SERVER_ID:-}") || exit 2
 eval "$(echo "$place" | sed "s/=\(.*\)/='\1'/")"
 
 device_num=$1

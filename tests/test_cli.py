@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from densenet121 import cli
-from densenet121.config import EvalConfig, TrainConfig
+from densenet121.config.settings import EvalConfig, TrainConfig
 from densenet121.utils.errors import UsageError
 from densenet121.version import __version__
 
@@ -162,7 +162,7 @@ def test_an_unknown_flag_is_refused_with_the_nearest(
         ),
         ([], "--data_dir must be given"),
         (["--data_dir"], "argument --data_dir: expected one argument"),
-        (["--data_dir", ""], "--data_dir must name pictures"),
+        (["--data_dir", ""], "--data_dir must name images"),
     ],
 )
 def test_wrong_arguments_are_named_as_the_user_types_them(
@@ -212,7 +212,7 @@ def test_of_a_flag_given_twice_the_last_counts() -> None:
 
 def test_flags_go_before_the_config_file_wherever_it_stands(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
-    file.write_text("data_dir: pictures\nlr: 0.2\nweight_decay: 1e-5\nimage_size: 64,96\n")
+    file.write_text("data_dir: images\nlr: 0.2\nweight_decay: 1e-5\nimage_size: 64,96\n")
     expected = TrainConfig(data_dir="pictures", lr=0.5, weight_decay=1e-5, image_size="64,96")
     assert train("--config", str(file), "--lr", "0.5") == expected
     assert train("--lr", "0.5", "--config", str(file)) == expected

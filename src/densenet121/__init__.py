@@ -7,10 +7,10 @@ from densenet121.version import __version__
 
 if TYPE_CHECKING:
     from densenet121.checkpoint.load import load_model
-    from densenet121.config import EvalConfig, TrainConfig
-    from densenet121.deploy.predictor import Prediction, Predictor
-    from densenet121.engine.evaluation import evaluate
+    from densenet121.config.settings import EvalConfig, TrainConfig
+    from densenet121.engine.evaluate import evaluate
     from densenet121.engine.train import train
+    from densenet121.inference.predictor import Prediction, Predictor
     from densenet121.network import DenseNet, densenet121
 
 # Loaded when first asked for (PEP 562): `densenet121 --help` should not wait for torch.
@@ -18,12 +18,12 @@ _HOME = {
     "DenseNet": "densenet121.network",
     "densenet121": "densenet121.network",
     "load_model": "densenet121.checkpoint.load",
-    "Prediction": "densenet121.deploy.predictor",
-    "Predictor": "densenet121.deploy.predictor",
+    "Prediction": "densenet121.inference.predictor",
+    "Predictor": "densenet121.inference.predictor",
     "train": "densenet121.engine.train",
-    "evaluate": "densenet121.engine.evaluation",
-    "TrainConfig": "densenet121.config",
-    "EvalConfig": "densenet121.config",
+    "evaluate": "densenet121.engine.evaluate",
+    "TrainConfig": "densenet121.config.settings",
+    "EvalConfig": "densenet121.config.settings",
 }
 
 __all__ = [

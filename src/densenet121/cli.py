@@ -18,22 +18,22 @@ from typing import Any
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ActionConfigFile, ArgumentParser  # type: ignore[attr-defined]
 
-from densenet121.bench.settings import BenchConfig
-from densenet121.config import (
+from densenet121.config.audit import AuditConfig, PackConfig
+from densenet121.config.bench import BenchConfig
+from densenet121.config.deploy import (
+    CalibrateConfig,
+    CompareConfig,
+    ExportConfig,
+    PredictConfig,
+    ServeConfig,
+)
+from densenet121.config.settings import (
     ConvertConfig,
     DemoConfig,
     EvalConfig,
     InspectConfig,
     ReportConfig,
     TrainConfig,
-)
-from densenet121.curate.settings import AuditConfig, PackConfig
-from densenet121.deploy.settings import (
-    CalibrateConfig,
-    CompareConfig,
-    ExportConfig,
-    PredictConfig,
-    ServeConfig,
 )
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.signals import StopRequest
@@ -60,8 +60,8 @@ COMMANDS: dict[str, type[Any]] = {
 # Arguments without a flag: of each command, in their order, how many values, what they are.
 POSITIONAL: dict[str, dict[str, tuple[str | None, str]]] = {
     "report": {"run": (None, "the run folder")},
-    "audit": {"source": (None, "pictures, as train takes them")},
-    "pack": {"source": (None, "pictures, as train takes them")},
+    "audit": {"source": (None, "images, as train takes them")},
+    "pack": {"source": (None, "images, as train takes them")},
     "bench": {"what": (None, "what is measured: train, infer, data or scaling")},
     "convert": {
         "source": (None, "weights of any format that is read"),
@@ -69,7 +69,7 @@ POSITIONAL: dict[str, dict[str, tuple[str | None, str]]] = {
     },
     "serve": {"weights": (None, "a checkpoint, weights file or exported .onnx")},
     "inspect": {"file": (None, "the weights file")},
-    "predict": {"inputs": ("+", "pictures, folders, or - for standard input")},
+    "predict": {"inputs": ("+", "images, folders, or - for standard input")},
     "compare": {
         "a": (None, "folder that eval wrote, or its predictions.csv"),
         "b": (None, "likewise; is it worse?"),
@@ -167,25 +167,25 @@ def _run(command: str, config: Any) -> int:
                 write_report(result.folder)
         return 1 if result.bad_images else 0
     if command == "eval":
-        from densenet121.engine.evaluation import evaluate
+        from densenet121.engine.evaluate import evaluate
 
         with StopRequest():
             evaluated = evaluate(config)
         return STOPPED if evaluated.stopped else 0 if evaluated.complete else 1
     if command == "demo":
-        from densenet121.demo import demo
+        from densenet121.commands.demo import demo
 
         return STOPPED if demo(config) is None else 0
     if command == "audit":
-        from densenet121.curate.audit import as_json as audit_json
-        from densenet121.curate.audit import audit
-        from densenet121.curate.audit import table as audit_table
+        from densenet121.audit.audit import as_json as audit_json
+        from densenet121.audit.audit import audit
+        from densenet121.audit.audit import table as audit_table
 
         found = audit(config)
         print(audit_json(found) if config.json else audit_table(found))  # noqa: T201
         return 1 if found.has_faults else 0
     if command == "pack":
-        from densenet121.curate.pack import pack
+        from densenet121.commands.pack import pack
 
         print(pack(config))  # noqa: T201 (the command's output)
         return 0
@@ -225,26 +225,26 @@ def _run(command: str, config: Any) -> int:
         print(inspect(Path(config.file)))  # noqa: T201 (the command's output)
         return 0
     if command == "predict":
-        from densenet121.deploy.predict import predict
+        from densenet121.commands.predict import predict
 
         return 1 if predict(config) else 0
     if command == "compare":
-        from densenet121.deploy.compare import compare
+        from densenet121.commands.compare import compare
 
         return compare(config)
     if command == "calibrate":
-        from densenet121.deploy.calibrate import calibrate
+        from densenet121.commands.calibrate import calibrate
 
         calibrate(config)
         return 0
     if command == "export":
-        from densenet121.deploy.export import export
+        from densenet121.commands.export import export
 
         export(config)
         return 0
     if command == "serve":
         try:
-            from densenet121.deploy.serve import serve
+            from densenet121.serve import serve
         except ModuleNotFoundError as error:
             raise InputError(
                 f"serve needs {error.name}; pip install 'densenet121[serve]'"

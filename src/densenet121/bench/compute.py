@@ -16,8 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from densenet121.bench.data import Loading
 from densenet121.bench.process import Worker, running
 from densenet121.bench.scaling import Scaling
-from densenet121.bench.settings import BenchConfig
-from densenet121.distributed import has_bf16
+from densenet121.config.bench import BenchConfig
+from densenet121.device import has_bf16
 from densenet121.network import build
 from densenet121.network.fused import plain_network
 from densenet121.utils.errors import UsageError
@@ -61,7 +61,7 @@ class Comparison:
     Attributes:
         settings: of the run.
         machine: processor, cores, torch.
-        gigaflops_an_image: multiplications and additions of a step for one picture, 10^9.
+        gigaflops_an_image: multiplications and additions of a step for one image, 10^9.
         peak_gigaflops: of a matrix product in the same arithmetic, the best of all tries, 10^9/s.
         sides: ours first.
     """
@@ -127,7 +127,7 @@ def table(comparison: Comparison) -> str:
         f"{settings['size'][0]} x {settings['size'][1]}, {settings['amp']}, "
         f"{settings['threads']} threads, {settings['rounds']} rounds",
         f"{comparison.machine['processor']}, torch {comparison.machine['torch']}; a matrix product "
-        f"reaches {comparison.peak_gigaflops:.0f} GFLOP/s, a picture takes "
+        f"reaches {comparison.peak_gigaflops:.0f} GFLOP/s, an image takes "
         f"{comparison.gigaflops_an_image:.2f} GFLOP",
         "",
         f"{'':22}{'images/s':>9}  {'quartiles':>15}  {'ours / its':>10}  {'memory':>8}  "
@@ -179,7 +179,7 @@ def _side(
 
 
 def _gigaflops(config: BenchConfig) -> float:
-    """Of a step for one picture, counted on the plain network: its transitions pool first."""
+    """Of a step for one image, counted on the plain network: its transitions pool first."""
     model = build(config.net, num_classes=1000, variant=config.variant)
     images = torch.randn(2, 3, *config.size)
     with plain_network(), FlopCounterMode(display=False) as counter:

@@ -17,7 +17,7 @@ def convolutions_step(
         model: its plain path pools before the transitions' convolutions, and is the one counted.
         images: ``(N, 3, H, W)``.
         dtype: of the numbers.
-        train: with the gradients of weights and inputs (not of the pictures).
+        train: with the gradients of weights and inputs (not of the images).
     """
     found: list[tuple[nn.Conv2d, torch.Size]] = []
 

@@ -1,4 +1,4 @@
-"""``bench data``: pictures from files to batches, ours and others', by turns in one run."""
+"""``bench data``: images from files to batches, ours and others', by turns in one run."""
 
 import contextlib
 import json
@@ -11,10 +11,10 @@ from typing import Any
 
 from densenet121.bench import peer_loaders
 from densenet121.bench.process import Worker, running
-from densenet121.bench.settings import BenchConfig
-from densenet121.config import absolute, default_workers
-from densenet121.datasets.sources import open_training
-from densenet121.distributed import has_bf16, pick_device
+from densenet121.config.bench import BenchConfig
+from densenet121.config.settings import absolute, default_workers
+from densenet121.datasets.sources.open import open_training
+from densenet121.device import has_bf16, pick_device
 from densenet121.utils.errors import InputError
 
 _OWN = ("ours", "plain", "compute", "both")
@@ -32,7 +32,7 @@ class LoadingSide:
         low: first quartile of the same.
         high: third quartile.
         ratio: median over the rounds of our images per second divided by its; of loading sides.
-        waited: share of the time that ``both`` spent waiting for pictures, else None.
+        waited: share of the time that ``both`` spent waiting for images, else None.
     """
 
     name: str
@@ -50,12 +50,12 @@ class Loading:
 
     Attributes:
         settings: of the run, as they took effect.
-        pictures: how many, and their mean size in bytes.
+        images: how many, and their mean size in bytes.
         sides: ours first.
     """
 
     settings: dict[str, Any]
-    pictures: tuple[int, float]
+    dataset: tuple[int, float]
     sides: tuple[LoadingSide, ...]
 
 
@@ -63,14 +63,14 @@ def compare_loading(config: BenchConfig) -> Loading:
     """Measure loading for us and everyone in ``config.against``; then steps alone, and both.
 
     Raises:
-        InputError: the pictures cannot be read, or a side's process failed.
+        InputError: the images cannot be read, or a side's process failed.
     """
     assert config.data_dir is not None
-    pictures, _ = open_training(absolute(config.data_dir))
+    dataset, _ = open_training(absolute(config.data_dir))
     spec = {
-        "data_dir": str(pictures.root),
+        "data_dir": str(dataset.root),
         "workers": config.workers or default_workers(),
-        "batch_size": min(config.per_batch_size, len(pictures)),
+        "batch_size": min(config.per_batch_size, len(dataset)),
         "size": config.size,
         "net": config.net,
         "variant": config.variant,
@@ -91,8 +91,8 @@ def compare_loading(config: BenchConfig) -> Loading:
                     answers[name].append(answer)
         ours = answers["ours"]
         sides = tuple(_side(w, answers[w.name], ours) for w in workers)
-    size = float(pictures.sizes.mean())
-    return Loading({**asdict(config), **spec}, (len(pictures), size), sides)
+    size = float(dataset.sizes.mean())
+    return Loading({**asdict(config), **spec}, (len(dataset), size), sides)
 
 
 def _command(side: str, spec: dict[str, Any], interpreters: dict[str, str]) -> list[str]:
@@ -129,9 +129,9 @@ def _side(worker: Worker, answers: list[dict[str, Any]], ours: list[dict[str, An
 
 def loading_table(loading: Loading) -> str:
     """The comparison for a reader."""
-    settings, (count, size) = loading.settings, loading.pictures
+    settings, (count, size) = loading.settings, loading.dataset
     lines = [
-        f"data: {count} pictures of {size / 1000:.0f} kB, batch {settings['batch_size']} of "
+        f"data: {count} images of {size / 1000:.0f} kB, batch {settings['batch_size']} of "
         f"{settings['size'][0]} x {settings['size'][1]}, {settings['workers']} workers on as many "
         f"cores, {settings['rounds']} rounds",
         "",
@@ -147,6 +147,6 @@ def loading_table(loading: Loading) -> str:
             f"{f'{side.low:.1f} - {side.high:.1f}':>15}  {ratio:>10}"
         )
     both = loading.sides[-1]
-    lines += ["", f"training waits for pictures {both.waited:.0%} of its time", ""]
+    lines += ["", f"training waits for images {both.waited:.0%} of its time", ""]
     lines += [f"{side.name}: {side.note}" for side in loading.sides[:-2]]
     return "\n".join(lines)

@@ -1,7 +1,7 @@
 """Our own turns of ``bench data``: ``python -m densenet121.bench.own_loader JSON``.
 
-Each line of standard input is answered with the seconds and the pictures of one pass, and the share
-of it that was spent waiting for pictures. The sides: ``ours`` and ``plain`` load pictures and
+Each line of standard input is answered with the seconds and the images of one pass, and the share
+of it that was spent waiting for images. The sides: ``ours`` and ``plain`` load images and
 normalise them; ``compute`` takes training steps on one batch; ``both`` trains on what it loads.
 """
 
@@ -16,14 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from densenet121.datasets.fast import training_pictures
 from densenet121.datasets.loader import load_batches
+from densenet121.datasets.preparation import training_images
 from densenet121.datasets.sampler import epoch_order
-from densenet121.datasets.sources import open_training
+from densenet121.datasets.sources.open import open_training
 from densenet121.datasets.transforms import MEAN, STD, TrainTransform, normalise
-from densenet121.distributed import arithmetic
+from densenet121.device import arithmetic
 from densenet121.losses import smooth_cross_entropy
-from densenet121.native.pictures import picture_kernel
+from densenet121.native.images import image_kernel
 from densenet121.network import build
 from densenet121.utils.memory import keep_freed_memory
 
@@ -36,8 +36,8 @@ def main() -> None:
     torch.set_num_threads(spec["workers"] if spec["side"] in ("compute", "both") else 1)
     torch.manual_seed(0)
     keep_freed_memory()
-    found = picture_kernel()
-    note = found if isinstance(found, str) else f"picture kernel for {found.build}"
+    found = image_kernel()
+    note = found if isinstance(found, str) else f"image kernel for {found.build}"
     batches = _loader(spec)
     step = _trainer(spec) if spec["side"] in ("compute", "both") else None
     first = next(iter(batches(0)))
@@ -64,30 +64,30 @@ def main() -> None:
 
 
 def _loader(spec: dict[str, Any]) -> Callable[[int], Iterator[tuple[Tensor, Tensor]]]:
-    """From the number of an epoch to its batches, all pictures once."""
-    pictures, _ = open_training(Path(spec["data_dir"]))
+    """From the number of an epoch to its batches, all images once."""
+    dataset, _ = open_training(Path(spec["data_dir"]))
     height, width = spec["size"]
     transform = TrainTransform(height, width)
     # One worker works in the calling thread, as the other sides' do.
     workers = spec["workers"] if spec["workers"] > 1 else 0
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        order = epoch_order(len(pictures), 1, epoch)
+        order = epoch_order(len(dataset), 1, epoch)
         if spec["side"] == "both":
             order = order[: spec["steps"] * spec["batch_size"]]
         parts = [
             order[i : i + spec["batch_size"]] for i in range(0, len(order), spec["batch_size"])
         ]
-        prepare = training_pictures(pictures, transform, 1, epoch)
+        prepare = training_images(dataset, transform, 1, epoch)
         for batch in load_batches(prepare, parts, (height, width), workers=workers):
-            yield batch.images, torch.from_numpy(pictures.labels[batch.indices])
+            yield batch.images, torch.from_numpy(dataset.labels[batch.indices])
 
     return batches
 
 
 def _trainer(spec: dict[str, Any]) -> Callable[[Tensor, Tensor], None]:
-    pictures, _ = open_training(Path(spec["data_dir"]))
-    model = build(spec["net"], num_classes=len(pictures.class_names), variant=spec["variant"])
+    dataset, _ = open_training(Path(spec["data_dir"]))
+    model = build(spec["net"], num_classes=len(dataset.class_names), variant=spec["variant"])
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
     precision = torch.bfloat16 if spec["amp"] == "bf16" else torch.float32

@@ -1,7 +1,7 @@
-"""Other programs' ways from picture files to normalised batches; a script of its own.
+"""Other programs' ways from image files to normalised batches; a script of its own.
 
 ``python peer_loaders.py JSON`` runs in an environment that need not have this package. Each line of
-standard input, the number of a pass, is answered with the seconds and the pictures of one pass over
+standard input, the number of a pass, is answered with the seconds and the images of one pass over
 the data. All do the original's training transforms: a random crop of 0.08 to 1 of the area, a
 mirror, brightness, contrast and saturation by up to 0.4, ImageNet's mean and standard deviation.
 """
@@ -17,7 +17,7 @@ from typing import Any
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SCALE, RATIO, JITTER = (0.08, 1.0), (0.75, 1.333), (0.4, 0.4, 0.4)
 
-# A pass over the data: the number of pictures in each batch.
+# A pass over the data: the number of images in each batch.
 Pass = Callable[[], Iterator[int]]
 
 
@@ -80,10 +80,10 @@ def _data_loader(spec: dict[str, Any], transform: Any, load: Any = None) -> tupl
     torchvision = importlib.import_module("torchvision")
     torch.set_num_threads(1)
     more = {"loader": load} if load else {}
-    pictures = torchvision.datasets.ImageFolder(spec["data_dir"], transform, **more)
+    dataset = torchvision.datasets.ImageFolder(spec["data_dir"], transform, **more)
     workers = spec["workers"] if spec["workers"] > 1 else 0
     loader = torch.utils.data.DataLoader(
-        pictures,
+        dataset,
         batch_size=spec["batch_size"],
         shuffle=True,
         num_workers=workers,
@@ -145,7 +145,7 @@ def mindspore(spec: dict[str, Any]) -> tuple[Pass, str]:
     ds = importlib.import_module("mindspore.dataset")
     vision = importlib.import_module("mindspore.dataset.vision")
     ds.config.set_num_parallel_workers(spec["workers"])
-    pictures = ds.ImageFolderDataset(spec["data_dir"], shuffle=True)
+    dataset = ds.ImageFolderDataset(spec["data_dir"], shuffle=True)
     steps = [
         vision.RandomCropDecodeResize(list(spec["size"]), scale=SCALE, ratio=RATIO),
         vision.RandomHorizontalFlip(prob=0.5),
@@ -153,11 +153,11 @@ def mindspore(spec: dict[str, Any]) -> tuple[Pass, str]:
         vision.Normalize(mean=[255 * m for m in MEAN], std=[255 * s for s in STD]),
         vision.HWC2CHW(),
     ]
-    pictures = pictures.map(steps, "image", num_parallel_workers=spec["workers"])
-    pictures = pictures.batch(spec["batch_size"])
+    dataset = dataset.map(steps, "image", num_parallel_workers=spec["workers"])
+    dataset = dataset.batch(spec["batch_size"])
 
     def run() -> Iterator[int]:
-        for images, _ in pictures.create_tuple_iterator(num_epochs=1, output_numpy=True):
+        for images, _ in dataset.create_tuple_iterator(num_epochs=1, output_numpy=True):
             yield len(images)
 
     return run, f"MindSpore {library.__version__}"

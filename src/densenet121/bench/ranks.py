@@ -17,10 +17,16 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from densenet121.distributed.ranks import (
+    from_rank_0,
+    join,
+    keep_gradients_local,
+    process_group,
+    several,
+)
 from densenet121.engine.state import Training
 from densenet121.engine.steps import train_step
 from densenet121.network import build
-from densenet121.processes import from_rank_0, join, keep_gradients_local, process_group, several
 from densenet121.utils.memory import keep_freed_memory
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from densenet121.bench.process import running
-from densenet121.bench.settings import BenchConfig
-from densenet121.config import default_workers
-from densenet121.distributed import has_bf16
+from densenet121.config.bench import BenchConfig
+from densenet121.config.settings import default_workers
+from densenet121.device import has_bf16
 from densenet121.utils.errors import UsageError
 
 _WHAT = ("step", "local", "exchange", "exchange_bf16")
@@ -97,7 +97,7 @@ def scaling_table(found: Scaling) -> str:
         ("  the exchange alone, bfloat16", found.exchange_bf16),
     ]
     lines = [
-        f"{settings['net']}, {images} pictures of {settings['size']} in all, {settings['amp']}, "
+        f"{settings['net']}, {images} images of {settings['size']} in all, {settings['amp']}, "
         f"n = {settings['rounds']}; gradients: {found.gradient_bytes / 1e6:.1f} MB"
     ]
     for name, (low, middle, high) in rows:

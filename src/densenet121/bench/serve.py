@@ -1,6 +1,6 @@
 """The server under load: ``python -m densenet121.bench.serve WEIGHTS --data_dir FOLDER``.
 
-Starts ``densenet121 serve`` in a process of its own and sends pictures as raw bytes over kept-alive
+Starts ``densenet121 serve`` in a process of its own and sends images as raw bytes over kept-alive
 connections, each client its next one when it has the answer. In turns with that, the bare network
 is measured as ``bench infer`` does it, in the same arithmetic and with the server's largest batch.
 Server, clients and network share all cores; the clients' part is told.
@@ -25,11 +25,11 @@ from urllib.request import urlopen
 import cv2
 import torch
 
-from densenet121.datasets.folder import scan
-from densenet121.datasets.images import read_image
+from densenet121.datasets.decoding import read_image
+from densenet121.datasets.sources.folder import scan
 from densenet121.datasets.transforms import normalise
-from densenet121.deploy.predictor import Predictor
-from densenet121.distributed import arithmetic
+from densenet121.device import arithmetic
+from densenet121.inference.predictor import Predictor
 from densenet121.utils.memory import keep_freed_memory
 
 
@@ -128,21 +128,21 @@ async def load(port: int, bodies: Sequence[bytes], clients: int, seconds: float)
 
 
 def network_alone(predictor: Predictor, seconds: float) -> float:
-    """Pictures a second of the network in full batches, their normalisation not counted."""
-    subject = predictor.subject
-    pictures = torch.randint(0, 255, (predictor.batch_size, *predictor.size, 3), dtype=torch.uint8)
-    images = normalise(pictures, subject.mean, subject.std)
+    """Images a second of the network in full batches, their normalisation not counted."""
+    classifier = predictor.classifier
+    images = torch.randint(0, 255, (predictor.batch_size, *predictor.size, 3), dtype=torch.uint8)
+    images = normalise(images, classifier.mean, classifier.std)
     times: list[float] = []
     with torch.inference_mode(), arithmetic(predictor.device, predictor.precision):
         while len(times) < 5 or sum(times) < seconds:
             start = time.perf_counter()
-            subject.model(images)
+            classifier.model(images)
             times.append(time.perf_counter() - start)
     return predictor.batch_size / statistics.median(times[1:])
 
 
 def bodies_of(folder: Path, size: tuple[int, int], count: int = 256) -> list[bytes]:
-    """Pictures of a folder as JPEG files (quality 90) of the network's size."""
+    """Images of a folder as JPEG files (quality 90) of the network's size."""
     found = [folder / path for path in scan(folder).paths]
     chosen = found[:: max(1, len(found) // count)][:count]
     bodies = []
@@ -157,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and print a line for each number of clients; with --json everything."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("weights", type=Path)
-    parser.add_argument("--data_dir", type=Path, required=True, help="pictures to send")
+    parser.add_argument("--data_dir", type=Path, required=True, help="images to send")
     parser.add_argument("--clients", default="1,8,64", help="comma list")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each turn")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each")

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from densenet121.bench.convolutions import convolutions_step
 from densenet121.bench.runtimes import runtime_step
-from densenet121.native import kernels
+from densenet121.native.network import kernels
 from densenet121.network import build
 from densenet121.network.fused import plain_network
 from densenet121.utils.memory import keep_freed_memory

@@ -12,8 +12,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from densenet121.checkpoint import mindspore
-from densenet121.checkpoint.foreign import PREPROCESSING
+from densenet121.checkpoint.foreign import mindspore
+from densenet121.checkpoint.foreign.identify import PREPROCESSING
+from densenet121.checkpoint.foreign.names import to_mindspore
 from densenet121.checkpoint.load import (
     MODEL_KEY,
     Pretrained,
@@ -21,7 +22,6 @@ from densenet121.checkpoint.load import (
     load_state,
     read_weights,
 )
-from densenet121.checkpoint.names import to_mindspore
 from densenet121.checkpoint.native import ModelInfo, save_weights
 from densenet121.network import NETWORKS, Variant, build
 from densenet121.utils.errors import InputError, UsageError

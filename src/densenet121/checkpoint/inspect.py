@@ -58,12 +58,12 @@ def _rows(weights: Weights) -> Iterator[tuple[str, str]]:
     if info:
         p = info.preprocessing
         yield (
-            "pictures",
+            "images",
             f"resized to {p.eval_resize} ({p.interpolation}), central {p.image_size[0]} x "
             f"{p.image_size[1]}, mean {_triple(p.mean)}, std {_triple(p.std)}",
         )
     else:
-        yield "pictures", "the file does not tell what they went through"
+        yield "images", "the file does not tell what they went through"
 
 
 def _triple(values: tuple[float, float, float]) -> str:

@@ -10,9 +10,10 @@ import safetensors
 import torch
 from torch import Tensor
 
-from densenet121.checkpoint import mindspore
-from densenet121.checkpoint.foreign import Family, Foreign, identify
-from densenet121.checkpoint.keras import is_keras_file, read_keras
+from densenet121.checkpoint.foreign import mindspore
+from densenet121.checkpoint.foreign.identify import Family, Foreign, identify
+from densenet121.checkpoint.foreign.keras import is_keras_file, read_keras
+from densenet121.checkpoint.foreign.torch_file import is_torch_file, read_torch_file, without_prefix
 from densenet121.checkpoint.native import (
     METADATA_KEY,
     ModelInfo,
@@ -21,7 +22,6 @@ from densenet121.checkpoint.native import (
     read,
     read_safetensors,
 )
-from densenet121.checkpoint.torch_file import is_torch_file, read_torch_file, without_prefix
 from densenet121.network import DenseNet, Variant, build
 from densenet121.utils.errors import InputError
 
@@ -43,7 +43,7 @@ class Weights:
         momentum: of a MindSpore training checkpoint, by our names.
         state: numbers of that run, such as global_step.
         calibration: what `calibrate` added, as plain JSON values.
-        data: pictures, fingerprint and a digest of the folder of what they were trained and
+        data: images, fingerprint and a digest of the folder of what they were trained and
             validated on, by split; empty where the file does not tell.
     """
 
@@ -234,7 +234,7 @@ class Pretrained:
 
     Attributes:
         model: in evaluation mode.
-        info: network, variant, classes and the preprocessing its pictures need; None where the
+        info: network, variant, classes and the preprocessing its images need; None where the
             file does not tell.
         family: the program that the weights come from.
         calibration: what `calibrate` added, as plain JSON values.

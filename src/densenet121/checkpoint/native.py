@@ -31,14 +31,14 @@ _NAME = re.compile(r"(\d+)-(\d+)_(\d+)\.ckpt")
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What pictures go through before the network; travels with the weights.
+    """What images go through before the network; travels with the weights.
 
     Attributes:
         image_size: H, W of the network's input, pixels.
         eval_resize: size before the central crop, as --eval_resize has it.
         mean: R, G, B, of 0 to 255.
         std: likewise.
-        interpolation: how pictures are resized and cropped, a name of ``datasets.transforms``.
+        interpolation: how images are resized and cropped, a name of ``datasets.transforms``.
     """
 
     image_size: tuple[int, int]
@@ -56,7 +56,7 @@ class ModelInfo:
         net: a key of ``network.NETWORKS``.
         variant: of its pooling.
         class_names: by index; empty where they are not known.
-        preprocessing: of the pictures.
+        preprocessing: of the images.
     """
 
     net: str
@@ -195,7 +195,7 @@ def save_weights(
 ) -> None:
     """Write weights with what they are weights of and where they come from (epoch, step, score).
 
-    ``data`` is what ``data_note`` says of the pictures.
+    ``data`` is what ``data_note`` says of the images.
     """
     content = {"model": info.to_json(), "origin": dict(origin)}
     more = {} if calibration is None else {"calibration": dict(calibration)}

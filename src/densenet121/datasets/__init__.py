@@ -1,1 +1,1 @@
-"""Pictures: finding, decoding, transforming, ordering and batching them."""
+"""Images: finding, decoding, transforming, ordering and batching them."""

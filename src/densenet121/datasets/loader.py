@@ -1,4 +1,4 @@
-"""Pictures from files into uint8 batches, decoded ahead of their use by a pool of threads.
+"""Images from files into uint8 batches, decoded ahead of their use by a pool of threads.
 
 Threads rather than processes: decoding, resizing and colour tables run outside the interpreter
 lock, a batch is written in place once and handed over without a copy, and there is no worker to
@@ -21,17 +21,17 @@ from densenet121.datasets.sampler import Indices
 from densenet121.utils.errors import InputError
 
 Prepare = Callable[[int, NDArray[np.uint8]], None]
-_CHUNK = 8  # pictures a task: small enough to share a batch out evenly, large enough to be cheap
+_CHUNK = 8  # images a task: small enough to share a batch out evenly, large enough to be cheap
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures in the order they were asked for, without those that could not be read.
+    """Images in the order they were asked for, without those that could not be read.
 
     Attributes:
         images: ``(N, H, W, 3)`` uint8 RGB.
-        indices: ``(N,)`` which pictures they are.
-        bad: (index, reason) of each picture left out.
+        indices: ``(N,)`` which images they are.
+        bad: (index, reason) of each image left out.
     """
 
     images: Tensor
@@ -52,17 +52,17 @@ def load_batches(
     """Yield each batch in turn, while the next ones are being prepared.
 
     Args:
-        prepare: writes the picture of an index to ``(H, W, 3)`` uint8 pixels; called from threads.
+        prepare: writes the image of an index to ``(H, W, 3)`` uint8 pixels; called from threads.
             What it writes depends on the index alone, so the result does not depend on ``workers``.
         batches: the indices of each batch.
         size: H, W of the pixels.
         workers: threads; 0 prepares in the calling thread, when asked.
-        skip_bad: leave a picture that cannot be read out of its batch, instead of raising.
+        skip_bad: leave an image that cannot be read out of its batch, instead of raising.
         pin_memory: page-locked batches, for an asynchronous copy to an accelerator.
         at_once: batches that the caller takes in one go.
 
     Raises:
-        InputError: a picture cannot be read and ``skip_bad`` is False.
+        InputError: an image cannot be read and ``skip_bad`` is False.
     """
     cv2.setNumThreads(1)  # the pool is the parallelism; OpenCV's own threads would fight it
     if workers == 0:
@@ -100,7 +100,7 @@ def _empty(count: int, size: tuple[int, int], pin_memory: bool) -> Tensor:
 def _fill(
     prepare: Prepare, images: Tensor, indices: Indices, first: int, skip_bad: bool
 ) -> list[tuple[int, str]]:
-    """Prepare a chunk of pictures from position ``first`` on; (position, reason) of the bad."""
+    """Prepare a chunk of images from position ``first`` on; (position, reason) of the bad."""
     pixels = images.numpy()
     last = min(first + _CHUNK, len(indices))
     bad = []

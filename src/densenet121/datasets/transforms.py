@@ -2,10 +2,11 @@
 
 Training: random crop, resize, flip, colour. Evaluation: resize, centre crop. Both: normalise, which
 is done here for a whole batch, on the device. Everything is a pure function: what is random comes
-from the numbers ``u`` that :func:`uniforms` draws for one picture.
+from the numbers ``u`` that :func:`uniforms` draws for one image.
 
-What a picture goes through is worked out first, as a ``Recipe``, from its size and its random
-numbers; ``cook`` (recipes.py) does it, plainly, and fast.py does the same in one go, to the bit.
+What an image goes through is worked out first, as a ``Operations``, from its size and its random
+numbers; ``apply`` (operations.py) does it, plainly, and preparation.py does the same in one go,
+to the bit.
 """
 
 import math
@@ -18,21 +19,21 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from densenet121.datasets.images import MAX_PIXELS
-from densenet121.datasets.recipes import Pixels, Recipe, cook
+from densenet121.datasets.decoding import MAX_PIXELS
+from densenet121.datasets.operations import Operations, Pixels, apply
 from densenet121.utils.errors import InputError
 
 # ImageNet's, for pixels in 0..255: the original's classification.py.
 MEAN = torch.tensor([0.485 * 255, 0.456 * 255, 0.406 * 255], dtype=torch.float32)
 STD = torch.tensor([0.229 * 255, 0.224 * 255, 0.225 * 255], dtype=torch.float32)
 
-# What each of a picture's random numbers is for. Fixed, so that leaving one step out does not
+# What each of an image's random numbers is for. Fixed, so that leaving one step out does not
 # change another.
 _ATTEMPTS = 10
 _TOP, _LEFT, _FLIP, _ORDER, _FACTORS = 20, 21, 22, 23, 24  # 0..19: area and ratio of each attempt
 _NUM_UNIFORMS = 32
 
-# torchvision's Resize of a picture and timm's are Pillow's, which antialiases but for "nearest".
+# torchvision's Resize of an image and timm's are Pillow's, which antialiases but for "nearest".
 _PILLOW = {
     "pillow_bilinear": Image.Resampling.BILINEAR,
     "pillow_bicubic": Image.Resampling.BICUBIC,
@@ -43,7 +44,7 @@ _ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
 
 
 def uniforms(seed: int, epoch: int, index: int) -> NDArray[np.float64]:
-    """The 32 random numbers in ``[0, 1)`` of one picture in one epoch.
+    """The 32 random numbers in ``[0, 1)`` of one image in one epoch.
 
     Philox4x64 keyed by (seed, epoch), counting from index * 2**192: no two triples share a block,
     whichever thread or process asks. From the raw bits, as numpy may change its Generator's methods
@@ -60,12 +61,12 @@ def uniforms(seed: int, epoch: int, index: int) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class TrainTransform:
-    """Crop, resize, flip and colour of a training picture (the original's training transforms).
+    """Crop, resize, flip and colour of a training image (the original's training transforms).
 
     Attributes:
         height: of the result, in pixels.
         width: of the result, in pixels.
-        crop_scale: smallest and largest share of the picture's area.
+        crop_scale: smallest and largest share of the image's area.
         crop_ratio: smallest and largest width / height of the crop.
         flip_prob: probability of a left-right flip.
         color_jitter: brightness, contrast, saturation: each factor is uniform in
@@ -79,15 +80,15 @@ class TrainTransform:
     flip_prob: float = 0.5
     color_jitter: tuple[float, float, float] = (0.4, 0.4, 0.4)
 
-    def recipe(self, height: int, width: int, u: NDArray[np.float64]) -> Recipe:
-        """What to do to a ``height`` x ``width`` picture, for the numbers of :func:`uniforms`."""
+    def operations(self, height: int, width: int, u: NDArray[np.float64]) -> Operations:
+        """What to do to a ``height`` x ``width`` image, for the numbers of :func:`uniforms`."""
         steps = []
         for step in _ORDERS[int(u[_ORDER] * 6)]:
             amount = self.color_jitter[step]
             if amount > 0:
                 low = max(0.0, 1 - amount)
                 steps.append((step, low + float(u[_FACTORS + step]) * (1 + amount - low)))
-        return Recipe(
+        return Operations(
             crop=crop_box(u, height, width, self.crop_scale, self.crop_ratio),
             resized=(self.height, self.width),
             window=(0, 0, self.height, self.width),
@@ -96,9 +97,9 @@ class TrainTransform:
         )
 
     def __call__(self, image: Pixels, u: NDArray[np.float64]) -> Pixels:
-        """The ``(height, width, 3)`` training picture for the numbers ``u`` of :func:`uniforms`."""
+        """The ``(height, width, 3)`` training image for the numbers ``u`` of :func:`uniforms`."""
         height, width = image.shape[:2]
-        return cook(self.recipe(height, width, u), image)
+        return apply(self.operations(height, width, u), image)
 
 
 def crop_box(
@@ -138,16 +139,16 @@ def _at_least_1(size: float) -> int:
 
 @dataclass(frozen=True)
 class Resize:
-    """What evaluation resizes a picture to, before the centre crop.
+    """What evaluation resizes an image to, before the centre crop.
 
     Attributes:
-        size: height and width, whatever the picture's shape; or the length of its shorter side.
+        size: height and width, whatever the image's shape; or the length of its shorter side.
     """
 
     size: tuple[int, int] | int
 
     def shape(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of a resized ``height`` x ``width`` picture.
+        """Height and width of a resized ``height`` x ``width`` image.
 
         The longer side is truncated as in torchvision's Resize.
 
@@ -192,7 +193,7 @@ def parse_eval_resize(text: str) -> Resize:
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """Resize and centre crop of an evaluation picture (the original's Resize, CenterCrop).
+    """Resize and centre crop of an evaluation image (the original's Resize, CenterCrop).
 
     Attributes:
         height: of the result, in pixels.
@@ -203,7 +204,7 @@ class EvalTransform:
             crop's corner is rounded as theirs, half to even.
 
     Raises:
-        InputError: the crop cannot fit into any, or into this, resized picture.
+        InputError: the crop cannot fit into any, or into this, resized image.
     """
 
     height: int
@@ -212,7 +213,7 @@ class EvalTransform:
     interpolation: str = "opencv_bilinear"
 
     def __post_init__(self) -> None:
-        """Refuse what is known to be wrong before any picture is read."""
+        """Refuse what is known to be wrong before any image is read."""
         if self.interpolation != "opencv_bilinear" and self.interpolation not in _PILLOW:
             raise InputError(
                 f"--interpolation must be opencv_bilinear, {', '.join(_PILLOW)}, "
@@ -232,14 +233,14 @@ class EvalTransform:
 
     @property
     def by_pillow(self) -> bool:
-        """Whether Pillow resizes; ``recipe`` is not for that."""
+        """Whether Pillow resizes; ``operations`` is not for that."""
         return self.interpolation != "opencv_bilinear"
 
-    def recipe(self, height: int, width: int) -> Recipe:
-        """What to do to a ``height`` x ``width`` picture.
+    def operations(self, height: int, width: int) -> Operations:
+        """What to do to a ``height`` x ``width`` image.
 
         Raises:
-            InputError: the crop does not fit into the resized picture.
+            InputError: the crop does not fit into the resized image.
         """
         resized = self.resize.shape(height, width)
         self._check_fit(*resized)
@@ -248,15 +249,17 @@ class EvalTransform:
             round((outer - inner) / 2) if self.by_pillow else (outer - inner) // 2
             for outer, inner in zip(resized, (self.height, self.width), strict=True)
         )
-        return Recipe((0, 0, height, width), resized, (top, left, self.height, self.width))
+        return Operations((0, 0, height, width), resized, (top, left, self.height, self.width))
 
     def __call__(self, image: Pixels) -> Pixels:
-        """The ``(height, width, 3)`` evaluation picture; may be a view of the resized one."""
-        recipe = self.recipe(*image.shape[:2])
+        """The ``(height, width, 3)`` evaluation image; may be a view of the resized one."""
+        operations = self.operations(*image.shape[:2])
         if not self.by_pillow:
-            return cook(recipe, image)
-        resized = Image.fromarray(image).resize(recipe.resized[::-1], _PILLOW[self.interpolation])
-        top, left, height, width = recipe.window
+            return apply(operations, image)
+        resized = Image.fromarray(image).resize(
+            operations.resized[::-1], _PILLOW[self.interpolation]
+        )
+        top, left, height, width = operations.window
         return np.asarray(resized)[top : top + height, left : left + width]
 
 

@@ -1,310 +1,236 @@
-"""The ``eval`` command: weights, or a folder of them, against a folder of pictures."""
+"""Evaluation: each image exactly once, counted, and one row for each of them."""
 
-import contextlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+import csv
+import hashlib
+import io
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from densenet121.checkpoint.load import Weights, read_weights
-from densenet121.checkpoint.native import folder_digest, position_in_name
-from densenet121.config import (
-    AMP_NAMES,
-    EvalConfig,
-    absolute,
-    default_eval_resize,
-    default_workers,
-    parse_image_size,
-    settings_of,
-)
-from densenet121.datasets.pictures import Pictures, check_num_classes, check_same_classes
-from densenet121.datasets.sources import open_evaluation
-from densenet121.distributed import default_batch_size, pick_device, pick_precision
-from densenet121.engine.error_maps import write_error_maps
-from densenet121.engine.evaluate import (
-    Evaluation,
-    evaluate_folder,
-    log_counts,
-    result_of,
-    write_results,
-)
-from densenet121.engine.notes import describe_arithmetic
-from densenet121.engine.run_folder import command_of, describe_run, make_folder
-from densenet121.inference.onnx_model import SUFFIX, load_onnx
-from densenet121.inference.subject import Subject, make_subject
-from densenet121.processes import any_rank, from_rank_0, join, process_group
-from densenet121.utils.errors import InputError, UsageError
-from densenet121.utils.files import write_json
-from densenet121.utils.logging import log, log_settings, run_log
-from densenet121.utils.memory import keep_freed_memory
-from densenet121.utils.signals import StopRequest
-
-_SUFFIXES = (".ckpt", ".safetensors", ".pth", ".pt", SUFFIX)
+from densenet121.datasets.image_dataset import ImageDataset
+from densenet121.datasets.loader import load_batches
+from densenet121.datasets.preparation import evaluation_images
+from densenet121.datasets.sampler import evaluation_batches
+from densenet121.datasets.transforms import EvalTransform
+from densenet121.distributed.ranks import any_rank, gather, several
+from densenet121.inference.classifier import logits_of
+from densenet121.losses import smooth_cross_entropy
+from densenet121.tasks.single_label.metrics import Counts, label_ranks, topk_correct
+from densenet121.utils.files import write_atomic, write_json
+from densenet121.utils.logging import log
+from densenet121.utils.progress import progress_bar
 
 
 @dataclass(frozen=True)
-class EvalResult:
-    """What a call of ``evaluate`` came to.
+class Evaluation:
+    """What the network said of every image of a folder.
 
     Attributes:
-        folder: with the log, eval.json and predictions.csv.
-        evaluations: by weights file; None where the file could not be used.
-        stopped: a signal ended it before the last of them.
+        folder: the images.
+        counts: of right answers, over the images that could be read.
+        scored: ``(N,)`` index into the folder of each image that was scored, ascending.
+        predicted: ``(N,)`` class of the largest logit.
+        probability: ``(N,)`` softmax of that class.
+        rank: ``(N,)`` place of the true class, from 1.
+        bad: (path, reason) of each image that could not be read.
     """
 
-    folder: Path
-    evaluations: dict[Path, Evaluation | None]
-    stopped: bool
+    folder: ImageDataset
+    counts: Counts
+    scored: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    probability: NDArray[np.float32]
+    rank: NDArray[np.int64]
+    bad: tuple[tuple[str, str], ...]
 
     @property
-    def complete(self) -> bool:
-        """Every weights file was evaluated on every picture."""
-        done = self.evaluations.values()
-        return not self.stopped and all(e is not None and not e.bad for e in done)
+    def digest(self) -> str:
+        """SHA-256 over path, label, prediction and rank of every image, in the folder's order."""
+        digest = hashlib.sha256()
+        rows = zip(self.scored, self.predicted, self.rank, strict=True)
+        for index, predicted, rank in rows:
+            path = self.folder.paths[index]
+            row = f"{path}\t{self.folder.labels[index]}\t{predicted}\t{rank}\n"
+            digest.update(row.encode(errors="surrogateescape"))
+        return digest.hexdigest()
 
 
-def evaluate(config: EvalConfig) -> EvalResult:
-    """Evaluate the weights that ``config`` names on its pictures, each exactly once.
+@torch.inference_mode()
+def evaluate_images(
+    model: nn.Module,
+    folder: ImageDataset,
+    transform: EvalTransform,
+    *,
+    mean: Tensor,
+    std: Tensor,
+    batch_size: int,
+    device: torch.device,
+    precision: torch.dtype,
+    workers: int,
+    skip_bad: bool,
+    should_stop: Callable[[], bool] = lambda: False,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Evaluation | None:
+    """Classify every image of ``folder`` once; None if ``should_stop`` said so between batches.
 
-    Raises:
-        UsageError: a setting cannot be used.
-        InputError: pictures or weights cannot be used. Of a folder of weights, one that cannot be
-            used is logged and leaves the result incomplete.
-    """
-    with StopRequest() as stop, contextlib.ExitStack() as stack:
-        process = join(bool(config.is_distributed), config.rank, config.group_size)
-        device = pick_device(config.device, process.local_rank)
-        stack.enter_context(process_group(process, device, config.timeout_seconds))
-        precision = pick_precision(AMP_NAMES.get(config.amp or "", config.amp), device)
-        if device.type == "cpu":
-            keep_freed_memory()
-        workers = default_workers() if config.workers is None else config.workers
-        batch_size = config.per_batch_size or default_batch_size(device)
-        pictures = open_evaluation(
-            absolute(config.data_dir),
-            exclude=absolute(config.exclude) if config.exclude else None,
-            cache_dir=absolute(config.log_path),
-        )
-        check_num_classes(pictures, config.num_classes)
-        source = absolute(config.pretrained)
-        files = _weight_files(source)
-        output_dir = absolute(config.output_dir) if config.output_dir else None
-        # Before a folder is made: the usual mistake, a wrong path, should leave nothing behind.
-        alone = not source.is_dir() and source.suffix != SUFFIX
-        first = read_weights(source) if alone else None
+    Several ranks share the images, and each returns the result of all.
 
-        parent, is_first = absolute(config.log_path), process.rank == 0
-        made = make_folder(output_dir, parent) if is_first else None
-        stamp = from_rank_0(made[1] if made else "")
-        path = made[0] if made else make_folder(output_dir, parent, stamp)[0]
-        settings = settings_of(config) | {
-            "per_batch_size": batch_size,
-            "amp": str(precision).removeprefix("torch."),
-            "workers": workers,
-            "device": str(device),
-        }
-        with run_log(path, stamp, process.rank):
-            log_settings(settings)
-            log.info("%s; %s", process.note, describe_arithmetic(device, precision))
-            log.info(
-                "%d pictures of %d classes in %s",
-                len(pictures),
-                len(pictures.class_names),
-                pictures.root,
-            )
-            run = describe_run("eval", settings, device, pictures.class_names, None, pictures)
-            if (
-                is_first and command_of(path) != "train"
-            ):  # results may go into the folder of the run itself
-                write_json(path / "run.json", run)
-            results: dict[Path, Evaluation | None] = {}
-            contents: list[dict[str, Any]] = []
-            for file in files:
-                if any_rank(stop.requested):
-                    break
-                target = path / file.stem if source.is_dir() else path
-                try:
-                    subject = (
-                        _prepare_onnx(file, config, pictures)
-                        if file.suffix == SUFFIX
-                        else _prepare(first or read_weights(file), file, config, pictures)
-                    )
-                    subject.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-                    evaluation = evaluate_folder(
-                        subject.model,
-                        pictures,
-                        subject.transform,
-                        mean=subject.mean.to(device),
-                        std=subject.std.to(device),
-                        batch_size=batch_size,
-                        device=device,
-                        precision=precision,
-                        workers=workers,
-                        skip_bad=config.on_bad_image == "skip",
-                        should_stop=lambda: stop.requested,
-                        rank=process.rank,
-                        world_size=process.world_size,
-                    )
-                except InputError as error:
-                    if not source.is_dir() or isinstance(error, UsageError):
-                        raise
-                    log.error("%s", error)
-                    results[file] = None
-                    contents.append({"checkpoint": str(file), "error": str(error)})
-                    continue
-                if evaluation is None:
-                    break
-                log_counts(evaluation.counts)
-                _log_bad(evaluation)
-                content = result_of(evaluation, str(file))
-                if is_first:
-                    target.mkdir(exist_ok=True)
-                    write_results(target, evaluation, content)
-                    write_error_maps(
-                        target,
-                        evaluation,
-                        subject.model,
-                        subject.transform,
-                        mean=subject.mean,
-                        std=subject.std,
-                        device=device,
-                    )
-                results[file] = evaluation
-                contents.append(content)
-            stopped = len(results) < len(files)
-            if source.is_dir() and is_first:
-                write_json(path / "eval.json", {"results": contents, "complete": not stopped})
-                _log_summary(results)
-            if stopped:
-                log.warning("stopped by a signal: %d of %d done", len(results), len(files))
-            log.info("results: %s", path)
-    return EvalResult(path, results, stopped)
-
-
-def _weight_files(source: Path) -> list[Path]:
-    """The file, or those of a folder: checkpoints by epoch and step, newest first, then weights.
+    Args:
+        model: images ``(N, 3, H, W)`` to logits ``(N, C)``; put into evaluation mode and back.
+        folder: the images and their labels.
+        transform: what each goes through.
+        mean: ``(3,)`` of R, G, B, in grey levels.
+        std: likewise.
+        batch_size: images a step; the last batch may be smaller, none is dropped.
+        device: where the model is.
+        precision: dtype of the network's arithmetic.
+        workers: threads that decode.
+        skip_bad: leave images that cannot be read out, and list them.
+        should_stop: asked between batches.
+        rank: of this process.
+        world_size: processes that evaluate together.
 
     Raises:
-        InputError: an empty folder.
+        InputError: an image cannot be read, or the weights give nan.
     """
-    if not source.is_dir():
-        return [source]
-    files = [file for file in source.iterdir() if file.suffix in _SUFFIXES and file.name[0] != "."]
-    if not files:
-        raise InputError(f"{source}: a folder without weights ({', '.join(_SUFFIXES)})")
-    # Names without an epoch come after those with one, newest first by the time of writing.
-    return sorted(
-        files,
-        key=lambda file: (position_in_name(file) or (-1, -1), file.stat().st_mtime),
-        reverse=True,
+    batches = evaluation_batches(len(folder), batch_size, rank=rank, world_size=world_size)
+    # Those of rank 0 are the most; the others ask as often whether to stop.
+    most = -(-len(range(0, len(folder), world_size)) // batch_size)
+    loaded = load_batches(
+        evaluation_images(folder, transform),
+        batches,
+        (transform.height, transform.width),
+        workers=workers,
+        skip_bad=skip_bad,
+        pin_memory=device.type != "cpu",
     )
-
-
-def _prepare(weights: Weights, file: Path, config: EvalConfig, pictures: Pictures) -> Subject:
-    """Build what is evaluated from a weights file, the flags going before what the file tells."""
-    info = weights.info
-    if info and info.class_names:
-        check_same_classes(info.class_names, str(file), pictures.class_names, str(pictures.root))
-    if weights.num_classes not in (None, len(pictures.class_names)):
-        raise InputError(
-            f"{file} knows {weights.num_classes} classes (without their names), and "
-            f"{pictures.root} has {len(pictures.class_names)}"
+    was_training = model.training
+    model.eval()
+    counts = Counts()
+    rows: list[tuple[NDArray[np.int64], ...]] = []
+    probabilities: list[NDArray[np.float32]] = []
+    bad: list[tuple[str, str]] = []
+    with progress_bar("evaluate", len(batches), unit="batch") as advance:
+        for batch in loaded:
+            if any_rank(should_stop()):
+                loaded.close()
+                model.train(was_training)
+                return None
+            bad += [(folder.paths[index], reason) for index, reason in batch.bad]
+            if len(batch.indices):
+                labels = torch.from_numpy(folder.labels[batch.indices])
+                logits = logits_of(model, batch.images, mean, std, device, precision)
+                ranks = label_ranks(logits, labels)
+                loss = smooth_cross_entropy(logits, labels) * len(labels)
+                counts += Counts(
+                    topk_correct(ranks, 1), topk_correct(ranks, 5), len(ranks), float(loss)
+                )
+                largest, predicted = logits.softmax(dim=1).max(dim=1)
+                rows.append((batch.indices, predicted.numpy(), ranks.numpy()))
+                probabilities.append(largest.numpy())
+            advance()
+    model.train(was_training)
+    for _ in range(most - len(batches)):
+        if any_rank(should_stop()):
+            return None
+    columns = [np.concatenate(column) for column in zip(*rows, strict=True)] or [
+        np.empty(0, "i8")
+    ] * 3
+    return _together(
+        Evaluation(
+            folder=folder,
+            counts=counts,
+            scored=columns[0],
+            predicted=columns[1],
+            rank=columns[2],
+            probability=np.concatenate(probabilities or [np.empty(0, "f4")]),
+            bad=tuple(bad),
         )
-    size = None if config.image_size is None else parse_image_size(config.image_size)
-    resize = config.eval_resize or (default_eval_resize(size) if size else None)
-    subject = make_subject(
-        weights,
-        file,
-        net=config.net,
-        variant=config.variant,
-        image_size=size,
-        eval_resize=None if resize is None else str(resize),
-        interpolation=config.interpolation,
     )
-    log.info("load model %s success", file)
-    _compare_data(weights.data, pictures)
-    if (config.image_size, config.eval_resize, config.interpolation) != (None, None, None):
-        told = "from the flags"
-    elif info is None:
-        told = "the original's: the file tells no preprocessing"
-    elif weights.family == "native":
-        told = "as it was validated with"
-    else:
-        told = f"as {weights.family} documents it"
-    transform = subject.transform
-    log.info(
-        "network %s, variant %s; pictures resized to %s (%s), central %d x %d (%s)",
-        subject.net,
-        subject.variant,
-        transform.resize,
-        transform.interpolation,
-        transform.height,
-        transform.width,
-        told,
+
+
+def _together(own: Evaluation) -> Evaluation:
+    """The evaluation of all ranks, each of which had other images of the same folder."""
+    if not several():
+        return own
+    parts = gather(replace(own, folder=None))  # type: ignore[arg-type] # every rank has it
+    counts = Counts()
+    for part in parts:
+        counts += part.counts
+    scored = np.concatenate([part.scored for part in parts])
+    order = np.argsort(scored, kind="stable")
+    return Evaluation(
+        folder=own.folder,
+        counts=counts,
+        scored=scored[order],
+        predicted=np.concatenate([part.predicted for part in parts])[order],
+        rank=np.concatenate([part.rank for part in parts])[order],
+        probability=np.concatenate([part.probability for part in parts])[order],
+        bad=tuple(sorted(fault for part in parts for fault in part.bad)),
     )
-    return subject
 
 
-def _compare_data(data: Mapping[str, Any], pictures: Pictures) -> None:
-    """Say what the weights have to do with these pictures, where they tell."""
-    now = len(pictures), pictures.fingerprint
-    for split, known in data.items():
-        then = known["pictures"], known["fingerprint"]
-        if then == now:
-            if split == "train":
-                log.warning("the weights were trained on these very pictures")
-            else:
-                log.info("the pictures are those that the run validated on")
-        elif known["folder"] == folder_digest(str(pictures.root)):
-            log.warning(
-                "the %s data changed since these weights were written: %d pictures then, %d now",
-                split,
-                then[0],
-                now[0],
-            )
-
-
-def _prepare_onnx(file: Path, config: EvalConfig, pictures: Pictures) -> Subject:
-    """Load what `export` wrote, which tells everything and fixes the size of its pictures."""
-    size = None if config.image_size is None else parse_image_size(config.image_size)
-    resize = None if config.eval_resize is None else str(config.eval_resize)
-    subject = load_onnx(file, image_size=size, eval_resize=resize)
-    # What export writes of weights that tell no names.
-    numbers = tuple(str(number) for number in range(len(pictures.class_names)))
-    if subject.class_names != numbers:
-        check_same_classes(subject.class_names, str(file), pictures.class_names, str(pictures.root))
-    log.info("load model %s success, run by ONNX Runtime on the CPU", file)
-    return subject
-
-
-def _log_bad(evaluation: Evaluation) -> None:
-    if evaluation.bad:
-        log.warning(
-            "partial result: %d pictures could not be read and are not in tot:", len(evaluation.bad)
-        )
-        for _, reason in evaluation.bad:
-            log.warning("%s", reason)  # it begins with the path
-
-
-def _log_summary(results: dict[Path, Evaluation | None]) -> None:
-    """A table of the weights files, newest first, the best top-1 marked."""
-    best = max((e.counts.top1_correct for e in results.values() if e), default=-1)
-    width = max((len(file.name) for file in results), default=0)
-    log.info("%-*s  %8s  %8s  %8s  %8s", width, "weights", "top1", "top5", "loss", "tot")
-    for file, evaluation in results.items():
-        if evaluation is None:
-            log.info("%-*s  cannot be used", width, file.name)
-            continue
-        counts = evaluation.counts
+def log_counts(counts: Counts) -> None:
+    """The original's two lines, with every image in ``tot``."""
+    for k, correct in ((1, counts.top1_correct), (5, counts.top5_correct)):
+        share = 100 * correct / counts.total if counts.total else 0.0
         log.info(
-            "%-*s  %7.2f%%  %7.2f%%  %8.4f  %8d%s",
-            width,
-            file.name,
-            100 * counts.top1,
-            100 * counts.top5,
-            counts.loss,
+            "after allreduce eval: top%d_correct=%d, tot=%d, acc=%.2f%%",
+            k,
+            correct,
             counts.total,
-            "  best" if counts.top1_correct == best else "",
+            share,
         )
+
+
+def metrics_of(counts: Counts) -> dict[str, Any]:
+    """Counts and shares as metrics.jsonl and eval.json have them."""
+    return {
+        "loss": counts.loss,
+        "top1_correct": counts.top1_correct,
+        "top5_correct": counts.top5_correct,
+        "total": counts.total,
+        "top1": counts.top1,
+        "top5": counts.top5,
+    }
+
+
+def result_of(evaluation: Evaluation, checkpoint: str) -> dict[str, Any]:
+    """The content of eval.json."""
+    return {
+        "checkpoint": checkpoint,
+        **metrics_of(evaluation.counts),
+        "complete": not evaluation.bad,
+        "digest": evaluation.digest,
+        "class_names": list(evaluation.folder.class_names),
+        "data_dir": str(evaluation.folder.root),
+        "data_fingerprint": evaluation.folder.fingerprint,
+        "bad_images": [{"path": path, "error": reason} for path, reason in evaluation.bad],
+    }
+
+
+def write_results(folder: Path, evaluation: Evaluation, result: dict[str, Any]) -> None:
+    """Write eval.json and predictions.csv, each atomically."""
+    names = evaluation.folder.class_names
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "label", "predicted", "probability", "rank"])
+    for index, predicted, probability, rank in zip(
+        evaluation.scored,
+        evaluation.predicted,
+        evaluation.probability,
+        evaluation.rank,
+        strict=True,
+    ):
+        label = names[evaluation.folder.labels[index]]
+        path = evaluation.folder.paths[index]
+        writer.writerow([path, label, names[predicted], f"{probability:.6f}", rank])
+    write_atomic(folder / "predictions.csv", text.getvalue().encode(errors="surrogateescape"))
+    write_json(folder / "eval.json", result)

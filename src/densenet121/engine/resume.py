@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from densenet121.checkpoint.load import Weights
-from densenet121.config import differences
-from densenet121.datasets.pictures import check_same_classes
+from densenet121.config.settings import differences
+from densenet121.datasets.image_dataset import check_same_classes
+from densenet121.distributed.ranks import gather
 from densenet121.engine.state import Checkpoint, RunState, Training
-from densenet121.processes import gather
 from densenet121.utils.errors import InputError, UsageError
 
 # What MindSpore's Momentum and its ModelCheckpoint call the number of steps that were taken.
@@ -39,7 +39,7 @@ def check_resumable(checkpoint: Checkpoint, run: dict[str, Any]) -> list[str]:
         if (was and was["fingerprint"]) != (now and now["fingerprint"]):
             count = [data["pictures"] if data else 0 for data in (was, now)]
             warnings.append(
-                f"the {split} data changed since {checkpoint.path.name}: {count[0]} pictures then, "
+                f"the {split} data changed since {checkpoint.path.name}: {count[0]} images then, "
                 f"{count[1]} now; the result will not be that of an uninterrupted run"
             )
     for name in ("device", "threads", "kernels", "world_size"):
@@ -58,7 +58,7 @@ def check_resumable(checkpoint: Checkpoint, run: dict[str, Any]) -> list[str]:
 
 
 def check_same_data(run: Mapping[str, Any]) -> None:
-    """Refuse ranks that see other pictures, as a folder that differs from host to host makes them.
+    """Refuse ranks that see other images, as a folder that differs from host to host makes them.
 
     Raises:
         InputError: naming the first rank that differs from rank 0.
@@ -69,8 +69,8 @@ def check_same_data(run: Mapping[str, Any]) -> None:
             if found != seen[0][split]:
                 counts = [d[split][0] if d[split] else 0 for d in (data, seen[0])]
                 raise InputError(
-                    f"the {split} data of rank {rank} ({counts[0]} pictures) is not that of rank 0 "
-                    f"({counts[1]} pictures): every host needs the same files and names"
+                    f"the {split} data of rank {rank} ({counts[0]} images) is not that of rank 0 "
+                    f"({counts[1]} images): every host needs the same files and names"
                 )
 
 
@@ -119,5 +119,5 @@ def resume_mindspore(training: Training, weights: Weights, file: Path, epoch_ste
         f"resumed a run of MindSpore from {file}: weights, running statistics, momentum of "
         f"{len(parameters)} parameters, {state.step} steps done, so epoch "
         f"{state.evaluated_epochs}, step {state.step % epoch_steps} of it (both from 0); the file "
-        "has no order of pictures, no loss scale and no validation: those begin here"
+        "has no order of images, no loss scale and no validation: those begin here"
     )

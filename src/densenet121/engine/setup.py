@@ -1,4 +1,4 @@
-"""What a training run is built of: pictures, variant, first weights, learning rates."""
+"""What a training run is built of: images, variant, first weights, learning rates."""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,21 +7,21 @@ import numpy as np
 import torch
 
 from densenet121.checkpoint.load import Weights, load_state
-from densenet121.config import TrainConfig, absolute
-from densenet121.datasets.pictures import Pictures
+from densenet121.config.settings import TrainConfig, absolute
+from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.sampler import steps_per_epoch
-from densenet121.datasets.sources import open_training
+from densenet121.datasets.sources.open import open_training
 from densenet121.datasets.transforms import MEAN, STD, TrainTransform
+from densenet121.distributed.ranks import Process
 from densenet121.engine.state import Checkpoint
 from densenet121.engine.steps import EpochPlan
 from densenet121.lr_scheduler import cosine_annealing, exponential
 from densenet121.network import DenseNet, Variant
-from densenet121.processes import Process
 from densenet121.utils.errors import InputError, UsageError
 
 
-def find_pictures(config: TrainConfig) -> tuple[Pictures, Pictures | None]:
-    """The training and the validation pictures, the latter None without such."""
+def find_datasets(config: TrainConfig) -> tuple[ImageDataset, ImageDataset | None]:
+    """The training and the validation images, the latter None without such."""
     return open_training(
         absolute(config.data_dir),
         absolute(config.val_dir) if config.val_dir else None,
@@ -51,7 +51,7 @@ def pick_variant(
 
 
 def check_size(model: DenseNet, height: int, width: int, batch_size: int) -> None:
-    """Refuse pictures of which the network's halvings leave nothing to normalise."""
+    """Refuse images of which the network's halvings leave nothing to normalise."""
     least = model.min_image_size
     if min(height, width) < least:
         raise UsageError(
@@ -64,7 +64,9 @@ def check_size(model: DenseNet, height: int, width: int, batch_size: int) -> Non
         )
 
 
-def start_from(model: DenseNet, weights: Weights, config: TrainConfig, pictures: Pictures) -> str:
+def start_from(
+    model: DenseNet, weights: Weights, config: TrainConfig, dataset: ImageDataset
+) -> str:
     """Copy pretrained weights in, with a new head for other classes; what to log of it."""
     source = config.pretrained or config.resume or ""
     if weights.info and weights.info.net != config.net:
@@ -73,14 +75,14 @@ def start_from(model: DenseNet, weights: Weights, config: TrainConfig, pictures:
             f"{weights.info.net}"
         )
     names = weights.info.class_names if weights.info else ()
-    same_classes = not names or names == pictures.class_names
+    same_classes = not names or names == dataset.class_names
     state_dict = dict(weights.state_dict)
     other = ""
     if weights.info:
         own = weights.info.preprocessing
         if not np.allclose([own.mean, own.std], [MEAN.tolist(), STD.tolist()], atol=0.01):
             other = (
-                f"; its pictures had mean {own.mean} and std {own.std}, those of this run have "
+                f"; its images had mean {own.mean} and std {own.std}, those of this run have "
                 "the original's"
             )
     if weights.num_classes == model.num_classes and same_classes:
@@ -117,7 +119,7 @@ def make_schedule(config: TrainConfig, epoch_steps: int) -> Callable[[int], floa
 
 def make_plan(
     config: TrainConfig,
-    pictures: Pictures,
+    dataset: ImageDataset,
     device: torch.device,
     precision: torch.dtype,
     batch_size: int,
@@ -137,15 +139,15 @@ def make_plan(
         for height, width in config.train_sizes
     )
     step_size = batch_size * config.gradient_accumulation
-    if process.world_size > 1 and len(pictures) < step_size * process.world_size:
+    if process.world_size > 1 and len(dataset) < step_size * process.world_size:
         times = "" if config.gradient_accumulation == 1 else f" x {config.gradient_accumulation}"
         raise UsageError(
-            f"{len(pictures)} pictures are fewer than one step's {process.world_size} x "
+            f"{len(dataset)} images are fewer than one step's {process.world_size} x "
             f"{batch_size}{times}; pass a smaller --per_batch_size"
         )
-    steps = steps_per_epoch(len(pictures), step_size, process.world_size)
+    steps = steps_per_epoch(len(dataset), step_size, process.world_size)
     return EpochPlan(
-        pictures=pictures,
+        dataset=dataset,
         augment=augment,
         augment_small=augment_small,
         small_epochs=config.small_epochs,
@@ -153,7 +155,7 @@ def make_plan(
         std=STD.to(device),
         seed=config.seed,
         batch_size=batch_size,
-        micro_batches=-(-min(step_size, len(pictures)) // batch_size),
+        micro_batches=-(-min(step_size, len(dataset)) // batch_size),
         rank=process.rank,
         world_size=process.world_size,
         steps=steps,

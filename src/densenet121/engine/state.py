@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from densenet121.checkpoint.native import ModelInfo, checkpoints_in, read, save
+from densenet121.distributed.ranks import gather, sum_over_ranks, synchronised, world_size
 from densenet121.network import DenseNet
 from densenet121.optimizers import get_param_groups, momentum_sgd
-from densenet121.processes import gather, sum_over_ranks, synchronised, world_size
 from densenet121.utils.errors import InputError
 
 
@@ -24,8 +24,8 @@ class RunState:
         step: optimiser updates done.
         evaluated_epochs: epochs that are done, their validation included.
         best_epoch: epoch (from 0) of the best top-1, None before the first validation.
-        best_correct: pictures it got right.
-        bad_images: path to reason of each picture left out so far.
+        best_correct: images it got right.
+        bad_images: path to reason of each image left out so far.
     """
 
     step: int
@@ -62,7 +62,7 @@ class LossMeter:
         self.steps += 1
 
     def mean(self) -> float:
-        """Mean loss in nats per picture, over all ranks; this waits for the device."""
+        """Mean loss in nats per image, over all ranks; this waits for the device."""
         return float(sum_over_ranks(self.loss_sum)) / max(self.steps * world_size(), 1)
 
     def worst_bad_run(self) -> int:

@@ -8,18 +8,18 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from densenet121.config import default_workers
-from densenet121.datasets.fast import training_pictures
+from densenet121.config.settings import default_workers
+from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.loader import Batch, load_batches
-from densenet121.datasets.pictures import Pictures
+from densenet121.datasets.preparation import training_images
 from densenet121.datasets.sampler import epoch_order, split_batches, training_batches
 from densenet121.datasets.transforms import TrainTransform, normalise
-from densenet121.distributed import arithmetic
-from densenet121.engine.doctor import LoadClock, advice
-from densenet121.engine.run_folder import RunFolder
+from densenet121.device import arithmetic
+from densenet121.distributed.ranks import any_rank, keep_gradients_local, sum_over_ranks
+from densenet121.engine.loading import LoadingClock, advice
 from densenet121.engine.state import Training
 from densenet121.losses import smooth_cross_entropy
-from densenet121.processes import any_rank, keep_gradients_local, sum_over_ranks
+from densenet121.runs.folder import RunFolder
 from densenet121.utils.errors import InputError
 from densenet121.utils.logging import log
 from densenet121.utils.progress import progress_bar
@@ -34,14 +34,14 @@ class EpochPlan:
     """What stays the same in every epoch of a run.
 
     Attributes:
-        pictures: the training pictures.
+        images: the training images.
         augment: what each goes through, in every epoch but the first ``small_epochs``.
         augment_small: what each goes through in those.
         small_epochs: how many there are.
         mean: ``(3,)`` of R, G, B, in grey levels.
         std: likewise.
         seed: of the order and the augmentation.
-        batch_size: pictures a forward and rank.
+        batch_size: images a forward and rank.
         micro_batches: forwards a step.
         rank: of this process.
         world_size: processes that train together.
@@ -52,12 +52,12 @@ class EpochPlan:
         device: where the network is.
         precision: dtype of its arithmetic.
         workers: threads that decode.
-        skip_bad: leave pictures that cannot be read out.
+        skip_bad: leave images that cannot be read out.
         log_interval: steps between log lines.
         ckpt_interval: steps between checkpoints.
     """
 
-    pictures: Pictures
+    dataset: ImageDataset
     augment: TrainTransform
     augment_small: TrainTransform
     small_epochs: int
@@ -89,13 +89,13 @@ def train_epoch(
         False if ``should_stop`` said so between two steps.
 
     Raises:
-        InputError: a picture cannot be read (after saving), or the loss is nan or infinite.
+        InputError: an image cannot be read (after saving), or the loss is nan or infinite.
     """
     state, losses = training.state, training.losses
     epoch = state.evaluated_epochs
     end = (epoch + 1) * plan.steps
     first_step = state.step - epoch * plan.steps
-    load_clock = LoadClock()
+    load_clock = LoadingClock()
     batches = _load_epoch(plan, epoch, first_step, load_clock)
     clock = _Clock()
     with progress_bar(
@@ -107,19 +107,19 @@ def train_epoch(
                 return False
             try:
                 # All of a step before its first forward, which moves running statistics: what is
-                # saved where a picture cannot be read is then the state between two steps.
+                # saved where an image cannot be read is then the state between two steps.
                 parts = [clock.wait_for(batches) for _ in range(plan.micro_batches)]
                 for part in parts:
                     if plan.world_size > 1 and not len(part.indices):
-                        raise InputError(f"none of {len(part.bad)} pictures of a step can be read")
+                        raise InputError(f"none of {len(part.bad)} images of a step can be read")
             except InputError as error:
                 path = folder.save_checkpoint(training, alone=True)
                 raise InputError(
-                    f"{error}; saved {path}; mend or remove the picture, or pass --on_bad_image "
+                    f"{error}; saved {path}; mend or remove the image, or pass --on_bad_image "
                     f"skip, and go on with --resume auto --output_dir {folder.path}"
                 ) from None
             for index, reason in (fault for part in parts for fault in part.bad):
-                state.bad_images[plan.pictures.paths[index]] = reason
+                state.bad_images[plan.dataset.paths[index]] = reason
             lr = plan.learning_rate(state.step)
             parts = [part for part in parts if len(part.indices)]
             count = sum(len(part.indices) for part in parts)
@@ -181,12 +181,12 @@ def train_step(
         optimizer: momentum SGD.
         scaler: loss scale; disabled unless ``precision`` is float16.
         batches: of each forward: images ``(N, 3, H, W)``, float32 and normalised; labels ``(N,)``,
-            int64; their share of the step's pictures on this rank. Taken one at a time.
+            int64; their share of the step's images on this rank. Taken one at a time.
         micro_batches: how many they are; the ranks exchange gradients in the last alone.
         lr: learning rate of this step.
         smooth_factor: see ``smooth_cross_entropy``.
         precision: dtype of the network's arithmetic; weights and momentum stay float32.
-        weight: of these pictures' loss in the mean over the ranks.
+        weight: of these images' loss in the mean over the ranks.
 
     Returns:
         The mean loss before the update, a scalar without gradient.
@@ -214,14 +214,14 @@ def _to_device(parts: list[Batch], plan: EpochPlan) -> Iterator[tuple[Tensor, Te
     count = sum(len(part.indices) for part in parts)
     for part in parts:
         images = normalise(part.images.to(plan.device, non_blocking=True), plan.mean, plan.std)
-        labels = torch.from_numpy(plan.pictures.labels[part.indices])
+        labels = torch.from_numpy(plan.dataset.labels[part.indices])
         yield images, labels.to(plan.device, non_blocking=True), len(part.indices) / count
 
 
 def _weight(count: int, plan: EpochPlan) -> float:
-    """Of a rank with ``count`` pictures: the others may have lost some that cannot be read.
+    """Of a rank with ``count`` images: the others may have lost some that cannot be read.
 
-    With it the mean over the ranks is the mean over the pictures.
+    With it the mean over the ranks is the mean over the images.
     """
     if plan.world_size == 1 or not plan.skip_bad:
         return 1.0
@@ -244,11 +244,13 @@ def check_loss(training: Training, plan: EpochPlan, folder: RunFolder) -> None:
         )
 
 
-def _load_epoch(plan: EpochPlan, epoch: int, first_step: int, clock: LoadClock) -> Generator[Batch]:
-    order = epoch_order(len(plan.pictures), plan.seed, epoch)
+def _load_epoch(
+    plan: EpochPlan, epoch: int, first_step: int, clock: LoadingClock
+) -> Generator[Batch]:
+    order = epoch_order(len(plan.dataset), plan.seed, epoch)
     augment = plan.augment_small if epoch < plan.small_epochs else plan.augment
     return load_batches(
-        clock.timed(training_pictures(plan.pictures, augment, plan.seed, epoch, clock.read)),
+        clock.timed(training_images(plan.dataset, augment, plan.seed, epoch, clock.read)),
         split_batches(
             training_batches(
                 order,
@@ -268,7 +270,7 @@ def _load_epoch(plan: EpochPlan, epoch: int, first_step: int, clock: LoadClock) 
 
 
 class _Clock:
-    """Images per second and the share of the time spent waiting for pictures, between log lines."""
+    """Images per second and the share of the time spent waiting for images, between log lines."""
 
     def __init__(self) -> None:
         self.images = 0

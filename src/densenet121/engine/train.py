@@ -8,7 +8,7 @@ import torch
 
 from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import ModelInfo, Preprocessing
-from densenet121.config import (
+from densenet121.config.settings import (
     AMP_NAMES,
     TrainConfig,
     absolute,
@@ -16,39 +16,41 @@ from densenet121.config import (
     default_workers,
     settings_of,
 )
-from densenet121.datasets.pictures import check_num_classes
+from densenet121.datasets.image_dataset import check_num_classes
 from densenet121.datasets.transforms import (
     MEAN,
     STD,
     EvalTransform,
     parse_eval_resize,
 )
-from densenet121.distributed import default_batch_size, pick_device, pick_precision
+from densenet121.device import default_batch_size, pick_device, pick_precision
+from densenet121.distributed.ranks import (
+    any_rank,
+    from_rank_0,
+    gather,
+    join,
+    process_group,
+    take_buffers_of_rank_0,
+)
 from densenet121.engine.error_maps import write_error_maps
-from densenet121.engine.evaluate import (
+from densenet121.engine.evaluation import (
     Evaluation,
-    evaluate_folder,
+    evaluate_images,
     log_counts,
     metrics_of,
     result_of,
     write_results,
 )
-from densenet121.engine.notes import describe_arithmetic, log_advice, log_data, log_end
+from densenet121.engine.messages import describe_arithmetic, log_advice, log_data, log_end
 from densenet121.engine.resume import (
     check_resumable,
     check_same_data,
     renumber,
     resume_mindspore,
 )
-from densenet121.engine.run_folder import (
-    RunFolder,
-    describe_run,
-    find_start,
-    make_folder,
-)
 from densenet121.engine.setup import (
     check_size,
-    find_pictures,
+    find_datasets,
     make_plan,
     pick_variant,
     start_from,
@@ -56,13 +58,11 @@ from densenet121.engine.setup import (
 from densenet121.engine.state import Training, restore
 from densenet121.engine.steps import train_epoch
 from densenet121.network import build, synchronise_norms
-from densenet121.processes import (
-    any_rank,
-    from_rank_0,
-    gather,
-    join,
-    process_group,
-    take_buffers_of_rank_0,
+from densenet121.runs.folder import (
+    RunFolder,
+    describe_run,
+    find_start,
+    make_folder,
 )
 from densenet121.utils.logging import log, log_settings, run_log
 from densenet121.utils.memory import keep_freed_memory
@@ -77,9 +77,9 @@ class TrainResult:
     Attributes:
         folder: the run folder.
         stopped: a signal ended it before its last epoch, after saving.
-        evaluation: of the last epoch on the validation pictures; None without such pictures, and
+        evaluation: of the last epoch on the validation images; None without such images, and
             where a resumed run had nothing left to do.
-        bad_images: path to reason of each picture that was left out.
+        bad_images: path to reason of each image that was left out.
         rank: of this process; rank 0 alone has written the folder.
     """
 
@@ -111,8 +111,8 @@ def train(config: TrainConfig) -> TrainResult:
             torch.use_deterministic_algorithms(True, warn_only=True)
 
         # 2. Data.
-        pictures, val_pictures = find_pictures(config)
-        num_classes = check_num_classes(pictures, config.num_classes)
+        dataset, val_dataset = find_datasets(config)
+        num_classes = check_num_classes(dataset, config.num_classes)
         batch_size = config.per_batch_size or default_batch_size(device)
         height, width = config.size
         eval_resize = str(config.eval_resize or default_eval_resize(config.size))
@@ -136,12 +136,12 @@ def train(config: TrainConfig) -> TrainResult:
         preprocessing = Preprocessing(
             (height, width), eval_resize, tuple(MEAN.tolist()), tuple(STD.tolist())
         )
-        info = ModelInfo(config.net, variant, pictures.class_names, preprocessing)
+        info = ModelInfo(config.net, variant, dataset.class_names, preprocessing)
         model = build(config.net, num_classes=num_classes, variant=variant)
         for side in config.train_sizes:
-            check_size(model, *side, min(batch_size, len(pictures)))
+            check_size(model, *side, min(batch_size, len(dataset)))
         initialise(model, torch.Generator().manual_seed(config.seed))
-        head_note = start_from(model, pretrained, config, pictures) if pretrained else ""
+        head_note = start_from(model, pretrained, config, dataset) if pretrained else ""
         model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if config.sync_batch_norm and process.world_size > 1:
             synchronise_norms(model)
@@ -153,7 +153,7 @@ def train(config: TrainConfig) -> TrainResult:
             scale_loss=precision == torch.float16,
             compress=config.gradient_compression == "bf16",
         )
-        plan = make_plan(config, pictures, device, precision, batch_size, workers, process)
+        plan = make_plan(config, dataset, device, precision, batch_size, workers, process)
         settings = settings_of(config) | {
             "num_classes": num_classes,
             "per_batch_size": batch_size,
@@ -164,7 +164,7 @@ def train(config: TrainConfig) -> TrainResult:
             "workers": workers,
             "device": str(device),
         }
-        run = describe_run("train", settings, device, pictures.class_names, pictures, val_pictures)
+        run = describe_run("train", settings, device, dataset.class_names, dataset, val_dataset)
         run |= {"world_size": process.world_size}
         check_same_data(run)
         notes = [*start.warnings]
@@ -196,7 +196,7 @@ def train(config: TrainConfig) -> TrainResult:
             log_settings(settings)
             log.info("run folder: %s", path)
             log.info("%s; %s", process.note, describe_arithmetic(device, precision))
-            log_data(pictures, val_pictures, batch_size * plan.micro_batches, plan.steps)
+            log_data(dataset, val_dataset, batch_size * plan.micro_batches, plan.steps)
             log_advice(config, plan.steps)
             if head_note:
                 log.info(head_note)
@@ -220,10 +220,10 @@ def train(config: TrainConfig) -> TrainResult:
                     take_buffers_of_rank_0(model)
                     # Before validation as well: it may take long, and what is trained is trained.
                     folder.save_checkpoint(training)
-                if val_pictures:
-                    evaluation = evaluate_folder(
+                if val_dataset:
+                    evaluation = evaluate_images(
                         model,
-                        val_pictures,
+                        val_dataset,
                         eval_transform,
                         mean=plan.mean,
                         std=plan.std,
@@ -269,7 +269,7 @@ def train(config: TrainConfig) -> TrainResult:
                         std=plan.std,
                         device=device,
                     )
-                log_end(training.state, path, val_pictures)
+                log_end(training.state, path, val_dataset)
     return TrainResult(path, stopped, evaluation, state.bad_images, process.rank)
 
 
@@ -284,6 +284,6 @@ def _take_note(training: Training, evaluation: Evaluation, folder: RunFolder) ->
     if counts.top1_correct > state.best_correct:
         state.best_epoch, state.best_correct = epoch, counts.top1_correct
         folder.save_weights("best.safetensors", training, row)
-    # Of the last weights, not the best: those were chosen by looking at these very pictures.
+    # Of the last weights, not the best: those were chosen by looking at these very images.
     if folder.is_first:
         write_results(folder.path, evaluation, result_of(evaluation, "last.safetensors") | row)

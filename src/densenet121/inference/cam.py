@@ -1,4 +1,4 @@
-"""Class-activation maps: where in a picture a network sees a class.
+"""Class-activation maps: where in an image a network sees a class.
 
 Source: Selvaraju et al. 2017, "Grad-CAM". At the last layer this is the analytic map of Zhou et al.
 2016, "Learning Deep Features for Discriminative Localization", divided by the number of positions:
@@ -14,7 +14,7 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from torch import Tensor
 
-from densenet121.inference.plain import layer_names, plain_forward
+from densenet121.inference.layers import layer_names, plain_forward
 from densenet121.network import DenseNet
 from densenet121.utils.errors import InputError
 
@@ -24,7 +24,7 @@ LAST = "features"
 def class_activation_maps(
     model: DenseNet, images: Tensor, classes: Tensor, layer: str = LAST
 ) -> Tensor:
-    """The parts of a layer that speak for a class of each picture.
+    """The parts of a layer that speak for a class of each image.
 
     Args:
         model: in evaluation mode; its parameters and their gradients stay as they are.
@@ -64,7 +64,7 @@ def class_activation_maps(
 def overlay(
     pixels: NDArray[np.uint8], heat: NDArray[np.float32], side: int = 256
 ) -> NDArray[np.uint8]:
-    """The picture with its map over it, ``(H, W, 3)`` uint8 RGB with a shorter side of ``side``.
+    """The image with its map over it, ``(H, W, 3)`` uint8 RGB with a shorter side of ``side``.
 
     Args:
         pixels: ``(h, w, 3)`` uint8 RGB, as the network saw it.

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from densenet121.checkpoint.native import METADATA_KEY, ModelInfo
 from densenet121.datasets.transforms import EvalTransform, parse_eval_resize
-from densenet121.inference.calibration import Calibration
-from densenet121.inference.subject import Subject
+from densenet121.inference.classifier import Classifier
+from densenet121.tasks.single_label.calibration import Calibration
 from densenet121.utils.errors import InputError
 
 SUFFIX = ".onnx"
@@ -72,8 +72,8 @@ class OnnxModel(nn.Module):
 
 def load_onnx(
     path: Path, *, image_size: tuple[int, int] | None = None, eval_resize: str | None = None
-) -> Subject:
-    """The subject in an exported file; its size is fixed.
+) -> Classifier:
+    """The classifier in an exported file; its size is fixed.
 
     Raises:
         InputError: the file cannot be used, or another image_size is asked for.
@@ -86,9 +86,9 @@ def load_onnx(
         raise InputError(f"{path}: its metadata is damaged ({error!r})") from None
     size = info.preprocessing.image_size
     if image_size not in (None, size):
-        raise InputError(f"{path}: was exported for pictures of {size}; --image_size cannot change")
+        raise InputError(f"{path}: was exported for images of {size}; --image_size cannot change")
     inside = model.takes_uint8
-    return Subject(
+    return Classifier(
         model=model,
         class_names=info.class_names or tuple(map(str, range(model.num_classes))),
         transform=EvalTransform(

@@ -7,7 +7,7 @@ from densenet121.utils.errors import InputError
 
 
 def smooth_cross_entropy(logits: Tensor, labels: Tensor, smooth_factor: float = 0.0) -> Tensor:
-    """Mean cross-entropy against smoothed one-hot labels, in nats per picture.
+    """Mean cross-entropy against smoothed one-hot labels, in nats per image.
 
     The true class has weight ``1 - smooth_factor`` and each other class
     ``smooth_factor / (C - 1)``, as in the original. torch's ``label_smoothing`` spreads over all C
@@ -59,5 +59,5 @@ def _check_range(labels: Tensor, num_classes: int) -> None:
     if outside.numel():
         raise InputError(
             f"a label must be from 0 to {num_classes - 1}, got {int(outside[0])}; "
-            f"is num_classes ({num_classes}) right for these pictures?"
+            f"is num_classes ({num_classes}) right for these images?"
         )

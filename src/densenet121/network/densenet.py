@@ -1,6 +1,6 @@
 """DenseNet as plain PyTorch modules: the readable reference, with torchvision's parameter names.
 
-Shapes: N pictures, C channels, H rows, W columns; every feature map is ``(N, C, H, W)``.
+Shapes: N images, C channels, H rows, W columns; every feature map is ``(N, C, H, W)``.
 
 Sources: Huang et al. 2017, "Densely Connected Convolutional Networks" (the paper), section 3 and
 table 1; torchvision's ``models/densenet.py`` for the names; the original's
@@ -285,7 +285,7 @@ def densenet264(num_classes: int = 1000, *, variant: Variant = "paper") -> Dense
 
 
 def densenet100(num_classes: int = 10, *, variant: Variant = "paper") -> DenseNet:
-    """DenseNet-BC (L = 100, k = 12) for 32 x 32 pictures: 769,162 parameters at 10 classes.
+    """DenseNet-BC (L = 100, k = 12) for 32 x 32 images: 769,162 parameters at 10 classes.
 
     Raises:
         InputError: ``variant`` is ``model_zoo``: the original averages too in this network.

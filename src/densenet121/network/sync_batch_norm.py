@@ -1,4 +1,4 @@
-"""Batch norm over the pictures of all ranks, on any device.
+"""Batch norm over the images of all ranks, on any device.
 
 torch's own ``nn.SyncBatchNorm`` refuses the CPU. This one needs nothing of a device but its
 pointwise operations and sums, and nothing of a backend but ``all_reduce``.
@@ -14,9 +14,9 @@ from torch.autograd.function import once_differentiable
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
-    """``nn.BatchNorm2d`` whose statistics in training are those of all ranks' pictures together.
+    """``nn.BatchNorm2d`` whose statistics in training are those of all ranks' images together.
 
-    Every rank must call it equally often; how many pictures each has does not matter. The running
+    Every rank must call it equally often; how many images each has does not matter. The running
     statistics are the same on all ranks. Alone, and in evaluation, it is ``nn.BatchNorm2d``.
     """
 
@@ -118,7 +118,7 @@ class _Normalise(torch.autograd.Function):
         centred = x.to(mean.dtype) - mean.view(column)
         rstd = (variance + ctx.eps).rsqrt()
         own = torch.stack([dy.sum(dim=(0, 2, 3)), (dy * centred).sum(dim=(0, 2, 3))])
-        # Of this rank's pictures alone: DistributedDataParallel takes the mean over the ranks.
+        # Of this rank's images alone: DistributedDataParallel takes the mean over the ranks.
         d_weight, d_bias = (own[1] * rstd).to(weight.dtype), own[0].to(weight.dtype)
         # A gradient of the sum of the ranks' losses reaches x through the shared statistics.
         everywhere = own.clone()

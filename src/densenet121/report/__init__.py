@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from densenet121.inference.calibration import Reliability, reliability
 from densenet121.report import page, plots
-from densenet121.report.folder import RunFiles, read_run
 from densenet121.report.scores import compare
+from densenet121.runs.read import RunFiles, read_run
+from densenet121.tasks.single_label.calibration import Reliability, reliability
 from densenet121.utils.errors import InputError
 from densenet121.utils.files import write_atomic
 

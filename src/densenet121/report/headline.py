@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from densenet121.report.folder import RunFiles, Score
 from densenet121.report.markup import card, escape, mapping, number, percent
 from densenet121.report.plots import has_top5
 from densenet121.report.scores import steps_per_epoch, training_seconds, wilson_interval
+from densenet121.runs.read import RunFiles, Score
 
 
 def header(run: RunFiles, record: dict[str, Any]) -> str:
@@ -18,8 +18,8 @@ def header(run: RunFiles, record: dict[str, Any]) -> str:
         f"started {record['started']}" if record.get("started") else "",
         f"on {record['device']}" if record.get("device") else "",
         f"{len(run.class_names)} classes" if run.class_names else "",
-        f"{train['pictures']} training pictures" if "pictures" in train else "",
-        f"{val['pictures']} validation pictures" if "pictures" in val else "",
+        f"{train['pictures']} training images" if "pictures" in train else "",
+        f"{val['pictures']} validation images" if "pictures" in val else "",
     ]
     line = escape(" \u00b7 ".join(fact for fact in facts if fact))
     return f"<header><h1>{escape(run.folder.resolve().name)}</h1><p>{line}</p></header>"
@@ -49,7 +49,7 @@ def headline(run: RunFiles, record: dict[str, Any]) -> str:
                     f"{score.top5_correct} of {score.total}",
                 )
             )
-        cards.append(card(number(score.loss, ".4f"), "Loss", "cross-entropy, same pictures"))
+        cards.append(card(number(score.loss, ".4f"), "Loss", "cross-entropy, same images"))
     if run.train:
         cards.extend(_training_cards(run, record))
     return f'<div class="cards">{"".join(cards)}</div>'

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from densenet121.inference.calibration import Reliability
-from densenet121.report.folder import Prediction, RunFiles, Score
 from densenet121.report.headline import header, headline
 from densenet121.report.markup import (
     Share,
@@ -30,6 +28,8 @@ from densenet121.report.scores import (
 )
 from densenet121.report.style import CSS
 from densenet121.report.thumbnails import thumbnail
+from densenet121.runs.read import Prediction, RunFiles, Score
+from densenet121.tasks.single_label.calibration import Reliability
 from densenet121.utils.files import error_map
 
 _ERRORS = 24
@@ -111,7 +111,7 @@ def _confusion(comparison: Comparison, figure: bytes) -> str:
             "Confusion",
             text,
             _plot(figure, "Confusion matrix"),
-            "<p>Every picture was classified rightly.</p>",
+            "<p>Every image was classified rightly.</p>",
         )
     shown = confused[:_PAIRS]
     title = f"{len(shown)} most confused pairs, of {len(confused)}"
@@ -119,12 +119,12 @@ def _confusion(comparison: Comparison, figure: bytes) -> str:
         (
             comparison.names[pair.label],
             comparison.names[pair.predicted],
-            pair.pictures,
-            percent(pair.pictures / int(comparison.support[pair.label])),
+            pair.images,
+            percent(pair.images / int(comparison.support[pair.label])),
         )
         for pair in shown
     ]
-    head = ("label", "predicted", "pictures", "share of the label")
+    head = ("label", "predicted", "images", "share of the label")
     return section(
         "Confusion",
         text,
@@ -141,7 +141,7 @@ def _classes(comparison: Comparison) -> str:
     means = [sum(getattr(one, part) for one in classes) / len(classes) for part in parts]
     text = "Mean of the classes: precision {}, recall {}, F1 {}.".format(*map(percent, means))
     if absent:
-        text += f" Of {len(comparison.classes)} classes {absent} have no picture and do not count."
+        text += f" Of {len(comparison.classes)} classes {absent} have no image and do not count."
     if len(comparison.classes) <= _CLASSES_SHOWN:
         return section("Classes", text, _class_table(comparison.classes))
     weakest = sorted(classes, key=lambda one: (one.f1, one.number))[:20]
@@ -160,7 +160,7 @@ def _class_table(classes: Sequence[ClassScore]) -> str:
         (one.name, one.number, Share(one.precision), Share(one.recall), Share(one.f1), one.support)
         for one in classes
     ]
-    return table(("class", "number", "precision", "recall", "F1", "pictures"), rows, texts=1)
+    return table(("class", "number", "precision", "recall", "F1", "images"), rows, texts=1)
 
 
 def _confidence(found: Reliability, figure: bytes) -> str:
@@ -168,7 +168,7 @@ def _confidence(found: Reliability, figure: bytes) -> str:
     text = (
         f"Expected calibration error {percent(found.ece)}: how far the probability of the "
         "predicted class is from the share of right answers, the mean over "
-        f"{len(found.counts)} bins weighted by their pictures, of {plural(total, 'picture')}. "
+        f"{len(found.counts)} bins weighted by their images, of {plural(total, 'image')}. "
         "Bars below the dashed line: the network is surer than it may be; densenet121 calibrate "
         "mends that."
     )
@@ -191,12 +191,12 @@ def _errors(predictions: Sequence[Prediction], data_dir: Path | None, folder: Pa
 
 def _error(one: Prediction, data_dir: Path | None, folder: Path) -> str:
     jpeg, reason = thumbnail(data_dir, one.path)
-    picture = image(jpeg, "jpeg", one.path) if jpeg else escape(reason)
+    shown = image(jpeg, "jpeg", one.path) if jpeg else escape(reason)
     with contextlib.suppress(OSError):
         seen = image(error_map(folder, one.path).read_bytes(), "jpeg", f"map of {one.path}")
-        picture += f'</div><div class="picture">{seen}'
+        shown += f'</div><div class="image">{seen}'
     return (
-        f'<figure><div class="picture">{picture}</div><figcaption>'
+        f'<figure><div class="image">{shown}</div><figcaption>'
         f'<span class="wrong">{escape(one.predicted)} {escape(percent(one.probability))}</span>'
         f"<span>is {escape(one.label)}, ranked {one.rank}</span>"
         f'<span class="path">{escape(one.path)}</span></figcaption></figure>'
@@ -207,7 +207,7 @@ def _bad_images(bad: Sequence[tuple[str, str]]) -> str:
     text = f"{plural(len(bad), 'file')} could not be read."
     if len(bad) > _BAD_SHOWN:
         text += f" The first {_BAD_SHOWN} are here, all of them in eval.json."
-    return section("Bad pictures", text, table(("file", "error"), bad[:_BAD_SHOWN], texts=2))
+    return section("Bad images", text, table(("file", "error"), bad[:_BAD_SHOWN], texts=2))
 
 
 def _settings(run: RunFiles, record: dict[str, Any]) -> str:

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from densenet121.inference.calibration import Reliability
-from densenet121.report.folder import RunFiles
 from densenet121.report.scores import Comparison, steps_per_epoch
+from densenet121.runs.read import RunFiles
+from densenet121.tasks.single_label.calibration import Reliability
 
 CELLS_WITH_COUNTS = 20  # classes up to which the confusion matrix shows its counts
 CELLS_WITH_NAMES = 60  # and its names; above, the numbers of the classes
@@ -94,13 +94,13 @@ def curves(run: RunFiles) -> bytes:
 
 
 def reliability(found: Reliability) -> bytes:
-    """Accuracy over confidence in bins, and how many pictures each bin holds (Guo et al. 2017)."""
+    """Accuracy over confidence in bins, and how many images each bin holds (Guo et al. 2017)."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(6.4, 6.2), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         left, width = 100 * found.edges[:-1], 100 * np.diff(found.edges)
         filled = found.counts > 0
-        above.set_title("Right, % of the pictures of a bin")
+        above.set_title("Right, % of the images of a bin")
         above.bar(
             left[filled], 100 * found.accuracy[filled], width[filled], align="edge", color=_BLUE,
             edgecolor="#ffffff", label="right",
@@ -112,7 +112,7 @@ def reliability(found: Reliability) -> bytes:
         above.plot((0, 100), (0, 100), "--", color=_FAINT, linewidth=1)
         above.set(xlim=(0, 100), ylim=(0, 102))
         above.legend(loc="upper left")
-        below.set_title("Pictures")
+        below.set_title("Images")
         below.bar(left, found.counts, width, align="edge", color=_FAINT, edgecolor="#ffffff")
         below.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
         below.set_xlabel("probability of the predicted class, %")
@@ -128,7 +128,7 @@ def has_top5(run: RunFiles) -> bool:
 
 
 def confusion(comparison: Comparison) -> bytes:
-    """The confusion matrix: blue for right, orange for wrong, as shares of the label's pictures.
+    """The confusion matrix: blue for right, orange for wrong, as shares of the label's images.
 
     Up to 20 classes with counts, up to 60 with names. Above 250 a cell stands for a block of
     classes and shows the largest share in it, so that a single confusion stays visible.
@@ -149,7 +149,7 @@ def _confusion_figure(comparison: Comparison) -> Figure:
     # 10 % is the least that the darkest colour stands for: few mistakes should look like few.
     norm = PowerNorm(0.5, vmin=0, vmax=max(float(wrong.max()), 0.1))
     corner = (-0.5, classes - 0.5, classes - 0.5, -0.5)
-    picture = axes.imshow(wrong, cmap=_WRONG, norm=norm, extent=corner, interpolation="nearest")
+    image = axes.imshow(wrong, cmap=_WRONG, norm=norm, extent=corner, interpolation="nearest")
     axes.imshow(right, cmap=_RIGHT, vmin=0, vmax=1, extent=corner, interpolation="nearest")
     axes.spines[:].set_visible(True)
     axes.set_xlabel("predicted")
@@ -167,7 +167,7 @@ def _confusion_figure(comparison: Comparison) -> Figure:
     if classes <= CELLS_WITH_COUNTS:
         _write_counts(axes, comparison, norm)
     else:
-        bar = figure.colorbar(picture, ax=axes, shrink=0.6, label="share of the label's pictures")
+        bar = figure.colorbar(image, ax=axes, shrink=0.6, label="share of the label's images")
         bar.ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g} %")
         axes.set_title(
             "Orange: wrong. Blue: right."
@@ -186,7 +186,7 @@ def _cells(comparison: Comparison) -> tuple[NDArray[np.float64], NDArray[np.floa
     recall, members = np.zeros(side), np.zeros(side)
     for pair in comparison.pairs:
         row, column = pair.label // block, pair.predicted // block
-        share = pair.pictures / comparison.support[pair.label]
+        share = pair.images / comparison.support[pair.label]
         if pair.label == pair.predicted:
             recall[row] += share
         else:
@@ -198,7 +198,7 @@ def _cells(comparison: Comparison) -> tuple[NDArray[np.float64], NDArray[np.floa
 
 
 def _write_counts(axes: Axes, comparison: Comparison, norm: PowerNorm) -> None:
-    counts = {(pair.label, pair.predicted): pair.pictures for pair in comparison.pairs}
+    counts = {(pair.label, pair.predicted): pair.images for pair in comparison.pairs}
     for row in range(len(comparison.names)):
         for column in range(len(comparison.names)):
             count = counts.get((row, column), 0)

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_fscore_support
 
-from densenet121.report.folder import Prediction, RunFiles
+from densenet121.runs.read import Prediction, RunFiles
 
 _Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
 
 class ClassScore(NamedTuple):
-    """One class: shares in 0..1, ``support`` in pictures."""
+    """One class: shares in 0..1, ``support`` in images."""
 
     number: int
     name: str
@@ -29,11 +29,11 @@ class ClassScore(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """How many ``pictures`` of one class were taken for another; classes by number."""
+    """How many ``images`` of one class were taken for another; classes by number."""
 
     label: int
     predicted: int
-    pictures: int
+    images: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class Comparison:
     """Labels against predictions. The confusions are a list: C * C would not fit at 21841."""
 
     names: list[str]
-    support: NDArray[np.int64]  # (C,) pictures of each class
+    support: NDArray[np.int64]  # (C,) images of each class
     pairs: list[Pair]  # each pair that occurs, the right ones too, most frequent first
     classes: list[ClassScore]  # in the order of names
 
@@ -52,7 +52,7 @@ class Comparison:
 
 
 def wilson_interval(correct: int, total: int) -> tuple[float, float]:
-    """95 % interval of a share, in 0..1 (Wilson 1927); (0, 1) for no pictures."""
+    """95 % interval of a share, in 0..1 (Wilson 1927); (0, 1) for no images."""
     if total == 0:
         return 0.0, 1.0
     share, z2 = correct / total, _Z95 * _Z95
@@ -80,7 +80,7 @@ def compare(predictions: Sequence[Prediction], class_names: Sequence[str]) -> Co
     return Comparison(
         names=names,
         support=np.bincount(labels, minlength=len(names)),
-        pairs=sorted(pairs, key=lambda pair: (-pair.pictures, pair.label, pair.predicted)),
+        pairs=sorted(pairs, key=lambda pair: (-pair.images, pair.label, pair.predicted)),
         classes=[
             ClassScore(
                 number=index,
@@ -110,21 +110,21 @@ def steps_per_epoch(run: RunFiles) -> float | None:
 
 def training_seconds(run: RunFiles) -> float | None:
     """Time in training steps, from images/s; evaluation, saving and interruptions are not in it."""
-    steps, pictures = steps_per_epoch(run), training_pictures(run.record)
-    if steps is None or pictures is None:
+    steps, images = steps_per_epoch(run), training_images(run.record)
+    if steps is None or images is None:
         return None
     seconds, done = 0.0, 0
     for row in run.train:
         if row.images_per_second > 0:
-            seconds += (row.step + 1 - done) * pictures / steps / row.images_per_second
+            seconds += (row.step + 1 - done) * images / steps / row.images_per_second
             done = row.step + 1
     return seconds or None
 
 
-def training_pictures(record: dict[str, Any] | None) -> int | None:
-    """The number of training pictures that run.json states, or None."""
+def training_images(record: dict[str, Any] | None) -> int | None:
+    """The number of training images that run.json states, or None."""
     try:
-        pictures = (record or {})["data"]["train"]["pictures"]
+        images = (record or {})["data"]["train"]["pictures"]
     except (KeyError, TypeError):
         return None
-    return pictures if isinstance(pictures, int) and pictures > 0 else None
+    return images if isinstance(images, int) and images > 0 else None

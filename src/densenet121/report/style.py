@@ -59,10 +59,10 @@ tr:last-child td { border-bottom: 0; }
 .errors { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr));
   gap: 24px 16px; }
 .errors figure { margin: 0; min-width: 0; break-inside: avoid; font-size: 13px; line-height: 1.4; }
-.errors .picture { display: flex; height: 136px; align-items: center; justify-content: center;
+.errors .image { display: flex; height: 136px; align-items: center; justify-content: center;
   background: var(--back); border-radius: 6px; color: var(--faint); text-align: center; }
 .errors img { border-radius: 3px; max-width: 128px; max-height: 128px; }
-.errors .picture + .picture { margin-top: 4px; }
+.errors .image + .image { margin-top: 4px; }
 .errors figcaption { margin-top: 8px; overflow-wrap: anywhere; }
 .errors figcaption > * { display: block; unicode-bidi: isolate; }
 .errors .wrong { color: var(--orange); font-weight: 600; }
@@ -77,6 +77,6 @@ footer { margin-top: 24px; color: var(--faint); font-size: 13px; }
   main { max-width: none; padding: 0; }
   section, .card { border-color: #cccccc; }
   tr, .plot, .card { break-inside: avoid; }
-  td.share, .errors .picture { print-color-adjust: exact; }
+  td.share, .errors .image { print-color-adjust: exact; }
 }
 """

@@ -1,4 +1,4 @@
-"""Small JPEGs of pictures that a file names: nothing outside the data folder, nothing enormous."""
+"""Small JPEGs of images that a file names: nothing outside the data folder, nothing enormous."""
 
 import io
 import stat
@@ -35,18 +35,18 @@ def thumbnail(data_dir: Path | None, path: str) -> tuple[bytes | None, str]:
     except FileNotFoundError:
         return None, "no longer there"
     except Exception:
-        # Whatever a decoder raises on damaged bytes: the page is worth more than one picture.
+        # Whatever a decoder raises on damaged bytes: the page is worth more than one image.
         return None, "not readable"
 
 
 def _shrink(path: Path) -> tuple[bytes | None, str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's on size (checked here) and damaged metadata
-        with Image.open(path, formats=_FORMATS) as picture:
-            if picture.width * picture.height > _MAX_PIXELS:
+        with Image.open(path, formats=_FORMATS) as image:
+            if image.width * image.height > _MAX_PIXELS:
                 return None, "larger than 89 megapixels"
-            picture.draft("RGB", (2 * _SIDE, 2 * _SIDE))  # JPEG: decodes at a fraction of its size
-            small = picture.convert("RGB")
+            image.draft("RGB", (2 * _SIDE, 2 * _SIDE))  # JPEG: decodes at a fraction of its size
+            small = image.convert("RGB")
         small.thumbnail((_SIDE, _SIDE))
         jpeg = io.BytesIO()
         small.save(jpeg, format="JPEG", quality=85)

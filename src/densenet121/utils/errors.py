@@ -2,7 +2,7 @@
 
 
 class InputError(ValueError):
-    """Something the user handed over cannot be used: a folder, a picture, a checkpoint, a value.
+    """Something the user handed over cannot be used: a folder, an image, a checkpoint, a value.
 
     The text says where, what was found, what was allowed and, if one step helps, what to do.
     At the command line: exit status 1.
@@ -10,7 +10,7 @@ class InputError(ValueError):
 
 
 class TooLargeError(InputError):
-    """A picture has more bytes or pixels than are allowed."""
+    """An image has more bytes or pixels than are allowed."""
 
 
 class UsageError(InputError):

@@ -46,6 +46,6 @@ def remove_temporary_files(folder: Path) -> None:
 
 
 def error_map(folder: Path, path: str) -> Path:
-    """Where a run's folder has the map of a wrongly classified picture."""
+    """Where a run's folder has the map of a wrongly classified image."""
     name = hashlib.sha256(path.encode(errors="surrogateescape")).hexdigest()[:16]
     return folder / "error_maps" / f"{name}.jpg"

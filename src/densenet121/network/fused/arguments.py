@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from densenet121.native import Kernels
+from densenet121.native.network import Kernels
 
 PARAMETERS = 6  # of a layer, in the order of layer_parameters
 
@@ -38,7 +38,7 @@ class BlockArguments(ctypes.Structure):
     """``BlockArguments`` of native/block.h."""
 
     _fields_ = [
-        ("pictures", ctypes.c_int64),
+        ("images", ctypes.c_int64),
         ("height", ctypes.c_int64),
         ("width", ctypes.c_int64),
         ("input_columns", ctypes.c_int64),
@@ -149,7 +149,7 @@ def block_arguments(
         layer.variance1, layer.variance2 = (v.data_ptr() for v in plan.variances[2 * i : 2 * i + 2])
         layer.eps1, layer.eps2 = plan.eps[2 * i : 2 * i + 2]
     return BlockArguments(
-        pictures=y.shape[0],
+        images=y.shape[0],
         height=y.shape[2],
         width=y.shape[3],
         input_columns=input_columns,

@@ -81,15 +81,15 @@ class _DenseBlock(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, plan: BlockPlan, keep: bool, *parameters: Tensor) -> Tensor:
-        pictures, columns, height, width = x.shape
+        images, columns, height, width = x.shape
         layers = len(parameters) // PARAMETERS
         y = torch.empty(
-            (pictures, columns + layers * plan.growth, height, width),
+            (images, columns + layers * plan.growth, height, width),
             dtype=plan.dtype,
             memory_format=torch.channels_last,
         )
         z = torch.empty(
-            (layers if keep else 1, pictures * height * width, plan.bottleneck), dtype=plan.dtype
+            (layers if keep else 1, images * height * width, plan.bottleneck), dtype=plan.dtype
         )
         arguments = block_arguments(plan, y, z, parameters, columns)
         arguments.x = x.data_ptr()

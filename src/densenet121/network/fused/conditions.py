@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from densenet121.native import Kernels, kernels
+from densenet121.native.network import Kernels, kernels
 from densenet121.network.sync_batch_norm import SyncBatchNorm2d
 from densenet121.utils.logging import log
 
@@ -82,7 +82,7 @@ def is_untouched(module: nn.Module, kind: type[nn.Module]) -> bool:
 
 
 def is_plain_convolution(module: nn.Module, size: int) -> bool:
-    """Whether it is a ``size`` x ``size`` convolution at stride 1 that keeps the picture's size."""
+    """Whether it is a ``size`` x ``size`` convolution at stride 1 that keeps the image's size."""
     return (
         isinstance(module, nn.Conv2d)
         and is_untouched(module, nn.Conv2d)

@@ -44,10 +44,10 @@ def infer_block(
     first_layer: nn.Module, plan: BlockPlan, x: Tensor, parameters: Sequence[Tensor]
 ) -> Tensor:
     """The block's output for ``x``, ``(N, C, H, W)`` channels_last, with the running statistics."""
-    pictures, columns, height, width = x.shape
+    images, columns, height, width = x.shape
     layers = len(plan.means) // 2
     y = torch.empty(
-        (pictures, columns + layers * plan.growth, height, width),
+        (images, columns + layers * plan.growth, height, width),
         dtype=plan.dtype,
         memory_format=torch.channels_last,
     )

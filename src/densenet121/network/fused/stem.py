@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from densenet121.native import Kernels
+from densenet121.native.network import Kernels
 from densenet121.network.fused.conditions import (
     is_untouched,
     update_running_statistics,
@@ -25,7 +25,7 @@ class _StemArguments(ctypes.Structure):
     """``StemArguments`` of native/stem.h."""
 
     _fields_ = [
-        ("pictures", ctypes.c_int64),
+        ("images", ctypes.c_int64),
         ("height", ctypes.c_int64),
         ("width", ctypes.c_int64),
         ("columns", ctypes.c_int64),
@@ -72,7 +72,7 @@ def fused_stem(
     Args:
         parts: norm0, relu0 and pool0, a maximum of 3 x 3 at stride 2.
         pool_kind: the class of a pool0 that nobody has changed.
-        padding: rows above and columns to the left of the picture that the first window covers.
+        padding: rows above and columns to the left of the image that the first window covers.
         x: conv0's output, ``(N, C, H, W)``.
 
     Returns:
@@ -117,9 +117,9 @@ class _Stem(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, plan: _Plan, *parameters: Tensor) -> Tensor:
-        pictures, columns, height, width = x.shape
+        images, columns, height, width = x.shape
         y = torch.empty(
-            (pictures, columns, (height + 1) // 2, (width + 1) // 2),
+            (images, columns, (height + 1) // 2, (width + 1) // 2),
             dtype=plan.dtype,
             memory_format=torch.channels_last,
         )
@@ -158,7 +158,7 @@ def _arguments(
     """Everything but the gradients; y has the output's shape. The tensors must outlive the call."""
     gamma, beta = parameters
     return _StemArguments(
-        pictures=x.shape[0],
+        images=x.shape[0],
         height=x.shape[2],
         width=x.shape[3],
         columns=x.shape[1],

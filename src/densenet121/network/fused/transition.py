@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from densenet121.native import Kernels
+from densenet121.native.network import Kernels
 from densenet121.network.fused.conditions import (
     is_plain_convolution,
     is_untouched,
@@ -28,7 +28,7 @@ class _TransitionArguments(ctypes.Structure):
     """``TransitionArguments`` of native/transition.h."""
 
     _fields_ = [
-        ("pictures", ctypes.c_int64),
+        ("images", ctypes.c_int64),
         ("height", ctypes.c_int64),
         ("width", ctypes.c_int64),
         ("columns", ctypes.c_int64),
@@ -123,9 +123,9 @@ class _Transition(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, plan: _Plan, *parameters: Tensor) -> Tensor:
-        pictures, _, height, width = x.shape
+        images, _, height, width = x.shape
         y = torch.empty(
-            (pictures, parameters[2].shape[0], height // plan.pool, width // plan.pool),
+            (images, parameters[2].shape[0], height // plan.pool, width // plan.pool),
             dtype=plan.dtype,
             memory_format=torch.channels_last,
         )
@@ -160,7 +160,7 @@ def _arguments(plan: _Plan, x: Tensor, parameters: Sequence[Tensor]) -> _Transit
     """Everything but y and the gradients. The tensors must outlive the call."""
     gamma, beta, weight = parameters
     return _TransitionArguments(
-        pictures=x.shape[0],
+        images=x.shape[0],
         height=x.shape[2],
         width=x.shape[3],
         columns=x.shape[1],

@@ -1,0 +1,257 @@
+"""The ``audit`` command: what is wrong with a collection of images. Nothing is changed."""
+
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from densenet121.audit.copies import exact_groups, near_pairs
+from densenet121.audit.facts import ImageFacts, facts_of
+from densenet121.config.audit import AuditConfig
+from densenet121.config.settings import absolute, default_workers
+from densenet121.datasets.image_dataset import ImageDataset
+from densenet121.datasets.sources.open import open_splits
+from densenet121.utils.files import write_atomic
+from densenet121.utils.progress import progress_bar
+
+# Kinds of findings in the order of a table, and what is said of each. The first are faults: they
+# spoil a training or its evaluation. The others are remarks.
+FAULTS = {
+    "empty": "files of 0 bytes",
+    "not_a_picture": "files that are no image",
+    "truncated": "images that are cut short",
+    "damaged": "images that cannot be decoded",
+    "train_and_val": "validation images that are in train as well",
+    "two_classes": "images that are in two classes",
+    "class_sets": "classes of one split alone",
+}
+REMARKS = {
+    "exact_duplicate": "copies of an image of the same split",
+    "near_duplicate": "near copies of an image of the same split",
+    "wrong_extension": "images whose name says another format",
+    "cmyk": "CMYK images",
+    "alpha": "images with transparency",
+    "rotated": "images with an EXIF orientation",
+    "tiny": "tiny images",
+    "huge": "huge images",
+    "imbalance": "splits whose classes are out of balance",
+    "ignored": "files that are no images by their names",
+}
+KINDS = FAULTS | REMARKS
+_UNUSABLE = ("empty", "not_a_picture", "truncated", "damaged")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was found.
+
+    Attributes:
+        kind: a key of KINDS.
+        split: ``train`` or ``val``.
+        path: of the image, or the name of a class.
+        detail: what is the matter with it.
+        other: split and path of the image that it is a copy of.
+    """
+
+    kind: str
+    split: str
+    path: str
+    detail: str
+    other: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Audit:
+    """All that was found.
+
+    Attributes:
+        images: of each split.
+        findings: in the order of KINDS, then of the splits and images.
+        excluded: paths that had better be left out (see AuditConfig.exclude_list).
+    """
+
+    dataset: dict[str, ImageDataset]
+    findings: tuple[Finding, ...]
+    excluded: tuple[str, ...]
+
+    @property
+    def has_faults(self) -> bool:
+        """Whether anything was found that spoils a training or its evaluation."""
+        return any(finding.kind in FAULTS for finding in self.findings)
+
+
+def audit(config: AuditConfig) -> Audit:
+    """Look at every image; write the page and the list if they are asked for.
+
+    Raises:
+        InputError: there are no images to look at.
+    """
+    val_dir = absolute(config.val_dir) if config.val_dir else None
+    found = open_splits(absolute(config.source), val_dir)
+    dataset = {str(split): part for split, part in found.items()}
+    workers = config.workers or default_workers()
+    splits: list[str] = []
+    indices: list[int] = []
+    for split, part in dataset.items():
+        splits += [split] * len(part)
+        indices += range(len(part))
+    with (
+        progress_bar("audit", len(indices), unit="image") as advance,
+        ThreadPoolExecutor(workers) as pool,
+    ):
+        tasks = zip(splits, indices, strict=True)
+        facts = list(pool.map(partial(_look, dataset, advance), tasks, chunksize=8))
+    names = [dataset[split].paths[index] for split, index in zip(splits, indices, strict=True)]
+    labels = [dataset[split].class_names[dataset[split].labels[index]]
+              for split, index in zip(splits, indices, strict=True)]  # fmt: skip
+    places = list(zip(splits, names, strict=True))
+    findings = [
+        *_of_each(places, facts, config),
+        *_copies(places, labels, facts, config.near),
+        *(f for split, part in dataset.items() for f in _of_split(split, part, config)),
+        *_class_sets(dataset),
+    ]
+    order = list(KINDS)
+    findings.sort(key=lambda finding: order.index(finding.kind))
+    result = Audit(dataset, tuple(findings), _excluded(findings))
+    if config.exclude_list:
+        text = "".join(f"{path}\n" for path in result.excluded)
+        write_atomic(absolute(config.exclude_list), text.encode(errors="surrogateescape"))
+    if config.page:
+        from densenet121.audit.page import page
+
+        write_atomic(absolute(config.page), page(result).encode())
+    return result
+
+
+def _look(
+    dataset: dict[str, ImageDataset], advance: Callable[[], None], task: tuple[str, int]
+) -> ImageFacts:
+    look = facts_of(dataset[task[0]], task[1])
+    advance()
+    return look
+
+
+def _of_each(
+    places: Sequence[tuple[str, str]], facts: Sequence[ImageFacts], config: AuditConfig
+) -> list[Finding]:
+    found = []
+    for place, look in zip(places, facts, strict=True):
+        if look.fault is not None:
+            found.append(Finding(look.fault, *place, look.reason))
+        found += [Finding(kind, *place, detail) for kind, detail in look.remarks]
+        size = f"{look.width} x {look.height} pixels"
+        if look.fault is None and min(look.height, look.width) < config.least_side:
+            found.append(Finding("tiny", *place, size))
+        if look.height * look.width > config.most_pixels * 1e6:
+            found.append(Finding("huge", *place, size))
+    return found
+
+
+def _copies(
+    places: Sequence[tuple[str, str]], labels: Sequence[str], facts: Sequence[ImageFacts], near: int
+) -> list[Finding]:
+    """What is said of every copy of an image but the first."""
+    pairs = [(group[0], copy, True) for group in exact_groups(facts) for copy in group[1:]]
+    pairs += [(first, copy, False) for first, copy in near_pairs(facts, near)]
+    # Of three near copies there are three pairs, and of an exact copy's copies two: one is enough.
+    found: dict[tuple[int, str], Finding] = {}
+    for first, copy, is_exact in pairs:
+        same_split = places[first][0] == places[copy][0]
+        word = "the same pixels as" if is_exact else "nearly the same image as"
+        kinds = ["train_and_val"]
+        if same_split:
+            kinds = ["exact_duplicate" if is_exact else "near_duplicate"]
+        if labels[first] != labels[copy]:
+            kinds.append("two_classes")
+        for kind in kinds:
+            group = "copy" if kind.endswith("duplicate") else kind
+            detail = f"{word} {'/'.join(places[first])}"
+            if kind == "two_classes":
+                detail += f": {labels[copy]} and {labels[first]}"
+            found.setdefault((copy, group), Finding(kind, *places[copy], detail, places[first]))
+    return list(found.values())
+
+
+def _of_split(split: str, dataset: ImageDataset, config: AuditConfig) -> list[Finding]:
+    found = [Finding("ignored", split, path, "passed over") for path in dataset.ignored]
+    counts = np.bincount(dataset.labels, minlength=len(dataset.class_names))
+    most, least = int(counts.argmax()), int(counts.argmin())
+    if counts[most] > config.imbalance * counts[least]:
+        detail = (
+            f"{counts[most]} images of {dataset.class_names[most]}, "
+            f"{counts[least]} of {dataset.class_names[least]}"
+        )
+        found.append(Finding("imbalance", split, dataset.class_names[least], detail))
+    return found
+
+
+def _class_sets(dataset: dict[str, ImageDataset]) -> list[Finding]:
+    if len(dataset) < 2:
+        return []
+    names = {split: part.class_names for split, part in dataset.items()}
+    return [
+        Finding("class_sets", split, name, f"is in {split} and not in {other}")
+        for split, other in (("train", "val"), ("val", "train"))
+        for name in names[split]
+        if name not in set(names[other])
+    ]
+
+
+def _excluded(findings: Sequence[Finding]) -> tuple[str, ...]:
+    """Paths of unusable images, of copies, and of training images that are in val."""
+    paths: dict[str, None] = {}
+    for finding in findings:
+        if finding.kind in (*_UNUSABLE, "exact_duplicate"):
+            paths[finding.path] = None
+        elif finding.kind == "train_and_val" and finding.other is not None:
+            places = dict([(finding.split, finding.path), finding.other])
+            paths[places["train"]] = None
+    return tuple(sorted(paths))
+
+
+def table(result: Audit, most: int = 5) -> str:
+    """The findings for a reader, the first of each kind by name."""
+    lines = [
+        f"{split}: {len(part)} images of {len(part.class_names)} classes in {part.root}"
+        for split, part in result.dataset.items()
+    ]
+    for kind, meaning in KINDS.items():
+        own = [finding for finding in result.findings if finding.kind == kind]
+        if own:
+            lines += ["", f"{'' if kind in REMARKS else 'FAULT: '}{meaning}: {len(own)}"]
+            lines += [f"  {f.split}/{f.path}: {f.detail}" for f in own[:most]]
+            if len(own) > most:
+                lines.append(f"  and {len(own) - most} more (--json and --page show all)")
+    if not result.findings:
+        lines += ["", "nothing was found"]
+    return "\n".join(lines).encode("utf-8", "backslashreplace").decode()
+
+
+def as_json(result: Audit) -> str:
+    """The findings for a program."""
+    content: dict[str, Any] = {
+        "splits": {
+            split: {
+                "root": str(part.root),
+                "pictures": len(part),
+                "fingerprint": part.fingerprint,
+                "classes": dict(
+                    zip(
+                        part.class_names,
+                        np.bincount(part.labels, minlength=len(part.class_names)).tolist(),
+                        strict=True,
+                    )
+                ),
+            }
+            for split, part in result.dataset.items()
+        },
+        "faults": result.has_faults,
+        "findings": [asdict(finding) for finding in result.findings],
+        "excluded": list(result.excluded),
+    }
+    return json.dumps(content, indent=2).encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,88 @@
+"""The audit's contact sheet: one HTML page with the images that were found, and what of them."""
+
+import cv2
+import numpy as np
+
+from densenet121.audit.audit import FAULTS, KINDS, Audit, Finding
+from densenet121.datasets.decoding import decode
+from densenet121.datasets.image_dataset import ImageDataset
+from densenet121.report.markup import bullets, card, escape, image, plural, section
+from densenet121.report.style import CSS
+from densenet121.utils.errors import InputError
+
+_SIDE = 128  # pixels of a small image, at most
+_MOST = 200  # images of a kind
+
+
+def page(audit: Audit) -> str:
+    """The page; nothing in it comes from elsewhere."""
+    numbers = {
+        name: {path: i for i, path in enumerate(part.paths)} for name, part in audit.dataset.items()
+    }
+    total = sum(len(part) for part in audit.dataset.values())
+    faults = sum(finding.kind in FAULTS for finding in audit.findings)
+    cards = (
+        card(plural(total, "image"), ", ".join(f"{len(p)} {s}" for s, p in audit.dataset.items())),
+        card(plural(faults, "fault"), "spoil training or evaluation", main=True),
+        card(plural(len(audit.findings) - faults, "remark"), "worth a look"),
+        card(str(len(audit.excluded)), "on the list for --exclude"),
+    )
+    parts = []
+    for kind, meaning in KINDS.items():
+        own = [finding for finding in audit.findings if finding.kind == kind]
+        if own:
+            parts.append(_section(kind, meaning, own, audit, numbers))
+    roots = bullets("missing", "Where", [str(part.root) for part in audit.dataset.values()])
+    nothing = section("Nothing was found", "Every image was decoded and compared.")
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>Audit</title><style>{CSS}</style></head><body><main>"
+        "<header><p>densenet121 audit</p><h1>What was found in the images</h1></header>"
+        f'<div class="cards">{"".join(cards)}</div>{roots}{"".join(parts) or nothing}'
+        "</main></body></html>\n"
+    )
+
+
+def _section(
+    kind: str,
+    meaning: str,
+    findings: list[Finding],
+    audit: Audit,
+    numbers: dict[str, dict[str, int]],
+) -> str:
+    figures = [_figure(finding, audit, numbers) for finding in findings[:_MOST]]
+    text = "A fault." if kind in FAULTS else "A remark."
+    if len(findings) > _MOST:
+        text += f" The first {_MOST} of {len(findings)}; --json has all."
+    title = f"{meaning[0].upper()}{meaning[1:]}: {len(findings)}"
+    return section(title, text, f'<div class="errors">{"".join(figures)}</div>')
+
+
+def _figure(finding: Finding, audit: Audit, numbers: dict[str, dict[str, int]]) -> str:
+    places = [(finding.split, finding.path)]
+    if finding.other is not None:
+        places.append(finding.other)
+    dataset = ""
+    for split, path in places:
+        index = numbers[split].get(path)
+        if index is not None:
+            dataset += f'<div class="image">{_small(audit.dataset[split], index)}</div>'
+    place = escape(f"{finding.split}/{finding.path}")
+    return (
+        f'<figure>{dataset}<figcaption><span class="wrong">{escape(finding.detail)}</span>'
+        f'<span class="path">{place}</span></figcaption></figure>'
+    )
+
+
+def _small(dataset: ImageDataset, index: int) -> str:
+    try:
+        data = dataset.read(index)
+        pixels = decode(data) if isinstance(data, bytes) else data
+    except InputError:
+        return "not readable"
+    scale = min(1.0, _SIDE / max(pixels.shape[:2]))
+    height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
+    small = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+    _, jpeg = cv2.imencode(".jpg", np.ascontiguousarray(small[:, :, ::-1]))
+    return image(jpeg.tobytes(), "jpeg", "", f'width="{width}" height="{height}"')

@@ -1,0 +1,199 @@
+"""Which program weights come from, by their names, and what its networks and images are like."""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from densenet121.checkpoint.foreign.names import (
+    MINDSPORE_STATE,
+    from_densenet_bc,
+    from_mindspore,
+    from_mmpretrain,
+    from_torchvision,
+    network_of,
+)
+from densenet121.checkpoint.native import Preprocessing
+from densenet121.network import Variant
+from densenet121.utils.errors import InputError
+
+Family = Literal[
+    "native", "torchvision", "timm", "keras", "mmpretrain", "mindspore", "mindcv", "densenet-bc"
+]
+_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
+_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
+_224 = (224, 224)
+
+# What each program documents for the evaluation of its DenseNets:
+# torchvision: DenseNet121_Weights.IMAGENET1K_V1.transforms(); timm: models/densenet.py's _cfg;
+# keras: applications' examples, load_img(target_size=(224, 224)) with its default interpolation;
+# mmpretrain: configs/_base_/datasets/imagenet_bs64.py; mindspore: the original's classification.py;
+# mindcv: data/transforms_factory.py with configs/densenet; densenet-bc: the CIFAR training scripts.
+PREPROCESSING: dict[Family, Preprocessing] = {
+    "torchvision": Preprocessing(_224, "short:256", _MEAN, _STD, "pillow_bilinear"),
+    "timm": Preprocessing(_224, "short:256", _MEAN, _STD, "pillow_bicubic"),
+    "keras": Preprocessing(_224, "224,224", _MEAN, _STD, "pillow_nearest"),
+    "mmpretrain": Preprocessing(_224, "short:256", _MEAN, _STD, "opencv_bilinear"),
+    "mindspore": Preprocessing(_224, "256,256", _MEAN, _STD, "opencv_bilinear"),
+    "mindcv": Preprocessing(_224, "short:256", _MEAN, _STD, "opencv_bilinear"),
+    "densenet-bc": Preprocessing(
+        (32, 32),
+        "32,32",
+        (0.4914 * 255, 0.4822 * 255, 0.4465 * 255),
+        (0.2470 * 255, 0.2435 * 255, 0.2616 * 255),
+        "opencv_bilinear",
+    ),
+}
+_RENAME: dict[Family, Callable[[str], str]] = {
+    "torchvision": from_torchvision,
+    "timm": from_torchvision,
+    "keras": lambda name: name,
+    "mmpretrain": from_mmpretrain,
+    "mindspore": from_mindspore,
+    "mindcv": from_mindspore,
+    "densenet-bc": from_densenet_bc,
+}
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """Weights of another program under our names.
+
+    Attributes:
+        family: the program.
+        state_dict: parameters and statistics.
+        momentum: of SGD, by our names; empty without them.
+        state: a training run's numbers, such as global_step.
+        net: None where the blocks are those of no network we know.
+        variant: of the pooling.
+        variant_is_certain: the names tell it; else it is what this program usually means by them.
+        preprocessing: what the program documents; None for a network that it does not have.
+    """
+
+    family: Family
+    state_dict: dict[str, Tensor]
+    momentum: dict[str, Tensor]
+    state: dict[str, Any]
+    net: str | None
+    variant: Variant
+    variant_is_certain: bool
+    preprocessing: Preprocessing | None
+
+
+def identify(
+    tensors: Mapping[str, Tensor], path: Path, beside: Mapping[str, Any], family: Family | None
+) -> Foreign:
+    """Say what weights are and give them our names.
+
+    Args:
+        tensors: by the other program's names.
+        path: of the file, for errors and for what its name tells.
+        beside: what else the file holds.
+        family: where the file's format tells it.
+
+    Raises:
+        InputError: the names are of no DenseNet, or two of them are one of ours.
+    """
+    if "features.conv1.weight" in tensors and "features.conv0.weight" in tensors:
+        raise InputError(
+            f"{path}: weights of a densenetblur121d (timm: three convolutions in the stem, blurred "
+            "pooling) or densenet264d, which are other networks than DenseNet-121 and not read"
+        )
+    family = family or _family(tensors, path, beside)
+    rename = _RENAME[family]
+    state_dict: dict[str, Tensor] = {}
+    momentum: dict[str, Tensor] = {}
+    state: dict[str, Any] = {}
+    for name, tensor in tensors.items():
+        target, new = state_dict, rename(name)
+        if family in ("mindspore", "mindcv"):
+            if name.startswith("moments."):
+                target, new = momentum, rename(name.removeprefix("moments."))
+            elif name in MINDSPORE_STATE:
+                target, new = state, name
+        if new in target:
+            raise InputError(f'{path}: "{name}" and another tensor are both {new}')
+        target[new] = tensor
+    net = network_of(state_dict)
+    preprocessing: Preprocessing | None = PREPROCESSING[family]
+    if family == "timm":
+        preprocessing = _timm_preprocessing(path) or preprocessing
+    if (net == "densenet100") != (family == "densenet-bc"):
+        preprocessing = None  # the program has no such network, and says nothing of its images
+    return Foreign(
+        family,
+        state_dict,
+        momentum,
+        state,
+        net,
+        "model_zoo" if family == "mindspore" and net != "densenet100" else "paper",
+        family not in ("mindcv", "torchvision", "timm"),
+        preprocessing,
+    )
+
+
+def _family(tensors: Mapping[str, Tensor], path: Path, beside: Mapping[str, Any]) -> Family:
+    names = set(tensors)
+    plain = {name.removeprefix("network.") for name in names}
+    if "backbone.features.conv0.weight" in plain and any(n.endswith(".gamma") for n in plain):
+        return "mindspore"
+    if "features.conv0.weight" in plain and any(n.endswith(".gamma") for n in plain):
+        return "mindcv"
+    if "features.conv0.weight" in names:
+        told = [str(beside.get(key, "")) for key in ("arch", "architecture")]
+        is_timm = _timm_config(path) is not None or re.search(r"\.(ra|tv)_in1k", path.name)
+        return "timm" if is_timm or any("_in1k" in text for text in told) else "torchvision"
+    if names & {"backbone.stem.0.weight", "stem.0.weight"}:
+        return "mmpretrain"
+    if {"conv1.weight", "block1.layer.0.bn1.weight"} <= names:
+        return "densenet-bc"
+    raise InputError(
+        f'{path}: no "features.conv0.weight" in it, nor another DenseNet\'s first convolution: not '
+        "weights of torchvision, timm, Keras, mmpretrain, mindcv or the model zoo "
+        f"(its first tensor is {next(iter(tensors), 'none')})"
+    )
+
+
+def _timm_config(path: Path) -> dict[str, Any] | None:
+    """The pretrained_cfg in a config.json beside the file, as timm's downloads have it."""
+    file = path.with_name("config.json")
+    if not file.is_file() or file.stat().st_size > 2**20:
+        return None
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        given = config["pretrained_cfg"]
+        return dict(given) if "densenet" in config["architecture"] else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _timm_preprocessing(path: Path) -> Preprocessing | None:
+    given = _timm_config(path)
+    if given is None:
+        return None
+    try:
+        _, height, width = given["input_size"]
+        mean, std = (tuple(float(x) * 255 for x in given[key]) for key in ("mean", "std"))
+        interpolation = {"bicubic": "pillow_bicubic", "bilinear": "pillow_bilinear"}[
+            given["interpolation"]
+        ]
+        # timm/data/transforms_factory.py: the shorter side, rounded down
+        short = int(min(height, width) / float(given["crop_pct"]))
+        if len(mean) != 3 or len(std) != 3:
+            raise ValueError
+    except (ValueError, KeyError, TypeError, ZeroDivisionError):
+        raise InputError(
+            f"{path.with_name('config.json')}: its pretrained_cfg is not timm's; move it away to "
+            "read the weights without it"
+        ) from None
+    return Preprocessing(
+        (int(height), int(width)),
+        f"short:{short}",
+        (mean[0], mean[1], mean[2]),
+        (std[0], std[1], std[2]),
+        interpolation,
+    )

@@ -1,0 +1,1 @@
+"""One module a command: ``run(config)`` prints and returns the exit status."""

@@ -1,0 +1,139 @@
+"""The ``pack`` command: images of any source into tar shards with an index."""
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from densenet121.config.audit import PackConfig
+from densenet121.config.settings import absolute
+from densenet121.datasets.decoding import format_of
+from densenet121.datasets.image_dataset import Encoded, ImageDataset
+from densenet121.datasets.packed_strings import Names
+from densenet121.datasets.sources.open import open_training
+from densenet121.datasets.sources.shards import CLASSES, INDEX, Index
+from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.files import write_atomic
+from densenet121.utils.progress import progress_bar
+
+_EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"} | {
+    "TIFF": "tif",
+    "PPM": "ppm",
+}
+
+
+def pack(config: PackConfig) -> str:
+    """Write the shards; what to tell the user of them.
+
+    The folder appears when it is whole: what a stopped run leaves behind is removed.
+
+    Raises:
+        UsageError: the output exists.
+        InputError: images cannot be read, or are none.
+    """
+    output = absolute(config.output)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UsageError(f"--output {output} exists; name a new folder")
+    train, val = open_training(
+        absolute(config.source), exclude=absolute(config.exclude) if config.exclude else None
+    )
+    with _new_folder(output) as folder:
+        parts = (
+            [(train, folder)] if val is None else [(train, folder / "train"), (val, folder / "val")]
+        )
+        total = sum(len(dataset) for dataset, _ in parts)
+        shards = 0
+        with progress_bar("pack", total, unit="image") as advance:
+            for dataset, where in parts:
+                where.mkdir(exist_ok=True)
+                name = where.name if val is not None else "pictures"
+                shards += _write(dataset, where, name, config.shard_megabytes * 10**6, advance)
+    size = sum(file.stat().st_size for file in output.rglob("*.tar"))
+    return f"{total} images in {shards} shards, {size / 1e6:.0f} MB, in {output}"
+
+
+@contextlib.contextmanager
+def _new_folder(output: Path) -> Iterator[Path]:
+    """A folder that takes the name of ``output`` when all went well, else is removed."""
+    folder = output.with_name(f".{output.name}.{os.getpid()}.partial")
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+        if output.exists():
+            output.rmdir()  # it is empty
+        folder.rename(output)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _write(
+    dataset: ImageDataset, folder: Path, name: str, shard_bytes: int, advance: Callable[[], None]
+) -> int:
+    """The shards, the class names and the index of one split; the number of shards."""
+    shards: list[Path] = []
+    shard, offsets, sizes = [], [], []
+    at = 0
+    while at < len(dataset):
+        file = folder / f"{name}-{len(shards):06d}.tar"
+        with file.open("wb") as out:
+            with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+                while at < len(dataset) and tar.offset < shard_bytes:
+                    offset, size = _add_sample(tar, dataset, at)
+                    shard.append(len(shards))
+                    offsets.append(offset)
+                    sizes.append(size)
+                    at += 1
+                    advance()
+            out.flush()
+            os.fsync(out.fileno())
+        shards.append(file)
+    index = Index(
+        tuple(file.name for file in shards),
+        np.array([file.stat().st_size for file in shards], dtype=np.int64),
+        np.array(shard, dtype=np.int32),
+        np.array(offsets, dtype=np.int64),
+        np.array(sizes, dtype=np.int64),
+        Names.of(dataset.paths),
+        Names.of(str(label) for label in dataset.labels.tolist()),
+    )
+    classes = "".join(f"{class_name}\n" for class_name in dataset.class_names)
+    write_atomic(folder / CLASSES, classes.encode(errors="surrogateescape"))
+    write_atomic(folder / INDEX, index.to_npz())
+    return len(shards)
+
+
+def _add_sample(tar: tarfile.TarFile, dataset: ImageDataset, index: int) -> tuple[int, int]:
+    """Add an image with its label and its path; where its bytes are, and how many."""
+    try:
+        data, extension = _encoded(dataset.read(index), dataset.paths[index])
+    except InputError as error:
+        raise InputError(f"{dataset.name(index)}: {error}") from None
+    note = {"path": dataset.paths[index], "label": int(dataset.labels[index])}
+    place = tar.offset + tarfile.BLOCKSIZE
+    for suffix, content in (
+        (extension, data),
+        ("cls", str(note["label"]).encode()),
+        ("json", json.dumps(note).encode()),
+    ):
+        member = tarfile.TarInfo(f"{index:09d}.{suffix}")
+        member.size = len(content)
+        tar.addfile(member, io.BytesIO(content))
+    return place, len(data)
+
+
+def _encoded(image: Encoded, path: str) -> tuple[bytes, str]:
+    """An image's bytes and the extension that says what they are; pixels as PNG."""
+    if isinstance(image, bytes):
+        own = os.path.splitext(path)[1].lower().lstrip(".")  # noqa: PTH122
+        return image, _EXTENSIONS.get(format_of(image) or "", own)
+    done, data = cv2.imencode(".png", image[:, :, ::-1])
+    assert done
+    return data.tobytes(), "png"

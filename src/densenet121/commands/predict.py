@@ -1,0 +1,177 @@
+"""The ``predict`` command: files, folders and standard input to a table, JSON lines or CSV."""
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import IO
+
+from densenet121.config.deploy import PredictConfig
+from densenet121.config.settings import (
+    AMP_NAMES,
+    absolute,
+    default_eval_resize,
+    default_workers,
+    parse_image_size,
+)
+from densenet121.datasets.decoding import EXTENSIONS, MAX_BYTES, is_image
+from densenet121.inference.maps import maps_of, write_map
+from densenet121.inference.predictor import ImageInput, Prediction, Predictor
+from densenet121.utils.errors import InputError
+from densenet121.utils.progress import progress_bar
+
+
+@dataclass(frozen=True)
+class Source:
+    """An image and how it is called in the output."""
+
+    name: str
+    image: ImageInput
+
+
+def predict(config: PredictConfig) -> int:
+    """Classify every input and print; the number of images that could not be read.
+
+    Raises:
+        UsageError: a setting cannot be used.
+        InputError: weights or, unless they are skipped, an image cannot be used.
+    """
+    size = None if config.image_size is None else parse_image_size(config.image_size)
+    resize = config.eval_resize or (default_eval_resize(size) if size else None)
+    predictor = Predictor(
+        absolute(config.pretrained),
+        net=config.net,
+        variant=config.variant,
+        image_size=size,
+        eval_resize=None if resize is None else str(resize),
+        device=config.device,
+        amp=AMP_NAMES.get(config.amp or "", config.amp),
+        batch_size=config.per_batch_size,
+        workers=default_workers() if config.workers is None else config.workers,
+    )
+    sources = find(config.inputs)
+    write = writer(config.format, sys.stdout, max(len(s.name) for s in sources))
+    steps = -(-len(sources) // predictor.batch_size)
+    num_bad = 0
+    with progress_bar("predict", steps, unit="batch") as advance:
+        for batch, logits in predictor.batches(
+            [source.image for source in sources],
+            skip_bad=config.on_bad_image == "skip",
+            advance=advance,
+        ):
+            for index, reason in batch.bad:
+                print(f"densenet121: {sources[index].name}: {reason}", file=sys.stderr)  # noqa: T201
+            num_bad += len(batch.bad)
+            answers = predictor.answers(
+                logits,
+                top_k=config.top_k,
+                coverage=config.coverage,
+                abstain_below=config.abstain_below,
+            )
+            for index, answer in zip(batch.indices, answers, strict=True):
+                write(sources[index].name, answer)
+            if config.cam is not None and len(batch.indices):
+                pngs = maps_of(predictor, batch.images, logits.argmax(axis=1), config.cam_layer)
+                for index, png in zip(batch.indices, pngs, strict=True):
+                    write_map(absolute(config.cam), int(index), sources[index].name, png)
+    return num_bad
+
+
+def find(inputs: Sequence[str], stdin: IO[bytes] | None = None) -> list[Source]:
+    """The images of the inputs, in their order; those of a folder in byte order of their paths.
+
+    Raises:
+        InputError: an input does not exist, or there is no image in all of them.
+    """
+    found: list[Source] = []
+    for name in inputs:
+        if name == "-":
+            found += _from_stream(stdin or sys.stdin.buffer)
+            continue
+        path = absolute(name)
+        if path.is_dir():
+            found += [Source(inside, inside) for inside in _below(str(name))]
+        elif path.exists():
+            found.append(Source(name, path))
+        else:
+            raise InputError(f"{name}: there is no such file or folder")
+    if not found:
+        raise InputError(f"no images ({', '.join(sorted(EXTENSIONS))}) in {', '.join(inputs)}")
+    return found
+
+
+def _from_stream(stdin: IO[bytes]) -> list[Source]:
+    data = stdin.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise InputError(f"standard input: more than {MAX_BYTES} bytes")
+    if is_image(data):
+        return [Source("-", data)]
+    lines = [os.fsdecode(line.rstrip(b"\r")) for line in data.split(b"\n")]
+    return [Source(line, absolute(line)) for line in lines if line]
+
+
+def _below(folder: str) -> list[str]:
+    """Paths of the images below a folder; hidden files and folders are passed over."""
+    paths: list[str] = []
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename}: cannot be read ({error.strerror})")
+
+    for here, folders, files in os.walk(os.path.expanduser(folder), onerror=refuse):  # noqa: PTH111
+        folders[:] = [name for name in folders if name[0] != "."]
+        paths += [
+            os.path.join(here, name)  # noqa: PTH118 (hot loop)
+            for name in files
+            if name[0] != "." and os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122
+        ]
+    return sorted(paths, key=os.fsencode)
+
+
+def writer(kind: str, out: IO[str], width: int) -> Callable[[str, Prediction], None]:
+    """What writes one image's answer in the format ``kind``; ``width`` is of the names."""
+
+    def table(name: str, answer: Prediction) -> None:
+        shown = "  ".join(
+            f"{label} {100 * share:.2f} %"
+            for label, share in zip(answer.classes, answer.probabilities, strict=True)
+        )
+        more = "  (abstains)" if answer.abstained else ""
+        if answer.prediction_set is not None:
+            more += f"  {{{', '.join(answer.prediction_set)}}}"
+        print(f"{printable(name):<{min(width, 60)}}  {shown}{more}", file=out)
+
+    def jsonl(name: str, answer: Prediction) -> None:
+        content: dict[str, object] = {
+            "path": name,
+            "predicted": None if answer.abstained else answer.classes[0],
+            "top": [
+                {"class": label, "probability": share}
+                for label, share in zip(answer.classes, answer.probabilities, strict=True)
+            ],
+            "abstained": answer.abstained,
+        }
+        if answer.prediction_set is not None:
+            content["prediction_set"] = answer.prediction_set
+        print(json.dumps(content, allow_nan=False), file=out)
+
+    rows = csv.writer(out, lineterminator="\n")
+    if kind == "csv":
+        rows.writerow(["path", "rank", "class", "probability", "abstained", "prediction_set"])
+
+    def comma(name: str, answer: Prediction) -> None:
+        chosen = "" if answer.prediction_set is None else ";".join(answer.prediction_set)
+        for rank, (label, share) in enumerate(
+            zip(answer.classes, answer.probabilities, strict=True), start=1
+        ):
+            rows.writerow(
+                [printable(name), rank, label, f"{share:.6f}", int(answer.abstained), chosen]
+            )
+
+    return {"table": table, "jsonl": jsonl, "csv": comma}[kind]
+
+
+def printable(name: str) -> str:
+    """A file name with the bytes that are not UTF-8 as escapes."""
+    return name.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,3 @@
+"""The settings of each command."""
+
+from densenet121.config.settings import *  # noqa: F403

@@ -1,1 +1,0 @@
-"""Looking after collections of pictures: what is wrong with one, and shards of it."""

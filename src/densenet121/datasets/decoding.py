@@ -1,0 +1,259 @@
+"""An image file -> RGB pixels, or an InputError that says why not.
+
+Which library reads what, and why (opencv 5.0, Pillow 13, simplejpeg 1.9):
+
+- JPEG: libjpeg-turbo by simplejpeg, with Pillow as the judge of files it refuses. CMYK: Pillow.
+- PNG, WebP: OpenCV, about twice as fast as Pillow in several threads and strict about damage.
+- GIF, BMP, TIFF, PPM: Pillow. OpenCV multiplies a TIFF's colours by its alpha, is off by one for
+  16-bit TIFF, ignores the maximum of a PGM, shows white as 248 in 16-bit BMP.
+
+What every format promises:
+
+- EXIF orientation is ignored, as in the original; only TIFF's own orientation tag is followed.
+- Grey becomes three equal channels, a palette its colours, CMYK and YCbCr are converted.
+- Alpha and transparent colours are dropped: the colour stored beneath is what comes out.
+- 16-bit samples keep their high byte (``value >> 8``); a PPM is first scaled by its maximum.
+- Of an animation the first image.
+- Refused: samples that are float, signed, 12 or 32 bits; CIELAB; unfinished and damaged files.
+
+The functions are safe in threads and change no setting of OpenCV or Pillow. libpng may write a
+line about a damaged PNG to stderr.
+"""
+
+import io
+import os
+import stat
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.TiffImagePlugin import (
+    BITSPERSAMPLE,
+    PHOTOMETRIC_INTERPRETATION,
+    PLANAR_CONFIGURATION,
+    TiffImageFile,
+)
+
+from densenet121.utils.errors import InputError, TooLargeError
+
+MAX_BYTES = 2**27
+MAX_PIXELS = 89_478_485  # Pillow's own warning limit: above it Pillow would warn, not refuse
+
+EXTENSIONS = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
+    | {".ppm", ".pgm", ".pbm", ".pnm"}
+)
+
+# First bytes -> Pillow's name of the format. Only the named parser is let near the data.
+_MAGIC = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"RIFF", "WEBP"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"BM", "BMP"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    *((b"P%d" % kind, "PPM") for kind in range(1, 7)),
+)
+
+_OPENCV_FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+
+# Pillow's modes whose convert("RGB") is exact. Not "I", "F" (clipped at 255, unscaled) and "LAB".
+_PILLOW_MODES = frozenset(
+    {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr"}
+)
+
+
+def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
+    """The pixels of an image file, as :func:`decode` gives them.
+
+    Raises:
+        InputError: The file cannot be opened, is over ``MAX_BYTES`` or is not a readable image;
+            the text starts with the path.
+    """
+    try:
+        return decode(read_file(Path(path)))
+    except InputError as error:
+        raise not_readable(os.fspath(path), error) from error
+
+
+def not_readable(name: str, reason: InputError) -> InputError:
+    """What is said of an image that cannot be used."""
+    return InputError(f"{name}: not a readable image ({reason})")
+
+
+def is_image(data: bytes) -> bool:
+    """Whether the bytes begin like an image of a known format."""
+    return format_of(data) is not None
+
+
+def format_of(data: bytes) -> str | None:
+    """Pillow's name of the format by the first bytes: JPEG, PNG, WEBP, GIF, BMP, TIFF or PPM."""
+    return next((name for magic, name in _MAGIC if data.startswith(magic)), None)
+
+
+def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """The pixels of one encoded image: ``(H, W, 3)`` RGB, C-contiguous, writable.
+
+    Args:
+        data: an image file's content.
+        max_pixels: most that are decoded, at most ``MAX_PIXELS``; its header is looked at first.
+
+    Raises:
+        InputError: The image is empty, too large (then a ``TooLargeError``), of no known format,
+            cut short or damaged. The text is the reason only.
+    """
+    if not data:
+        raise InputError("the file is empty")
+    if len(data) > MAX_BYTES:
+        raise TooLargeError(f"{len(data)} bytes, at most {MAX_BYTES} are allowed")
+    name = format_of(data)
+    if name is None:
+        raise InputError("not an image (no known format)")
+    if name == "JPEG":
+        return _decode_jpeg(data, max_pixels)
+    if name == "PNG":
+        return _decode_png(data, max_pixels)
+    if name == "WEBP":
+        _open(data, name, max_pixels).close()
+        return _decode_opencv(data, name)
+    return _decode_pillow(data, name, max_pixels)
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+        InputError: it cannot be opened, is no file, or over ``MAX_BYTES``; the reason only.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
+            raise InputError("not a file")
+        if status.st_size > MAX_BYTES:
+            raise InputError(f"{status.st_size} bytes, at most {MAX_BYTES} are allowed")
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(error.strerror or str(error)) from error
+    except InputError:
+        raise
+    except ValueError as error:  # a NUL character in the name
+        raise InputError(str(error)) from error
+
+
+def _unreadable(name: str) -> InputError:
+    return InputError(f"truncated, damaged or unsupported {name}")
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width < 1 or height < 1:
+        raise InputError(f"{width} x {height} pixels")
+    if width * height > max_pixels:
+        raise TooLargeError(f"{width} x {height} pixels, at most {max_pixels} are allowed")
+
+
+def _decode_jpeg(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return _decode_pillow(data, "JPEG", max_pixels)
+    _check_size(width, height, max_pixels)
+    if colours in ("CMYK", "YCCK"):  # Pillow knows that Adobe stores them inverted
+        return _decode_pillow(data, "JPEG", max_pixels)
+    # The end mark alone may be missing, as in the original; libjpeg warns of anything else that is
+    # missing (but for whole scans of a progressive file), and a warning is a ValueError here.
+    for end in (b"", b"\xff\xd9"):
+        try:
+            pixels = simplejpeg.decode_jpeg(data + end, "RGB", fastdct=False, fastupsample=False)
+        except ValueError:
+            continue
+        return np.asarray(pixels, dtype=np.uint8)
+    # Pillow lets libjpeg's warnings pass (say, extraneous bytes) but refuses a file cut short.
+    return _decode_pillow(data, "JPEG", max_pixels)
+
+
+def _decode_opencv(data: bytes, name: str) -> NDArray[np.uint8]:
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), _OPENCV_FLAGS)
+    except cv2.error as error:
+        raise _unreadable(name) from error
+    if pixels is None or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise _unreadable(name)
+    return np.asarray(pixels, dtype=np.uint8)
+
+
+def _decode_png(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
+    # Not by Pillow: it would refuse an image for a damaged comment or colour profile.
+    if data[12:16] != b"IHDR" or len(data) < 24:
+        raise _unreadable("PNG")
+    width, height = struct.unpack(">II", data[16:24])
+    _check_size(width, height, max_pixels)
+    # OpenCV takes as much memory as a chunk claims to need, up to 4 GiB, before it reads it.
+    start, kind = 8, b""
+    while start < len(data) and kind != b"IEND":
+        kind = data[start + 4 : start + 8]
+        if kind == b"acTL":  # animated: Pillow shows the image that other programs show
+            return _decode_pillow(data, "PNG", max_pixels)
+        start += 12 + int.from_bytes(data[start : start + 4], "big")
+    if start > len(data):
+        raise _unreadable("PNG")
+    return _decode_opencv(data, "PNG")
+
+
+def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
+    """The image with its header read and its size checked, its pixels not yet decoded."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=[name])
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise TooLargeError(f"more than {max_pixels} pixels are not allowed ({error})") from error
+    except Exception as error:  # damaged data makes Pillow's parsers raise nearly anything
+        raise _unreadable(name) from error
+    _check_size(*image.size, max_pixels)
+    return image
+
+
+def _decode_pillow(data: bytes, name: str, max_pixels: int) -> NDArray[np.uint8]:
+    with _open(data, name, max_pixels) as image:
+        try:
+            if isinstance(image, TiffImageFile):
+                return _decode_tiff(image)
+            image.load()
+            # 16-bit grey: of an animated PNG; of a PPM, which Pillow scales to 16 bits.
+            if (name, image.mode) in (("PNG", "I;16"), ("PPM", "I")):
+                return _grey_to_rgb(np.asarray(image) >> 8)
+            return _convert(image)
+        except InputError:
+            raise
+        except Exception as error:  # as in _open
+            raise _unreadable(name) from error
+
+
+def _decode_tiff(image: TiffImageFile) -> NDArray[np.uint8]:
+    bits = max(image.tag_v2.get(BITSPERSAMPLE, (1,)))
+    if bits > 8 and image.tag_v2.get(PLANAR_CONFIGURATION, 1) != 1:  # Pillow shows the low bytes
+        raise InputError(f"TIFF with {bits}-bit samples in separate planes")
+    white_is_zero = image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0
+    image.load()
+    if not image.mode.startswith("I;16"):
+        return _convert(image)
+    if bits != 16:  # Pillow does not scale 12 bits to 16
+        raise InputError(f"TIFF with {bits}-bit samples")
+    grey = np.asarray(image) >> 8
+    return _grey_to_rgb(255 - grey if white_is_zero else grey)  # Pillow inverts 8 bits only
+
+
+def _grey_to_rgb(grey: NDArray[np.integer]) -> NDArray[np.uint8]:
+    return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
+
+
+def _convert(image: Image.Image) -> NDArray[np.uint8]:
+    if image.mode not in _PILLOW_MODES:
+        raise InputError(f"{image.format} with samples of Pillow's mode {image.mode}")
+    # Else Pillow may warn, or look for a way to keep the transparent colour.
+    image.info.pop("transparency", None)
+    return np.array(image.convert("RGB"))

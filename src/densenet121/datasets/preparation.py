@@ -1,0 +1,118 @@
+"""From an encoded image to what the network takes, by the shortest way.
+
+Where the image kernel runs (``densenet121.native.images``), a JPEG is decoded only where its
+recipe needs it, and cropping, resizing, mirroring and colours are one pass; the result is to the
+bit that of the plain way, ``apply(recipe, decode(data))``, which everything else takes.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from densenet121.datasets.decoding import MAX_BYTES, MAX_PIXELS, decode, not_readable
+from densenet121.datasets.image_dataset import Encoded, ImageDataset
+from densenet121.datasets.operations import Operations, apply
+from densenet121.datasets.transforms import EvalTransform, TrainTransform, uniforms
+from densenet121.native.images import ImageKernel, image_kernel
+from densenet121.utils.errors import InputError
+
+Pixels = NDArray[np.uint8]
+Prepare = Callable[[int, Pixels], None]
+
+
+def training_images(
+    dataset: ImageDataset,
+    transform: TrainTransform,
+    seed: int,
+    epoch: int,
+    read: Callable[[ImageDataset, int], Encoded] = ImageDataset.read,
+) -> Prepare:
+    """For ``load_batches``: each image as it is in this epoch, read by ``read``."""
+
+    def prepare(index: int, out: Pixels) -> None:
+        try:
+            prepare_training(read(dataset, index), transform, uniforms(seed, epoch, index), out)
+        except InputError as error:
+            raise not_readable(dataset.name(index), error) from error
+
+    return prepare
+
+
+def evaluation_images(dataset: ImageDataset, transform: EvalTransform) -> Prepare:
+    """For ``load_batches``: each image as evaluation sees it."""
+
+    def prepare(index: int, out: Pixels) -> None:
+        try:
+            prepare_evaluation(dataset.read(index), transform, out)
+        except InputError as error:
+            raise not_readable(dataset.name(index), error) from error
+
+    return prepare
+
+
+def prepare_training(
+    image: bytes | Pixels, transform: TrainTransform, u: NDArray[np.float64], out: Pixels
+) -> None:
+    """Write the training image for the numbers ``u`` to ``out``.
+
+    Args:
+        image: an encoded image, or ``(H, W, 3)`` RGB.
+        transform: what it goes through.
+        u: of ``uniforms``.
+        out: ``(height, width, 3)``, C-contiguous.
+
+    Raises:
+        InputError: the image cannot be decoded; the reason only.
+    """
+    _prepare(image, lambda height, width: transform.operations(height, width, u), out)
+
+
+def prepare_evaluation(
+    image: bytes | Pixels, transform: EvalTransform, out: Pixels, max_pixels: int = MAX_PIXELS
+) -> None:
+    """Write the evaluation image to ``out``, as ``prepare_training`` does.
+
+    Raises:
+        InputError: the image cannot be decoded or has more pixels, or the crop does not fit.
+    """
+    if transform.by_pillow:
+        pixels = decode(image, max_pixels) if isinstance(image, bytes) else image
+        out[...] = transform(pixels)
+    else:
+        _prepare(image, transform.operations, out, max_pixels)
+
+
+def _prepare(
+    image: bytes | Pixels,
+    operations_for: Callable[[int, int], Operations],
+    out: Pixels,
+    max_pixels: int = MAX_PIXELS,
+) -> None:
+    found = image_kernel()
+    kernel = None if isinstance(found, str) else found
+    if kernel and isinstance(image, bytes) and len(image) <= MAX_BYTES:
+        size = kernel.jpeg_size(image)
+        fits = size is not None and size[0] * size[1] <= max_pixels
+        if size and fits and _apply(kernel, operations_for(*size), image, out):
+            return
+    pixels = decode(image, max_pixels) if isinstance(image, bytes) else image
+    operations = operations_for(*pixels.shape[:2])
+    if not (kernel and _apply(kernel, operations, pixels, out)):
+        out[...] = apply(operations, pixels)
+
+
+def _apply(
+    kernel: ImageKernel, operations: Operations, source: bytes | Pixels, out: Pixels
+) -> bool:
+    top, left, height, width = operations.window
+    assert out.shape == (height, width, 3)
+    return kernel.image(
+        source,
+        out,
+        crop=operations.crop,
+        resized=operations.resized,
+        window=(top, left),
+        flip=operations.flip,
+        steps=operations.steps,
+    )

@@ -1,0 +1,95 @@
+"""The index of a large folder, kept so that a run need not look at every file again.
+
+Kept is what ``scan`` found, with the time of the last change of every folder. Adding, removing or
+renaming a file changes that of its folder, and the index is made anew. A file that is written over
+in place does not; reading it notices another size (``Images.read``).
+"""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from densenet121.datasets.image_dataset import ImageDataset
+from densenet121.datasets.packed_strings import Names, from_npz, to_npz
+from densenet121.datasets.sources.folder import Folder, scan_folders
+from densenet121.utils.files import write_atomic
+from densenet121.utils.logging import log
+
+_WORTH_KEEPING = 20_000  # images; fewer are found in a moment
+_VERSION = 1
+
+
+def scan_cached(root: Path, flag: str, cache_dir: Path | None) -> ImageDataset:
+    """As ``scan``, by way of an index in ``cache_dir`` if the folder is large.
+
+    Raises:
+        InputError: as ``scan``.
+    """
+    if cache_dir is None:
+        return scan_folders(root, flag)[0]
+    key = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
+    file = cache_dir / ".index" / f"{root.name[:40]}-{key}.npz"
+    found = _load(file, root)
+    if found is not None:
+        log.info("%s: index of %d images from %s", root, len(found), file)
+        return found
+    dataset, folders = scan_folders(root, flag)
+    if len(dataset) >= _WORTH_KEEPING:
+        try:
+            _save(file, dataset, folders)
+        except OSError as error:  # a run does not need it
+            log.warning("%s: the index cannot be kept (%s)", file, error.strerror)
+    return dataset
+
+
+def _save(file: Path, dataset: ImageDataset, folders: list[Folder]) -> None:
+    paths = dataset.paths
+    assert isinstance(paths, Names)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    content: dict[str, Names | NDArray[Any]] = {
+        "version": np.array(_VERSION),
+        "root": Names.of([str(dataset.root.resolve())]),
+        "folders": Names.of(name for name, _ in folders),
+        "changed": np.array([changed for _, changed in folders], dtype=np.int64),
+        "class_names": Names.of(dataset.class_names),
+        "paths": paths,
+        "labels": dataset.labels,
+        "sizes": dataset.sizes,
+        "ignored": Names.of(dataset.ignored),
+        "fingerprint": Names.of([dataset.fingerprint]),
+    }
+    write_atomic(file, to_npz(content))
+
+
+def _load(file: Path, root: Path) -> ImageDataset | None:
+    """The index, if it is sound and the folders are as they were."""
+    if not file.is_file():
+        return None
+    try:
+        content = from_npz(file)
+        if content["version"] != _VERSION or content["root"] != (str(root.resolve()),):
+            return None
+        for folder, changed in zip(content["folders"], content["changed"].tolist(), strict=True):
+            if (root / folder).stat().st_mtime_ns != changed:
+                return None
+        dataset = ImageDataset(
+            root=root,
+            class_names=tuple(content["class_names"]),
+            paths=content["paths"],
+            labels=content["labels"],
+            sizes=content["sizes"],
+            ignored=tuple(content["ignored"]),
+            known_fingerprint=content["fingerprint"][0],
+        )
+        if not len(dataset.labels) == len(dataset.sizes) == len(dataset):
+            return None
+    except FileNotFoundError:  # a folder that is gone
+        return None
+    except Exception as error:  # a damaged zip makes numpy raise nearly anything
+        log.warning("%s: damaged (%s), made again", file, error)
+        return None
+    return dataset

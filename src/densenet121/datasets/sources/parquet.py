@@ -1,0 +1,171 @@
+"""Parquet files with encoded images, as the Hugging Face hub keeps its data sets.
+
+An image is a struct {bytes, path} or binary, in a column called image (img, image), its class an
+integer or a name in a column called label (labels, class, fine_label). Class names come from the
+note that the ``datasets`` library leaves in the schema, or from ``classes.txt``.
+"""
+
+import json
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from densenet121.datasets.decoding import MAX_BYTES
+from densenet121.datasets.image_dataset import ImageDataset, check_labels
+from densenet121.datasets.packed_strings import Names
+from densenet121.utils.errors import InputError, UsageError
+
+_IMAGE_COLUMNS = ("image", "img", "picture")
+_LABEL_COLUMNS = ("label", "labels", "class", "fine_label")
+_PREFIXES = {"train": ("train",), "val": ("val", "validation", "test")}
+_MOST_CACHED_BYTES = 2**28
+
+
+def find_parquet(where: Path, split: Literal["train", "val"]) -> list[Path]:
+    """The files of a split in byte order: those named after it, else all of them."""
+    if where.is_file():
+        return [where] if where.suffix == ".parquet" else []
+    files = sorted(file for file in where.glob("*.parquet") if file.is_file())
+    named = {file: _split_of(file) for file in files}
+    if not any(named.values()):
+        return files
+    return [file for file in files if named[file] == split]
+
+
+def has_own_splits(where: Path) -> bool:
+    """Whether the files of a folder are named after training and validation both."""
+    return where.is_dir() and {"train", "val"} <= {_split_of(f) for f in where.glob("*.parquet")}
+
+
+def _split_of(file: Path) -> str | None:
+    first = file.name.split("-")[0].split(".")[0].lower()
+    return next((split for split, names in _PREFIXES.items() if first in names), None)
+
+
+def read_parquet(where: Path, split: Literal["train", "val"]) -> ImageDataset:
+    """The images of Parquet files, in their order.
+
+    A row group is read as a whole and kept for a while. Where the files are larger than what is
+    kept, a random order reads each group again and again: ``densenet121 pack`` makes shards of it.
+
+    Raises:
+        UsageError: pyarrow is not installed.
+        InputError: no such columns, or a file that cannot be read.
+    """
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise UsageError(
+            f"{where}: Parquet needs pyarrow: pip install 'densenet121[parquet]'"
+        ) from None
+    files = find_parquet(where, split)
+    if not files:
+        raise InputError(f"{where}: no Parquet file of the {split} images")
+    groups: list[tuple[Path, int]] = []  # file and row group
+    starts: list[int] = []  # of each, the first image
+    labels: list[str] = []
+    paths: list[str] = []
+    sizes: list[int] = []
+    names: list[str] = []
+    for file in files:
+        try:
+            reader = pyarrow.parquet.ParquetFile(file)
+            schema = reader.schema_arrow
+            image = _column(file, schema.names, _IMAGE_COLUMNS)
+            label = _column(file, schema.names, _LABEL_COLUMNS)
+            names = names or _class_names(schema.metadata or {}, label)
+            for number in range(reader.num_row_groups):
+                groups.append((file, number))
+                starts.append(len(labels))
+                table = reader.read_row_group(number, columns=[image, label])
+                labels += [str(value) for value in table.column(label).to_pylist()]
+                for value in table.column(image).to_pylist():
+                    data, path = _encoded(value)
+                    sizes.append(len(data))
+                    paths.append(path or f"{file.name}/{len(paths):08d}")
+        except (pyarrow.ArrowException, OSError, TypeError) as error:
+            raise InputError(f"{file}: not a Parquet file of images ({error})") from None
+    if not labels:
+        raise InputError(f"{where}: no images")
+    if names and all(label.isdecimal() and int(label) < len(names) for label in labels):
+        class_names = tuple(names)
+        numbers = np.array([int(label) for label in labels], dtype=np.int64)
+    else:
+        class_names, numbers = check_labels(labels, files[0].parent / "classes.txt", str(where))
+    groups_of = _Groups(groups, np.array(starts))
+    if len(set(paths)) != len(paths):  # of files in different folders the hub keeps the last part
+        paths = [f"{index:08d}/{path}" for index, path in enumerate(paths)]
+    return ImageDataset(
+        where,
+        class_names,
+        Names.of(paths),
+        numbers,
+        np.array(sizes, dtype=np.int64),
+        read_one=groups_of.read,
+    )
+
+
+class _Groups:
+    """Row groups, of which the last used are kept; for any number of threads."""
+
+    def __init__(self, groups: list[tuple[Path, int]], starts: "np.ndarray[Any, Any]") -> None:
+        self._groups = groups
+        self._starts = starts
+        self._kept: OrderedDict[int, list[bytes]] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def read(self, index: int) -> bytes:
+        number = int(np.searchsorted(self._starts, index, side="right")) - 1
+        with self._lock:
+            dataset = self._kept.get(number)
+            if dataset is None:
+                dataset = self._load(number)
+                self._kept[number] = dataset
+                self._bytes += sum(map(len, dataset))
+                while self._bytes > _MOST_CACHED_BYTES and len(self._kept) > 1:
+                    self._bytes -= sum(map(len, self._kept.popitem(last=False)[1]))
+            else:
+                self._kept.move_to_end(number)
+        return dataset[index - int(self._starts[number])]
+
+    def _load(self, number: int) -> list[bytes]:
+        import pyarrow.parquet
+
+        file, group = self._groups[number]
+        try:
+            reader = pyarrow.parquet.ParquetFile(file)
+            image = _column(file, reader.schema_arrow.names, _IMAGE_COLUMNS)
+            column = reader.read_row_group(group, columns=[image]).column(image)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise InputError(f"{file} ({error})") from None
+        return [_encoded(value)[0] for value in column.to_pylist()]
+
+
+def _column(file: Path, names: list[str], wanted: tuple[str, ...]) -> str:
+    for name in wanted:
+        if name in names:
+            return name
+    raise InputError(f"{file}: no column {' or '.join(wanted)}; it has {', '.join(names)}")
+
+
+def _encoded(value: Any) -> tuple[bytes, str]:
+    """An image's bytes and path."""
+    data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, "")
+    if not isinstance(data, bytes):
+        raise TypeError("an image without its bytes")
+    if len(data) > MAX_BYTES:
+        raise TypeError(f"an image of {len(data)} bytes, at most {MAX_BYTES} are allowed")
+    return data, path or ""
+
+
+def _class_names(metadata: dict[bytes, bytes], label: str) -> list[str]:
+    """What the datasets library noted of a ClassLabel column."""
+    try:
+        names = json.loads(metadata[b"huggingface"])["info"]["features"][label]["names"]
+    except (KeyError, ValueError, TypeError):
+        return []
+    return names if isinstance(names, list) and all(isinstance(n, str) for n in names) else []

@@ -1,5 +1,0 @@
-"""The ``serve`` command."""
-
-from densenet121.deploy.serve.server import serve
-
-__all__ = ["serve"]

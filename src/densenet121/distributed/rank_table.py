@@ -1,0 +1,210 @@
+"""HCCL rank tables: which hosts and devices take part in a run, as the original's scripts are told.
+
+``python -m densenet121.distributed.rank_table FILE DEVICE_NUM [SERVER]`` prints for the host it
+runs on what scripts/launch.sh reads: the lines ``NNODES=``, ``NODE_RANK=``, ``FIRST_RANK=``,
+``MASTER_ADDR=``.
+
+Five forms are read: versions 1.0 and 1.2 (``server_list``), the two dialects without a version
+(``group_list``: an instance a device, or an instance a host), and 2.0 (``rank_list``).
+"""
+
+import contextlib
+import json
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from densenet121.utils.errors import InputError, UsageError
+
+
+@dataclass(frozen=True)
+class Server:
+    """A host of the table.
+
+    Attributes:
+        name: its address or another name that is its own; empty where the table names none.
+        ranks: of its devices, ascending.
+    """
+
+    name: str
+    ranks: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a host needs to know to start its processes.
+
+    Attributes:
+        nodes: hosts of the run.
+        node: number of this one, from 0.
+        first_rank: the lowest rank here.
+        master: address of the first host; empty where there is one alone.
+    """
+
+    nodes: int
+    node: int
+    first_rank: int
+    master: str
+
+
+def read_rank_table(path: Path) -> tuple[Server, ...]:
+    """The hosts of a table, by rank.
+
+    Raises:
+        InputError: no such file, no rank table, not completed, or ranks that are missing or double.
+    """
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not a JSON file ({error})") from None
+    if not isinstance(table, dict):
+        raise InputError(f"{path}: not a rank table: {type(table).__name__} in place of an object")
+    status = table.get("status", "completed")
+    if status != "completed":
+        raise InputError(
+            f'{path}: its status is "{status}", not "completed": the scheduler has not filled it in'
+        )
+    try:
+        if "server_list" in table:
+            found = _servers(table["server_list"])
+        elif "group_list" in table:
+            found = _groups(table["group_list"])
+        elif "rank_list" in table:
+            found = {"": [_rank(entry) for entry in table["rank_list"]]}
+        else:
+            raise InputError(
+                f"{path}: not a rank table: it has none of server_list, group_list, rank_list"
+            )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: not a rank table ({_reason(error)})") from None
+    servers = [Server(name, tuple(sorted(ranks))) for name, ranks in found.items() if ranks]
+    servers.sort(key=lambda server: server.ranks)
+    _check(path, servers)
+    return tuple(servers)
+
+
+def find_place(
+    servers: Sequence[Server], device_num: int, own_names: Sequence[str], table: str
+) -> Place:
+    """Where this host stands in the table.
+
+    Args:
+        servers: of ``read_rank_table``.
+        device_num: devices that are asked for on this host.
+        own_names: names and addresses of this host.
+        table: the table's name, for messages.
+
+    Raises:
+        UsageError: this host is not in it, or has not so many devices.
+    """
+    if len(servers) == 1:
+        node = 0
+    else:
+        names = [server.name for server in servers]
+        mine = [i for i, name in enumerate(names) if name in own_names]
+        if len(mine) != 1:
+            raise UsageError(
+                f"{table} lists the hosts {', '.join(names)}, and this one is "
+                f"{', '.join(own_names) or 'nameless'}: set SERVER_ID to the one that it is"
+            )
+        node = mine[0]
+    devices = len(servers[node].ranks)
+    if device_num > devices:
+        raise UsageError(
+            f"DEVICE_NUM is {device_num}, and {table} lists {devices} devices of this host"
+        )
+    if len(servers) > 1 and device_num != devices:
+        raise UsageError(
+            f"DEVICE_NUM is {device_num}, and {table} lists {devices} devices of this host; with "
+            f"several hosts all of them take part: pass {devices}"
+        )
+    master = servers[0].name if len(servers) > 1 else ""
+    return Place(len(servers), node, servers[node].ranks[0], master)
+
+
+def own_names() -> tuple[str, ...]:
+    """The names and IPv4 addresses of this host, loopback left out."""
+    names = [socket.gethostname(), socket.getfqdn()]
+    with contextlib.suppress(OSError):
+        names += socket.gethostbyname_ex(socket.gethostname())[2]
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # sends nothing, but picks the address packets leave by
+        names.append(probe.getsockname()[0])
+    return tuple(dict.fromkeys(name for name in names if not name.startswith("127.")))
+
+
+def _servers(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
+    return {str(entry["server_id"]): [_rank(d) for d in entry["device"]] for entry in entries}
+
+
+def _groups(groups: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
+    """Both dialects: a rank on each instance, or ranks by the order of pods and their devices."""
+    instances = [instance for group in groups for instance in group["instance_list"]]
+    found: dict[str, list[int]] = {}
+    if all("rank_id" in instance for instance in instances):
+        for instance in instances:
+            found.setdefault(str(instance["server_id"]), []).append(_rank(instance))
+        return found
+    if all("pod_name" in instance for instance in instances):
+        instances.sort(key=lambda instance: int(str(instance["pod_name"]).rsplit("-", 1)[-1]))
+    rank = 0
+    for instance in instances:
+        count = len(instance["devices"])
+        found.setdefault(str(instance["server_id"]), []).extend(range(rank, rank + count))
+        rank += count
+    return found
+
+
+def _rank(entry: Mapping[str, Any]) -> int:
+    value = entry["rank_id"]  # a string in most tables, a number in some
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError(f"rank_id {value!r}")
+    return int(value)
+
+
+def _reason(error: Exception) -> str:
+    return f"no {error}" if isinstance(error, KeyError) else str(error)
+
+
+def _check(path: Path, servers: Sequence[Server]) -> None:
+    ranks = [rank for server in servers for rank in server.ranks]
+    if not ranks:
+        raise InputError(f"{path}: it lists no device")
+    double = sorted({rank for rank in ranks if ranks.count(rank) > 1})
+    missing = sorted(set(range(len(ranks))) - set(ranks))
+    if double or missing:
+        what = [
+            f"{word} {', '.join(map(str, r))}"
+            for word, r in (("double", double), ("missing", missing))
+            if r
+        ]
+        raise InputError(
+            f"{path}: ranks must be 0 to {len(ranks) - 1}, each once; {'; '.join(what)}"
+        )
+    if ranks != sorted(ranks):
+        raise InputError(f"{path}: the ranks of a host must be neighbours; those of two are mixed")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print this host's place; exit status 2 and one line where the table cannot be used."""
+    file, device_num, *server = arguments
+    try:
+        names = tuple(server) if server and server[0] else own_names()
+        place = find_place(read_rank_table(Path(file)), int(device_num), names, file)
+    except InputError as error:
+        print(f"densenet121: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    print(  # noqa: T201
+        f"NNODES={place.nodes}\nNODE_RANK={place.node}\nFIRST_RANK={place.first_rank}\n"
+        f"MASTER_ADDR={place.master}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

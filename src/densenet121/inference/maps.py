@@ -1,0 +1,50 @@
+"""Class-activation maps of predicted images, as PNG files."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from densenet121.datasets.transforms import normalise
+from densenet121.inference.cam import LAST, class_activation_maps, overlay
+from densenet121.inference.predictor import Predictor
+from densenet121.network import DenseNet
+from densenet121.utils.errors import InputError
+from densenet121.utils.files import write_atomic
+
+
+def maps_of(
+    predictor: Predictor, images: torch.Tensor, classes: NDArray[np.int64], layer: str | None
+) -> list[bytes]:
+    """A PNG each of prepared images ``(N, H, W, 3)`` with the map of their class over them.
+
+    Raises:
+        InputError: no such layer, or the weights are no network of ours (ONNX).
+    """
+    classifier = predictor.classifier
+    if not isinstance(classifier.model, DenseNet):
+        raise InputError("class-activation maps need weights, not an exported network")
+    inputs = normalise(images.to(predictor.device), classifier.mean, classifier.std)
+    heat = class_activation_maps(classifier.model, inputs, torch.from_numpy(classes), layer or LAST)
+    return [
+        _png(overlay(pixels.numpy(), one.numpy()))
+        for pixels, one in zip(images.cpu(), heat, strict=True)
+    ]
+
+
+def write_map(folder: Path, number: int, name: str, png: bytes) -> None:
+    """Write one map: its number keeps images of the same name apart.
+
+    Raises:
+        OSError: disk full, no permission.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = Path(name).stem if name != "-" else "stdin"
+    write_atomic(folder / f"{number:06d}_{stem[:80]}.png", png)
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    _, data = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+    return data.tobytes()

@@ -1,0 +1,161 @@
+"""The image kernel: a JPEG, or pixels, to a resized, flipped and colour-adjusted crop in one go.
+
+C++ that is built at installation as the network's kernels are
+(``densenet121.native.network``), and chosen by the same environment variable. It knows nothing of
+Python: whoever calls is the thread, and the interpreter's lock is not held.
+"""
+
+import ctypes
+import functools
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from densenet121.native.library import load_library
+from densenet121.native.network import INSTRUCTION_SETS
+
+# Best first; each with the capabilities, as torch.cpu names them, that its code needs.
+_BUILDS: dict[str, tuple[str, ...]] = {
+    "avx2": ("avx2", "fma3", "f16c", "bmi", "bmi2"),
+    "portable": (),
+}
+_DONE, _NOT_TAKEN = 0, 1
+
+
+class _Arguments(ctypes.Structure):
+    """``ImageArguments`` of images.cpp."""
+
+    _fields_ = [
+        ("data", ctypes.c_char_p),
+        ("size", ctypes.c_int64),
+        ("pixels", ctypes.c_void_p),
+        ("row_bytes", ctypes.c_int64),
+        ("crop", ctypes.c_int64 * 4),
+        ("resized", ctypes.c_int64 * 2),
+        ("window", ctypes.c_int64 * 4),
+        ("flip", ctypes.c_int64),
+        ("steps", ctypes.c_int64),
+        ("step", ctypes.c_int64 * 3),
+        ("factor", ctypes.c_double * 3),
+        ("out", ctypes.c_void_p),
+    ]
+
+
+@dataclass(frozen=True)
+class ImageKernel:
+    """A loaded build.
+
+    Attributes:
+        build: "avx2" or "portable".
+        library: its functions.
+    """
+
+    build: str
+    library: ctypes.CDLL
+
+    def jpeg_size(self, data: bytes) -> tuple[int, int] | None:
+        """Height and width of a JPEG whose kind it decodes; None of anything else.
+
+        Whether the image is undamaged shows only in ``image``.
+        """
+        sides = (ctypes.c_int64 * 2)()
+        found = self.library.densenet121_jpeg_size(data, ctypes.c_int64(len(data)), sides)
+        return (sides[0], sides[1]) if _taken(found) else None
+
+    def image(
+        self,
+        source: bytes | NDArray[np.uint8],
+        out: NDArray[np.uint8],
+        *,
+        crop: tuple[int, int, int, int],
+        resized: tuple[int, int],
+        window: tuple[int, int],
+        flip: bool = False,
+        steps: tuple[tuple[int, float], ...] = (),
+    ) -> bool:
+        """Crop ``source``, resize, take the window of ``out``'s size, flip, adjust the colours.
+
+        Args:
+            source: a JPEG of which ``jpeg_size`` told the size, or ``(H, W, 3)`` uint8 RGB whose
+                rows are contiguous.
+            out: ``(h, w, 3)`` uint8, C-contiguous, written to.
+            crop: top, left, height, width; within the image.
+            resized: height and width that the crop is resized to, bilinearly.
+            window: top and left of the part of that which is wanted; with ``out``'s size within it.
+            flip: exchange left and right.
+            steps: at most three of (0 brightness, 1 contrast, 2 saturation) with its factor.
+
+        Returns:
+            False if the JPEG is damaged; ``out`` is unchanged then.
+        """
+        top, left, height, width = crop
+        high, wide, _ = out.shape
+        arguments = _Arguments(
+            crop=crop,
+            resized=resized,
+            window=(*window, high, wide),
+            flip=flip,
+            steps=len(steps),
+            step=tuple(step for step, _ in steps),
+            factor=tuple(factor for _, factor in steps),
+            out=out.ctypes.data,
+        )
+        if isinstance(source, bytes):
+            arguments.data, arguments.size = source, len(source)
+            sides = None
+        else:
+            if source.strides[1:] != (3, 1) or source.dtype != np.uint8:
+                raise ValueError("the rows of the pixels are not contiguous uint8 RGB")
+            arguments.pixels, arguments.row_bytes = source.ctypes.data, source.strides[0]
+            sides = source.shape
+        # C++ trusts these: it would read or write elsewhere.
+        if not (
+            min(top, left, *window) >= 0
+            and min(height, width, high, wide) > 0
+            and window[0] + high <= resized[0]
+            and window[1] + wide <= resized[1]
+            and (sides is None or (top + height <= sides[0] and left + width <= sides[1]))
+            and len(steps) <= len(arguments.step)
+            and out.flags.c_contiguous
+            and out.dtype == np.uint8
+        ):
+            raise ValueError(f"crop {crop}, resized {resized}, window {window}, out {out.shape}")
+        return _taken(self.library.densenet121_image(ctypes.byref(arguments)))
+
+
+def _taken(status: int) -> bool:
+    if status not in (_DONE, _NOT_TAKEN):
+        raise MemoryError("no memory for an image")
+    return status == _DONE
+
+
+@functools.cache
+def image_kernel() -> ImageKernel | str:
+    """The best build that this machine can run, or why there is none."""
+    wanted = os.environ.get("DENSENET121_KERNELS", "")
+    if wanted == "off":
+        return "DENSENET121_KERNELS is off"
+    if wanted and wanted not in INSTRUCTION_SETS:
+        return f'DENSENET121_KERNELS is "{wanted}"'
+    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    reasons = []
+    for build, needed in _BUILDS.items():
+        if wanted == "portable" and build != "portable":
+            continue
+        if not all(found.get(capability) for capability in needed):
+            reasons.append(f"{build}: not in this processor")
+            continue
+        loaded = load_library(Path(__file__).parent, build)
+        if isinstance(loaded, ctypes.CDLL):
+            loaded.densenet121_jpeg_size.argtypes = [
+                ctypes.c_char_p,
+                ctypes.c_int64,
+                ctypes.c_void_p,
+            ]
+            return ImageKernel(build, loaded)
+        reasons.append(f"{build}: {loaded}")
+    return "; ".join(reasons)

@@ -1,0 +1,135 @@
+// The functions that Python calls: an encoded image, or its pixels, to a part of a resized one,
+// flipped and with its colours adjusted. Plain C; no Python, no OpenMP: whoever calls is the thread.
+
+#include "adjust.h"
+#include "colour.h"
+#include "jpeg.h"
+#include "resize.h"
+
+#define DENSENET121_PUBLIC __attribute__((visibility("default")))
+
+extern "C" {
+
+// In the order in which the fields are applied; see datasets/fast.py.
+struct ImageArguments {
+  const uint8_t* data;    // a JPEG of `size` bytes; null: `pixels` are given
+  int64_t size;
+  const uint8_t* pixels;  // RGB
+  int64_t row_bytes;      // of `pixels`, from row to row
+  int64_t crop[4];        // top, left, height, width
+  int64_t resized[2];     // height, width that the crop is resized to
+  int64_t window[4];      // of that: top, left, height, width
+  int64_t flip;
+  int64_t steps;
+  int64_t step[3];        // 0 brightness, 1 contrast, 2 saturation
+  double factor[3];
+  uint8_t* out;           // RGB of the window
+};
+}
+
+namespace {
+
+enum { kDone = 0, kNotTaken = 1, kNoMemory = 2 };
+
+thread_local JpegMemory jpeg_memory;
+thread_local std::vector<uint8_t> image_memory;
+
+struct PixelRows {
+  const uint8_t* pixels;
+  int64_t row_bytes, width;
+
+  void write(int64_t y, uint8_t* out) const {
+    const uint8_t* row = pixels + y * row_bytes;
+    for (int64_t x = 0; x < width; x++) {
+      out[4 * x] = row[3 * x], out[4 * x + 1] = row[3 * x + 1], out[4 * x + 2] = row[3 * x + 2];
+      out[4 * x + 3] = 0;
+    }
+  }
+};
+
+// Of a crop of a JPEG, columns from `first` on.
+struct JpegRows {
+  ColourRows rows;
+  int64_t top, first;
+
+  void write(int64_t y, uint8_t* out) { rows.write(top + y, out + 4 * first); }
+};
+
+struct Range {
+  int64_t begin, end;
+};
+
+// Which of `source` rows, resized to `result`, the `count` rows of the result from `begin` on need.
+inline Range needed(int64_t source, int64_t result, int64_t begin, int64_t count) {
+  if (source == result) return {begin, begin + count};
+  // Halving takes rows 2 y and 2 y + 1, which lie within this too.
+  return {std::clamp<int64_t>(tap_of(begin, source, result).first, 0, source - 1),
+          std::clamp<int64_t>(tap_of(begin + count - 1, source, result).first + 1, 0, source - 1) +
+              1};
+}
+
+inline void pack(const uint8_t* from, int64_t pixels, uint8_t* out) {
+  int64_t x = 0;
+#if defined(__AVX2__)
+  const __m128i order = _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1);
+  for (; x + 6 <= pixels; x += 4) {  // writes 16 bytes, of which 12 count
+    const __m128i four = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 4 * x));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 3 * x), _mm_shuffle_epi8(four, order));
+  }
+#endif
+  for (; x < pixels; x++)
+    for (int c = 0; c < 3; c++) out[3 * x + c] = from[4 * x + c];
+}
+
+template <class Source>
+void make(const ImageArguments& g, Source& source) {
+  const int64_t height = g.window[2], width = g.window[3], pixels = height * width;
+  std::vector<uint8_t>& image = image_memory;
+  if (int64_t(image.size()) < 4 * pixels + 64) image.resize(4 * pixels + 64);
+  Resizer<Source> resizer(source, g.crop[2], g.crop[3], g.resized[0], g.resized[1], g.window[1],
+                          width, g.flip != 0);
+  for (int64_t y = 0; y < height; y++)
+    resizer.write(g.window[0] + y, image.data() + 4 * width * y);
+  for (int64_t i = 0; i < g.steps; i++) {
+    if (g.step[i] == 0) adjust_levels(image.data(), 4 * pixels, g.factor[i], 0);
+    if (g.step[i] == 1) adjust_contrast(image.data(), pixels, g.factor[i]);
+    if (g.step[i] == 2) adjust_saturation(image.data(), pixels, g.factor[i]);
+  }
+  pack(image.data(), pixels, g.out);
+}
+
+}  // namespace
+
+extern "C" {
+
+// Height and width of a JPEG that densenet121_image takes, if its code is undamaged.
+DENSENET121_PUBLIC int densenet121_jpeg_size(const uint8_t* data, int64_t size,
+                                             int64_t* sides) try {
+  Jpeg jpeg(jpeg_memory);
+  if (!jpeg.read_header(data, size)) return kNotTaken;
+  sides[0] = jpeg.height, sides[1] = jpeg.width;
+  return kDone;
+} catch (...) {
+  return kNoMemory;
+}
+
+DENSENET121_PUBLIC int densenet121_image(const ImageArguments* g) try {
+  if (!g->data) {
+    PixelRows rows{g->pixels + g->crop[0] * g->row_bytes + 3 * g->crop[1], g->row_bytes,
+                   g->crop[3]};
+    make(*g, rows);
+    return kDone;
+  }
+  Jpeg jpeg(jpeg_memory);
+  if (!jpeg.read_header(g->data, g->size)) return kNotTaken;
+  const Range y = needed(g->crop[2], g->resized[0], g->window[0], g->window[2]);
+  const Range x = needed(g->crop[3], g->resized[1], g->window[1], g->window[3]);
+  const int64_t left = g->crop[1] + x.begin, width = x.end - x.begin;
+  if (!jpeg.decode({g->crop[0] + y.begin, left, y.end - y.begin, width})) return kNotTaken;
+  JpegRows rows{{jpeg, left, width}, g->crop[0], x.begin};
+  make(*g, rows);
+  return kDone;
+} catch (...) {
+  return kNoMemory;
+}
+}

@@ -1,0 +1,95 @@
+"""The kernels of the fast paths: C++ that is built at installation, once per instruction set.
+
+A build for an instruction set that the compiler does not know is left out, and so are all of them
+without a compiler: ``kernels()`` then says why, and the network takes its plain path.
+"""
+
+import ctypes
+import functools
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from densenet121.native.library import load_library
+
+# Best first; each with the capabilities, as torch.cpu names them, that its code needs.
+_AVX512 = ("avx512_f", "avx512_bw", "avx512_vl", "avx512_dq")
+INSTRUCTION_SETS: dict[str, tuple[str, ...]] = {
+    "amx": (*_AVX512, "avx512_bf16", "amx_tile", "amx_bf16"),
+    "avx512_bf16": (*_AVX512, "avx512_bf16"),
+    "avx512": _AVX512,
+    "avx2": ("avx2", "fma3", "f16c"),
+    "portable": (),
+}
+_NAMES = {torch.bfloat16: "bf16", torch.float32: "float", torch.float64: "double"}
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """A loaded library.
+
+    Attributes:
+        instruction_set: a key of INSTRUCTION_SETS.
+        library: its functions, ``densenet121_<function>_<type>``.
+    """
+
+    instruction_set: str
+    library: ctypes.CDLL
+
+    def supports(self, dtype: torch.dtype) -> bool:
+        """Whether it computes with numbers of this type."""
+        return hasattr(self.library, f"densenet121_block_forward_{_NAMES.get(dtype)}")
+
+    def call(self, function: str, dtype: torch.dtype, arguments: ctypes.Structure) -> None:
+        """Run ``function``, without Python's lock.
+
+        Raises:
+            MemoryError: there was too little memory for it.
+        """
+        run = getattr(self.library, f"densenet121_{function}_{_NAMES[dtype]}")
+        if run(ctypes.byref(arguments)) != 0:
+            raise MemoryError(f"no memory for the kernel {function}")
+
+
+@functools.cache
+def kernels() -> Kernels | str:
+    """The best library that this machine can run, or why there is none.
+
+    The environment variable ``DENSENET121_KERNELS`` names the instruction set to use, or ``off``.
+    """
+    wanted = os.environ.get("DENSENET121_KERNELS", "")
+    if wanted == "off":
+        return "DENSENET121_KERNELS is off"
+    if wanted and wanted not in INSTRUCTION_SETS:
+        allowed = ", ".join(["off", *INSTRUCTION_SETS])
+        return f'DENSENET121_KERNELS is "{wanted}"; it can be {allowed}'
+    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    reasons = []
+    for name, needed in INSTRUCTION_SETS.items():
+        if wanted not in ("", name):
+            continue
+        if not all(found.get(capability) for capability in needed):
+            reasons.append(f"{name}: not in this processor")
+            continue
+        loaded = _load(name)
+        if isinstance(loaded, Kernels):
+            return loaded
+        reasons.append(f"{name}: {loaded}")
+    return "; ".join(reasons)
+
+
+def instruction_set(device: torch.device) -> str | None:
+    """What the kernels for a network on this device are built for; None: the plain path."""
+    found = kernels() if device.type == "cpu" else None
+    return found.instruction_set if isinstance(found, Kernels) else None
+
+
+def _load(name: str) -> Kernels | str:
+    library = load_library(Path(__file__).parent, name)
+    if isinstance(library, str):
+        return library
+    if library.densenet121_start() != 0:
+        return "the operating system does not allow it"
+    return Kernels(name, library)

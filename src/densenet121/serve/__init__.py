@@ -1,0 +1,5 @@
+"""The ``serve`` command."""
+
+from densenet121.serve.server import serve
+
+__all__ = ["serve"]

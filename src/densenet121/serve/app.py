@@ -1,0 +1,190 @@
+"""The routes: /predict, the page at /, health, metrics and the description of the interface."""
+
+import base64
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi_offline import FastAPIOffline
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from densenet121.network import DenseNet
+from densenet121.serve.batches import Answer, Options
+from densenet121.serve.bodies import Refusal, drain
+from densenet121.serve.metrics import Metrics
+from densenet121.serve.service import Service
+from densenet121.version import __version__
+
+_PAGE = Path(__file__).with_name("page.html")
+# The page may load nothing but itself: no outside host, whatever is written into it.
+_PAGE_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "img-src blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "pictures": {
+                            "type": "array",
+                            "items": {"type": "string", "format": "binary"},
+                        }
+                    },
+                }
+            },
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        },
+    }
+}
+
+
+def make_app(service: Service) -> FastAPI:
+    """The application around a service."""
+    app = FastAPIOffline(
+        title="densenet121",
+        version=__version__,
+        redoc_url=None,
+        separate_input_output_schemas=False,
+    )
+    config, classifier = service.config, service.predictor.classifier
+    calibrated, maps = classifier.calibration is not None, isinstance(classifier.model, DenseNet)
+
+    @app.post("/predict", openapi_extra=_BODY, summary="Classify one or several images")
+    async def predict(
+        request: Request,
+        top_k: Annotated[int, Query(ge=1, description="classes to tell")] = config.top_k,
+        coverage: Annotated[
+            float | None,
+            Query(gt=0, lt=1, description="of a prediction set; needs calibrated weights"),
+        ] = None,
+        cam: Annotated[
+            bool, Query(description="with a class-activation map, a PNG as data: URL")
+        ] = False,
+    ) -> Response:
+        with service.metrics.request_seconds.time():
+            if coverage is not None and not calibrated:
+                await drain(request)
+                raise Refusal(400, "coverage needs calibrated weights: densenet121 calibrate")
+            if cam and not maps:
+                await drain(request)
+                raise Refusal(400, "maps need weights, not an exported network")
+            answers = await service.predict(request, Options(top_k, coverage, cam))
+        return JSONResponse({"predictions": [_as_json(name, a) for name, a in answers]})
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def page() -> HTMLResponse:
+        return HTMLResponse(
+            _PAGE.read_text(encoding="utf-8"), headers={"content-security-policy": _PAGE_POLICY}
+        )
+
+    @app.get("/healthz", summary="Whether the process runs")
+    async def healthz() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @app.get("/readyz", summary="Whether it takes requests")
+    async def readyz() -> Response:
+        ready = service.batcher.alive and not service.stopping()
+        content = {"status": "ready" if ready else "not ready"}
+        return JSONResponse(content, status_code=200 if ready else 503)
+
+    @app.get("/model", summary="What answers: network, classes, limits")
+    async def model() -> dict[str, Any]:
+        return {
+            "net": classifier.net,
+            "variant": classifier.variant,
+            "num_classes": len(classifier.class_names),
+            "image_size": service.predictor.size,
+            "precision": str(service.predictor.precision).removeprefix("torch."),
+            "calibrated": calibrated,
+            "maps": maps,
+            "max_bytes": config.max_bytes,
+            "max_pixels": config.max_pixels,
+            "max_pictures": config.max_pictures,
+        }
+
+    @app.get("/metrics", summary="For Prometheus")
+    async def metrics() -> Response:
+        return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    _add_refusals(app, service)
+    return app
+
+
+def _as_json(name: str, answer: Answer) -> dict[str, Any]:
+    """As ``predict --format jsonl`` writes it, with the client's name for the image."""
+    said = answer.prediction
+    content: dict[str, Any] = {
+        "name": name,
+        "predicted": None if said.abstained else said.classes[0],
+        "top": [
+            {"class": label, "probability": share}
+            for label, share in zip(said.classes, said.probabilities, strict=True)
+        ],
+        "abstained": said.abstained,
+    }
+    if said.prediction_set is not None:
+        content["prediction_set"] = said.prediction_set
+    if answer.cam is not None:
+        content["cam"] = "data:image/png;base64," + base64.b64encode(answer.cam).decode()
+    return content
+
+
+def _add_refusals(app: FastAPI, service: Service) -> None:
+    """Every error as ``{"error": reason}``, and counted with the answers by status."""
+
+    def refuse(status: int, reason: str, **headers: str) -> JSONResponse:
+        return JSONResponse({"error": reason}, status_code=status, headers=headers)
+
+    @app.exception_handler(Refusal)
+    async def refusal(request: Request, error: Refusal) -> Response:
+        headers = {"connection": "close"} if error.unread else {}
+        if error.retry_after is not None:
+            headers["retry-after"] = str(error.retry_after)
+        return refuse(error.status, error.reason, **headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def wrong_query(request: Request, error: RequestValidationError) -> Response:
+        await drain(request)
+        faults = [f"{fault['loc'][-1]}: {fault['msg']}" for fault in error.errors()]
+        return refuse(400, "; ".join(faults))
+
+    @app.exception_handler(HTTPException)
+    async def no_such_thing(request: Request, error: HTTPException) -> Response:
+        return refuse(error.status_code, str(error.detail), **(dict(error.headers or {})))
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(request: Request, error: ClientDisconnect) -> Response:
+        return refuse(400, "the client closed the connection before its request was whole")
+
+    @app.exception_handler(Exception)
+    async def fault(request: Request, error: Exception) -> Response:
+        return refuse(500, f"the server failed: {type(error).__name__}: {error}")
+
+    # Around everything, so that answers of any origin are counted.
+    app.add_middleware(_Counted, metrics=service.metrics)
+
+
+class _Counted:
+    """Counts the answers by status."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._metrics.answers.labels(str(message["status"])).inc()
+                message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
+            await send(message)
+
+        await self._app(scope, receive, counted)

@@ -1,0 +1,177 @@
+"""Images of all clients through one network: what waits together is computed together.
+
+Nothing waits for company: while a batch is computed the next one gathers, so that a lone client has
+the answer at once and a crowd gets full batches.
+"""
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from densenet121.inference.maps import maps_of
+from densenet121.inference.predictor import Prediction, Predictor
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a request wants to know of its images."""
+
+    top_k: int
+    coverage: float | None = None
+    cam: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Of one image: the prediction, and a PNG with the class-activation map where asked for."""
+
+    prediction: Prediction
+    cam: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    pixels: NDArray[np.uint8]
+    options: Options
+    future: "asyncio.Future[Answer]"
+
+
+class Batcher:
+    """Threads that compute, and the images that wait for them.
+
+    Attributes:
+        waiting: images that were submitted and have no answer yet.
+        seconds_a_image: of the last batches, a running mean.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        streams: int,
+        observe: Callable[[int, float], None] = lambda n, s: None,
+        cam_layer: str | None = None,
+    ) -> None:
+        """Warm up and start.
+
+        Args:
+            predictor: the network; whoever else computes with it competes.
+            streams: threads that compute, each with its share of the cores. Two do more than one
+                on all cores: a core that also decodes or talks does not hold up the other.
+            observe: is told the size and the seconds of every batch.
+            cam_layer: whose maps are drawn (default: the last).
+
+        Raises:
+            InputError: the network cannot compute, or has no such layer.
+        """
+        self._cam_layer = cam_layer
+        self.waiting = 0
+        self.seconds_per_image = 0.0
+        self._predictor = predictor
+        self._observe: Callable[[int, float], None] = lambda n, s: None
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        for size in (predictor.batch_size, 1):
+            self._measure(torch.zeros((size, *predictor.size, 3), dtype=torch.uint8))
+        if cam_layer is not None:
+            maps_of(
+                predictor, torch.zeros((1, *predictor.size, 3), dtype=torch.uint8),
+                np.zeros(1, np.int64), cam_layer,
+            )  # fmt: skip
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._observe = observe
+        self._cores_each = max(1, torch.get_num_threads() // streams)
+        self._threads = [
+            threading.Thread(target=self._run, name=f"network {i}", daemon=True)
+            for i in range(streams)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether all threads still answer."""
+        return all(thread.is_alive() for thread in self._threads)
+
+    def submit(self, pixels: NDArray[np.uint8], options: Options) -> "asyncio.Future[Answer]":
+        """The answer to come for prepared pixels; called in the event loop."""
+        self._loop = asyncio.get_running_loop()
+        job = _Job(pixels, options, self._loop.create_future())
+        self.waiting += 1
+        self._jobs.put(job)
+        return job.future
+
+    def close(self) -> None:
+        """Finish what was submitted, then end the threads."""
+        self._jobs.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self) -> None:
+        torch.set_num_threads(self._cores_each)  # of the calling thread, whatever its name says
+        while (first := self._jobs.get()) is not None:
+            jobs, stopping = [first], False
+            while len(jobs) < self._predictor.batch_size:
+                try:
+                    job = self._jobs.get_nowait()
+                except queue.Empty:
+                    break
+                if job is None:
+                    stopping = True
+                    break
+                jobs.append(job)
+            # Who has stopped waiting (a timeout) need not be computed.
+            wanted = [job for job in jobs if not job.future.cancelled()]
+            try:
+                found: list[Answer | BaseException] = list(self._answers(wanted)) if wanted else []
+            except Exception as error:  # the thread must outlive any batch
+                found = [error] * len(wanted)
+            assert self._loop is not None
+            self._loop.call_soon_threadsafe(self._deliver, wanted, found, len(jobs))
+            if stopping:
+                break
+        self._jobs.put(None)  # for the next thread
+
+    def _deliver(self, jobs: list[_Job], found: list[Answer | BaseException], taken: int) -> None:
+        self.waiting -= taken
+        for job, answer in zip(jobs, found, strict=True):
+            if job.future.done():
+                continue
+            if isinstance(answer, BaseException):
+                job.future.set_exception(answer)
+            else:
+                job.future.set_result(answer)
+
+    def _answers(self, jobs: list[_Job]) -> list[Answer]:
+        images = torch.from_numpy(np.stack([job.pixels for job in jobs]))
+        logits = self._measure(images)
+        predictions: dict[int, Prediction] = {}
+        for top_k, coverage in {(job.options.top_k, job.options.coverage) for job in jobs}:
+            alike = [
+                i for i, job in enumerate(jobs)
+                if (job.options.top_k, job.options.coverage) == (top_k, coverage)
+            ]  # fmt: skip
+            said = self._predictor.answers(logits[alike], top_k=top_k, coverage=coverage)
+            predictions |= zip(alike, said, strict=True)
+        drawn: dict[int, bytes] = {}
+        with_map = [i for i, job in enumerate(jobs) if job.options.cam]
+        if with_map:
+            pngs = maps_of(
+                self._predictor, images[with_map], logits[with_map].argmax(axis=1), self._cam_layer
+            )
+            drawn = dict(zip(with_map, pngs, strict=True))
+        return [Answer(predictions[i], drawn.get(i)) for i in range(len(jobs))]
+
+    def _measure(self, images: torch.Tensor) -> NDArray[np.float32]:
+        start = time.perf_counter()
+        logits = self._predictor.logits(images)
+        seconds = time.perf_counter() - start
+        each = seconds / len(images)
+        self.seconds_per_image += 0.1 * (each - self.seconds_per_image)
+        self._observe(len(images), seconds)
+        return logits

@@ -1,0 +1,165 @@
+"""A request's body to the images in it, within its limits; nothing is decoded here."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import Request
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
+_DRAIN_SECONDS = 5.0
+_FORM_FIELDS = 64  # parts that are no images
+_PART_HEAD_BYTES = 8192
+
+
+class Refusal(Exception):
+    """A request that gets no answer but a status and a reason.
+
+    Attributes:
+        status: of HTTP.
+        reason: one line for people.
+        retry_after: seconds, for 503.
+        unread: part of the body was not read: the connection closes.
+    """
+
+    def __init__(
+        self, status: int, reason: str, *, retry_after: int | None = None, unread: bool = False
+    ) -> None:
+        super().__init__(reason)
+        self.status, self.reason = status, reason
+        self.retry_after, self.unread = retry_after, unread
+
+
+@dataclass(frozen=True)
+class NamedImage:
+    """An encoded image, and how the client calls it."""
+
+    name: str
+    data: bytes
+
+
+async def read_body(request: Request, max_bytes: int, seconds: float) -> bytes:
+    """The whole body.
+
+    Raises:
+        Refusal: 413 too large, by its own word or in truth; 408 too slow.
+        ClientDisconnect: the client has gone.
+    """
+    said = request.headers.get("content-length", "0")
+    body = bytearray()
+    try:
+        async with asyncio.timeout(seconds):
+            if int(said) <= max_bytes:  # the HTTP parser lets only digits through
+                async for chunk in request.stream():
+                    body += chunk
+                    if len(body) > max_bytes:
+                        break
+                else:
+                    return bytes(body)
+    except TimeoutError:
+        raise Refusal(
+            408, f"the body did not arrive within {seconds:g} s, {len(body)} bytes of it did",
+            unread=True,
+        ) from None  # fmt: skip
+    await drain(request)
+    raise Refusal(413, f"the body is larger than {max_bytes} bytes", unread=True)
+
+
+async def drain(request: Request) -> None:
+    """Read on and forget, for a while: a client that is still sending would not see the answer."""
+    try:
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            async for _ in request.stream():
+                pass
+    except (TimeoutError, RuntimeError):  # RuntimeError: it was read already
+        pass
+
+
+def images_of(body: bytes, content_type: str, max_images: int) -> list[NamedImage]:
+    """The images of a multipart form, or the body itself as the only one.
+
+    Raises:
+        Refusal: 400 empty or malformed; 413 too many.
+    """
+    if not body:
+        raise Refusal(400, "the body is empty: send an image, or a multipart form of images")
+    if not content_type.lower().startswith("multipart/"):
+        return [NamedImage("", body)]
+    kind, options = parse_options_header(content_type)
+    if kind != b"multipart/form-data" or not options.get(b"boundary"):
+        raise Refusal(400, "a multipart body must be multipart/form-data with a boundary")
+    form = _Form(body, max_images)
+    try:
+        parser = MultipartParser(options[b"boundary"], form.callbacks())
+        parser.write(body)
+        parser.finalize()
+    except FormParserError as error:
+        raise Refusal(400, f"malformed multipart form ({error})") from None
+    if not form.ended:
+        raise Refusal(400, "the multipart form is cut short: its last boundary is missing")
+    if not form.images:
+        raise Refusal(400, "no file in the multipart form: each image needs a filename")
+    return form.images
+
+
+class _Form:
+    """The files of a form, collected while the parser goes over the body."""
+
+    def __init__(self, body: bytes, max_images: int) -> None:
+        self.images: list[NamedImage] = []
+        self.ended = False
+        self._max_images, self._fields = max_images, 0
+        self._body = body
+        self._field = self._value = b""
+        self._name: str | None = None
+        self._data: list[bytes] = []
+
+    def callbacks(self) -> "MultipartCallbacks":
+        return {
+            "on_part_begin": self._begin,
+            "on_header_field": self._on_field,
+            "on_header_value": self._on_value,
+            "on_header_end": self._on_header,
+            "on_part_data": self._on_data,
+            "on_part_end": self._end,
+            "on_end": self._finish,
+        }
+
+    def _begin(self) -> None:
+        self._name, self._data = None, []
+
+    def _on_field(self, data: bytes, start: int, end: int) -> None:
+        self._field += data[start:end]
+
+    def _on_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+        if len(self._value) > _PART_HEAD_BYTES:
+            raise Refusal(400, "malformed multipart form (a part's header is too long)")
+
+    def _on_header(self) -> None:
+        if self._field.lower() == b"content-disposition":
+            _, options = parse_options_header(self._value)
+            name = options.get(b"filename")
+            self._name = None if name is None else name.decode("utf-8", "replace")
+        self._field = self._value = b""
+
+    def _on_data(self, data: bytes, start: int, end: int) -> None:
+        if self._name is not None:
+            self._data.append(data[start:end])
+
+    def _end(self) -> None:
+        if self._name is None:
+            self._fields += 1
+            if self._fields > _FORM_FIELDS:
+                raise Refusal(413, f"more than {_FORM_FIELDS} fields that are no files")
+            return
+        if len(self.images) == self._max_images:
+            raise Refusal(413, f"more than {self._max_images} images in one request")
+        self.images.append(NamedImage(self._name, b"".join(self._data)))
+
+    def _finish(self) -> None:
+        self.ended = True

@@ -1,0 +1,108 @@
+"""``serve``: weights, a socket, and uvicorn between them."""
+
+import ipaddress
+import logging
+import socket
+import sys
+
+import cv2
+import torch
+import uvicorn
+
+from densenet121.config.deploy import ServeConfig
+from densenet121.config.settings import (
+    AMP_NAMES,
+    absolute,
+    default_eval_resize,
+    default_workers,
+    parse_image_size,
+)
+from densenet121.inference.predictor import Predictor
+from densenet121.serve.app import make_app
+from densenet121.serve.connection import Connection
+from densenet121.serve.service import Service
+from densenet121.utils.errors import UsageError
+from densenet121.utils.memory import keep_freed_memory
+
+
+def serve(config: ServeConfig) -> None:
+    """Answer requests until SIGTERM or Ctrl-C; then finish what was accepted.
+
+    Raises:
+        UsageError: the address cannot be used.
+        InputError: the weights cannot be used.
+    """
+    listener = _listen(config.host, config.port)
+    with listener:
+        predictor = _predictor(config)
+        cv2.setNumThreads(1)  # the threads that decode are the parallelism
+        keep_freed_memory()
+        workers = config.workers or max(1, default_workers() // 2)
+        streams = config.streams or (
+            min(2, torch.get_num_threads()) if predictor.device.type == "cpu" else 1
+        )
+        service = Service(predictor, config, workers=workers, streams=streams)
+
+        class Bounded(Connection):
+            most_bytes = max(4 * config.max_bytes, 2**26)
+            head_seconds = min(10.0, config.body_seconds)
+
+        logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # clients' mistakes are their own
+        server = uvicorn.Server(
+            uvicorn.Config(
+                make_app(service),
+                http=Bounded,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_keep_alive=30,
+                timeout_graceful_shutdown=int(config.shutdown_seconds) + 1,
+            )
+        )
+        service.stopping = lambda: server.should_exit
+        host, port = listener.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        print(  # noqa: T201 (the command's output)
+            f"densenet121: {config.weights} is ready on http://{shown}:{port}/ (interface: /docs); "
+            f"stop with Ctrl-C or SIGTERM",
+            file=sys.stderr,
+            flush=True,
+        )
+        if not ipaddress.ip_address(host).is_loopback:
+            print(  # noqa: T201
+                "densenet121: other machines can reach it, without any password",
+                file=sys.stderr,
+                flush=True,
+            )
+        try:
+            server.run(sockets=[listener])
+        finally:
+            service.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as error:
+        raise UsageError(
+            f"--host {host} --port {port}: cannot listen there ({error.strerror or error})"
+        ) from None
+
+
+def _predictor(config: ServeConfig) -> Predictor:
+    size = None if config.image_size is None else parse_image_size(config.image_size)
+    resize = config.eval_resize or (default_eval_resize(size) if size else None)
+    return Predictor(
+        absolute(config.weights),
+        net=config.net,
+        variant=config.variant,
+        image_size=size,
+        eval_resize=None if resize is None else str(resize),
+        device=config.device,
+        amp=AMP_NAMES.get(config.amp or "", config.amp),
+        batch_size=config.per_batch_size,
+    )

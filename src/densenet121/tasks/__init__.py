@@ -1,0 +1,1 @@
+"""What a label means: one module a task, asked by everything that trains, scores and reports."""

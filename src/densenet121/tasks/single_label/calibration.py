@@ -1,0 +1,147 @@
+"""How sure a network may be: temperature scaling, split conformal sets, when to say nothing.
+
+Sources: Guo et al. 2017, "On Calibration of Modern Neural Networks" (temperature, expected
+calibration error); Sadinle et al. 2019, "Least Ambiguous Set-Valued Classifiers" (the score
+``1 - p`` of the true class); Angelopoulos and Bates 2021, section 1 (the finite-sample quantile).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+
+from densenet121.utils.errors import InputError
+
+Floats = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was learnt from held-out images; travels with the weights.
+
+    Attributes:
+        temperature: the logits are divided by it before the softmax.
+        scores: ascending, ``1 - p`` of the true class of each held-out image that the
+            temperature was not fitted on.
+        abstain_below: probability below which there is no answer; None answers always.
+        note: where it comes from: folder, fingerprint, number of images.
+    """
+
+    temperature: float
+    scores: tuple[float, ...]
+    abstain_below: float | None
+    note: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Calibration":
+        """From what ``to_json`` made, after its way through a file.
+
+        Raises:
+            InputError: it was made by something else.
+        """
+        try:
+            below = content["abstain_below"]
+            found = cls(
+                float(content["temperature"]),
+                tuple(map(float, content["scores"])),
+                None if below is None else float(below),
+                dict(content["note"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"the calibration in the weights is damaged ({error!r})") from None
+        if not 0 < found.temperature < math.inf or list(found.scores) != sorted(found.scores):
+            raise InputError("the calibration in the weights is damaged; run calibrate again")
+        return found
+
+    def set_threshold(self, coverage: float) -> float:
+        """The probability from which on a class belongs to the prediction set.
+
+        Sets of the classes at or above it hold the true class with probability ``coverage`` or
+        more, over images drawn like the held-out ones. 0 where the held-out images are too few
+        to promise that with less than all classes.
+        """
+        rank = math.ceil((len(self.scores) + 1) * coverage)
+        return 0.0 if rank > len(self.scores) else 1.0 - self.scores[rank - 1]
+
+
+def probabilities(logits: Floats, temperature: float = 1.0) -> Floats:
+    """Softmax of ``logits / temperature``, ``(N, C)``, in float64."""
+    return np.asarray(softmax(logits.astype(np.float64) / temperature, axis=1))
+
+
+def fit_temperature(logits: Floats, labels: NDArray[np.int64]) -> float:
+    """The temperature of least negative log likelihood, between 0.01 and 100.
+
+    The likelihood is convex in 1 / temperature, so a bounded search finds its one minimum.
+
+    Args:
+        logits: ``(N, C)``.
+        labels: ``(N,)``.
+    """
+    logits = logits.astype(np.float64)
+    rows = np.arange(len(labels))
+
+    def loss(log_temperature: float) -> float:
+        scaled = log_softmax(logits / math.exp(log_temperature), axis=1)
+        return -float(scaled[rows, labels].mean())
+
+    bounds = (math.log(0.01), math.log(100))
+    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
+    return math.exp(float(found.x))
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Confidence against accuracy in equal bins of confidence (Guo et al., figure 1).
+
+    Attributes:
+        edges: ``(B + 1,)`` of the bins, 0 to 1.
+        counts: ``(B,)`` images.
+        confidence: ``(B,)`` mean, nan in an empty bin.
+        accuracy: ``(B,)`` share of right answers, nan in an empty bin.
+        ece: expected calibration error: the mean gap between both, weighted by images.
+    """
+
+    edges: Floats
+    counts: NDArray[np.int64]
+    confidence: Floats
+    accuracy: Floats
+    ece: float
+
+
+def reliability(confidence: Floats, correct: NDArray[np.bool_], bins: int = 15) -> Reliability:
+    """Bin confidences in (0, 1]: each belongs to the bin (lower edge, upper edge]."""
+    edges = np.linspace(0.0, 1.0, bins + 1)
+    number = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+    counts = np.bincount(number, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        mean = np.bincount(number, weights=confidence, minlength=bins) / counts
+        share = np.bincount(number, weights=correct, minlength=bins) / counts
+    gaps = np.nan_to_num(np.abs(mean - share)) * counts
+    ece = float(gaps.sum() / max(1, counts.sum()))
+    return Reliability(edges, counts, mean, share, ece)
+
+
+def abstain_threshold(
+    confidence: Floats, correct: NDArray[np.bool_], target: float
+) -> float | None:
+    """The least confidence from which on the share of right answers is ``target`` or more.
+
+    None where no threshold reaches it.
+    """
+    order = np.argsort(-confidence, kind="stable")
+    right = np.cumsum(correct[order]) / np.arange(1, len(order) + 1)
+    sorted_confidence = confidence[order]
+    # Equal confidences are answered together: only the last of them is a place to cut.
+    last = np.append(sorted_confidence[1:] < sorted_confidence[:-1], True)
+    reached = np.flatnonzero((right >= target) & last)
+    return float(sorted_confidence[reached[-1]]) if len(reached) else None

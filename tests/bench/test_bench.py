@@ -1,0 +1,221 @@
+"""bench: real processes, by turns, with figures that belong together."""
+
+import json
+from pathlib import Path
+
+import cv2
+import pytest
+
+from densenet121.bench.compute import Comparison, Side, as_json, compare, table
+from densenet121.bench.data import Loading, LoadingSide, loading_table
+from densenet121.bench.scaling import measure_scaling, scaling_table
+from densenet121.config.bench import BenchConfig
+from densenet121.network import build
+from densenet121.utils.errors import UsageError
+
+from helpers.commands import run_command
+from helpers.images import draw
+
+
+def test_sides_are_measured_in_one_run_and_compared_with_ours() -> None:
+    found = compare(
+        BenchConfig(
+            what="train",
+            against="plain, convolutions",
+            net="densenet100",
+            image_size=32,
+            per_batch_size=2,
+            amp="fp32",
+            threads=1,
+            warmup=1,
+            rounds=3,
+        )
+    )
+    assert [side.name for side in found.sides] == ["ours", "plain", "convolutions"]
+    for side in found.sides:
+        assert 0 < side.low <= side.images_per_second <= side.high
+        assert side.megabytes > 0
+        assert side.peak_share is not None
+        expected = side.images_per_second * found.gigaflops_an_image / found.peak_gigaflops
+        assert side.peak_share == pytest.approx(expected)
+    assert found.sides[0].ratio == 1
+    assert found.settings["batch_size"] == 2
+    assert json.loads(as_json(found))["sides"][1]["name"] == "plain"
+
+
+def test_work_of_a_image_is_the_known_number_of_multiplications() -> None:
+    # torchvision documents 2.83 * 10^9 multiply-adds for densenet121; the transitions, pooled
+    # first, do a quarter of their 0.308 * 10^9.
+    found = compare(
+        BenchConfig(what="infer", per_batch_size=1, amp="fp32", warmup=0, rounds=1, threads=1)
+    )
+    assert found.gigaflops_an_image == pytest.approx(2 * (2.834 - 0.75 * 0.308), rel=0.01)
+
+
+def test_table_has_a_line_for_each_side() -> None:
+    ours = Side("ours", "kernels for avx2", 20.0, 19.0, 21.0, 1.0, 900.0, 0.5)
+    other = Side("torchvision", "torchvision 0.29.1", 10.0, 9.0, 11.0, 2.0, 3000.0, None)
+    settings = {
+        "what": "train",
+        "net": "densenet121",
+        "batch_size": 32,
+        "size": (224, 224),
+        "amp": "bf16",
+        "threads": 2,
+        "rounds": 10,
+    }
+    lines = table(
+        Comparison(settings, {"processor": "X", "torch": "2"}, 15.7, 400.0, (ours, other))
+    ).splitlines()
+    assert lines[4].split() == [
+        "ours",
+        "20.00",
+        "19.00",
+        "-",
+        "21.00",
+        "1.00",
+        "900",
+        "MB",
+        "1.00",
+        "50%",
+    ]
+    assert lines[5].split() == [
+        "torchvision",
+        "10.00",
+        "9.00",
+        "-",
+        "11.00",
+        "2.00",
+        "3000",
+        "MB",
+        "0.30",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"against": "keras"}, "--against must name torchvision"),
+        ({"against": "onnxruntime"}, "--against onnxruntime is for infer"),
+        ({"against": "timm", "net": "densenet264"}, "not --net densenet264"),
+        ({"image_size": 16}, "--image_size must be"),
+        ({"rounds": 0}, "--rounds must be at least 1"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(flags: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        BenchConfig(**flags)  # type: ignore[arg-type]
+
+
+def test_side_that_is_not_installed_is_named_before_anything_runs() -> None:
+    pytest.importorskip("torch")
+    try:
+        import timm  # type: ignore[import-not-found] # noqa: F401
+    except ImportError:
+        result = run_command("bench", "train", "--against", "timm")
+        assert result.returncode == 2
+        assert "--against timm: timm is not installed here" in result.stderr
+    else:
+        pytest.skip("timm is installed here")
+
+
+def class_folders(root: Path) -> Path:
+    """Sixteen JPEG images of two classes."""
+    for label, name in enumerate(("a", "b")):
+        (root / name).mkdir(parents=True)
+        for index in range(8):
+            cv2.imwrite(str(root / name / f"{index}.jpg"), draw(label, index, (120, 160)))
+    return root
+
+
+def test_loading_is_measured_apart_from_training_and_with_it(tmp_path: Path) -> None:
+    result = run_command(
+        *("bench", "data", "--data_dir", class_folders(tmp_path / "data"), "--against", "plain"),
+        *("--workers", 1, "--image_size", 32, "--per_batch_size", 4, "--net", "densenet100"),
+        *("--warmup", 1, "--rounds", 2, "--amp", "fp32", "--json"),
+    )
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["pictures"][0] == 16
+    ours, plain, compute, both = found["sides"]
+    assert [side["name"] for side in (ours, plain, compute, both)] == [
+        *("ours", "plain", "compute", "both")
+    ]
+    assert ours["ratio"] == 1 and plain["ratio"] > 0
+    assert ours["note"].startswith("image kernel") or "not built" in ours["note"]
+    assert plain["note"] == "DENSENET121_KERNELS is off"
+    assert compute["ratio"] is None and compute["waited"] is None
+    assert 0 < both["waited"] < 1
+    assert all(0 < s["low"] <= s["images_per_second"] <= s["high"] for s in found["sides"])
+
+
+def test_table_of_loading_names_every_side() -> None:
+    sides = tuple(
+        LoadingSide(name, f"note of {name}", 100.0, 90.0, 110.0, ratio, waited)
+        for name, ratio, waited in (
+            ("ours", 1.0, None),
+            ("dali", 2.5, None),
+            ("compute", None, None),
+            ("both", None, 0.25),
+        )
+    )
+    settings = {"batch_size": 32, "size": (224, 224), "workers": 1, "rounds": 3}
+    text = loading_table(Loading(settings, (250, 107_777.5), sides))
+    assert "250 images of 108 kB" in text and "dali: note of dali" in text
+    assert "training waits for images 25% of its time" in text
+    assert any(line.split() == ["dali", "100.0", "90.0", "-", "110.0", "2.50"]
+               for line in text.splitlines())  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "message"),
+    [
+        (["data"], 2, "bench data needs --data_dir"),
+        (
+            ["data", "--data_dir", "x", "--against", "timm"],
+            2,
+            "bench data is against",
+        ),
+        (["data", "--data_dir", "x", "--python", "dali"], 2, "--python must be SIDE=PATH"),
+        (["train", "--data_dir", "x"], 2, "--data_dir is for bench data"),
+        (["data", "--data_dir", "nowhere"], 1, "there is no such folder"),
+        (
+            ["data", "--data_dir", "DATA", "--against", "dali", "--python", "dali=/nowhere/python"],
+            1,
+            "there is no such program",
+        ),
+        (
+            ["data", "--data_dir", "DATA", "--against", "dali"],
+            1,
+            "the process that measures dali ended: ModuleNotFoundError: No module named 'nvidia",
+        ),
+    ],
+)
+def test_wrong_use_of_bench_data_is_one_line(
+    flags: list[str], status: int, message: str, tmp_path: Path
+) -> None:
+    class_folders(tmp_path / "DATA")
+    result = run_command("bench", *flags, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (status, "")
+    assert message in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_scaling_measures_processes_threads_and_the_exchange() -> None:
+    config = BenchConfig(
+        what="scaling",
+        net="densenet100",
+        per_batch_size=4,
+        image_size=32,
+        amp="fp32",
+        threads=2,
+        warmup=0,
+        rounds=1,
+    )
+    found = measure_scaling(config)
+    network = build("densenet100", num_classes=1000)
+    assert found.gradient_bytes == 4 * sum(p.numel() for p in network.parameters())
+    for seconds in (found.one_process, found.step, found.local, found.exchange):
+        assert min(seconds) > 0
+    assert "2 processes x 1 thread" in scaling_table(found)
+    with pytest.raises(UsageError, match="must be 2 or more and divide it"):
+        measure_scaling(BenchConfig(what="scaling", per_batch_size=3, threads=2))

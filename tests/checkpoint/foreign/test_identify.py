@@ -1,0 +1,238 @@
+"""Weights of other programs: read, written, converted; damaged and hostile files refused."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from densenet121.checkpoint.convert import convert
+from densenet121.checkpoint.foreign import mindspore
+from densenet121.checkpoint.foreign.identify import identify
+from densenet121.checkpoint.foreign.names import to_mindspore
+from densenet121.checkpoint.foreign.torch_file import without_prefix
+from densenet121.checkpoint.inspect import inspect
+from densenet121.checkpoint.load import load_pretrained, read_weights
+from densenet121.network import DenseNet, build
+from densenet121.utils.errors import InputError, UsageError
+
+from helpers.commands import run_command
+
+SMALL = {
+    "backbone.features.conv0.weight": torch.arange(3.0).reshape(1, 3, 1, 1),
+    "backbone.features.norm0.gamma": torch.ones(1),
+    "head.fc.weight": torch.tensor([[1.5], [-2.0]]),
+}
+
+
+@pytest.fixture(scope="module")
+def network() -> DenseNet:
+    torch.manual_seed(1)
+    return build("densenet121", num_classes=3, variant="model_zoo")
+
+
+def mindspore_tensors(model: DenseNet, *, model_zoo: bool = True) -> dict[str, Tensor]:
+    return {
+        to_mindspore(name, model_zoo=model_zoo): tensor
+        for name, tensor in model.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+
+
+def test_the_bytes_are_those_of_mindspore() -> None:
+    """The example of original_system.md 4.1, made with MindSpore 2.10.0."""
+    tensor = torch.arange(4, dtype=torch.float32).reshape(2, 2)
+    expected = bytes.fromhex("0a260a03663332121f080208021207") + b"Float32" + bytes.fromhex("1a10")
+    data = mindspore.encode({"f32": tensor})
+    assert data == expected + np.arange(4, dtype="<f4").tobytes()
+    found = mindspore.decode(data, "x.ckpt")
+    assert isinstance(found["f32"], Tensor)
+    assert torch.equal(found["f32"], tensor)
+
+
+def value(tag: bytes, dims: bytes, kind: bytes, content: bytes) -> bytes:
+    tensor = dims + bytes([0x12, len(kind)]) + kind + bytes([0x1A, len(content)]) + content
+    inside = bytes([0x0A, len(tag)]) + tag + bytes([0x12, len(tensor)]) + tensor
+    return bytes([0x0A, len(inside)]) + inside
+
+
+def test_both_dialects_slices_scalars_and_texts_are_read() -> None:
+    data = value(b"old", b"\x08\x00", b"Uint8", b"\x07")  # 1.x: a scalar has dims [0]
+    data += value(b"new", b"", b"UInt8", b"\x07")
+    data += value(b"half", b"\x08\x04", b"Float16", b"\x00\x3c\x00\x40")  # two slices
+    data += value(b"half", b"\x08\x04", b"Float16", b"\x00\x42\x00\x44")
+    data += value(b"note", b"\x08\x00", b"str", "pï".encode("utf-32-le"))
+    found = mindspore.decode(data, "x.ckpt")
+    assert found["note"] == "pï"
+    tensors = {name: item for name, item in found.items() if isinstance(item, Tensor)}
+    assert tensors["old"].shape == tensors["new"].shape == ()
+    assert int(tensors["old"]) == int(tensors["new"]) == 7
+    assert tensors["half"].tolist() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (value(b"a", b"\x08\x02", b"Float32", b"1234"), r'"a" has 4 bytes .* Float32 \(2,\) has 8'),
+        (value(b"a", b"\x08\x01", b"Float32", b"12345678"), r'"a" has 8 bytes .* has 4'),
+        (value(b"a", b"\x08\x01", b"Float31", b"1234"), '"a" is of the unknown type "Float31"'),
+        (value(b"a", b"", b"Bool", b"\x02"), '"a" has a Bool that is neither 0 nor 1'),
+        (
+            value(b"a", b"", b"Int8", b"1")
+            + value(b"b", b"", b"Int8", b"1")
+            + value(b"a", b"", b"Int8", b"1"),
+            '"a" comes twice',
+        ),
+    ],
+)
+def test_what_mindspore_would_load_as_garbage_is_refused(data: bytes, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        mindspore.decode(data, "x.ckpt")
+
+
+def test_a_crc_is_checked() -> None:
+    data = bytearray(mindspore.encode(SMALL, crc=True))
+    assert mindspore.decode(bytes(data), "x.ckpt").keys() == SMALL.keys()
+    data[-30] ^= 1
+    with pytest.raises(InputError, match="its CRC is not the one it was written with"):
+        mindspore.decode(bytes(data), "x.ckpt")
+
+
+def small_file(path: Path) -> bytes:
+    if path.suffix == ".ckpt":
+        path.write_bytes(mindspore.encode(SMALL))
+        return path.read_bytes()
+    ours = {"features.conv0.weight": torch.ones(1, 3, 1, 1), "classifier.weight": torch.ones(2, 1)}
+    if path.suffix == ".pth":
+        torch.save(ours, path)
+    else:
+        safetensors.torch.save_file(ours, path)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors", ".pth"])
+def test_a_file_cut_anywhere_is_refused(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"w{suffix}"
+    whole = small_file(path)
+    names = set(read_weights(path).state_dict)
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        try:
+            found = set(read_weights(path).state_dict)
+        except InputError as error:
+            assert str(error).startswith(f"{path}: ")
+        else:  # a .ckpt cut between two tensors is whole; the network then finds one missing
+            assert suffix == ".ckpt"
+            assert found < names
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors", ".pth"])
+def test_10000_changed_bytes_are_read_or_refused(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"w{suffix}"
+    whole = small_file(path)
+    rng = random.Random(1)
+    refused = 0
+    for _ in range(10_000):
+        changed = bytearray(whole)
+        changed[rng.randrange(len(whole))] = rng.randrange(256)
+        path.write_bytes(changed)
+        try:
+            read_weights(path)
+        except InputError as error:
+            assert str(error).startswith(f"{path}: ")
+            refused += 1
+    assert 0 < refused < 10_000
+
+
+def test_a_checkpoint_cut_between_two_tensors_names_what_is_missing(
+    network: DenseNet, tmp_path: Path
+) -> None:
+    tensors = mindspore_tensors(network)
+    last = tensors.popitem()[0]
+    assert last == "head.fc.bias"
+    (tmp_path / "w.ckpt").write_bytes(mindspore.encode(tensors))
+    with pytest.raises(InputError, match=r'"classifier\.bias" is missing \(1 in all\)'):
+        load_pretrained(tmp_path / "w.ckpt")
+
+
+def test_a_training_checkpoint_gives_weights_momentum_and_step(
+    network: DenseNet, tmp_path: Path
+) -> None:
+    plain = mindspore_tensors(network)
+    tensors = {f"network.{name}": tensor for name, tensor in plain.items()}
+    parameters = dict(network.named_parameters())
+    tensors |= {f"moments.{to_mindspore(n, model_zoo=True)}": p for n, p in parameters.items()}
+    tensors |= {"global_step": torch.tensor([7], dtype=torch.int32)}
+    tensors |= {"learning_rate": torch.ones(5), "momentum": torch.tensor(0.9)}
+    (tmp_path / "0-1_7.ckpt").write_bytes(mindspore.encode(tensors))
+    weights = read_weights(tmp_path / "0-1_7.ckpt")
+    assert (weights.family, weights.num_classes) == ("mindspore", 3)
+    assert weights.momentum.keys() == parameters.keys()
+    assert int(weights.state["global_step"]) == 7
+    assert weights.info is not None
+    assert weights.info.variant == "model_zoo"
+    said = inspect(tmp_path / "0-1_7.ckpt")
+    assert "momentum of 364 parameters" in said
+    assert "model_zoo" in said
+    (tmp_path / "w.ckpt").write_bytes(mindspore.encode(tensors | {"extra": torch.ones(1)}))
+    with pytest.raises(InputError, match='unknown parameter "extra"'):
+        load_pretrained(tmp_path / "w.ckpt")
+
+
+def test_a_network_goes_to_mindspore_and_back_bit_for_bit(
+    network: DenseNet, tmp_path: Path
+) -> None:
+    (tmp_path / "in.ckpt").write_bytes(mindspore.encode(mindspore_tensors(network)))
+    done = convert(tmp_path / "in.ckpt", tmp_path / "w.safetensors", "native")
+    assert (done.info.variant, done.tensors) == ("model_zoo", 727)
+    convert(tmp_path / "w.safetensors", tmp_path / "out.ckpt", "mindspore")
+    assert (tmp_path / "out.ckpt").read_bytes() == (tmp_path / "in.ckpt").read_bytes()
+    with pytest.raises(InputError, match="of the variant model_zoo; torchvision's networks are"):
+        convert(tmp_path / "w.safetensors", tmp_path / "w.pth", "torchvision")
+    with pytest.raises(UsageError, match="exists already"):
+        convert(tmp_path / "w.safetensors", tmp_path / "in.ckpt", "mindspore")
+    with pytest.raises(UsageError, match=r"are written as \.ckpt or \.safetensors"):
+        convert(tmp_path / "w.safetensors", tmp_path / "w.bin", "mindspore")
+
+
+def test_the_commands_say_what_they_did(network: DenseNet, tmp_path: Path) -> None:
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    done = run_command("convert", "w.pth", "w.ckpt", "--to", "mindcv", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "all 727 tensors are the same to the bit" in done.stdout
+    done = run_command("inspect", "w.ckpt", cwd=tmp_path)
+    assert "mindcv before October 2022 was model_zoo under the same names" in done.stdout
+    done = run_command("inspect", "none", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "model.", "_orig_mod.", "model.backbone_net."])
+def test_what_wrappers_put_in_front_is_dropped(prefix: str) -> None:
+    state = {"features.conv0.weight": torch.ones(1), "features.a.conv1.weight": torch.ones(1)}
+    wrapped = {f"{prefix}{name}": tensor for name, tensor in state.items()}
+    assert without_prefix(wrapped).keys() == state.keys()
+
+
+def test_mmpretrains_names_are_ours() -> None:
+    state = {
+        "backbone.stem.0.weight": "features.conv0.weight",
+        "backbone.stem.1.running_mean": "features.norm0.running_mean",
+        "backbone.stages.2.block.23.conv2.weight": (
+            "features.denseblock3.denselayer24.conv2.weight"
+        ),
+        "backbone.transitions.0.conv.weight": "features.transition1.conv.weight",
+        "backbone.transitions.3.0.bias": "features.norm5.bias",
+        "head.fc.weight": "classifier.weight",
+    }
+    found = identify({name: torch.ones(1) for name in state}, Path("w.pth"), {}, None)
+    assert found.family == "mmpretrain"
+    assert list(found.state_dict) == list(state.values())
+
+
+def test_a_densenetblur_is_refused_by_name() -> None:
+    names = ("features.conv0.weight", "features.conv1.weight")
+    with pytest.raises(InputError, match="densenetblur121d"):
+        identify({name: torch.ones(1) for name in names}, Path("w.pth"), {}, None)

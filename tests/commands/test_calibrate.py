@@ -1,0 +1,136 @@
+"""Calibration: the temperature that was planted, coverage within its binomial bounds."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import betabinom
+
+from densenet121.checkpoint.load import read_weights
+from densenet121.commands.calibrate import calibrate, learn
+from densenet121.config.deploy import CalibrateConfig
+from densenet121.config.settings import EvalConfig
+from densenet121.engine.evaluate import evaluate
+from densenet121.inference.predictor import Predictor
+from densenet121.tasks.single_label.calibration import (
+    Calibration,
+    abstain_threshold,
+    fit_temperature,
+    probabilities,
+    reliability,
+)
+from densenet121.utils.errors import InputError
+
+from helpers.weights import write_weights
+
+
+def drawn(
+    count: int, seed: int
+) -> tuple[
+    "np.ndarray[tuple[int, int], np.dtype[np.float32]]",
+    "np.ndarray[tuple[int], np.dtype[np.int64]]",
+]:
+    """Logits and labels that are drawn from their own softmax: perfectly calibrated."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(count, 6)) * 2
+    labels = np.argmax(logits + rng.gumbel(size=logits.shape), axis=1)
+    return logits.astype(np.float32), labels
+
+
+@pytest.mark.parametrize("planted", [0.3, 1.0, 4.0])
+def test_the_planted_temperature_is_found(planted: float) -> None:
+    logits, labels = drawn(20_000, 1)
+    assert abs(fit_temperature(logits * planted, labels) / planted - 1) < 0.03
+
+
+def test_the_error_of_calibration_falls_and_is_small() -> None:
+    logits, labels = drawn(20_000, 2)
+    found, before, after = learn(logits * 4, labels, seed=1, target_accuracy=0.9)
+    assert before > 0.15 and after < 0.02
+    fresh, truth = drawn(20_000, 3)
+    shares = probabilities(fresh * 4, found.temperature)
+    answered = shares.max(axis=1) >= (found.abstain_below or 0)
+    assert abs((shares.argmax(axis=1) == truth)[answered].mean() - 0.9) < 0.02
+
+
+@pytest.mark.parametrize("coverage", [0.5, 0.8, 0.95])
+def test_the_sets_hold_the_truth_as_often_as_stated(coverage: float) -> None:
+    logits, labels = drawn(2000, 4)
+    found, _, _ = learn(logits * 3, labels, seed=1, target_accuracy=None)
+    fresh, truth = drawn(5000, 5)
+    shares = probabilities(fresh * 3, found.temperature)
+    inside = int((shares[np.arange(5000), truth] >= found.set_threshold(coverage)).sum())
+    # Given the scores, the coverage of n of them is Beta(k, n + 1 - k): Angelopoulos and Bates, 3.2
+    n = len(found.scores)
+    k = int(np.ceil((n + 1) * coverage))
+    low, high = betabinom.ppf([0.0005, 0.9995], 5000, k, n + 1 - k)
+    assert low <= inside <= high
+
+
+def test_too_few_scores_promise_coverage_with_all_classes_only() -> None:
+    found = Calibration(1.0, (0.1, 0.2, 0.3), None, {})
+    assert found.set_threshold(0.9) == 0.0
+    assert found.set_threshold(0.75) == 0.7
+
+
+def test_the_error_of_calibration_by_hand() -> None:
+    confidence = np.array([0.05, 0.95, 0.95, 1.0])
+    correct = np.array([True, True, False, True])
+    found = reliability(confidence, correct, bins=10)
+    assert found.counts.tolist() == [1, 0, 0, 0, 0, 0, 0, 0, 0, 3]
+    assert abs(found.ece - (0.95 * 1 + abs(2.9 / 3 - 2 / 3) * 3) / 4) < 1e-12
+
+
+@given(st.lists(st.tuples(st.integers(1, 20), st.booleans()), min_size=1), st.floats(0.1, 1))
+def test_the_threshold_is_the_least_that_reaches_the_target(
+    rows: list[tuple[int, bool]], target: float
+) -> None:
+    confidence = np.array([level / 20 for level, _ in rows])
+    correct = np.array([right for _, right in rows])
+    reaching = [t for t in set(confidence) if correct[confidence >= t].mean() >= target]
+    assert abstain_threshold(confidence, correct, target) == (min(reaching) if reaching else None)
+
+
+def test_calibrate_stores_it_and_predict_uses_it(image_folder: Path, tmp_path: Path) -> None:
+    weights = write_weights(tmp_path / "w.safetensors")
+    config = CalibrateConfig(
+        data_dir=str(image_folder), pretrained=str(weights), workers=1, amp="fp32"
+    )
+    result = calibrate(config)
+    assert result.output == tmp_path / "w_calibrated.safetensors"
+    stored = read_weights(result.output)
+    assert stored.calibration == {
+        **result.calibration.to_json(),
+        "scores": list(result.calibration.scores),
+    }
+    path = image_folder / "val" / "ant" / "000.png"
+    plain, calibrated = (Predictor(w, amp="fp32") for w in (weights, result.output))
+    (answer,) = calibrated.predict([path], coverage=0.5, top_k=3, abstain_below=1.0)
+    logits = plain.logits(next(iter(plain.batches([path])))[0].images)
+    expected = probabilities(logits, result.calibration.temperature)[0]
+    assert np.allclose(answer.probabilities, np.sort(expected)[::-1], atol=1e-6)
+    assert answer.prediction_set and set(answer.prediction_set) <= {"ant", "bee", "cat"}
+    # eval takes the file and says the same as of the weights alone
+    digests = set()
+    for source in (weights, result.output):
+        folder = tmp_path / source.stem
+        flags = EvalConfig(
+            data_dir=str(image_folder), pretrained=str(source), output_dir=str(folder)
+        )
+        digests |= {e.digest for e in evaluate(flags).evaluations.values() if e is not None}
+    assert len(digests) == 1
+
+
+def test_a_target_out_of_reach_is_refused() -> None:
+    logits, labels = drawn(100, 6)
+    with pytest.raises(InputError, match="target_accuracy"):
+        learn(logits, (labels + 1) % 6, seed=1, target_accuracy=1.0)
+
+
+@pytest.mark.parametrize("damage", [{"temperature": 0}, {"scores": [2, 1]}, {"scores": 3}])
+def test_a_damaged_calibration_is_refused(damage: dict[str, object]) -> None:
+    content = {"temperature": 1.0, "scores": [0.1], "abstain_below": None, "note": {}} | damage
+    with pytest.raises(InputError, match="damaged"):
+        Calibration.from_json(content)

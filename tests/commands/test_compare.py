@@ -1,0 +1,80 @@
+"""compare: the numbers of a hand calculation, and an exit status for a gate."""
+
+import json
+from pathlib import Path
+
+import pytest
+from scipy.stats import binom
+
+from densenet121.cli import main
+from densenet121.commands.compare import difference
+from densenet121.runs.evaluations import read_evaluation
+from densenet121.utils.errors import InputError
+
+
+def write(folder: Path, right: list[bool], label: str = "ant") -> Path:
+    folder.mkdir()
+    rows = [f"{label}/{i}.png,{label},{label if r else 'bee'},0.9,1" for i, r in enumerate(right)]
+    text = "path,label,predicted,probability,rank\n" + "\n".join(rows) + "\n"
+    (folder / "predictions.csv").write_text(text)
+    return folder
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    """Of 200 images A has 150 right; B loses 12 of them and gains 3."""
+    a = [True] * 150 + [False] * 50
+    b = [False] * 12 + [True] * 138 + [True] * 3 + [False] * 47
+    return write(tmp_path / "a", a), write(tmp_path / "b", b)
+
+
+def test_the_numbers_are_those_of_a_hand_calculation(pair: tuple[Path, Path]) -> None:
+    found = difference(read_evaluation(pair[0]), read_evaluation(pair[1] / "predictions.csv"))
+    assert (found.top1_a, found.top1_b, found.only_a, found.only_b) == (75.0, 70.5, 12, 3)
+    assert found.difference == -4.5 and found.classes == (("ant", 200, -4.5),)
+    assert abs(found.p_value - 2 * binom.cdf(3, 15, 0.5)) < 1e-12
+    # The mean of 200 draws of -1 (12), 1 (3) and 0: its standard error by the formula.
+    error = 100 * ((15 / 200 - 0.045**2) / 200) ** 0.5
+    assert abs(found.low - (-4.5 - 1.96 * error)) < 0.6
+    assert abs(found.high - (-4.5 + 1.96 * error)) < 0.6
+    assert len(found.flipped) == 15
+    assert found.flipped[0] == ("ant/0.png", "ant", "ant", "bee")
+
+
+def test_the_exit_status_is_a_gate(
+    pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = map(str, pair)
+    assert main(["compare", a, b]) == 0
+    assert main(["compare", a, b, "--fail_if_worse_by", "4.5"]) == 0
+    assert main(["compare", a, b, "--fail_if_worse_by", "4.4"]) == 1
+    assert main(["compare", b, a, "--fail_if_worse_by", "0"]) == 0
+    assert "-4.50 percentage points" in capsys.readouterr().out
+
+
+def test_an_evaluation_does_not_differ_from_itself(
+    pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, out = str(pair[0]), tmp_path / "out.json"
+    assert main(["compare", a, a, "--format", "json", "--output", str(out)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == json.loads(out.read_text())
+    assert (found["difference"], found["low"], found["high"], found["p_value"]) == (0, 0, 0, 1)
+    assert found["flipped"] == []
+
+
+def test_other_images_or_labels_are_refused(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    a = read_evaluation(pair[0])
+    with pytest.raises(InputError, match="same images"):
+        difference(a, read_evaluation(write(tmp_path / "c", [True] * 199)))
+    text = (pair[1] / "predictions.csv").read_text().replace("/5.png,ant", "/5.png,bee")
+    (pair[1] / "predictions.csv").write_text(text)
+    with pytest.raises(InputError, match=r"ant/5\.png: labelled ant"):
+        difference(a, read_evaluation(pair[1]))
+
+
+@pytest.mark.parametrize("text", ["", "path,label\nx,y\n", "path,label,predicted\nx,y,\n"])
+def test_what_is_no_evaluation_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "predictions.csv").write_text(text)
+    with pytest.raises(InputError, match=r"predictions\.csv"):
+        read_evaluation(tmp_path)

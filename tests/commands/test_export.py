@@ -1,0 +1,121 @@
+"""export: what other programs run says what the network says, or nothing is written."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from densenet121.checkpoint.load import read_weights
+from densenet121.checkpoint.native import ModelInfo, Preprocessing, save_weights
+from densenet121.commands.export import export
+from densenet121.config.deploy import ExportConfig
+from densenet121.datasets.transforms import MEAN, STD
+from densenet121.engine.evaluate import evaluate
+from densenet121.inference.predictor import Predictor
+from densenet121.network import build
+from densenet121.utils.errors import InputError
+
+from helpers.weights import NAMES, eval_config
+
+pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> Path:
+    """Random weights whose batch norms have seen the images, so that logits are of order 1."""
+    torch.manual_seed(5)
+    model = build("densenet100", num_classes=3)
+    preprocessing = Preprocessing((16, 16), "20,20", tuple(MEAN.tolist()), tuple(STD.tolist()))
+    info = ModelInfo("densenet100", "paper", NAMES, preprocessing)
+    path = tmp_path_factory.mktemp("weights") / "w.safetensors"
+    save_weights(path, model.state_dict(), info, {})
+    predictor = Predictor(path)
+    paths = sorted((image_folder / "train").rglob("*.png"))
+    ((batch, _),) = Predictor(path, batch_size=len(paths)).batches(paths)
+    for norm in model.modules():
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            norm.momentum = None
+    images = batch.images.permute(0, 3, 1, 2).float()
+    mean, std = predictor.classifier.mean, predictor.classifier.std
+    with torch.no_grad():
+        model.train()((images - mean[:, None, None]) / std[:, None, None])
+    save_weights(path, model.state_dict(), info, {})
+    return path
+
+
+def config(weights: Path, image_folder: Path, output: Path, **flags: object) -> ExportConfig:
+    given: dict[str, object] = {"pictures": 8} | flags
+    return ExportConfig(
+        pretrained=str(weights),
+        data_dir=str(image_folder),
+        output=str(output),
+        **given,  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize("uint8_input", [0, 1])
+def test_eval_says_of_the_onnx_file_what_it_says_of_the_weights(
+    uint8_input: int, weights: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    onnx = tmp_path / "m.onnx"
+    found = export(config(weights, image_folder, onnx, uint8_input=uint8_input))
+    assert found["top1_agreement"] == 1 and found["largest_logit_difference"] < 1e-3
+    assert json.loads((tmp_path / "m.onnx.certificate.json").read_text()) == found
+    digests = set()
+    for source in (weights, onnx):
+        result = evaluate(eval_config(image_folder, source, tmp_path / source.stem))
+        digests |= {e.digest for e in result.evaluations.values() if e is not None}
+    assert len(digests) == 1
+    path = image_folder / "val" / "cat" / "001.png"
+    ours, theirs = (Predictor(source, amp="fp32").predict([path])[0] for source in (weights, onnx))
+    assert ours.classes == theirs.classes
+    assert max(map(abs, map(float.__sub__, ours.probabilities, theirs.probabilities))) < 1e-4
+
+
+def test_an_onnx_file_without_class_names_is_evaluated_on_named_classes(
+    weights: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    given = read_weights(weights)
+    assert given.info is not None
+    nameless = tmp_path / "nameless.safetensors"
+    save_weights(nameless, given.state_dict, replace(given.info, class_names=()), {})
+    export(config(nameless, image_folder, tmp_path / "m.onnx"))
+    results = [
+        evaluate(eval_config(image_folder, source, tmp_path / source.stem))
+        for source in (weights, tmp_path / "m.onnx")
+    ]
+    digests = {e.digest for r in results for e in r.evaluations.values() if e is not None}
+    assert len(digests) == 1
+
+
+def test_torch_export_takes_any_batch(weights: Path, image_folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "m.pt2"
+    assert export(config(weights, image_folder, output, format="torch"))["top1_agreement"] == 1
+    program = torch.export.load(output).module()
+    assert [program(torch.zeros(n, 3, 16, 16)).shape for n in (1, 5)] == [(1, 3), (5, 3)]
+
+
+def test_int8_runs_in_onnx_runtime_and_is_smaller(
+    weights: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    whole = export(config(weights, image_folder, tmp_path / "f.onnx"))
+    found = export(config(weights, image_folder, tmp_path / "i.onnx", int8=1, min_agreement=0.5))
+    assert found["bytes"] < 0.6 * whole["bytes"]
+    assert 0 < found["largest_logit_difference"] < found["largest_logit"]
+
+
+def test_beyond_tolerance_nothing_is_written(
+    weights: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="--tolerance"):
+        flags = {"int8": 1, "tolerance": 1e-9, "min_agreement": 0}
+        export(config(weights, image_folder, tmp_path / "m.onnx", **flags))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_not_ours_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"no network")
+    with pytest.raises(InputError, match="ONNX Runtime cannot load it"):
+        Predictor(tmp_path / "m.onnx")

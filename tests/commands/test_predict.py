@@ -1,0 +1,126 @@
+"""predict says what eval says, of images in any form."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from densenet121.commands.predict import find
+from densenet121.datasets.decoding import read_image
+from densenet121.engine.evaluate import evaluate
+from densenet121.inference.predictor import ImageInput, Predictor
+from densenet121.utils.errors import InputError
+
+from helpers.commands import run_command
+from helpers.weights import NAMES, eval_config, write_weights
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_weights(tmp_path_factory.mktemp("weights") / "w.safetensors")
+
+
+def test_predict_gives_the_predictions_of_eval_bit_for_bit(
+    image_folder: Path, weights: Path, tmp_path: Path
+) -> None:
+    val = image_folder / "val"
+    evaluation = next(
+        iter(evaluate(eval_config(val, weights, tmp_path / "e")).evaluations.values())
+    )
+    assert evaluation is not None
+    sources = find([str(val)])
+    assert [s.name for s in sources] == [str(val / p) for p in evaluation.folder.paths]
+    predictor = Predictor(weights, batch_size=7, amp="fp32")
+    answers = predictor.predict([s.image for s in sources], top_k=2)
+    assert [a.classes[0] for a in answers] == [NAMES[k] for k in evaluation.predicted]
+    assert [np.float32(a.probabilities[0]) for a in answers] == list(evaluation.probability)
+
+
+def test_a_image_in_any_form_gives_the_same_answer(image_folder: Path, weights: Path) -> None:
+    path = image_folder / "val" / "ant" / "000.png"
+    forms: list[ImageInput] = [
+        path,
+        str(path),
+        path.read_bytes(),
+        read_image(path),
+        Image.open(path),
+    ]
+    predictor = Predictor(weights)
+    assert len({predictor.predict([form])[0] for form in forms}) == 1
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8), 7]
+)
+def test_what_is_no_image_is_refused_by_what_it_is(wrong: object, weights: Path) -> None:
+    with pytest.raises(InputError, match=r"array|image must be"):
+        Predictor(weights).predict([wrong])  # type: ignore[list-item]
+
+
+def test_the_three_formats_tell_the_same(image_folder: Path, weights: Path) -> None:
+    folder = image_folder / "val" / "bee"
+    flags = ["--pretrained", weights, "--workers", 0, "--top_k", 3]
+    given = {
+        kind: run_command("predict", folder, *flags, "--format", kind)
+        for kind in ("table", "jsonl", "csv")
+    }
+    assert all(run.returncode == 0 and run.stderr == "" for run in given.values())
+    lines = [json.loads(line) for line in given["jsonl"].stdout.splitlines()]
+    rows = list(csv.DictReader(io.StringIO(given["csv"].stdout)))
+    assert [line["path"] for line in lines] == [str(folder / f"{i:03d}.png") for i in range(7)]
+    assert [(row["path"], row["class"]) for row in rows] == [
+        (line["path"], top["class"]) for line in lines for top in line["top"]
+    ]
+    for line, text in zip(lines, given["table"].stdout.splitlines(), strict=True):
+        assert text.split()[:2] == [line["path"], line["predicted"]]
+        assert abs(sum(top["probability"] for top in line["top"]) - 1) < 1e-5
+
+
+def test_standard_input_is_a_image_or_a_list_of_paths(image_folder: Path) -> None:
+    path = image_folder / "val" / "ant" / "000.png"
+    (image,) = find(["-"], io.BytesIO(path.read_bytes()))
+    assert (image.name, image.image) == ("-", path.read_bytes())
+    listed = find(["-"], io.BytesIO(f"{path}\r\n\n{path}".encode()))
+    assert [source.image for source in listed] == [path, path]
+
+
+def test_a_bad_image_stops_or_is_skipped_and_named(
+    image_folder: Path, weights: Path, tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no image")
+    good = image_folder / "val" / "ant" / "000.png"
+    flags = [bad, good, "--pretrained", weights, "--workers", 0, "--format", "jsonl"]
+    stopped = run_command("predict", *flags)
+    assert (stopped.returncode, stopped.stdout) == (1, "")
+    assert stopped.stderr.count("\n") == 1 and str(bad) in stopped.stderr
+    skipped = run_command("predict", *flags, "--on_bad_image", "skip")
+    assert skipped.returncode == 1 and str(bad) in skipped.stderr
+    assert [json.loads(line)["path"] for line in skipped.stdout.splitlines()] == [str(good)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [(["nowhere"], "nowhere"), ([], "INPUTS"), (["x", "--top_k", "0"], "top_k")],
+)
+def test_a_wrong_call_is_one_line(arguments: list[str], word: str, weights: Path) -> None:
+    run = run_command("predict", *arguments, "--pretrained", weights)
+    assert run.returncode in (1, 2) and run.stdout == ""
+    assert run.stderr.count("\n") == 1 and word in run.stderr
+
+
+def test_coverage_without_calibration_is_refused(image_folder: Path, weights: Path) -> None:
+    with pytest.raises(InputError, match="calibrate"):
+        Predictor(weights).predict([image_folder / "val" / "ant" / "000.png"], coverage=0.9)
+
+
+def test_infinite_logits_are_refused(weights: Path) -> None:
+    predictor = Predictor(weights)
+    torch.nn.init.constant_(predictor.classifier.model.get_parameter("classifier.bias"), torch.inf)
+    with pytest.raises(InputError, match="infinite"):
+        predictor.predict([np.zeros((9, 9, 3), np.uint8)])

@@ -1,0 +1,314 @@
+"""The settings: their names and defaults are frozen, their ranges are kept."""
+
+import dataclasses
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from densenet121.config.settings import (
+    AMP_NAMES,
+    FREE_ON_RESUME,
+    DemoConfig,
+    EvalConfig,
+    ReportConfig,
+    TrainConfig,
+    absolute,
+    default_eval_resize,
+    default_workers,
+    differences,
+    parse_image_size,
+    settings_of,
+)
+from densenet121.utils.errors import UsageError
+
+REQUIRED = dataclasses.MISSING
+
+TRAIN = {
+    # the original's, with its defaults
+    "data_dir": REQUIRED,
+    "num_classes": None,
+    "image_size": "224,224",
+    "per_batch_size": None,
+    "gradient_accumulation": 1,
+    "sync_batch_norm": 0,
+    "gradient_compression": "none",
+    "pretrained": None,
+    "lr_scheduler": "cosine_annealing",
+    "lr": 0.1,
+    "lr_epochs": "30,60,90,120",
+    "lr_gamma": 0.1,
+    "eta_min": 0.0,
+    "T_max": None,
+    "max_epoch": 120,
+    "warmup_epochs": 0.0,
+    "weight_decay": 1e-4,
+    "momentum": 0.9,
+    "label_smooth": 0,
+    "label_smooth_factor": 0.1,
+    "log_interval": 100,
+    "ckpt_path": "output",
+    "ckpt_interval": None,
+    "is_save_on_master": 1,
+    "is_distributed": 1,
+    "rank": 0,
+    "group_size": 1,
+    # ours
+    "timeout_seconds": 600.0,
+    "val_dir": None,
+    "exclude": None,
+    "small_size": None,
+    "small_epochs": 0,
+    "keep_checkpoint_max": 10,
+    "amp": None,
+    "variant": None,
+    "net": "densenet121",
+    "eval_resize": None,
+    "crop_scale": "0.08,1.0",
+    "crop_ratio": "0.75,1.333",
+    "flip_prob": 0.5,
+    "color_jitter": "0.4,0.4,0.4",
+    "seed": 1,
+    "workers": None,
+    "device": None,
+    "on_bad_image": "error",
+    "output_dir": None,
+    "resume": None,
+}
+EVAL = {
+    "data_dir": REQUIRED,
+    "pretrained": REQUIRED,
+    "exclude": None,
+    "num_classes": None,
+    "image_size": None,
+    "per_batch_size": None,
+    "eval_resize": None,
+    "interpolation": None,
+    "variant": None,
+    "net": "densenet121",
+    "amp": None,
+    "log_path": "output",
+    "output_dir": None,
+    "is_distributed": 1,
+    "rank": 0,
+    "group_size": 1,
+    "timeout_seconds": 600.0,
+    "workers": None,
+    "device": None,
+    "on_bad_image": "error",
+}
+DEMO = {"output_dir": None, "max_epoch": 10, "workers": None, "device": None}
+TABLES = [(TrainConfig, TRAIN), (EvalConfig, EVAL), (DemoConfig, DEMO)]
+
+
+def train_config(**settings: Any) -> TrainConfig:
+    return TrainConfig(**{"data_dir": "data", **settings})
+
+
+def eval_config(**settings: Any) -> EvalConfig:
+    return EvalConfig(**{"data_dir": "data", "pretrained": "x.ckpt", **settings})
+
+
+@pytest.mark.parametrize(("config", "table"), [*TABLES, (ReportConfig, {"run": REQUIRED})])
+def test_flags_and_their_defaults_are_frozen(config: type[Any], table: dict[str, Any]) -> None:
+    assert {field.name: field.default for field in dataclasses.fields(config)} == table
+
+
+@pytest.mark.parametrize(("config", "table"), TABLES)
+def test_every_flag_is_explained(config: type[Any], table: dict[str, Any]) -> None:
+    text = config.__doc__ or ""
+    assert [name for name in table if f"\n        {name}: " not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"data_dir": ""}, "--data_dir must name images, got an empty path"),
+        ({"num_classes": 1}, "--num_classes must be at least 2 classes, got 1"),
+        ({"image_size": 15}, "--image_size must be at least 16 pixels, got 15"),
+        ({"small_size": 8, "small_epochs": 1}, "--small_size must be at least 16 pixels, got 8"),
+        ({"small_size": 16}, "--small_size and --small_epochs need each other"),
+        ({"small_epochs": 1}, "--small_size and --small_epochs need each other"),
+        ({"small_epochs": -1}, "--small_epochs must be at least 0 epochs, got -1"),
+        ({"per_batch_size": 0}, "--per_batch_size must be at least 1 image, got 0"),
+        ({"lr": -0.1}, "--lr must be at least 0 .*, got -0.1"),
+        ({"lr": math.nan}, "--lr must be at least 0 .*, got nan"),
+        ({"lr": math.inf}, "--lr must be at least 0 .*, got inf"),
+        ({"lr_epochs": "30,-60"}, "--lr_epochs must not be negative, got 30,-60"),
+        ({"lr_epochs": "30,x"}, "--lr_epochs must be whole numbers .*, got '30,x'"),
+        ({"lr_epochs": ""}, "--lr_epochs must be whole numbers .*, got ''"),
+        ({"lr_gamma": -1.0}, "--lr_gamma must be at least 0, got -1.0"),
+        ({"eta_min": -1.0}, "--eta_min must be at least 0, got -1.0"),
+        ({"T_max": 0}, "--T_max must be at least 1 epoch, got 0"),
+        ({"max_epoch": 0}, "--max_epoch must be at least 1 epoch, got 0"),
+        ({"warmup_epochs": -0.5}, "--warmup_epochs must be at least 0 and at most 120, got -0.5"),
+        ({"warmup_epochs": 6, "max_epoch": 5}, "--warmup_epochs must .* at most 5, got 6"),
+        ({"weight_decay": -1e-4}, "--weight_decay must be at least 0, got -0.0001"),
+        ({"momentum": 1.0}, "--momentum must be at least 0 and below 1, got 1.0"),
+        ({"label_smooth_factor": 1.0}, "--label_smooth_factor must be at least 0 and below 1"),
+        ({"log_interval": 0}, "--log_interval must be at least 1 step, got 0"),
+        ({"ckpt_interval": 0}, "--ckpt_interval must be at least 1 step, got 0"),
+        ({"keep_checkpoint_max": -1}, "--keep_checkpoint_max must be at least 0 .*, got -1"),
+        ({"group_size": 0}, "--group_size must be at least 1 process, got 0"),
+        ({"rank": -1}, "--rank must be at least 0 and less than --group_size 1, got -1"),
+        ({"rank": 8, "group_size": 8}, "--rank must .* less than --group_size 8, got 8"),
+        ({"crop_scale": "0,1"}, "--crop_scale must be 0 < smallest <= largest <= 1, got 0.0,1.0"),
+        ({"crop_scale": "0.5"}, "--crop_scale must be 2 numbers separated by commas, got '0.5'"),
+        ({"crop_ratio": "0,1"}, "--crop_ratio must be 0 < narrowest <= widest, got 0.0,1.0"),
+        ({"crop_ratio": "1,inf"}, "--crop_ratio must be finite, got '1,inf'"),
+        ({"flip_prob": 1.1}, "--flip_prob must be at least 0 and at most 1, got 1.1"),
+        ({"color_jitter": "1,1,1.1"}, r"--color_jitter must be three numbers in \[0, 1\]"),
+        ({"color_jitter": "0.4"}, "--color_jitter must be 3 numbers separated by commas"),
+        ({"seed": -1}, "--seed must be at least 0 and at most 9223372036854775807, got -1"),
+        ({"seed": 2**63}, "--seed must be at least 0 and at most 9223372036854775807"),
+        ({"workers": -1}, "--workers must be at least 0 threads"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_the_name_of_its_flag(
+    settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=f"^{message}"):
+        train_config(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"pretrained": ""}, "--pretrained must name weights to evaluate, got an empty path"),
+        ({"data_dir": ""}, "--data_dir must name images"),
+        ({"num_classes": 1}, "--num_classes must be at least 2 classes, got 1"),
+        ({"image_size": "224;224"}, "--image_size must be whole numbers"),
+        ({"per_batch_size": 0}, "--per_batch_size must be at least 1 image, got 0"),
+        ({"workers": -1}, "--workers must be at least 0 threads"),
+        ({"rank": 1}, "--rank must be at least 0 and less than --group_size 1, got 1"),
+    ],
+)
+def test_evaluation_refuses_the_same_values(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=f"^{message}"):
+        eval_config(**settings)
+
+
+@pytest.mark.parametrize("settings", [{"max_epoch": 0}, {"workers": -1}])
+def test_the_demo_refuses_values_out_of_range(settings: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=f"^--{next(iter(settings))} must be at least "):
+        DemoConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"lr": 0, "eta_min": 0.0, "lr_gamma": 0.0, "weight_decay": 0.0, "momentum": 0.0},
+        {"T_max": 1, "max_epoch": 1, "warmup_epochs": 1.0, "ckpt_interval": 1, "log_interval": 1},
+        {"T_max": 200, "max_epoch": 1},  # a cosine that is left early, as in the original
+        {"crop_scale": "1,1", "crop_ratio": "1,1", "color_jitter": "0,0,0", "flip_prob": 0.0},
+        {"max_epoch": 10**400},  # more than a float can hold
+        {"seed": 2**63 - 1, "workers": 0, "keep_checkpoint_max": 0, "image_size": 16},
+        {"rank": 7, "group_size": 8, "num_classes": 2, "per_batch_size": 1},
+    ],
+)
+def test_the_ends_of_the_ranges_are_allowed(settings: dict[str, Any]) -> None:
+    train_config(**settings)
+
+
+def test_comma_lists_become_numbers() -> None:
+    config = train_config(image_size="192, 256", lr_epochs="30,60", color_jitter="0.1,0.2,0.3")
+    assert config.size == (192, 256)
+    assert config.milestones == (30, 60)
+    assert train_config(lr_epochs=30).milestones == (30,)
+    assert config.crop_scale_range == (0.08, 1.0)
+    assert config.crop_ratio_range == (0.75, 1.333)
+    assert config.jitter_amounts == (0.1, 0.2, 0.3)
+
+
+def test_small_images_come_first() -> None:
+    assert train_config(small_size="96,128", small_epochs=3).train_sizes == ((96, 128), (224, 224))
+    assert train_config().train_sizes == ((224, 224), (224, 224))
+
+
+def test_labels_are_smoothed_only_when_asked() -> None:
+    assert train_config(label_smooth_factor=0.2).smooth_factor == 0.0
+    assert train_config(label_smooth_factor=0.2, label_smooth=1).smooth_factor == 0.2
+
+
+def test_image_size_is_height_and_width() -> None:
+    assert parse_image_size("224,224") == (224, 224)
+    assert parse_image_size("192,256") == (192, 256)
+    assert parse_image_size("224") == parse_image_size(224) == (224, 224)
+
+
+@pytest.mark.parametrize("bad", ["", "a", "224x224", "224,", "1.5", "224,224,3", "-224", 0, "9,32"])
+def test_any_other_image_size_is_refused(bad: int | str) -> None:
+    with pytest.raises(UsageError, match=r"^--image_size must be "):
+        parse_image_size(bad)
+
+
+@given(st.one_of(st.text(), st.integers(), st.lists(st.integers()).map(lambda x: str(x)[1:-1])))
+def test_an_image_size_is_read_or_refused_never_misread(value: int | str) -> None:
+    try:
+        height, width = parse_image_size(value)
+    except UsageError:
+        return
+    assert min(height, width) >= 16
+    assert [int(part) for part in str(value).split(",")] in ([height], [height, width])
+
+
+def test_evaluation_resizes_in_the_proportion_of_256_to_224() -> None:
+    assert default_eval_resize((224, 224)) == "256,256"
+    assert default_eval_resize((32, 64)) == "37,73"  # 36.57 and 73.14
+    assert default_eval_resize((448, 224)) == "512,256"
+
+
+def test_amp_levels_of_the_original_have_a_meaning() -> None:
+    assert AMP_NAMES == {"O0": "fp32", "O2": "bf16", "O3": "fp16"}
+
+
+def test_what_may_change_on_resuming_are_flags() -> None:
+    assert set(TRAIN) >= FREE_ON_RESUME
+
+
+def test_only_changes_that_change_numbers_are_differences() -> None:
+    before = settings_of(train_config())
+    assert differences(before, settings_of(train_config())) == []
+    free: dict[str, Any] = {name: "another" for name in FREE_ON_RESUME}
+    assert differences(before, before | free) == []
+    now = settings_of(train_config(lr=0.2, T_max=10))
+    assert differences(before, now) == ["--lr was 0.1, is 0.2", "--T_max was None, is 10"]
+
+
+def test_a_flag_that_an_older_run_did_not_know_is_no_difference() -> None:
+    before = settings_of(train_config())
+    assert differences(before, before | {"flag_of_tomorrow": 1}) == []
+
+
+def test_settings_cannot_be_changed_and_are_plain_values() -> None:
+    config = train_config()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.lr = 1.0  # type: ignore[misc]
+    assert settings_of(config) == {**TRAIN, "data_dir": "data"}
+
+
+def test_paths_become_absolute_with_links_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert absolute("link/x/../y") == tmp_path / "link" / "y"
+    assert absolute("~/x") == Path("/home/somebody/x")
+    assert absolute("/a") == Path("/a")
+
+
+def test_default_workers_are_the_cores_of_this_process() -> None:
+    assert 1 <= default_workers() <= (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize("settings", [{"label_smooth": 2}, {"net": "resnet50"}, {"amp": "fp8"}])
+def test_a_choice_that_is_not_offered_is_refused_from_python_too(settings: dict[str, Any]) -> None:
+    (name,) = settings
+    with pytest.raises(UsageError, match=f"^--{name} must be one of .*, got {settings[name]}$"):
+        TrainConfig(data_dir="pictures", **settings)

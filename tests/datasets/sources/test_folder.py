@@ -1,0 +1,230 @@
+"""Which images a folder holds, which class each has, and what is said of a folder without."""
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from densenet121.datasets.image_dataset import ImageDataset, check_num_classes, check_same_classes
+from densenet121.datasets.sources.folder import evaluation_folder, scan, split_folders
+from densenet121.utils.errors import InputError, UsageError
+
+
+def put(root: Path, *paths: str, content: bytes = b"pixels") -> Path:
+    """Files below ``root``; scanning looks at names and sizes only."""
+    for path in paths:
+        file = root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    return root
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    return put(tmp_path / "data", "cat/1.jpg", "cat/2.jpg", "dog/1.jpg")
+
+
+def test_classes_come_in_byte_order_as_in_the_original(tmp_path: Path) -> None:
+    put(tmp_path, "a/1.jpg", "b/1.jpg", "n9/1.jpg", "n10/1.jpg", "Z/1.jpg", "\xe4/1.jpg")
+    assert scan(tmp_path).class_names == ("Z", "a", "b", "n10", "n9", "\xe4")
+
+
+def test_images_come_by_class_and_then_in_byte_order_of_their_path(tmp_path: Path) -> None:
+    put(tmp_path, "a/b/2.jpg", "a/b-c.jpg", "a/10.jpg", "a/9.jpg", "Z/z.png", "a/A.JPEG")
+    folder = scan(tmp_path)
+    assert folder.root == tmp_path
+    # "-" sorts before "/"
+    expected = ("Z/z.png", "a/10.jpg", "a/9.jpg", "a/A.JPEG", "a/b-c.jpg", "a/b/2.jpg")
+    assert folder.paths == expected
+    assert folder.labels.tolist() == [0, 1, 1, 1, 1, 1]
+    assert folder.labels.dtype == folder.sizes.dtype == np.int64
+    assert len(folder) == 6
+
+
+def test_sizes_are_those_of_the_files(tmp_path: Path) -> None:
+    put(tmp_path, "a/1.jpg", content=b"")
+    put(tmp_path, "b/1.jpg", content=b"12345")
+    assert scan(tmp_path).sizes.tolist() == [0, 5]
+
+
+def test_sub_folders_belong_to_their_class_at_any_depth(tmp_path: Path) -> None:
+    put(tmp_path, "cat/x/y/z/1.jpg", "dog/1.jpg", "dog/1.jpg.d/2.jpg")
+    folder = scan(tmp_path)
+    assert folder.class_names == ("cat", "dog")
+    assert folder.paths == ("cat/x/y/z/1.jpg", "dog/1.jpg", "dog/1.jpg.d/2.jpg")
+
+
+def test_hidden_files_and_folders_are_passed_over(small: Path) -> None:
+    before = scan(small)
+    put(small, ".git/1.jpg", "cat/.1.jpg.swp", "cat/.DS_Store", "cat/.thumbs/1.jpg", "cat/._1.jpg")
+    after = scan(small)
+    assert (after.class_names, after.paths, after.ignored) == (
+        before.class_names,
+        before.paths,
+        (),
+    )
+
+
+def test_files_that_are_no_images_are_listed(small: Path) -> None:
+    put(small, "cat/notes.txt", "cat/jpg", "dog/x/a.mp4", "readme.md")
+    folder = scan(small)
+    assert folder.ignored == ("cat/jpg", "cat/notes.txt", "dog/x/a.mp4")
+    assert len(folder) == 3
+
+
+def test_every_format_that_is_read_is_found(tmp_path: Path) -> None:
+    names = "jpg JPG jpeg jpe jfif png PNG bmp webp gif tif tiff ppm pgm pbm pnm"
+    files = [f"{name}/1.{name}" for name in names.split()]
+    put(tmp_path, *files)
+    assert sorted(scan(tmp_path).paths) == sorted(files)
+
+
+def test_names_that_are_not_utf8_are_taken_as_they_are(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    put(tmp_path, f"{name}/1.jpg", f"dog/{name}.jpg")
+    folder = scan(tmp_path)
+    assert folder.paths == (f"{name}/1.jpg", f"dog/{name}.jpg")
+    assert len(folder.fingerprint) == 64
+
+
+def test_linked_files_and_folders_are_followed(small: Path, tmp_path: Path) -> None:
+    elsewhere = put(tmp_path / "elsewhere", "a.jpg", "b.jpg", content=b"1234567")
+    (small / "cat" / "link.jpg").symlink_to(elsewhere / "a.jpg")
+    (small / "eel").symlink_to(elsewhere, target_is_directory=True)
+    folder = scan(small)
+    assert folder.class_names == ("cat", "dog", "eel")
+    linked = [folder.paths.index(path) for path in ("cat/link.jpg", "eel/a.jpg", "eel/b.jpg")]
+    assert folder.sizes[linked].tolist() == [7, 7, 7]
+
+
+def test_a_link_that_leads_nowhere_is_an_error_that_names_it(small: Path) -> None:
+    (small / "cat" / "3.jpg").symlink_to(small / "missing.jpg")
+    with pytest.raises(InputError, match=r"cat/3\.jpg: cannot be read \(No such file"):
+        scan(small)
+
+
+def test_a_link_in_a_circle_ends(small: Path) -> None:
+    (small / "cat" / "again").symlink_to(small / "cat", target_is_directory=True)
+    with pytest.raises(InputError, match=r"again: cannot be read \(Too many levels"):
+        scan(small)
+
+
+def test_a_folder_that_cannot_be_used_is_named_with_its_flag(tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    with pytest.raises(InputError, match=f"^--data_dir {missing}: there is no such folder$"):
+        scan(missing)
+    with pytest.raises(InputError, match=f"^--val_dir {missing}: there is no such folder$"):
+        scan(missing, "--val_dir")
+    put(tmp_path, "file")
+    with pytest.raises(InputError, match=f"^--data_dir {tmp_path / 'file'}: it is a file$"):
+        scan(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("paths", "found"),
+    [
+        ((), "no class folder"),
+        (("1.jpg", "2.jpg"), "no class folder"),
+        ((".hidden/1.jpg",), "no class folder"),
+        (("cat/1.jpg",), r"only one class folder \(cat\)"),
+        (("cat/1.jpg", "1.jpg"), r"only one class folder \(cat\)"),
+    ],
+)
+def test_less_than_two_classes_are_refused(
+    paths: tuple[str, ...], found: str, tmp_path: Path
+) -> None:
+    put(tmp_path, *paths)
+    with pytest.raises(InputError, match=f"{tmp_path}: {found}; at least two are needed"):
+        scan(tmp_path)
+
+
+@pytest.mark.parametrize("inside", [(), ("notes.txt",), (".1.jpg",), ("x/y/",)])
+def test_a_class_without_images_is_refused(inside: tuple[str, ...], small: Path) -> None:
+    (small / "bat").mkdir()
+    for name in inside:
+        if name.endswith("/"):
+            (small / "bat" / name).mkdir(parents=True)
+        else:
+            put(small, f"bat/{name}")
+    with pytest.raises(InputError, match=f"{small / 'bat'}: a class folder without images"):
+        scan(small)
+
+
+def test_training_and_validation_images_under_one_root(tmp_path: Path) -> None:
+    put(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "val/b/1.jpg")
+    train, val = tmp_path / "train", tmp_path / "val"
+    assert split_folders(tmp_path, None) == (train, val)
+    assert split_folders(train, None) == (train, val)  # the val beside train
+    assert split_folders(tmp_path, tmp_path / "other") == (train, tmp_path / "other")
+    assert split_folders(val, None) == (val, None)
+    assert evaluation_folder(tmp_path) == val
+    assert evaluation_folder(train) == train
+    assert evaluation_folder(val) == val
+
+
+def test_training_images_without_validation(tmp_path: Path) -> None:
+    put(tmp_path, "train/a/1.jpg", "train/b/1.jpg")
+    assert split_folders(tmp_path, None) == (tmp_path / "train", None)
+    with pytest.raises(UsageError, match=r"holds train/ but no val/; name the folder to evaluate"):
+        evaluation_folder(tmp_path)
+
+
+def test_a_folder_of_classes_is_taken_as_it_is(small: Path) -> None:
+    assert split_folders(small, None) == (small, None)
+    assert evaluation_folder(small) == small
+    put(small, "val/1.jpg")  # a class of that name, for there is no train
+    assert split_folders(small, None) == (small, None)
+    assert evaluation_folder(small) == small
+
+
+def test_the_fingerprint_stays_where_the_data_does(small: Path, tmp_path: Path) -> None:
+    before = scan(small).fingerprint
+    assert scan(small).fingerprint == before
+    os.utime(small / "cat" / "1.jpg", (0, 0))
+    put(small, "cat/1.jpg", content=b"PIXELS")  # of the same size
+    put(small, "cat/notes.txt", ".hidden/1.jpg")
+    assert scan(small).fingerprint == before
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(small, moved)
+    assert scan(moved).fingerprint == before
+
+
+def test_the_fingerprint_changes_with_every_path_size_label_and_class(small: Path) -> None:
+    folder = scan(small)
+    changed: list[ImageDataset] = [
+        folder,
+        replace(folder, paths=("cat/1.jpg", "cat/3.jpg", "dog/1.jpg")),
+        replace(folder, sizes=np.array([6, 7, 6])),
+        replace(folder, labels=np.array([0, 1, 1])),
+        replace(folder, class_names=("cat", "dot")),
+        replace(folder, paths=folder.paths[:2], labels=folder.labels[:2], sizes=folder.sizes[:2]),
+        replace(folder, class_names=("catdog",)),
+    ]
+    assert len({one.fingerprint for one in changed}) == len(changed)
+    assert replace(folder, root=Path("/"), ignored=("x",)).fingerprint == folder.fingerprint
+
+
+def test_the_number_of_classes_must_fit_if_it_is_given(small: Path) -> None:
+    folder = scan(small)
+    assert check_num_classes(folder, None) == check_num_classes(folder, 2) == 2
+    with pytest.raises(UsageError, match=f"--num_classes is 3, but {small} holds 2 classes"):
+        check_num_classes(folder, 3)
+
+
+@pytest.mark.parametrize(
+    ("found", "difference"),
+    [
+        (["ant", "bee"], r"has 2 classes that are not the 3 of W \(missing: cat\)"),
+        (["ant", "bee", "cat", "dog"], r"has 4 classes .* \(unknown: dog\)"),
+        (["ant", "bee", "dog"], r"\(missing: cat; unknown: dog\)"),
+        (["cat", "bee", "ant"], r"\(the same names in another order\)"),
+        ([str(i) for i in range(10)], r"unknown: 0, 1, 2, 3, 4, 5, 6, 7 and 2 more\)"),
+    ],
+)
+def test_other_classes_are_refused_with_the_difference(found: list[str], difference: str) -> None:
+    check_same_classes(["ant", "bee", "cat"], "W", ["ant", "bee", "cat"], "data")
+    with pytest.raises(InputError, match=f"^data .*{difference}"):
+        check_same_classes(["ant", "bee", "cat"], "W", found, "data")

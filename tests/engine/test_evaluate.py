@@ -1,0 +1,232 @@
+"""Evaluation: every image once, whatever the batch size; a clear word on what does not fit."""
+
+import csv
+import json
+import logging
+import math
+import os
+import re
+import shutil
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from densenet121.datasets.decoding import read_image
+from densenet121.datasets.transforms import MEAN, STD
+from densenet121.engine.evaluate import evaluate
+from densenet121.network import build
+from densenet121.utils.errors import InputError, UsageError
+
+from helpers.commands import run_command
+from helpers.images import write_classes
+from helpers.weights import NAMES, eval_config, write_weights
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_weights(tmp_path_factory.mktemp("weights") / "w.safetensors")
+
+
+@pytest.fixture(scope="module")
+def prime(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """101 images: no batch size but 1 divides them."""
+    root = write_classes(tmp_path_factory.mktemp("prime"), list(NAMES), 33)
+    for index in (0, 1):
+        shutil.copy(root / "ant" / f"{index:03d}.png", root / "ant" / f"copy{index}.png")
+    return root
+
+
+def test_every_image_counts_once_whatever_the_batch_size(
+    prime: Path, weights: Path, tmp_path: Path
+) -> None:
+    contents = []
+    for batch_size in range(1, 8):
+        folder = tmp_path / str(batch_size)
+        assert evaluate(eval_config(prime, weights, folder, per_batch_size=batch_size)).complete
+        contents.append(json.loads((folder / "eval.json").read_text()))
+    assert {content["total"] for content in contents} == {101}
+    assert len({content["digest"] for content in contents}) == 1
+    assert len({content["top1_correct"] for content in contents}) == 1
+
+
+def test_predictions_are_those_of_the_network_on_the_documented_preprocessing(
+    prime: Path, weights: Path, tmp_path: Path
+) -> None:
+    import cv2
+
+    from densenet121.checkpoint.load import load_model
+
+    evaluate(replace(eval_config(prime, weights, tmp_path / "eval"), amp="fp32"))
+    with (tmp_path / "eval" / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["path"] for row in rows][:2] == ["ant/000.png", "ant/001.png"]
+    model = load_model(weights)
+    losses = []
+    for row in rows:
+        pixels = cv2.resize(read_image(prime / row["path"]), (20, 20))[2:18, 2:18]
+        image = (torch.from_numpy(np.ascontiguousarray(pixels)).float() - MEAN) / STD
+        with torch.inference_mode():
+            logits = model(image.permute(2, 0, 1)[None])[0]
+        assert row["predicted"] == NAMES[int(logits.argmax())]
+        assert abs(float(row["probability"]) - float(logits.softmax(0).max())) < 1e-5
+        label = NAMES.index(row["label"])
+        assert int(row["rank"]) == 1 + int((logits > logits[label]).sum())
+        losses.append(-float(logits.log_softmax(0)[label]))
+    content = json.loads((tmp_path / "eval" / "eval.json").read_text())
+    correct = sum(row["label"] == row["predicted"] for row in rows)
+    assert content["top1_correct"] == correct == sum(row["rank"] == "1" for row in rows)
+    assert content["top5_correct"] == 101
+    assert math.isclose(content["loss"], float(np.mean(losses)), rel_tol=1e-4)
+    assert math.isclose(content["top1"], correct / 101)
+
+
+def test_a_folder_of_weights_is_evaluated_newest_first_with_a_table(
+    prime: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    for seed, name in enumerate(("0-2_5.ckpt", "0-10_5.ckpt", "0-2_12.ckpt", "best.safetensors")):
+        write_weights(folder / name, seed)
+    (folder / "0-3_5.ckpt").write_bytes((folder / "0-2_5.ckpt").read_bytes()[:5000])
+    (folder / "notes.txt").write_text("not weights")
+    result = evaluate(eval_config(prime, folder, tmp_path / "eval"))
+    names = ["0-10_5.ckpt", "0-3_5.ckpt", "0-2_12.ckpt", "0-2_5.ckpt", "best.safetensors"]
+    assert [path.name for path in result.evaluations] == names
+    assert not result.complete  # one of them is damaged
+    shown = capsys.readouterr().out
+    assert re.search(r"ERROR:.*0-3_5\.ckpt: damaged", shown)
+    table = shown[shown.index("weights  ") :].splitlines()
+    assert [line.split(":INFO:")[-1].split()[0] for line in table[1:6]] == names
+    assert sum(line.endswith("best") for line in table) >= 1
+    results = json.loads((tmp_path / "eval" / "eval.json").read_text())["results"]
+    assert [Path(content["checkpoint"]).name for content in results] == names
+    assert (tmp_path / "eval" / "0-2_12" / "predictions.csv").exists()
+
+
+def test_other_classes_are_an_error_that_shows_the_difference(
+    weights: Path, tmp_path: Path
+) -> None:
+    other = write_classes(tmp_path / "data", ["ant", "bee", "dog"], 2)
+    with pytest.raises(InputError, match=r"missing: cat; unknown: dog"):
+        evaluate(eval_config(other, weights, tmp_path / "eval"))
+
+
+def test_a_contradicting_variant_is_refused(prime: Path, weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--variant is model_zoo, but .* weights of paper"):
+        evaluate(eval_config(prime, weights, tmp_path / "eval", variant="model_zoo"))
+
+
+def test_weights_that_give_nan_do_not_count_as_right(prime: Path, tmp_path: Path) -> None:
+    model = build("densenet100", num_classes=3)
+    state_dict = model.state_dict()
+    state_dict["features.conv0.weight"][0, 0, 0, 0] = float("nan")
+    torch.save(state_dict, tmp_path / "nan.pth")
+    flags: dict[str, Any] = {"net": "densenet100", "image_size": 16}
+    with pytest.raises(InputError, match="nan"):
+        evaluate(eval_config(prime, tmp_path / "nan.pth", tmp_path / "eval", **flags))
+
+
+def test_a_bad_image_is_named_or_skipped_counted_and_told_by_the_exit_status(
+    weights: Path, tmp_path: Path
+) -> None:
+    data_dir = write_classes(tmp_path / "data", list(NAMES), 3)
+    (data_dir / "bee" / "001.png").write_bytes(b"")
+    (data_dir / "bee" / "note.txt").write_text("a file that is no image is passed over")
+    command = ("eval", "--data_dir", data_dir, "--pretrained", weights)
+    refused = run_command(*command, cwd=tmp_path)
+    assert refused.returncode == 1
+    (line,) = refused.stderr.splitlines()
+    assert line.startswith(f"densenet121: {data_dir / 'bee' / '001.png'}: ")
+    skipped = run_command(*command, "--on_bad_image", "skip", "--output_dir", "out", cwd=tmp_path)
+    assert skipped.returncode == 1
+    assert "partial result: 1 images could not be read" in skipped.stdout
+    assert "tot=8" in skipped.stdout
+    content = json.loads((tmp_path / "out" / "eval.json").read_text())
+    assert content["complete"] is False
+    assert [bad["path"] for bad in content["bad_images"]] == ["bee/001.png"]
+    assert len((tmp_path / "out" / "predictions.csv").read_text().splitlines()) == 1 + 8
+
+
+@pytest.mark.parametrize(
+    ("data_dir", "pretrained", "status", "message"),
+    [
+        ("nowhere", "w", 1, "there is no such folder"),
+        ("empty", "w", 1, "no class folder"),
+        ("one", "w", 1, "only one class folder"),
+        ("hollow", "w", 1, "a class folder without images"),
+        ("data", "nowhere.ckpt", 1, "nowhere.ckpt: there is no such file"),
+        ("data", "empty", 1, "a folder without weights"),
+        ("data", "text", 1, "damaged or not a safetensors file"),
+        ("data", "other", 1, "knows 1000 classes"),
+        ("parent", "w", 2, "holds train/ but no val/"),
+    ],
+)
+def test_what_cannot_be_evaluated_gets_one_line(
+    weights: Path, tmp_path: Path, data_dir: str, pretrained: str, status: int, message: str
+) -> None:
+    from densenet121.cli import main
+
+    write_classes(tmp_path / "data", list(NAMES), 1)
+    write_classes(tmp_path / "one", ["ant"], 1)
+    write_classes(tmp_path / "hollow", ["ant", "bee"], 1)
+    (tmp_path / "hollow" / "cat").mkdir()
+    (tmp_path / "empty").mkdir()
+    write_classes(tmp_path / "parent" / "train", list(NAMES), 1)
+    shutil.copy(weights, tmp_path / "w")
+    (tmp_path / "text").write_text("hello")
+    torch.save(build("densenet100", num_classes=1000).state_dict(), tmp_path / "other")
+    arguments = ["eval", "--data_dir", str(tmp_path / data_dir)]
+    arguments += ["--pretrained", str(tmp_path / pretrained), "--log_path", str(tmp_path / "log")]
+    errors = _stderr_of(lambda: main(arguments))
+    assert errors.status == status
+    assert message in errors.line
+    assert errors.line.startswith("densenet121: ")
+
+
+class _Errors:
+    def __init__(self, status: int, line: str) -> None:
+        self.status, self.line = status, line
+
+
+def _stderr_of(run: Any) -> _Errors:
+    import contextlib
+    import io
+
+    stream = io.StringIO()
+    with contextlib.redirect_stderr(stream):
+        status = run()
+    (line,) = stream.getvalue().splitlines()
+    return _Errors(status, line)
+
+
+class _StopAtFirstResult(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        if "top5_correct" in record.getMessage():
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.fixture
+def stop_at_first_result() -> Iterator[None]:
+    handler = _StopAtFirstResult()
+    logging.getLogger("densenet121").addHandler(handler)
+    yield
+    logging.getLogger("densenet121").removeHandler(handler)
+
+
+@pytest.mark.usefixtures("stop_at_first_result")
+def test_sigterm_keeps_the_results_so_far(prime: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    for name in ("0-1_5.ckpt", "0-2_5.ckpt"):
+        write_weights(folder / name)
+    result = evaluate(eval_config(prime, folder, tmp_path / "eval"))
+    assert result.stopped and not result.complete
+    content = json.loads((tmp_path / "eval" / "eval.json").read_text())
+    assert content["complete"] is False
+    assert [Path(one["checkpoint"]).name for one in content["results"]] == ["0-2_5.ckpt"]

@@ -1,0 +1,314 @@
+"""A run that was stopped anywhere and resumed ends as the one that was not, to the bit."""
+
+import json
+import logging
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from densenet121.checkpoint.native import checkpoints_in, read
+from densenet121.config.settings import TrainConfig
+from densenet121.engine.train import train
+from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.logging import read_metrics
+
+from helpers.commands import environment
+from helpers.images import write_classes
+from helpers.training import train_config
+
+STEPS = 6  # two epochs of three
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """All that a run leaves but times and paths: weights, momentum, statistics, metrics, rows."""
+    _, tensors, content = read(folder / "0-2_3.ckpt")
+    timed = ("images_per_second", "data_wait")
+    rows = read_metrics(folder / "metrics.jsonl")
+    return {
+        "tensors": {name: tensor.numpy().tobytes() for name, tensor in tensors.items()},
+        "state": content["state"],
+        "scaler": content["scaler"],
+        "metrics": [{k: v for k, v in row.items() if k not in timed} for row in rows],
+        "best": (folder / "best.safetensors").read_bytes(),
+        "last": (folder / "last.safetensors").read_bytes(),
+        "predictions": (folder / "predictions.csv").read_bytes(),
+    }
+
+
+@pytest.fixture(scope="module")
+def config(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    """Saves at every step; logs every second, so that half of the checkpoints are between lines."""
+    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
+    return train_config(image_folder, folder, ckpt_interval=1, keep_checkpoint_max=0)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(config: TrainConfig) -> Path:
+    """The folder of the run that nobody stopped; not to be changed."""
+    return train(config).folder
+
+
+def with_checkpoints_until(folder: Path, source: Path, newest: int) -> Path:
+    """A copy of a run folder as a SIGKILL after step ``newest`` would leave it."""
+    shutil.copytree(source, folder)
+    oldest_first = checkpoints_in(folder)[::-1]
+    for path in oldest_first[newest:]:
+        path.unlink()
+    return folder
+
+
+@pytest.mark.parametrize("steps_done", range(1, STEPS + 1))
+def test_resumed_run_equals_uninterrupted_run_from_every_step(
+    config: TrainConfig, uninterrupted: Path, tmp_path: Path, steps_done: int
+) -> None:
+    folder = with_checkpoints_until(tmp_path / "run", uninterrupted, steps_done)
+    result = train(replace(config, output_dir=str(folder), resume="auto", workers=steps_done % 3))
+    assert not result.stopped
+    assert outcome(folder) == outcome(uninterrupted)
+
+
+def test_a_checkpoint_file_can_be_resumed_into_another_folder(
+    config: TrainConfig, uninterrupted: Path, tmp_path: Path
+) -> None:
+    train(
+        replace(
+            config, output_dir=str(tmp_path / "other"), resume=str(uninterrupted / "0-1_2.ckpt")
+        )
+    )
+    assert outcome(tmp_path / "other") == outcome(uninterrupted)
+
+
+def test_fp16_with_its_loss_scale_resumes_exactly(config: TrainConfig, tmp_path: Path) -> None:
+    whole = replace(config, amp="O3", output_dir=str(tmp_path / "whole"))
+    train(whole)
+    folder = with_checkpoints_until(tmp_path / "part", tmp_path / "whole", 2)
+    train(replace(whole, output_dir=str(folder), resume="auto"))
+    assert outcome(folder) == outcome(tmp_path / "whole")
+
+
+class _SignalAt(logging.Handler):
+    """Sends this process a signal at the n-th log line with a text."""
+
+    def __init__(self, text: str, count: int) -> None:
+        super().__init__()
+        self.text, self.count = text, count
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.text in record.getMessage():
+            self.count -= 1
+            if self.count == 0:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.fixture
+def send_at() -> Iterator[Any]:
+    """``send_at(text, count)``: SIGTERM to this process at that log line."""
+    logger = logging.getLogger("densenet121")
+    handlers = []
+
+    def install(text: str, count: int) -> None:
+        handlers.append(_SignalAt(text, count))
+        logger.addHandler(handlers[-1])
+
+    yield install
+    for handler in handlers:
+        logger.removeHandler(handler)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("start network train", 1),  # before the first step
+        ("iter[1]", 1),  # in the first epoch
+        ("local passed", 1),  # in its validation
+        ("after allreduce eval: top5", 1),  # between the epochs
+        ("local passed", 2),  # in the last validation
+    ],
+)
+def test_sigterm_saves_and_the_resumed_run_equals_the_uninterrupted(
+    image_folder: Path, uninterrupted: Path, tmp_path: Path, send_at: Any, text: str, count: int
+) -> None:
+    # No checkpoints but those that the signal and the epochs' ends make.
+    config = train_config(image_folder, tmp_path / "run")
+    send_at(text, count)
+    assert train(config).stopped
+    result = train(replace(config, resume="auto", workers=2))
+    assert not result.stopped
+    assert outcome(tmp_path / "run") == outcome(uninterrupted)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
+def test_a_process_killed_at_random_moments_ends_as_if_it_had_not_been(
+    image_folder: Path, uninterrupted: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    seed = int(time.time())
+    print(f"seed {seed}")
+    moments = random.Random(seed)
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "densenet121", "train", "--data_dir", str(image_folder)]
+    command += [
+        "--net",
+        "densenet100",
+        "--image_size",
+        "16",
+        "--per_batch_size",
+        "15",
+        "--max_epoch",
+        "2",
+    ]
+    command += [
+        "--lr",
+        "0.05",
+        "--log_interval",
+        "2",
+        "--ckpt_interval",
+        "1",
+        "--keep_checkpoint_max",
+        "0",
+    ]
+    command += ["--output_dir", str(folder), "--resume", "auto"]
+    for attempt in range(3):
+        before = len(checkpoints_in(folder))
+        process = subprocess.Popen(
+            [*command, "--workers", str(attempt)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            text=True,
+        )
+        # Somewhere within the two steps after the first that this process saves.
+        while process.poll() is None and len(checkpoints_in(folder)) == before:
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 0.5))
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+        # A signal after the run's end, while the interpreter shuts down, ends it the system's way.
+        expected = {-9} if number == signal.SIGKILL else {143, -number}
+        assert process.returncode in expected | {0}, errors
+        assert "Traceback" not in errors
+    finished = subprocess.run(command, capture_output=True, text=True, env=environment())
+    assert finished.returncode == 0, finished.stderr
+    assert outcome(folder) == outcome(uninterrupted)
+    assert not list(folder.glob(".*.tmp"))
+
+
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
+    config: TrainConfig, uninterrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = with_checkpoints_until(tmp_path / "run", uninterrupted, 5)
+    newest, before = checkpoints_in(folder)[:2]
+    content = bytearray(newest.read_bytes())
+    content[-1000] ^= 4
+    newest.write_bytes(content)
+    train(replace(config, output_dir=str(folder), resume="auto"))
+    shown = capsys.readouterr().out
+    assert f"{newest}: damaged" in shown
+    assert "falling back to the checkpoint before it" in shown
+    assert f"resumed from {before}" in shown
+    assert outcome(folder) == outcome(uninterrupted)
+
+
+def test_a_run_without_an_intact_checkpoint_is_an_error_and_not_a_fresh_start(
+    config: TrainConfig, uninterrupted: Path, tmp_path: Path
+) -> None:
+    folder = with_checkpoints_until(tmp_path / "run", uninterrupted, 1)
+    (folder / "0-1_1.ckpt").write_bytes(b"\0" * 100)
+    with pytest.raises(InputError, match=r"no checkpoint in .* is intact"):
+        train(replace(config, output_dir=str(folder), resume="auto"))
+
+
+def test_a_finished_run_resumed_does_nothing(config: TrainConfig, uninterrupted: Path) -> None:
+    before = outcome(uninterrupted)
+    assert not train(replace(config, resume="auto")).stopped
+    assert outcome(uninterrupted) == before
+
+
+def test_other_settings_are_shown_and_refused(config: TrainConfig, uninterrupted: Path) -> None:
+    other = replace(config, resume="auto", lr=0.1, momentum=0.8)
+    with pytest.raises(UsageError, match=r"--lr was 0.05, is 0.1; --momentum was 0.9, is 0.8"):
+        train(other)
+
+
+def test_auto_takes_the_newest_run_under_ckpt_path(
+    config: TrainConfig, uninterrupted: Path, tmp_path: Path
+) -> None:
+    for stamp in ("2026-01-01_time_00_00_00", "2026-01-02_time_00_00_00"):
+        with_checkpoints_until(tmp_path / stamp, uninterrupted, 4)
+    later = tmp_path / "2026-01-03_time_00_00_00"  # an evaluation's folder is no run to resume
+    later.mkdir()
+    (later / "run.json").write_text(json.dumps({"command": "eval"}))
+    result = train(replace(config, output_dir=None, ckpt_path=str(tmp_path), resume="auto"))
+    assert result.folder.name == "2026-01-02_time_00_00_00"
+
+
+def test_auto_starts_afresh_where_there_is_nothing(config: TrainConfig, tmp_path: Path) -> None:
+    result = train(
+        replace(
+            config, output_dir=None, ckpt_path=str(tmp_path / "new"), resume="auto", max_epoch=1
+        )
+    )
+    assert checkpoints_in(result.folder)
+
+
+def test_changed_data_is_said(
+    config: TrainConfig, uninterrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = with_checkpoints_until(tmp_path / "run", uninterrupted, 4)
+    data = write_classes(tmp_path / "data" / "train", ["ant", "bee", "cat"], 16).parent
+    write_classes(data / "val", ["ant", "bee", "cat"], 7)
+    train(replace(config, data_dir=str(data), output_dir=str(folder), resume="auto"))
+    assert "the train data changed since 0-2_1.ckpt: 45 images then, 48 now" in (
+        capsys.readouterr().out
+    )
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(image_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    config = train_config(image_folder, folder, max_epoch=1, T_max=2)
+    train(config)
+    size = (folder / "0-1_3.ckpt").stat().st_size
+    code = (
+        "import resource, sys; from densenet121.cli import main; "
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({size // 2}, {size // 2})); "
+        "sys.exit(main())"
+    )
+    flags = f"train --data_dir {image_folder} --net densenet100 --image_size 16 --per_batch_size 15"
+    finished = subprocess.run(
+        [sys.executable, "-c", code, *flags.split(), "--output_dir", str(tmp_path / "full")],
+        capture_output=True,
+        text=True,
+        env=environment(),
+    )
+    assert finished.returncode == 1
+    (line,) = finished.stderr.splitlines()
+    assert "cannot be written (File too large)" in line
+    assert "the last good checkpoint is none" in line
+    assert not list((tmp_path / "full").glob(".*.tmp"))
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+    assert torch.equal(read(folder / "0-1_3.ckpt")[1]["losses"], torch.zeros(1, 2).double())
+
+
+def test_a_run_that_grows_its_images_resumes_exactly(
+    config: TrainConfig, uninterrupted: Path, tmp_path: Path
+) -> None:
+    growing = replace(config, image_size=24, small_size=16, small_epochs=1)
+    train(replace(growing, output_dir=str(tmp_path / "whole")))
+    folder = with_checkpoints_until(tmp_path / "part", tmp_path / "whole", 4)
+    train(replace(growing, output_dir=str(folder), resume="auto"))
+    assert outcome(folder) == outcome(tmp_path / "whole")
+    # The first epoch is that of a run on small images throughout, the second is not.
+    whole, small_only = (read_metrics(f / "metrics.jsonl") for f in (folder, uninterrupted))
+    assert whole[0]["loss"] == small_only[0]["loss"]
+    assert whole[-2]["loss"] != small_only[-2]["loss"]

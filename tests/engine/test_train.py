@@ -1,0 +1,247 @@
+"""One run: what it learns, what it writes, and what it refuses."""
+
+import json
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from densenet121.checkpoint.load import read_weights
+from densenet121.checkpoint.native import checkpoints_in, read
+from densenet121.config.settings import EvalConfig
+from densenet121.engine.evaluate import evaluate
+from densenet121.engine.train import train
+from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.logging import read_metrics
+
+from helpers.images import draw, write_classes
+from helpers.training import train_config
+
+
+@pytest.fixture(scope="module")
+def finished(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that went through; not to be changed."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    result = train(train_config(image_folder, folder))
+    assert not result.stopped
+    return folder
+
+
+def test_a_run_folder_holds_what_the_interface_promises(finished: Path) -> None:
+    names = {path.name for path in finished.iterdir()}
+    promised = {"run.json", "metrics.jsonl", "best.safetensors", "last.safetensors", "eval.json"}
+    assert promised | {"predictions.csv", "0-1_3.ckpt", "0-2_3.ckpt"} < names
+    (log,) = finished.glob("*.log")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d_time_\d\d_\d\d_\d\d_rank_0\.log", log.name)
+    assert len(names - {"error_maps"}) == 9  # nothing temporary is left
+    run = json.loads((finished / "run.json").read_text())
+    assert run["class_names"] == ["ant", "bee", "cat"]
+    assert run["settings"]["lr"] == 0.05
+    assert run["data"]["train"]["pictures"] == 45
+    assert run["versions"]["torch"] == torch.__version__
+
+
+def test_the_log_has_the_originals_lines(finished: Path) -> None:
+    (log,) = finished.glob("*.log")
+    lines = log.read_text().splitlines()
+    time = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}:INFO:"
+    step = rf"{time}epoch\[(\d)\], iter\[(\d)\], loss:\d+\.\d+, mean_fps:\d+\.\d\d imgs/sec"
+    assert [m.groups() for line in lines if (m := re.fullmatch(step, line))] == [
+        ("0", "1"),
+        ("0", "2"),
+        ("1", "3"),
+        ("1", "5"),
+    ]
+    assert sum(bool(re.fullmatch(rf"{time}local passed", line)) for line in lines) == 2
+    counted = rf"{time}after allreduce eval: top1_correct=\d+, tot=21, acc=\d+\.\d\d%"
+    assert sum(bool(re.fullmatch(counted, line)) for line in lines) == 2
+    assert any(line.endswith("INFO:--> lr: 0.05") for line in lines)
+
+
+def test_metrics_count_epochs_and_steps_from_nought(finished: Path) -> None:
+    rows = read_metrics(finished / "metrics.jsonl")
+    trained = [(row["epoch"], row["step"]) for row in rows if row["kind"] == "train"]
+    evaluated = [(row["epoch"], row["step"]) for row in rows if row["kind"] == "eval"]
+    assert trained == [(0, 1), (0, 2), (1, 3), (1, 5)]
+    assert evaluated == [(0, 2), (1, 5)]
+    for row in rows:
+        if row["kind"] == "eval":
+            assert row["total"] == 21
+            assert row["top1"] == row["top1_correct"] / 21
+
+
+def test_loss_starts_near_the_logarithm_of_the_number_of_classes(finished: Path) -> None:
+    assert abs(read_metrics(finished / "metrics.jsonl")[0]["loss"] - math.log(3)) < 0.5
+
+
+def test_eval_repeats_the_last_validation_exactly(
+    finished: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    result = evaluate(
+        EvalConfig(
+            data_dir=str(image_folder),
+            pretrained=str(finished / "last.safetensors"),
+            output_dir=str(tmp_path / "eval"),
+            per_batch_size=15,
+            workers=2,
+        )
+    )
+    assert result.complete
+    own = json.loads((tmp_path / "eval" / "eval.json").read_text())
+    of_run = json.loads((finished / "eval.json").read_text())
+    for name in ("digest", "top1_correct", "top5_correct", "total", "loss"):
+        assert own[name] == of_run[name]
+    predictions = (tmp_path / "eval" / "predictions.csv").read_text()
+    assert predictions == (finished / "predictions.csv").read_text()
+    assert len(predictions.splitlines()) == 1 + 21
+
+
+def test_the_best_weights_are_those_of_the_best_epoch(finished: Path) -> None:
+    rows = [row for row in read_metrics(finished / "metrics.jsonl") if row["kind"] == "eval"]
+    best = max(rows, key=lambda row: (row["top1_correct"], -row["epoch"]))
+    assert read_weights(finished / "best.safetensors").origin["epoch"] == best["epoch"]
+    assert read_weights(finished / "last.safetensors").origin["epoch"] == 1
+
+
+def test_the_number_of_workers_does_not_change_a_bit(
+    image_folder: Path, finished: Path, tmp_path: Path
+) -> None:
+    train(train_config(image_folder, tmp_path / "run", workers=3))
+    _, ours, _ = read(tmp_path / "run" / "0-2_3.ckpt")
+    _, theirs, _ = read(finished / "0-2_3.ckpt")
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_another_seed_is_another_run(image_folder: Path, finished: Path, tmp_path: Path) -> None:
+    train(train_config(image_folder, tmp_path / "run", seed=2, max_epoch=1, T_max=2))
+    _, ours, _ = read(tmp_path / "run" / "0-1_3.ckpt")
+    _, theirs, _ = read(finished / "0-1_3.ckpt")
+    name = "model.features.conv0.weight"
+    assert not torch.equal(ours[name], theirs[name])
+
+
+@pytest.mark.parametrize("amp", ["O2", "O3"])
+def test_mixed_precision_trains_with_float32_weights(
+    image_folder: Path, tmp_path: Path, amp: Any
+) -> None:
+    train(train_config(image_folder, tmp_path / "run", amp=amp, max_epoch=1))
+    _, tensors, content = read(tmp_path / "run" / "0-1_3.ckpt")
+    floats = [t for name, t in tensors.items() if t.is_floating_point() and "model." in name]
+    assert all(tensor.dtype == torch.float32 and tensor.isfinite().all() for tensor in floats)
+    assert bool(content["scaler"]) == (amp == "O3")
+
+
+def test_separable_classes_are_learnt(image_folder: Path, tmp_path: Path) -> None:
+    flags: dict[str, Any] = {"color_jitter": "0,0,0", "max_epoch": 6, "per_batch_size": 9}
+    result = train(train_config(image_folder, tmp_path / "run", **flags))
+    assert result.evaluation is not None
+    assert result.evaluation.counts.top1_correct == 21
+
+
+def test_only_the_newest_checkpoints_are_kept(image_folder: Path, tmp_path: Path) -> None:
+    train(train_config(image_folder, tmp_path / "run", ckpt_interval=1, keep_checkpoint_max=2))
+    names = [path.name for path in checkpoints_in(tmp_path / "run")]
+    assert names == ["0-2_3.ckpt", "0-2_2.ckpt"]
+
+
+def test_other_classes_get_a_new_head_and_keep_the_features(finished: Path, tmp_path: Path) -> None:
+    data_dir = write_classes(tmp_path / "data", ["x", "y"], 8)
+    source = str(finished / "last.safetensors")
+    config = train_config(data_dir, tmp_path / "run", per_batch_size=8, lr=0, max_epoch=1)
+    train(replace(config, pretrained=source))
+    ours = read_weights(tmp_path / "run" / "last.safetensors")
+    theirs = read_weights(Path(source))
+    assert ours.num_classes == 2
+    name = "features.denseblock1.denselayer1.conv1.weight"
+    assert torch.equal(ours.state_dict[name], theirs.state_dict[name])
+    (log,) = (tmp_path / "run").glob("*.log")
+    assert "its 3 classes are not the 2 of the data: the head is new" in log.read_text()
+
+
+def test_fewer_images_than_a_batch_still_train(tmp_path: Path) -> None:
+    data_dir = write_classes(tmp_path / "data", ["x", "y"], 3)
+    result = train(train_config(data_dir, tmp_path / "run", max_epoch=1))
+    assert result.evaluation is None
+    assert (tmp_path / "run" / "0-1_1.ckpt").exists()
+
+
+def test_an_infinite_loss_stops_the_run_and_names_the_step(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    # After the first step the weights are near 1e30: finite, but their products are not.
+    config = train_config(image_folder, tmp_path / "run", lr=1e30, log_interval=3)
+    told = r"loss is nan or infinite at epoch 0, step 1 .* last good checkpoint is none"
+    with pytest.raises(InputError, match=told):
+        train(config)
+    assert not checkpoints_in(tmp_path / "run")
+    (log,) = (tmp_path / "run").glob("*.log")
+    assert re.search(rf"ERROR:{told}", log.read_text().splitlines()[-1])
+
+
+def test_infinite_weights_are_never_saved(image_folder: Path, tmp_path: Path) -> None:
+    # 1e39 is beyond float32: the first step's loss is fine, and the weights after it are not.
+    config = train_config(image_folder, tmp_path / "run", lr=1e39, ckpt_interval=1)
+    with pytest.raises(InputError, match=r"weights are nan or infinite after step 0"):
+        train(config)
+    assert not checkpoints_in(tmp_path / "run")
+
+
+def test_a_image_that_cannot_be_read_is_named_and_nothing_is_lost(tmp_path: Path) -> None:
+    data_dir = write_classes(tmp_path / "data", ["x", "y"], 8)
+    (data_dir / "x" / "004.png").write_bytes(b"\x89PNG\r\n\x1a\n but not really")
+    config = train_config(data_dir, tmp_path / "run", per_batch_size=4, max_epoch=1)
+    with pytest.raises(InputError, match=r"x/004\.png.*saved .*ckpt.*--resume auto"):
+        train(config)
+    assert checkpoints_in(tmp_path / "run")
+    result = train(replace(config, resume="auto", on_bad_image="skip"))
+    assert list(result.bad_images) == ["x/004.png"]
+
+
+def test_a_folder_that_holds_a_run_is_not_written_over(image_folder: Path, finished: Path) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in finished.iterdir()}
+    with pytest.raises(UsageError, match=r"already holds a run .*--resume auto"):
+        train(train_config(image_folder, finished))
+    assert before == {path.name: path.stat().st_mtime_ns for path in finished.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"num_classes": 5}, "--num_classes is 5, but .* holds 3"),
+        ({"pretrained": "/nowhere/w.ckpt"}, "/nowhere/w.ckpt: there is no such file"),
+        ({"resume": "/nowhere/0-1_3.ckpt"}, "/nowhere/0-1_3.ckpt: cannot be read"),
+        ({"device": "abacus"}, "--device must be one of cpu"),
+        ({"group_size": 2}, "no launcher started 2 processes; start them with: torchrun"),
+        ({"eval_resize": "8"}, "--eval_resize"),
+        ({"net": "densenet121"}, "--image_size must be at least 29"),
+        ({"variant": "model_zoo"}, "pass --variant paper"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_before_a_folder_is_made(
+    image_folder: Path, tmp_path: Path, flags: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        train(train_config(image_folder, tmp_path / "run", **flags))
+    assert not (tmp_path / "run").exists()
+
+
+def test_validation_images_of_other_classes_are_refused(image_folder: Path, tmp_path: Path) -> None:
+    other = write_classes(tmp_path / "other", ["ant", "bee", "dog"], 2)
+    with pytest.raises(InputError, match=r"missing: cat; unknown: dog"):
+        train(train_config(image_folder, tmp_path / "run", val_dir=str(other)))
+
+
+def test_sixteen_bit_grey_images_train(tmp_path: Path) -> None:
+    for name, level in (("dark", 5_000), ("light", 50_000)):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for index in range(4):
+            grey = draw(0, index)[..., 0].astype(np.uint16) * 20 + level
+            cv2.imwrite(str(tmp_path / "data" / name / f"{index}.png"), grey)
+    assert not train(train_config(tmp_path / "data", tmp_path / "run", max_epoch=1)).stopped

@@ -1,0 +1,44 @@
+"""The command line as a user has it, and where things are."""
+
+import contextlib
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SHARED = REPOSITORY.parent / "shared"
+
+
+def environment(**more: str) -> dict[str, str]:
+    """That of this process, for one that is started: one thread, warnings as they come."""
+    source = {"PYTHONPATH": str(REPOSITORY / "src"), "OMP_NUM_THREADS": "1"}
+    return {**os.environ, **source, **more}
+
+
+def run_command(
+    *arguments: object, cwd: Path | None = None, timeout_seconds: float = 120
+) -> "subprocess.CompletedProcess[str]":
+    """Run ``python -m densenet121 ...`` to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "densenet121", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=environment(),
+        timeout=timeout_seconds,
+        check=False,
+    )
+
+
+@contextlib.contextmanager
+def no_file_beyond(size: int) -> Iterator[None]:
+    """A disk that is full after so many bytes of any file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

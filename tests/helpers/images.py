@@ -1,0 +1,26 @@
+"""Small images on disk."""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+
+def draw(label: int, index: int, size: tuple[int, int] = (40, 48)) -> "np.ndarray[Any, Any]":
+    """An image of a class: noise around the class's own colour, never twice the same."""
+    rng = np.random.default_rng([label, index])
+    colour = np.random.default_rng(label).integers(40, 215, 3)
+    noise = rng.integers(-30, 30, (*size, 3))
+    pixels: np.ndarray[Any, Any] = np.clip(colour + noise, 0, 255).astype(np.uint8)
+    return pixels
+
+
+def write_classes(root: Path, names: list[str], count: int) -> Path:
+    """Class folders with ``count`` PNG images each."""
+    for label, name in enumerate(names):
+        folder = root / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for index in range(count):
+            cv2.imwrite(str(folder / f"{index:03d}.png"), draw(label, index))
+    return root

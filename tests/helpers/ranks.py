@@ -1,0 +1,63 @@
+"""Ranks on this machine, started by torchrun."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from helpers.commands import environment
+
+NAMES = ["ant", "bee", "cat"]
+SMALL = ["--net", "densenet100", "--image_size", "16", "--device", "cpu", "--amp", "fp32"]
+
+
+def torchrun(ranks: int, *command: object, **more: str) -> "subprocess.Popen[str]":
+    """Start ranks of ``python ...`` on this machine."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)]
+    return subprocess.Popen(
+        [sys.executable, *launcher, *map(str, command)],
+        env=environment(**more),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def run(ranks: int, *command: object) -> str:
+    """The output of ranks that end well."""
+    process = torchrun(ranks, *command)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output[-3000:]
+    return output
+
+
+def train(ranks: int, image_folder: Path, folder: Path, *more: object) -> str:
+    flags = [
+        "--data_dir",
+        image_folder,
+        "--output_dir",
+        folder,
+        "--per_batch_size",
+        5,
+        "--lr",
+        0.02,
+    ]
+    flags += ["--max_epoch", 2, "--log_interval", 3, "--ckpt_interval", 1]
+    flags += ["--keep_checkpoint_max", 0]
+    return run(ranks, "-m", "densenet121", "train", *SMALL, *flags, *more)
+
+
+def result(folder: Path) -> tuple[bytes, list[dict[str, Any]], str]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        row.pop("images_per_second", None)
+        row.pop("data_wait", None)
+    predictions = (folder / "predictions.csv").read_text()
+    return (folder / "last.safetensors").read_bytes(), rows, predictions
+
+
+def ranks_of(launcher: "subprocess.Popen[Any]") -> list[int]:
+    """Process numbers of the ranks that a launcher has started."""
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children")
+    return [int(number) for number in children.read_text().split()]

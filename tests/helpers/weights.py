@@ -1,0 +1,32 @@
+"""Weights of a small network, and the settings of their evaluation."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from densenet121.checkpoint.native import ModelInfo, Preprocessing, save_weights
+from densenet121.config.settings import EvalConfig
+from densenet121.datasets.transforms import MEAN, STD
+from densenet121.network import build
+from densenet121.utils.var_init import initialise
+
+NAMES = ("ant", "bee", "cat")
+
+
+def write_weights(path: Path, seed: int = 0, **info: Any) -> Path:
+    """Random weights of densenet100 that know their classes and preprocessing."""
+    class_names = info.pop("class_names", NAMES)
+    model = build("densenet100", num_classes=len(class_names))
+    initialise(model, torch.Generator().manual_seed(seed))
+    preprocessing = Preprocessing((16, 16), "20,20", tuple(MEAN.tolist()), tuple(STD.tolist()))
+    save_weights(
+        path, model.state_dict(), ModelInfo("densenet100", "paper", class_names, preprocessing), {}
+    )
+    return path
+
+
+def eval_config(data_dir: Path, weights: Path, folder: Path, **flags: Any) -> EvalConfig:
+    given: dict[str, Any] = {"per_batch_size": 7, "workers": 1, "output_dir": str(folder)}
+    given["amp"] = "fp32"  # on every CPU, also where bf16 is the default
+    return EvalConfig(data_dir=str(data_dir), pretrained=str(weights), **(given | flags))

@@ -1,0 +1,73 @@
+"""The kernels' libraries: every one that runs here computes the same, and none is needed."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from densenet121.native.network import INSTRUCTION_SETS, Kernels, kernels
+
+from helpers.commands import REPOSITORY, environment
+
+
+def with_kernels(name: str, *command: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, *command],
+        env=environment(DENSENET121_KERNELS=name),
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        timeout=120,
+        check=False,
+    )
+
+
+def what_runs(name: str) -> str:
+    code = "from densenet121.native.network import kernels; print(kernels())"
+    return with_kernels(name, "-c", code).stdout.strip()
+
+
+@pytest.mark.parametrize("name", INSTRUCTION_SETS)
+def test_every_instruction_set_passes_the_tests_of_the_fast_paths(name: str) -> None:
+    found = what_runs(name)
+    if not found.startswith("Kernels"):
+        pytest.skip(found)
+    result = with_kernels(
+        name,
+        *("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_fused_block.py"),
+        *("tests/test_fused_network.py", "-k", "seam or frozen or bf16 or float32 or odd or infer"),
+        *("-m", "not slow"),
+    )
+    assert result.returncode == 0, result.stdout[-2000:]
+
+
+def test_without_kernels_the_plain_network_runs_and_says_why() -> None:
+    code = (
+        "import logging, sys; logging.basicConfig(level=20, stream=sys.stdout);"
+        "import torch; from densenet121 import densenet121;"
+        "net = densenet121(3); net(torch.randn(2, 3, 64, 64)); net(torch.randn(2, 3, 64, 64))"
+    )
+    result = with_kernels("off", "-W", "error", "-c", code)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("take the plain path") == 1
+    assert "DENSENET121_KERNELS is off" in result.stdout
+
+
+def test_unknown_name_is_named_with_what_is_allowed() -> None:
+    assert what_runs("sse9") == (
+        f'DENSENET121_KERNELS is "sse9"; it can be off, {", ".join(INSTRUCTION_SETS)}'
+    )
+
+
+def test_this_machine_s_best_is_taken() -> None:
+    found = kernels()
+    if isinstance(found, str):
+        pytest.skip(found)
+    assert isinstance(found, Kernels)
+    able = torch.cpu.get_capabilities()
+    wanted = os.environ.get("DENSENET121_KERNELS") or next(
+        name for name, needed in INSTRUCTION_SETS.items() if all(able.get(n) for n in needed)
+    )
+    assert found.instruction_set == wanted

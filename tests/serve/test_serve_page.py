@@ -1,0 +1,96 @@
+"""The server's page in a real browser: images in, bars and maps out, no outside host."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from densenet121.bench.serve import running_server
+from densenet121.inference.predictor import Predictor
+
+from helpers.commands import environment
+from helpers.weights import write_weights
+
+pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="the extra `browser` is not installed"
+)
+CHROMIUM = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome")
+     if (found := shutil.which(name))), None,
+)  # fmt: skip
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_weights(tmp_path_factory.mktemp("weights") / "w.safetensors")
+
+
+@pytest.fixture(scope="module")
+def port(weights: Path) -> Iterator[int]:
+    flags = ["--amp", "fp32", "--top_k", 3, "--workers", 1]
+    with running_server(weights, *flags, environment=environment()) as (port, _):
+        yield port
+
+
+def test_dropped_images_show_their_classes_as_bars_and_a_map(
+    port: int, weights: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    good = sorted((image_folder / "val" / "bee").glob("*.png"))[:2]
+    bad = tmp_path / "<b>bad.png"
+    bad.write_bytes(b"no image")
+    hosts, faults = set(), []
+    with playwright.sync_playwright() as driver:
+        # Chromium's own sandbox needs rights that the root of a container has not.
+        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=sandbox)
+        page = browser.new_page()
+        page.on("request", lambda request: hosts.add(request.url.split("/")[2]))
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
+        page.goto(f"http://127.0.0.1:{port}/")
+        page.wait_for_selector("#model:has-text('3 classes')")
+        page.set_input_files("#files", [*good, bad])
+        page.wait_for_selector(".image[data-done] >> nth=2")
+        rows = page.locator(".image")
+        assert rows.count() == 3
+        for position, path in ((2, good[0]), (1, good[1])):  # the newest is on top
+            row = rows.nth(position)
+            (said,) = Predictor(weights, amp="fp32").predict([path], top_k=3)
+            labels = row.locator("li .label span:first-child").all_text_contents()
+            shares = row.locator("li .label span:last-child").all_text_contents()
+            assert labels == list(said.classes)
+            assert shares == [f"{100 * share:.2f} %" for share in said.probabilities]
+            widths = row.locator(".fill").evaluate_all("all => all.map(one => one.style.width)")
+            assert abs(float(widths[0][:-1]) - 100 * said.probabilities[0]) < 0.01
+            sides = row.locator("img").evaluate_all("all => all.map(one => one.naturalWidth)")
+            assert sides == [48, 256]  # the image and its map, both loaded
+        assert "known format" in rows.nth(0).locator(".error").text_content()
+        assert rows.nth(0).locator("figcaption").text_content() == bad.name  # text, not markup
+        assert all("415" in fault for fault in faults), faults  # the browser logs the refusal
+        page.goto(f"http://127.0.0.1:{port}/docs")
+        page.wait_for_selector("text=Classify one or several images")
+        browser.close()
+    assert {host for host in hosts if host} == {f"127.0.0.1:{port}"}
+
+
+def test_a_image_can_be_dropped(port: int, image_folder: Path) -> None:
+    with playwright.sync_playwright() as driver:
+        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=sandbox)
+        page = browser.new_page()
+        page.goto(f"http://127.0.0.1:{port}/")
+        data = list((image_folder / "val" / "ant" / "000.png").read_bytes())
+        transfer = page.evaluate_handle(
+            """data => { const transfer = new DataTransfer();
+               transfer.items.add(new File([new Uint8Array(data)], "dropped.png"));
+               return transfer; }""",
+            data,
+        )
+        page.dispatch_event("#drop", "drop", {"dataTransfer": transfer})
+        page.wait_for_selector("[data-done] li")
+        assert page.locator("figcaption").first.text_content() == "dropped.png"
+        browser.close()

@@ -1,0 +1,121 @@
+"""torchvision's, timm's and Keras's half of tests/test_frameworks.py.
+
+make LIBRARY SEED FOLDER    random weights -> weights file, logits of images_*.npy
+load LIBRARY FILE FOLDER    logits of the weights in FILE
+images LIBRARY FILE FOLDER   what the library's evaluation transform makes of an image
+"""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ["KERAS_BACKEND"] = "torch"
+
+import numpy as np
+import torch
+
+
+def build(library, classes=10):
+    if library == "torchvision":
+        import torchvision
+
+        return torchvision.models.densenet121(num_classes=classes).eval()
+    import timm
+
+    return timm.create_model("densenet121", num_classes=classes).eval()
+
+
+def randomise(model, seed):
+    rng = np.random.default_rng(seed)
+    for name, tensor in model.state_dict().items():
+        if not tensor.is_floating_point():
+            continue
+        shape = tuple(tensor.shape)
+        value = rng.normal(size=shape) * 0.1
+        if name.endswith("running_var") or (name.endswith("weight") and len(shape) == 1):
+            value = rng.uniform(0.5, 1.5, shape)
+        elif len(shape) > 1:
+            value = rng.normal(size=shape) * np.sqrt(2 / np.prod(shape[1:]))
+        tensor.copy_(torch.from_numpy(value.astype(np.float32)))
+
+
+def write_logits(model, folder):
+    for file in sorted(folder.glob("images_*.npy")):
+        logits = model(torch.from_numpy(np.load(file))).numpy()
+        np.save(folder / file.name.replace("images", "logits"), logits)
+
+
+def keras(seed, folder):
+    import keras
+
+    rng = np.random.default_rng(seed)
+    for file in sorted(folder.glob("images_*.npy")):
+        images = np.load(file).transpose(0, 2, 3, 1)
+        model = keras.applications.DenseNet121(
+            weights=None, classes=10, input_shape=images.shape[1:], classifier_activation=None
+        )
+        rng = np.random.default_rng(seed)
+        for layer in model.layers:
+            new = []
+            for weight in layer.weights:
+                shape, last = tuple(weight.shape), weight.name
+                value = rng.normal(size=shape) * 0.1
+                if last in ("gamma", "moving_variance"):
+                    # small, so that eps 1.001e-5 is not the same as 1e-5
+                    value = rng.uniform(0.5, 1.5, shape)
+                elif len(shape) > 1:
+                    value = rng.normal(size=shape) * np.sqrt(2 / np.prod(shape[:-1]))
+                new.append(value.astype(np.float32))
+            layer.set_weights(new)
+        logits = model(images)
+        np.save(folder / file.name.replace("images", "logits"), logits.detach().numpy())
+    model.save(folder / "weights.keras")
+    model.save(folder / "weights.h5")
+    model.save_weights(folder / "only.weights.h5")
+
+
+def dataset(library, file, folder):
+    from PIL import Image
+
+    image = Image.open(file).convert("RGB")
+    if library == "torchvision":
+        from torchvision.models import DenseNet121_Weights
+
+        transform = DenseNet121_Weights.IMAGENET1K_V1.transforms()
+    else:
+        import timm
+
+        config = timm.get_pretrained_cfg("densenet121.ra_in1k").to_dict()
+        transform = timm.data.create_transform(**timm.data.resolve_data_config(config))
+    np.save(folder / "transformed.npy", transform(image).numpy())
+
+
+@torch.no_grad()
+def main(action, library, argument, folder):
+    folder = Path(folder)
+    if action == "pictures":
+        dataset(library, argument, folder)
+        return
+    if library == "keras":
+        keras(int(argument), folder)
+        return
+    model = build(library)
+    if action == "load":
+        if argument.endswith(".safetensors"):
+            from safetensors.torch import load_file
+
+            state = load_file(argument)
+        else:
+            state = torch.load(argument, weights_only=True)
+        model.load_state_dict(state, strict=True)
+    else:
+        randomise(model, int(argument))
+        torch.save(model.state_dict(), folder / "weights.pth")
+        if library == "timm":
+            from safetensors.torch import save_file
+
+            save_file(model.state_dict(), folder / "weights.safetensors", {"format": "pt"})
+    write_logits(model, folder)
+
+
+main(*sys.argv[1:])

@@ -1,0 +1,245 @@
+"""Files that are whole or not there, the original's log, and metrics that survive a kill."""
+
+import json
+import math
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from densenet121.utils.errors import InputError
+from densenet121.utils.files import remove_temporary_files, write_atomic, write_json
+from densenet121.utils.logging import MetricsFile, log, log_settings, read_metrics, run_log
+
+from helpers.commands import no_file_beyond
+
+STAMP = "2020-08-22_time_16_58_56"
+# 2020-08-22 16:58:56,617:INFO:..., as in the original's README
+LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}:(INFO|WARNING|ERROR):(.*)")
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def messages(path: Path) -> list[tuple[str, str]]:
+    """Level and text of each line of a log file, all of which must have the original's format."""
+    found = [LINE.fullmatch(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [(match[1], match[2]) if match else ("no match", "") for match in found]
+
+
+@pytest.mark.parametrize("data", [b"", b"a", bytes(range(256)) * 1000], ids=len)
+def test_a_file_is_written_and_replaced_whole(data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_atomic(path, data)
+    assert path.read_bytes() == data
+    write_atomic(path, data + b"more")
+    assert path.read_bytes() == data + b"more"
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_reader_keeps_the_file_it_opened(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_atomic(path, b"before")
+    with path.open("rb") as reader:
+        write_atomic(path, b"after")
+        assert reader.read() == b"before"
+    assert path.read_bytes() == b"after"
+
+
+@pytest.mark.parametrize("earlier", [None, b"earlier"])
+def test_a_full_disk_leaves_what_was_there(earlier: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    if earlier is not None:
+        path.write_bytes(earlier)
+    with no_file_beyond(1000), pytest.raises(OSError, match="File too large"):
+        write_atomic(path, bytes(100_000))
+    assert names(tmp_path) == ([] if earlier is None else ["file"])
+    assert earlier is None or path.read_bytes() == earlier
+
+
+def test_a_folder_in_the_way_and_a_missing_one_are_errors(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_atomic(tmp_path / "folder", b"x")
+    assert names(tmp_path) == ["folder"]
+    with pytest.raises(FileNotFoundError):
+        write_atomic(tmp_path / "none" / "file", b"x")
+
+
+def test_others_may_read_what_is_written(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        write_atomic(tmp_path / "file", b"x")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o644
+
+
+def test_what_a_kill_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    for name in (".0-1_5.ckpt.77.tmp", ".run.json.5.tmp", "mine.tmp", ".hidden", "0-1_5.ckpt"):
+        (tmp_path / name).touch()
+    remove_temporary_files(tmp_path)
+    assert names(tmp_path) == [".hidden", "0-1_5.ckpt", "mine.tmp"]
+
+
+def test_json_is_readable_by_people_and_by_programs(tmp_path: Path) -> None:
+    content = {"b": [1, 2.5, None, True], "a": "b\xe4r \u732b", "path": os.fsdecode(b"\xff.jpg")}
+    write_json(tmp_path / "a.json", content)
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert json.loads(text) == content
+    assert text.startswith('{\n  "b": [\n')
+    assert text.endswith("\n}\n")
+    assert "b\xe4r \u732b" in text
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_json_refuses_what_other_readers_do_not_take(bad: float, tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"loss": 1.0})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"loss": bad})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"loss": 1.0}
+    metrics = MetricsFile(tmp_path / "metrics.jsonl")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        metrics.write({"loss": bad})
+    assert not metrics.path.exists() or metrics.path.read_bytes() == b""
+
+
+def test_log_lines_and_the_name_of_the_file_are_the_originals(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with run_log(tmp_path, STAMP, 0) as path:
+        log.info("epoch[%d], iter[%d], loss:%.3f, mean_fps:%.2f imgs/sec", 0, 5003, 4.3671, 6301.1)
+        log.warning("b\xe4r")
+    assert path == tmp_path / "2020-08-22_time_16_58_56_rank_0.log"
+    assert messages(path) == [
+        ("INFO", "epoch[0], iter[5003], loss:4.367, mean_fps:6301.10 imgs/sec"),
+        ("WARNING", "b\xe4r"),
+    ]
+    assert capsys.readouterr().out == path.read_text(encoding="utf-8")
+
+
+def test_settings_are_listed_as_in_the_original(tmp_path: Path) -> None:
+    with run_log(tmp_path, STAMP, 1) as path:
+        log_settings({"lr": 0.1, "pretrained": None})
+    assert [text for _, text in messages(path)] == [
+        "Args:",
+        "--> lr: 0.1",
+        "--> pretrained: None",
+        "",
+    ]
+
+
+@pytest.mark.parametrize(("rank", "shown"), [(0, True), (1, False), (7, False), (8, True)])
+def test_every_eighth_rank_shows_its_log(
+    rank: int, shown: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with run_log(tmp_path, STAMP, rank) as path:
+        log.info("here")
+    assert path.name == f"{STAMP}_rank_{rank}.log"
+    assert messages(path) == [("INFO", "here")]
+    assert ("here" in capsys.readouterr().out) == shown
+
+
+def test_a_resumed_run_goes_on_in_its_log(tmp_path: Path) -> None:
+    with run_log(tmp_path, STAMP, 1) as first:
+        log.info("one")
+    with run_log(tmp_path, "2020-08-23_time_00_00_00", 1) as again:
+        log.info("two")
+    assert again == first
+    assert messages(first) == [("INFO", "one"), ("INFO", "two")]
+
+
+def test_after_a_run_the_log_is_as_it_was(tmp_path: Path) -> None:
+    before = (list(log.handlers), log.level, log.propagate)
+    with pytest.raises(ZeroDivisionError), run_log(tmp_path, STAMP, 0) as path:
+        log.info("inside")
+        raise ZeroDivisionError
+    assert (list(log.handlers), log.level, log.propagate) == before
+    log.error("outside")
+    assert messages(path) == [("INFO", "inside")]
+
+
+def test_a_name_that_is_not_utf8_is_logged_all_the_same(tmp_path: Path) -> None:
+    with run_log(tmp_path, STAMP, 1) as path:
+        log.info("%s: not a readable image", os.fsdecode(b"caf\xe9.jpg"))
+    assert messages(path) == [("INFO", r"caf\udce9.jpg: not a readable image")]
+
+
+def row(kind: str, epoch: int, step: int) -> dict[str, Any]:
+    return {"kind": kind, "epoch": epoch, "step": step, "loss": 0.1}
+
+
+# Two epochs of three steps, the second one not yet validated.
+ROWS = [
+    *(row("train", 0, 0), row("train", 0, 2), row("eval", 0, 2)),
+    *(row("train", 1, 3), row("train", 1, 5)),
+]
+
+
+@pytest.fixture
+def metrics(tmp_path: Path) -> MetricsFile:
+    written = MetricsFile(tmp_path / "metrics.jsonl")
+    for one in ROWS:
+        written.write(one)
+    return written
+
+
+def test_metrics_are_one_object_a_line_in_order(metrics: MetricsFile) -> None:
+    lines = metrics.path.read_text().splitlines()
+    assert [json.loads(line) for line in lines] == read_metrics(metrics.path) == ROWS
+
+
+@pytest.mark.parametrize(
+    ("step", "evaluated_epochs", "kept"),
+    [
+        (6, 1, [0, 1, 2, 3, 4]),  # all was done
+        (5, 1, [0, 1, 2, 3]),
+        (3, 1, [0, 1, 2]),  # validated, the next epoch not begun
+        (3, 0, [0, 1]),  # saved before the validation, which will come again
+        (1, 0, [0]),
+        (0, 0, []),  # a fresh run
+    ],
+)
+def test_a_resumed_run_keeps_what_its_checkpoint_has_seen(
+    step: int, evaluated_epochs: int, kept: list[int], metrics: MetricsFile
+) -> None:
+    metrics.keep_until(step, evaluated_epochs)
+    assert read_metrics(metrics.path) == [ROWS[i] for i in kept]
+    metrics.write(row("train", 9, 99))
+    assert read_metrics(metrics.path)[-1] == row("train", 9, 99)
+
+
+def test_metrics_go_on_in_another_folder(metrics: MetricsFile, tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    moved = MetricsFile(tmp_path / "new" / "metrics.jsonl")
+    moved.keep_until(3, 1, source=metrics.path)
+    assert read_metrics(moved.path) == ROWS[:3]
+    assert read_metrics(metrics.path) == ROWS
+    moved.keep_until(3, 1, source=tmp_path / "none")
+    assert read_metrics(moved.path) == []
+
+
+def test_a_last_line_cut_anywhere_is_dropped(metrics: MetricsFile) -> None:
+    whole = metrics.path.read_bytes()
+    last = len(whole.splitlines(keepends=True)[-1])
+    for cut in range(2, last):  # 1 cuts the newline alone, and no content is lost
+        metrics.path.write_bytes(whole[:-cut])
+        assert read_metrics(metrics.path) == ROWS[:-1]
+    metrics.path.write_bytes(whole[:-1])
+    assert read_metrics(metrics.path) == ROWS
+    metrics.path.write_bytes(whole + b"\0" * 50)  # as a power cut may leave it
+    metrics.keep_until(6, 1)
+    assert metrics.path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("damage", [b"{", b"\xff", b"5", b"", b'"kind"'])
+def test_any_other_damaged_line_is_named(damage: bytes, metrics: MetricsFile) -> None:
+    lines = metrics.path.read_bytes().splitlines()
+    lines[2] = damage
+    metrics.path.write_bytes(b"\n".join(lines) + b"\n")
+    with pytest.raises(InputError, match=r"metrics\.jsonl: line 3 is damaged"):
+        read_metrics(metrics.path)
