@@ -4,40 +4,28 @@ python docs/flag_table.py          writes them
 python docs/flag_table.py --check  exits 1 if README.md is not up to date
 """
 
-import dataclasses
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from docstring_parser import parse
-
-from densenet121.cli import COMMANDS, is_positional
+from densenet121.cli import COMMANDS
+from densenet121.config import flags_of
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 
 
 def table(config_class: type[Any]) -> str:
     """A row a field: flag, default, meaning."""
-    meanings = {p.arg_name: p.description or "" for p in parse(config_class.__doc__ or "").params}
     rows = ["| flag | default | meaning |", "|---|---|---|"]
-    for field in dataclasses.fields(config_class):
-        meaning = " ".join(meanings[field.name].split()).rstrip(".").replace("|", "\\|")
-        default = re.search(r" ?\(default: (.*)\)$", meaning)
-        if field.default is dataclasses.MISSING:
-            shown = "required"
-        elif field.default is False:
-            shown = "off"
-        elif field.default is None:
-            shown = default[1] if default else "none"
-        else:
-            shown = f"`{field.default}`"
-        if default:
-            meaning = meaning[: default.start()]
-        name = field.name.upper() if is_positional(field.name) else f"--{field.name}"
-        rows.append(f"| `{name}` | {shown} | {meaning} |")
+    for flag in flags_of(config_class):
+        # What the code says is marked as code, what the help text says is not.
+        written = str(flag.default) == flag.default_text
+        shown = f"`{flag.default_text}`" if written else flag.default_text
+        shown = "required" if flag.required else shown
+        meaning = flag.meaning.replace("|", "\\|")
+        rows.append(f"| `{flag.label}` | {shown} | {meaning} |")
     return "\n".join(rows)
 
 

@@ -12,7 +12,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from densenet121.bench.compute import compare
-from densenet121.config.bench import BenchConfig
+from densenet121.config import BenchConfig
 
 # Layers of the dense blocks, each a 1x1 and a 3x3 convolution.
 LAYERS = {"densenet121": 58, "densenet169": 82, "densenet201": 98, "densenet264": 130}

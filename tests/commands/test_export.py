@@ -10,7 +10,7 @@ import torch
 from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import ModelInfo, Preprocessing, save_weights
 from densenet121.commands.export import export
-from densenet121.config.deploy import ExportConfig
+from densenet121.config import ExportConfig
 from densenet121.datasets.transforms import MEAN, STD
 from densenet121.engine.evaluate import evaluate
 from densenet121.inference.predictor import Predictor

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from densenet121.checkpoint.native import checkpoints_in, read
-from densenet121.config.settings import TrainConfig
+from densenet121.config import TrainConfig
 from densenet121.engine.train import train
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.logging import read_metrics

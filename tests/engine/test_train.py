@@ -14,7 +14,7 @@ import torch
 
 from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import checkpoints_in, read
-from densenet121.config.settings import EvalConfig
+from densenet121.config import EvalConfig
 from densenet121.engine.evaluate import evaluate
 from densenet121.engine.train import train
 from densenet121.utils.errors import InputError, UsageError

@@ -12,8 +12,7 @@ from densenet121.bench.serve import running_server
 from densenet121.checkpoint.convert import convert
 from densenet121.checkpoint.native import ModelInfo, Preprocessing, save_weights
 from densenet121.commands.export import export
-from densenet121.config.deploy import ExportConfig
-from densenet121.config.settings import EvalConfig
+from densenet121.config import EvalConfig, ExportConfig
 from densenet121.datasets.transforms import MEAN, STD
 from densenet121.engine.evaluate import evaluate
 from densenet121.inference.predictor import Predictor

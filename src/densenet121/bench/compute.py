@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from densenet121.bench.data import Loading
 from densenet121.bench.process import Worker, running
 from densenet121.bench.scaling import Scaling
-from densenet121.config.bench import BenchConfig
+from densenet121.config import BenchConfig
 from densenet121.device import has_bf16
 from densenet121.network import build
 from densenet121.network.fused import plain_network

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import save_weights
-from densenet121.config.deploy import CalibrateConfig
-from densenet121.config.settings import AMP_NAMES, absolute, default_workers
+from densenet121.commands import DONE
+from densenet121.config import AMP_NAMES, CalibrateConfig, absolute, default_workers
 from densenet121.datasets.image_dataset import check_same_classes
 from densenet121.datasets.sources.open import open_evaluation
 from densenet121.inference.predictor import Predictor
@@ -141,3 +141,9 @@ def _print(calibration: Calibration, before: float, after: float, output: Path) 
             f"{100 * calibration.note['answered']:.1f} % of these"
         )
     print(f"calibrated weights: {output}")  # noqa: T201
+
+
+def run(config: CalibrateConfig) -> int:
+    """Calibrate weights and print the result."""
+    calibrate(config)
+    return DONE

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest, bootstrap
 
-from densenet121.config.deploy import CompareConfig
-from densenet121.config.settings import absolute
+from densenet121.config import CompareConfig, absolute
 from densenet121.runs.evaluations import EvaluationFile, read_evaluation
 from densenet121.utils.errors import InputError
 from densenet121.utils.files import write_json
@@ -159,3 +158,8 @@ def _text(found: Difference, top: int) -> str:
         lines.append(f"images that flipped, {len(some)} of {len(found.flipped)}:")
         lines += [f"  {path}: A {one}, B {two}" for path, _, one, two in some]
     return "\n".join(lines).encode("utf-8", "backslashreplace").decode()
+
+
+def run(config: CompareConfig) -> int:
+    """Compare and print; 1 if B is worse by more than is allowed."""
+    return compare(config)

@@ -7,7 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from densenet121.config.settings import DemoConfig, EvalConfig, TrainConfig, absolute
+from densenet121.commands import DONE, STOPPED
+from densenet121.config import DemoConfig, EvalConfig, TrainConfig, absolute
 from densenet121.engine.evaluate import evaluate
 from densenet121.engine.train import train
 from densenet121.report import write_report
@@ -107,3 +108,8 @@ def write_digits(folder: Path) -> None:
             (pixels / 16 * 255).astype(np.float32), (32, 32), interpolation=cv2.INTER_CUBIC
         )
         cv2.imwrite(str(path), np.clip(np.rint(grey), 0, 255).astype(np.uint8))
+
+
+def run(config: DemoConfig) -> int:
+    """Run the demonstration."""
+    return STOPPED if demo(config) is None else DONE

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from densenet121.checkpoint.load import Weights, read_weights
 from densenet121.checkpoint.native import METADATA_KEY
-from densenet121.config.deploy import ExportConfig
-from densenet121.config.settings import absolute
+from densenet121.commands import DONE
+from densenet121.config import ExportConfig, absolute
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.preparation import evaluation_images
 from densenet121.datasets.sources.open import open_evaluation
@@ -287,3 +287,9 @@ def _judge(certificate: dict[str, Any], config: ExportConfig) -> None:
             f"the exported network's logits differ by {certificate['largest_logit_difference']:.3g}"
             f", --tolerance is {tolerance:.3g}; nothing written"
         )
+
+
+def run(config: ExportConfig) -> int:
+    """Export a network and print the parity report."""
+    export(config)
+    return DONE

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import IO
 
-from densenet121.config.deploy import PredictConfig
-from densenet121.config.settings import (
+from densenet121.commands import DONE, FAILED
+from densenet121.config import (
     AMP_NAMES,
+    PredictConfig,
     absolute,
     default_eval_resize,
     default_workers,
@@ -175,3 +176,8 @@ def writer(kind: str, out: IO[str], width: int) -> Callable[[str, Prediction], N
 def printable(name: str) -> str:
     """A file name with the bytes that are not UTF-8 as escapes."""
     return name.encode("utf-8", "backslashreplace").decode()
+
+
+def run(config: PredictConfig) -> int:
+    """Classify and print; 1 if images had to be skipped."""
+    return FAILED if predict(config) else DONE

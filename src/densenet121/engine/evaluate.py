@@ -10,7 +10,7 @@ import torch
 
 from densenet121.checkpoint.load import Weights, read_weights
 from densenet121.checkpoint.native import folder_digest, position_in_name
-from densenet121.config.settings import (
+from densenet121.config import (
     AMP_NAMES,
     EvalConfig,
     absolute,

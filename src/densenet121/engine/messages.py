@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from densenet121.config.settings import TrainConfig, default_eval_resize
+from densenet121.config import TrainConfig, default_eval_resize
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.engine.state import RunState
 from densenet121.lr_scheduler import lost_milestones

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from densenet121.checkpoint.load import Weights
-from densenet121.config.settings import differences
+from densenet121.config import differences
 from densenet121.datasets.image_dataset import check_same_classes
 from densenet121.distributed.ranks import gather
 from densenet121.engine.state import Checkpoint, RunState, Training

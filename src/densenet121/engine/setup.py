@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from densenet121.checkpoint.load import Weights, load_state
-from densenet121.config.settings import TrainConfig, absolute
+from densenet121.config import TrainConfig, absolute
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.sampler import steps_per_epoch
 from densenet121.datasets.sources.open import open_training

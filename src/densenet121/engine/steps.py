@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from densenet121.config.settings import default_workers
+from densenet121.config import default_workers
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.loader import Batch, load_batches
 from densenet121.datasets.preparation import training_images

@@ -8,7 +8,7 @@ import torch
 
 from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import ModelInfo, Preprocessing
-from densenet121.config.settings import (
+from densenet121.config import (
     AMP_NAMES,
     TrainConfig,
     absolute,

@@ -22,7 +22,7 @@ from densenet121.checkpoint.native import (
     position_in_name,
     save_weights,
 )
-from densenet121.config.settings import absolute
+from densenet121.config import absolute
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.engine.state import (
     Checkpoint,

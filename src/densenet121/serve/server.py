@@ -9,9 +9,9 @@ import cv2
 import torch
 import uvicorn
 
-from densenet121.config.deploy import ServeConfig
-from densenet121.config.settings import (
+from densenet121.config import (
     AMP_NAMES,
+    ServeConfig,
     absolute,
     default_eval_resize,
     default_workers,

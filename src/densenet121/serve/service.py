@@ -9,7 +9,7 @@ import numpy as np
 from fastapi import Request
 from numpy.typing import NDArray
 
-from densenet121.config.deploy import ServeConfig
+from densenet121.config import ServeConfig
 from densenet121.datasets.decoding import is_image
 from densenet121.inference.predictor import Predictor
 from densenet121.serve.batches import Answer, Batcher, Options

@@ -1,0 +1,86 @@
+"""Checks and defaults of settings; each refusal is one line that names the flag."""
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from densenet121.utils.errors import UsageError
+
+
+def numbers(
+    flag: str, value: int | str, *, count: int | None = None, whole: bool = False
+) -> Sequence[float]:
+    """The numbers of a comma list; ``whole`` takes integers only, ``count`` asks for so many.
+
+    Raises:
+        UsageError: anything else, nan or infinity.
+    """
+    parts = str(value).split(",")
+    kind = "whole numbers" if whole else "numbers"
+    try:
+        found = [int(part) if whole else float(part) for part in parts]
+    except ValueError:
+        raise UsageError(f"--{flag} must be {kind} separated by commas, got {value!r}") from None
+    if count is not None and len(found) != count:
+        raise UsageError(f"--{flag} must be {count} {kind} separated by commas, got {value!r}")
+    if not all(abs(number) < math.inf for number in found):
+        raise UsageError(f"--{flag} must be finite, got {value!r}")
+    return found
+
+
+def at_least(flag: str, value: float | None, least: float, unit: str = "") -> None:
+    """Refuse a value below ``least``, nan or infinity; None passes.
+
+    Raises:
+        UsageError: naming the flag and what is allowed.
+    """
+    if value is not None and not least <= value < math.inf:
+        raise UsageError(f"--{flag} must be at least {f'{least} {unit}'.strip()}, got {value}")
+
+
+def between(
+    flag: str, value: float | None, low: float, high: float, *, upper_open: bool = False
+) -> None:
+    """Refuse a value outside ``[low, high]``, or ``[low, high)``; None passes.
+
+    Raises:
+        UsageError: naming the flag and what is allowed.
+    """
+    if value is None:
+        return
+    if not (low <= value <= high) or (upper_open and value == high):
+        end = "below" if upper_open else "at most"
+        raise UsageError(f"--{flag} must be at least {low} and {end} {high}, got {value}")
+
+
+def parse_image_size(value: int | str, flag: str = "image_size") -> tuple[int, int]:
+    """Height and width from "H,W" or one number.
+
+    Raises:
+        UsageError: not one or two whole numbers, or less than 16 pixels (the five halvings of the
+            network would leave nothing).
+    """
+    sizes = [int(x) for x in numbers(flag, value, whole=True)]
+    if len(sizes) not in (1, 2):
+        raise UsageError(f'--{flag} must be "H,W" or one number, got {value}')
+    if min(sizes) < 16:
+        raise UsageError(f"--{flag} must be at least 16 pixels, got {value}")
+    return sizes[0], sizes[-1]
+
+
+def default_eval_resize(size: tuple[int, int]) -> str:
+    """The original's 256 for 224, and the same 8/7 for other sizes, as "H,W"."""
+    return ",".join(str(round(side * 256 / 224)) for side in size)
+
+
+def default_workers() -> int:
+    """Cores this process may use, shared with those that torchrun started beside it."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    beside = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return max(1, (cores or 1) // max(1, int(beside) if beside.isdigit() else 1))
+
+
+def absolute(path: str) -> Path:
+    """The path with ~ and the working directory resolved, symbolic links kept."""
+    return Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 (resolve() follows links)
