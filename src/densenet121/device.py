@@ -31,11 +31,11 @@ def pick_device(name: str | None, local_rank: int = 0) -> torch.device:
         device = None
     kinds = ["cpu"] + ([present.type] if present else [])
     if device is None or device.type not in kinds:
-        raise UsageError(f"--device must be one of {', '.join(kinds)} on this machine, got {name}")
+        raise UsageError(f"`device` must be one of {', '.join(kinds)} on this machine, got {name}")
     if device.index is not None and device.type != "cpu":
         count = torch.accelerator.device_count()
         if device.index >= count:
-            raise UsageError(f"--device {name}: there are {count} devices, numbered from 0")
+            raise UsageError(f"`device` {name}: there are {count} devices, numbered from 0")
         torch.accelerator.set_device_index(device.index)
         return device
     return device if device.type == "cpu" else _numbered(device, local_rank)
@@ -46,7 +46,7 @@ def _numbered(device: torch.device, local_rank: int) -> torch.device:
     if local_rank >= count:
         raise UsageError(
             f"this is process {local_rank} (from 0) of this host, which has {count} {device.type} "
-            "devices; start one process a device, or pass --device cpu"
+            "devices; start one process a device, or pass `device` cpu"
         )
     torch.accelerator.set_device_index(local_rank)
     return torch.device(device.type, local_rank)

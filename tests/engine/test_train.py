@@ -214,14 +214,14 @@ def test_a_folder_that_holds_a_run_is_not_written_over(image_folder: Path, finis
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"num_classes": 5}, "--num_classes is 5, but .* holds 3"),
-        ({"pretrained": "/nowhere/w.ckpt"}, "/nowhere/w.ckpt: there is no such file"),
+        ({"num_classes": 5}, "`num_classes` is 5, but .* holds 3"),
+        ({"pretrained": "/nowhere/w.ckpt"}, "/nowhere/w.ckpt: there is no such weights file"),
         ({"resume": "/nowhere/0-1_3.ckpt"}, "/nowhere/0-1_3.ckpt: cannot be read"),
-        ({"device": "abacus"}, "--device must be one of cpu"),
+        ({"device": "abacus"}, "`device` must be one of cpu"),
         ({"group_size": 2}, "no launcher started 2 processes; start them with: torchrun"),
-        ({"eval_resize": "8"}, "--eval_resize"),
+        ({"eval_resize": "8"}, "`eval_resize`"),
         ({"net": "densenet121"}, "--image_size must be at least 29"),
-        ({"variant": "model_zoo"}, "pass --variant paper"),
+        ({"variant": "model_zoo"}, "pass `variant` paper"),
     ],
 )
 def test_what_cannot_be_used_is_refused_before_a_folder_is_made(

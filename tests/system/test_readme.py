@@ -26,7 +26,7 @@ def test_every_flag_it_mentions_exists() -> None:
     mentioned = set(re.findall(r"--([A-Za-z][A-Za-z0-9_]+)", README))
     launchers = {"nproc_per_node", "ntasks"}  # torchrun's and srun's
     scripts = {"wait", "stop"}
-    assert mentioned - known <= {"config", "print_config"} | launchers | scripts
+    assert mentioned - known <= {"config", "print_config", "help"} | launchers | scripts
 
 
 def test_every_make_target_and_file_it_mentions_exists() -> None:

@@ -35,7 +35,7 @@ class Preprocessing:
 
     Attributes:
         image_size: H, W of the network's input, pixels.
-        eval_resize: size before the central crop, as --eval_resize has it.
+        eval_resize: size before the central crop, as the setting `eval_resize` has it.
         mean: R, G, B, of 0 to 255.
         std: likewise.
         interpolation: how images are resized and cropped, a name of ``datasets.transforms``.
