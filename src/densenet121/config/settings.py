@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from densenet121.utils.cores import default_workers as default_workers
 from densenet121.utils.errors import UsageError
 from densenet121.utils.values import at_least, between, known_choices, numbers
 
@@ -427,13 +428,6 @@ def default_eval_resize(size: tuple[int, int]) -> str:
     return ",".join(str(round(side * 256 / 224)) for side in size)
 
 
-def default_workers() -> int:
-    """Cores this process may use, shared with those that torchrun started beside it."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    beside = os.environ.get("LOCAL_WORLD_SIZE", "1")
-    return max(1, (cores or 1) // max(1, int(beside) if beside.isdigit() else 1))
-
-
 def settings_of(config: Any) -> dict[str, Any]:
     """Each flag and its value, for run.json and checkpoints."""
     return asdict(config)
@@ -452,3 +446,16 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 def absolute(path: str) -> Path:
     """The path with ~ and the working directory resolved, symbolic links kept."""
     return Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 (resolve() follows links)
+
+
+def weights_choices(config: Any) -> dict[str, Any]:
+    """What a user chose in place of what the weights say, for ``inference.classifier.Choices``."""
+    size = None if config.image_size is None else parse_image_size(config.image_size)
+    resize = config.eval_resize or (default_eval_resize(size) if size else None)
+    return {
+        "net": config.net,
+        "variant": config.variant,
+        "image_size": size,
+        "eval_resize": None if resize is None else str(resize),
+        "interpolation": getattr(config, "interpolation", None),
+    }
