@@ -11,7 +11,14 @@ import torch
 
 from densenet121.utils.errors import UsageError
 
-_PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_PRECISIONS = {
+    "O0": torch.float32,
+    "fp32": torch.float32,
+    "O2": torch.bfloat16,
+    "bf16": torch.bfloat16,
+    "O3": torch.float16,
+    "fp16": torch.float16,
+}
 
 
 def pick_device(name: str | None, local_rank: int = 0) -> torch.device:
@@ -63,9 +70,10 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def pick_precision(amp: str | None, device: torch.device) -> torch.dtype:
-    """The dtype of the network's arithmetic: ``amp`` (fp32, bf16, fp16), or what suits the device.
+    """The dtype of the network's arithmetic: ``amp`` by name, or what suits the device.
 
-    By default bf16 where the device has it in hardware, else fp16 on an accelerator, else fp32.
+    The names are fp32, bf16 and fp16, or the original's O0, O2 and O3. By default bf16 where the
+    device has it in hardware, else fp16 on an accelerator, else fp32.
     """
     if amp is not None:
         return _PRECISIONS[amp]

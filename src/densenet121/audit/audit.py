@@ -11,9 +11,10 @@ import numpy as np
 
 from densenet121.audit.copies import exact_groups, near_pairs
 from densenet121.audit.facts import ImageFacts, facts_of
-from densenet121.config import AuditConfig, absolute, default_workers
+from densenet121.config import AuditConfig, absolute
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.sources.open import open_splits
+from densenet121.utils.cores import default_workers
 from densenet121.utils.files import write_atomic
 from densenet121.utils.progress import progress_bar
 

@@ -11,9 +11,10 @@ from typing import Any
 
 from densenet121.bench import peer_loaders
 from densenet121.bench.process import Worker, running
-from densenet121.config import BenchConfig, absolute, default_workers
+from densenet121.config import BenchConfig, absolute
 from densenet121.datasets.sources.open import open_training
 from densenet121.device import has_bf16, pick_device
+from densenet121.utils.cores import default_workers
 from densenet121.utils.errors import InputError
 
 _OWN = ("ours", "plain", "compute", "both")

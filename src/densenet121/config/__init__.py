@@ -18,14 +18,22 @@ from densenet121.config.pack import PackConfig
 from densenet121.config.predict import PredictConfig
 from densenet121.config.report import ReportConfig
 from densenet121.config.serve import ServeConfig
-from densenet121.config.shared import AMP_NAMES, Amp, Net, OnBadImage, Variant, settings_of
+from densenet121.config.shared import (
+    AMP_NAMES,
+    Amp,
+    Net,
+    OnBadImage,
+    Variant,
+    settings_of,
+    weights_choices,
+)
 from densenet121.config.train import FREE_ON_RESUME, TrainConfig, differences
 from densenet121.config.values import (
     absolute,
     default_eval_resize,
-    default_workers,
     parse_image_size,
 )
+from densenet121.utils.cores import default_workers
 
 __all__ = [
     "AMP_NAMES",
@@ -58,4 +66,5 @@ __all__ = [
     "flags_of",
     "parse_image_size",
     "settings_of",
+    "weights_choices",
 ]

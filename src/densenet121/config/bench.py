@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from densenet121.config.shared import AnyPath, Net, Settings, Size, Variant
-from densenet121.config.values import at_least, default_workers, numbers
+from densenet121.config.values import at_least, numbers
+from densenet121.utils.cores import default_workers
 from densenet121.utils.errors import UsageError
 
 SIDES = (

@@ -11,7 +11,8 @@ from densenet121.config.shared import (
     WeightsSettings,
     WorkerSettings,
 )
-from densenet121.config.values import at_least, between, default_workers
+from densenet121.config.values import at_least, between
+from densenet121.utils.cores import default_workers
 from densenet121.utils.errors import UsageError
 
 Seconds = Annotated[float, "SECONDS"]

@@ -12,9 +12,9 @@ from densenet121.config.flags import flags_of
 from densenet121.config.values import (
     at_least,
     default_eval_resize,
-    default_workers,
     parse_image_size,
 )
+from densenet121.utils.cores import default_workers
 from densenet121.utils.errors import UsageError
 
 Net = Literal[
@@ -217,3 +217,14 @@ class WeightsSettings(Settings):
 def settings_of(config: Any) -> dict[str, Any]:
     """Each field and its value, for run.json and checkpoints."""
     return {flag.name: getattr(config, flag.name) for flag in flags_of(type(config))}
+
+
+def weights_choices(config: WeightsSettings) -> dict[str, Any]:
+    """What a user chose in place of what the weights record, for ``inference`` to build on."""
+    return {
+        "net": config.net,
+        "variant": config.variant,
+        "image_size": config.size,
+        "eval_resize": config.resize,
+        "interpolation": getattr(config, "interpolation", None),
+    }

@@ -74,13 +74,6 @@ def default_eval_resize(size: tuple[int, int]) -> str:
     return ",".join(str(round(side * 256 / 224)) for side in size)
 
 
-def default_workers() -> int:
-    """Cores this process may use, shared with those that torchrun started beside it."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    beside = os.environ.get("LOCAL_WORLD_SIZE", "1")
-    return max(1, (cores or 1) // max(1, int(beside) if beside.isdigit() else 1))
-
-
 def absolute(path: str) -> Path:
     """The path with ~ and the working directory resolved, symbolic links kept."""
     return Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 (resolve() follows links)

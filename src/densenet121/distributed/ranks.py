@@ -51,6 +51,9 @@ class Process:
     note: str
 
 
+ALONE = Process(0, 1, 0, "one process")
+
+
 def join(is_distributed: bool, rank: int, group_size: int) -> Process:
     """Find this process's place from the launcher's variables, or else from the settings.
 

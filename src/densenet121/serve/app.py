@@ -14,10 +14,11 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from densenet121.network import DenseNet
-from densenet121.serve.batches import Answer, Options
+from densenet121.serve.batches import Reply
 from densenet121.serve.bodies import Refusal, drain
 from densenet121.serve.metrics import Metrics
 from densenet121.serve.service import Service
+from densenet121.tasks import AnswerOptions
 from densenet121.version import __version__
 
 _PAGE = Path(__file__).with_name("page.html")
@@ -78,8 +79,8 @@ def make_app(service: Service) -> FastAPI:
             if cam and not maps:
                 await drain(request)
                 raise Refusal(400, "maps need weights, not an exported network")
-            answers = await service.predict(request, Options(top_k, coverage, cam))
-        return JSONResponse({"predictions": [_as_json(name, a) for name, a in answers]})
+            replies = await service.predict(request, AnswerOptions(top_k, coverage), cam)
+        return JSONResponse({"predictions": [_as_json(name, reply) for name, reply in replies]})
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def page() -> HTMLResponse:
@@ -120,22 +121,11 @@ def make_app(service: Service) -> FastAPI:
     return app
 
 
-def _as_json(name: str, answer: Answer) -> dict[str, Any]:
+def _as_json(name: str, reply: Reply) -> dict[str, Any]:
     """As ``predict --format jsonl`` writes it, with the client's name for the image."""
-    said = answer.prediction
-    content: dict[str, Any] = {
-        "name": name,
-        "predicted": None if said.abstained else said.classes[0],
-        "top": [
-            {"class": label, "probability": share}
-            for label, share in zip(said.classes, said.probabilities, strict=True)
-        ],
-        "abstained": said.abstained,
-    }
-    if said.prediction_set is not None:
-        content["prediction_set"] = said.prediction_set
-    if answer.cam is not None:
-        content["cam"] = "data:image/png;base64," + base64.b64encode(answer.cam).decode()
+    content: dict[str, Any] = {"name": name, **reply.answer.to_json()}
+    if reply.cam is not None:
+        content["cam"] = "data:image/png;base64," + base64.b64encode(reply.cam).decode()
     return content
 
 
