@@ -5,10 +5,12 @@ saving. A user's mistake is one line on stderr.
 """
 
 import contextlib
+import gc
 import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 from densenet121.commands import FAILED, STOPPED, WRONG_USAGE
@@ -68,8 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         command, config = parse(arguments)
-        # Imported only when it runs: torch takes seconds.
-        status: int = import_module(f"densenet121.commands.{command}").run(config)
+        status: int = _load(command).run(config)
         return status
     except UsageError as error:
         return _fail(error, arguments, status=WRONG_USAGE)
@@ -102,6 +103,25 @@ def parse(arguments: Sequence[str]) -> tuple[str, Any]:
     if flag in ("--config", "--print_config", *_labels(arguments).values()):
         raise UsageError(f"name a command before {flag}: {', '.join(COMMANDS)}")
     raise UsageError(f"unknown flag {flag}{nearest(flag, _OWN_FLAGS)}")
+
+
+def _load(command: str) -> ModuleType:
+    """The module that runs a command, imported only now: torch takes seconds.
+
+    The garbage collector would look through torch's half a million objects again and again, during
+    the import and after it. They all stay until the process ends, so it need never look at them.
+    """
+    name = f"densenet121.commands.{command}"
+    if name in sys.modules:
+        return sys.modules[name]
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return import_module(name)
+    finally:
+        gc.freeze()
+        if collecting:
+            gc.enable()
 
 
 def _fail(error: object, arguments: Sequence[str], *, status: int) -> int:

@@ -14,7 +14,6 @@ from densenet121.bench.process import Worker, running
 from densenet121.config import BenchConfig, absolute
 from densenet121.datasets.sources.open import open_training
 from densenet121.device import has_bf16, pick_device
-from densenet121.utils.cores import default_workers
 from densenet121.utils.errors import InputError
 
 _OWN = ("ours", "plain", "compute", "both")
@@ -69,7 +68,7 @@ def compare_loading(config: BenchConfig) -> Loading:
     dataset, _ = open_training(absolute(config.data_dir))
     spec = {
         "data_dir": str(dataset.root),
-        "workers": config.workers or default_workers(),
+        "workers": config.num_workers,
         "batch_size": min(config.per_batch_size, len(dataset)),
         "size": config.size,
         "net": config.net,

@@ -14,7 +14,6 @@ from densenet121.datasets.image_dataset import check_same_classes
 from densenet121.datasets.sources.open import open_evaluation
 from densenet121.inference.predictor import Predictor
 from densenet121.tasks import Task
-from densenet121.utils.cores import default_workers
 from densenet121.utils.errors import InputError
 from densenet121.utils.progress import progress_bar
 
@@ -58,7 +57,7 @@ def calibrate(config: CalibrateConfig, task: Task | None = None) -> CalibrateRes
         device=config.device,
         amp=config.amp,
         batch_size=config.per_batch_size,
-        workers=default_workers() if config.workers is None else config.workers,
+        workers=config.num_workers,
         task=task,
     )
     batches = -(-len(dataset) // predictor.batch_size)

@@ -14,7 +14,6 @@ from densenet121.datasets.decoding import EXTENSIONS, MAX_BYTES, is_image
 from densenet121.inference.maps import maps_of, write_map
 from densenet121.inference.predictor import ImageInput, Predictor
 from densenet121.tasks import Answer, AnswerOptions, Task
-from densenet121.utils.cores import default_workers
 from densenet121.utils.errors import InputError
 from densenet121.utils.progress import progress_bar
 
@@ -46,7 +45,7 @@ def predict(config: PredictConfig, task: Task | None = None) -> int:
         device=config.device,
         amp=config.amp,
         batch_size=config.per_batch_size,
-        workers=default_workers() if config.workers is None else config.workers,
+        workers=config.num_workers,
         task=task,
     )
     sources = find(config.inputs)

@@ -90,11 +90,6 @@ class PrecisionSettings(Settings):
     section: ClassVar[str] = _DEVICES
     amp: Amp | None = None
 
-    @property
-    def precision(self) -> str | None:
-        """fp32, bf16 or fp16, also where the original's O0, O2 or O3 was given; None: default."""
-        return AMP_NAMES.get(self.amp or "", self.amp)
-
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSettings(Settings):
