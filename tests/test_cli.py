@@ -229,10 +229,11 @@ def test_of_two_config_files_the_later_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"lr: [1\n", "--config {}: not valid YAML (line 2, column 1)"),
-        (b"lr: 0.1\n---\nlr: 0.2\n", "--config {}: not valid YAML (line 2, column 1)"),
+        (b"lr: [1\n", "--config {}: not valid YAML (line 1, column 5)"),
+        (b"lr: 0.1\n---\nlr: 0.2\n", "--config {}: not valid YAML (line 1, column 1)"),
         (b"lr: \x07\n", "--config {}: not valid YAML"),
         (b"[" * 5000, "--config {}: not valid YAML"),
+        (b"data_dir: d\nlr 0.1\n", "--config {}: not valid YAML (line 2, column 1)"),
         (b"just words\n", "--config {}: must hold lines of NAME: VALUE, such as lr: 0.1"),
         (b"- lr\n", "--config {}: must hold lines of NAME: VALUE, such as lr: 0.1"),
         (b"", "--config {}: must hold lines of NAME: VALUE, such as lr: 0.1"),

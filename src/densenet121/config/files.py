@@ -64,7 +64,7 @@ def _pairs(file: str, text: str) -> "list[tuple[Node, Node]]":
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
+        mark = error.context_mark or error.problem_mark  # where it begins, not where it shows
         place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
         raise UsageError(f"--config {file}: not valid YAML{place}") from None
     except (yaml.YAMLError, RecursionError):  # a control character; brackets without end
