@@ -80,7 +80,10 @@ def test_it_resumes_bit_for_bit(trained: Path, graded: Path, tmp_path: Path) -> 
 
 
 def test_two_ranks_evaluate_it_as_one_does(trained: Path, graded: Path, tmp_path: Path) -> None:
-    flags = {"data_dir": str(graded), "pretrained": str(trained / "last.safetensors")}
+    flags: dict[str, Any] = {
+        "data_dir": str(graded),
+        "pretrained": str(trained / "last.safetensors"),
+    }
     flags |= {"amp": "fp32", "device": "cpu"}
     script = Path(__file__).with_name("ordinal.py")
     run(2, script, "eval", json.dumps({**flags, "output_dir": str(tmp_path / "two")}))
