@@ -19,10 +19,10 @@ from densenet121.inference.predictor import Predictor
 from densenet121.report import write_report
 from densenet121.runs.metrics import read_rows
 from densenet121.utils.errors import InputError, UsageError
-from tasks.ordinal import Grade, Ordinal
 
 from helpers.ranks import run
 from helpers.training import train_config
+from tasks.ordinal import Grade, Ordinal
 
 GRADES = ["0_none", "1_mild", "2_severe", "3_worst"]
 
