@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 BIN := $(VENV)/bin
-SOURCES := src tests docs train.py eval.py setup.py
+SOURCES := src tests docs benchmarks train.py eval.py setup.py
 KERNELS := setup.py $(wildcard src/densenet121/native/network/*.h src/densenet121/native/network/*.cpp \
   src/densenet121/native/images/*.h src/densenet121/native/images/*.cpp)
 

@@ -19,10 +19,10 @@ from densenet121.inference.predictor import Predictor
 from densenet121.report import write_report
 from densenet121.runs.metrics import read_rows
 from densenet121.utils.errors import InputError, UsageError
-from tasks.ordinal import Grade, Ordinal
 
 from helpers.ranks import run
 from helpers.training import train_config
+from tasks.ordinal import Grade, Ordinal
 
 GRADES = ["0_none", "1_mild", "2_severe", "3_worst"]
 
@@ -80,8 +80,10 @@ def test_it_resumes_bit_for_bit(trained: Path, graded: Path, tmp_path: Path) -> 
 
 
 def test_two_ranks_evaluate_it_as_one_does(trained: Path, graded: Path, tmp_path: Path) -> None:
-    flags: dict[str, Any] = {"data_dir": str(graded)}
-    flags |= {"pretrained": str(trained / "last.safetensors")}
+    flags: dict[str, Any] = {
+        "data_dir": str(graded),
+        "pretrained": str(trained / "last.safetensors"),
+    }
     flags |= {"amp": "fp32", "device": "cpu"}
     script = Path(__file__).with_name("ordinal.py")
     run(2, script, "eval", json.dumps({**flags, "output_dir": str(tmp_path / "two")}))

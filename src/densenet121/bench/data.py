@@ -6,10 +6,9 @@ import os
 import statistics
 import sys
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from densenet121.bench import peer_loaders
+from densenet121.bench.peers import peer_script
 from densenet121.bench.process import Worker, running
 from densenet121.config import BenchConfig, absolute
 from densenet121.datasets.sources.open import open_training
@@ -103,7 +102,7 @@ def _command(side: str, spec: dict[str, Any], interpreters: dict[str, str]) -> l
     python = interpreters.get(side, sys.executable)
     if not os.access(python, os.X_OK):
         raise InputError(f"--python {side}={python}: there is no such program")
-    return [python, str(Path(peer_loaders.__file__)), text]
+    return [python, str(peer_script("loaders.py")), text]
 
 
 def _side(worker: Worker, answers: list[dict[str, Any]], ours: list[dict[str, Any]]) -> LoadingSide:

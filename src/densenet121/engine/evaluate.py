@@ -7,22 +7,21 @@ from typing import Any
 
 import torch
 
-from densenet121.checkpoint.load import Weights, read_weights
-from densenet121.checkpoint.native import folder_digest
-from densenet121.config import EvalConfig, absolute, settings_of, weights_choices
+from densenet121.checkpoint.load import read_weights
+from densenet121.config import EvalConfig, absolute, settings_of
 from densenet121.datasets.image_dataset import (
     ImageDataset,
     check_num_classes,
-    check_same_classes,
 )
 from densenet121.datasets.sources.open import open_evaluation
 from densenet121.distributed.ranks import any_rank, from_rank_0
 from densenet121.engine.error_maps import draw_error_maps
+from densenet121.engine.eval_weights import load_for, weights_files
 from densenet121.engine.evaluation import Evaluation, evaluate_images
-from densenet121.inference.classifier import Choices, Classifier, make_classifier
-from densenet121.inference.onnx_model import SUFFIX, load_onnx
+from densenet121.inference.classifier import Classifier
+from densenet121.inference.onnx_model import SUFFIX
 from densenet121.runs.evaluations import write_error_maps, write_summary
-from densenet121.runs.layout import RECORD, make_folder, position_in_name, read_record
+from densenet121.runs.layout import RECORD, make_folder, read_record
 from densenet121.runs.record import describe_run
 from densenet121.runtime import Runtime, joined
 from densenet121.tasks import SingleLabel, Task
@@ -30,8 +29,6 @@ from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.files import write_json
 from densenet121.utils.logging import log, log_settings, run_log
 from densenet121.utils.signals import StopRequest
-
-_SUFFIXES = (".ckpt", ".safetensors", ".pth", ".pt", SUFFIX)
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,7 @@ def evaluate(config: EvalConfig, task: Task | None = None) -> EvalResult:
         )
         check_num_classes(dataset, config.num_classes)
         source = absolute(config.pretrained)
-        files = _weight_files(source)
+        files = weights_files(source)
         # Before a folder is made: the usual mistake, a wrong path, should leave nothing behind.
         alone = not source.is_dir() and source.suffix != SUFFIX
         first = read_weights(source) if alone else None
@@ -88,7 +85,7 @@ def evaluate(config: EvalConfig, task: Task | None = None) -> EvalResult:
                 if any_rank(stop.requested):
                     break
                 try:
-                    classifier = _load(first, file, config, dataset, task)
+                    classifier = load_for(first, file, config, dataset, task)
                     evaluation = _evaluate(
                         classifier, dataset, runtime, config, lambda: stop.requested
                     )
@@ -184,111 +181,6 @@ def _keep(
             evaluation, classifier.model, classifier.preprocessing, runtime.device
         )
         write_error_maps(folder, maps)
-
-
-def _weight_files(source: Path) -> list[Path]:
-    """The file, or those of a folder: checkpoints by epoch and step, newest first, then weights.
-
-    Raises:
-        InputError: an empty folder.
-    """
-    if not source.is_dir():
-        return [source]
-    files = [file for file in source.iterdir() if file.suffix in _SUFFIXES and file.name[0] != "."]
-    if not files:
-        raise InputError(f"{source}: a folder without weights ({', '.join(_SUFFIXES)})")
-    # Names without an epoch come after those with one, newest first by the time of writing.
-    return sorted(
-        files,
-        key=lambda file: (position_in_name(file) or (-1, -1), file.stat().st_mtime),
-        reverse=True,
-    )
-
-
-def _load(
-    weights: Weights | None,
-    file: Path,
-    config: EvalConfig,
-    dataset: ImageDataset,
-    task: Task | None,
-) -> Classifier:
-    """Build what is evaluated; settings override what the file says.
-
-    Raises:
-        InputError: the file cannot be used, or its classes are not those of the images.
-    """
-    choices = Choices(**weights_choices(config), task=task)
-    if file.suffix == SUFFIX:
-        return _load_onnx(file, choices, dataset)
-    weights = weights or read_weights(file)
-    classifier = make_classifier(weights, file, choices)
-    names = weights.info.class_names if weights.info else ()
-    if names:
-        check_same_classes(names, str(file), dataset.class_names, str(dataset.root))
-    wanted = classifier.task.num_outputs(len(dataset.class_names))
-    if weights.num_classes != wanted:
-        raise InputError(
-            f"{file} knows {weights.num_classes} classes (without their names), and "
-            f"{dataset.root} has {wanted}"
-        )
-    log.info("load model %s success", file)
-    _compare_data(weights.data, dataset)
-    _log_preprocessing(classifier, weights, config)
-    return classifier
-
-
-def _log_preprocessing(classifier: Classifier, weights: Weights, config: EvalConfig) -> None:
-    if (config.image_size, config.eval_resize, config.interpolation) != (None, None, None):
-        origin = "from the flags"
-    elif weights.info is None:
-        origin = "the original's: the file has no preprocessing"
-    elif weights.family == "native":
-        origin = "as it was validated with"
-    else:
-        origin = f"as {weights.family} documents it"
-    transform = classifier.preprocessing.transform
-    log.info(
-        "network %s, variant %s; images resized to %s (%s), central %d x %d (%s)",
-        classifier.net,
-        classifier.variant,
-        transform.resize,
-        transform.interpolation,
-        transform.height,
-        transform.width,
-        origin,
-    )
-
-
-def _load_onnx(file: Path, choices: Choices, dataset: ImageDataset) -> Classifier:
-    """Load what `export` wrote; the file fixes the size of its images."""
-    classifier = load_onnx(file, choices)
-    # What export writes of weights without names.
-    numbers = tuple(str(number) for number in range(len(dataset.class_names)))
-    if classifier.class_names != numbers:
-        check_same_classes(
-            classifier.class_names, str(file), dataset.class_names, str(dataset.root)
-        )
-    log.info("load model %s success, run by ONNX Runtime on the CPU", file)
-    return classifier
-
-
-def _compare_data(data: Mapping[str, Any], dataset: ImageDataset) -> None:
-    """Log whether the weights were trained or validated on these images, where they say so."""
-    now = len(dataset), dataset.fingerprint
-    for split, known in data.items():
-        then = known["pictures"], known["fingerprint"]
-        if then == now:
-            if split == "train":
-                log.warning("the weights were trained on these very images")
-            else:
-                log.info("the images are those that the run validated on")
-        elif known["folder"] == folder_digest(str(dataset.root)):
-            log.warning(
-                "the %s data changed since these weights were written: %d images then, %d now",
-                split,
-                then[0],
-                now[0],
-            )
 
 
 def _log_summary(results: Mapping[Path, Evaluation | None]) -> None:

@@ -41,7 +41,7 @@ def class_activation_maps(
     known = layer_names(model)
     if layer not in known:
         near = difflib.get_close_matches(layer, known, n=1, cutoff=0)
-        raise InputError(f"--cam_layer {layer}: no such layer; did you mean {near[0]}?")
+        raise InputError(f"`cam_layer` {layer}: no such layer; did you mean {near[0]}?")
     kept: list[Tensor] = []
 
     def tap(name: str, x: Tensor) -> Tensor:

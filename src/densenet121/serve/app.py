@@ -63,7 +63,7 @@ def make_app(service: Service) -> FastAPI:
     @app.post("/predict", openapi_extra=_BODY, summary="Classify one or several images")
     async def predict(
         request: Request,
-        top_k: Annotated[int, Query(ge=1, description="classes to tell")] = config.top_k,
+        top_k: Annotated[int, Query(ge=1, description="classes to return")] = config.top_k,
         coverage: Annotated[
             float | None,
             Query(gt=0, lt=1, description="of a prediction set; needs calibrated weights"),
@@ -81,6 +81,15 @@ def make_app(service: Service) -> FastAPI:
                 raise Refusal(400, "maps need weights, not an exported network")
             replies = await service.predict(request, AnswerOptions(top_k, coverage), cam)
         return JSONResponse({"predictions": [_as_json(name, reply) for name, reply in replies]})
+
+    _add_information(app, service, calibrated=calibrated, maps=maps)
+    _add_refusals(app, service)
+    return app
+
+
+def _add_information(app: FastAPI, service: Service, *, calibrated: bool, maps: bool) -> None:
+    """The page, health, limits and metrics."""
+    config, classifier = service.config, service.predictor.classifier
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def page() -> HTMLResponse:
@@ -105,7 +114,7 @@ def make_app(service: Service) -> FastAPI:
             "variant": classifier.variant,
             "num_classes": len(classifier.class_names),
             "image_size": service.predictor.size,
-            "precision": str(service.predictor.precision).removeprefix("torch."),
+            "precision": service.predictor.runtime.precision_name,
             "calibrated": calibrated,
             "maps": maps,
             "max_bytes": config.max_bytes,
@@ -116,9 +125,6 @@ def make_app(service: Service) -> FastAPI:
     @app.get("/metrics", summary="For Prometheus")
     async def metrics() -> Response:
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
-
-    _add_refusals(app, service)
-    return app
 
 
 def _as_json(name: str, reply: Reply) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """What a label means: one package a task, asked by everything that trains, scores and reports."""
 
 from densenet121.tasks.single_label.task import SingleLabel
-from densenet121.tasks.task import (
+from densenet121.tasks.task import Task
+from densenet121.tasks.values import (
     Answer,
     AnswerOptions,
     Calibrated,
@@ -13,7 +14,6 @@ from densenet121.tasks.task import (
     ReportPart,
     Results,
     Scores,
-    Task,
     Validation,
 )
 from densenet121.utils.errors import InputError

@@ -47,7 +47,7 @@ def learn(
         below = abstain_threshold(confidence, correct, target_accuracy)
         if below is None:
             raise InputError(
-                f"--target_accuracy {target_accuracy}: not reached at any confidence "
+                f"`target_accuracy` {target_accuracy}: not reached at any confidence "
                 f"({100 * correct.mean():.2f} % are right in all)"
             )
     scores = np.sort(1 - shares[np.arange(len(kept)), labels[kept]])

@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest, bootstrap
 
-from densenet121.tasks.task import Compared
+from densenet121.tasks.values import (
+    Compared,
+)
 from densenet121.utils.errors import InputError
 
 Rows = Mapping[str, Mapping[str, str]]

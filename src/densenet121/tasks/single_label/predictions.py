@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from densenet121.tasks.task import Answer
+from densenet121.tasks.values import (
+    Answer,
+)
 
 
 @dataclass(frozen=True)

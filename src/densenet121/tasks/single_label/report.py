@@ -27,7 +27,12 @@ from densenet121.tasks.single_label.scores import (
     compare,
     wilson_interval,
 )
-from densenet121.tasks.task import CheckpointScore, Curve, ReportPart, Results
+from densenet121.tasks.values import (
+    CheckpointScore,
+    Curve,
+    ReportPart,
+    Results,
+)
 
 ERRORS_SHOWN = 24
 _PAIRS = 20

@@ -14,7 +14,8 @@ from densenet121.losses import smooth_cross_entropy
 from densenet121.tasks.single_label.calibration import Calibration
 from densenet121.tasks.single_label.metrics import Counts, label_ranks, topk_correct
 from densenet121.tasks.single_label.predictions import Prediction, Row, read_row, right
-from densenet121.tasks.task import (
+from densenet121.tasks.task import Task
+from densenet121.tasks.values import (
     AnswerOptions,
     Calibrated,
     Compared,
@@ -24,7 +25,6 @@ from densenet121.tasks.task import (
     ReportPart,
     Results,
     Scores,
-    Task,
 )
 from densenet121.utils.errors import InputError
 from densenet121.utils.json_values import count
