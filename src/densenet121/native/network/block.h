@@ -1,9 +1,9 @@
 // A dense block, forward and backward.
 //
 // All layers read and write one buffer y of (pixels, channels). The batch statistics of a channel
-// are the same for every layer that reads it, so they are taken once, when it is written; a layer
-// sees relu(scale * y + shift) with its own scale and shift, computed where it is multiplied and
-// never stored. See docs/performance.md.
+// are the same for every layer that reads it, so they are computed once, when it is written. The
+// input of a layer is relu(scale * y + shift) with its own scale and shift; it is computed where it
+// is multiplied and never stored. See docs/performance.md.
 
 #pragma once
 
@@ -12,7 +12,7 @@
 
 namespace {
 
-// Filled in by Python (network/fused_block.py): the order and the types must agree.
+// Filled in by Python (network/fused/arguments.py): order and types must agree.
 struct LayerArguments {
   void *gamma1, *beta1, *mean1, *variance1, *weight1;
   void *gamma2, *beta2, *mean2, *variance2, *weight2;
@@ -23,18 +23,18 @@ struct LayerArguments {
 };
 
 struct BlockArguments {
-  int64_t pictures, height, width, input_columns, layers, growth, bottleneck, threads;
-  int64_t frozen;    // the statistics are given, not taken from the batch
+  int64_t images, height, width, input_columns, layers, growth, bottleneck, threads;
+  int64_t frozen;    // the statistics are given, not computed from the batch
   int64_t z_stride;  // numbers from one layer's z to the next: 0 when none is needed later
   void *x, *y, *z, *mean, *variance;
   void *grad_y, *grad_buffer, *grad_bottleneck, *grad_x;
   LayerArguments* layer;
 
-  int64_t pixels() const { return pictures * height * width; }
+  int64_t pixels() const { return images * height * width; }
   int64_t columns() const { return input_columns + layers * growth; }
 };
 
-// Pixels that a thread takes at a time: few enough to share the work evenly.
+// Number of pixels that a thread processes at a time: few enough to divide the work evenly.
 inline int64_t chunk_rows(int64_t pixels, int threads) {
   const int64_t rows = round_up((pixels + 8 * threads - 1) / (8 * threads), kBlock);
   return smaller<int64_t>(rows, 512);
@@ -128,8 +128,8 @@ void conv2_forward(const Layer<T>& layer, const T* z) {
   using R = Real<T>;
   const BlockArguments& g = layer.block;
   const int64_t width = g.bottleneck, padded = round_up(width, kBlock);
-  const int64_t rows = band_rows(g.pictures, g.height, g.width, padded * sizeof(T), g.threads);
-  const int64_t bands = (g.height + rows - 1) / rows, image = g.height * g.width;
+  const int64_t rows = band_rows(g.images, g.height, g.width, padded * sizeof(T), g.threads);
+  const int64_t bands = (g.height + rows - 1) / rows, image_size = g.height * g.width;
   const Affine<R> affine = layer.norm2();
   const Weight<R> weight = layer.weight(layer.args.weight2, layer.args.strides2);
   T* panel = scratch<T>(6, 9 * padded * round_up(g.growth, kBlock));
@@ -138,17 +138,17 @@ void conv2_forward(const Layer<T>& layer, const T* z) {
     return i < width ? weight(n, i, tap / 3, tap % 3) : R(0);
   });
   T* out = static_cast<T*>(g.y) + layer.columns;
-  Parts<R> parts(g.pictures * bands, g.growth);
+  Parts<R> parts(g.images * bands, g.growth);
 #pragma omp parallel num_threads(g.threads)
   {
     Tiles tiles;
 #pragma omp for schedule(static)
-    for (int64_t i = 0; i < g.pictures * bands; i++) {
-      const int64_t picture = i / bands, first = i % bands * rows;
+    for (int64_t i = 0; i < g.images * bands; i++) {
+      const int64_t image = i / bands, first = i % bands * rows;
       const Band band{g.height, g.width, first, smaller(first + rows, g.height)};
       T* h = scratch<T>(3, band.framed() * padded);
-      fill_band<T>(band, z + picture * image * width, width, affine, h);
-      T* begin = out + picture * image * g.columns();
+      fill_band<T>(band, z + image * image_size * width, width, affine, h);
+      T* begin = out + image * image_size * g.columns();
       conv2_band<T>(band, {0, band.steps()}, h, width, panel, g.growth, begin, g.columns());
       if (g.frozen) continue;
       parts.rows[i] = (band.last - band.first) * g.width;
@@ -173,8 +173,8 @@ void block_forward(const BlockArguments& g) {
   }
 }
 
-// What the layers read so far say of the gradient of y's channels: the batch norm's correction,
-// summed over the layers, as constant + slope * (y - mean).
+// The correction of the gradient of y's channels by the batch norms of the layers processed so far,
+// summed over these layers, as constant + slope * (y - mean).
 struct Pending {
   std::vector<double> constant, slope;
   explicit Pending(int64_t columns) : constant(columns), slope(columns) {}
@@ -192,8 +192,8 @@ struct Pending {
   }
 };
 
-// Through the 3x3 convolution: its weight's gradient, norm2's, and grad_bottleneck, the gradient of
-// norm2's output. Returns how the gradient of z follows from that.
+// Backward of the 3x3 convolution: gradients of its weight and of norm2, and grad_bottleneck, the
+// gradient of norm2's output. Returns the correction that gives the gradient of z.
 template <class T>
 Correction<Real<T>> conv2_backward(const Layer<T>& layer, const T* z, const T* grad_y,
                                    const Pending& pending) {
@@ -201,8 +201,8 @@ Correction<Real<T>> conv2_backward(const Layer<T>& layer, const T* z, const T* g
   const BlockArguments& g = layer.block;
   const LayerArguments& args = layer.args;
   const int64_t width = g.bottleneck, padded = round_up(width, kBlock);
-  const int64_t grown = round_up(g.growth, kBlock), image = g.height * g.width;
-  const int64_t rows = band_rows(g.pictures, g.height, g.width, padded * sizeof(T), g.threads);
+  const int64_t grown = round_up(g.growth, kBlock), image_size = g.height * g.width;
+  const int64_t rows = band_rows(g.images, g.height, g.width, padded * sizeof(T), g.threads);
   const int64_t bands = (g.height + rows - 1) / rows, ld = g.columns();
   const Affine<R> affine = layer.norm2();
   const R* mean = static_cast<R*>(args.mean2);
@@ -215,7 +215,7 @@ Correction<Real<T>> conv2_backward(const Layer<T>& layer, const T* z, const T* g
   });
   const int64_t blocks = padded / kBlock, grown_blocks = grown / kBlock;
   BlockSums<R> grad_weight(9 * blocks * grown_blocks, g.threads);
-  GradientSums<R> sums(g.pictures * bands, width);
+  GradientSums<R> sums(g.images * bands, width);
   const T* y = static_cast<T*>(g.y) + layer.columns;
 #pragma omp parallel num_threads(g.threads)
   {
@@ -223,8 +223,8 @@ Correction<Real<T>> conv2_backward(const Layer<T>& layer, const T* z, const T* g
     const int thread = omp_get_thread_num();
     grad_weight.clear(thread);
 #pragma omp for schedule(static)
-    for (int64_t i = 0; i < g.pictures * bands; i++) {
-      const int64_t picture = i / bands, first = i % bands * rows, pixel = picture * image;
+    for (int64_t i = 0; i < g.images * bands; i++) {
+      const int64_t image = i / bands, first = i % bands * rows, pixel = image * image_size;
       const Band band{g.height, g.width, first, smaller(first + rows, g.height)};
       conv2_band_backward<T>(band, y + pixel * ld, grad_y + layer.columns + pixel * ld, ld,
                              g.growth, k, z + pixel * width, width, affine, mean, panel,
@@ -249,7 +249,7 @@ Correction<Real<T>> conv2_backward(const Layer<T>& layer, const T* z, const T* g
                         g.pixels(), width, args.grad_gamma2, args.grad_beta2);
 }
 
-// Through the 1x1 convolution: its weight's gradient, norm1's, and its part of grad_buffer.
+// Backward of the 1x1 convolution: gradients of its weight and of norm1, its part of grad_buffer.
 template <class T>
 void conv1_backward(const Layer<T>& layer, const T* z, const T* grad_y,
                     const Correction<Real<T>>& k, Pending& pending) {
@@ -316,7 +316,7 @@ void block_backward(const BlockArguments& g) {
     const T* z = static_cast<T*>(g.z) + l * g.z_stride;
     const Correction<R> k = conv2_backward<T>(layer, z, grad_y, pending);
     conv1_backward<T>(layer, z, grad_y, k, pending);
-    // The first layer treated copied what came from outside.
+    // The layer processed first has copied the gradient of the block's output.
     grad_y = static_cast<T*>(g.grad_buffer);
   }
   if (!g.grad_x) return;

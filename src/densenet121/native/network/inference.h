@@ -1,5 +1,5 @@
-// A dense block with fixed statistics and no gradients: norm2 is folded into the 1x1 convolution,
-// and a picture goes through all layers while it is in the cache.
+// A dense block with fixed statistics and without gradients: norm2 is folded into the 1x1
+// convolution, and all layers are computed for one image while it is in the cache.
 
 #pragma once
 
@@ -7,15 +7,15 @@
 
 namespace {
 
-// Filled in by Python (network/fused_inference.py): the order and the types must agree.
+// Filled in by Python (network/fused/inference.py): order and types must agree.
 struct InferenceArguments {
   BlockArguments block;
-  void* weights;  // what inference_pack writes: numbers of type T
-  void* norms;    // likewise: of type Real<T>
+  void* weights;  // written by inference_pack, of type T
+  void* norms;    // written by inference_pack, of type Real<T>
   uint64_t fingerprint;
 };
 
-// Where a layer's share begins in `weights` and in `norms`.
+// Start of a layer's part of `weights` and `norms`.
 struct Packed {
   int64_t weights, norms;
 };
@@ -31,8 +31,8 @@ inline Packed packed_before(const BlockArguments& g, int64_t layer) {
   return at;
 }
 
-// A few numbers of every tensor that inference_pack reads, mixed. Written to by torch's own
-// operations, a tensor counts its versions; written to behind torch's back (`.data`), it does not.
+// A hash of a few numbers of every tensor that inference_pack reads. torch counts versions of a
+// tensor for its own operations, but not for writes through `.data`.
 template <class T>
 void inference_fingerprint(const InferenceArguments& arguments) {
   using R = Real<T>;
@@ -89,7 +89,7 @@ void inference_pack(const InferenceArguments& arguments) {
   }
 }
 
-// h = relu(W1 relu(norm1(y)) + shift) of up to 32 pixels, into the frame of the 3x3 convolution.
+// h = relu(W1 relu(norm1(y)) + shift) of up to 32 pixels, in the frame of the 3x3 convolution.
 template <class T>
 inline void conv1_into_frame(const Band& frame, const T* y, int64_t ld, int64_t pixel, int rows,
                              int64_t columns, const Affine<Real<T>>& norm1, const T* panel,
@@ -110,17 +110,17 @@ inline void conv1_into_frame(const Band& frame, const T* y, int64_t ld, int64_t 
   }
 }
 
-// One picture through the block, by `team` threads of which this is number `member`.
+// Computes the block for one image with `team` threads; this one is number `member`.
 template <class T>
-void infer_picture(const InferenceArguments& arguments, int64_t picture, T* h,
+void infer_image(const InferenceArguments& arguments, int64_t image, T* h,
                    const std::vector<Affine<Real<T>>>& norms, int member, int team) {
   using R = Real<T>;
   const BlockArguments& g = arguments.block;
   const int64_t pixels = g.height * g.width, ld = g.columns();
   const int64_t padded = round_up(g.bottleneck, kBlock);
   const Band frame{g.height, g.width, 0, g.height};
-  const T* x = static_cast<T*>(g.x) + picture * pixels * g.input_columns;
-  T* y = static_cast<T*>(g.y) + picture * pixels * ld;
+  const T* x = static_cast<T*>(g.x) + image * pixels * g.input_columns;
+  T* y = static_cast<T*>(g.y) + image * pixels * ld;
   const Range mine = share((pixels + kBlock - 1) / kBlock, member, team);
   for (int64_t p = mine.begin * kBlock; p < smaller(mine.end * kBlock, pixels); p++) {
     std::memcpy(y + p * ld, x + p * g.input_columns, g.input_columns * sizeof(T));
@@ -158,25 +158,25 @@ void inference_run(const InferenceArguments& arguments) {
     const int64_t columns = round_up(g.input_columns + l * g.growth, kBlock);
     norms.emplace_back(numbers, numbers + columns, columns);
   }
-  // A picture for each thread, or each picture by all threads.
-  const bool together = g.pictures < g.threads;
+  // One image per thread, or each image by all threads.
+  const bool together = g.images < g.threads;
   T* shared = together ? scratch<T>(6, frame.framed() * padded) : nullptr;
   if (together) std::memset(shared, 0, frame.framed() * padded * sizeof(T));
 #pragma omp parallel num_threads(g.threads)
   {
     Tiles tiles;
-    // Fewer threads than asked for may come.
+    // There may be fewer threads than requested.
     const int member = omp_get_thread_num(), team = omp_get_num_threads();
     if (together) {
-      for (int64_t i = 0; i < g.pictures; i++) {
-        infer_picture<T>(arguments, i, shared, norms, member, team);
+      for (int64_t i = 0; i < g.images; i++) {
+        infer_image<T>(arguments, i, shared, norms, member, team);
       }
     } else {
       T* own = scratch<T>(3, frame.framed() * padded);
       std::memset(own, 0, frame.framed() * padded * sizeof(T));
-      const Range mine = share(g.pictures, member, team);
+      const Range mine = share(g.images, member, team);
       for (int64_t i = mine.begin; i < mine.end; i++) {
-        infer_picture<T>(arguments, i, own, norms, 0, 1);
+        infer_image<T>(arguments, i, own, norms, 0, 1);
       }
     }
   }
