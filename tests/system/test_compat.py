@@ -48,11 +48,11 @@ def run(python: Path, *arguments: object, ranks: int = 1, status: int = 0) -> st
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A quarter of the handwritten digits."""
+    """Some of the handwritten digits."""
     root = tmp_path_factory.mktemp("digits")
     write_digits(root)
     for path in sorted(root.rglob("*.png")):
-        if int(path.stem) % 4 not in (0, 1) or int(path.stem) > 800:
+        if int(path.stem) % 4 not in (0, 1) or int(path.stem) > 300:
             path.unlink()
     return root
 
@@ -103,7 +103,8 @@ def test_a_run_has_the_same_bits(
     kind: str, variant: str, amp: str, ranks: int, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     data = request.getfixturevalue(kind)
-    more = ["--variant", variant, "--amp", amp, "--label_smooth", 1]
+    net = "densenet100" if variant == "paper" else "densenet121"  # the other has no such variant
+    more = ["--variant", variant, "--net", net, "--amp", amp, "--label_smooth", 1]
     for python, name in ((OLD_PYTHON, "old"), (NEW_PYTHON, "new")):
         run(python, *flags(data, tmp_path / name, *more), ranks=ranks)
     assert_same_run(tmp_path / "old", tmp_path / "new")
