@@ -183,7 +183,7 @@ class ExportConfig:
         int8: 1 quantises to int8 by ONNX Runtime, calibrated on other images of data_dir.
         uint8_input: 1 puts the normalisation inside: the input is (N, H, W, 3) uint8, resized and
             cropped; 0 takes (N, 3, H, W) float32, normalised.
-        images: how many to check on; int8 is calibrated with as many others.
+        pictures: how many to check on; int8 is calibrated with as many others.
         tolerance: largest difference of a logit (default: a thousandth of the largest logit, at
             least 0.001; int8: any).
         min_agreement: least share of images with the same top class (default: 1; int8: 0.95).

@@ -1,4 +1,4 @@
-"""The settings of each command: one field = one flag = one README row = one line of run.json.
+"""The settings of each command: one field = one flag = one entry of docs/reference/ = one line of run.json.
 
 Parts of the system take plain arguments and never see these classes; the engine hands them over.
 This module imports neither torch nor numpy, so that ``--help`` answers at once.
