@@ -9,7 +9,7 @@ KERNELS := setup.py $(wildcard src/densenet121/native/network/*.h src/densenet12
 
 BENCH := .venv-bench/bin
 
-.PHONY: demo test docs docs-serve test-docs test-slow test-serve test-hosts test-frameworks bench bench-data bench-memory lint format clean help
+.PHONY: demo test docs docs-serve test-docs test-slow test-serve test-hosts test-frameworks test-compat bench bench-data bench-memory lint format clean help
 
 help:
 	@echo "make demo       train DenseNet-121 on handwritten digits, evaluate it, write a report"
@@ -20,6 +20,7 @@ help:
 	@echo "make bench      speed and memory beside torchvision, timm, ONNX Runtime, OpenVINO"
 	@echo "make bench-data DATA=folder  loading beside torchvision, DALI, MindSpore"
 	@echo "make test-frameworks  install MindSpore, torchvision, timm, Keras; compare weights and logits"
+	@echo "make test-compat  the same bits as before the reorganisation; old files are read"
 	@echo "make docs       the documentation site, into site/; make docs-serve shows it"
 	@echo "make test-docs  run the commands of the tutorials"
 	@echo "make lint       ruff and mypy"
@@ -37,7 +38,7 @@ demo: $(BIN)/.installed
 	$(BIN)/densenet121 demo
 
 test: $(BIN)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow and not frameworks and not serve and not tutorials" --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow and not frameworks and not serve and not compat and not tutorials" --numprocesses 2 --dist loadfile
 
 # In the environment of the tests, which has the package; only what the extra `docs` adds.
 DOCS := import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
@@ -79,6 +80,19 @@ bench: $(BENCH)/.installed
 
 bench-memory: $(BENCH)/.installed
 	$(BENCH)/python benchmarks/memory_growth.py
+
+# The commit before the reorganisation of November 2026, in an environment of its own.
+COMPAT_COMMIT := fc3add9
+.compat/.installed: constraints.txt
+	test -d .compat/source || git clone --quiet . .compat/source
+	git -C .compat/source checkout --quiet $(COMPAT_COMMIT)
+	test -x .compat/venv/bin/python || $(PYTHON) -m venv .compat/venv
+	.compat/venv/bin/python -m pip --disable-pip-version-check install --quiet \
+	    --constraint .compat/source/constraints.txt --editable '.compat/source[export]'
+	touch $@
+
+test-compat: $(BIN)/.installed-dev .compat/.installed
+	$(BIN)/python -m pytest -s -m compat tests/system/test_compat.py
 
 # Each framework in an environment of its own: MindSpore 2.10 needs numpy 1, Keras runs on torch.
 FRAMEWORK_PIP := bin/python -m pip --disable-pip-version-check install --quiet

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from densenet121 import cli
-from densenet121.config.settings import EvalConfig, TrainConfig
+from densenet121.config import EvalConfig, TrainConfig, flags_of
 from densenet121.utils.errors import UsageError
 from densenet121.version import __version__
 
@@ -77,16 +77,15 @@ def test_help_names_every_command_and_every_flag(capsys: pytest.CaptureFixture[s
         cli.main(["--help"])
     assert end.value.code == 0
     text = capsys.readouterr().out
-    assert [name for name in NAMES if f"\n    {name} " not in text] == []
+    assert [name for name in cli.COMMANDS if f"\n  {name} " not in text] == []
     for name, config_class in cli.COMMANDS.items():
         with pytest.raises(SystemExit) as end:
             cli.main([name, "--help"])
         assert end.value.code == 0
         text = capsys.readouterr().out
-        flags = ["config", "print_config"]
-        fields = [field.name for field in dataclasses.fields(config_class)]
-        flags += [field for field in fields if not cli.is_positional(field)]
-        assert [flag for flag in flags if f"\n  --{flag} " not in text] == []
+        labels = ["--config", "--print_config", *(flag.label for flag in flags_of(config_class))]
+        assert len(labels) == 2 + len(dataclasses.fields(config_class))
+        assert [label for label in labels if f"\n  {label} " not in text] == []
 
 
 def test_version_is_the_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,7 +149,7 @@ def test_an_unknown_flag_is_refused_with_the_nearest(
         (["--data_dir", "d", "--workers", "1.5"], "--workers must be a whole number, got 1.5"),
         (["--data_dir", "d", "--lr", "fast"], "--lr must be a number, got fast"),
         (["--data_dir", "d", "--lr", "-1"], "--lr must be at least 0"),
-        (["--data_dir", "d", "--lr"], "argument --lr: expected one argument"),
+        (["--data_dir", "d", "--lr"], "--lr needs a value: --lr X"),
         (
             ["--data_dir", "d", "--amp", "fp8"],
             "--amp must be one of O0, O2, O3, fp32, bf16, fp16, got fp8",
@@ -161,7 +160,7 @@ def test_an_unknown_flag_is_refused_with_the_nearest(
             "--lr_scheduler must be one of exponential, cosine_annealing, got step",
         ),
         ([], "--data_dir must be given"),
-        (["--data_dir"], "argument --data_dir: expected one argument"),
+        (["--data_dir"], "--data_dir needs a value: --data_dir PATH"),
         (["--data_dir", ""], "--data_dir must name images"),
     ],
 )
@@ -177,9 +176,9 @@ def test_wrong_arguments_are_named_as_the_user_types_them(
 
 def test_other_commands_name_theirs() -> None:
     names = ", ".join(cli.COMMANDS)
-    assert refusal() == f"name a command: {names} (densenet121 --help tells more)"
+    assert refusal() == f"name a command: {names}; see densenet121 --help"
     kinds = "train, infer, data, scaling"
-    assert refusal("bench", "trian") == f"--what must be one of {kinds}, got trian"
+    assert refusal("bench", "trian") == f"WHAT must be one of {kinds}, got trian"
     assert refusal("trian") == "unknown command trian; did you mean train?"
     assert refusal("--verison") == "unknown flag --verison; did you mean --version?"
     assert refusal("eval") == "--data_dir, --pretrained must be given"
@@ -210,16 +209,16 @@ def test_of_a_flag_given_twice_the_last_counts() -> None:
     assert train("--data_dir", "a", "--lr", "1", "--data_dir", "b").data_dir == "b"
 
 
-def test_flags_go_before_the_config_file_wherever_it_stands(tmp_path: Path) -> None:
+def test_flags_override_the_config_file_wherever_it_stands(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text("data_dir: images\nlr: 0.2\nweight_decay: 1e-5\nimage_size: 64,96\n")
-    expected = TrainConfig(data_dir="pictures", lr=0.5, weight_decay=1e-5, image_size="64,96")
+    expected = TrainConfig(data_dir="images", lr=0.5, weight_decay=1e-5, image_size="64,96")
     assert train("--config", str(file), "--lr", "0.5") == expected
     assert train("--lr", "0.5", "--config", str(file)) == expected
     assert train("--lr", "0.5", f"--config={file}") == expected
 
 
-def test_of_two_config_files_the_later_goes_before(tmp_path: Path) -> None:
+def test_of_two_config_files_the_later_counts(tmp_path: Path) -> None:
     first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
     first.write_text("data_dir: a\nlr: 0.2\n")
     second.write_text("lr: 0.3\n")
@@ -230,17 +229,32 @@ def test_of_two_config_files_the_later_goes_before(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"lr: [1\n", "--config {}: not a YAML file of flags (line 1, column 5)"),
-        (b"just words\n", "--config {}: not a YAML file of flags"),
-        (b"- lr\n", "--config {}: not a YAML file of flags"),
-        (b"5: lr\n", "--config {}: not a YAML file of flags"),
-        (b"", "--config {}: not a YAML file of flags"),
-        (b"\xff\xfe\x00", "--config {}: not a text file"),
-        (b"lr: !!python/object:os.system {}\n", "--config {}: not a YAML file of flags (line 1,"),
-        (b"lr_shed: x\n", "unknown flag --lr_shed; did you mean --lr_scheduler?"),
-        (b"data_dir: d\nlr: fast\n", "--lr must be a number, got fast"),
+        (b"lr: [1\n", "--config {}: not valid YAML (line 1, column 5)"),
+        (b"lr: 0.1\n---\nlr: 0.2\n", "--config {}: not valid YAML (line 1, column 1)"),
+        (b"lr: \x07\n", "--config {}: not valid YAML"),
+        (b"[" * 5000, "--config {}: not valid YAML"),
+        (b"data_dir: d\nlr 0.1\n", "--config {}: not valid YAML (line 2, column 1)"),
+        (b"just words\n", "--config {}: must hold lines of NAME: VALUE, such as lr: 0.1"),
+        (b"- lr\n", "--config {}: must hold lines of NAME: VALUE, such as lr: 0.1"),
+        (b"", "--config {}: must hold lines of NAME: VALUE, such as lr: 0.1"),
+        (b"\xff\xfe\x00", "--config {}: not a UTF-8 text file"),
+        (b"5: lr\n", "--config {}, line 1: unknown key 5"),
+        (
+            b"lr: !!python/object:os.system {}\n",
+            "--config {}, line 1: lr must be a number, got !!python/object:os.system {{}}",
+        ),
+        (
+            b"\nlr_shed: x\n",
+            "--config {}, line 2: unknown key lr_shed; did you mean lr_scheduler?",
+        ),
+        (b"train:\n  lr: 1\n", "--config {}, line 1: unknown key train"),
+        (b"lr: 1\nlr: 1\n", "--config {}, line 2: lr is given twice"),
+        (b"data_dir: d\nlr: fast\n", "--config {}, line 2: lr must be a number, got fast"),
         (b"data_dir: d\nlr: -1\n", "--lr must be at least 0"),
-        (b"data_dir: d\nlr_epochs: [30, 60]\n", "--lr_epochs must be text, got [30, 60]"),
+        (
+            b"data_dir: d\nlr_epochs: [30, 60]\n",
+            "--config {}, line 2: lr_epochs must be text, got [30, 60]; write 30,60",
+        ),
         (b"data_dir: null\n", "--data_dir must be given"),
     ],
 )
@@ -256,7 +270,43 @@ def test_a_missing_config_file_is_refused(tmp_path: Path) -> None:
     assert refusal("train", "--data_dir", "d", "--config", str(file)) == missing
     folder = f"--config {tmp_path}: cannot be read (Is a directory)"
     assert refusal("train", "--config", str(tmp_path)) == folder
-    assert refusal("train", "--config") == "--config must name a YAML file of flags, got none"
+    assert refusal("train", "--config") == "--config must name a YAML file of settings, got none"
+
+
+def test_a_config_file_is_read_as_it_is_written(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(
+        "data_dir: 007\nlr: 1e-2\nweight_decay: 5.0e-4\nmax_epoch: '5'\nseed: 0x10\n"
+        "image_size: 64\nlabel_smooth: true\nworkers: null\nT_max: ~\neta_min:\nmomentum: null\n"
+        "pretrained: 'null'\nresume: 2020-01-01\ncolor_jitter: 0.1,0.1,0.1\n"
+    )
+    assert train("--config", str(file)) == TrainConfig(
+        data_dir="007",
+        lr=0.01,
+        weight_decay=5e-4,
+        max_epoch=5,
+        seed=16,
+        image_size=64,
+        label_smooth=1,
+        pretrained="null",
+        resume="2020-01-01",
+        color_jitter="0.1,0.1,0.1",
+    )
+    file.write_text("inputs: [a, b]\npretrained: w\n")
+    _, predict = cli.parse(["predict", "--config", str(file)])
+    assert predict.inputs == ["a", "b"]
+    file.write_text("source: d\njson: yes\n")
+    _, audit = cli.parse(["audit", "--config", str(file)])
+    assert audit.json is True
+
+
+def test_null_takes_a_value_back_to_its_default(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    first.write_text("data_dir: d\nlr: 0.2\nworkers: 2\nT_max: 5\n")
+    second.write_text("lr: null\nT_max: null\n")
+    config = train("--config", str(first), "--config", str(second), "--workers", "null")
+    assert config == TrainConfig(data_dir="d")
+    assert refusal("train", "--data_dir", "d", "--lr", "null") == "--lr must be a number, got null"
 
 
 @pytest.mark.parametrize(
@@ -267,6 +317,8 @@ def test_a_missing_config_file_is_refused(tmp_path: Path) -> None:
         ["eval", "--data_dir", "true", "--pretrained", "null_", "--amp", "O2"],
         ["demo", "--max_epoch", "3"],
         ["report", "2020-01-01"],
+        ["predict", "null", "- a", os.fsdecode(b"\xff.png"), "--pretrained", "x" * 300 + " y: z"],
+        ["audit", "d", "--json", "--most_pixels", "1e-7"],
     ],
     ids=" ".join,
 )
@@ -279,3 +331,74 @@ def test_printed_settings_can_be_read_back(
     file = tmp_path / os.fsdecode(b"\xc3\xa4.yaml")
     file.write_text(capsys.readouterr().out, encoding="utf-8")
     assert cli.parse([arguments[0], "--config", str(file)]) == cli.parse(arguments)
+
+
+def test_printed_settings_may_leave_out_defaults_and_nulls(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def printed(*arguments: str) -> list[str]:
+        with pytest.raises(SystemExit):
+            cli.main(["train", *arguments])
+        return capsys.readouterr().out.splitlines()
+
+    given = ("--data_dir", "d", "--lr", "0.5")
+    assert printed(*given, "--print_config=skip_default") == ["data_dir: d", "lr: 0.5"]
+    whole, without = printed(*given, "--print_config"), printed(*given, "--print_config=skip_null")
+    assert without == [line for line in whole if not line.endswith(": null")]
+    assert len(whole) == len(dataclasses.fields(TrainConfig))
+    assert printed("--print_config")[0] == "data_dir: null"  # a form to fill in
+    assert refusal("train", "--print_config=all").startswith("--print_config takes skip_default")
+
+
+def test_arguments_without_a_flag_may_stand_anywhere() -> None:
+    expected = cli.parse(["predict", "a", "b", "--pretrained", "w", "--top_k", "2"])
+    assert cli.parse(["predict", "--pretrained", "w", "a", "--top_k", "2", "b"]) == expected
+    _, config = cli.parse(["predict", "-", "--pretrained", "w", "--", "-a", "--top_k"])
+    assert config.inputs == ["-", "-a", "--top_k"]
+
+
+def test_a_flag_before_the_command_is_refused() -> None:
+    for flag in ("--lr", "--config", "--print_config"):
+        assert refusal(flag, "x", "train").startswith(f"name a command before {flag}: train, eval")
+    assert refusal("train", "--data_dir", "d", "--help=1") == "--help takes no value"
+    assert refusal("audit", "d", "--json=1") == "--json takes no value"
+
+
+def test_help_has_sections_and_every_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--help"])
+    text = capsys.readouterr().out
+    sections = [line[:-1] for line in text.splitlines() if line.endswith(":") and line[0] != " "]
+    assert sections == [
+        *("data", "network", "optimisation", "augmentation"),
+        *("devices and processes", "output", "settings and help"),
+    ]
+    flat = " ".join(text.split())
+    assert "number of cores, shared among the processes of a host)" in flat
+    assert flat.count("(default: ") == len(dataclasses.fields(TrainConfig)) - 1
+    assert flat.count("(required)") == 1
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_help_fits_the_terminal(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for command in ([], *([name] for name in cli.COMMANDS)):
+        with pytest.raises(SystemExit):
+            cli.main([*command, "--help"])
+        usage, *lines = capsys.readouterr().out.splitlines()
+        assert usage.startswith("usage: densenet121 ")
+        # The choices of a flag stand on one line, however long: they can be copied.
+        wrapped = [line for line in lines if not line.startswith(("  --", "densenet121 "))]
+        assert max(map(len, wrapped)) <= min(columns, 100)
+
+
+def test_an_error_names_the_flag_of_a_field(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = tmp_path / "missing"
+    output = str(tmp_path / "run")
+    assert cli.main(["train", "--data_dir", str(missing), "--output_dir", output]) == 1
+    printed = capsys.readouterr().err
+    assert printed == f"densenet121: --data_dir {missing}: there is no such folder\n"

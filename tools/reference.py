@@ -4,23 +4,15 @@ python tools/reference.py          writes the pages
 python tools/reference.py --check  exits 1 if one of them is not up to date
 """
 
-import dataclasses
-import inspect
-import re
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
-from docstring_parser import parse
-
-from densenet121 import cli
 from densenet121.cli import COMMANDS
+from densenet121.config import Flag, flags_of
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "reference" / "commands"
 WRITTEN_BY = "<!-- Written by `python tools/reference.py`; do not edit. -->\n"
-WORDS: dict[object, str] = {int: "whole number", float: "number", bool: "switch", str: "text"}
 GUIDES = {
     "train": "guides/training.md",
     "eval": "guides/training.md#evaluate",
@@ -74,76 +66,16 @@ def pages() -> dict[str, str]:
 
 def page(name: str, config: type[Any]) -> str:
     """One command: what it does, how it is called, and every setting under its section."""
-    settings = settings_of(name, config)
-    sections: dict[str, list[Setting]] = {}
-    for setting in settings:
-        sections.setdefault(setting.section, []).append(setting)
-    text = (
-        f"{WRITTEN_BY}# {name}\n\n{summary(config)}. See also [the guide](../../{GUIDES[name]}).\n"
-    )
-    text += f"```\n{usage(name, settings)}\n```\n"
+    flags = flags_of(config)
+    sections: dict[str, list[Flag]] = {}
+    for flag in flags:
+        sections.setdefault("arguments" if flag.positional else flag.section, []).append(flag)
+    lines = [WRITTEN_BY + f"# {name}", ""]
+    lines += [f"{summary(config)}. See also [the guide](../../{GUIDES[name]})."]
+    lines += ["```", usage(name, flags), "```"]
     for section, members in sections.items():
-        if section:
-            text += f"\n## {section[0].upper()}{section[1:]}\n"
-        text += "".join(entry(setting) for setting in members)
-    return text
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One field of a command's dataclass.
-
-    Attributes:
-        label: as a user types it.
-        positional: given by its place, without a flag.
-        required: there is no default.
-        section: the heading it belongs to, "" without one.
-        values: what it takes, in words.
-        default: in Markdown.
-        meaning: one sentence.
-    """
-
-    label: str
-    positional: bool
-    required: bool
-    section: str
-    values: str
-    default: str
-    meaning: str
-
-
-def settings_of(name: str, config: type[Any]) -> list[Setting]:
-    """The settings of a command: positional ones first, then as the classes define them."""
-    hints = get_type_hints(config)
-    places = getattr(config, "positional", getattr(cli, "POSITIONAL", {}).get(name, ()))
-    found = []
-    for field in dataclasses.fields(config):
-        home = next(c for c in config.__mro__ if field.name in inspect.get_annotations(c))
-        explained = {p.arg_name: p.description or "" for p in parse(home.__doc__ or "").params}
-        meaning = " ".join(explained[field.name].split()).rstrip(".")
-        stated = re.search(r" ?\(default: (.*)\)$", meaning)
-        setting = Setting(
-            label=field.name.upper() if field.name in places else f"--{field.name}",
-            positional=field.name in places,
-            required=field.default is dataclasses.MISSING,
-            section="arguments"
-            if field.name in places
-            else home.__dict__.get("section", "settings"),
-            values=kind(hints[field.name]),
-            default=stated[1] if stated else shown(field.default),
-            meaning=meaning[: stated.start()] if stated else meaning,
-        )
-        found.append(setting)
-    return sorted(found, key=lambda setting: not setting.positional)
-
-
-def shown(default: object) -> str:
-    """A default that the docstring does not explain."""
-    if default is dataclasses.MISSING:
-        return "required"
-    if default is None or default is False:
-        return "none" if default is None else "off"
-    return f"`{default}`"
+        lines += ["", f"## {section.capitalize()}", *map(entry, members)]
+    return "\n".join(lines) + "\n"
 
 
 def summary(config: type[Any]) -> str:
@@ -151,34 +83,36 @@ def summary(config: type[Any]) -> str:
     return (config.__doc__ or "").splitlines()[0].rstrip(".")
 
 
-def usage(name: str, settings: list[Setting]) -> str:
+def usage(name: str, flags: tuple[Flag, ...]) -> str:
     """The command with its arguments and required settings."""
-    places = [setting.label for setting in settings if setting.positional]
+    places = [flag.label + ("..." if flag.many else "") for flag in flags if flag.positional]
     required = [
-        f"{setting.label} {setting.label.strip('-').upper()}"
-        for setting in settings
-        if setting.required and not setting.positional
+        f"{flag.label} {flag.placeholder}"
+        for flag in flags
+        if flag.required and not flag.positional
     ]
     return " ".join(["densenet121", name, *places, *required, "[settings]"])
 
 
-def entry(setting: Setting) -> str:
+def entry(flag: Flag) -> str:
     """A heading, what a setting takes, its default, and what it means."""
-    default = "required" if setting.required else f"default: {setting.default}"
-    first = setting.meaning.split()[0].strip(":,;")
-    is_value = first in {"cpu", "auto"} or f"`{first}`" in setting.values
-    meaning = setting.meaning if is_value else setting.meaning[0].upper() + setting.meaning[1:]
-    return f"\n### `{setting.label}`\n{setting.values} · {default}\n\n{meaning}.\n"
+    # What the code says is marked as code, what the help text says is not.
+    written = str(flag.default) == flag.default_text
+    default = f"default: `{flag.default_text}`" if written else f"default: {flag.default_text}"
+    facts = [values(flag), "required" if flag.required else default]
+    first, _, rest = flag.meaning.partition(" ")
+    choices = {"cpu,", "auto", *(str(choice) for choice in flag.choices)}
+    meaning = flag.meaning if first in choices else first[0].upper() + first[1:] + f" {rest}"
+    return f"\n### `{flag.label}`\n{' · '.join(filter(None, facts))}\n\n{meaning}."
 
 
-def kind(annotation: object) -> str:
-    """What values a setting takes, in words."""
-    if get_origin(annotation) is list:
-        return "one or more"
-    if get_origin(annotation) is Literal:
-        return "one of " + ", ".join(f"`{value}`" for value in get_args(annotation))
-    choices = [choice for choice in get_args(annotation) or (annotation,) if choice is not NoneType]
-    return " or ".join(WORDS[choice] if choice in WORDS else kind(choice) for choice in choices)
+def values(flag: Flag) -> str:
+    """What a setting takes, in words."""
+    if flag.switch:
+        return "switch"
+    if flag.choices:
+        return "one of " + ", ".join(f"`{choice}`" for choice in flag.choices)
+    return f"`{flag.placeholder}`" if flag.placeholder else ""
 
 
 def main(arguments: list[str]) -> int:

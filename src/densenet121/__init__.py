@@ -7,7 +7,7 @@ from densenet121.version import __version__
 
 if TYPE_CHECKING:
     from densenet121.checkpoint.load import load_model
-    from densenet121.config.settings import EvalConfig, TrainConfig
+    from densenet121.config import EvalConfig, TrainConfig
     from densenet121.engine.evaluate import evaluate
     from densenet121.engine.train import train
     from densenet121.inference.predictor import Prediction, Predictor
@@ -22,8 +22,8 @@ _HOME = {
     "Predictor": "densenet121.inference.predictor",
     "train": "densenet121.engine.train",
     "evaluate": "densenet121.engine.evaluate",
-    "TrainConfig": "densenet121.config.settings",
-    "EvalConfig": "densenet121.config.settings",
+    "TrainConfig": "densenet121.config",
+    "EvalConfig": "densenet121.config",
 }
 
 __all__ = [

@@ -11,7 +11,14 @@ import torch
 
 from densenet121.utils.errors import UsageError
 
-_PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_PRECISIONS = {
+    "O0": torch.float32,
+    "fp32": torch.float32,
+    "O2": torch.bfloat16,
+    "bf16": torch.bfloat16,
+    "O3": torch.float16,
+    "fp16": torch.float16,
+}
 
 
 def pick_device(name: str | None, local_rank: int = 0) -> torch.device:
@@ -31,11 +38,11 @@ def pick_device(name: str | None, local_rank: int = 0) -> torch.device:
         device = None
     kinds = ["cpu"] + ([present.type] if present else [])
     if device is None or device.type not in kinds:
-        raise UsageError(f"--device must be one of {', '.join(kinds)} on this machine, got {name}")
+        raise UsageError(f"`device` must be one of {', '.join(kinds)} on this machine, got {name}")
     if device.index is not None and device.type != "cpu":
         count = torch.accelerator.device_count()
         if device.index >= count:
-            raise UsageError(f"--device {name}: there are {count} devices, numbered from 0")
+            raise UsageError(f"`device` {name}: there are {count} devices, numbered from 0")
         torch.accelerator.set_device_index(device.index)
         return device
     return device if device.type == "cpu" else _numbered(device, local_rank)
@@ -46,7 +53,7 @@ def _numbered(device: torch.device, local_rank: int) -> torch.device:
     if local_rank >= count:
         raise UsageError(
             f"this is process {local_rank} (from 0) of this host, which has {count} {device.type} "
-            "devices; start one process a device, or pass --device cpu"
+            "devices; start one process a device, or pass `device` cpu"
         )
     torch.accelerator.set_device_index(local_rank)
     return torch.device(device.type, local_rank)
@@ -63,9 +70,10 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def pick_precision(amp: str | None, device: torch.device) -> torch.dtype:
-    """The dtype of the network's arithmetic: ``amp`` (fp32, bf16, fp16), or what suits the device.
+    """The dtype of the network's arithmetic: ``amp`` by name, or what suits the device.
 
-    By default bf16 where the device has it in hardware, else fp16 on an accelerator, else fp32.
+    The names are fp32, bf16 and fp16, or the original's O0, O2 and O3. By default bf16 where the
+    device has it in hardware, else fp16 on an accelerator, else fp32.
     """
     if amp is not None:
         return _PRECISIONS[amp]

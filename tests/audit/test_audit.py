@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from densenet121.audit.audit import KINDS, Finding, audit
-from densenet121.config.audit import AuditConfig
+from densenet121.config import AuditConfig
 from densenet121.datasets.decoding import read_image
 from densenet121.datasets.sources.open import open_training
 

@@ -9,7 +9,7 @@ import pytest
 from densenet121.bench.compute import Comparison, Side, as_json, compare, table
 from densenet121.bench.data import Loading, LoadingSide, loading_table
 from densenet121.bench.scaling import measure_scaling, scaling_table
-from densenet121.config.bench import BenchConfig
+from densenet121.config import BenchConfig
 from densenet121.network import build
 from densenet121.utils.errors import UsageError
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from densenet121.checkpoint.load import load_model, load_state, read_weights
-from densenet121.checkpoint.native import ModelInfo, Preprocessing, save, save_weights
+from densenet121.checkpoint.native import ModelInfo, save, save_weights
+from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.network import DenseNet, build
 from densenet121.utils.errors import InputError
 
@@ -205,7 +206,7 @@ def test_what_is_no_state_dict_of_a_densenet_is_refused(
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="none: there is no such file; weights were asked for by"):
+    with pytest.raises(InputError, match="none: there is no such weights file"):
         read_weights(tmp_path / "none")
     with pytest.raises(InputError, match=f"^{tmp_path}: a folder, where one weights file is need"):
         read_weights(tmp_path)
@@ -231,7 +232,7 @@ def test_counts_of_batches_may_be_missing_and_start_at_nought() -> None:
         (
             {"features.x": torch.ones(1), "y": torch.ones(1)},
             r'^w\.pth: unknown parameter "features\.x" \(2 in all\); the network wanted has blocks '
-            r"of 2/2 layers: choose another --net\?$",
+            r"of 2/2 layers: choose another `net`\?$",
         ),
         (
             {"features.norm5.weight": None, "features.norm5.running_var": None},
@@ -243,7 +244,7 @@ def test_counts_of_batches_may_be_missing_and_start_at_nought() -> None:
         ),
         (
             {"classifier.weight": torch.ones(10, 16), "classifier.bias": torch.ones(10)},
-            r"classifier\.weight has shape \(10, 16\), .* \(3, 16\); pass --num_classes 10$",
+            r"classifier\.weight has shape \(10, 16\), .* \(3, 16\); pass `num_classes` 10$",
         ),
     ],
 )
@@ -279,5 +280,5 @@ def test_a_model_needs_a_classifier_and_the_right_network(tmp_path: Path) -> Non
     with pytest.raises(InputError, match=r'w\.pth: no "classifier\.weight": these are not weights'):
         load_model(tmp_path / "w.pth")
     torch.save(STATE, tmp_path / "w.pth")
-    with pytest.raises(InputError, match=r"blocks of 16/16/16 layers: choose another --net\?"):
+    with pytest.raises(InputError, match=r"blocks of 16/16/16 layers: choose another `net`\?"):
         load_model(tmp_path / "w.pth", net="densenet100")

@@ -14,14 +14,12 @@ from torch import Tensor
 from densenet121.checkpoint.native import (
     Kind,
     ModelInfo,
-    Preprocessing,
-    checkpoint_name,
-    checkpoints_in,
-    position_in_name,
     read,
     save,
     save_weights,
 )
+from densenet121.datasets.preprocessing import Preprocessing
+from densenet121.runs.layout import checkpoint_name, checkpoints_in, position_in_name
 from densenet121.utils.errors import InputError
 
 from helpers.commands import no_file_beyond

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from scipy.stats import betabinom
 
 from densenet121.checkpoint.load import read_weights
-from densenet121.commands.calibrate import calibrate, learn
-from densenet121.config.deploy import CalibrateConfig
-from densenet121.config.settings import EvalConfig
+from densenet121.commands.calibrate import calibrate
+from densenet121.config import CalibrateConfig, EvalConfig
 from densenet121.engine.evaluate import evaluate
 from densenet121.inference.predictor import Predictor
+from densenet121.tasks.single_label.calibrate import learn
 from densenet121.tasks.single_label.calibration import (
     Calibration,
     abstain_threshold,

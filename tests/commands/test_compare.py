@@ -7,8 +7,9 @@ import pytest
 from scipy.stats import binom
 
 from densenet121.cli import main
-from densenet121.commands.compare import difference
+from densenet121.commands.compare import compare_files as compared
 from densenet121.runs.evaluations import read_evaluation
+from densenet121.tasks.single_label.comparison import Difference
 from densenet121.utils.errors import InputError
 
 
@@ -29,7 +30,8 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_the_numbers_are_those_of_a_hand_calculation(pair: tuple[Path, Path]) -> None:
-    found = difference(read_evaluation(pair[0]), read_evaluation(pair[1] / "predictions.csv"))
+    found = compared(read_evaluation(pair[0]), read_evaluation(pair[1] / "predictions.csv"))
+    assert isinstance(found, Difference)
     assert (found.top1_a, found.top1_b, found.only_a, found.only_b) == (75.0, 70.5, 12, 3)
     assert found.difference == -4.5 and found.classes == (("ant", 200, -4.5),)
     assert abs(found.p_value - 2 * binom.cdf(3, 15, 0.5)) < 1e-12
@@ -66,11 +68,11 @@ def test_an_evaluation_does_not_differ_from_itself(
 def test_other_images_or_labels_are_refused(pair: tuple[Path, Path], tmp_path: Path) -> None:
     a = read_evaluation(pair[0])
     with pytest.raises(InputError, match="same images"):
-        difference(a, read_evaluation(write(tmp_path / "c", [True] * 199)))
+        compared(a, read_evaluation(write(tmp_path / "c", [True] * 199)))
     text = (pair[1] / "predictions.csv").read_text().replace("/5.png,ant", "/5.png,bee")
     (pair[1] / "predictions.csv").write_text(text)
-    with pytest.raises(InputError, match=r"ant/5\.png: labelled ant"):
-        difference(a, read_evaluation(pair[1]))
+    with pytest.raises(InputError, match=r"ant/5\.png: labelled ant in A, bee in B"):
+        compared(a, read_evaluation(pair[1]))
 
 
 @pytest.mark.parametrize("text", ["", "path,label\nx,y\n", "path,label,predicted\nx,y,\n"])

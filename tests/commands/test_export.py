@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from densenet121.checkpoint.load import read_weights
-from densenet121.checkpoint.native import ModelInfo, Preprocessing, save_weights
+from densenet121.checkpoint.native import ModelInfo, save_weights
 from densenet121.commands.export import export
-from densenet121.config.deploy import ExportConfig
+from densenet121.config import ExportConfig
+from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.datasets.transforms import MEAN, STD
 from densenet121.engine.evaluate import evaluate
 from densenet121.inference.predictor import Predictor
@@ -31,14 +32,13 @@ def weights(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> Pat
     info = ModelInfo("densenet100", "paper", NAMES, preprocessing)
     path = tmp_path_factory.mktemp("weights") / "w.safetensors"
     save_weights(path, model.state_dict(), info, {})
-    predictor = Predictor(path)
     paths = sorted((image_folder / "train").rglob("*.png"))
     ((batch, _),) = Predictor(path, batch_size=len(paths)).batches(paths)
     for norm in model.modules():
         if isinstance(norm, torch.nn.BatchNorm2d):
             norm.momentum = None
     images = batch.images.permute(0, 3, 1, 2).float()
-    mean, std = predictor.classifier.mean, predictor.classifier.std
+    mean, std = MEAN, STD
     with torch.no_grad():
         model.train()((images - mean[:, None, None]) / std[:, None, None])
     save_weights(path, model.state_dict(), info, {})

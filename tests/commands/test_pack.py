@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from densenet121.commands.pack import pack
-from densenet121.config.audit import PackConfig
+from densenet121.config import PackConfig
 from densenet121.datasets.sources.open import open_evaluation, open_training
 from densenet121.datasets.sources.shards import Index, find_shards, index_shards
 from densenet121.utils.errors import InputError, UsageError

@@ -34,11 +34,12 @@ def test_predict_gives_the_predictions_of_eval_bit_for_bit(
     )
     assert evaluation is not None
     sources = find([str(val)])
-    assert [s.name for s in sources] == [str(val / p) for p in evaluation.folder.paths]
+    assert [s.name for s in sources] == [str(val / p) for p in evaluation.dataset.paths]
     predictor = Predictor(weights, batch_size=7, amp="fp32")
     answers = predictor.predict([s.image for s in sources], top_k=2)
-    assert [a.classes[0] for a in answers] == [NAMES[k] for k in evaluation.predicted]
-    assert [np.float32(a.probabilities[0]) for a in answers] == list(evaluation.probability)
+    columns = evaluation.scores.columns
+    assert [a.classes[0] for a in answers] == [NAMES[k] for k in columns["predicted"]]
+    assert [np.float32(a.probabilities[0]) for a in answers] == list(columns["probability"])
 
 
 def test_a_image_in_any_form_gives_the_same_answer(image_folder: Path, weights: Path) -> None:

@@ -267,17 +267,17 @@ def test_evaluation_image(text: str, resized: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("text", ["", "0", "-5", "256,", "1,2,3", "256x256", "short:", "short:1,2"])
 def test_bad_eval_resize_is_named(text: str) -> None:
-    with pytest.raises(InputError, match=f'^--eval_resize must be .*, got "{text}"$'):
+    with pytest.raises(InputError, match=f'^`eval_resize` must be .*, got "{text}"$'):
         transforms.parse_eval_resize(text)
 
 
 @pytest.mark.parametrize(
     ("text", "H", "W", "message"),
     [
-        ("64", 96, 96, "--eval_resize 64 is smaller than --image_size 96"),
-        ("64,128", 96, 128, "--eval_resize 64,128 is smaller than --image_size 96,128"),
-        ("short:64", 96, 65, "--eval_resize short:64 is smaller than --image_size 96,65"),
-        ("20000", 9, 9, "--eval_resize 20000 makes 20000 x 20000 pixels, at most 89478485 are"),
+        ("64", 96, 96, "`eval_resize` 64 is smaller than `image_size` 96"),
+        ("64,128", 96, 128, "`eval_resize` 64,128 is smaller than `image_size` 96,128"),
+        ("short:64", 96, 65, "`eval_resize` short:64 is smaller than `image_size` 96,65"),
+        ("20000", 9, 9, "`eval_resize` 20000 makes 20000 x 20000 pixels, at most 89478485 are"),
     ],
 )
 def test_crop_that_never_fits(text: str, H: int, W: int, message: str) -> None:
@@ -288,9 +288,9 @@ def test_crop_that_never_fits(text: str, H: int, W: int, message: str) -> None:
 def test_crop_that_fits_some_images_only() -> None:
     transform = EvalTransform(60, 80, transforms.parse_eval_resize("short:64"))
     assert transform(noise(100, 200)).shape == (60, 80, 3)
-    with pytest.raises(InputError, match="smaller than --image_size 60,80"):
+    with pytest.raises(InputError, match="smaller than `image_size` 60,80"):
         transform(noise(100, 100))
-    with pytest.raises(InputError, match="--eval_resize short:64 makes 1920000 x 64 pixels"):
+    with pytest.raises(InputError, match="`eval_resize` short:64 makes 1920000 x 64 pixels"):
         transform(noise(1, 30000))
 
 

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -64,8 +65,8 @@ def test_the_reference_of_the_commands_is_that_of_the_code() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_setting_of_a_command_is_in_its_reference(command: str) -> None:
     headings = set(re.findall(r"^### `(?:--)?(\w+)`$", text_of(page_of(command)), re.MULTILINE))
-    fields = set(COMMANDS[command].__dataclass_fields__)
-    assert {heading.lower() for heading in headings} == {field.lower() for field in fields}
+    names = {field.name.lower() for field in fields(COMMANDS[command])}
+    assert {heading.lower() for heading in headings} == names
 
 
 def page_of(command: str) -> Path:
@@ -73,12 +74,12 @@ def page_of(command: str) -> Path:
 
 
 def test_every_flag_that_is_mentioned_exists() -> None:
-    known = {name for config in COMMANDS.values() for name in config.__dataclass_fields__}
+    known = {field.name for config in COMMANDS.values() for field in fields(config)}
     known |= {"config", "print_config", "help"}
     known |= {"wait", "stop"}  # of the original's scripts
     known |= {"nproc_per_node", "nnodes", "max_restarts", "ntasks", "nodes", "requeue", "signal"}
     known |= {"rdzv_backend", "rdzv_id", "rdzv_endpoint", "node_rank", "gpus", "cpus"}
-    known |= {"silent", "retry", "check", "strict"}  # of curl and other tools
+    known |= {"silent", "retry", "check", "strict", "field"}  # of other tools
     for page in PAGES:
         mentioned = set(re.findall(r"(?<![\w-])--([A-Za-z]\w+)", text_of(page)))
         assert mentioned <= known, page

@@ -19,7 +19,7 @@ from densenet121.datasets.transforms import (
     parse_eval_resize,
 )
 from densenet121.inference.cam import class_activation_maps, overlay
-from densenet121.utils.files import error_map
+from densenet121.runs.layout import error_map
 
 from helpers.commands import run_command
 

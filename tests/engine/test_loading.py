@@ -33,11 +33,11 @@ def test_a_run_that_hardly_waits_is_told_nothing() -> None:
 @pytest.mark.parametrize(
     ("own", "changed", "expected"),
     [
-        (clock(), {"workers": 2}, "raise --workers from 2 to 4"),
-        (clock(), {"workers": 0, "device_type": "cpu"}, "pass --workers 4"),
-        (clock(read=0.7), {}, "`densenet121 pack` makes shards"),
-        (clock(), {"device_type": "cpu"}, "share the cores"),
-        (clock(), {}, "all 4 cores decode: store the images smaller"),
+        (clock(), {"workers": 2}, "Raise `workers` from 2 to 4"),
+        (clock(), {"workers": 0, "device_type": "cpu"}, "Pass `workers` 4"),
+        (clock(read=0.7), {}, "densenet121 pack makes shards"),
+        (clock(), {"device_type": "cpu"}, "training share the cores"),
+        (clock(), {}, "All 4 cores decode: store smaller images"),
     ],
 )
 def test_the_advice_fits_the_cause(
@@ -47,8 +47,8 @@ def test_the_advice_fits_the_cause(
         pytest.skip("without the image kernel that is what it says first")
     text = said(own, **changed)
     assert text is not None and expected in text
-    assert text.startswith("loading binds: 40% of the epoch was spent waiting for images; a thread")
-    assert " prepares 100 a second of 1 kB" in text
+    assert text.startswith("data loading is the bottleneck: 40% of the epoch was spent waiting for")
+    assert "A worker prepares 100 images/s of 1 kB each" in text
 
 
 def test_a_run_with_large_images_and_no_workers_is_told_so(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_run_with_large_images_and_no_workers_is_told_so(tmp_path: Path) -> No
         *("--output_dir", tmp_path / "run"),
     )
     assert result.returncode == 0, result.stderr
-    lines = [line for line in result.stdout.splitlines() if "loading binds" in line]
-    assert len(lines) == 1 and ":WARNING:" in lines[0] and "pass --workers" in lines[0]
+    lines = [line for line in result.stdout.splitlines() if "is the bottleneck" in line]
+    assert len(lines) == 1 and ":WARNING:" in lines[0] and "Pass `workers`" in lines[0]
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert max(row["data_wait"] for row in rows if row["kind"] == "train") > 0.1

@@ -18,11 +18,12 @@ from typing import Any
 import pytest
 import torch
 
-from densenet121.checkpoint.native import checkpoints_in, read
-from densenet121.config.settings import TrainConfig
+from densenet121.checkpoint.native import read
+from densenet121.config import TrainConfig
 from densenet121.engine.train import train
+from densenet121.runs.layout import checkpoints_in
+from densenet121.runs.metrics import read_rows
 from densenet121.utils.errors import InputError, UsageError
-from densenet121.utils.logging import read_metrics
 
 from helpers.commands import environment
 from helpers.images import write_classes
@@ -35,7 +36,7 @@ def outcome(folder: Path) -> dict[str, Any]:
     """All that a run leaves but times and paths: weights, momentum, statistics, metrics, rows."""
     _, tensors, content = read(folder / "0-2_3.ckpt")
     timed = ("images_per_second", "data_wait")
-    rows = read_metrics(folder / "metrics.jsonl")
+    rows = read_rows(folder / "metrics.jsonl")
     return {
         "tensors": {name: tensor.numpy().tobytes() for name, tensor in tensors.items()},
         "state": content["state"],
@@ -309,6 +310,6 @@ def test_a_run_that_grows_its_images_resumes_exactly(
     train(replace(growing, output_dir=str(folder), resume="auto"))
     assert outcome(folder) == outcome(tmp_path / "whole")
     # The first epoch is that of a run on small images throughout, the second is not.
-    whole, small_only = (read_metrics(f / "metrics.jsonl") for f in (folder, uninterrupted))
+    whole, small_only = (read_rows(f / "metrics.jsonl") for f in (folder, uninterrupted))
     assert whole[0]["loss"] == small_only[0]["loss"]
     assert whole[-2]["loss"] != small_only[-2]["loss"]

@@ -1,11 +1,14 @@
 """One training step: against a step written by hand, and without waiting for the device."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from densenet121.engine.state import LossMeter
-from densenet121.engine.steps import train_step
+from densenet121.engine.step import TrainingBatch, train_step
+from densenet121.losses import smooth_cross_entropy
 from densenet121.network import DenseNet
 from densenet121.optimizers import get_param_groups, momentum_sgd
 from densenet121.utils.var_init import initialise
@@ -29,9 +32,9 @@ def test_parameters_after_two_steps_equal_sgd_written_by_hand() -> None:
             ours,
             optimizer,
             torch.amp.GradScaler("cpu", enabled=False),
-            [(images[step], labels[step], 1.0)],
+            [TrainingBatch(images[step], labels[step], 1.0)],
+            partial(smooth_cross_entropy, smooth_factor=0.1),
             lr=lr,
-            smooth_factor=0.1,
             precision=torch.float32,
         )
         theirs.zero_grad()
@@ -60,9 +63,9 @@ def test_an_overflowed_fp16_step_changes_no_weight_and_halves_the_scale() -> Non
         model,
         momentum_sgd(get_param_groups(model, 1e-4), lr=0.1, momentum=0.9),
         scaler,
-        [(images, torch.tensor([0, 1, 2, 0]), 1.0)],
+        [TrainingBatch(images, torch.tensor([0, 1, 2, 0]), 1.0)],
+        smooth_cross_entropy,
         lr=0.1,
-        smooth_factor=0.0,
         precision=torch.float16,
     )
     assert scaler.get_scale() == 2.0**119
@@ -78,9 +81,9 @@ def test_a_step_never_waits_for_the_device() -> None:
         model,
         momentum_sgd(get_param_groups(model, 1e-4), lr=0.1, momentum=0.9),
         torch.amp.GradScaler("cpu", enabled=False),
-        [(images, torch.empty(4, dtype=torch.int64, device="meta"), 1.0)],
+        [TrainingBatch(images, torch.empty(4, dtype=torch.int64, device="meta"), 1.0)],
+        partial(smooth_cross_entropy, smooth_factor=0.1),
         lr=0.1,
-        smooth_factor=0.1,
         precision=torch.float32,
     )
     losses.add(loss)

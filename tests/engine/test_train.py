@@ -13,12 +13,13 @@ import pytest
 import torch
 
 from densenet121.checkpoint.load import read_weights
-from densenet121.checkpoint.native import checkpoints_in, read
-from densenet121.config.settings import EvalConfig
+from densenet121.checkpoint.native import read
+from densenet121.config import EvalConfig
 from densenet121.engine.evaluate import evaluate
 from densenet121.engine.train import train
+from densenet121.runs.layout import checkpoints_in
+from densenet121.runs.metrics import read_rows
 from densenet121.utils.errors import InputError, UsageError
-from densenet121.utils.logging import read_metrics
 
 from helpers.images import draw, write_classes
 from helpers.training import train_config
@@ -65,7 +66,7 @@ def test_the_log_has_the_originals_lines(finished: Path) -> None:
 
 
 def test_metrics_count_epochs_and_steps_from_nought(finished: Path) -> None:
-    rows = read_metrics(finished / "metrics.jsonl")
+    rows = read_rows(finished / "metrics.jsonl")
     trained = [(row["epoch"], row["step"]) for row in rows if row["kind"] == "train"]
     evaluated = [(row["epoch"], row["step"]) for row in rows if row["kind"] == "eval"]
     assert trained == [(0, 1), (0, 2), (1, 3), (1, 5)]
@@ -77,7 +78,7 @@ def test_metrics_count_epochs_and_steps_from_nought(finished: Path) -> None:
 
 
 def test_loss_starts_near_the_logarithm_of_the_number_of_classes(finished: Path) -> None:
-    assert abs(read_metrics(finished / "metrics.jsonl")[0]["loss"] - math.log(3)) < 0.5
+    assert abs(read_rows(finished / "metrics.jsonl")[0]["loss"] - math.log(3)) < 0.5
 
 
 def test_eval_repeats_the_last_validation_exactly(
@@ -103,7 +104,7 @@ def test_eval_repeats_the_last_validation_exactly(
 
 
 def test_the_best_weights_are_those_of_the_best_epoch(finished: Path) -> None:
-    rows = [row for row in read_metrics(finished / "metrics.jsonl") if row["kind"] == "eval"]
+    rows = [row for row in read_rows(finished / "metrics.jsonl") if row["kind"] == "eval"]
     best = max(rows, key=lambda row: (row["top1_correct"], -row["epoch"]))
     assert read_weights(finished / "best.safetensors").origin["epoch"] == best["epoch"]
     assert read_weights(finished / "last.safetensors").origin["epoch"] == 1
@@ -142,7 +143,7 @@ def test_separable_classes_are_learnt(image_folder: Path, tmp_path: Path) -> Non
     flags: dict[str, Any] = {"color_jitter": "0,0,0", "max_epoch": 6, "per_batch_size": 9}
     result = train(train_config(image_folder, tmp_path / "run", **flags))
     assert result.evaluation is not None
-    assert result.evaluation.counts.top1_correct == 21
+    assert result.evaluation.metrics["top1_correct"] == 21
 
 
 def test_only_the_newest_checkpoints_are_kept(image_folder: Path, tmp_path: Path) -> None:
@@ -214,14 +215,14 @@ def test_a_folder_that_holds_a_run_is_not_written_over(image_folder: Path, finis
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"num_classes": 5}, "--num_classes is 5, but .* holds 3"),
-        ({"pretrained": "/nowhere/w.ckpt"}, "/nowhere/w.ckpt: there is no such file"),
+        ({"num_classes": 5}, "`num_classes` is 5, but .* holds 3"),
+        ({"pretrained": "/nowhere/w.ckpt"}, "/nowhere/w.ckpt: there is no such weights file"),
         ({"resume": "/nowhere/0-1_3.ckpt"}, "/nowhere/0-1_3.ckpt: cannot be read"),
-        ({"device": "abacus"}, "--device must be one of cpu"),
+        ({"device": "abacus"}, "`device` must be one of cpu"),
         ({"group_size": 2}, "no launcher started 2 processes; start them with: torchrun"),
-        ({"eval_resize": "8"}, "--eval_resize"),
+        ({"eval_resize": "8"}, "`eval_resize`"),
         ({"net": "densenet121"}, "--image_size must be at least 29"),
-        ({"variant": "model_zoo"}, "pass --variant paper"),
+        ({"variant": "model_zoo"}, "pass `variant` paper"),
     ],
 )
 def test_what_cannot_be_used_is_refused_before_a_folder_is_made(

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from densenet121.config.settings import TrainConfig
+from densenet121.config import TrainConfig
 
 
 def train_config(image_folder: Path, folder: Path, **flags: Any) -> TrainConfig:

@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 
-from densenet121.checkpoint.native import ModelInfo, Preprocessing, save_weights
-from densenet121.config.settings import EvalConfig
+from densenet121.checkpoint.native import ModelInfo, save_weights
+from densenet121.config import EvalConfig
+from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.datasets.transforms import MEAN, STD
 from densenet121.network import build
 from densenet121.utils.var_init import initialise

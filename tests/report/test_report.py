@@ -18,15 +18,12 @@ import pytest
 from PIL import Image
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
+from densenet121.pages.thumbnails import thumbnail
 from densenet121.report import write_report
-from densenet121.report.scores import (
-    compare,
-    steps_per_epoch,
-    training_seconds,
-    wilson_interval,
-)
-from densenet121.report.thumbnails import thumbnail
-from densenet121.runs.read import Prediction, read_run
+from densenet121.report.training import steps_per_epoch, training_seconds
+from densenet121.runs.read import read_run
+from densenet121.tasks.single_label.predictions import Row as Prediction
+from densenet121.tasks.single_label.scores import compare, wilson_interval
 from densenet121.utils.errors import InputError
 
 Row = tuple[str, str, str, float, int]
@@ -308,7 +305,7 @@ def test_resumed_run_counts_each_step_once(tmp_path: Path) -> None:
     assert [row.step for row in run.train] == list(range(12))
     # Step 4 is the first attempt's: the second's was written onto the cut line.
     assert [row.lr for row in run.train] == [0.1] * 5 + [0.2] * 7
-    assert [row.epoch for row in run.evals] == [0, 1, 2]
+    assert [row.epoch for row in run.results.validations] == [0, 1, 2]
     assert len(run.notes) == 1 and "(line 13)" in run.notes[0]
 
 

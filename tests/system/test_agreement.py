@@ -10,10 +10,10 @@ import torch
 
 from densenet121.bench.serve import running_server
 from densenet121.checkpoint.convert import convert
-from densenet121.checkpoint.native import ModelInfo, Preprocessing, save_weights
+from densenet121.checkpoint.native import ModelInfo, save_weights
 from densenet121.commands.export import export
-from densenet121.config.deploy import ExportConfig
-from densenet121.config.settings import EvalConfig
+from densenet121.config import EvalConfig, ExportConfig
+from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.datasets.transforms import MEAN, STD
 from densenet121.engine.evaluate import evaluate
 from densenet121.inference.predictor import Predictor
@@ -58,15 +58,16 @@ def test_predict_eval_onnx_and_server_agree_on_photographs(tmp_path: Path) -> No
         )
     )  # fmt: skip
     assert evaluation is not None
-    assert (evaluation.predicted == evaluation.folder.labels).mean() > 0.85
-    files = [tmp_path / "photos" / path for path in evaluation.folder.paths]
+    columns = evaluation.scores.columns
+    assert (columns["predicted"] == evaluation.dataset.labels).mean() > 0.85
+    files = [tmp_path / "photos" / path for path in evaluation.dataset.paths]
     names = Predictor(weights).classifier.class_names
-    expected = [names[number] for number in evaluation.predicted]
+    expected = [names[number] for number in columns["predicted"]]
 
     predictor = Predictor(weights, amp="fp32", batch_size=BATCH)
     predicted = predictor.predict(files)
     assert [one.classes[0] for one in predicted] == expected
-    assert [np.float32(one.probabilities[0]) for one in predicted] == list(evaluation.probability)
+    assert [np.float32(one.probabilities[0]) for one in predicted] == list(columns["probability"])
 
     exported = Predictor(onnx, amp="fp32", batch_size=BATCH).predict(files)
     assert [one.classes[0] for one in exported] == expected

@@ -15,8 +15,9 @@ import torch
 
 from densenet121.checkpoint.convert import Target, convert
 from densenet121.checkpoint.load import load_pretrained, read_weights
-from densenet121.checkpoint.native import ModelInfo, Preprocessing, save_weights
+from densenet121.checkpoint.native import ModelInfo, save_weights
 from densenet121.datasets.decoding import read_image
+from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.datasets.transforms import MEAN, STD, EvalTransform, normalise, parse_eval_resize
 from densenet121.network import DenseNet, Variant, build
 from densenet121.utils.var_init import initialise

@@ -97,9 +97,9 @@ def test_the_original_scripts_know_only_the_command_line(script: str) -> None:
         ("network", "from ..utils import errors"),
         (
             "datasets",
-            "from densenet121.config.settings import TrainConfig",
+            "from densenet121.config import TrainConfig",
         ),  # settings among the parts
-        ("report", "from densenet121.config.settings import ReportConfig"),
+        ("report", "from densenet121.config import ReportConfig"),
         ("checkpoint", "from densenet121 import config"),
         ("engine", "from densenet121 import DenseNet"),  # through the public face
         ("engine", "import densenet121"),
@@ -114,8 +114,8 @@ def test_a_planted_fault_is_found(importer: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("importer", "source"),
     [
-        ("cli", "from densenet121.config.settings import TrainConfig"),
-        ("engine", "from densenet121.config.settings import TrainConfig\nimport torch"),
+        ("cli", "from densenet121.config import TrainConfig"),
+        ("engine", "from densenet121.config import TrainConfig\nimport torch"),
         ("engine", "from densenet121.engine.state import RunState"),  # within one part
         ("checkpoint", "from densenet121.network import build"),
         ("utils", "from densenet121.utils.errors import InputError"),

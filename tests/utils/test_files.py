@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from densenet121.runs.metrics import MetricsFile, read_rows
 from densenet121.utils.errors import InputError
 from densenet121.utils.files import remove_temporary_files, write_atomic, write_json
-from densenet121.utils.logging import MetricsFile, log, log_settings, read_metrics, run_log
+from densenet121.utils.logging import log, log_settings, run_log
 
 from helpers.commands import no_file_beyond
 
@@ -190,7 +191,7 @@ def metrics(tmp_path: Path) -> MetricsFile:
 
 def test_metrics_are_one_object_a_line_in_order(metrics: MetricsFile) -> None:
     lines = metrics.path.read_text().splitlines()
-    assert [json.loads(line) for line in lines] == read_metrics(metrics.path) == ROWS
+    assert [json.loads(line) for line in lines] == read_rows(metrics.path) == ROWS
 
 
 @pytest.mark.parametrize(
@@ -208,19 +209,19 @@ def test_a_resumed_run_keeps_what_its_checkpoint_has_seen(
     step: int, evaluated_epochs: int, kept: list[int], metrics: MetricsFile
 ) -> None:
     metrics.keep_until(step, evaluated_epochs)
-    assert read_metrics(metrics.path) == [ROWS[i] for i in kept]
+    assert read_rows(metrics.path) == [ROWS[i] for i in kept]
     metrics.write(row("train", 9, 99))
-    assert read_metrics(metrics.path)[-1] == row("train", 9, 99)
+    assert read_rows(metrics.path)[-1] == row("train", 9, 99)
 
 
 def test_metrics_go_on_in_another_folder(metrics: MetricsFile, tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
     moved = MetricsFile(tmp_path / "new" / "metrics.jsonl")
     moved.keep_until(3, 1, source=metrics.path)
-    assert read_metrics(moved.path) == ROWS[:3]
-    assert read_metrics(metrics.path) == ROWS
+    assert read_rows(moved.path) == ROWS[:3]
+    assert read_rows(metrics.path) == ROWS
     moved.keep_until(3, 1, source=tmp_path / "none")
-    assert read_metrics(moved.path) == []
+    assert read_rows(moved.path) == []
 
 
 def test_a_last_line_cut_anywhere_is_dropped(metrics: MetricsFile) -> None:
@@ -228,9 +229,9 @@ def test_a_last_line_cut_anywhere_is_dropped(metrics: MetricsFile) -> None:
     last = len(whole.splitlines(keepends=True)[-1])
     for cut in range(2, last):  # 1 cuts the newline alone, and no content is lost
         metrics.path.write_bytes(whole[:-cut])
-        assert read_metrics(metrics.path) == ROWS[:-1]
+        assert read_rows(metrics.path) == ROWS[:-1]
     metrics.path.write_bytes(whole[:-1])
-    assert read_metrics(metrics.path) == ROWS
+    assert read_rows(metrics.path) == ROWS
     metrics.path.write_bytes(whole + b"\0" * 50)  # as a power cut may leave it
     metrics.keep_until(6, 1)
     assert metrics.path.read_bytes() == whole
@@ -242,4 +243,4 @@ def test_any_other_damaged_line_is_named(damage: bytes, metrics: MetricsFile) ->
     lines[2] = damage
     metrics.path.write_bytes(b"\n".join(lines) + b"\n")
     with pytest.raises(InputError, match=r"metrics\.jsonl: line 3 is damaged"):
-        read_metrics(metrics.path)
+        read_rows(metrics.path)

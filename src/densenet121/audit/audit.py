@@ -11,8 +11,7 @@ import numpy as np
 
 from densenet121.audit.copies import exact_groups, near_pairs
 from densenet121.audit.facts import ImageFacts, facts_of
-from densenet121.config.audit import AuditConfig
-from densenet121.config.settings import absolute, default_workers
+from densenet121.config import AuditConfig, absolute
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.sources.open import open_splits
 from densenet121.utils.files import write_atomic
@@ -93,7 +92,7 @@ def audit(config: AuditConfig) -> Audit:
     val_dir = absolute(config.val_dir) if config.val_dir else None
     found = open_splits(absolute(config.source), val_dir)
     dataset = {str(split): part for split, part in found.items()}
-    workers = config.workers or default_workers()
+    workers = config.num_workers
     splits: list[str] = []
     indices: list[int] = []
     for split, part in dataset.items():

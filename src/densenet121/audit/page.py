@@ -6,8 +6,8 @@ import numpy as np
 from densenet121.audit.audit import FAULTS, KINDS, Audit, Finding
 from densenet121.datasets.decoding import decode
 from densenet121.datasets.image_dataset import ImageDataset
-from densenet121.report.markup import bullets, card, escape, image, plural, section
-from densenet121.report.style import CSS
+from densenet121.pages.markup import bullets, card, escape, image, plural, section
+from densenet121.pages.style import CSS
 from densenet121.utils.errors import InputError
 
 _SIDE = 128  # pixels of a small image, at most

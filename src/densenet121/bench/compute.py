@@ -14,9 +14,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from densenet121.bench.data import Loading
+from densenet121.bench.peers import peer_script
 from densenet121.bench.process import Worker, running
 from densenet121.bench.scaling import Scaling
-from densenet121.config.bench import BenchConfig
+from densenet121.config import BenchConfig
 from densenet121.device import has_bf16
 from densenet121.network import build
 from densenet121.network.fused import plain_network
@@ -24,7 +25,8 @@ from densenet121.utils.errors import UsageError
 
 # What a side needs installed; torchvision where nothing else is said.
 _MODULES = {name: name for name in ("timm", "onnxruntime", "openvino")}
-_MODULES |= {name: "torch" for name in ("plain", "convolutions")}
+OWN_SIDES = ("ours", "plain", "convolutions")
+_MODULES |= dict.fromkeys(OWN_SIDES, "torch")
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,9 @@ def as_json(comparison: "Comparison | Loading | Scaling") -> str:
 
 
 def _command(spec: dict[str, Any]) -> list[str]:
-    return [sys.executable, "-m", "densenet121.bench.worker", json.dumps(spec)]
+    own = spec["side"] in OWN_SIDES
+    worker = ["-m", "densenet121.bench.worker"] if own else [str(peer_script("networks.py"))]
+    return [sys.executable, *worker, json.dumps(spec)]
 
 
 def _side(

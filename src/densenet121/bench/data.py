@@ -6,13 +6,11 @@ import os
 import statistics
 import sys
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from densenet121.bench import peer_loaders
+from densenet121.bench.peers import peer_script
 from densenet121.bench.process import Worker, running
-from densenet121.config.bench import BenchConfig
-from densenet121.config.settings import absolute, default_workers
+from densenet121.config import BenchConfig, absolute
 from densenet121.datasets.sources.open import open_training
 from densenet121.device import has_bf16, pick_device
 from densenet121.utils.errors import InputError
@@ -69,7 +67,7 @@ def compare_loading(config: BenchConfig) -> Loading:
     dataset, _ = open_training(absolute(config.data_dir))
     spec = {
         "data_dir": str(dataset.root),
-        "workers": config.workers or default_workers(),
+        "workers": config.num_workers,
         "batch_size": min(config.per_batch_size, len(dataset)),
         "size": config.size,
         "net": config.net,
@@ -104,7 +102,7 @@ def _command(side: str, spec: dict[str, Any], interpreters: dict[str, str]) -> l
     python = interpreters.get(side, sys.executable)
     if not os.access(python, os.X_OK):
         raise InputError(f"--python {side}={python}: there is no such program")
-    return [python, str(Path(peer_loaders.__file__)), text]
+    return [python, str(peer_script("loaders.py")), text]
 
 
 def _side(worker: Worker, answers: list[dict[str, Any]], ours: list[dict[str, Any]]) -> LoadingSide:

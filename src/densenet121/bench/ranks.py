@@ -25,8 +25,10 @@ from densenet121.distributed.ranks import (
     several,
 )
 from densenet121.engine.state import Training
-from densenet121.engine.steps import train_step
+from densenet121.engine.step import TrainingBatch, train_step
+from densenet121.losses import smooth_cross_entropy
 from densenet121.network import build
+from densenet121.optimizers import get_param_groups, momentum_sgd
 from densenet121.utils.memory import keep_freed_memory
 
 
@@ -77,7 +79,9 @@ class _Ranks:
         model = build(spec["net"], num_classes=1000, variant=spec["variant"])
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._training = Training.begin(
-            model, lr=0.01, momentum=0.9, weight_decay=1e-4, scale_loss=False
+            model,
+            momentum_sgd(get_param_groups(model, 1e-4), lr=0.01, momentum=0.9),
+            scale_loss=False,
         )
         model.train()
         height, width = spec["size"]
@@ -109,9 +113,9 @@ class _Ranks:
             self._training.synchronised,
             self._training.optimizer,
             self._training.scaler,
-            [(self._images, self._labels, 1.0)],
+            [TrainingBatch(self._images, self._labels, 1.0)],
+            smooth_cross_entropy,
             lr=0.01,
-            smooth_factor=0.0,
             precision=self._precision,
         )
 

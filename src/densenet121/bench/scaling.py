@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from densenet121.bench.process import running
-from densenet121.config.bench import BenchConfig
-from densenet121.config.settings import default_workers
+from densenet121.config import BenchConfig
 from densenet121.device import has_bf16
+from densenet121.utils.cores import default_workers
 from densenet121.utils.errors import UsageError
 
 _WHAT = ("step", "local", "exchange", "exchange_bf16")

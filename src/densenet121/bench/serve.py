@@ -27,7 +27,6 @@ import torch
 
 from densenet121.datasets.decoding import read_image
 from densenet121.datasets.sources.folder import scan
-from densenet121.datasets.transforms import normalise
 from densenet121.device import arithmetic
 from densenet121.inference.predictor import Predictor
 from densenet121.utils.memory import keep_freed_memory
@@ -131,7 +130,7 @@ def network_alone(predictor: Predictor, seconds: float) -> float:
     """Images a second of the network in full batches, their normalisation not counted."""
     classifier = predictor.classifier
     images = torch.randint(0, 255, (predictor.batch_size, *predictor.size, 3), dtype=torch.uint8)
-    images = normalise(images, classifier.mean, classifier.std)
+    images = classifier.preprocessing.normalise(images)
     times: list[float] = []
     with torch.inference_mode(), arithmetic(predictor.device, predictor.precision):
         while len(times) < 5 or sum(times) < seconds:

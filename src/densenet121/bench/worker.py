@@ -5,7 +5,6 @@ seconds of so many steps and the process's peak of memory. Ends with standard in
 """
 
 import contextlib
-import importlib
 import json
 import re
 import resource
@@ -19,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from densenet121.bench.convolutions import convolutions_step
-from densenet121.bench.runtimes import runtime_step
 from densenet121.native.network import kernels
 from densenet121.network import build
 from densenet121.network.fused import plain_network
@@ -27,23 +25,42 @@ from densenet121.utils.memory import keep_freed_memory
 
 
 def main() -> None:
-    """Serve one side."""
+    """Serve one of our own sides."""
     spec = json.loads(sys.argv[1])
+    keep_freed_memory()
+    plain = spec["side"] == "plain"
+    with plain_network() if plain else contextlib.nullcontext():
+        serve(spec, lambda: build(spec["net"], num_classes=1000, variant=spec["variant"]), _note)
+
+
+def serve(
+    spec: dict[str, Any],
+    make_model: Callable[[], nn.Module],
+    note: Callable[[dict[str, Any]], str],
+    make_step: "Callable[[dict[str, Any], nn.Module], Callable[[], None]] | None" = None,
+) -> None:
+    """Build a network, then answer every line of standard input.
+
+    Args:
+        spec: what is measured, as ``bench.compute`` writes it.
+        make_model: of the side's library, which is imported already: its memory does not count.
+        note: the library and its version.
+        make_step: what a step is (default: ``step``).
+    """
     out = sys.stdout
     sys.stdout = sys.stderr  # what the libraries print must not stand between the answers
     torch.set_num_threads(spec["threads"])
     torch.manual_seed(0)
-    make_model, note = _importer(spec)
+    text = note(spec)
     empty = peak_bytes()
-    step = _step(spec, make_model())
-    print(json.dumps({"note": note, "torch": torch.__version__}), file=out, flush=True)
-    with plain_network() if spec["side"] == "plain" else contextlib.nullcontext():
-        for line in sys.stdin:
-            start = time.perf_counter()
-            for _ in range(int(line)):
-                step()
-            answer = {"seconds": time.perf_counter() - start, "bytes": peak_bytes() - empty}
-            print(json.dumps(answer), file=out, flush=True)
+    run = (make_step or step)(spec, make_model())
+    print(json.dumps({"note": text, "torch": torch.__version__}), file=out, flush=True)
+    for line in sys.stdin:
+        start = time.perf_counter()
+        for _ in range(int(line)):
+            run()
+        answer = {"seconds": time.perf_counter() - start, "bytes": peak_bytes() - empty}
+        print(json.dumps(answer), file=out, flush=True)
 
 
 def peak_bytes() -> int:
@@ -57,27 +74,17 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _importer(spec: dict[str, Any]) -> tuple[Callable[[], nn.Module], str]:
-    """How to make the side's network, with its library imported; and what it is."""
-    side, net = spec["side"], spec["net"]
-    if side in ("ours", "plain", "convolutions"):
-        keep_freed_memory()
-        found = kernels()
-        note = found if isinstance(found, str) else f"kernels for {found.instruction_set}"
-        if side != "ours":
-            note = "the plain implementation" if side == "plain" else "nothing but convolutions"
-        return lambda: build(net, num_classes=1000, variant=spec["variant"]), note
-    library = importlib.import_module("timm" if side == "timm" else "torchvision")
-    note = f"{library.__name__} {library.__version__}"
-    if side in ("onnxruntime", "openvino"):
-        note = f"{side} {importlib.import_module(side).__version__} on {note}"
-    if side == "timm":
-        return lambda: library.create_model(net, num_classes=1000), note
-    return lambda: getattr(library.models, net)(), note
+def _note(spec: dict[str, Any]) -> str:
+    found = kernels()
+    if spec["side"] == "plain":
+        return "the plain implementation"
+    if spec["side"] == "convolutions":
+        return "nothing but convolutions"
+    return found if isinstance(found, str) else f"kernels for {found.instruction_set}"
 
 
-def _step(spec: dict[str, Any], model: nn.Module) -> Callable[[], None]:
-    """What is measured."""
+def step(spec: dict[str, Any], model: nn.Module) -> Callable[[], None]:
+    """One training step, or one inference, of a torch network."""
     side, (height, width) = spec["side"], spec["size"]
     reference = side == "torchvision-reference"
     layout = torch.contiguous_format if reference else torch.channels_last
@@ -92,8 +99,6 @@ def _step(spec: dict[str, Any], model: nn.Module) -> Callable[[], None]:
         dtype = torch.bfloat16 if bf16 else torch.float32
         with torch.no_grad():
             return convolutions_step(model, images, dtype, train=spec["what"] == "train")
-    if side in ("onnxruntime", "openvino"):
-        return runtime_step(side, model.eval(), images, bf16=bf16, threads=spec["threads"])
     run: Callable[[Tensor], Tensor] = torch.compile(model) if side.endswith("compile") else model
     if spec["what"] == "infer":
         model.eval()

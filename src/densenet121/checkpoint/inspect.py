@@ -33,7 +33,7 @@ def _rows(weights: Weights) -> Iterator[tuple[str, str]]:
     yield "network", info.net if info else "not known: its file does not tell and no name fits"
     variant: str = weights.variant_for(None) if info else "not known"
     if info and not weights.variant_is_certain:
-        caveat = "by names the other is possible too; --variant model_zoo overrules"
+        caveat = "the names fit model_zoo too; if it is that, pass variant model_zoo"
         if weights.family == "mindcv":
             caveat = "mindcv before October 2022 was model_zoo under the same names; " + caveat
         variant += f" ({caveat})"

@@ -72,7 +72,7 @@ class Weights:
 
 
 def read_weights(path: Path, *, shapes_only: bool = False) -> Weights:
-    """Read weights of this program or of another; README.md lists the formats.
+    """Read weights of this program or of another; docs/guides/weights.md lists the formats.
 
     Nothing in a file is ever executed.
 
@@ -86,7 +86,7 @@ def read_weights(path: Path, *, shapes_only: bool = False) -> Weights:
     if path.is_dir():
         raise InputError(f"{path}: a folder, where one weights file is needed")
     if not path.exists():
-        raise InputError(f"{path}: there is no such file; weights were asked for by --pretrained")
+        raise InputError(f"{path}: there is no such weights file")
     if path.stat().st_size > LARGEST:
         raise InputError(f"{path}: {path.stat().st_size} bytes, at most {LARGEST} are read")
     family: Family | None = None
@@ -211,16 +211,16 @@ def load_state(model: DenseNet, state_dict: Mapping[str, Tensor], source: Path |
     if unknown:
         raise InputError(
             f'{source}: unknown parameter "{unknown[0]}" ({len(unknown)} in all); the network '
-            f"wanted has blocks of {blocks} layers: choose another --net?"
+            f"wanted has blocks of {blocks} layers: choose another `net`?"
         )
     if missing:
         raise InputError(
             f'{source}: parameter "{missing[0]}" is missing ({len(missing)} in all); the network '
-            f"wanted has blocks of {blocks} layers: choose another --net?"
+            f"wanted has blocks of {blocks} layers: choose another `net`?"
         )
     for name, tensor in state_dict.items():
         if tensor.shape != own[name].shape:
-            hint = f"; pass --num_classes {tensor.shape[0]}" if name == "classifier.weight" else ""
+            hint = f"; pass `num_classes` {tensor.shape[0]}" if name == "classifier.weight" else ""
             raise InputError(
                 f"{source}: {name} has shape {tuple(tensor.shape)}, the network wants "
                 f"{tuple(own[name].shape)}{hint}"

@@ -7,7 +7,6 @@ changed, is refused when it is read.
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,96 +17,50 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.network import Variant
 from densenet121.utils.errors import InputError
 from densenet121.utils.files import write_atomic
 
 FORMAT = 1
 METADATA_KEY = "densenet121"
+DEFAULT_TASK = "single_label"  # of files that do not name a task
 Kind = Literal["checkpoint", "weights"]
-_SENTENCE = "bilinear without antialiasing (OpenCV INTER_LINEAR)"
-_NAME = re.compile(r"(\d+)-(\d+)_(\d+)\.ckpt")
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """What images go through before the network; travels with the weights.
-
-    Attributes:
-        image_size: H, W of the network's input, pixels.
-        eval_resize: size before the central crop, as --eval_resize has it.
-        mean: R, G, B, of 0 to 255.
-        std: likewise.
-        interpolation: how images are resized and cropped, a name of ``datasets.transforms``.
-    """
-
-    image_size: tuple[int, int]
-    eval_resize: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    interpolation: str = "opencv_bilinear"
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What weights are weights of.
+    """Network, task, classes and preprocessing that weights belong to.
 
     Attributes:
         net: a key of ``network.NETWORKS``.
         variant: of its pooling.
         class_names: by index; empty where they are not known.
         preprocessing: of the images.
+        task: name of the task, see ``densenet121.tasks``.
     """
 
     net: str
     variant: Variant
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
+    task: str = DEFAULT_TASK
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return asdict(self)
+        """As plain JSON values; without the task where it is the one that older files have."""
+        content = asdict(self)
+        if self.task == DEFAULT_TASK:
+            del content["task"]
+        return content
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "ModelInfo":
         """From what ``to_json`` made, after its way through a file."""
-        given = content["preprocessing"]
-        height, width = given["image_size"]
-        preprocessing = Preprocessing(
-            image_size=(height, width),
-            eval_resize=given["eval_resize"],
-            mean=tuple(given["mean"]),
-            std=tuple(given["std"]),
-            # Files of before there was a choice describe the one way in a sentence.
-            interpolation=given["interpolation"].replace(_SENTENCE, "opencv_bilinear"),
-        )
+        preprocessing = Preprocessing.from_json(content["preprocessing"])
         class_names = tuple(content["class_names"])
         variant: Variant = "model_zoo" if content["variant"] == "model_zoo" else "paper"
-        return cls(content["net"], variant, class_names, preprocessing)
-
-
-def checkpoint_name(rank: int, step: int, steps_per_epoch: int) -> str:
-    """The original's name, rank-epoch_step.ckpt: epoch from 1, steps done in it."""
-    if step == 0:
-        return f"{rank}-1_0.ckpt"
-    epoch, step_in_epoch = divmod(step - 1, steps_per_epoch)
-    return f"{rank}-{epoch + 1}_{step_in_epoch + 1}.ckpt"
-
-
-def position_in_name(path: Path) -> tuple[int, int] | None:
-    """(epoch, step in it) of a checkpoint's name, None for any other file."""
-    match = _NAME.fullmatch(path.name)
-    return (int(match[2]), int(match[3])) if match else None
-
-
-def checkpoints_in(folder: Path, rank: int = 0) -> list[Path]:
-    """This rank's checkpoints in a run folder, newest (by epoch and step) first."""
-    found = [
-        (position, path)
-        for path in folder.glob(f"{rank}-*.ckpt")
-        if (position := position_in_name(path)) is not None
-    ]
-    return [path for _, path in sorted(found, reverse=True)]
+        task = str(content.get("task", DEFAULT_TASK))
+        return cls(content["net"], variant, class_names, preprocessing, task)
 
 
 def save(path: Path, kind: Kind, tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from densenet121.config.settings import DemoConfig, EvalConfig, TrainConfig, absolute
+from densenet121.commands import DONE, STOPPED
+from densenet121.config import DemoConfig, EvalConfig, TrainConfig, absolute
 from densenet121.engine.evaluate import evaluate
 from densenet121.engine.train import train
 from densenet121.report import write_report
@@ -18,7 +19,7 @@ _HELD_BACK = 4  # every fourth digit is for evaluation only
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demonstration came to.
+    """Result of the demonstration.
 
     Attributes:
         folder: with the images and the run.
@@ -81,13 +82,13 @@ def demo(config: DemoConfig) -> DemoResult | None:
     if evaluation is None:
         return None
     report = write_report(run_dir)
-    counts = evaluation.counts
+    metrics = evaluation.metrics
     print(  # noqa: T201 (the command's output)
-        f"{counts.top1_correct} of {counts.total} held-back digits right "
-        f"({100 * counts.top1:.2f} %) after {time.perf_counter() - start:.0f} s; images, log, "
+        f"{metrics['top1_correct']} of {metrics['total']} held-back digits right "
+        f"({100 * metrics['top1']:.2f} %) after {time.perf_counter() - start:.0f} s; images, log, "
         f"weights and metrics are in {folder}, the report is {report}"
     )
-    return DemoResult(folder, report, counts.top1)
+    return DemoResult(folder, report, metrics["top1"])
 
 
 def write_digits(folder: Path) -> None:
@@ -107,3 +108,8 @@ def write_digits(folder: Path) -> None:
             (pixels / 16 * 255).astype(np.float32), (32, 32), interpolation=cv2.INTER_CUBIC
         )
         cv2.imwrite(str(path), np.clip(np.rint(grey), 0, 255).astype(np.uint8))
+
+
+def run(config: DemoConfig) -> int:
+    """Run the demonstration."""
+    return STOPPED if demo(config) is None else DONE

@@ -12,8 +12,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from densenet121.config.audit import PackConfig
-from densenet121.config.settings import absolute
+from densenet121.commands import DONE
+from densenet121.config import PackConfig, absolute
 from densenet121.datasets.decoding import format_of
 from densenet121.datasets.image_dataset import Encoded, ImageDataset
 from densenet121.datasets.packed_strings import Names
@@ -137,3 +137,9 @@ def _encoded(image: Encoded, path: str) -> tuple[bytes, str]:
     done, data = cv2.imencode(".png", image[:, :, ::-1])
     assert done
     return data.tobytes(), "png"
+
+
+def run(config: PackConfig) -> int:
+    """Pack images and print what was written."""
+    print(pack(config))  # noqa: T201 (the command's output)
+    return DONE

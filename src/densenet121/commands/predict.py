@@ -8,17 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import IO
 
-from densenet121.config.deploy import PredictConfig
-from densenet121.config.settings import (
-    AMP_NAMES,
-    absolute,
-    default_eval_resize,
-    default_workers,
-    parse_image_size,
-)
+from densenet121.commands import DONE, FAILED
+from densenet121.config import PredictConfig, absolute, weights_choices
 from densenet121.datasets.decoding import EXTENSIONS, MAX_BYTES, is_image
 from densenet121.inference.maps import maps_of, write_map
-from densenet121.inference.predictor import ImageInput, Prediction, Predictor
+from densenet121.inference.predictor import ImageInput, Predictor
+from densenet121.tasks import Answer, AnswerOptions, Task
 from densenet121.utils.errors import InputError
 from densenet121.utils.progress import progress_bar
 
@@ -31,29 +26,33 @@ class Source:
     image: ImageInput
 
 
-def predict(config: PredictConfig) -> int:
+def predict(config: PredictConfig, task: Task | None = None) -> int:
     """Classify every input and print; the number of images that could not be read.
+
+    Args:
+        config: the settings.
+        task: of the weights, where it is one of the caller's own.
 
     Raises:
         UsageError: a setting cannot be used.
         InputError: weights or, unless they are skipped, an image cannot be used.
     """
-    size = None if config.image_size is None else parse_image_size(config.image_size)
-    resize = config.eval_resize or (default_eval_resize(size) if size else None)
+    choices = weights_choices(config)
+    del choices["interpolation"]  # not a setting of this command
     predictor = Predictor(
         absolute(config.pretrained),
-        net=config.net,
-        variant=config.variant,
-        image_size=size,
-        eval_resize=None if resize is None else str(resize),
+        **choices,
         device=config.device,
-        amp=AMP_NAMES.get(config.amp or "", config.amp),
+        amp=config.amp,
         batch_size=config.per_batch_size,
-        workers=default_workers() if config.workers is None else config.workers,
+        workers=config.num_workers,
+        task=task,
     )
     sources = find(config.inputs)
-    write = writer(config.format, sys.stdout, max(len(s.name) for s in sources))
+    columns = predictor.classifier.task.answer_columns
+    write = writer(config.format, sys.stdout, max(len(s.name) for s in sources), columns)
     steps = -(-len(sources) // predictor.batch_size)
+    options = AnswerOptions(config.top_k, config.coverage, config.abstain_below)
     num_bad = 0
     with progress_bar("predict", steps, unit="batch") as advance:
         for batch, logits in predictor.batches(
@@ -64,16 +63,11 @@ def predict(config: PredictConfig) -> int:
             for index, reason in batch.bad:
                 print(f"densenet121: {sources[index].name}: {reason}", file=sys.stderr)  # noqa: T201
             num_bad += len(batch.bad)
-            answers = predictor.answers(
-                logits,
-                top_k=config.top_k,
-                coverage=config.coverage,
-                abstain_below=config.abstain_below,
-            )
+            answers = predictor.answers(logits, options)
             for index, answer in zip(batch.indices, answers, strict=True):
                 write(sources[index].name, answer)
             if config.cam is not None and len(batch.indices):
-                pngs = maps_of(predictor, batch.images, logits.argmax(axis=1), config.cam_layer)
+                pngs = maps_of(predictor, batch.images, logits, config.cam_layer)
                 for index, png in zip(batch.indices, pngs, strict=True):
                     write_map(absolute(config.cam), int(index), sources[index].name, png)
     return num_bad
@@ -129,45 +123,30 @@ def _below(folder: str) -> list[str]:
     return sorted(paths, key=os.fsencode)
 
 
-def writer(kind: str, out: IO[str], width: int) -> Callable[[str, Prediction], None]:
-    """What writes one image's answer in the format ``kind``; ``width`` is of the names."""
+def writer(
+    kind: str, out: IO[str], width: int, columns: Sequence[str]
+) -> Callable[[str, Answer], None]:
+    """What writes one image's answer.
 
-    def table(name: str, answer: Prediction) -> None:
-        shown = "  ".join(
-            f"{label} {100 * share:.2f} %"
-            for label, share in zip(answer.classes, answer.probabilities, strict=True)
-        )
-        more = "  (abstains)" if answer.abstained else ""
-        if answer.prediction_set is not None:
-            more += f"  {{{', '.join(answer.prediction_set)}}}"
-        print(f"{printable(name):<{min(width, 60)}}  {shown}{more}", file=out)
+    Args:
+        kind: table, jsonl or csv.
+        out: where to.
+        width: of the longest name.
+        columns: of the answers' CSV rows.
+    """
 
-    def jsonl(name: str, answer: Prediction) -> None:
-        content: dict[str, object] = {
-            "path": name,
-            "predicted": None if answer.abstained else answer.classes[0],
-            "top": [
-                {"class": label, "probability": share}
-                for label, share in zip(answer.classes, answer.probabilities, strict=True)
-            ],
-            "abstained": answer.abstained,
-        }
-        if answer.prediction_set is not None:
-            content["prediction_set"] = answer.prediction_set
-        print(json.dumps(content, allow_nan=False), file=out)
+    def table(name: str, answer: Answer) -> None:
+        print(f"{printable(name):<{min(width, 60)}}  {answer.text()}", file=out)
+
+    def jsonl(name: str, answer: Answer) -> None:
+        print(json.dumps({"path": name, **answer.to_json()}, allow_nan=False), file=out)
 
     rows = csv.writer(out, lineterminator="\n")
     if kind == "csv":
-        rows.writerow(["path", "rank", "class", "probability", "abstained", "prediction_set"])
+        rows.writerow(["path", *columns])
 
-    def comma(name: str, answer: Prediction) -> None:
-        chosen = "" if answer.prediction_set is None else ";".join(answer.prediction_set)
-        for rank, (label, share) in enumerate(
-            zip(answer.classes, answer.probabilities, strict=True), start=1
-        ):
-            rows.writerow(
-                [printable(name), rank, label, f"{share:.6f}", int(answer.abstained), chosen]
-            )
+    def comma(name: str, answer: Answer) -> None:
+        rows.writerows([printable(name), *row] for row in answer.csv_rows())
 
     return {"table": table, "jsonl": jsonl, "csv": comma}[kind]
 
@@ -175,3 +154,8 @@ def writer(kind: str, out: IO[str], width: int) -> Callable[[str, Prediction], N
 def printable(name: str) -> str:
     """A file name with the bytes that are not UTF-8 as escapes."""
     return name.encode("utf-8", "backslashreplace").decode()
+
+
+def run(config: PredictConfig) -> int:
+    """Classify and print; 1 if images had to be skipped."""
+    return FAILED if predict(config) else DONE

@@ -1,3 +1,70 @@
-"""The settings of each command."""
+"""The settings of each command: one field = one flag = one line of run.json.
 
-from densenet121.config.settings import *  # noqa: F403
+Parts of the system take plain arguments and never see these classes. Nothing here imports torch or
+numpy, so that ``--help`` answers at once.
+"""
+
+from densenet121.config.audit import AuditConfig
+from densenet121.config.bench import BenchConfig
+from densenet121.config.calibrate import CalibrateConfig
+from densenet121.config.compare import CompareConfig
+from densenet121.config.convert import ConvertConfig, Target
+from densenet121.config.demo import DemoConfig
+from densenet121.config.eval import EvalConfig, Interpolation
+from densenet121.config.export import ExportConfig
+from densenet121.config.flags import Flag, flags_of
+from densenet121.config.inspect import InspectConfig
+from densenet121.config.pack import PackConfig
+from densenet121.config.predict import PredictConfig
+from densenet121.config.report import ReportConfig
+from densenet121.config.serve import ServeConfig
+from densenet121.config.shared import (
+    AMP_NAMES,
+    Amp,
+    Net,
+    OnBadImage,
+    Variant,
+    settings_of,
+    weights_choices,
+)
+from densenet121.config.train import FREE_ON_RESUME, TrainConfig, differences
+from densenet121.config.values import (
+    absolute,
+    default_eval_resize,
+    parse_image_size,
+)
+from densenet121.utils.cores import default_workers
+
+__all__ = [
+    "AMP_NAMES",
+    "FREE_ON_RESUME",
+    "Amp",
+    "AuditConfig",
+    "BenchConfig",
+    "CalibrateConfig",
+    "CompareConfig",
+    "ConvertConfig",
+    "DemoConfig",
+    "EvalConfig",
+    "ExportConfig",
+    "Flag",
+    "InspectConfig",
+    "Interpolation",
+    "Net",
+    "OnBadImage",
+    "PackConfig",
+    "PredictConfig",
+    "ReportConfig",
+    "ServeConfig",
+    "Target",
+    "TrainConfig",
+    "Variant",
+    "absolute",
+    "default_eval_resize",
+    "default_workers",
+    "differences",
+    "flags_of",
+    "parse_image_size",
+    "settings_of",
+    "weights_choices",
+]

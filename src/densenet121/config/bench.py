@@ -1,11 +1,12 @@
-"""The settings of ``bench``; without torch and numpy, so that ``--help`` answers at once."""
+"""The settings of ``bench``."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
-from densenet121.config.settings import Net, Variant
+from densenet121.config.shared import AnyPath, Net, Settings, Size, Variant
+from densenet121.config.values import at_least, numbers
+from densenet121.utils.cores import default_workers
 from densenet121.utils.errors import UsageError
-from densenet121.utils.values import at_least, known_choices, numbers
 
 SIDES = (
     "torchvision",
@@ -24,64 +25,101 @@ DATA_SIDES = ("torchvision-v1", "torchvision-v2", "dali", "mindspore", "plain")
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchConfig:
-    """Measure training steps, inference or the loading of images, alone or against others.
+class LoadingSettings(Settings):
+    """What ``bench data`` needs.
 
     Attributes:
-        what: train (forward, backward and update), infer (forward alone), data (images from
-            files to normalised batches; and a training step with and without them), or scaling
-            (one process a core against one process, and the exchange of gradients).
-        against: whom to compare with, comma list of torchvision, timm (both channels_last and in
-            the arithmetic of --amp), torchvision-reference (fp32, NCHW: its script as it stands),
-            torchvision-compile, plain (this program without its fast paths), convolutions (the
-            network's convolutions and nothing else, as torch runs them), and for infer
-            onnxruntime and openvino; for data torchvision-v1 (Pillow and its transforms, the usual
-            script), torchvision-v2 (tensors), dali (on the CPU), mindspore and plain (this program
-            without its image kernel); they must be installed (default: nobody).
-        data_dir: for data: images, as train takes them; the others take class folders.
-        workers: for data: workers that load, threads or processes as each side has them; each side
-            runs on so many cores (default: the number of cores).
-        python: for data: interpreters of sides that need an environment of their own, comma list of
-            SIDE=PATH (default: this one).
-        net: network; the others have densenet121, 161, 169 and 201.
-        variant: see train; the others have the paper's alone.
-        per_batch_size: images a step.
-        image_size: height and width of the images in pixels, "H,W" or one number.
-        amp: arithmetic, bf16 or fp32 (default: bf16 where the processor has it, else fp32).
-        threads: threads of each side (default: the number of cores).
-        warmup: steps of each side before anything is measured.
-        rounds: turns of each side; the sides alternate, so that a change of the machine's speed
-            meets them all.
-        steps: steps a turn.
-        json: print JSON in place of the table.
+        data_dir: images, in any source that `train` reads; the others read class folders (default:
+            none).
+        workers: workers that load, threads or processes as each library has them; each library
+            runs on as many cores (default: number of cores).
+        python: interpreters of libraries that need an environment of their own, comma list of
+            LIBRARY=PATH (default: this one).
     """
 
-    what: Literal["train", "infer", "data", "scaling"] = "train"
-    against: str | None = None
-    data_dir: str | None = None
+    section: ClassVar[str] = "bench data"
+    data_dir: AnyPath | None = None
     workers: int | None = None
-    python: str | None = None
-    net: Net = "densenet121"
-    variant: Variant = "paper"
-    per_batch_size: int = 32
-    image_size: int | str = 224
-    amp: Literal["bf16", "fp32"] | None = None
+    python: Annotated[str, "LIBRARY=PATH,..."] | None = None
+
+    @property
+    def num_workers(self) -> int:
+        """Workers that load, with the default in place of None."""
+        return self.workers or default_workers()
+
+    @property
+    def interpreters(self) -> dict[str, str]:
+        """Interpreters of the libraries with an environment of their own."""
+        given = [part.strip() for part in (self.python or "").split(",") if part.strip()]
+        for part in given:
+            if "=" not in part:
+                raise UsageError(f"--python must be LIBRARY=PATH, comma separated, got {part}")
+        return dict(part.split("=", 1) for part in given)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasurementSettings(Settings):
+    """How often something is measured.
+
+    Attributes:
+        threads: threads of each library (default: number of cores).
+        warmup: steps of each library before anything is measured.
+        rounds: turns of each library; they alternate, so that a change of the machine's speed
+            affects all of them.
+        steps: steps a turn.
+        json: print JSON instead of the table.
+    """
+
+    section: ClassVar[str] = "measurement"
     threads: int | None = None
     warmup: int = 3
     rounds: int = 10
     steps: int = 1
     json: bool = False
 
-    def __post_init__(self) -> None:
-        """Refuse what cannot be measured.
-
-        Raises:
-            UsageError: naming the flag, what was given and what is allowed.
-        """
-        known_choices(self)
-        for name in ("per_batch_size", "threads", "rounds", "steps", "workers"):
+    def check(self) -> None:
+        """Refuse what cannot be counted."""
+        for name in ("threads", "rounds", "steps"):
             at_least(name, getattr(self, name), 1)
         at_least("warmup", self.warmup, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchConfig(LoadingSettings, MeasurementSettings):
+    """Measure training steps, inference or data loading, alone or against other libraries.
+
+    Attributes:
+        what: train (forward, backward and update), infer (forward alone), data (images from
+            files to normalised batches; and a training step with and without them), or scaling
+            (one process a core against one process, and the exchange of gradients).
+        against: libraries to compare against, comma list. For train and infer: torchvision, timm
+            (both channels_last and in the arithmetic of --amp), torchvision-reference (fp32, NCHW,
+            as its training script), torchvision-compile, plain (densenet121 without its own
+            kernels), convolutions (the network's convolutions and nothing else, run by PyTorch);
+            for infer also onnxruntime and openvino. For data: torchvision-v1 (Pillow images, the
+            usual script), torchvision-v2 (tensors), dali (on the CPU), mindspore, plain. They must
+            be installed (default: none).
+        net: the network; other libraries have densenet121, 161, 169 and 201.
+        variant: paper or model_zoo; other libraries have paper alone.
+        per_batch_size: images a step.
+        image_size: height and width of the images in pixels, "H,W" or one number.
+        amp: arithmetic, bf16 or fp32 (default: bf16 where the processor has it, else fp32).
+    """
+
+    section: ClassVar[str] = "comparison"
+    positional: ClassVar[tuple[str, ...]] = ("what",)
+    what: Literal["train", "infer", "data", "scaling"] = "train"
+    against: Annotated[str, "LIBRARY,..."] | None = None
+    net: Net = "densenet121"
+    variant: Variant = "paper"
+    per_batch_size: int = 32
+    image_size: Size = 224
+    amp: Literal["bf16", "fp32"] | None = None
+
+    def check(self) -> None:
+        """Refuse what cannot be measured."""
+        for name in ("per_batch_size", "workers"):
+            at_least(name, getattr(self, name), 1)
         for flag in ("data_dir", "workers", "python"):
             if self.what != "data" and getattr(self, flag) is not None:
                 raise UsageError(f"--{flag} is for bench data")
@@ -109,17 +147,8 @@ class BenchConfig:
                 raise UsageError(f"bench data is against {', '.join(DATA_SIDES)}, got {side}")
 
     @property
-    def interpreters(self) -> dict[str, str]:
-        """Of the sides with an environment of their own."""
-        given = [part.strip() for part in (self.python or "").split(",") if part.strip()]
-        for part in given:
-            if "=" not in part:
-                raise UsageError(f"--python must be SIDE=PATH, comma separated, got {part}")
-        return dict(part.split("=", 1) for part in given)
-
-    @property
     def sides(self) -> tuple[str, ...]:
-        """Whom to compare with."""
+        """Libraries to compare against."""
         return tuple(
             dict.fromkeys(name.strip() for name in (self.against or "").split(",") if name.strip())
         )

@@ -154,8 +154,8 @@ def check_num_classes(dataset: ImageDataset, num_classes: int | None) -> int:
     found = len(dataset.class_names)
     if num_classes is not None and num_classes != found:
         raise UsageError(
-            f"--num_classes is {num_classes}, but {dataset.root} holds {found} classes; "
-            "leave the flag out to take what is there"
+            f"`num_classes` is {num_classes}, but {dataset.root} holds {found} classes; "
+            "leave it out to take what is there"
         )
     return found
 

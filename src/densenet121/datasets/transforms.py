@@ -163,13 +163,13 @@ class Resize:
             height, width = self.size, int(self.size * width / height)
         if height * width > MAX_PIXELS:
             raise InputError(
-                f"--eval_resize {self} makes {width} x {height} pixels, at most {MAX_PIXELS} are "
+                f"`eval_resize` {self} makes {width} x {height} pixels, at most {MAX_PIXELS} are "
                 "allowed"
             )
         return height, width
 
     def __str__(self) -> str:
-        """As it is written after --eval_resize."""
+        """As ``parse_eval_resize`` reads it."""
         return f"short:{self.size}" if isinstance(self.size, int) else _sides(*self.size)
 
 
@@ -182,7 +182,7 @@ def parse_eval_resize(text: str) -> Resize:
     found = re.fullmatch(r"(short:)?([1-9][0-9]{0,4})|([1-9][0-9]{0,4}),([1-9][0-9]{0,4})", text)
     if found is None:
         raise InputError(
-            '--eval_resize must be "256" (both sides), "256,300" (height,width) or "short:256" '
+            '`eval_resize` must be "256" (both sides), "256,300" (height,width) or "short:256" '
             f'(the shorter side), got "{text}"'
         )
     short, side, height, width = found.groups()
@@ -216,7 +216,7 @@ class EvalTransform:
         """Refuse what is known to be wrong before any image is read."""
         if self.interpolation != "opencv_bilinear" and self.interpolation not in _PILLOW:
             raise InputError(
-                f"--interpolation must be opencv_bilinear, {', '.join(_PILLOW)}, "
+                f"`interpolation` must be opencv_bilinear, {', '.join(_PILLOW)}, "
                 f'got "{self.interpolation}"'
             )
         if isinstance(self.resize.size, tuple):
@@ -227,8 +227,8 @@ class EvalTransform:
     def _check_fit(self, height: int, width: int) -> None:
         if height < self.height or width < self.width:
             raise InputError(
-                f"--eval_resize {self.resize} is smaller than "
-                f"--image_size {_sides(self.height, self.width)}"
+                f"`eval_resize` {self.resize} is smaller than "
+                f"`image_size` {_sides(self.height, self.width)}"
             )
 
     @property

@@ -51,8 +51,11 @@ class Process:
     note: str
 
 
+ALONE = Process(0, 1, 0, "one process")
+
+
 def join(is_distributed: bool, rank: int, group_size: int) -> Process:
-    """Find this process's place from the launcher's variables, or else from the flags.
+    """Find this process's place from the launcher's variables, or else from the settings.
 
     Raises:
         UsageError: several processes are asked for, and no launcher started them; or the
@@ -63,11 +66,11 @@ def join(is_distributed: bool, rank: int, group_size: int) -> Process:
         return found
     if group_size > 1:
         raise UsageError(
-            f"--group_size is {group_size}, but no launcher started {group_size} processes; start "
+            f"`group_size` is {group_size}, but no launcher started {group_size} processes; start "
             f"them with: torchrun --nproc_per_node {group_size} -m densenet121 train ..."
         )
     note = (
-        "--is_distributed 1, but no launcher started several processes: one process"
+        "`is_distributed` is 1, but no launcher started several processes: one process"
         if is_distributed
         else "one process"
     )

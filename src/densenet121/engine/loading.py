@@ -1,4 +1,4 @@
-"""Whether a run waits for its images, and what to do about it."""
+"""Whether data loading is the bottleneck of a run, and what to do about it."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from densenet121.datasets.image_dataset import Encoded, ImageDataset
 from densenet121.native.images import image_kernel
 
-_WORTH_A_WORD = 0.1  # share of the time
+_LEAST_SHARE = 0.1  # of the time; less is not worth a message
 
 
 class LoadingClock:
@@ -57,7 +57,7 @@ class LoadingClock:
 def advice(
     clock: LoadingClock, *, waited_share: float, workers: int, device_type: str, cores: int
 ) -> str | None:
-    """What to say of an epoch whose steps waited for images; None where they hardly did.
+    """A message about an epoch whose steps waited for images; None where they hardly did.
 
     Args:
         clock: of the epoch.
@@ -66,32 +66,33 @@ def advice(
         device_type: of the network; "cpu" shares its cores with them.
         cores: that this process may use.
     """
-    if waited_share < _WORTH_A_WORD or not clock.images:
+    if waited_share < _LEAST_SHARE or not clock.images:
         return None
     read_share = clock.read_seconds / max(clock.total_seconds, 1e-9)
     per_image = clock.total_seconds / clock.images
     text = (
-        f"loading binds: {waited_share:.0%} of the epoch was spent waiting for images; a thread "
-        f"prepares {1 / per_image:.0f} a second of {clock.bytes / clock.images / 1000:.0f} kB, "
-        f"{read_share:.0%} of that time is reading; "
+        f"data loading is the bottleneck: {waited_share:.0%} of the epoch was spent waiting for "
+        f"images. A worker prepares {1 / per_image:.0f} images/s of "
+        f"{clock.bytes / clock.images / 1000:.0f} kB each, and {read_share:.0%} of that time is "
+        "reading. "
     )
     kernel = image_kernel()
     if workers < cores and device_type != "cpu":
-        text += f"raise --workers from {workers} to {cores}, the cores here"
+        text += f"Raise `workers` from {workers} to {cores}, the number of cores."
     elif workers == 0:
-        text += f"pass --workers {cores}: with 0 nothing is prepared ahead"
+        text += f"Pass `workers` {cores}: with 0, no image is prepared in advance."
     elif read_share > 0.5:
         text += (
-            "the disk or network is slow: `densenet121 pack` makes shards that are read in long "
-            "stretches, and a local copy helps most"
+            "The disk or network is slow: a local copy helps most, and densenet121 pack makes "
+            "shards that are read sequentially."
         )
     elif isinstance(kernel, str):
-        text += f"the image kernel does not run here ({kernel})"
+        text += f"The image kernel does not run here ({kernel})."
     elif device_type == "cpu":
-        text += "decoding and training share the cores; smaller images on disk cost less"
+        text += "Decoding and training share the cores; smaller images on disk cost less."
     else:
         text += (
-            f"all {cores} cores decode: store the images smaller (the shorter side a little "
-            "above --image_size), or give the job more cores"
+            f"All {cores} cores decode: store smaller images (the shorter side a little above "
+            "`image_size`), or give the job more cores."
         )
-    return text + "; `densenet121 bench data` measures loading and computing apart"
+    return text + " densenet121 bench data measures loading and computing separately."

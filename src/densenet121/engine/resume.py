@@ -7,10 +7,11 @@ from typing import Any
 import torch
 
 from densenet121.checkpoint.load import Weights
-from densenet121.config.settings import differences
-from densenet121.datasets.image_dataset import check_same_classes
+from densenet121.config import differences
+from densenet121.datasets.image_dataset import ImageDataset, check_same_classes
 from densenet121.distributed.ranks import gather
-from densenet121.engine.state import Checkpoint, RunState, Training
+from densenet121.engine.state import RunState, Training
+from densenet121.runs.checkpoints import Checkpoint
 from densenet121.utils.errors import InputError, UsageError
 
 # What MindSpore's Momentum and its ModelCheckpoint call the number of steps that were taken.
@@ -21,10 +22,15 @@ def check_resumable(checkpoint: Checkpoint, run: dict[str, Any]) -> list[str]:
     """Refuse a resumption that would not be the same run; warnings where it may not be.
 
     Raises:
-        UsageError: a flag that matters differs.
-        InputError: the classes differ.
+        UsageError: a setting that matters differs.
+        InputError: the task or the classes differ.
     """
     before = checkpoint.content["run"]
+    if checkpoint.info.task != run["task"]:
+        raise UsageError(
+            f"cannot resume {checkpoint.path} with another task: it was {checkpoint.info.task}, "
+            f"is {run['task']}"
+        )
     changed = differences(before["settings"], run["settings"])
     if changed:
         raise UsageError(
@@ -85,6 +91,12 @@ def renumber(state: RunState, checkpoint: Checkpoint, epoch_steps: int) -> list[
     return [f"an epoch had {before} steps and has {epoch_steps}; going on at step {state.step}"]
 
 
+def complete_best(state: RunState, val: ImageDataset | None) -> None:
+    """Add what older checkpoints do not hold of the best validation: the number of images."""
+    if state.best is not None and val is not None and "total" not in state.best:
+        state.best["total"] = len(val) - sum(path in state.bad_images for path in val.paths)
+
+
 def resume_mindspore(training: Training, weights: Weights, file: Path, epoch_steps: int) -> str:
     """Go on with a run of the original from its training checkpoint; what to log of it.
 
@@ -100,12 +112,12 @@ def resume_mindspore(training: Training, weights: Weights, file: Path, epoch_ste
     if missing or step is None:
         what = f"no momentum of {missing[0]}" if missing else f"none of {', '.join(_STEP_NAMES)}"
         raise InputError(
-            f"{file}: {what} in it, so it is no run that can go on; --pretrained takes its weights"
+            f"{file}: {what} in it, so it is no run that can go on; `pretrained` takes its weights"
         )
     if weights.num_classes != training.model.num_classes:
         raise InputError(
             f"{file} is a run with {weights.num_classes} classes, the data has "
-            f"{training.model.num_classes}; --pretrained takes its weights, with a new head"
+            f"{training.model.num_classes}; `pretrained` takes its weights, with a new head"
         )
     for name, parameter in parameters.items():
         buffer = torch.empty_like(parameter).copy_(weights.momentum[name])

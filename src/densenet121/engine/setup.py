@@ -1,4 +1,4 @@
-"""What a training run is built of: images, variant, first weights, learning rates."""
+"""What a training run is built of: datasets, variant, network, learning rates, plan."""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,17 +7,21 @@ import numpy as np
 import torch
 
 from densenet121.checkpoint.load import Weights, load_state
-from densenet121.config.settings import TrainConfig, absolute
+from densenet121.checkpoint.native import ModelInfo
+from densenet121.config import TrainConfig, absolute
 from densenet121.datasets.image_dataset import ImageDataset
+from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.datasets.sampler import steps_per_epoch
 from densenet121.datasets.sources.open import open_training
-from densenet121.datasets.transforms import MEAN, STD, TrainTransform
-from densenet121.distributed.ranks import Process
-from densenet121.engine.state import Checkpoint
-from densenet121.engine.steps import EpochPlan
+from densenet121.datasets.transforms import TrainTransform
+from densenet121.engine.epoch import EpochPlan
 from densenet121.lr_scheduler import cosine_annealing, exponential
-from densenet121.network import DenseNet, Variant
+from densenet121.network import DenseNet, Variant, build
+from densenet121.runs.checkpoints import Checkpoint
+from densenet121.runtime import Runtime
+from densenet121.tasks import Task
 from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.var_init import initialise
 
 
 def find_datasets(config: TrainConfig) -> tuple[ImageDataset, ImageDataset | None]:
@@ -44,8 +48,8 @@ def pick_variant(
         return pretrained.variant_for(config.variant)
     if told and config.variant and told != config.variant and not checkpoint:
         raise UsageError(
-            f"--variant is {config.variant}, but {config.pretrained} holds weights of {told}, "
-            f"which give garbage in the other; pass --variant {told} or leave it out"
+            f"`variant` is {config.variant}, but {config.pretrained} holds weights of {told}, "
+            f"which give garbage in the other; pass `variant` {told} or leave it out"
         )
     return "model_zoo" if (config.variant or told) == "model_zoo" else "paper"
 
@@ -55,37 +59,52 @@ def check_size(model: DenseNet, height: int, width: int, batch_size: int) -> Non
     least = model.min_image_size
     if min(height, width) < least:
         raise UsageError(
-            f"--image_size must be at least {least} for this network, got {height},{width}"
+            f"`image_size` must be at least {least} for this network, got {height},{width}"
         )
     if batch_size == 1 and max(height, width) < 2 * least:
         raise UsageError(
-            "batch norm needs more than one value a channel: with --image_size "
-            f"{height},{width} pass --per_batch_size 2 or more"
+            "batch norm needs more than one value a channel: with `image_size` "
+            f"{height},{width} pass `per_batch_size` 2 or more"
         )
 
 
-def start_from(
-    model: DenseNet, weights: Weights, config: TrainConfig, dataset: ImageDataset
-) -> str:
-    """Copy pretrained weights in, with a new head for other classes; what to log of it."""
+def make_model(
+    config: TrainConfig, info: ModelInfo, num_outputs: int, weights: Weights | None
+) -> tuple[DenseNet, str]:
+    """The network with its first weights, and what to log of them."""
+    model = build(config.net, num_classes=num_outputs, variant=info.variant)
+    initialise(model, torch.Generator().manual_seed(config.seed))
+    return model, start_from(model, weights, config, info) if weights else ""
+
+
+def start_from(model: DenseNet, weights: Weights, config: TrainConfig, info: ModelInfo) -> str:
+    """Copy pretrained weights in, with a new head for other classes; what to log of it.
+
+    Raises:
+        InputError: they are of another network, or do not fit.
+    """
     source = config.pretrained or config.resume or ""
-    if weights.info and weights.info.net != config.net:
+    theirs = weights.info
+    if theirs and theirs.net != config.net:
         raise InputError(
-            f"{source}: weights of {weights.info.net}, and --net is {config.net}; pass --net "
-            f"{weights.info.net}"
+            f"{source}: weights of {theirs.net}, and `net` is {config.net}; pass `net` {theirs.net}"
         )
-    names = weights.info.class_names if weights.info else ()
-    same_classes = not names or names == dataset.class_names
+    names = theirs.class_names if theirs else ()
+    same_head = (not names or names == info.class_names) and (
+        theirs is None or theirs.task == info.task
+    )
     state_dict = dict(weights.state_dict)
     other = ""
-    if weights.info:
-        own = weights.info.preprocessing
-        if not np.allclose([own.mean, own.std], [MEAN.tolist(), STD.tolist()], atol=0.01):
+    if theirs:
+        own = theirs.preprocessing
+        if not np.allclose(
+            [own.mean, own.std], [info.preprocessing.mean, info.preprocessing.std], atol=0.01
+        ):
             other = (
                 f"; its images had mean {own.mean} and std {own.std}, those of this run have "
                 "the original's"
             )
-    if weights.num_classes == model.num_classes and same_classes:
+    if weights.num_classes == model.num_classes and same_head:
         load_state(model, state_dict, source)
         return f"load model {source} success{other}"
     head = {f"classifier.{name}": tensor for name, tensor in model.classifier.named_parameters()}
@@ -120,52 +139,50 @@ def make_schedule(config: TrainConfig, epoch_steps: int) -> Callable[[int], floa
 def make_plan(
     config: TrainConfig,
     dataset: ImageDataset,
-    device: torch.device,
-    precision: torch.dtype,
-    batch_size: int,
-    workers: int,
-    process: Process,
+    task: Task,
+    runtime: Runtime,
+    preprocessing: Preprocessing,
 ) -> EpochPlan:
-    """What stays the same in every epoch."""
-    augment_small, augment = (
-        TrainTransform(
-            height=height,
-            width=width,
-            crop_scale=config.crop_scale_range,
-            crop_ratio=config.crop_ratio_range,
-            flip_prob=config.flip_prob,
-            color_jitter=config.jitter_amounts,
-        )
-        for height, width in config.train_sizes
-    )
+    """What stays the same in every epoch.
+
+    Raises:
+        UsageError: there are fewer images than one step of all ranks takes.
+    """
+    batch_size, world_size = runtime.batch_size, runtime.process.world_size
     step_size = batch_size * config.gradient_accumulation
-    if process.world_size > 1 and len(dataset) < step_size * process.world_size:
+    if world_size > 1 and len(dataset) < step_size * world_size:
         times = "" if config.gradient_accumulation == 1 else f" x {config.gradient_accumulation}"
         raise UsageError(
-            f"{len(dataset)} images are fewer than one step's {process.world_size} x "
-            f"{batch_size}{times}; pass a smaller --per_batch_size"
+            f"{len(dataset)} images are fewer than one step's {world_size} x "
+            f"{batch_size}{times}; pass a smaller `per_batch_size`"
         )
-    steps = steps_per_epoch(len(dataset), step_size, process.world_size)
+    steps = steps_per_epoch(len(dataset), step_size, world_size)
+    augment_small, augment = (_augment(config, *size) for size in config.train_sizes)
     return EpochPlan(
         dataset=dataset,
+        task=task,
+        runtime=runtime,
+        preprocessing=preprocessing,
         augment=augment,
         augment_small=augment_small,
         small_epochs=config.small_epochs,
-        mean=MEAN.to(device),
-        std=STD.to(device),
         seed=config.seed,
-        batch_size=batch_size,
         micro_batches=-(-min(step_size, len(dataset)) // batch_size),
-        rank=process.rank,
-        world_size=process.world_size,
         steps=steps,
         max_epoch=config.max_epoch,
         learning_rate=make_schedule(config, steps),
-        smooth_factor=config.smooth_factor,
-        device=device,
-        precision=precision,
-        workers=workers,
         skip_bad=config.on_bad_image == "skip",
         log_interval=config.log_interval,
         ckpt_interval=config.ckpt_interval or steps,
+    )
+
+
+def _augment(config: TrainConfig, height: int, width: int) -> TrainTransform:
+    return TrainTransform(
+        height=height,
+        width=width,
+        crop_scale=config.crop_scale_range,
+        crop_ratio=config.crop_ratio_range,
+        flip_prob=config.flip_prob,
+        color_jitter=config.jitter_amounts,
     )

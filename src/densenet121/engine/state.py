@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from densenet121.checkpoint.native import ModelInfo, checkpoints_in, read, save
 from densenet121.distributed.ranks import gather, sum_over_ranks, synchronised, world_size
 from densenet121.network import DenseNet
-from densenet121.optimizers import get_param_groups, momentum_sgd
+from densenet121.optimizers import optimizer_state, restore_optimizer
+from densenet121.runs.checkpoints import Checkpoint
+from densenet121.runs.folder import RunFolder
 from densenet121.utils.errors import InputError
 
 
@@ -23,21 +24,30 @@ class RunState:
     Attributes:
         step: optimiser updates done.
         evaluated_epochs: epochs that are done, their validation included.
-        best_epoch: epoch (from 0) of the best top-1, None before the first validation.
-        best_correct: images it got right.
+        best_epoch: epoch (from 0) of the best validation, None before the first one.
+        best: metrics of that validation.
         bad_images: path to reason of each image left out so far.
     """
 
     step: int
     evaluated_epochs: int
     best_epoch: int | None
-    best_correct: int
+    best: dict[str, Any] | None
     bad_images: dict[str, str]
 
     @classmethod
     def fresh(cls) -> "RunState":
         """Before the first step."""
-        return cls(0, 0, None, -1, {})
+        return cls(0, 0, None, None, {})
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "RunState":
+        """From a checkpoint; older ones hold the best number of right answers alone."""
+        found = dict(content)
+        if "best_correct" in found:
+            correct = found.pop("best_correct")
+            found["best"] = None if found["best_epoch"] is None else {"top1_correct": correct}
+        return cls(**found)
 
 
 class LossMeter:
@@ -101,119 +111,84 @@ class Training:
 
     @classmethod
     def begin(
-        cls,
-        model: DenseNet,
-        *,
-        lr: float,
-        momentum: float,
-        weight_decay: float,
-        scale_loss: bool,
-        compress: bool = False,
+        cls, model: DenseNet, optimizer: Optimizer, *, scale_loss: bool, compress: bool = False
     ) -> "Training":
-        """Before the first step; the model is on its device and in its memory format."""
+        """Before the first step.
+
+        Args:
+            model: on its device and in its memory format.
+            optimizer: of its parameters.
+            scale_loss: whether float16 needs a loss scale.
+            compress: exchange gradients as bfloat16.
+        """
         first = next(model.parameters())
         device, side = first.device, model.min_image_size
         example = torch.zeros(1, 3, side, side, dtype=first.dtype, device=device)
         return cls(
             model=model,
             synchronised=synchronised(model, device, compress=compress, example=example),
-            optimizer=momentum_sgd(get_param_groups(model, weight_decay), lr=lr, momentum=momentum),
+            optimizer=optimizer,
             scaler=torch.amp.GradScaler(device.type, enabled=scale_loss),
             state=RunState.fresh(),
             losses=LossMeter(device),
         )
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """A checkpoint that was read and found intact.
-
-    Attributes:
-        path: where it was read.
-        tensors: weights, running statistics, momentum, losses not yet logged.
-        content: counters, loss scale, and under ``run`` the settings and the data's fingerprint.
-    """
-
-    path: Path
-    tensors: dict[str, Tensor]
-    content: dict[str, Any]
-
-    @property
-    def info(self) -> ModelInfo:
-        """What its weights are weights of."""
-        return ModelInfo.from_json(self.content["model"])
-
-
-def save_training(
-    path: Path, training: Training, losses: Tensor, info: ModelInfo, run: Mapping[str, Any]
-) -> None:
-    """Write everything that is needed to go on.
+def snapshot(training: Training, losses: Tensor) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Everything that is needed to go on: tensors in named sets, and JSON values.
 
     Args:
-        path: of the checkpoint.
         training: what is saved.
         losses: not yet logged, as ``LossMeter.of_all_ranks`` gives them.
-        info: what the weights are weights of.
-        run: settings and data fingerprints, compared when the run is resumed.
-
-    Raises:
-        OSError: the file cannot be written; earlier checkpoints are untouched.
     """
-    model, optimizer, state = training.model, training.optimizer, training.state
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    for name, parameter in model.named_parameters():
-        momentum = optimizer.state.get(parameter, {}).get("momentum_buffer")
-        if momentum is not None:
-            tensors[f"momentum.{name}"] = momentum
-    tensors["losses"] = losses
+    state = training.state
+    optimizer, values = optimizer_state(training.model, training.optimizer)
+    sets = {"model": training.model.state_dict(), "optimizer": optimizer}
+    tensors = {f"{name}.{key}": t for name, found in sets.items() for key, t in found.items()}
     content = {
-        "model": info.to_json(),
         "origin": {"epochs": state.evaluated_epochs, "step": state.step},
         "state": asdict(state),
         "loss_steps": training.losses.steps,
         "scaler": training.scaler.state_dict(),
-        "run": dict(run),
+        "optimizer": values,
     }
-    save(path, "checkpoint", tensors, content)
+    return tensors | {"losses": losses}, content
 
 
-def open_checkpoint(path: Path) -> Checkpoint:
-    """Read one checkpoint.
+def save_checkpoint(training: Training, folder: RunFolder, *, alone: bool = False) -> Path:
+    """Write the whole state into the run folder; the path of the checkpoint.
+
+    All ranks call this together, unless one is ``alone`` with its trouble; one that does not save
+    returns the path all the same.
 
     Raises:
-        InputError: it is missing, damaged, or not a checkpoint of this program.
+        InputError: the weights are nan or infinite, or the file cannot be written; the text names
+            the last good checkpoint.
     """
-    _, tensors, content = read(path, "checkpoint")
-    return Checkpoint(path, tensors, content)
-
-
-def newest_checkpoint(folder: Path, rank: int) -> tuple[Checkpoint | None, list[str]]:
-    """The newest intact checkpoint of a run folder, and a warning for each damaged newer one."""
-    warnings: list[str] = []
-    for path in checkpoints_in(folder, rank):
-        try:
-            return open_checkpoint(path), warnings
-        except InputError as error:
-            warnings.append(f"{error}; falling back to the checkpoint before it")
-    return None, warnings
+    step = training.state.step
+    if not all(bool(p.isfinite().all()) for p in training.model.parameters()):
+        raise InputError(f"weights are nan or infinite after step {step - 1}; {folder.good}")
+    losses = training.losses.of_all_ranks(alone)
+    if not folder.saves:
+        return folder.checkpoint_path(step)
+    return folder.write_checkpoint(step, *snapshot(training, losses))
 
 
 def restore(training: Training, checkpoint: Checkpoint, rank: int = 0) -> None:
     """Put a run back where the checkpoint left it, bit for bit."""
     tensors, content = checkpoint.tensors, checkpoint.content
-    model, optimizer = training.model, training.optimizer
-    weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-    model.load_state_dict(weights)
-    for name, parameter in model.named_parameters():
-        momentum = tensors.get(f"momentum.{name}")
-        if momentum is not None:
-            # In the parameter's own strides: a kernel that walks memory in another order may round
-            # in another order, and the run would no longer be the same to the bit.
-            buffer = torch.empty_like(parameter).copy_(momentum)
-            optimizer.state[parameter]["momentum_buffer"] = buffer.detach()
+    training.model.load_state_dict(checkpoint.set_of("model"))
+    # Before any optimiser could be chosen, a checkpoint held the momentum of SGD alone.
+    momentum = {f"{k}.momentum_buffer": v for k, v in checkpoint.set_of("momentum").items()}
+    restore_optimizer(
+        training.model,
+        training.optimizer,
+        checkpoint.set_of("optimizer") or momentum,
+        content.get("optimizer", {}),
+    )
     if content["scaler"]:
         training.scaler.load_state_dict(content["scaler"])
-    training.state = RunState(**content["state"])
+    training.state = RunState.from_json(content["state"])
     if "losses" in tensors:
         training.losses.take(tensors["losses"], content["loss_steps"], rank)
     else:  # written before several ranks could train together

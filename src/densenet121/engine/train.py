@@ -1,78 +1,57 @@
 """Training: ``train(config)`` is one run, from top to bottom."""
 
-import contextlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from densenet121.checkpoint.load import read_weights
-from densenet121.checkpoint.native import ModelInfo, Preprocessing
-from densenet121.config.settings import (
-    AMP_NAMES,
+from densenet121.checkpoint.load import Weights, read_weights
+from densenet121.checkpoint.native import ModelInfo
+from densenet121.config import (
     TrainConfig,
     absolute,
     default_eval_resize,
-    default_workers,
     settings_of,
 )
-from densenet121.datasets.image_dataset import check_num_classes
-from densenet121.datasets.transforms import (
-    MEAN,
-    STD,
-    EvalTransform,
-    parse_eval_resize,
-)
-from densenet121.device import default_batch_size, pick_device, pick_precision
-from densenet121.distributed.ranks import (
-    any_rank,
-    from_rank_0,
-    gather,
-    join,
-    process_group,
-    take_buffers_of_rank_0,
-)
-from densenet121.engine.error_maps import write_error_maps
-from densenet121.engine.evaluation import (
-    Evaluation,
-    evaluate_images,
-    log_counts,
-    metrics_of,
-    result_of,
-    write_results,
-)
-from densenet121.engine.messages import describe_arithmetic, log_advice, log_data, log_end
+from densenet121.datasets.image_dataset import ImageDataset, check_num_classes
+from densenet121.datasets.preprocessing import Preprocessing
+from densenet121.distributed.ranks import any_rank, from_rank_0, gather, take_buffers_of_rank_0
+from densenet121.engine.epoch import EpochPlan, train_epoch
+from densenet121.engine.error_maps import draw_error_maps
+from densenet121.engine.evaluation import Evaluation, evaluate_images
+from densenet121.engine.messages import log_advice, log_data, log_end
 from densenet121.engine.resume import (
     check_resumable,
     check_same_data,
+    complete_best,
     renumber,
     resume_mindspore,
 )
 from densenet121.engine.setup import (
     check_size,
     find_datasets,
+    make_model,
     make_plan,
     pick_variant,
-    start_from,
 )
-from densenet121.engine.state import Training, restore
-from densenet121.engine.steps import train_epoch
-from densenet121.network import build, synchronise_norms
-from densenet121.runs.folder import (
-    RunFolder,
-    describe_run,
-    find_start,
-    make_folder,
-)
+from densenet121.engine.state import Training, restore, save_checkpoint
+from densenet121.network import DenseNet, synchronise_norms
+from densenet121.optimizers import get_param_groups, momentum_sgd
+from densenet121.runs.checkpoints import Start, find_start
+from densenet121.runs.evaluations import write_error_maps
+from densenet121.runs.folder import RunFolder
+from densenet121.runs.layout import BEST_WEIGHTS, LAST_WEIGHTS, make_folder
+from densenet121.runs.record import describe_run
+from densenet121.runtime import Runtime, joined
+from densenet121.tasks import SingleLabel, Task
 from densenet121.utils.logging import log, log_settings, run_log
-from densenet121.utils.memory import keep_freed_memory
 from densenet121.utils.signals import StopRequest
-from densenet121.utils.var_init import initialise
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a call of ``train`` came to.
+    """Result of ``train``.
 
     Attributes:
         folder: the run folder.
@@ -90,200 +69,226 @@ class TrainResult:
     rank: int
 
 
-def train(config: TrainConfig) -> TrainResult:
+def train(config: TrainConfig, task: Task | None = None) -> TrainResult:
     """Train a network as ``config`` says, from the start or from where a checkpoint left it.
+
+    Args:
+        config: the settings.
+        task: what the labels mean, where it is one of the caller's own (default: one class per
+            image).
 
     Raises:
         UsageError: a setting cannot be used, or differs from the run that is resumed.
         InputError: data or weights cannot be used, or the loss is nan or infinite.
         OSError: the run folder cannot be written.
     """
-    with StopRequest() as stop, contextlib.ExitStack() as stack:
-        # 1. Process, device, arithmetic.
-        process = join(bool(config.is_distributed), config.rank, config.group_size)
-        device = pick_device(config.device, process.local_rank)
-        stack.enter_context(process_group(process, device, config.timeout_seconds))
-        precision = pick_precision(AMP_NAMES.get(config.amp or "", config.amp), device)
-        workers = default_workers() if config.workers is None else config.workers
-        if device.type == "cpu":
-            keep_freed_memory()
-        else:  # torch's CPU kernels repeat themselves as they are
+    # 1. Process, device, arithmetic.
+    with StopRequest() as stop, joined(config) as runtime:
+        if runtime.device.type != "cpu":  # torch's CPU kernels repeat themselves as they are
             torch.use_deterministic_algorithms(True, warn_only=True)
 
-        # 2. Data.
+        # 2. Data and task.
+        task = task or SingleLabel(config.smooth_factor)
         dataset, val_dataset = find_datasets(config)
         num_classes = check_num_classes(dataset, config.num_classes)
-        batch_size = config.per_batch_size or default_batch_size(device)
-        height, width = config.size
-        eval_resize = str(config.eval_resize or default_eval_resize(config.size))
-        eval_transform = EvalTransform(height, width, parse_eval_resize(eval_resize))
-
-        # 3. Start: a run to resume goes before given weights, and those before fresh ones.
-        output_dir = absolute(config.output_dir) if config.output_dir else None
-        start = from_rank_0(
-            find_start(config.resume, output_dir, absolute(config.ckpt_path), process.rank)
-            if process.rank == 0
-            else None
+        preprocessing = Preprocessing(
+            config.size, str(config.eval_resize or default_eval_resize(config.size))
         )
-        assert start is not None
-        pretrained = None
-        weights_file = start.mindspore or (config.pretrained and absolute(config.pretrained))
-        if weights_file and not start.checkpoint:
-            pretrained = read_weights(weights_file)
+        _ = preprocessing.transform  # refuses a crop that does not fit
+
+        # 3. Start: a run to resume overrides given weights, and those override fresh ones.
+        start = _find_start(config, runtime)
+        weights = _first_weights(config, start)
 
         # 4. Network, optimiser, loss scale, schedule.
-        variant = pick_variant(config, start.checkpoint, pretrained)
-        preprocessing = Preprocessing(
-            (height, width), eval_resize, tuple(MEAN.tolist()), tuple(STD.tolist())
-        )
-        info = ModelInfo(config.net, variant, dataset.class_names, preprocessing)
-        model = build(config.net, num_classes=num_classes, variant=variant)
+        variant = pick_variant(config, start.checkpoint, weights)
+        info = ModelInfo(config.net, variant, dataset.class_names, preprocessing, task.name)
+        model, note = make_model(config, info, task.num_outputs(num_classes), weights)
         for side in config.train_sizes:
-            check_size(model, *side, min(batch_size, len(dataset)))
-        initialise(model, torch.Generator().manual_seed(config.seed))
-        head_note = start_from(model, pretrained, config, dataset) if pretrained else ""
-        model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if config.sync_batch_norm and process.world_size > 1:
-            synchronise_norms(model)
-        training = Training.begin(
-            model,
-            lr=config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            scale_loss=precision == torch.float16,
-            compress=config.gradient_compression == "bf16",
+            check_size(model, *side, min(runtime.batch_size, len(dataset)))
+        training = _begin(model, config, runtime)
+        plan = make_plan(config, dataset, task, runtime, preprocessing)
+        settings = _settings(config, runtime, info, num_classes)
+        run = describe_run(
+            "train", settings, runtime, task.name, dataset.class_names, dataset, val_dataset
         )
-        plan = make_plan(config, dataset, device, precision, batch_size, workers, process)
-        settings = settings_of(config) | {
-            "num_classes": num_classes,
-            "per_batch_size": batch_size,
-            "eval_resize": eval_resize,
-            "variant": variant,
-            "amp": str(precision).removeprefix("torch."),
-            "T_max": config.T_max or config.max_epoch,
-            "workers": workers,
-            "device": str(device),
-        }
-        run = describe_run("train", settings, device, dataset.class_names, dataset, val_dataset)
-        run |= {"world_size": process.world_size}
+        run |= {"world_size": runtime.process.world_size, "steps_per_epoch": plan.steps}
         check_same_data(run)
-        notes = [*start.warnings]
+        warnings = [*start.warnings]
         if start.checkpoint:
-            notes += check_resumable(start.checkpoint, run)
-            restore(training, start.checkpoint, process.rank)
-            notes += renumber(training.state, start.checkpoint, plan.steps)
-        elif start.mindspore and pretrained:
-            head_note = resume_mindspore(training, pretrained, start.mindspore, plan.steps)
+            warnings += check_resumable(start.checkpoint, run)
+            restore(training, start.checkpoint, runtime.process.rank)
+            complete_best(training.state, val_dataset)
+            warnings += renumber(training.state, start.checkpoint, plan.steps)
+        elif start.mindspore and weights:
+            note = resume_mindspore(training, weights, start.mindspore, plan.steps)
 
         # 5. Run folder and log.
-        # Rank 0 sets the date; on another host, or in a folder of its own, a rank makes its own.
-        parent = absolute(config.ckpt_path)
-        first = make_folder(start.folder, parent) if process.rank == 0 else None
-        stamp = from_rank_0(first[1] if first else "")
-        own = output_dir or (parent / start.folder.name if start.folder else None)
-        path = first[0] if first else make_folder(own, parent, stamp)[0]
-        folder = RunFolder(
-            path,
-            rank=process.rank,
-            steps_per_epoch=plan.steps,
-            keep=config.keep_checkpoint_max,
-            info=info,
-            run=run | {"steps_per_epoch": plan.steps},
-            resumed_from=start.checkpoint.path if start.checkpoint else None,
-            saves=process.rank == 0 or not config.is_save_on_master,
-        )
-        with run_log(path, stamp, process.rank):
+        folder, stamp = _make_run_folder(config, runtime, start, info, run)
+        with run_log(folder.path, stamp, runtime.process.rank):
             log_settings(settings)
-            log.info("run folder: %s", path)
-            log.info("%s; %s", process.note, describe_arithmetic(device, precision))
-            log_data(dataset, val_dataset, batch_size * plan.micro_batches, plan.steps)
+            log.info("run folder: %s", folder.path)
+            log.info("%s; %s", runtime.process.note, runtime)
+            log_data(dataset, val_dataset, plan.step_size, plan.steps)
             log_advice(config, plan.steps)
-            if head_note:
-                log.info(head_note)
-            for note in notes:
-                log.warning(note)
-            if start.checkpoint:
-                log.info("resumed from %s", start.checkpoint.path)
-                log.info("%d steps were done", training.state.step)
-            folder.begin(training, start.checkpoint.path.parent if start.checkpoint else None)
+            _log_start(note, warnings, start, training.state.step)
+            source = start.checkpoint.path.parent if start.checkpoint else None
+            folder.begin(training.state.step, training.state.evaluated_epochs, source)
 
             # 6. Epochs.
             log.info("start network train...")
             state = training.state
             evaluation = None
             while state.evaluated_epochs < config.max_epoch and not any_rank(stop.requested):
-                epoch = state.evaluated_epochs
-                if state.step < (epoch + 1) * plan.steps:
+                if state.step < (state.evaluated_epochs + 1) * plan.steps:
                     if not train_epoch(training, plan, folder, lambda: stop.requested):
                         break
                     log.info("local passed")
                     take_buffers_of_rank_0(model)
                     # Before validation as well: it may take long, and what is trained is trained.
-                    folder.save_checkpoint(training)
+                    save_checkpoint(training, folder)
                 if val_dataset:
-                    evaluation = evaluate_images(
-                        model,
-                        val_dataset,
-                        eval_transform,
-                        mean=plan.mean,
-                        std=plan.std,
-                        batch_size=batch_size,
-                        device=device,
-                        precision=precision,
-                        workers=workers,
-                        skip_bad=plan.skip_bad,
-                        should_stop=lambda: stop.requested,
-                        rank=process.rank,
-                        world_size=process.world_size,
-                    )
+                    evaluation = _validate(training, plan, val_dataset, lambda: stop.requested)
                     if evaluation is None:
                         break
-                    _take_note(training, evaluation, folder)
-                state.evaluated_epochs = epoch + 1
-                origin = {"epoch": epoch, "step": state.step - 1}
-                folder.save_weights("last.safetensors", training, origin)
-                folder.save_checkpoint(training)
+                    _keep_validation(training, evaluation, folder)
+                origin = {"epoch": state.evaluated_epochs, "step": state.step - 1}
+                state.evaluated_epochs += 1
+                folder.save_weights(LAST_WEIGHTS, model.state_dict(), origin)
+                save_checkpoint(training, folder)
 
             # 7. Close.
             for bad_images in gather(state.bad_images):
                 state.bad_images.update(bad_images)
             stopped = state.evaluated_epochs < config.max_epoch
             if stopped:
-                take_buffers_of_rank_0(model)
-                saved = folder.save_checkpoint(training)
-                log.warning(
-                    "stopped by a signal after %d steps; saved %s; go on with --resume auto "
-                    "--output_dir %s",
-                    state.step,
-                    from_rank_0(saved),
-                    path,
-                )
+                _save_stopped(training, folder)
             else:
                 if evaluation is not None and folder.is_first:
-                    write_error_maps(
-                        path,
-                        evaluation,
-                        model,
-                        eval_transform,
-                        mean=plan.mean,
-                        std=plan.std,
-                        device=device,
-                    )
-                log_end(training.state, path, val_dataset)
-    return TrainResult(path, stopped, evaluation, state.bad_images, process.rank)
+                    maps = draw_error_maps(evaluation, model, preprocessing, runtime.device)
+                    write_error_maps(folder.path, maps)
+                log_end(training, task, folder.path)
+    return TrainResult(folder.path, stopped, evaluation, state.bad_images, runtime.process.rank)
 
 
-def _take_note(training: Training, evaluation: Evaluation, folder: RunFolder) -> None:
+def _find_start(config: TrainConfig, runtime: Runtime) -> Start:
+    """Where the run begins, as rank 0 finds it."""
+    output_dir = absolute(config.output_dir) if config.output_dir else None
+    resume = config.resume if config.resume in (None, "auto") else absolute(config.resume)
+    rank = runtime.process.rank
+    start = from_rank_0(
+        find_start(resume, output_dir, absolute(config.ckpt_path), rank) if rank == 0 else None
+    )
+    assert start is not None
+    return start
+
+
+def _first_weights(config: TrainConfig, start: Start) -> Weights | None:
+    file = start.mindspore or (absolute(config.pretrained) if config.pretrained else None)
+    return read_weights(file) if file and not start.checkpoint else None
+
+
+def _begin(model: DenseNet, config: TrainConfig, runtime: Runtime) -> Training:
+    """The training state before the first step."""
+    model.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if config.sync_batch_norm and runtime.process.world_size > 1:
+        synchronise_norms(model)
+    groups = get_param_groups(model, config.weight_decay)
+    return Training.begin(
+        model,
+        momentum_sgd(groups, lr=config.lr, momentum=config.momentum),
+        scale_loss=runtime.precision == torch.float16,
+        compress=config.gradient_compression == "bf16",
+    )
+
+
+def _settings(
+    config: TrainConfig, runtime: Runtime, info: ModelInfo, num_classes: int
+) -> dict[str, Any]:
+    """The settings as they took effect."""
+    return settings_of(config) | {
+        "num_classes": num_classes,
+        "eval_resize": info.preprocessing.eval_resize,
+        "variant": info.variant,
+        "T_max": config.T_max or config.max_epoch,
+        **runtime.settings(),
+    }
+
+
+def _make_run_folder(
+    config: TrainConfig, runtime: Runtime, start: Start, info: ModelInfo, run: dict[str, Any]
+) -> tuple[RunFolder, str]:
+    """The run folder, and the date for the name of the log.
+
+    Rank 0 sets the date; on another host, or in a folder of its own, a rank makes its own.
+    """
+    rank, parent = runtime.process.rank, absolute(config.ckpt_path)
+    first = make_folder(start.folder, parent) if rank == 0 else None
+    stamp = from_rank_0(first[1] if first else "")
+    output_dir = absolute(config.output_dir) if config.output_dir else None
+    own = output_dir or (parent / start.folder.name if start.folder else None)
+    path = first[0] if first else make_folder(own, parent, stamp)[0]
+    folder = RunFolder(
+        path,
+        rank=rank,
+        keep=config.keep_checkpoint_max,
+        info=info,
+        run=run,
+        resumed_from=start.checkpoint.path if start.checkpoint else None,
+        saves=rank == 0 or not config.is_save_on_master,
+    )
+    return folder, stamp
+
+
+def _log_start(note: str, warnings: list[str], start: Start, steps_done: int) -> None:
+    if note:
+        log.info(note)
+    for warning in warnings:
+        log.warning(warning)
+    if start.checkpoint:
+        log.info("resumed from %s", start.checkpoint.path)
+        log.info("%d steps were done", steps_done)
+
+
+def _validate(
+    training: Training,
+    plan: EpochPlan,
+    val_dataset: ImageDataset,
+    should_stop: Any,
+) -> Evaluation | None:
+    return evaluate_images(
+        training.model,
+        val_dataset,
+        plan.task,
+        plan.preprocessing,
+        plan.runtime,
+        skip_bad=plan.skip_bad,
+        should_stop=should_stop,
+    )
+
+
+def _keep_validation(training: Training, evaluation: Evaluation, folder: RunFolder) -> None:
     """Log a validation, and keep the weights if they are the best so far."""
     state = training.state
-    epoch, counts = state.evaluated_epochs, evaluation.counts
-    log_counts(counts)
-    row = {"epoch": epoch, "step": state.step - 1} | metrics_of(counts)
+    epoch, metrics = state.evaluated_epochs, evaluation.metrics
+    evaluation.log()
+    row = {"epoch": epoch, "step": state.step - 1} | metrics
     folder.note({"kind": "eval"} | row)
     state.bad_images.update(evaluation.bad)
-    if counts.top1_correct > state.best_correct:
-        state.best_epoch, state.best_correct = epoch, counts.top1_correct
-        folder.save_weights("best.safetensors", training, row)
+    if state.best is None or evaluation.task.is_better(metrics, state.best):
+        state.best_epoch, state.best = epoch, metrics
+        folder.save_weights(BEST_WEIGHTS, training.model.state_dict(), row)
     # Of the last weights, not the best: those were chosen by looking at these very images.
     if folder.is_first:
-        write_results(folder.path, evaluation, result_of(evaluation, "last.safetensors") | row)
+        evaluation.write(folder.path, evaluation.to_json(LAST_WEIGHTS) | row)
+
+
+def _save_stopped(training: Training, folder: RunFolder) -> None:
+    take_buffers_of_rank_0(training.model)
+    saved = save_checkpoint(training, folder)
+    log.warning(
+        "stopped by a signal after %d steps; saved %s; continue with `resume` auto `output_dir` %s",
+        training.state.step,
+        from_rank_0(saved),
+        folder.path,
+    )

@@ -10,7 +10,6 @@ import difflib
 import cv2
 import numpy as np
 import torch
-from matplotlib import colormaps
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -42,7 +41,7 @@ def class_activation_maps(
     known = layer_names(model)
     if layer not in known:
         near = difflib.get_close_matches(layer, known, n=1, cutoff=0)
-        raise InputError(f"--cam_layer {layer}: no such layer; did you mean {near[0]}?")
+        raise InputError(f"`cam_layer` {layer}: no such layer; did you mean {near[0]}?")
     kept: list[Tensor] = []
 
     def tap(name: str, x: Tensor) -> Tensor:
@@ -73,6 +72,8 @@ def overlay(
     """
     scale = max(1.0, side / min(pixels.shape[:2]))
     size = (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale))
+    from matplotlib import colormaps  # not at the top: most commands draw no maps
+
     large = cv2.resize(pixels, size, interpolation=cv2.INTER_CUBIC).astype(np.float32)
     positive = np.maximum(cv2.resize(heat, size, interpolation=cv2.INTER_LINEAR), 0)
     strength = positive / max(float(positive.max()), 1e-12)

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from densenet121.datasets.transforms import normalise
 from densenet121.inference.cam import LAST, class_activation_maps, overlay
 from densenet121.inference.predictor import Predictor
 from densenet121.network import DenseNet
@@ -16,9 +15,9 @@ from densenet121.utils.files import write_atomic
 
 
 def maps_of(
-    predictor: Predictor, images: torch.Tensor, classes: NDArray[np.int64], layer: str | None
+    predictor: Predictor, images: torch.Tensor, logits: NDArray[np.float32], layer: str | None
 ) -> list[bytes]:
-    """A PNG each of prepared images ``(N, H, W, 3)`` with the map of their class over them.
+    """A PNG each of prepared images ``(N, H, W, 3)`` with the map of their answer over them.
 
     Raises:
         InputError: no such layer, or the weights are no network of ours (ONNX).
@@ -26,8 +25,9 @@ def maps_of(
     classifier = predictor.classifier
     if not isinstance(classifier.model, DenseNet):
         raise InputError("class-activation maps need weights, not an exported network")
-    inputs = normalise(images.to(predictor.device), classifier.mean, classifier.std)
-    heat = class_activation_maps(classifier.model, inputs, torch.from_numpy(classes), layer or LAST)
+    outputs = torch.from_numpy(classifier.task.explained_output(logits))
+    inputs = classifier.preprocessing.normalise(images.to(predictor.device))
+    heat = class_activation_maps(classifier.model, inputs, outputs, layer or LAST)
     return [
         _png(overlay(pixels.numpy(), one.numpy()))
         for pixels, one in zip(images.cpu(), heat, strict=True)

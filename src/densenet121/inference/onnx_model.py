@@ -1,6 +1,7 @@
 """An exported ``.onnx`` file as a network: what eval and predict run in place of weights."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from densenet121.checkpoint.native import METADATA_KEY, ModelInfo
-from densenet121.datasets.transforms import EvalTransform, parse_eval_resize
-from densenet121.inference.classifier import Classifier
-from densenet121.tasks.single_label.calibration import Calibration
+from densenet121.inference.classifier import Choices, Classifier
+from densenet121.tasks import task_named
 from densenet121.utils.errors import InputError
 
 SUFFIX = ".onnx"
@@ -70,13 +70,11 @@ class OnnxModel(nn.Module):
         return torch.from_numpy(logits)
 
 
-def load_onnx(
-    path: Path, *, image_size: tuple[int, int] | None = None, eval_resize: str | None = None
-) -> Classifier:
+def load_onnx(path: Path, choices: Choices) -> Classifier:
     """The classifier in an exported file; its size is fixed.
 
     Raises:
-        InputError: the file cannot be used, or another image_size is asked for.
+        InputError: the file cannot be used, or another image size is asked for.
     """
     model = OnnxModel(path)
     try:
@@ -85,20 +83,19 @@ def load_onnx(
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: its metadata is damaged ({error!r})") from None
     size = info.preprocessing.image_size
-    if image_size not in (None, size):
-        raise InputError(f"{path}: was exported for images of {size}; --image_size cannot change")
-    inside = model.takes_uint8
+    if choices.image_size not in (None, size):
+        raise InputError(f"{path}: was exported for images of {size}; `image_size` cannot change")
+    preprocessing = info.preprocessing.changed(eval_resize=choices.eval_resize)
+    if model.takes_uint8:
+        preprocessing = replace(preprocessing, mean=(0.0,) * 3, std=(1.0,) * 3)
+    _ = preprocessing.transform  # refuses a crop that does not fit
+    task = task_named(info.task, path, choices.task)
     return Classifier(
         model=model,
         class_names=info.class_names or tuple(map(str, range(model.num_classes))),
-        transform=EvalTransform(
-            *size,
-            parse_eval_resize(eval_resize or info.preprocessing.eval_resize),
-            info.preprocessing.interpolation,
-        ),
-        mean=torch.zeros(3) if inside else torch.tensor(info.preprocessing.mean),
-        std=torch.ones(3) if inside else torch.tensor(info.preprocessing.std),
+        preprocessing=preprocessing,
+        task=task,
         net=info.net,
         variant=info.variant,
-        calibration=Calibration.from_json(stored) if stored else None,
+        calibration=task.read_calibration(stored) if stored else None,
     )

@@ -1,8 +1,8 @@
-"""``Predictor``: images in any form to classes and probabilities, by the path that eval takes."""
+"""``Predictor``: images in any form to answers, by the path that evaluation takes."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,43 +12,26 @@ from PIL import Image
 from densenet121.datasets.decoding import MAX_PIXELS, not_readable, read_file
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.loader import Batch, load_batches
-from densenet121.datasets.preparation import evaluation_images, prepare_evaluation
 from densenet121.datasets.sampler import evaluation_batches
-from densenet121.device import default_batch_size, pick_device, pick_precision
-from densenet121.inference.classifier import Classifier, load_classifier, logits_of
+from densenet121.inference.classifier import Choices, load_classifier, logits_of
 from densenet121.inference.onnx_model import SUFFIX, load_onnx
 from densenet121.network import Variant
+from densenet121.runtime import make_runtime
+from densenet121.tasks import AnswerOptions, Task
+from densenet121.tasks.single_label.predictions import Prediction
 from densenet121.utils.errors import InputError
 
+__all__ = ["ImageInput", "Prediction", "Predictor"]
+
 ImageInput = str | Path | bytes | NDArray[np.uint8] | Image.Image
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the network says of one image.
-
-    Attributes:
-        classes: names of the top classes, the likeliest first.
-        probabilities: theirs, calibrated where the weights are.
-        abstained: the first is below the abstain threshold: no answer should be given.
-        prediction_set: classes that hold the true one with the coverage asked for; None where no
-            coverage was asked for.
-    """
-
-    classes: tuple[str, ...]
-    probabilities: tuple[float, ...]
-    abstained: bool = False
-    prediction_set: tuple[str, ...] | None = None
 
 
 class Predictor:
     """Weights that are ready to classify.
 
     Attributes:
-        classifier: the network, its classes and what its images go through.
-        device: where it computes.
-        precision: dtype of its arithmetic.
-        batch_size: images a step.
+        classifier: the network, its classes, its task and what its images go through.
+        runtime: device, arithmetic, batch size and workers.
     """
 
     def __init__(
@@ -63,41 +46,51 @@ class Predictor:
         amp: str | None = None,
         batch_size: int | None = None,
         workers: int = 1,
+        task: Task | None = None,
     ) -> None:
-        """Load the weights; what is None is as the weights were validated, or as eval has it.
+        """Load weights; what is not given is what the weights say, or what suits the machine.
 
         Args:
-            weights: a file that eval takes.
-            net: the network, for weights that do not tell it.
-            variant: paper or model_zoo, likewise.
+            weights: a checkpoint, a weights file of any program that is read, or an exported .onnx.
+            net: the network, for weights that do not name it.
+            variant: paper or model_zoo, for weights that do not name it.
             image_size: height and width of the network's input, pixels.
-            eval_resize: as --eval_resize has it.
+            eval_resize: size before the central crop, such as "256" or "short:256".
             device: as torch names it.
             amp: fp32, bf16 or fp16.
-            batch_size: images a step.
-            workers: threads that decode.
+            batch_size: images per forward.
+            workers: threads that decode; 0 decodes in the calling thread.
+            task: of the weights, where it is one of the caller's own.
 
         Raises:
             InputError: the weights cannot be used.
         """
-        self.device = pick_device(device)
-        self.precision = pick_precision(amp, self.device)
-        self.batch_size = batch_size or default_batch_size(self.device)
+        self.runtime = make_runtime(device, amp, batch_size, workers)
         path = Path(weights)
-        self.classifier: Classifier = (
-            load_onnx(path, image_size=image_size, eval_resize=eval_resize)
-            if path.suffix == SUFFIX
-            else load_classifier(
-                path, net=net, variant=variant, image_size=image_size, eval_resize=eval_resize
-            )
-        )
+        choices = Choices(net, variant, image_size, eval_resize, task=task)
+        load = load_onnx if path.suffix == SUFFIX else load_classifier
+        self.classifier = load(path, choices)
         self.classifier.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._workers = workers
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        return self.runtime.device
+
+    @property
+    def precision(self) -> torch.dtype:
+        """Dtype of the network's arithmetic."""
+        return self.runtime.precision
+
+    @property
+    def batch_size(self) -> int:
+        """Images per forward."""
+        return self.runtime.batch_size
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the network's input, pixels."""
-        return self.classifier.transform.height, self.classifier.transform.width
+        return self.classifier.preprocessing.image_size
 
     def prepare(self, image: ImageInput, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
         """The ``(H, W, 3)`` uint8 pixels that the network is shown of an image.
@@ -116,28 +109,26 @@ class Predictor:
     def _prepare(
         self, image: ImageInput, out: NDArray[np.uint8], max_pixels: int = MAX_PIXELS
     ) -> None:
-        transform = self.classifier.transform
+        preprocessing = self.classifier.preprocessing
         if not isinstance(image, str | Path):
-            prepare_evaluation(_checked(image), transform, out, max_pixels)
+            preprocessing.prepare(_checked(image), out, max_pixels)
             return
         try:
-            prepare_evaluation(read_file(Path(image)), transform, out, max_pixels)
+            preprocessing.prepare(read_file(Path(image)), out, max_pixels)
         except InputError as error:
             raise not_readable(str(image), error) from error
 
     @torch.inference_mode()
     def logits(self, images: torch.Tensor) -> NDArray[np.float32]:
-        """Logits ``(N, C)`` of prepared images ``(N, H, W, 3)`` uint8.
+        """Logits ``(N, K)`` of prepared images ``(N, H, W, 3)`` uint8.
 
         Raises:
             InputError: one of them is not finite.
         """
         classifier = self.classifier
-        found = logits_of(
-            classifier.model, images, classifier.mean, classifier.std, self.device, self.precision
-        )
+        found = logits_of(classifier.model, images, classifier.preprocessing, self.runtime)
         if not bool(torch.isfinite(found).all()):
-            raise InputError("the weights give nan or infinite logits; try --amp fp32")
+            raise InputError("the weights give nan or infinite logits; try `amp` fp32")
         return found.numpy()
 
     def batches(
@@ -153,7 +144,7 @@ class Predictor:
             InputError: an image cannot be read and ``skip_bad`` is False.
         """
         if isinstance(images, ImageDataset):
-            prepare = evaluation_images(images, self.classifier.transform)
+            prepare = self.classifier.preprocessing.reader(images)
         else:
             given = images
 
@@ -164,11 +155,11 @@ class Predictor:
             prepare,
             evaluation_batches(len(images), self.batch_size),
             self.size,
-            workers=self._workers,
+            workers=self.runtime.workers,
             skip_bad=skip_bad,
-            pin_memory=self.device.type != "cpu",
+            pin_memory=self.runtime.pins_memory,
         ):
-            empty = np.empty((0, len(self.classifier.class_names)), np.float32)
+            empty = np.empty((0, self.num_outputs), np.float32)
             logits = self.logits(batch.images) if len(batch.indices) else empty
             yield batch, logits
             advance()
@@ -180,12 +171,12 @@ class Predictor:
         top_k: int = 5,
         coverage: float | None = None,
         abstain_below: float | None = None,
-    ) -> list[Prediction]:
-        """Classify images, each of any form.
+    ) -> list[Any]:
+        """Classify images, each of any form: a list of ``Prediction``, or of the task's answers.
 
         Args:
             images: paths, bytes, uint8 RGB arrays or PIL images.
-            top_k: how many classes to tell of each.
+            top_k: number of classes to return for each.
             coverage: of the prediction sets, in (0, 1); needs calibrated weights.
             abstain_below: probability below which there is no answer (default: what calibrate
                 stored, else never).
@@ -193,11 +184,9 @@ class Predictor:
         Raises:
             InputError: an image cannot be read, or the weights are not calibrated.
         """
-        found: list[Prediction] = []
+        found: list[Any] = []
         for _, logits in self.batches(images):
-            found += self.answers(
-                logits, top_k=top_k, coverage=coverage, abstain_below=abstain_below
-            )
+            found += self.answers(logits, AnswerOptions(top_k, coverage, abstain_below))
         return found
 
     __call__ = predict
@@ -205,47 +194,18 @@ class Predictor:
     def answers(
         self,
         logits: NDArray[np.float32],
-        *,
-        top_k: int = 5,
-        coverage: float | None = None,
-        abstain_below: float | None = None,
-    ) -> list[Prediction]:
-        """What ``predict`` says of images with these logits, ``(N, C)``."""
-        calibration, names = self.classifier.calibration, self.classifier.class_names
-        if coverage is not None and calibration is None:
-            raise InputError(
-                "prediction sets need calibrated weights: run densenet121 calibrate first"
-            )
-        threshold = calibration.set_threshold(coverage) if calibration and coverage else 0.0
-        if abstain_below is None:
-            abstain_below = (calibration.abstain_below if calibration else None) or 0.0
-        shares = self.probabilities(logits)
-        # Equal logits: the lower class first, as eval ranks them.
-        order = np.argsort(-shares, axis=1, kind="stable")
-        found = []
-        for row, ranked in zip(shares, order, strict=True):
-            top = ranked[:top_k]
-            chosen = None
-            if coverage is not None:
-                inside = [k for k in ranked if row[k] >= threshold]
-                # Never empty: the likeliest class is added, which can only raise the coverage.
-                chosen = tuple(names[k] for k in inside or ranked[:1])
-            found.append(
-                Prediction(
-                    classes=tuple(names[k] for k in top),
-                    probabilities=tuple(float(row[k]) for k in top),
-                    abstained=bool(row[ranked[0]] < abstain_below),
-                    prediction_set=chosen,
-                )
-            )
-        return found
+        options: AnswerOptions = AnswerOptions(),  # noqa: B008 (frozen)
+    ) -> Sequence[Any]:
+        """What ``predict`` says of images with these logits, ``(N, K)``."""
+        classifier = self.classifier
+        return classifier.task.answers(
+            logits, classifier.class_names, classifier.calibration, options
+        )
 
-    def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """``(N, C)``: eval's softmax, bit for bit, of logits over the temperature (1 without)."""
-        scaled = torch.from_numpy(logits)
-        if self.classifier.calibration is not None:
-            scaled = scaled / self.classifier.calibration.temperature
-        return scaled.softmax(dim=1).numpy()
+    @property
+    def num_outputs(self) -> int:
+        """Columns of the logits."""
+        return self.classifier.task.num_outputs(len(self.classifier.class_names))
 
 
 def _checked(image: ImageInput) -> bytes | NDArray[np.uint8]:

@@ -293,7 +293,7 @@ def densenet100(num_classes: int = 10, *, variant: Variant = "paper") -> DenseNe
     if variant != "paper":
         raise InputError(
             f'densenet100 has no variant "{variant}": the model zoo\'s densenet100 uses average '
-            "pooling like the paper's; pass --variant paper"
+            "pooling like the paper's; pass `variant` paper"
         )
     return DenseNet(
         growth_rate=12,

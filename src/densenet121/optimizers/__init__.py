@@ -1,10 +1,11 @@
 """Momentum SGD as the original has it, with weight decay only where it belongs."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 # Those of torch's fused SGD that are tested here; any other device gets torch's default.
 _FUSED_DEVICES = frozenset({"cpu", "cuda"})
@@ -50,6 +51,45 @@ def momentum_sgd(groups: list[dict[str, Any]], *, lr: float, momentum: float) ->
         for p in params:
             optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
     return optimizer
+
+
+def optimizer_state(
+    model: nn.Module, optimizer: Optimizer
+) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
+    """The optimiser's state by the names of the parameters: its tensors, and its other values.
+
+    A tensor is called "<parameter>.<key>", with the keys of the optimiser's own ``state_dict``
+    (SGD: momentum_buffer; Adam: step, exp_avg, exp_avg_sq).
+    """
+    tensors: dict[str, Tensor] = {}
+    values: dict[str, dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            if isinstance(value, Tensor):
+                tensors[f"{name}.{key}"] = value
+            elif value is not None:
+                values.setdefault(name, {})[key] = value
+    return tensors, values
+
+
+def restore_optimizer(
+    model: nn.Module,
+    optimizer: Optimizer,
+    tensors: Mapping[str, Tensor],
+    values: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Put back what ``optimizer_state`` gave."""
+    parameters = dict(model.named_parameters())
+    for name, found in values.items():
+        optimizer.state[parameters[name]].update(found)
+    for place, value in tensors.items():
+        name, _, key = place.rpartition(".")
+        parameter = parameters[name]
+        if value.shape == parameter.shape:
+            # In the parameter's own strides: a kernel that walks memory in another order may round
+            # in another order, and the run would no longer be the same to the bit.
+            value = torch.empty_like(parameter, dtype=value.dtype).copy_(value).detach()
+        optimizer.state[parameter][key] = value
 
 
 def _can_fuse(params: Iterable[Tensor]) -> bool:

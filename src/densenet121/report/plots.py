@@ -1,230 +1,53 @@
-"""The report's figures as PNG bytes; matplotlib's objects only, never pyplot's global state."""
-
-import io
-import math
-import warnings
-from collections.abc import Sequence
-from typing import Any
+"""The curves of a run as PNG bytes."""
 
 import matplotlib
-import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 
-from densenet121.report.scores import Comparison, steps_per_epoch
+from densenet121.pages.plotting import BLUE, FAINT, ORANGE, STYLE, as_png, line
+from densenet121.report.training import steps_per_epoch
 from densenet121.runs.read import RunFiles
-from densenet121.tasks.single_label.calibration import Reliability
-
-CELLS_WITH_COUNTS = 20  # classes up to which the confusion matrix shows its counts
-CELLS_WITH_NAMES = 60  # and its names; above, the numbers of the classes
-_MAX_CELLS = 250  # per side: more would be thinner than a dot of the screen
-DPI = 160
-_INK, _FAINT, _GRID = "#1c2430", "#5b6775", "#e3e8ee"
-_BLUE, _ORANGE = "#2457c5", "#c2571a"
-_RIGHT = LinearSegmentedColormap.from_list("right", ["#ffffff", "#9db7ea", "#2457c5"])
-_WRONG = LinearSegmentedColormap.from_list("wrong", ["#ffffff", "#f2b48c", "#c2571a", "#6e2a05"])
-_STYLE: Any = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib
-    "font.size": 9,
-    "text.color": _INK,
-    "text.usetex": False,
-    "axes.edgecolor": "#c3ccd6",
-    "axes.facecolor": "#ffffff",
-    "axes.grid": False,
-    "axes.labelcolor": _FAINT,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "figure.constrained_layout.h_pad": 0.12,
-    "figure.constrained_layout.w_pad": 0.12,
-    "figure.facecolor": "#ffffff",
-    "grid.color": _GRID,
-    "legend.frameon": False,
-    "lines.linewidth": 1.6,
-    "xtick.color": _FAINT,
-    "ytick.color": _FAINT,
-}
+from densenet121.tasks import ReportPart
 
 
-def curves(run: RunFiles) -> bytes:
-    """Loss, accuracy, learning rate and images/s of a run, over epochs where their length shows."""
+def curves(run: RunFiles, part: ReportPart) -> bytes:
+    """Loss, validation metrics, learning rate and images/s over epochs, or over steps."""
     steps = steps_per_epoch(run)
+    validations = run.results.validations
     train_x = [_position(row.step, steps) for row in run.train]
-    eval_x = [_position(row.step, steps) for row in run.evals]
-    with matplotlib.rc_context(_STYLE):
+    eval_x = [_position(row.step, steps) for row in validations]
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(11, 6.4), layout="constrained")
-        loss, accuracy, rate, speed = figure.subplots(2, 2, sharex=True).flat
+        loss, metrics, rate, speed = figure.subplots(2, 2, sharex=True).flat
         loss.set_title("Loss")
-        _line(loss, train_x, [row.loss for row in run.train], _BLUE, "training")
-        _line(loss, eval_x, [row.loss for row in run.evals], _ORANGE, "validation")
-        accuracy.set_title("Validation accuracy, %")
-        top1 = [100 * row.top1_correct / max(row.total, 1) for row in run.evals]
-        top5 = [100 * row.top5_correct / max(row.total, 1) for row in run.evals]
-        _line(accuracy, eval_x, top1, _ORANGE, "top-1")
-        if has_top5(run):
-            _line(accuracy, eval_x, top5, _FAINT, "top-5")
-        if not run.evals:
-            accuracy.set_yticks([])
-            accuracy.text(
-                0.5,
-                0.5,
-                "no validation in this run",
-                transform=accuracy.transAxes,
-                ha="center",
-                color=_FAINT,
-            )
+        line(loss, train_x, [row.loss for row in run.train], BLUE, "training")
+        line(loss, eval_x, [row.loss for row in validations], ORANGE, "validation")
+        metrics.set_title(part.curves_title)
+        for curve, colour in zip(part.curves, (ORANGE, FAINT, BLUE), strict=False):
+            line(metrics, eval_x, curve.values, colour, curve.label)
+        if not validations:
+            _write_empty(metrics)
         rate.set_title("Learning rate")
-        _line(rate, train_x, [row.lr for row in run.train], _BLUE)
+        line(rate, train_x, [row.lr for row in run.train], BLUE)
         speed.set_title("Training speed, images/s")
-        _line(speed, train_x, [row.images_per_second for row in run.train], _BLUE)
+        line(speed, train_x, [row.images_per_second for row in run.train], BLUE)
         speed.set_ylim(bottom=0, top=1.15 * max(speed.get_ylim()[1], 0.1))
-        for axes in (loss, accuracy, rate, speed):
+        for axes in (loss, metrics, rate, speed):
             axes.grid(visible=True)
             if axes.get_legend_handles_labels()[0]:
-                axes.legend(loc="lower right" if axes is accuracy else "upper right")
+                axes.legend(loc="lower right" if axes is metrics else "upper right")
         for axes in (rate, speed):
             axes.set_xlabel("epochs" if steps else "steps")
             axes.xaxis.set_major_locator(MaxNLocator(nbins=9, steps=[1, 2, 5, 10]))
-        return _png(figure)
+        return as_png(figure)
 
 
-def reliability(found: Reliability) -> bytes:
-    """Accuracy over confidence in bins, and how many images each bin holds (Guo et al. 2017)."""
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(6.4, 6.2), layout="constrained")
-        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-        left, width = 100 * found.edges[:-1], 100 * np.diff(found.edges)
-        filled = found.counts > 0
-        above.set_title("Right, % of the images of a bin")
-        above.bar(
-            left[filled], 100 * found.accuracy[filled], width[filled], align="edge", color=_BLUE,
-            edgecolor="#ffffff", label="right",
-        )  # fmt: skip
-        above.plot(
-            100 * found.confidence[filled], 100 * found.confidence[filled], "o", color=_ORANGE,
-            markersize=4, label="what the network says",
-        )  # fmt: skip
-        above.plot((0, 100), (0, 100), "--", color=_FAINT, linewidth=1)
-        above.set(xlim=(0, 100), ylim=(0, 102))
-        above.legend(loc="upper left")
-        below.set_title("Images")
-        below.bar(left, found.counts, width, align="edge", color=_FAINT, edgecolor="#ffffff")
-        below.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
-        below.set_xlabel("probability of the predicted class, %")
-        for axes in (above, below):
-            axes.grid(visible=True, axis="y")
-            axes.set_axisbelow(True)
-        return _png(figure)
-
-
-def has_top5(run: RunFiles) -> bool:
-    """Whether top-5 says anything: with five classes or fewer it is 100 % for any network."""
-    return not run.class_names or len(run.class_names) > 5
-
-
-def confusion(comparison: Comparison) -> bytes:
-    """The confusion matrix: blue for right, orange for wrong, as shares of the label's images.
-
-    Up to 20 classes with counts, up to 60 with names. Above 250 a cell stands for a block of
-    classes and shows the largest share in it, so that a single confusion stays visible.
-    """
-    # Class names are any text: a dollar sign in one must not start a formula.
-    with matplotlib.rc_context({**_STYLE, "text.parse_math": False}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the tables have the name
-        return _png(_confusion_figure(comparison))
-
-
-def _confusion_figure(comparison: Comparison) -> Figure:
-    classes = len(comparison.names)
-    right, wrong, block = _cells(comparison)
-    side = len(wrong)
-    inches = max(0.55 * side, 1.8) if side <= CELLS_WITH_COUNTS else 7.2
-    figure = Figure(figsize=(inches + 2.2, inches + 1.1), layout="constrained")
-    axes = figure.subplots()
-    # 10 % is the least that the darkest colour stands for: few mistakes should look like few.
-    norm = PowerNorm(0.5, vmin=0, vmax=max(float(wrong.max()), 0.1))
-    corner = (-0.5, classes - 0.5, classes - 0.5, -0.5)
-    image = axes.imshow(wrong, cmap=_WRONG, norm=norm, extent=corner, interpolation="nearest")
-    axes.imshow(right, cmap=_RIGHT, vmin=0, vmax=1, extent=corner, interpolation="nearest")
-    axes.spines[:].set_visible(True)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("label")
-    if classes <= CELLS_WITH_NAMES:
-        names = [_short(name) for name in comparison.names]
-        size = 8.5 if classes <= CELLS_WITH_COUNTS else 6
-        axes.set_xticks(range(classes), names, fontsize=size)
-        if max(map(len, names)) > 4:
-            axes.tick_params(axis="x", labelrotation=45)
-            for label in axes.get_xticklabels():
-                label.set(ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(classes), names, fontsize=size)
-        axes.tick_params(length=0)
-    if classes <= CELLS_WITH_COUNTS:
-        _write_counts(axes, comparison, norm)
-    else:
-        bar = figure.colorbar(image, ax=axes, shrink=0.6, label="share of the label's images")
-        bar.ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g} %")
-        axes.set_title(
-            "Orange: wrong. Blue: right."
-            + (f" A cell is the largest of {block} x {block} classes." if block > 1 else ""),
-            fontweight="normal",
-            fontsize=9,
-        )
-    return figure
-
-
-def _cells(comparison: Comparison) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
-    """Shares of right (on the diagonal, NaN elsewhere) and wrong, and the classes per cell."""
-    block = math.ceil(len(comparison.names) / _MAX_CELLS)
-    side = math.ceil(len(comparison.names) / block)
-    wrong = np.zeros((side, side))
-    recall, members = np.zeros(side), np.zeros(side)
-    for pair in comparison.pairs:
-        row, column = pair.label // block, pair.predicted // block
-        share = pair.images / comparison.support[pair.label]
-        if pair.label == pair.predicted:
-            recall[row] += share
-        else:
-            wrong[row, column] = max(wrong[row, column], share)
-    np.add.at(members, np.arange(len(comparison.names)) // block, comparison.support > 0)
-    right = np.full((side, side), np.nan)
-    np.fill_diagonal(right, recall / np.maximum(members, 1))
-    return right, wrong, block
-
-
-def _write_counts(axes: Axes, comparison: Comparison, norm: PowerNorm) -> None:
-    counts = {(pair.label, pair.predicted): pair.images for pair in comparison.pairs}
-    for row in range(len(comparison.names)):
-        for column in range(len(comparison.names)):
-            count = counts.get((row, column), 0)
-            share = count / max(int(comparison.support[row]), 1)
-            depth = share if row == column else float(norm(share))
-            colour = "#b6c0cb" if count == 0 else "#ffffff" if depth > 0.55 else _INK
-            axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8.5)
+def _write_empty(axes: Axes) -> None:
+    axes.set_yticks([])
+    text = "no validation in this run"
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", color=FAINT)
 
 
 def _position(step: int, steps: float | None) -> float:
     return (step + 1) / steps if steps else step
-
-
-def _line(axes: Axes, x: Sequence[float], y: Sequence[float], colour: str, label: str = "") -> None:
-    if x:
-        marker = "o" if len(x) <= 40 else ""
-        axes.plot(x, y, color=colour, label=label or "_", marker=marker, markersize=3.5)
-
-
-def _short(name: str) -> str:
-    shown = "".join(letter if letter.isprintable() else "?" for letter in name)
-    return shown if len(shown) <= 22 else shown[:20] + "..."
-
-
-def _png(figure: Figure) -> bytes:
-    file = io.BytesIO()
-    # Without matplotlib's own line in the file: the same run gives the same bytes.
-    figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
-    return file.getvalue()

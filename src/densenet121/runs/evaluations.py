@@ -1,61 +1,131 @@
-"""Reading the predictions.csv of an evaluation back."""
+"""The results of an evaluation in a run folder: eval.json, predictions.csv, maps of errors."""
 
 import csv
 import io
+import json
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
+from densenet121.runs.layout import ERROR_MAPS, EVALUATION, PREDICTIONS, error_map, read_record
+from densenet121.tasks import Task, task_named
 from densenet121.utils.errors import InputError
+from densenet121.utils.files import write_atomic, write_json
 
 _MAX_BYTES = 2**31
 
 
-class Row(NamedTuple):
-    """What was said of one image; label and predicted are class names."""
-
-    label: str
-    predicted: str
-
-    @property
-    def correct(self) -> bool:
-        """The label was predicted."""
-        return self.label == self.predicted
-
-
 @dataclass(frozen=True)
 class EvaluationFile:
-    """The rows of a predictions.csv by the path of their image."""
+    """A predictions.csv: rows by the path of their image, as the csv module reads them."""
 
     path: Path
-    rows: dict[str, Row]
+    task: Task
+    rows: dict[str, dict[str, str]]
 
 
-def read_evaluation(path: Path) -> EvaluationFile:
-    """Read the results of eval: a predictions.csv or the folder that holds one.
+def write_evaluation(
+    folder: Path,
+    content: Mapping[str, Any],
+    paths: Sequence[str],
+    columns: Mapping[str, Sequence[object]],
+) -> None:
+    """Write eval.json and predictions.csv, each atomically.
+
+    Args:
+        folder: of the run; it exists.
+        content: of eval.json.
+        paths: of the images, the first column.
+        columns: the others, by name.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", *columns])
+    writer.writerows(zip(paths, *columns.values(), strict=True))
+    write_atomic(folder / PREDICTIONS, text.getvalue().encode(errors="surrogateescape"))
+    write_json(folder / EVALUATION, content)
+
+
+def write_summary(folder: Path, results: Sequence[Mapping[str, Any]], complete: bool) -> None:
+    """Write the eval.json of several weights files."""
+    write_json(folder / EVALUATION, {"results": list(results), "complete": complete})
+
+
+def copy_evaluation(source: Path, target: Path) -> None:
+    """Copy the results of the interrupted run to the folder where it goes on."""
+    for name in (EVALUATION, PREDICTIONS):
+        if (source / name).exists():
+            shutil.copyfile(source / name, target / name)
+
+
+def write_error_maps(folder: Path, maps: Mapping[str, bytes]) -> None:
+    """Write JPEGs by the path of their image; those of an earlier evaluation are removed."""
+    shutil.rmtree(folder / ERROR_MAPS, ignore_errors=True)
+    if maps:
+        (folder / ERROR_MAPS).mkdir()
+    for path, jpeg in maps.items():
+        write_atomic(error_map(folder, path), jpeg)
+
+
+def read_error_map(folder: Path, path: str) -> bytes | None:
+    """The map of an image, None where there is none."""
+    try:
+        return error_map(folder, path).read_bytes()
+    except OSError:
+        return None
+
+
+def task_of(folder: Path, given: Task | None = None) -> Task:
+    """The task of a run folder.
+
+    Raises:
+        InputError: it is another than the one given, or not known to this version.
+    """
+    name = read_record(folder).get("task")
+    if name is None:
+        try:
+            name = json.loads((folder / EVALUATION).read_text(encoding="utf-8")).get("task")
+        except (OSError, ValueError, AttributeError):
+            name = None
+    return task_named(name if isinstance(name, str) else None, folder, given)
+
+
+def read_evaluation(path: Path, task: Task | None = None) -> EvaluationFile:
+    """Read a predictions.csv, or that of the folder that holds one.
+
+    Args:
+        path: the file or the folder.
+        task: where it is one of the caller's own.
 
     Raises:
         InputError: missing, unreadable, not such a file, or without an image.
     """
-    file = path / "predictions.csv" if path.is_dir() else path
-    try:
-        if file.stat().st_size > _MAX_BYTES:
-            raise InputError(f"{file}: more than {_MAX_BYTES} bytes")
-        text = file.read_bytes().decode("utf-8-sig", "surrogateescape")
-    except OSError as error:
-        raise InputError(
-            f"{file}: cannot be read ({error.strerror}); name a folder that eval wrote"
-        ) from None
-    rows: dict[str, Row] = {}
+    file = path / PREDICTIONS if path.is_dir() else path
+    text = _text(file)
+    task = task_of(file.parent, task)
+    rows: dict[str, dict[str, str]] = {}
     reader = csv.DictReader(io.StringIO(text, newline=""))
     try:
         for row in reader:
             name = row["path"]
-            if not name or not row["label"] or not row["predicted"] or name in rows:
+            if not name or name in rows or not all(row[key] for key in task.prediction_columns):
                 raise InputError(f"{file}: line {reader.line_num} is incomplete or a repetition")
-            rows[name] = Row(row["label"], row["predicted"])
+            rows[name] = row
     except (csv.Error, KeyError) as error:
-        raise InputError(f"{file}: not a predictions.csv of eval ({error})") from None
+        raise InputError(f"{file}: not a {PREDICTIONS} of eval ({error})") from None
     if not rows:
         raise InputError(f"{file}: no image in it")
-    return EvaluationFile(file, rows)
+    return EvaluationFile(file, task, rows)
+
+
+def _text(file: Path) -> str:
+    try:
+        if file.stat().st_size > _MAX_BYTES:
+            raise InputError(f"{file}: more than {_MAX_BYTES} bytes")
+        return file.read_bytes().decode("utf-8-sig", "surrogateescape")
+    except OSError as error:
+        raise InputError(
+            f"{file}: cannot be read ({error.strerror}); name a folder that eval wrote"
+        ) from None

@@ -14,10 +14,11 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from densenet121.network import DenseNet
-from densenet121.serve.batches import Answer, Options
+from densenet121.serve.batches import Reply
 from densenet121.serve.bodies import Refusal, drain
 from densenet121.serve.metrics import Metrics
 from densenet121.serve.service import Service
+from densenet121.tasks import AnswerOptions
 from densenet121.version import __version__
 
 _PAGE = Path(__file__).with_name("page.html")
@@ -62,7 +63,7 @@ def make_app(service: Service) -> FastAPI:
     @app.post("/predict", openapi_extra=_BODY, summary="Classify one or several images")
     async def predict(
         request: Request,
-        top_k: Annotated[int, Query(ge=1, description="classes to tell")] = config.top_k,
+        top_k: Annotated[int, Query(ge=1, description="classes to return")] = config.top_k,
         coverage: Annotated[
             float | None,
             Query(gt=0, lt=1, description="of a prediction set; needs calibrated weights"),
@@ -78,8 +79,17 @@ def make_app(service: Service) -> FastAPI:
             if cam and not maps:
                 await drain(request)
                 raise Refusal(400, "maps need weights, not an exported network")
-            answers = await service.predict(request, Options(top_k, coverage, cam))
-        return JSONResponse({"predictions": [_as_json(name, a) for name, a in answers]})
+            replies = await service.predict(request, AnswerOptions(top_k, coverage), cam)
+        return JSONResponse({"predictions": [_as_json(name, reply) for name, reply in replies]})
+
+    _add_information(app, service, calibrated=calibrated, maps=maps)
+    _add_refusals(app, service)
+    return app
+
+
+def _add_information(app: FastAPI, service: Service, *, calibrated: bool, maps: bool) -> None:
+    """The page, health, limits and metrics."""
+    config, classifier = service.config, service.predictor.classifier
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def page() -> HTMLResponse:
@@ -104,7 +114,7 @@ def make_app(service: Service) -> FastAPI:
             "variant": classifier.variant,
             "num_classes": len(classifier.class_names),
             "image_size": service.predictor.size,
-            "precision": str(service.predictor.precision).removeprefix("torch."),
+            "precision": service.predictor.runtime.precision_name,
             "calibrated": calibrated,
             "maps": maps,
             "max_bytes": config.max_bytes,
@@ -116,26 +126,12 @@ def make_app(service: Service) -> FastAPI:
     async def metrics() -> Response:
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
-    _add_refusals(app, service)
-    return app
 
-
-def _as_json(name: str, answer: Answer) -> dict[str, Any]:
+def _as_json(name: str, reply: Reply) -> dict[str, Any]:
     """As ``predict --format jsonl`` writes it, with the client's name for the image."""
-    said = answer.prediction
-    content: dict[str, Any] = {
-        "name": name,
-        "predicted": None if said.abstained else said.classes[0],
-        "top": [
-            {"class": label, "probability": share}
-            for label, share in zip(said.classes, said.probabilities, strict=True)
-        ],
-        "abstained": said.abstained,
-    }
-    if said.prediction_set is not None:
-        content["prediction_set"] = said.prediction_set
-    if answer.cam is not None:
-        content["cam"] = "data:image/png;base64," + base64.b64encode(answer.cam).decode()
+    content: dict[str, Any] = {"name": name, **reply.answer.to_json()}
+    if reply.cam is not None:
+        content["cam"] = "data:image/png;base64," + base64.b64encode(reply.cam).decode()
     return content
 
 

@@ -16,31 +16,24 @@ import torch
 from numpy.typing import NDArray
 
 from densenet121.inference.maps import maps_of
-from densenet121.inference.predictor import Prediction, Predictor
+from densenet121.inference.predictor import Predictor
+from densenet121.tasks import Answer, AnswerOptions
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """What a request wants to know of its images."""
+class Reply:
+    """Of one image: the answer, and a PNG with the class-activation map where asked for."""
 
-    top_k: int
-    coverage: float | None = None
-    cam: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Of one image: the prediction, and a PNG with the class-activation map where asked for."""
-
-    prediction: Prediction
+    answer: Answer
     cam: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
     pixels: NDArray[np.uint8]
-    options: Options
-    future: "asyncio.Future[Answer]"
+    options: AnswerOptions
+    cam: bool
+    future: "asyncio.Future[Reply]"
 
 
 class Batcher:
@@ -81,7 +74,7 @@ class Batcher:
         if cam_layer is not None:
             maps_of(
                 predictor, torch.zeros((1, *predictor.size, 3), dtype=torch.uint8),
-                np.zeros(1, np.int64), cam_layer,
+                np.zeros((1, predictor.num_outputs), np.float32), cam_layer,
             )  # fmt: skip
         self._loop: asyncio.AbstractEventLoop | None = None
         self._observe = observe
@@ -98,10 +91,12 @@ class Batcher:
         """Whether all threads still answer."""
         return all(thread.is_alive() for thread in self._threads)
 
-    def submit(self, pixels: NDArray[np.uint8], options: Options) -> "asyncio.Future[Answer]":
-        """The answer to come for prepared pixels; called in the event loop."""
+    def submit(
+        self, pixels: NDArray[np.uint8], options: AnswerOptions, cam: bool = False
+    ) -> "asyncio.Future[Reply]":
+        """The reply to come for prepared pixels; called in the event loop."""
         self._loop = asyncio.get_running_loop()
-        job = _Job(pixels, options, self._loop.create_future())
+        job = _Job(pixels, options, cam, self._loop.create_future())
         self.waiting += 1
         self._jobs.put(job)
         return job.future
@@ -128,7 +123,7 @@ class Batcher:
             # Who has stopped waiting (a timeout) need not be computed.
             wanted = [job for job in jobs if not job.future.cancelled()]
             try:
-                found: list[Answer | BaseException] = list(self._answers(wanted)) if wanted else []
+                found: list[Reply | BaseException] = list(self._replies(wanted)) if wanted else []
             except Exception as error:  # the thread must outlive any batch
                 found = [error] * len(wanted)
             assert self._loop is not None
@@ -137,7 +132,7 @@ class Batcher:
                 break
         self._jobs.put(None)  # for the next thread
 
-    def _deliver(self, jobs: list[_Job], found: list[Answer | BaseException], taken: int) -> None:
+    def _deliver(self, jobs: list[_Job], found: list[Reply | BaseException], taken: int) -> None:
         self.waiting -= taken
         for job, answer in zip(jobs, found, strict=True):
             if job.future.done():
@@ -147,25 +142,19 @@ class Batcher:
             else:
                 job.future.set_result(answer)
 
-    def _answers(self, jobs: list[_Job]) -> list[Answer]:
+    def _replies(self, jobs: list[_Job]) -> list[Reply]:
         images = torch.from_numpy(np.stack([job.pixels for job in jobs]))
         logits = self._measure(images)
-        predictions: dict[int, Prediction] = {}
-        for top_k, coverage in {(job.options.top_k, job.options.coverage) for job in jobs}:
-            alike = [
-                i for i, job in enumerate(jobs)
-                if (job.options.top_k, job.options.coverage) == (top_k, coverage)
-            ]  # fmt: skip
-            said = self._predictor.answers(logits[alike], top_k=top_k, coverage=coverage)
-            predictions |= zip(alike, said, strict=True)
+        answers: dict[int, Answer] = {}
+        for options in {job.options for job in jobs}:
+            alike = [i for i, job in enumerate(jobs) if job.options == options]
+            answers |= zip(alike, self._predictor.answers(logits[alike], options), strict=True)
         drawn: dict[int, bytes] = {}
-        with_map = [i for i, job in enumerate(jobs) if job.options.cam]
+        with_map = [i for i, job in enumerate(jobs) if job.cam]
         if with_map:
-            pngs = maps_of(
-                self._predictor, images[with_map], logits[with_map].argmax(axis=1), self._cam_layer
-            )
+            pngs = maps_of(self._predictor, images[with_map], logits[with_map], self._cam_layer)
             drawn = dict(zip(with_map, pngs, strict=True))
-        return [Answer(predictions[i], drawn.get(i)) for i in range(len(jobs))]
+        return [Reply(answers[i], drawn.get(i)) for i in range(len(jobs))]
 
     def _measure(self, images: torch.Tensor) -> NDArray[np.float32]:
         start = time.perf_counter()

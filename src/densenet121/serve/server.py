@@ -9,18 +9,12 @@ import cv2
 import torch
 import uvicorn
 
-from densenet121.config.deploy import ServeConfig
-from densenet121.config.settings import (
-    AMP_NAMES,
-    absolute,
-    default_eval_resize,
-    default_workers,
-    parse_image_size,
-)
+from densenet121.config import ServeConfig, absolute, weights_choices
 from densenet121.inference.predictor import Predictor
 from densenet121.serve.app import make_app
 from densenet121.serve.connection import Connection
 from densenet121.serve.service import Service
+from densenet121.utils.cores import default_workers
 from densenet121.utils.errors import UsageError
 from densenet121.utils.memory import keep_freed_memory
 
@@ -89,20 +83,17 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
         raise UsageError(
-            f"--host {host} --port {port}: cannot listen there ({error.strerror or error})"
+            f"`host` {host}, `port` {port}: cannot listen there ({error.strerror or error})"
         ) from None
 
 
 def _predictor(config: ServeConfig) -> Predictor:
-    size = None if config.image_size is None else parse_image_size(config.image_size)
-    resize = config.eval_resize or (default_eval_resize(size) if size else None)
+    choices = weights_choices(config)
+    del choices["interpolation"]  # not a setting of this command
     return Predictor(
         absolute(config.weights),
-        net=config.net,
-        variant=config.variant,
-        image_size=size,
-        eval_resize=None if resize is None else str(resize),
+        **choices,
         device=config.device,
-        amp=AMP_NAMES.get(config.amp or "", config.amp),
+        amp=config.amp,
         batch_size=config.per_batch_size,
     )

@@ -9,12 +9,13 @@ import numpy as np
 from fastapi import Request
 from numpy.typing import NDArray
 
-from densenet121.config.deploy import ServeConfig
+from densenet121.config import ServeConfig
 from densenet121.datasets.decoding import is_image
 from densenet121.inference.predictor import Predictor
-from densenet121.serve.batches import Answer, Batcher, Options
+from densenet121.serve.batches import Batcher, Reply
 from densenet121.serve.bodies import NamedImage, Refusal, drain, images_of, read_body
 from densenet121.serve.metrics import Metrics
+from densenet121.tasks import AnswerOptions
 from densenet121.utils.errors import InputError, TooLargeError
 
 
@@ -54,7 +55,9 @@ class Service:
             retry_after=max(1, math.ceil(wait)),
         )
 
-    async def predict(self, request: Request, options: Options) -> list[tuple[str, Answer]]:
+    async def predict(
+        self, request: Request, options: AnswerOptions, cam: bool = False
+    ) -> list[tuple[str, Reply]]:
         """The answers for a request's images, in their order.
 
         Raises:
@@ -84,7 +87,7 @@ class Service:
                     names = [image.name for image in images]
                     del body, images
                     self.body_bytes, held = self.body_bytes - held, 0
-                    waiting = [self.batcher.submit(pixels, options) for pixels in prepared]
+                    waiting = [self.batcher.submit(pixels, options, cam) for pixels in prepared]
                     try:
                         answers = [await future for future in waiting]
                     finally:

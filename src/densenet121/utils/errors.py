@@ -1,4 +1,9 @@
-"""What a user's mistake raises: the command line prints it as one line, never as a traceback."""
+"""What a user's mistake raises: the command line prints it as one line, never as a traceback.
+
+A message names a setting by its field in backquotes, such as "pass `per_batch_size` 2 or more": a
+caller in Python knows the field, and the command line prints ``--per_batch_size`` in its place.
+Only ``config`` and ``commands`` know flags.
+"""
 
 
 class InputError(ValueError):
@@ -14,4 +19,4 @@ class TooLargeError(InputError):
 
 
 class UsageError(InputError):
-    """A flag is wrong. At the command line: exit status 2."""
+    """A setting is wrong. At the command line: exit status 2."""

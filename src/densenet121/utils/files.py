@@ -1,6 +1,5 @@
 """Writing files so that a reader sees the old content or the new one, never half of it."""
 
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -43,9 +42,3 @@ def remove_temporary_files(folder: Path) -> None:
     """Remove what a killed ``write_atomic`` left in the folder."""
     for temporary in folder.glob(".*.tmp"):
         temporary.unlink(missing_ok=True)
-
-
-def error_map(folder: Path, path: str) -> Path:
-    """Where a run's folder has the map of a wrongly classified image."""
-    name = hashlib.sha256(path.encode(errors="surrogateescape")).hexdigest()[:16]
-    return folder / "error_maps" / f"{name}.jpg"

@@ -112,14 +112,14 @@ def test_a_link_in_a_circle_ends(small: Path) -> None:
         scan(small)
 
 
-def test_a_folder_that_cannot_be_used_is_named_with_its_flag(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_used_is_named_with_its_setting(tmp_path: Path) -> None:
     missing = tmp_path / "missing"
-    with pytest.raises(InputError, match=f"^--data_dir {missing}: there is no such folder$"):
+    with pytest.raises(InputError, match=f"^`data_dir` {missing}: there is no such folder$"):
         scan(missing)
-    with pytest.raises(InputError, match=f"^--val_dir {missing}: there is no such folder$"):
-        scan(missing, "--val_dir")
+    with pytest.raises(InputError, match=f"^`val_dir` {missing}: there is no such folder$"):
+        scan(missing, "val_dir")
     put(tmp_path, "file")
-    with pytest.raises(InputError, match=f"^--data_dir {tmp_path / 'file'}: it is a file$"):
+    with pytest.raises(InputError, match=f"^`data_dir` {tmp_path / 'file'}: it is a file$"):
         scan(tmp_path / "file")
 
 
@@ -210,7 +210,7 @@ def test_the_fingerprint_changes_with_every_path_size_label_and_class(small: Pat
 def test_the_number_of_classes_must_fit_if_it_is_given(small: Path) -> None:
     folder = scan(small)
     assert check_num_classes(folder, None) == check_num_classes(folder, 2) == 2
-    with pytest.raises(UsageError, match=f"--num_classes is 3, but {small} holds 2 classes"):
+    with pytest.raises(UsageError, match=f"`num_classes` is 3, but {small} holds 2 classes"):
         check_num_classes(folder, 3)
 
 

@@ -282,7 +282,7 @@ def test_excluded_images_are_left_out_and_unknown_names_refused(
     evaluation_images(folder, transform)(4, expected)
     np.testing.assert_array_equal(out, expected)
     listed.write_text("ant/999.png\n")
-    with pytest.raises(UsageError, match=r"--exclude .*: no image is called ant/999.png"):
+    with pytest.raises(UsageError, match=r"`exclude` .*: no image is called ant/999.png"):
         open_training(dataset, exclude=listed)
     listed.write_text("\n".join(path for path in folder.paths if path.startswith("bee")))
     with pytest.raises(InputError, match="no image of class bee would be left"):

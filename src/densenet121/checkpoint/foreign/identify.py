@@ -17,7 +17,7 @@ from densenet121.checkpoint.foreign.names import (
     from_torchvision,
     network_of,
 )
-from densenet121.checkpoint.native import Preprocessing
+from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.network import Variant
 from densenet121.utils.errors import InputError
 

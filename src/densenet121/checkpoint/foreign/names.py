@@ -1,8 +1,10 @@
 """What other programs call DenseNet's parameters, and what we (and torchvision) call them."""
 
+import functools
 import re
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from densenet121.network import NETWORKS, build
@@ -119,22 +121,17 @@ def network_of(tensors: Mapping[str, Tensor]) -> str | None:
     growth = tensors.get("features.denseblock1.denselayer1.conv2.weight")
     if stem is None or growth is None:
         return None
-    for net, (known_blocks, known_stem, known_growth) in _signatures().items():
-        if (blocks, tuple(stem.shape), growth.shape[0]) == (known_blocks, known_stem, known_growth):
-            return net
-    return None
+    signature = (blocks, tuple(stem.shape), int(growth.shape[0]))
+    return next((net for net in NETWORKS if _signature(net) == signature), None)
 
 
-def _signatures() -> dict[str, tuple[tuple[int, ...], tuple[int, ...], int]]:
-    if not _SIGNATURES:
-        import torch
-
-        with torch.device("meta"):  # shapes without memory
-            for net in NETWORKS:
-                model = build(net, num_classes=2)
-                conv0 = model.state_dict()["features.conv0.weight"]
-                _SIGNATURES[net] = (model.block_config, tuple(conv0.shape), model.growth_rate)
-    return _SIGNATURES
-
-
-_SIGNATURES: dict[str, tuple[tuple[int, ...], tuple[int, ...], int]] = {}
+@functools.cache
+def _signature(net: str) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+    """Layers of each block, shape of conv0, and growth rate."""
+    with torch.device("meta"):  # shapes without memory
+        model = build(net, num_classes=2)
+    return (
+        model.block_config,
+        tuple(model.state_dict()["features.conv0.weight"].shape),
+        model.growth_rate,
+    )

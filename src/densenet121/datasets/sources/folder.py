@@ -39,12 +39,12 @@ def evaluation_folder(data_dir: Path) -> Path:
     if (data_dir / "val").is_dir():
         return data_dir / "val"
     raise UsageError(
-        f"--data_dir {data_dir} holds train/ but no val/; name the folder to evaluate, "
+        f"`data_dir` {data_dir} holds train/ but no val/; name the folder to evaluate, "
         f"e.g. {data_dir / 'train'}"
     )
 
 
-def scan(root: Path, flag: str = "--data_dir") -> ImageDataset:
+def scan(root: Path, field: str = "data_dir") -> ImageDataset:
     """Find every image below the class folders of ``root``.
 
     Class folders are taken in byte order. Hidden files and folders are passed over; sub-folders of
@@ -55,10 +55,10 @@ def scan(root: Path, flag: str = "--data_dir") -> ImageDataset:
         InputError: no such folder, no or only one class folder, a class folder without images, a
             file or folder that cannot be reached.
     """
-    return scan_folders(root, flag)[0]
+    return scan_folders(root, field)[0]
 
 
-def scan_folders(root: Path, flag: str = "--data_dir") -> tuple[ImageDataset, list[Folder]]:
+def scan_folders(root: Path, field: str = "data_dir") -> tuple[ImageDataset, list[Folder]]:
     """As ``scan``, and every folder that was looked into, from ``root`` on.
 
     Raises:
@@ -66,7 +66,7 @@ def scan_folders(root: Path, flag: str = "--data_dir") -> tuple[ImageDataset, li
     """
     if not root.is_dir():
         found = "it is a file" if root.exists() else "there is no such folder"
-        raise InputError(f"{flag} {root}: {found}")
+        raise InputError(f"`{field}` {root}: {found}")
     folders = [("", root.stat().st_mtime_ns)]
     class_names = sorted(
         (entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name[0] != "."),
@@ -75,7 +75,7 @@ def scan_folders(root: Path, flag: str = "--data_dir") -> tuple[ImageDataset, li
     if len(class_names) < 2:
         found = f"only one class folder ({class_names[0]})" if class_names else "no class folder"
         raise InputError(
-            f"{flag} {root}: {found}; at least two are needed, a folder of images for each class"
+            f"`{field}` {root}: {found}; at least two are needed, a folder of images for each class"
         )
     text, lengths = bytearray(), []
     sizes: list[int] = []

@@ -23,21 +23,21 @@ _WORTH_KEEPING = 20_000  # images; fewer are found in a moment
 _VERSION = 1
 
 
-def scan_cached(root: Path, flag: str, cache_dir: Path | None) -> ImageDataset:
+def scan_cached(root: Path, field: str, cache_dir: Path | None) -> ImageDataset:
     """As ``scan``, by way of an index in ``cache_dir`` if the folder is large.
 
     Raises:
         InputError: as ``scan``.
     """
     if cache_dir is None:
-        return scan_folders(root, flag)[0]
+        return scan_folders(root, field)[0]
     key = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
     file = cache_dir / ".index" / f"{root.name[:40]}-{key}.npz"
     found = _load(file, root)
     if found is not None:
         log.info("%s: index of %d images from %s", root, len(found), file)
         return found
-    dataset, folders = scan_folders(root, flag)
+    dataset, folders = scan_folders(root, field)
     if len(dataset) >= _WORTH_KEEPING:
         try:
             _save(file, dataset, folders)

@@ -57,11 +57,11 @@ def open_splits(
     """
     if val_dir is None and _has_own_splits(data_dir):
         splits: tuple[Split, Split] = ("train", "val")
-        return {split: _open(data_dir, "--data_dir", split, cache_dir) for split in splits}
+        return {split: _open(data_dir, "data_dir", split, cache_dir) for split in splits}
     train_dir, val_dir = split_folders(data_dir, val_dir)
-    found: dict[Split, ImageDataset] = {"train": _open(train_dir, "--data_dir", "train", cache_dir)}
+    found: dict[Split, ImageDataset] = {"train": _open(train_dir, "data_dir", "train", cache_dir)}
     if val_dir is not None:
-        found["val"] = _open(val_dir, "--val_dir", "val", cache_dir)
+        found["val"] = _open(val_dir, "val_dir", "val", cache_dir)
     return found
 
 
@@ -73,13 +73,13 @@ def open_evaluation(
     Raises:
         InputError, UsageError: as ``open_training``.
     """
-    found = _open(evaluation_folder(data_dir), "--data_dir", "val", cache_dir)
+    found = _open(evaluation_folder(data_dir), "data_dir", "val", cache_dir)
     (dataset,) = _without([found], exclude)
     assert dataset is not None
     return dataset
 
 
-def _open(where: Path, flag: str, split: Split, cache_dir: Path | None) -> ImageDataset:
+def _open(where: Path, field: str, split: Split, cache_dir: Path | None) -> ImageDataset:
     if where.is_file():
         if where.suffix.lower() in lists.SUFFIXES:
             return read_list(where)
@@ -89,7 +89,7 @@ def _open(where: Path, flag: str, split: Split, cache_dir: Path | None) -> Image
             return read_parquet(where, split)
         allowed = ", ".join((*lists.SUFFIXES, ".tar", ".parquet"))
         raise InputError(
-            f"{flag} {where}: a file of no kind that is read ({allowed}); or name a folder"
+            f"`{field}` {where}: a file of no kind that is read ({allowed}); or name a folder"
         )
     if where.is_dir():
         if is_cifar(where):
@@ -98,7 +98,7 @@ def _open(where: Path, flag: str, split: Split, cache_dir: Path | None) -> Image
             return shards.read_shards(where)
         if find_parquet(where, split):
             return read_parquet(where, split)
-    return scan_cached(where, flag, cache_dir)
+    return scan_cached(where, field, cache_dir)
 
 
 def _has_own_splits(where: Path) -> bool:
@@ -113,5 +113,5 @@ def _without(sides: list[ImageDataset | None], exclude: Path | None) -> list[Ima
     known = {path for side in sides if side for path in side.paths if path in excluded}
     unknown = sorted(excluded - known)
     if unknown:
-        raise UsageError(f"--exclude {exclude}: no image is called {unknown[0]}")
+        raise UsageError(f"`exclude` {exclude}: no image is called {unknown[0]}")
     return [side and side.without(excluded) for side in sides]

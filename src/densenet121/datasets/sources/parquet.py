@@ -8,10 +8,12 @@ note that the ``datasets`` library leaves in the schema, or from ``classes.txt``
 import json
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from densenet121.datasets.decoding import MAX_BYTES
 from densenet121.datasets.image_dataset import ImageDataset, check_labels
@@ -90,11 +92,7 @@ def read_parquet(where: Path, split: Literal["train", "val"]) -> ImageDataset:
             raise InputError(f"{file}: not a Parquet file of images ({error})") from None
     if not labels:
         raise InputError(f"{where}: no images")
-    if names and all(label.isdecimal() and int(label) < len(names) for label in labels):
-        class_names = tuple(names)
-        numbers = np.array([int(label) for label in labels], dtype=np.int64)
-    else:
-        class_names, numbers = check_labels(labels, files[0].parent / "classes.txt", str(where))
+    class_names, numbers = _classes(names, labels, files[0].parent / "classes.txt", where)
     groups_of = _Groups(groups, np.array(starts))
     if len(set(paths)) != len(paths):  # of files in different folders the hub keeps the last part
         paths = [f"{index:08d}/{path}" for index, path in enumerate(paths)]
@@ -106,6 +104,15 @@ def read_parquet(where: Path, split: Literal["train", "val"]) -> ImageDataset:
         np.array(sizes, dtype=np.int64),
         read_one=groups_of.read,
     )
+
+
+def _classes(
+    names: Sequence[str], labels: Sequence[str], classes_file: Path, where: Path
+) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Class names and numbers: those of the schema where the labels are numbers of it."""
+    if names and all(label.isdecimal() and int(label) < len(names) for label in labels):
+        return tuple(names), np.array([int(label) for label in labels], dtype=np.int64)
+    return check_labels(labels, classes_file, str(where))
 
 
 class _Groups:

@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
 
 from densenet121.utils.errors import InputError
 
@@ -75,6 +73,8 @@ class Calibration:
 
 def probabilities(logits: Floats, temperature: float = 1.0) -> Floats:
     """Softmax of ``logits / temperature``, ``(N, C)``, in float64."""
+    from scipy.special import softmax  # not at the top: predict starts without scipy
+
     return np.asarray(softmax(logits.astype(np.float64) / temperature, axis=1))
 
 
@@ -87,6 +87,9 @@ def fit_temperature(logits: Floats, labels: NDArray[np.int64]) -> float:
         logits: ``(N, C)``.
         labels: ``(N,)``.
     """
+    from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
+
     logits = logits.astype(np.float64)
     rows = np.arange(len(labels))
 

@@ -30,8 +30,8 @@ def label_ranks(logits: Tensor, labels: Tensor) -> Tensor:
     if num_bad:
         raise InputError(
             f"the weights give nan or infinite logits for {num_bad} of {len(logits)} images; "
-            "the checkpoint is damaged, its training diverged, or --amp fp16 overflows here "
-            "(try --amp fp32)"
+            "the checkpoint is damaged, its training diverged, or `amp` fp16 overflows here "
+            "(try `amp` fp32)"
         )
     label_column = labels.unsqueeze(1)
     true = logits.gather(1, label_column)

@@ -1,4 +1,4 @@
-"""Numbers of the report: interval of an accuracy, confusions, results per class, time spent.
+"""Numbers of the report: interval of an accuracy, confusions, results per class.
 
 ``C`` is the number of classes.
 """
@@ -6,13 +6,12 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import precision_recall_fscore_support
 
-from densenet121.runs.read import Prediction, RunFiles
+from densenet121.tasks.single_label.predictions import Row
 
 _Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
@@ -62,8 +61,10 @@ def wilson_interval(correct: int, total: int) -> tuple[float, float]:
     return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
 
 
-def compare(predictions: Sequence[Prediction], class_names: Sequence[str]) -> Comparison:
+def compare(predictions: Sequence[Row], class_names: Sequence[str]) -> Comparison:
     """Compare labels with predictions; classes that only the predictions name come last."""
+    from sklearn.metrics import precision_recall_fscore_support
+
     found = sorted({name for one in predictions for name in (one.label, one.predicted)})
     names = list(dict.fromkeys([*class_names, *found]))
     number = {name: index for index, name in enumerate(names)}
@@ -93,38 +94,3 @@ def compare(predictions: Sequence[Prediction], class_names: Sequence[str]) -> Co
             for index, name in enumerate(names)
         ],
     )
-
-
-def steps_per_epoch(run: RunFiles) -> float | None:
-    """Steps in an epoch, from the last epoch known to be whole; None where none is."""
-    last_steps: dict[int, int] = {}
-    for row in run.rows:
-        last_steps[row.epoch] = max(row.step, last_steps.get(row.epoch, 0))
-    if not last_steps:
-        return None
-    # An epoch is whole if it was evaluated or another one follows it.
-    evaluated = {row.epoch for row in run.evals}
-    whole = [epoch for epoch in last_steps if epoch in evaluated or epoch < max(last_steps)]
-    return (last_steps[max(whole)] + 1) / (max(whole) + 1) if whole else None
-
-
-def training_seconds(run: RunFiles) -> float | None:
-    """Time in training steps, from images/s; evaluation, saving and interruptions are not in it."""
-    steps, images = steps_per_epoch(run), training_images(run.record)
-    if steps is None or images is None:
-        return None
-    seconds, done = 0.0, 0
-    for row in run.train:
-        if row.images_per_second > 0:
-            seconds += (row.step + 1 - done) * images / steps / row.images_per_second
-            done = row.step + 1
-    return seconds or None
-
-
-def training_images(record: dict[str, Any] | None) -> int | None:
-    """The number of training images that run.json states, or None."""
-    try:
-        images = (record or {})["data"]["train"]["pictures"]
-    except (KeyError, TypeError):
-        return None
-    return images if isinstance(images, int) and images > 0 else None

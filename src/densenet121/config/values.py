@@ -1,26 +1,11 @@
-"""Checks of flags' values, each with one line that names the flag."""
+"""Checks and defaults of settings; each refusal is one line that names the flag."""
 
 import math
+import os
 from collections.abc import Sequence
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from pathlib import Path
 
 from densenet121.utils.errors import UsageError
-
-
-def known_choices(config: Any) -> None:
-    """Refuse a value that is not among the choices of a dataclass's Literal field.
-
-    The command line checks this by itself; from Python nothing else would.
-
-    Raises:
-        UsageError: naming the flag and the choices.
-    """
-    for name, hint in get_type_hints(type(config)).items():
-        kinds = [hint, *get_args(hint)]
-        choices = [c for kind in kinds if get_origin(kind) is Literal for c in get_args(kind)]
-        value = getattr(config, name)
-        if choices and value is not None and value not in choices:
-            raise UsageError(f"--{name} must be one of {', '.join(map(str, choices))}, got {value}")
 
 
 def numbers(
@@ -54,12 +39,41 @@ def at_least(flag: str, value: float | None, least: float, unit: str = "") -> No
         raise UsageError(f"--{flag} must be at least {f'{least} {unit}'.strip()}, got {value}")
 
 
-def between(flag: str, value: float, low: float, high: float, *, upper_open: bool = False) -> None:
-    """Refuse a value outside ``[low, high]``, or ``[low, high)``.
+def between(
+    flag: str, value: float | None, low: float, high: float, *, upper_open: bool = False
+) -> None:
+    """Refuse a value outside ``[low, high]``, or ``[low, high)``; None passes.
 
     Raises:
         UsageError: naming the flag and what is allowed.
     """
+    if value is None:
+        return
     if not (low <= value <= high) or (upper_open and value == high):
         end = "below" if upper_open else "at most"
         raise UsageError(f"--{flag} must be at least {low} and {end} {high}, got {value}")
+
+
+def parse_image_size(value: int | str, flag: str = "image_size") -> tuple[int, int]:
+    """Height and width from "H,W" or one number.
+
+    Raises:
+        UsageError: not one or two whole numbers, or less than 16 pixels (the five halvings of the
+            network would leave nothing).
+    """
+    sizes = [int(x) for x in numbers(flag, value, whole=True)]
+    if len(sizes) not in (1, 2):
+        raise UsageError(f'--{flag} must be "H,W" or one number, got {value}')
+    if min(sizes) < 16:
+        raise UsageError(f"--{flag} must be at least 16 pixels, got {value}")
+    return sizes[0], sizes[-1]
+
+
+def default_eval_resize(size: tuple[int, int]) -> str:
+    """The original's 256 for 224, and the same 8/7 for other sizes, as "H,W"."""
+    return ",".join(str(round(side * 256 / 224)) for side in size)
+
+
+def absolute(path: str) -> Path:
+    """The path with ~ and the working directory resolved, symbolic links kept."""
+    return Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 (resolve() follows links)

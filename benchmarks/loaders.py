@@ -1,6 +1,6 @@
-"""Other programs' ways from image files to normalised batches; a script of its own.
+"""Data loading by other libraries, from image files to normalised batches; a script of its own.
 
-``python peer_loaders.py JSON`` runs in an environment that need not have this package. Each line of
+``python loaders.py JSON`` runs in an environment that need not have this package. Each line of
 standard input, the number of a pass, is answered with the seconds and the images of one pass over
 the data. All do the original's training transforms: a random crop of 0.08 to 1 of the area, a
 mirror, brightness, contrast and saturation by up to 0.4, ImageNet's mean and standard deviation.

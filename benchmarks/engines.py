@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 
-def runtime_step(
+def engine_step(
     side: str, model: nn.Module, images: Tensor, *, bf16: bool, threads: int
 ) -> Callable[[], None]:
-    """One inference of ``images``, ``(N, 3, H, W)``, in the engine; weights are the model's."""
+    """One inference of ``images``, ``(N, 3, H, W)``, in the engine; with the model's weights."""
     images = images.contiguous()
     if side == "openvino":
         return _openvino(model, images, bf16=bf16, threads=threads)

@@ -1,0 +1,12 @@
+"""The ``audit`` command."""
+
+from densenet121.audit.audit import as_json, audit, table
+from densenet121.commands import DONE, FAILED
+from densenet121.config import AuditConfig
+
+
+def run(config: AuditConfig) -> int:
+    """Print what is wrong with a dataset; 1 if it would spoil a training or its evaluation."""
+    found = audit(config)
+    print(as_json(found) if config.json else table(found))  # noqa: T201 (the command's output)
+    return FAILED if found.has_faults else DONE

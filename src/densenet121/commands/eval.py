@@ -1,0 +1,15 @@
+"""The ``eval`` command."""
+
+from densenet121.commands import DONE, FAILED, STOPPED
+from densenet121.config import EvalConfig
+from densenet121.engine.evaluate import evaluate
+from densenet121.utils.signals import StopRequest
+
+
+def run(config: EvalConfig) -> int:
+    """Evaluate every weights file; 1 if not all of them or not all images could be used."""
+    with StopRequest():
+        evaluated = evaluate(config)
+    if evaluated.stopped:
+        return STOPPED
+    return DONE if evaluated.complete else FAILED

@@ -1,0 +1,13 @@
+"""The ``inspect`` command."""
+
+from pathlib import Path
+
+from densenet121.checkpoint.inspect import inspect
+from densenet121.commands import DONE
+from densenet121.config import InspectConfig
+
+
+def run(config: InspectConfig) -> int:
+    """Print what a weights file is."""
+    print(inspect(Path(config.file)))  # noqa: T201 (the command's output)
+    return DONE

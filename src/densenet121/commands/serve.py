@@ -1,0 +1,22 @@
+"""The ``serve`` command."""
+
+from densenet121.commands import DONE
+from densenet121.config import ServeConfig
+from densenet121.utils.errors import InputError
+from densenet121.utils.signals import StopRequest
+
+
+def run(config: ServeConfig) -> int:
+    """Serve until a signal.
+
+    Raises:
+        InputError: the packages of the extra ``serve`` are not installed.
+    """
+    try:
+        from densenet121.serve import serve
+    except ModuleNotFoundError as error:
+        raise InputError(f"serve needs {error.name}; pip install 'densenet121[serve]'") from None
+    # uvicorn hands the signal on after it has finished; its work is done then.
+    with StopRequest():
+        serve(config)
+    return DONE

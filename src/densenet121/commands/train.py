@@ -1,0 +1,20 @@
+"""The ``train`` command: a run, then its report."""
+
+from densenet121.commands import DONE, FAILED, STOPPED
+from densenet121.config import TrainConfig
+from densenet121.engine.train import train
+from densenet121.report import write_report
+from densenet121.utils.signals import StopRequest
+
+
+def run(config: TrainConfig) -> int:
+    """Train and write the report; 1 if images had to be skipped."""
+    # After a signal the run saves and frees its memory: another signal must not interrupt that,
+    # Python would print a traceback of whatever it happened to meet.
+    with StopRequest():
+        result = train(config)
+        if result.stopped:
+            return STOPPED
+        if result.rank == 0:
+            write_report(result.folder)
+    return FAILED if result.bad_images else DONE

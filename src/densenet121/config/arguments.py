@@ -1,0 +1,149 @@
+"""A command's arguments, parsed into its settings.
+
+argparse splits the arguments; the values, the rules and the wording of errors are this project's.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from densenet121.config.files import as_yaml, read_settings
+from densenet121.config.flags import REQUIRED, Flag, flags_of, nearest
+from densenet121.config.help import help_text
+from densenet121.utils.errors import UsageError
+
+_COMMON = ("--config", "--print_config", "--help")
+_NULL = ("null", "~")
+_LEFT_OUT = {"skip_default", "skip_null", "skip_unset"}  # the last two mean the same
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser whose errors are UsageError."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the arguments."""
+        raise UsageError(message)
+
+
+def parse_settings(command: str, config_class: type[Any], arguments: Sequence[str]) -> Any:
+    """The settings that the arguments of one command give.
+
+    Flags override the files of --config wherever they stand; of two files the later counts.
+
+    Raises:
+        UsageError: what is wrong with the arguments, in one line.
+        SystemExit: 0, after --help and --print_config.
+    """
+    flags = {flag.name: flag for flag in flags_of(config_class)}
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    _refuse_unknown(arguments[:end], flags)
+    given, words = _split(arguments[:end], flags)
+    if "help" in given:
+        print(help_text(command, config_class), end="")  # noqa: T201 (what was asked for)
+        raise SystemExit(0)
+    files, printing = given.pop("config", []), given.pop("print_config", None)
+    values: dict[str, Any] = {}
+    for file in files:
+        values |= read_settings(file, flags)
+    values |= {name: _value(flags[name], text) for name, text in given.items()}
+    values |= _by_place([*words, *arguments[end + 1 :]], flags)
+    values = {name: value for name, value in values.items() if value is not REQUIRED}
+    missing = [flag.label for flag in flags.values() if flag.required and flag.name not in values]
+    config = None if missing else config_class(**values)
+    if printing is not None:
+        print(_printed(values, flags, printing), end="")  # noqa: T201 (what was asked for)
+        raise SystemExit(0)
+    if missing:
+        raise UsageError(f"{', '.join(missing)} must be given")
+    return config
+
+
+def _refuse_unknown(arguments: Sequence[str], flags: Mapping[str, Flag]) -> None:
+    known = [flag.label for flag in flags.values() if not flag.positional]
+    known += _COMMON
+    for argument in arguments:
+        name = argument.partition("=")[0]
+        # argparse, too, takes what has a space in it for a value: no flag has one.
+        if name[:1] != "-" or " " in name or _is_number(name):
+            continue
+        if name not in ("-", "-h", *known):
+            raise UsageError(f"unknown flag {name}{nearest(name, known)}")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _split(arguments: Sequence[str], flags: Mapping[str, Flag]) -> tuple[dict[str, Any], list[str]]:
+    """What was given for each flag, as text; and the arguments that are not flags."""
+    # Without abbreviations: a flag of a later version may make today's abbreviation ambiguous.
+    parser = Parser(
+        allow_abbrev=False,
+        exit_on_error=False,
+        add_help=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.add_argument("-h", "--help", action="store_true")
+    parser.add_argument("--config", action="append")
+    for flag in flags.values():
+        if flag.switch:
+            parser.add_argument(flag.label, action="store_const", const="true")
+        elif not flag.positional:
+            parser.add_argument(flag.label)
+    printing = [a for a in arguments if a.partition("=")[0] == "--print_config"]
+    try:
+        found, words = parser.parse_known_args([a for a in arguments if a not in printing])
+    except argparse.ArgumentError as error:
+        raise UsageError(_wrong_value(str(error.argument_name), flags)) from None
+    given = vars(found)
+    if "" in given.get("config", []):
+        raise UsageError(_wrong_value("--config", flags))
+    if printing:
+        given["print_config"] = printing[-1].partition("=")[2]
+    return given, words
+
+
+def _wrong_value(name: str, flags: Mapping[str, Flag]) -> str:
+    """What is wrong if argparse cannot take the value of a flag: there is none, or one too many."""
+    if name == "--config":
+        return "--config must name a YAML file of settings, got none"
+    flag = flags.get(name.removeprefix("--"))
+    if flag is None or flag.switch:
+        return f"{name.rpartition('/')[2]} takes no value"
+    return f"{name} needs a value: {name} {flag.placeholder}"
+
+
+def _value(flag: Flag, text: str) -> Any:
+    return None if flag.optional and text in _NULL else flag.value(text, flag.label)
+
+
+def _by_place(words: Sequence[str], flags: Mapping[str, Flag]) -> dict[str, Any]:
+    """The values of the positional arguments that were given."""
+    values: dict[str, Any] = {}
+    for flag in flags.values():
+        if flag.positional and words:
+            taken = len(words) if flag.many else 1
+            texts = [flag.value(word, flag.label) for word in words[:taken]]
+            values[flag.name] = texts if flag.many else texts[0]
+            words = words[taken:]
+    if words:
+        raise UsageError(f"unexpected argument {words[0]}")
+    return values
+
+
+def _printed(values: Mapping[str, Any], flags: Mapping[str, Flag], options: str) -> str:
+    """The settings as YAML, without those that the options of --print_config leave out."""
+    left_out = set(options.split(",")) - {""}
+    if not left_out <= _LEFT_OUT:
+        raise UsageError(f"--print_config takes skip_default or skip_null, got {options}")
+    defaults = {name: None if f.default is REQUIRED else f.default for name, f in flags.items()}
+    settings = {**defaults, **values}
+    if "skip_default" in left_out:
+        settings = {n: value for n, value in settings.items() if value != defaults[n]}
+    if left_out - {"skip_default"}:
+        settings = {n: value for n, value in settings.items() if value is not None}
+    return as_yaml(settings)

@@ -1,0 +1,48 @@
+"""The settings of ``calibrate``."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from densenet121.config.shared import (
+    AnyPath,
+    BatchSettings,
+    DeviceSettings,
+    File,
+    PrecisionSettings,
+    WorkerSettings,
+)
+from densenet121.config.values import between
+from densenet121.utils.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateConfig(BatchSettings, PrecisionSettings, DeviceSettings, WorkerSettings):
+    """Calibrate the confidence of weights on held-out images, and store it with the weights.
+
+    Attributes:
+        data_dir: images used neither for training nor to choose the weights: a folder of class
+            folders, or one that holds `val/`.
+        pretrained: weights of densenet121.
+        output: file for the calibrated weights (default: beside them, with "_calibrated" in the
+            name).
+        target_accuracy: share of predict's answers that shall be right, such as 0.99; predict
+            abstains below the confidence that this takes (default: it always answers).
+        seed: seed of the split: one half of the images gives the temperature, the other the rest.
+    """
+
+    section: ClassVar[str] = "calibration"
+    data_dir: AnyPath
+    pretrained: AnyPath
+    output: File | None = None
+    target_accuracy: float | None = None
+    seed: int = 1
+
+    def check(self) -> None:
+        """Refuse empty paths and values out of range."""
+        if not self.data_dir or not self.pretrained:
+            raise UsageError("--data_dir and --pretrained must not be empty")
+        between("seed", self.seed, 0, 2**63 - 1)
+        if self.target_accuracy is not None and not 0 < self.target_accuracy <= 1:
+            raise UsageError(
+                f"--target_accuracy must be above 0 and at most 1, got {self.target_accuracy}"
+            )

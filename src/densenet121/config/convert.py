@@ -1,0 +1,30 @@
+"""The settings of ``convert``."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from densenet121.config.shared import Net, Settings, Variant
+
+Target = Literal["native", "torchvision", "timm", "mindcv", "mindspore"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertConfig(Settings):
+    """Convert weights between densenet121, torchvision, timm, MindCV and MindSpore.
+
+    Attributes:
+        source: weights file in any format that can be read.
+        target: file to write; its suffix chooses among the formats of that program.
+        to: program that will read the file: native is densenet121, mindspore the network of the
+            model zoo (variant model_zoo), mindcv its network (variant paper).
+        net: the network, for weights that do not record it (default: densenet121).
+        variant: paper or model_zoo, for weights that do not record it for certain (default: what
+            the weights suggest).
+    """
+
+    positional: ClassVar[tuple[str, ...]] = ("source", "target")
+    source: str
+    target: str
+    to: Target
+    net: Net | None = None
+    variant: Variant | None = None

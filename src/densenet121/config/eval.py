@@ -1,0 +1,96 @@
+"""The settings of ``eval``."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from densenet121.config.shared import (
+    AnyPath,
+    BadImageSettings,
+    BatchSettings,
+    DeviceSettings,
+    File,
+    Folder,
+    PrecisionSettings,
+    ProcessSettings,
+    Settings,
+    WeightsSettings,
+    WorkerSettings,
+)
+from densenet121.config.values import at_least
+from densenet121.utils.errors import UsageError
+
+Interpolation = Literal["opencv_bilinear", "pillow_bilinear", "pillow_bicubic", "pillow_nearest"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalDataSettings(BadImageSettings):
+    """The images of an evaluation.
+
+    Attributes:
+        data_dir: images: a folder of class folders, or one that holds `val/`; or another source
+            that `train` reads.
+        exclude: file with the paths of images to leave out, one a line (default: none).
+        num_classes: number of classes; if given, it must fit the data and the weights (default:
+            what the weights have).
+    """
+
+    section: ClassVar[str] = "data"
+    data_dir: AnyPath
+    exclude: File | None = None
+    num_classes: int | None = None
+
+    def check(self) -> None:
+        """Refuse an empty path and a single class."""
+        if not self.data_dir:
+            raise UsageError("--data_dir must name images, got an empty path")
+        at_least("num_classes", self.num_classes, 2, "classes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalWeightsSettings(WeightsSettings):
+    """The network of an evaluation.
+
+    Attributes:
+        pretrained: weights: a checkpoint or weights file, or a folder of them (newest first).
+        interpolation: how images are resized: opencv_bilinear as the original, without
+            antialiasing; pillow_bilinear as torchvision and pillow_bicubic as timm, with it;
+            pillow_nearest as Keras (default: what the weights were validated with, else
+            opencv_bilinear).
+    """
+
+    section: ClassVar[str] = "network"
+    pretrained: AnyPath
+    interpolation: Interpolation | None = None
+
+    def check(self) -> None:
+        """Refuse an empty path."""
+        if not self.pretrained:
+            raise UsageError("--pretrained must name weights to evaluate, got an empty path")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalOutputSettings(Settings):
+    """Where the log and the results are written.
+
+    Attributes:
+        log_path: parent of the dated folder with the log and the results.
+        output_dir: that folder itself, in place of a dated one under log_path (default: none).
+    """
+
+    section: ClassVar[str] = "output"
+    log_path: Folder = "output"
+    output_dir: Folder | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig(
+    EvalDataSettings,
+    EvalWeightsSettings,
+    BatchSettings,
+    PrecisionSettings,
+    DeviceSettings,
+    WorkerSettings,
+    ProcessSettings,
+    EvalOutputSettings,
+):
+    """Measure how many images weights classify correctly, each image exactly once."""

@@ -1,0 +1,48 @@
+"""The settings of ``export``."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from densenet121.config.shared import AnyPath, File, Settings, Switch
+from densenet121.config.values import at_least, between
+from densenet121.utils.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig(Settings):
+    """Export the network for another runtime, with a parity report.
+
+    Attributes:
+        pretrained: weights of densenet121.
+        output: file to write, such as model.onnx or model.pt2; the parity report goes beside it.
+        data_dir: images to compare both networks on: a folder of class folders, or one that holds
+            `val/`.
+        format: onnx, or torch for torch.export.
+        int8: 1 quantises to int8 by ONNX Runtime, calibrated on other images of data_dir.
+        uint8_input: 1 puts the normalisation inside: the input is (N, H, W, 3) uint8, resized and
+            cropped; 0 takes (N, 3, H, W) float32, normalised.
+        pictures: number of images to compare on; int8 is calibrated with as many others.
+        tolerance: largest difference of a logit (default: a thousandth of the largest logit, at
+            least 0.001; int8: any).
+        min_agreement: smallest share of images with the same top class (default: 1; int8: 0.95).
+    """
+
+    pretrained: AnyPath
+    output: File
+    data_dir: AnyPath
+    format: Literal["onnx", "torch"] = "onnx"
+    int8: Switch = 0
+    uint8_input: Switch = 0
+    pictures: int = 64
+    tolerance: float | None = None
+    min_agreement: float | None = None
+
+    def check(self) -> None:
+        """Refuse empty paths and values out of range."""
+        if not (self.pretrained and self.output and self.data_dir):
+            raise UsageError("--pretrained, --output and --data_dir must not be empty")
+        if self.int8 and self.format == "torch":
+            raise UsageError("--int8 1 needs --format onnx")
+        at_least("pictures", self.pictures, 2)
+        at_least("tolerance", self.tolerance, 0)
+        between("min_agreement", self.min_agreement, 0, 1)

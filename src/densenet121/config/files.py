@@ -1,0 +1,91 @@
+"""YAML files of settings: what ``--config`` reads and ``--print_config`` prints.
+
+A value is read as the text that stands in the file, so that ``lr: 1e-4`` is a number (PyYAML alone
+reads text) and ``data_dir: 007`` a path, exactly as on the command line. ``null`` stands for the
+default. PyYAML is imported only when a file is read or printed.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from densenet121.config.flags import Flag, nearest
+from densenet121.utils.errors import UsageError
+
+if TYPE_CHECKING:
+    from yaml.nodes import Node
+
+_TAG = "tag:yaml.org,2002:"
+_NULL = f"{_TAG}null"
+_SCALARS = {f"{_TAG}{name}" for name in ("str", "int", "float", "bool", "timestamp")}
+
+
+def read_settings(file: str, flags: Mapping[str, Flag]) -> dict[str, Any]:
+    """The values that a YAML file gives to ``flags``; REQUIRED for a null that has no default.
+
+    Raises:
+        UsageError: the file cannot be read, is no mapping, or a key or a value is not allowed.
+    """
+    text = _text(file)
+    settings: dict[str, Any] = {}
+    for key, node in _pairs(file, text):
+        where = f"--config {file}, line {key.start_mark.line + 1}:"
+        name = str(key.value)
+        if name not in flags:
+            raise UsageError(f"{where} unknown key {name}{nearest(name, flags)}")
+        if name in settings:
+            raise UsageError(f"{where} {name} is given twice")
+        settings[name] = _value(node, flags[name], f"{where} {name}", text)
+    return settings
+
+
+def as_yaml(settings: Mapping[str, Any]) -> str:
+    """The text of a YAML file that ``read_settings`` reads back to the same values."""
+    import yaml
+
+    return yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True, width=2**31)
+
+
+def _text(file: str) -> str:
+    try:
+        return Path(file).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"--config {file}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"--config {file}: not a UTF-8 text file") from None
+    except ValueError:  # a NUL character in the name
+        raise UsageError(f"--config {file!r}: not the name of a file") from None
+
+
+def _pairs(file: str, text: str) -> "list[tuple[Node, Node]]":
+    """The keys and values of the file's one mapping, not yet turned into Python's values."""
+    import yaml
+
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.context_mark or error.problem_mark  # where it begins, not where it shows
+        place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        raise UsageError(f"--config {file}: not valid YAML{place}") from None
+    except (yaml.YAMLError, RecursionError):  # a control character; brackets without end
+        raise UsageError(f"--config {file}: not valid YAML") from None
+    if not isinstance(root, yaml.MappingNode):
+        raise UsageError(f"--config {file}: must hold lines of NAME: VALUE, such as lr: 0.1")
+    return list(root.value)
+
+
+def _value(node: "Node", flag: Flag, label: str, text: str) -> Any:
+    if node.tag == _NULL:
+        return None if flag.optional else flag.default
+    if flag.many:
+        elements = node.value if isinstance(node.value, list) else [node]
+        return [_scalar(element, flag, label, text) for element in elements]
+    return _scalar(node, flag, label, text)
+
+
+def _scalar(node: "Node", flag: Flag, label: str, text: str) -> Any:
+    if node.tag in _SCALARS:
+        return flag.value(node.value, label)
+    found = " ".join(text[node.start_mark.index : node.end_mark.index].split()) or "null"
+    hint = f"; write {found[1:-1].replace(' ', '')}" if found[0] == "[" else ""
+    raise UsageError(f"{label} must be {flag.expected}, got {found}{hint}")

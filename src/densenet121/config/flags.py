@@ -1,0 +1,217 @@
+"""A settings class seen as flags: each field's type, default and help text.
+
+The command line, the YAML files and the tables of the documentation are made from this.
+"""
+
+import dataclasses
+import difflib
+import inspect
+import math
+import re
+from collections.abc import Iterable
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from densenet121.utils.errors import UsageError
+
+REQUIRED = dataclasses.MISSING
+_SWITCH = {"true": True, "yes": True, "on": True, "1": True}
+_SWITCH |= {"false": False, "no": False, "off": False, "0": False}
+_PLACEHOLDERS = {int: "N", float: "X", str: "TEXT"}
+
+
+_found: dict[type[Any], tuple["Flag", ...]] = {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag:
+    """One field of a settings class.
+
+    Attributes:
+        name: of the field.
+        kinds: types that its value may have, without None.
+        choices: the only values allowed; empty if its type alone decides.
+        optional: whether None is allowed.
+        many: whether the value is a list.
+        placeholder: what stands for the value in the help.
+        default: value without the flag, or REQUIRED.
+        positional: given by its place on the command line, not as ``--name``.
+        section: heading under which the help shows it.
+        meaning: its help text, without the default.
+        default_text: the default as the help shows it.
+    """
+
+    name: str
+    kinds: frozenset[type]
+    choices: tuple[Any, ...]
+    optional: bool
+    many: bool
+    placeholder: str
+    default: Any
+    positional: bool
+    section: str
+    meaning: str
+    default_text: str
+
+    @property
+    def label(self) -> str:
+        """The flag as a user types it."""
+        return self.name.upper() if self.positional else f"--{self.name}"
+
+    @property
+    def required(self) -> bool:
+        """Whether the command line must give it."""
+        return self.positional or self.default is REQUIRED
+
+    @property
+    def switch(self) -> bool:
+        """Whether the flag takes no value."""
+        return self.kinds == {bool}
+
+    @property
+    def expected(self) -> str:
+        """What a value must be, for error messages."""
+        if self.choices:
+            return f"one of {', '.join(map(str, self.choices))}"
+        if self.switch:
+            return "true or false"
+        if str in self.kinds:
+            return "text"
+        return "a whole number" if int in self.kinds else "a number"
+
+    def value(self, text: str, label: str) -> Any:
+        """The value that ``text`` stands for, or one element of it if the value is a list.
+
+        Raises:
+            UsageError: naming ``label``, what is expected, and the text.
+        """
+        found = self._parsed(text)
+        if found is None or (self.choices and found not in self.choices):
+            raise UsageError(f"{label} must be {self.expected}, got {text}")
+        return found
+
+    def _parsed(self, text: str) -> Any:
+        if self.switch:
+            return _SWITCH.get(text.lower())
+        if self.choices == (0, 1):
+            return _whole(text) if text.lower() not in ("true", "false") else int(text[0] in "tT")
+        if int in self.kinds:
+            whole = _whole(text)
+            if whole is not None or str not in self.kinds:
+                return whole
+        return _number(text) if float in self.kinds else text
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The hint "; did you mean ...?" with the name that is nearest to a wrong one, if any is near.
+
+    Dashes do not count; a name that begins with the word is nearest.
+    """
+    whole = {name.strip("-"): name for name in known}
+    word = word.strip("-")
+    begun = sorted(name for name in whole if word and name.startswith(word))
+    near = begun or difflib.get_close_matches(word, whole, n=1)
+    return f"; did you mean {whole[near[0]]}?" if near else ""
+
+
+def flags_of(config_class: type[Any]) -> tuple[Flag, ...]:
+    """The flags of a settings class: positional ones first, then group by group."""
+    if config_class not in _found:
+        _found[config_class] = _flags_of(config_class)
+    return _found[config_class]
+
+
+def _flags_of(config_class: type[Any]) -> tuple[Flag, ...]:
+    hints = get_type_hints(config_class, include_extras=True)
+    defaults = {field.name: field.default for field in dataclasses.fields(config_class)}
+    meanings: dict[str, str] = {}
+    homes: dict[str, Any] = {}
+    for group in config_class.__mro__:
+        meanings = explanations(group) | meanings
+        for name in inspect.get_annotations(group):
+            homes.setdefault(name, group)
+    names = [name for name in homes if name in defaults]
+    names.sort(key=lambda name: name not in config_class.positional)
+    return tuple(
+        _flag(name, hints[name], defaults[name], homes[name], config_class, meanings[name])
+        for name in names
+    )
+
+
+def explanations(config_class: type[Any]) -> dict[str, str]:
+    """What the ``Attributes`` section of a class's own docstring says of each field."""
+    _, _, section = (config_class.__doc__ or "").partition("\n    Attributes:\n")
+    entries = re.findall(r"^ {8}(\w+): (.*(?:\n {9,}.*)*)", section, re.MULTILINE)
+    return {name: " ".join(text.split()).rstrip(".") for name, text in entries}
+
+
+def _flag(
+    name: str, hint: Any, default: Any, home: Any, config_class: Any, explanation: str
+) -> Flag:
+    parts = list(_parts(hint))
+    choices = tuple(c for part in parts if get_origin(part) is Literal for c in get_args(part))
+    kinds = {type(choice) for choice in choices}
+    kinds |= {part for part in parts if isinstance(part, type) and part is not NoneType}
+    given = [part for part in parts if isinstance(part, str)]
+    if choices:
+        given = ["|".join(map(str, choices))]
+    elif not given:
+        given = [text for kind, text in _PLACEHOLDERS.items() if kind in kinds]
+    told = re.search(r" ?\(default: (.*)\)$", explanation)
+    return Flag(
+        name=name,
+        kinds=frozenset(kinds),
+        choices=choices,
+        optional=NoneType in parts,
+        many=any(get_origin(part) is list for part in _unions(hint)),
+        placeholder=given[0] if given else "",
+        default=default,
+        positional=name in config_class.positional,
+        section=home.__dict__.get("section", "settings"),
+        meaning=explanation[: told.start()] if told else explanation,
+        default_text=told[1] if told else _shown(default),
+    )
+
+
+def _unions(hint: Any) -> list[Any]:
+    return list(get_args(hint)) if get_origin(hint) in (Union, UnionType) else [hint]
+
+
+def _parts(hint: Any) -> list[Any]:
+    """The simple types, Literals and placeholders (text of Annotated) in a type."""
+    found: list[Any] = []
+    for part in _unions(hint):
+        origin = get_origin(part)
+        if origin is Annotated:
+            found += [*_parts(get_args(part)[0]), *get_args(part)[1:]]
+        elif origin is list:
+            found += _parts(get_args(part)[0])
+        elif part is not hint:
+            found += _parts(part)
+        else:
+            found.append(part)
+    return found
+
+
+def _shown(default: Any) -> str:
+    if default is REQUIRED:
+        return "required"
+    if default is None or default is False:
+        return "none" if default is None else "off"
+    return str(default)
+
+
+def _whole(text: str) -> int | None:
+    try:
+        return int(text, 16 if text.lower().startswith("0x") else 10)
+    except ValueError:
+        return None
+
+
+def _number(text: str) -> float | None:
+    whole = _whole(text)
+    try:
+        number = float(text if whole is None else whole)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None

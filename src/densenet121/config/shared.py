@@ -1,0 +1,225 @@
+"""What several commands' settings share: types, and groups of fields with their checks.
+
+A command's settings are a frozen dataclass that inherits the groups it needs. A field has one
+home: the class that defines it also explains it (under ``Attributes:``), checks it (in ``check``)
+and names the section of ``--help`` that shows it.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from densenet121.config.flags import flags_of
+from densenet121.config.values import (
+    at_least,
+    default_eval_resize,
+    parse_image_size,
+)
+from densenet121.utils.cores import default_workers
+from densenet121.utils.errors import UsageError
+
+Net = Literal[
+    "densenet121",
+    "densenet161",
+    "densenet169",
+    "densenet201",
+    "densenet264",
+    "densenet100",
+]
+Variant = Literal["paper", "model_zoo"]
+Amp = Literal["O0", "O2", "O3", "fp32", "bf16", "fp16"]
+OnBadImage = Literal["error", "skip"]
+Switch = Literal[0, 1]
+
+# Text whose meaning the help shows in place of the value.
+AnyPath = Annotated[str, "PATH"]
+Folder = Annotated[str, "FOLDER"]
+File = Annotated[str, "FILE"]
+Size = Annotated[int | str, "H,W"]
+Resize = Annotated[int | str, "SIZE"]
+NumberList = Annotated[str, "X,X,..."]
+
+AMP_NAMES = {"O0": "fp32", "O2": "bf16", "O3": "fp16"}
+
+_DEVICES = "devices and processes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What all settings have in common: their values are checked when they are made."""
+
+    section: ClassVar[str] = "settings"
+    positional: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be used.
+
+        Raises:
+            UsageError: naming the flag, what is allowed and what was given.
+        """
+        for flag in flags_of(type(self)):
+            value = getattr(self, flag.name)
+            if flag.choices and value is not None and value not in flag.choices:
+                raise UsageError(f"{flag.label} must be {flag.expected}, got {value}")
+        for group in type(self).__mro__:
+            if "check" in group.__dict__:
+                group.check(self)  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceSettings(Settings):
+    """Where the network runs.
+
+    Attributes:
+        device: cpu, or an accelerator by PyTorch's name, such as cuda or cuda:1 (default: the best
+            one available).
+    """
+
+    section: ClassVar[str] = _DEVICES
+    device: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecisionSettings(Settings):
+    """The arithmetic of the network.
+
+    Attributes:
+        amp: arithmetic: O0 or fp32, O2 or bf16, O3 or fp16 (default: bf16 where the device has it
+            in hardware, else fp16 on a GPU, else fp32).
+    """
+
+    section: ClassVar[str] = _DEVICES
+    amp: Amp | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSettings(Settings):
+    """Threads that decode images.
+
+    Attributes:
+        workers: threads that decode images, 0 decodes in the main thread; the result does not
+            depend on it (default: number of cores, shared among the processes of a host).
+    """
+
+    section: ClassVar[str] = _DEVICES
+    workers: int | None = None
+
+    @property
+    def num_workers(self) -> int:
+        """Threads that decode images, with the default in place of None."""
+        return default_workers() if self.workers is None else self.workers
+
+    def check(self) -> None:
+        """Refuse a negative number."""
+        at_least("workers", self.workers, 0, "threads (0: the main thread decodes)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchSettings(Settings):
+    """The size of a batch.
+
+    Attributes:
+        per_batch_size: images per device and step (default: 256 on an accelerator, 32 on a CPU).
+    """
+
+    section: ClassVar[str] = _DEVICES
+    per_batch_size: int | None = None
+
+    def check(self) -> None:
+        """Refuse an empty batch."""
+        at_least("per_batch_size", self.per_batch_size, 1, "image")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessSettings(Settings):
+    """Several processes, each with a share of the images.
+
+    Attributes:
+        is_distributed: 1 joins the other processes if a launcher started this one, 0 runs alone.
+        rank: rank of this process; overridden by the launcher.
+        group_size: number of processes; overridden by the launcher.
+        timeout_seconds: seconds that a rank waits for the others before it gives up.
+    """
+
+    section: ClassVar[str] = _DEVICES
+    is_distributed: Switch = 1
+    rank: int = 0
+    group_size: int = 1
+    timeout_seconds: Annotated[float, "SECONDS"] = 600.0
+
+    def check(self) -> None:
+        """Refuse a rank outside the group."""
+        at_least("group_size", self.group_size, 1, "process")
+        at_least("timeout_seconds", self.timeout_seconds, 1, "second")
+        if not 0 <= self.rank < self.group_size:
+            raise UsageError(
+                f"--rank must be at least 0 and less than --group_size {self.group_size}, "
+                f"got {self.rank}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadImageSettings(Settings):
+    """What happens at an image that cannot be read.
+
+    Attributes:
+        on_bad_image: error stops at an image that cannot be read; skip leaves it out, reports it
+            and ends with exit status 1.
+    """
+
+    section: ClassVar[str] = "data"
+    on_bad_image: OnBadImage = "error"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsSettings(Settings):
+    """What weights of this program record, and other weights do not.
+
+    Attributes:
+        image_size: height and width of the network's input in pixels, "H,W" or one number (default:
+            what the weights were trained with, else 224,224).
+        eval_resize: size to which an image is resized before the central crop: 256 stretches it to
+            256 x 256, H,W to H x W, short:256 makes its shorter side 256 and keeps the aspect ratio
+            (default: what the weights were validated with, else 256 at image_size 224 and in
+            proportion at others).
+        variant: paper (average pooling) or model_zoo (max pooling), for weights that do not record
+            it (default: paper).
+        net: the network, for weights that do not record it.
+    """
+
+    section: ClassVar[str] = "network"
+    image_size: Size | None = None
+    eval_resize: Resize | None = None
+    variant: Variant | None = None
+    net: Net = "densenet121"
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width of the network's input in pixels; None: as the weights record."""
+        return None if self.image_size is None else parse_image_size(self.image_size)
+
+    @property
+    def resize(self) -> str | None:
+        """The resize rule; with a size alone, in proportion to it; None: as the weights record."""
+        size = self.size
+        resize = self.eval_resize or (default_eval_resize(size) if size else None)
+        return None if resize is None else str(resize)
+
+    def check(self) -> None:
+        """Refuse a size that is none."""
+        _ = self.size
+
+
+def settings_of(config: Any) -> dict[str, Any]:
+    """Each field and its value, for run.json and checkpoints."""
+    return {flag.name: getattr(config, flag.name) for flag in flags_of(type(config))}
+
+
+def weights_choices(config: WeightsSettings) -> dict[str, Any]:
+    """What a user chose in place of what the weights record, for ``inference`` to build on."""
+    return {
+        "net": config.net,
+        "variant": config.variant,
+        "image_size": config.size,
+        "eval_resize": config.resize,
+        "interpolation": getattr(config, "interpolation", None),
+    }

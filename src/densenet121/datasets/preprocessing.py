@@ -1,0 +1,124 @@
+"""Everything between an encoded image and what the network sees, as one object."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from densenet121.datasets.decoding import MAX_PIXELS, not_readable
+from densenet121.datasets.image_dataset import ImageDataset
+from densenet121.datasets.preparation import prepare_evaluation
+from densenet121.datasets.transforms import MEAN, STD, EvalTransform, normalise, parse_eval_resize
+from densenet121.utils.errors import InputError
+
+# How files written before there was a choice describe the one way there was.
+_SENTENCE = "bilinear without antialiasing (OpenCV INTER_LINEAR)"
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How images are resized, cropped and normalised; its JSON is stored with the weights.
+
+    Attributes:
+        image_size: height and width of the network's input, pixels.
+        eval_resize: size before the central crop, as the field ``eval_resize`` has it.
+        mean: of R, G and B, in grey levels 0 to 255.
+        std: of R, G and B, in grey levels.
+        interpolation: how images are resized and cropped, as ``EvalTransform`` names it.
+    """
+
+    image_size: tuple[int, int]
+    eval_resize: str
+    mean: tuple[float, float, float] = tuple(MEAN.tolist())
+    std: tuple[float, float, float] = tuple(STD.tolist())
+    interpolation: str = "opencv_bilinear"
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Preprocessing":
+        """From what ``to_json`` made, after its way through a file."""
+        height, width = content["image_size"]
+        return cls(
+            image_size=(height, width),
+            eval_resize=content["eval_resize"],
+            mean=tuple(content["mean"]),
+            std=tuple(content["std"]),
+            interpolation=content["interpolation"].replace(_SENTENCE, "opencv_bilinear"),
+        )
+
+    def changed(
+        self,
+        image_size: tuple[int, int] | None = None,
+        eval_resize: str | None = None,
+        interpolation: str | None = None,
+    ) -> "Preprocessing":
+        """The same but for what is given."""
+        return replace(
+            self,
+            image_size=image_size or self.image_size,
+            eval_resize=eval_resize or self.eval_resize,
+            interpolation=interpolation or self.interpolation,
+        )
+
+    @cached_property
+    def transform(self) -> EvalTransform:
+        """Resizing and central crop of an image to classify.
+
+        Raises:
+            InputError: the crop cannot fit into the resized image, or a name is not known.
+        """
+        resize = parse_eval_resize(self.eval_resize)
+        return EvalTransform(*self.image_size, resize, self.interpolation)
+
+    def prepare(
+        self,
+        image: bytes | NDArray[np.uint8],
+        out: NDArray[np.uint8],
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        """Write the pixels that the network is shown of one image.
+
+        Args:
+            image: encoded, or ``(h, w, 3)`` uint8 RGB.
+            out: ``(H, W, 3)`` uint8 RGB.
+            max_pixels: most that an encoded image may have; its header is read first.
+
+        Raises:
+            InputError: it cannot be decoded, or is too large; the reason only.
+        """
+        prepare_evaluation(image, self.transform, out, max_pixels)
+
+    def reader(self, dataset: ImageDataset) -> Callable[[int, NDArray[np.uint8]], None]:
+        """What ``load_batches`` calls for each image of a dataset."""
+        transform = self.transform  # faults of the settings show before the first image is read
+
+        def prepare(index: int, out: NDArray[np.uint8]) -> None:
+            try:
+                prepare_evaluation(dataset.read(index), transform, out)
+            except InputError as error:
+                raise not_readable(dataset.name(index), error) from error
+
+        return prepare
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """``(N, 3, H, W)`` float32 for the network, of pixels ``(N, H, W, 3)`` uint8."""
+        mean, std = _constants(self.mean, self.std, images.device)
+        return normalise(images, mean, std)
+
+
+@lru_cache(maxsize=16)
+def _constants(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Both on the device: a copy for every batch would make the host wait for it."""
+    # Not tensors of inference mode, in which autograd could not use them later.
+    with torch.inference_mode(False):
+        return torch.tensor(mean, device=device), torch.tensor(std, device=device)

@@ -1,0 +1,296 @@
+"""One epoch of training steps."""
+
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from densenet121.datasets.image_dataset import ImageDataset
+from densenet121.datasets.loader import Batch, load_batches
+from densenet121.datasets.preparation import training_images
+from densenet121.datasets.preprocessing import Preprocessing
+from densenet121.datasets.sampler import epoch_order, split_batches, training_batches
+from densenet121.datasets.transforms import TrainTransform
+from densenet121.distributed.ranks import any_rank, sum_over_ranks
+from densenet121.engine.loading import LoadingClock, advice
+from densenet121.engine.state import Training, save_checkpoint
+from densenet121.engine.step import TrainingBatch, train_step
+from densenet121.runs.folder import RunFolder
+from densenet121.runtime import Runtime
+from densenet121.tasks import Task
+from densenet121.utils.cores import default_workers
+from densenet121.utils.errors import InputError
+from densenet121.utils.logging import log
+from densenet121.utils.progress import progress_bar
+
+# Halvings that bring the first loss scale, 65536, below 1. An overflow that survives them does not
+# come from the scale.
+_MOST_SKIPPED_STEPS = 17
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """What stays the same in every epoch of a run.
+
+    Attributes:
+        dataset: the training images.
+        task: their targets and the loss.
+        runtime: process, device, arithmetic, batch size and workers.
+        preprocessing: mean and std of the images.
+        augment: what each image goes through, in every epoch but the first ``small_epochs``.
+        augment_small: what each image goes through in those.
+        small_epochs: number of first epochs with smaller images.
+        seed: of the order and the augmentation.
+        micro_batches: forwards a step.
+        steps: steps an epoch.
+        max_epoch: epochs of the run, for the progress bar.
+        learning_rate: of each step.
+        skip_bad: leave images that cannot be read out.
+        log_interval: steps between log lines.
+        ckpt_interval: steps between checkpoints.
+    """
+
+    dataset: ImageDataset
+    task: Task
+    runtime: Runtime
+    preprocessing: Preprocessing
+    augment: TrainTransform
+    augment_small: TrainTransform
+    small_epochs: int
+    seed: int
+    micro_batches: int
+    steps: int
+    max_epoch: int
+    learning_rate: Callable[[int], float]
+    skip_bad: bool
+    log_interval: int
+    ckpt_interval: int
+
+    @property
+    def step_size(self) -> int:
+        """Images of a step on each rank."""
+        return self.runtime.batch_size * self.micro_batches
+
+
+def train_epoch(
+    training: Training, plan: EpochPlan, folder: RunFolder, should_stop: Callable[[], bool]
+) -> bool:
+    """Train from where ``training`` stands to the end of its epoch.
+
+    Returns:
+        False if ``should_stop`` said so between two steps.
+
+    Raises:
+        InputError: an image cannot be read (after saving), or the loss is nan or infinite.
+    """
+    state, losses = training.state, training.losses
+    epoch = state.evaluated_epochs
+    end = (epoch + 1) * plan.steps
+    first_step = state.step - epoch * plan.steps
+    loading_clock = LoadingClock()
+    batches = _load_epoch(plan, epoch, first_step, loading_clock)
+    clock = _Clock()
+    with progress_bar(
+        f"epoch {epoch + 1}/{plan.max_epoch}", plan.steps, done=first_step
+    ) as advance:
+        while state.step < end:
+            if any_rank(should_stop()):
+                batches.close()
+                return False
+            parts = _read_step(training, plan, folder, batches, clock)
+            lr = plan.learning_rate(state.step)
+            if parts:
+                losses.add(_train(training, plan, parts, lr))
+            state.step += 1
+            clock.images += _count(parts) * plan.runtime.process.world_size
+            note = ""
+            if state.step % plan.log_interval == 0 or state.step == end:
+                check_loss(training, plan, folder)
+                mean = losses.mean()
+                note = f"loss {mean:.3f}"
+                _log_step(folder, clock, epoch, state.step - 1, mean, lr)
+                losses.reset()
+            # The epoch's end saves by itself.
+            if state.step % plan.ckpt_interval == 0 and state.step != end:
+                check_loss(training, plan, folder)
+                save_checkpoint(training, folder)
+            advance(note=note)
+    _log_loading(loading_clock, clock, plan)
+    return True
+
+
+def _read_step(
+    training: Training,
+    plan: EpochPlan,
+    folder: RunFolder,
+    batches: Generator[Batch],
+    clock: "_Clock",
+) -> list[Batch]:
+    """The batches of one step, without those of which no image can be read.
+
+    All of them before the first forward, which changes running statistics: what is saved where an
+    image cannot be read is then the state between two steps.
+
+    Raises:
+        InputError: an image cannot be read, and the state is saved.
+    """
+    try:
+        parts = [clock.wait_for(batches) for _ in range(plan.micro_batches)]
+        for part in parts:
+            if plan.runtime.process.world_size > 1 and not len(part.indices):
+                raise InputError(f"none of {len(part.bad)} images of a step can be read")
+    except InputError as error:
+        path = save_checkpoint(training, folder, alone=True)
+        raise InputError(
+            f"{error}; saved {path}; repair or remove the image, or pass `on_bad_image` "
+            f"skip, and continue with `resume` auto `output_dir` {folder.path}"
+        ) from None
+    for index, reason in (fault for part in parts for fault in part.bad):
+        training.state.bad_images[plan.dataset.paths[index]] = reason
+    return [part for part in parts if len(part.indices)]
+
+
+def _train(training: Training, plan: EpochPlan, parts: Sequence[Batch], lr: float) -> torch.Tensor:
+    """One step with these batches; its loss, on the device."""
+    targets = [plan.task.targets(plan.dataset, part.indices) for part in parts]
+    weights = [plan.task.weight(target) for target in targets]
+    total = sum(weights)
+
+    def on_device() -> Iterator[TrainingBatch]:
+        device = plan.runtime.device
+        for part, target, weight in zip(parts, targets, weights, strict=True):
+            images = plan.preprocessing.normalise(part.images.to(device, non_blocking=True))
+            share = weight / total if total else 0.0
+            yield TrainingBatch(images, target.to(device, non_blocking=True), share)
+
+    return train_step(
+        training.synchronised,
+        training.optimizer,
+        training.scaler,
+        on_device(),
+        plan.task.loss,
+        micro_batches=len(parts),
+        lr=lr,
+        precision=plan.runtime.precision,
+        weight=_rank_weight(total, plan),
+    )
+
+
+def _count(parts: Sequence[Batch]) -> int:
+    return sum(len(part.indices) for part in parts)
+
+
+def _rank_weight(total: float, plan: EpochPlan) -> float:
+    """Of a rank whose step weighs ``total``: the mean over ranks is then that over all weights."""
+    world_size = plan.runtime.process.world_size
+    if world_size == 1 or (plan.task.every_image_weighs_one and not plan.skip_bad):
+        return 1.0
+    of_all = float(sum_over_ranks(torch.tensor(total, dtype=torch.float64)))
+    return total * world_size / of_all if of_all else 0.0
+
+
+def check_loss(training: Training, plan: EpochPlan, folder: RunFolder) -> None:
+    """Stop a run whose loss is nan or infinite; this waits for the device.
+
+    Raises:
+        InputError: naming the first bad step and the last good checkpoint.
+    """
+    allowed = _MOST_SKIPPED_STEPS if plan.runtime.precision == torch.float16 else 0
+    bad_run = training.losses.worst_bad_run()
+    if bad_run > allowed:
+        step = training.state.step - bad_run
+        raise InputError(
+            f"loss is nan or infinite at epoch {step // plan.steps}, step {step} (both from 0); "
+            f"{folder.good}; a lower `lr` or `warmup_epochs` may help"
+        )
+
+
+def _load_epoch(
+    plan: EpochPlan, epoch: int, first_step: int, clock: LoadingClock
+) -> Generator[Batch]:
+    process = plan.runtime.process
+    augment = plan.augment_small if epoch < plan.small_epochs else plan.augment
+    batches = training_batches(
+        epoch_order(len(plan.dataset), plan.seed, epoch),
+        plan.step_size,
+        rank=process.rank,
+        world_size=process.world_size,
+        first_step=first_step,
+    )
+    return load_batches(
+        clock.timed(training_images(plan.dataset, augment, plan.seed, epoch, clock.read)),
+        split_batches(batches, plan.micro_batches),
+        (augment.height, augment.width),
+        workers=plan.runtime.workers,
+        skip_bad=plan.skip_bad,
+        pin_memory=plan.runtime.pins_memory,
+        at_once=plan.micro_batches,
+    )
+
+
+def _log_loading(loading_clock: LoadingClock, clock: "_Clock", plan: EpochPlan) -> None:
+    found = advice(
+        loading_clock,
+        waited_share=clock.waited_share,
+        workers=plan.runtime.workers,
+        device_type=plan.runtime.device.type,
+        cores=default_workers(),
+    )
+    if found:
+        log.warning("%s", found)
+
+
+class _Clock:
+    """Images per second and the share of the time spent waiting for images, between log lines."""
+
+    def __init__(self) -> None:
+        self.images = 0
+        self._waited_seconds = 0.0
+        self._start = self._first = time.perf_counter()
+        self._all_waited_seconds = 0.0
+
+    @property
+    def waited_share(self) -> float:
+        """Share of the time since the beginning that was spent waiting."""
+        return self._all_waited_seconds / max(time.perf_counter() - self._first, 1e-9)
+
+    def wait_for(self, batches: Generator[Batch]) -> Batch:
+        before = time.perf_counter()
+        batch = next(batches)
+        seconds = time.perf_counter() - before
+        self._waited_seconds += seconds
+        self._all_waited_seconds += seconds
+        return batch
+
+    def lap(self) -> tuple[float, float]:
+        """(images per second, share of the time waited); starts again."""
+        now = time.perf_counter()
+        seconds = max(now - self._start, 1e-9)
+        images_per_second, data_wait = self.images / seconds, self._waited_seconds / seconds
+        self.images, self._waited_seconds, self._start = 0, 0.0, now
+        return images_per_second, data_wait
+
+
+def _log_step(
+    folder: RunFolder, clock: _Clock, epoch: int, step: int, loss: float, lr: float
+) -> None:
+    images_per_second, data_wait = clock.lap()
+    log.info(
+        "epoch[%d], iter[%d], loss:%.3f, mean_fps:%.2f imgs/sec",
+        epoch,
+        step,
+        loss,
+        images_per_second,
+    )
+    folder.note(
+        {
+            "kind": "train",
+            "epoch": epoch,
+            "step": step,
+            "loss": loss,
+            "lr": lr,
+            "images_per_second": round(images_per_second, 2),
+            "data_wait": round(data_wait, 4),
+        }
+    )

@@ -1,0 +1,123 @@
+"""Weights to evaluate: which files there are, and each of them as a classifier of the dataset."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from densenet121.checkpoint.load import Weights, read_weights
+from densenet121.checkpoint.native import folder_digest
+from densenet121.config import EvalConfig, weights_choices
+from densenet121.datasets.image_dataset import ImageDataset, check_same_classes
+from densenet121.inference.classifier import Choices, Classifier, make_classifier
+from densenet121.inference.onnx_model import SUFFIX, load_onnx
+from densenet121.runs.layout import position_in_name
+from densenet121.tasks import Task
+from densenet121.utils.errors import InputError
+from densenet121.utils.logging import log
+
+_SUFFIXES = (".ckpt", ".safetensors", ".pth", ".pt", SUFFIX)
+
+
+def weights_files(source: Path) -> list[Path]:
+    """The file, or those of a folder: checkpoints by epoch and step, newest first, then weights.
+
+    Raises:
+        InputError: an empty folder.
+    """
+    if not source.is_dir():
+        return [source]
+    files = [file for file in source.iterdir() if file.suffix in _SUFFIXES and file.name[0] != "."]
+    if not files:
+        raise InputError(f"{source}: a folder without weights ({', '.join(_SUFFIXES)})")
+    # Names without an epoch come after those with one, newest first by the time of writing.
+    return sorted(
+        files,
+        key=lambda file: (position_in_name(file) or (-1, -1), file.stat().st_mtime),
+        reverse=True,
+    )
+
+
+def load_for(
+    weights: Weights | None,
+    file: Path,
+    config: EvalConfig,
+    dataset: ImageDataset,
+    task: Task | None,
+) -> Classifier:
+    """Build what is evaluated; settings override what the file says.
+
+    Raises:
+        InputError: the file cannot be used, or its classes are not those of the images.
+    """
+    choices = Choices(**weights_choices(config), task=task)
+    if file.suffix == SUFFIX:
+        return _load_onnx(file, choices, dataset)
+    weights = weights or read_weights(file)
+    classifier = make_classifier(weights, file, choices)
+    names = weights.info.class_names if weights.info else ()
+    if names:
+        check_same_classes(names, str(file), dataset.class_names, str(dataset.root))
+    wanted = classifier.task.num_outputs(len(dataset.class_names))
+    if weights.num_classes != wanted:
+        raise InputError(
+            f"{file} knows {weights.num_classes} classes (without their names), and "
+            f"{dataset.root} has {wanted}"
+        )
+    log.info("load model %s success", file)
+    _compare_data(weights.data, dataset)
+    _log_preprocessing(classifier, weights, config)
+    return classifier
+
+
+def _log_preprocessing(classifier: Classifier, weights: Weights, config: EvalConfig) -> None:
+    if (config.image_size, config.eval_resize, config.interpolation) != (None, None, None):
+        origin = "from the flags"
+    elif weights.info is None:
+        origin = "the original's: the file has no preprocessing"
+    elif weights.family == "native":
+        origin = "as it was validated with"
+    else:
+        origin = f"as {weights.family} documents it"
+    transform = classifier.preprocessing.transform
+    log.info(
+        "network %s, variant %s; images resized to %s (%s), central %d x %d (%s)",
+        classifier.net,
+        classifier.variant,
+        transform.resize,
+        transform.interpolation,
+        transform.height,
+        transform.width,
+        origin,
+    )
+
+
+def _load_onnx(file: Path, choices: Choices, dataset: ImageDataset) -> Classifier:
+    """Load what `export` wrote; the file fixes the size of its images."""
+    classifier = load_onnx(file, choices)
+    # What export writes of weights without names.
+    numbers = tuple(str(number) for number in range(len(dataset.class_names)))
+    if classifier.class_names != numbers:
+        check_same_classes(
+            classifier.class_names, str(file), dataset.class_names, str(dataset.root)
+        )
+    log.info("load model %s success, run by ONNX Runtime on the CPU", file)
+    return classifier
+
+
+def _compare_data(data: Mapping[str, Any], dataset: ImageDataset) -> None:
+    """Log whether the weights were trained or validated on these images, where they say so."""
+    now = len(dataset), dataset.fingerprint
+    for split, known in data.items():
+        then = known["pictures"], known["fingerprint"]
+        if then == now:
+            if split == "train":
+                log.warning("the weights were trained on these very images")
+            else:
+                log.info("the images are those that the run validated on")
+        elif known["folder"] == folder_digest(str(dataset.root)):
+            log.warning(
+                "the %s data changed since these weights were written: %d images then, %d now",
+                split,
+                then[0],
+                now[0],
+            )

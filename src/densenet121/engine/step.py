@@ -1,0 +1,71 @@
+"""One training step: forwards, one update of the weights."""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from densenet121.device import arithmetic
+from densenet121.distributed.ranks import keep_gradients_local
+
+
+class TrainingBatch(NamedTuple):
+    """What one forward takes.
+
+    Attributes:
+        images: ``(N, 3, H, W)`` float32, normalised.
+        targets: ``(N, ...)``, what the loss compares with.
+        share: its part of the step's weight on this rank.
+    """
+
+    images: Tensor
+    targets: Tensor
+    share: float
+
+
+def train_step(
+    model: nn.Module,
+    optimizer: Optimizer,
+    scaler: torch.amp.GradScaler,
+    batches: Iterable[TrainingBatch],
+    loss_function: Callable[[Tensor, Tensor], Tensor],
+    *,
+    micro_batches: int = 1,
+    lr: float,
+    precision: torch.dtype,
+    weight: float = 1.0,
+) -> Tensor:
+    """One update of the weights. The loss stays on the device: nothing here waits for it.
+
+    Args:
+        model: images to logits, in training mode.
+        optimizer: of the model's parameters.
+        scaler: loss scale; disabled unless ``precision`` is float16.
+        batches: one for each forward, taken one at a time.
+        loss_function: of logits and targets, their weighted mean.
+        micro_batches: number of batches; the ranks exchange gradients in the last alone.
+        lr: learning rate of this step.
+        precision: dtype of the network's arithmetic; weights and optimiser state stay float32.
+        weight: of this rank's loss in the mean over the ranks.
+
+    Returns:
+        The mean loss before the update, a scalar without gradient.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    optimizer.zero_grad(set_to_none=True)
+    losses = []
+    for number, (images, targets, share) in enumerate(batches, start=1):
+        with keep_gradients_local(model, number < micro_batches):
+            with arithmetic(images.device, precision):
+                logits = model(images)
+            loss = loss_function(logits, targets)
+            factor = weight * share
+            torch.autograd.backward(scaler.scale(loss if factor == 1 else loss * factor))
+        losses.append(loss.detach() if share == 1 else loss.detach() * share)
+    # Skips the update where a scaled gradient overflowed.
+    scaler.step(optimizer)
+    scaler.update()
+    return losses[0] if len(losses) == 1 else torch.stack(losses).sum()

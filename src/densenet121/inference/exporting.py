@@ -1,0 +1,158 @@
+"""A network in the formats of other programs: ONNX in float or int8, and torch.export."""
+
+import contextlib
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from densenet121.checkpoint.load import Weights
+from densenet121.checkpoint.native import METADATA_KEY
+from densenet121.datasets.transforms import normalise
+from densenet121.inference.classifier import Classifier
+from densenet121.inference.layers import plain_forward
+from densenet121.network import DenseNet
+from densenet121.utils.errors import InputError
+
+BATCH = 16
+
+
+class ExportedNetwork(nn.Module):
+    """The plain reference modules; with ``uint8_input`` the normalisation is inside."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, classifier: Classifier, *, uint8_input: bool) -> None:
+        super().__init__()
+        assert isinstance(classifier.model, DenseNet)
+        self.model = classifier.model
+        self.register_buffer("mean", torch.tensor(classifier.preprocessing.mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(classifier.preprocessing.std).view(3, 1, 1))
+        self.uint8_input = uint8_input
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits ``(N, K)`` of images as ``inputs_of`` gives them."""
+        if self.uint8_input:
+            images = (images.permute(0, 3, 1, 2).float() - self.mean) / self.std
+        return plain_forward(self.model, images)
+
+
+def inputs_of(module: ExportedNetwork, pixels: NDArray[np.uint8]) -> Tensor:
+    """What the exported network takes for prepared images ``(N, H, W, 3)``."""
+    images = torch.from_numpy(pixels)
+    if module.uint8_input:
+        return images
+    mean, std = module.get_buffer("mean").flatten(), module.get_buffer("std").flatten()
+    return normalise(images, mean, std).contiguous()
+
+
+def _content(weights: Weights) -> str:
+    assert weights.info is not None
+    content = {"model": weights.info.to_json(), "calibration": weights.calibration}
+    return json.dumps(content, allow_nan=False)
+
+
+def torch_export(module: nn.Module, shown: Tensor, weights: Weights) -> bytes:
+    """The content of a torch.export file with any number of images; ``shown`` is an example."""
+    shapes = ({0: torch.export.Dim("batch", min=1)},)
+    with torch.no_grad():
+        program = torch.export.export(module, (shown,), dynamic_shapes=shapes)
+    file = io.BytesIO()
+    torch.export.save(program, file, extra_files={f"{METADATA_KEY}.json": _content(weights)})
+    return file.getvalue()
+
+
+def onnx_export(module: nn.Module, shown: Tensor, path: Path) -> None:
+    """Write an ONNX file with any number of images; ``shown`` is an example.
+
+    Raises:
+        InputError: a package is missing.
+    """
+    try:
+        import onnxruntime  # noqa: F401 (the certificate needs it)
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise InputError(f"{error}: pip install 'densenet121[export]'") from None
+    with _quiet():
+        torch.onnx.export(
+            module,
+            (shown,),
+            path,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporters' notes to their own developers, on stdout, stderr and as warnings."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)
+
+
+def quantise(path: Path, images: Tensor) -> Path:
+    """Int8 by static quantisation of the convolutions and the classifier, nothing else.
+
+    A concatenation in int8 would force one scale on all channels of a dense block, whose ranges
+    differ by orders of magnitude; so concatenation and batch norm stay in float. Weights have 7
+    bits: the 16-bit sums of CPUs before VNNI overflow with 8.
+    """
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._left = iter(torch.split(images, BATCH))
+
+        def get_next(self) -> dict[str, NDArray[Any]] | None:
+            batch = next(self._left, None)
+            return None if batch is None else {"images": batch.numpy()}
+
+    folded, quantised = path.with_name("folded.onnx"), path.with_name("int8.onnx")
+    with _quiet():
+        quant_pre_process(path, folded, skip_symbolic_shape=True)
+        quantize_static(
+            folded,
+            quantised,
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["Conv", "Gemm", "MatMul"],
+            per_channel=True,
+            reduce_range=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+    return quantised
+
+
+def with_metadata(path: Path, weights: Weights) -> bytes:
+    """The content of an ONNX file, with classes, preprocessing and calibration in it."""
+    import onnx
+
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, {METADATA_KEY: _content(weights)})
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())

@@ -1,0 +1,1 @@
+"""Building blocks of the pages that the program writes: HTML, figures, small images."""

@@ -1,0 +1,59 @@
+"""The look of all figures, and their way into a page; matplotlib's objects only, no pyplot."""
+
+import io
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from densenet121.pages.markup import image
+
+DPI = 160
+INK, FAINT, GRID = "#1c2430", "#5b6775", "#e3e8ee"
+BLUE, ORANGE = "#2457c5", "#c2571a"
+STYLE: Any = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib
+    "font.size": 9,
+    "text.color": INK,
+    "text.usetex": False,
+    "axes.edgecolor": "#c3ccd6",
+    "axes.facecolor": "#ffffff",
+    "axes.grid": False,
+    "axes.labelcolor": FAINT,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "figure.constrained_layout.h_pad": 0.12,
+    "figure.constrained_layout.w_pad": 0.12,
+    "figure.facecolor": "#ffffff",
+    "grid.color": GRID,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+}
+
+
+def line(axes: Axes, x: Sequence[float], y: Sequence[float], colour: str, label: str = "") -> None:
+    """Draw a line, with dots where the points are few; an empty one leaves the axes as they are."""
+    if x:
+        marker = "o" if len(x) <= 40 else ""
+        axes.plot(x, y, color=colour, label=label or "_", marker=marker, markersize=3.5)
+
+
+def as_png(figure: Figure) -> bytes:
+    """The figure as PNG bytes."""
+    file = io.BytesIO()
+    # Without matplotlib's own line in the file: the same run gives the same bytes.
+    figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
+    return file.getvalue()
+
+
+def plot(png: bytes, alt: str) -> str:
+    """HTML of a figure at its size in inches (96 dots each in CSS): sharp on a dense screen."""
+    (width,) = struct.unpack(">I", png[16:20])
+    return image(png, "png", alt, f' class="plot" width="{width * 96 // DPI}"')

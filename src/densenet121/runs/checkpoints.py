@@ -1,0 +1,112 @@
+"""The checkpoints of a run: reading them, and deciding where a run begins."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from densenet121.checkpoint.load import is_mindspore_file
+from densenet121.checkpoint.native import ModelInfo, read
+from densenet121.runs.layout import checkpoints_in, newest_run
+from densenet121.utils.errors import InputError, UsageError
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was read and found intact.
+
+    Attributes:
+        path: where it was read.
+        tensors: weights, running statistics, optimiser state, losses not yet logged.
+        content: counters, loss scale, and under ``run`` the settings and the data's fingerprint.
+    """
+
+    path: Path
+    tensors: dict[str, Tensor]
+    content: dict[str, Any]
+
+    @property
+    def info(self) -> ModelInfo:
+        """Network, variant, task, classes and preprocessing of its weights."""
+        return ModelInfo.from_json(self.content["model"])
+
+    def set_of(self, name: str) -> dict[str, Tensor]:
+        """The tensors of a set, such as "model" or "optimizer", without the set's name."""
+        prefix = f"{name}."
+        return {k[len(prefix) :]: v for k, v in self.tensors.items() if k.startswith(prefix)}
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins.
+
+    Attributes:
+        folder: that is to be used, None for a new dated one.
+        checkpoint: to go on from, None to start afresh.
+        warnings: damaged checkpoints that were passed over.
+        mindspore: a training checkpoint of MindSpore to go on from, else None.
+    """
+
+    folder: Path | None
+    checkpoint: Checkpoint | None
+    warnings: tuple[str, ...] = ()
+    mindspore: Path | None = None
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Read one checkpoint.
+
+    Raises:
+        InputError: it is missing, damaged, or not a checkpoint of this program.
+    """
+    _, tensors, content = read(path, "checkpoint")
+    return Checkpoint(path, tensors, content)
+
+
+def newest_checkpoint(folder: Path, rank: int) -> tuple[Checkpoint | None, list[str]]:
+    """The newest intact checkpoint of a run folder, and a warning for each damaged newer one."""
+    warnings: list[str] = []
+    for path in checkpoints_in(folder, rank):
+        try:
+            return open_checkpoint(path), warnings
+        except InputError as error:
+            warnings.append(f"{error}; falling back to the checkpoint before it")
+    return None, warnings
+
+
+def find_start(
+    resume: str | Path | None, output_dir: Path | None, ckpt_path: Path, rank: int
+) -> Start:
+    """Decide where a run begins.
+
+    Args:
+        resume: None, "auto", or the path of a checkpoint.
+        output_dir: the run folder, where it is given.
+        ckpt_path: parent of dated run folders.
+        rank: of this process.
+
+    Raises:
+        UsageError: the output folder holds a run that is not being resumed.
+        InputError: the checkpoint named cannot be used, or none of a run's is intact.
+    """
+    if resume is None:
+        held = checkpoints_in(output_dir, rank) if output_dir else []
+        if held:
+            raise UsageError(
+                f"`output_dir` {output_dir} already holds a run ({held[0].name}); pass `resume` "
+                "auto to go on with it, or name another folder"
+            )
+        return Start(output_dir, None)
+    if isinstance(resume, Path):
+        if resume.is_file() and is_mindspore_file(resume):
+            return Start(output_dir, None, mindspore=resume)
+        checkpoint = open_checkpoint(resume)
+        return Start(output_dir or checkpoint.path.parent, checkpoint)
+    folder = output_dir or newest_run(ckpt_path)
+    if folder is None or not checkpoints_in(folder, rank):
+        return Start(output_dir, None)
+    newest, warnings = newest_checkpoint(folder, rank)
+    if newest is None:
+        raise InputError(f"no checkpoint in {folder} is intact: {warnings[0].split(';')[0]}")
+    return Start(folder, newest, tuple(warnings))

@@ -1,0 +1,98 @@
+"""Names of the files in a run folder, and how a folder is found or made."""
+
+import hashlib
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from densenet121.utils.errors import InputError
+from densenet121.utils.files import remove_temporary_files
+
+RECORD = "run.json"
+METRICS = "metrics.jsonl"
+EVALUATION = "eval.json"
+PREDICTIONS = "predictions.csv"
+REPORT = "report.html"
+BEST_WEIGHTS = "best.safetensors"
+LAST_WEIGHTS = "last.safetensors"
+ERROR_MAPS = "error_maps"
+
+_STAMP = "%Y-%m-%d_time_%H_%M_%S"
+_CHECKPOINT = re.compile(r"(\d+)-(\d+)_(\d+)\.ckpt")
+
+
+def checkpoint_name(rank: int, step: int, steps_per_epoch: int) -> str:
+    """The original's name, rank-epoch_step.ckpt: epoch from 1, steps done in it."""
+    if step == 0:
+        return f"{rank}-1_0.ckpt"
+    epoch, step_in_epoch = divmod(step - 1, steps_per_epoch)
+    return f"{rank}-{epoch + 1}_{step_in_epoch + 1}.ckpt"
+
+
+def position_in_name(path: Path) -> tuple[int, int] | None:
+    """(epoch, step in it) of a checkpoint's name, None for any other file."""
+    match = _CHECKPOINT.fullmatch(path.name)
+    return (int(match[2]), int(match[3])) if match else None
+
+
+def checkpoints_in(folder: Path, rank: int = 0) -> list[Path]:
+    """This rank's checkpoints in a run folder, newest (by epoch and step) first."""
+    found = [
+        (position, path)
+        for path in folder.glob(f"{rank}-*.ckpt")
+        if (position := position_in_name(path)) is not None
+    ]
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def error_map(folder: Path, path: str) -> Path:
+    """Where the map of a wrongly classified image is; ``path`` is the image's in its dataset."""
+    name = hashlib.sha256(path.encode(errors="surrogateescape")).hexdigest()[:16]
+    return folder / ERROR_MAPS / f"{name}.jpg"
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """run.json of a folder; empty where there is none that can be read."""
+    try:
+        content = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def newest_run(parent: Path) -> Path | None:
+    """The newest dated folder that a training run made; evaluations have dated folders too."""
+    folders = sorted(parent.glob("*_time_*"), reverse=True)
+    return next((path for path in folders if read_record(path).get("command") == "train"), None)
+
+
+def make_folder(folder: Path | None, parent: Path, stamp: str | None = None) -> tuple[Path, str]:
+    """Make ``folder``, or a new dated one in ``parent``: its path and the date for file names.
+
+    With ``stamp``, the date is that one: rank 0's, whose folder this may be or not.
+
+    Raises:
+        InputError: no permission, no space, or a file is in the way.
+    """
+    try:
+        if stamp is not None:
+            folder = folder or parent / stamp
+            folder.mkdir(parents=True, exist_ok=True)
+            return folder, stamp
+        while folder is None:
+            stamp = time.strftime(_STAMP)
+            try:
+                (parent / stamp).mkdir(parents=True)
+                return parent / stamp, stamp
+            except FileExistsError:
+                if not (parent / stamp).is_dir():
+                    raise
+                time.sleep(0.1)  # another run began in this very second
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_temporary_files(folder)
+        return folder, time.strftime(_STAMP)
+    except OSError as error:
+        where = folder or parent
+        raise InputError(f"{where}: the output folder cannot be made ({error.strerror})") from None

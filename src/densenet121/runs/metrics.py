@@ -1,0 +1,117 @@
+"""metrics.jsonl: one JSON object a line, in the order it happened."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from densenet121.tasks import Task, Validation
+from densenet121.utils.errors import InputError
+from densenet121.utils.files import write_atomic
+from densenet121.utils.json_values import count, number
+
+
+class TrainRow(NamedTuple):
+    """One "train" line; a number that was not finite is NaN."""
+
+    epoch: int
+    step: int
+    loss: float
+    lr: float
+    images_per_second: float
+    data_wait: float
+
+
+class MetricsFile:
+    """The file while a run writes it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def keep_until(self, step: int, evaluated_epochs: int, source: Path | None = None) -> None:
+        """Drop what a killed run wrote after the checkpoint that it is resumed from.
+
+        Args:
+            step: steps done at the checkpoint; training rows of earlier steps stay.
+            evaluated_epochs: epochs validated at the checkpoint; their rows stay.
+            source: the interrupted run's metrics file, if it is another one.
+        """
+        source = source or self.path
+        kept = []
+        for row in read_rows(source) if source.is_file() else []:
+            train_row_done = row["kind"] == "train" and row["step"] < step
+            eval_row_done = row["kind"] == "eval" and row["epoch"] < evaluated_epochs
+            if train_row_done or eval_row_done:
+                kept.append(row)
+        write_atomic(self.path, "".join(_line(row) for row in kept).encode())
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Append one row."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(_line(row))
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows as they are; a last line that a killed run left unfinished is dropped.
+
+    Raises:
+        InputError: another line is no JSON object: nothing of this program wrote it.
+    """
+    rows = []
+    lines = path.read_bytes().splitlines()
+    for line_number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if isinstance(row, dict):
+            rows.append(row)
+        elif line_number != len(lines):
+            raise InputError(
+                f"{path}: line {line_number} is damaged; remove it to continue without it"
+            )
+    return rows
+
+
+def parse(text: str, task: Task) -> tuple[list[TrainRow | Validation], list[int]]:
+    """The rows that count, and the numbers of lines that cannot be read.
+
+    A resumed run does some steps again: what it writes last counts.
+    """
+    rows: list[TrainRow | Validation] = []
+    unreadable: list[int] = []
+    for line_number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        row = _parse_line(line, task)
+        if row is None:
+            unreadable.append(line_number)
+            continue
+        while rows and (
+            rows[-1].step > row.step or (rows[-1].step == row.step and type(rows[-1]) is type(row))
+        ):
+            rows.pop()
+        rows.append(row)
+    return rows, unreadable
+
+
+def _parse_line(line: str, task: Task) -> TrainRow | Validation | None:
+    """The row, or None for a line that is cut, damaged or of no known kind."""
+    try:
+        found = json.loads(line)
+        if found["kind"] == "train":
+            return TrainRow(
+                count(found["epoch"]),
+                count(found["step"]),
+                *(number(found.get(name)) for name in TrainRow._fields[2:]),
+            )
+        if found["kind"] == "eval":
+            epoch, step = count(found["epoch"]), count(found["step"])
+            return Validation(epoch, step, number(found.get("loss")), task.check_metrics(found))
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
+        return None
+    return None
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, allow_nan=False) + "\n"

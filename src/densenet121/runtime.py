@@ -1,0 +1,152 @@
+"""What a command runs on: process, device, arithmetic, batch size and worker threads."""
+
+import contextlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from densenet121.device import arithmetic, default_batch_size, pick_device, pick_precision
+from densenet121.distributed.ranks import ALONE, Process, join, process_group
+from densenet121.native.network import instruction_set
+from densenet121.utils.cores import default_workers
+from densenet121.utils.memory import keep_freed_memory
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What a command runs on.
+
+    Attributes:
+        process: this process among those that train or evaluate together.
+        device: where the network computes.
+        precision: dtype of the network's arithmetic; weights stay float32.
+        batch_size: images per forward and device.
+        workers: threads that decode images; 0 decodes in the main thread.
+    """
+
+    process: Process
+    device: torch.device
+    precision: torch.dtype
+    batch_size: int
+    workers: int
+
+    @property
+    def precision_name(self) -> str:
+        """As torch names the dtype, for example "bfloat16"."""
+        return str(self.precision).removeprefix("torch.")
+
+    @property
+    def pins_memory(self) -> bool:
+        """Whether batches are page-locked, for an asynchronous copy to the device."""
+        return self.device.type != "cpu"
+
+    def arithmetic(self) -> AbstractContextManager[object]:
+        """Within it the network computes in ``precision``."""
+        return arithmetic(self.device, self.precision)
+
+    def settings(self) -> dict[str, object]:
+        """What took effect, for run.json: field name to value."""
+        return {
+            "per_batch_size": self.batch_size,
+            "amp": self.precision_name,
+            "workers": self.workers,
+            "device": str(self.device),
+        }
+
+    def __str__(self) -> str:
+        """The arithmetic, for a log: "bfloat16 on 2 threads, kernels for avx512_bf16"."""
+        if self.device.type != "cpu":
+            return f"{self.precision_name} on {self.device}"
+        kernels = instruction_set(self.device)
+        return f"{self.precision_name} on {torch.get_num_threads()} threads" + (
+            f", kernels for {kernels}" if kernels else ""
+        )
+
+
+class Settings(Protocol):
+    """The fields that every command with a network has."""
+
+    @property
+    def device(self) -> str | None: ...  # noqa: D102
+    @property
+    def amp(self) -> str | None: ...  # noqa: D102
+    @property
+    def per_batch_size(self) -> int | None: ...  # noqa: D102
+    @property
+    def workers(self) -> int | None: ...  # noqa: D102
+
+
+class RankSettings(Settings, Protocol):
+    """The fields of a command that several processes may run together."""
+
+    @property
+    def is_distributed(self) -> int: ...  # noqa: D102
+    @property
+    def rank(self) -> int: ...  # noqa: D102
+    @property
+    def group_size(self) -> int: ...  # noqa: D102
+    @property
+    def timeout_seconds(self) -> float: ...  # noqa: D102
+
+
+def make_runtime(
+    device: str | None = None,
+    amp: str | None = None,
+    batch_size: int | None = None,
+    workers: int | None = None,
+    process: Process = ALONE,
+) -> Runtime:
+    """The runtime of given choices; None takes what suits the machine.
+
+    Args:
+        device: as torch names it (default: the accelerator, else the CPU).
+        amp: name of the arithmetic, as ``pick_precision`` takes it.
+        batch_size: images per forward (default: 256 on an accelerator, 32 on a CPU).
+        workers: threads that decode (default: the number of cores).
+        process: this process among its group.
+
+    Raises:
+        UsageError: there is no such device.
+    """
+    chosen = pick_device(device, process.local_rank)
+    return Runtime(
+        process=process,
+        device=chosen,
+        precision=pick_precision(amp, chosen),
+        batch_size=batch_size or default_batch_size(chosen),
+        workers=default_workers() if workers is None else workers,
+    )
+
+
+def runtime_of(settings: Settings, process: Process = ALONE) -> Runtime:
+    """The runtime of a command's settings.
+
+    Raises:
+        UsageError: there is no such device.
+    """
+    return make_runtime(
+        settings.device,
+        settings.amp,
+        settings.per_batch_size,
+        settings.workers,
+        process,
+    )
+
+
+@contextlib.contextmanager
+def joined(settings: RankSettings) -> Iterator[Runtime]:
+    """The runtime of a command that ranks run together; within it they can exchange data.
+
+    Raises:
+        UsageError: there is no such device, or no launcher started the ranks asked for.
+        InputError: another rank was lost.
+    """
+    process = join(bool(settings.is_distributed), settings.rank, settings.group_size)
+    runtime = runtime_of(settings, process)
+    with process_group(process, runtime.device, settings.timeout_seconds):
+        if runtime.device.type == "cpu":
+            keep_freed_memory()
+        yield runtime

@@ -1,0 +1,72 @@
+"""Learning a calibration from the logits of held-out images."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from densenet121.tasks.single_label.calibration import (
+    Calibration,
+    abstain_threshold,
+    fit_temperature,
+    probabilities,
+    reliability,
+)
+from densenet121.utils.errors import InputError
+
+
+def learn(
+    logits: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    *,
+    seed: int,
+    target_accuracy: float | None,
+) -> tuple[Calibration, float, float]:
+    """The calibration, and the expected calibration error before and after it.
+
+    One random half fits the temperature; scores, threshold and both errors are of the other, which
+    it has not seen: only so do the prediction sets keep their promise.
+
+    Args:
+        logits: ``(N, C)``.
+        labels: ``(N,)``.
+        seed: of the halves.
+        target_accuracy: of the answers that are given.
+
+    Raises:
+        InputError: no threshold reaches it.
+    """
+    order = np.random.default_rng(seed).permutation(len(labels))
+    fitted, kept = order[: len(order) // 2], order[len(order) // 2 :]
+    temperature = fit_temperature(logits[fitted], labels[fitted])
+    correct = logits[kept].argmax(axis=1) == labels[kept]
+    before = reliability(probabilities(logits[kept]).max(axis=1), correct).ece
+    shares = probabilities(logits[kept], temperature)
+    confidence = shares.max(axis=1)
+    after = reliability(confidence, correct).ece
+    below = None
+    if target_accuracy is not None:
+        below = abstain_threshold(confidence, correct, target_accuracy)
+        if below is None:
+            raise InputError(
+                f"`target_accuracy` {target_accuracy}: not reached at any confidence "
+                f"({100 * correct.mean():.2f} % are right in all)"
+            )
+    scores = np.sort(1 - shares[np.arange(len(kept)), labels[kept]])
+    answered = float((confidence >= below).mean()) if below is not None else 1.0
+    note = {"pictures": len(labels), "target_accuracy": target_accuracy, "answered": answered}
+    found = Calibration(temperature, tuple(float(score) for score in scores), below, note)
+    return found, before, after
+
+
+def describe(calibration: Calibration, before: float, after: float) -> list[str]:
+    """Lines for the user: temperature, calibration error before and after, how much is answered."""
+    lines = [
+        f"temperature {calibration.temperature:.4f}; expected calibration error "
+        f"{100 * before:.2f} % before, {100 * after:.2f} % after "
+        f"(on {len(calibration.scores)} images that it was not fitted on)"
+    ]
+    if calibration.abstain_below is not None:
+        lines.append(
+            f"below {calibration.abstain_below:.4f} predict abstains: it answers "
+            f"{100 * calibration.note['answered']:.1f} % of these"
+        )
+    return lines

@@ -1,0 +1,143 @@
+"""Two evaluations of the same images, and whether B is worse than A.
+
+Sources: McNemar 1947, in its exact form (a binomial test over the images on which they differ);
+Efron 1979 for the bootstrap, here paired: an image is drawn with both of its answers.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest, bootstrap
+
+from densenet121.tasks.values import (
+    Compared,
+)
+from densenet121.utils.errors import InputError
+
+Rows = Mapping[str, Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class Difference(Compared):
+    """B against A on the same images; differences are B - A, in percentage points of top-1.
+
+    Attributes:
+        pictures: number of images.
+        top1_a: share of A's right answers, per cent.
+        top1_b: share of B's right answers, per cent.
+        difference: between them.
+        low: lower end of its 95 % interval.
+        high: upper end.
+        only_a: images that only A has right.
+        only_b: images that only B has right.
+        p_value: of McNemar's exact test.
+        classes: name, images, difference of the recall in percentage points; the worst first.
+        flipped: path, label, what A said, what B said, of each image that only one has right.
+    """
+
+    pictures: int
+    top1_a: float
+    top1_b: float
+    difference: float
+    low: float
+    high: float
+    only_a: int
+    only_b: int
+    p_value: float
+    classes: tuple[tuple[str, int, float], ...]
+    flipped: tuple[tuple[str, str, str, str], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field, with every flipped image."""
+        return asdict(self)
+
+    @property
+    def drop(self) -> float:
+        """Percentage points of top-1 that B loses."""
+        return -self.difference
+
+    def text(self, top: int) -> str:
+        """The difference with its interval, then the classes and images that changed most."""
+        lines = [
+            f"A {self.top1_a:.2f} %, B {self.top1_b:.2f} % of {self.pictures} images",
+            f"B - A: {self.difference:+.2f} percentage points, 95 % interval "
+            f"{self.low:+.2f} to {self.high:+.2f} (paired bootstrap)",
+            f"only A right: {self.only_a}, only B right: {self.only_b}; "
+            f"McNemar's exact test: p = {self.p_value:.4g}",
+        ]
+        changed = [row for row in self.classes if row[2]]
+        shown = sorted(changed, key=lambda row: -abs(row[2]))[:top]
+        if shown:
+            lines.append(f"classes that changed, {len(shown)} of {len(changed)}:")
+            lines += [f"  {points:+7.2f}  {name} ({count})" for name, count, points in shown]
+        if self.flipped:
+            some = self.flipped[:top]
+            lines.append(f"images that flipped, {len(some)} of {len(self.flipped)}:")
+            lines += [f"  {path}: A {one}, B {two}" for path, _, one, two in some]
+        return "\n".join(lines)
+
+
+def difference(a: Rows, b: Rows, *, resamples: int = 9999, seed: int = 1) -> Difference:
+    """Compare the rows of two predictions.csv, by path, image by image.
+
+    Raises:
+        InputError: a label differs.
+    """
+    paths = sorted(a)
+    for path in paths:
+        if a[path]["label"] != b[path]["label"]:
+            raise InputError(f"{path}: labelled {a[path]['label']} in A, {b[path]['label']} in B")
+    labels = np.array([a[path]["label"] for path in paths])
+    right_a, right_b = (
+        np.array([rows[path]["predicted"] for path in paths]) == labels for rows in (a, b)
+    )
+    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
+    gained = right_b.astype(np.int64) - right_a.astype(np.int64)
+    low, high = _interval(gained, resamples, seed)
+    both = only_a + only_b
+    return Difference(
+        pictures=len(paths),
+        top1_a=100 * float(right_a.mean()),
+        top1_b=100 * float(right_b.mean()),
+        difference=100 * (only_b - only_a) / len(paths),
+        low=low,
+        high=high,
+        only_a=only_a,
+        only_b=only_b,
+        p_value=float(binomtest(only_a, both).pvalue) if both else 1.0,
+        classes=_by_class(labels, gained),
+        flipped=tuple(
+            (path, a[path]["label"], a[path]["predicted"], b[path]["predicted"])
+            for path, one, two in zip(paths, right_a, right_b, strict=True)
+            if one != two
+        ),
+    )
+
+
+def _by_class(
+    labels: NDArray[np.str_], gained: NDArray[np.int64]
+) -> tuple[tuple[str, int, float], ...]:
+    """Name, images and percentage points gained of each class, the worst first."""
+    rows = []
+    for name in np.unique(labels):
+        own = gained[labels == name]
+        rows.append((str(name), len(own), 100 * int(own.sum()) / len(own)))
+    return tuple(sorted(rows, key=lambda row: (row[2], row[0])))
+
+
+def _interval(each: NDArray[np.int64], resamples: int, seed: int) -> tuple[float, float]:
+    """95 % percentile interval of the mean of -1, 0 and 1, in percentage points."""
+    if (each == each[0]).all():  # nothing to draw: scipy would warn of a degenerate distribution
+        return 100 * float(each[0]), 100 * float(each[0])
+    found = bootstrap(
+        (each,),
+        np.mean,
+        n_resamples=resamples,
+        batch=max(1, 10_000_000 // len(each)),
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return 100 * float(found.low), 100 * float(found.high)

@@ -1,0 +1,95 @@
+"""What is said of one image: the answer of a network, and a row of predictions.csv."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from densenet121.tasks.values import (
+    Answer,
+)
+
+
+@dataclass(frozen=True)
+class Prediction(Answer):
+    """The classes of one image.
+
+    Attributes:
+        classes: names of the top classes, the likeliest first.
+        probabilities: theirs, calibrated where the weights are.
+        abstained: the first is below the abstain threshold: no answer should be given.
+        prediction_set: classes that hold the true one with the coverage asked for; None where no
+            coverage was asked for.
+    """
+
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    abstained: bool = False
+    prediction_set: tuple[str, ...] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The answer, null where the network abstains, and the top classes."""
+        content: dict[str, Any] = {
+            "predicted": None if self.abstained else self.classes[0],
+            "top": [
+                {"class": label, "probability": share}
+                for label, share in zip(self.classes, self.probabilities, strict=True)
+            ],
+            "abstained": self.abstained,
+        }
+        if self.prediction_set is not None:
+            content["prediction_set"] = self.prediction_set
+        return content
+
+    def text(self) -> str:
+        """The top classes with their probabilities."""
+        shown = "  ".join(
+            f"{label} {100 * share:.2f} %"
+            for label, share in zip(self.classes, self.probabilities, strict=True)
+        )
+        more = "  (abstains)" if self.abstained else ""
+        if self.prediction_set is not None:
+            more += f"  {{{', '.join(self.prediction_set)}}}"
+        return shown + more
+
+    def csv_rows(self) -> list[Sequence[object]]:
+        """One row a class."""
+        chosen = "" if self.prediction_set is None else ";".join(self.prediction_set)
+        return [
+            (rank, label, f"{share:.6f}", int(self.abstained), chosen)
+            for rank, (label, share) in enumerate(
+                zip(self.classes, self.probabilities, strict=True), start=1
+            )
+        ]
+
+
+class Row(NamedTuple):
+    """One row of predictions.csv: label and predicted are class names, rank counts from 1."""
+
+    path: str
+    label: str
+    predicted: str
+    probability: float
+    rank: int
+
+    @property
+    def correct(self) -> bool:
+        """The label was predicted."""
+        return self.label == self.predicted
+
+
+def read_row(row: Mapping[str, str]) -> Row | None:
+    """A row as the csv module reads it; None where it is damaged."""
+    try:
+        path, label, predicted = (row[name] for name in Row._fields[:3])
+        probability, rank = float(row["probability"]), int(row["rank"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    if not (path and label and predicted and math.isfinite(probability)):
+        return None
+    return Row(path, label, predicted, probability, rank)
+
+
+def right(rows: Sequence[Row]) -> int:
+    """Number of images whose label was predicted."""
+    return sum(row.correct for row in rows)

@@ -1,0 +1,253 @@
+"""The report of a classifier: accuracy, confusion, classes, confidence, the worst errors."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from densenet121.pages.markup import (
+    Share,
+    card,
+    escape,
+    image,
+    number,
+    percent,
+    plural,
+    section,
+    table,
+)
+from densenet121.pages.plotting import plot
+from densenet121.pages.thumbnails import thumbnail
+from densenet121.tasks.single_label import plots
+from densenet121.tasks.single_label.calibration import Reliability, reliability
+from densenet121.tasks.single_label.predictions import Row
+from densenet121.tasks.single_label.scores import (
+    ClassScore,
+    Comparison,
+    compare,
+    wilson_interval,
+)
+from densenet121.tasks.values import (
+    CheckpointScore,
+    Curve,
+    ReportPart,
+    Results,
+)
+
+ERRORS_SHOWN = 24
+_PAIRS = 20
+_CLASSES_SHOWN = 50  # above it: the 20 weakest, the others folded away
+
+
+def report(results: Results) -> ReportPart:
+    """Everything that the page of a run says of classes."""
+    sections = [_checkpoints(results.scores)] if len(results.scores) > 1 else []
+    figures: dict[str, bytes | None] = {"confusion": None, "reliability": None}
+    if results.predictions:
+        comparison = compare(results.predictions, results.class_names)
+        confidence = _reliability(results.predictions)
+        confusion, diagram = plots.confusion(comparison), plots.reliability(confidence)
+        figures = {"confusion": confusion, "reliability": diagram}
+        sections += [
+            _confusion(comparison, confusion),
+            _classes(comparison),
+            _confidence(confidence, diagram),
+            _errors(results),
+        ]
+    return ReportPart(
+        cards=_cards(results),
+        curves_title="Validation accuracy, %",
+        curves=_curves(results),
+        sections=[text for text in sections if text],
+        figures=figures,
+    )
+
+
+def _curves(results: Results) -> list[Curve]:
+    ks = (1, 5) if _has_top5(results) else (1,)
+    return [
+        Curve(
+            f"top-{k}",
+            [
+                100 * row.metrics[f"top{k}_correct"] / max(row.metrics["total"], 1)
+                for row in results.validations
+            ],
+        )
+        for k in ks
+    ]
+
+
+def _has_top5(results: Results) -> bool:
+    """Whether top-5 says anything: with five classes or fewer it is 100 % for any network."""
+    return not results.class_names or len(results.class_names) > 5
+
+
+def _cards(results: Results) -> list[str]:
+    score, source = _best_score(results)
+    if score is None:
+        return []
+    top1, top5, total = (score.metrics[name] for name in ("top1_correct", "top5_correct", "total"))
+    low, high = wilson_interval(top1, total)
+    cards = [
+        card(
+            percent(top1 / max(total, 1)),
+            "Top-1 accuracy",
+            f"{top1} of {total}",
+            f"95 % interval {100 * low:.2f} to {100 * high:.2f} %",
+            source,
+            main=True,
+        )
+    ]
+    if _has_top5(results):
+        cards.append(card(percent(top5 / max(total, 1)), "Top-5 accuracy", f"{top5} of {total}"))
+    return [*cards, card(number(score.loss, ".4f"), "Loss", "cross-entropy, same images")]
+
+
+def _best_score(results: Results) -> tuple[CheckpointScore | None, str]:
+    """The score for the headline and where it comes from: eval.json, else the last validation."""
+    if results.scores:
+        best = max(results.scores, key=lambda score: _share(score.metrics))
+        name = Path(best.checkpoint).name
+        several = f"best of {len(results.scores)}: " if len(results.scores) > 1 else ""
+        return best, several + name
+    if not results.validations:
+        return None, ""
+    last = results.validations[-1]
+    best_row = max(results.validations, key=lambda row: _share(row.metrics))
+    source = f"after epoch {last.epoch + 1}"
+    if best_row.metrics["top1_correct"] > last.metrics["top1_correct"]:
+        source += f"; best {percent(_share(best_row.metrics))} after epoch {best_row.epoch + 1}"
+    return CheckpointScore("", "", last.loss, last.metrics), source
+
+
+def _share(metrics: dict[str, int]) -> float:
+    return metrics["top1_correct"] / max(metrics["total"], 1)
+
+
+def _reliability(rows: Sequence[Row]) -> Reliability:
+    confidence = np.array([row.probability for row in rows])
+    return reliability(confidence, np.array([row.correct for row in rows]))
+
+
+def _checkpoints(scores: Sequence[CheckpointScore]) -> str:
+    rows = []
+    for score in scores:
+        found = score.metrics
+        low, high = wilson_interval(found["top1_correct"], found["total"])
+        total = max(found["total"], 1)
+        rows.append(
+            (
+                score.checkpoint,
+                f"{found['top1_correct']} of {found['total']}",
+                Share(found["top1_correct"] / total),
+                f"{100 * low:.2f} to {100 * high:.2f} %",
+                Share(found["top5_correct"] / total),
+                number(score.loss, ".4f"),
+            )
+        )
+    head = ("checkpoint", "right", "top-1", "95 % interval", "top-5", "loss")
+    return section("Checkpoints", "", table(head, rows, texts=1))
+
+
+def _confusion(comparison: Comparison, figure: bytes) -> str:
+    text = "Rows are labels, columns are predictions; blue is right, orange is wrong."
+    if len(comparison.names) > plots.CELLS_WITH_NAMES:
+        text += " The axes give class numbers; the table of classes has their names."
+    confused = comparison.confused
+    if not confused:
+        return section(
+            "Confusion",
+            text,
+            plot(figure, "Confusion matrix"),
+            "<p>Every image was classified correctly.</p>",
+        )
+    shown = confused[:_PAIRS]
+    title = f"{len(shown)} most confused pairs, of {len(confused)}"
+    rows = [
+        (
+            comparison.names[pair.label],
+            comparison.names[pair.predicted],
+            pair.images,
+            percent(pair.images / int(comparison.support[pair.label])),
+        )
+        for pair in shown
+    ]
+    head = ("label", "predicted", "images", "share of the label")
+    return section(
+        "Confusion",
+        text,
+        plot(figure, "Confusion matrix"),
+        f"<h3>{escape(title)}</h3>",
+        table(head, rows, texts=2),
+    )
+
+
+def _classes(comparison: Comparison) -> str:
+    classes = [one for one in comparison.classes if one.support]
+    absent = len(comparison.classes) - len(classes)
+    parts = ("precision", "recall", "f1")
+    means = [sum(getattr(one, part) for one in classes) / len(classes) for part in parts]
+    text = "Mean of the classes: precision {}, recall {}, F1 {}.".format(*map(percent, means))
+    if absent:
+        text += f" Of {len(comparison.classes)} classes {absent} have no image and do not count."
+    if len(comparison.classes) <= _CLASSES_SHOWN:
+        return section("Classes", text, _class_table(comparison.classes))
+    weakest = sorted(classes, key=lambda one: (one.f1, one.number))[:20]
+    everything = _class_table(comparison.classes)
+    return section(
+        "Classes",
+        text,
+        f"<h3>The {len(weakest)} classes of lowest F1</h3>",
+        _class_table(weakest),
+        f"<details><summary>All {len(comparison.classes)} classes</summary>{everything}</details>",
+    )
+
+
+def _class_table(classes: Sequence[ClassScore]) -> str:
+    rows = [
+        (one.name, one.number, Share(one.precision), Share(one.recall), Share(one.f1), one.support)
+        for one in classes
+    ]
+    return table(("class", "number", "precision", "recall", "F1", "images"), rows, texts=1)
+
+
+def _confidence(found: Reliability, figure: bytes) -> str:
+    total = int(found.counts.sum())
+    text = (
+        f"Expected calibration error {percent(found.ece)}: how far the probability of the "
+        "predicted class is from the share of right answers, the mean over "
+        f"{len(found.counts)} bins weighted by their images, of {plural(total, 'image')}. "
+        "Bars below the dashed line: the network is too confident; densenet121 calibrate "
+        "corrects that."
+    )
+    return section("Confidence", text, plot(figure, "Reliability diagram"))
+
+
+def _errors(results: Results) -> str:
+    wrong = [row for row in results.predictions if not row.correct]
+    if not wrong:
+        return ""
+    shown = sorted(wrong, key=lambda row: (-row.probability, row.path))[:ERRORS_SHOWN]
+    maps = [results.error_map(row.path) for row in shown]
+    text = (
+        f"{len(shown)} of {plural(len(wrong), 'error')}, those with the highest probability first."
+    )
+    if any(maps):
+        text += " Below each, where the network saw the class that it answered."
+    figures = "\n".join(
+        _error(row, results.data_dir, drawn) for row, drawn in zip(shown, maps, strict=True)
+    )
+    return section("Most confident errors", text, f'<div class="errors">{figures}</div>')
+
+
+def _error(row: Row, data_dir: Path | None, drawn: bytes | None) -> str:
+    jpeg, reason = thumbnail(data_dir, row.path)
+    shown = image(jpeg, "jpeg", row.path) if jpeg else escape(reason)
+    if drawn:
+        shown += f'</div><div class="image">{image(drawn, "jpeg", f"map of {row.path}")}'
+    return (
+        f'<figure><div class="image">{shown}</div><figcaption>'
+        f'<span class="wrong">{escape(row.predicted)} {escape(percent(row.probability))}</span>'
+        f"<span>is {escape(row.label)}, ranked {row.rank}</span>"
+        f'<span class="path">{escape(row.path)}</span></figcaption></figure>'
+    )

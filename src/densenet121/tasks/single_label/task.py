@@ -1,0 +1,254 @@
+"""One class per image: softmax, cross-entropy with the original's smoothing, top-1 and top-5."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from densenet121.datasets.image_dataset import ImageDataset
+from densenet121.losses import smooth_cross_entropy
+from densenet121.tasks.single_label.calibration import Calibration
+from densenet121.tasks.single_label.metrics import Counts, label_ranks, topk_correct
+from densenet121.tasks.single_label.predictions import Prediction, Row, read_row, right
+from densenet121.tasks.task import Task
+from densenet121.tasks.values import (
+    AnswerOptions,
+    Calibrated,
+    Compared,
+    ImageError,
+    Logits,
+    Metrics,
+    ReportPart,
+    Results,
+    Scores,
+)
+from densenet121.utils.errors import InputError
+from densenet121.utils.json_values import count
+
+
+@dataclass(frozen=True)
+class SingleLabel(Task):
+    """Every image has one class, and the classes exclude each other.
+
+    Attributes:
+        smooth_factor: share that the training loss takes from the true class; see
+            ``smooth_cross_entropy``.
+    """
+
+    smooth_factor: float = 0.0
+
+    name = "single_label"
+    prediction_columns = ("label", "predicted")
+    answer_columns = ("rank", "class", "probability", "abstained", "prediction_set")
+
+    def num_outputs(self, num_classes: int) -> int:
+        """One logit a class."""
+        return num_classes
+
+    def targets(self, dataset: ImageDataset, indices: NDArray[np.int64]) -> Tensor:
+        """Labels ``(N,)`` int64."""
+        return torch.from_numpy(dataset.labels[indices])
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Mean cross-entropy in nats per image, with smoothed labels."""
+        return smooth_cross_entropy(logits, targets, self.smooth_factor)
+
+    def score(self, logits: Tensor, targets: Tensor) -> Scores:
+        """Predicted class, its probability and the rank of the label, of each image."""
+        ranks = label_ranks(logits, targets)
+        # Without smoothing: the loss of an evaluation does not depend on how a run was trained.
+        loss = smooth_cross_entropy(logits, targets) * len(targets)
+        largest, predicted = logits.softmax(dim=1).max(dim=1)
+        columns = {
+            "predicted": predicted.numpy(),
+            "probability": largest.numpy(),
+            "rank": ranks.numpy(),
+        }
+        return Scores(columns, float(loss), float(len(targets)))
+
+    def metrics(self, scores: Scores, targets: Tensor) -> Metrics:
+        """Correct at 1 and at 5, the number of images, and the loss."""
+        ranks = torch.from_numpy(scores.columns["rank"])
+        counts = Counts(topk_correct(ranks, 1), topk_correct(ranks, 5), len(ranks), scores.loss_sum)
+        return {
+            "loss": counts.loss,
+            "top1_correct": counts.top1_correct,
+            "top5_correct": counts.top5_correct,
+            "total": counts.total,
+            "top1": counts.top1,
+            "top5": counts.top5,
+        }
+
+    def is_better(self, metrics: Metrics, than: Metrics) -> bool:
+        """More images of rank 1; the earlier epoch of two with as many."""
+        return bool(metrics["top1_correct"] > than["top1_correct"])
+
+    def log_lines(self, metrics: Metrics) -> list[str]:
+        """The original's two lines, with every image in ``tot``."""
+        return [f"after allreduce eval: {_counted(metrics, k)}" for k in (1, 5)]
+
+    def best_line(self, metrics: Metrics) -> str:
+        """Top-1 as the original writes it."""
+        return _counted(metrics, 1)
+
+    def table_row(self, metrics: Metrics) -> dict[str, str]:
+        """Top-1, top-5, loss and the number of images."""
+        return {
+            "top1": f"{100 * metrics['top1']:.2f}%",
+            "top5": f"{100 * metrics['top5']:.2f}%",
+            "loss": f"{metrics['loss']:.4f}",
+            "tot": str(metrics["total"]),
+        }
+
+    def digest_columns(self, scores: Scores, targets: Tensor) -> list[NDArray[Any]]:
+        """Label, prediction and rank; not the probability, whose last bits a machine decides."""
+        return [targets.numpy(), scores.columns["predicted"], scores.columns["rank"]]
+
+    def csv_columns(
+        self, scores: Scores, targets: Tensor, class_names: Sequence[str]
+    ) -> dict[str, list[Any]]:
+        """Names of label and prediction, probability, rank of the label."""
+        columns = scores.columns
+        return {
+            "label": [class_names[label] for label in targets.tolist()],
+            "predicted": [class_names[label] for label in columns["predicted"]],
+            "probability": [f"{share:.6f}" for share in columns["probability"]],
+            "rank": columns["rank"].tolist(),
+        }
+
+    def worst_errors(self, scores: Scores, targets: Tensor) -> list[ImageError]:
+        """Every error, by the probability of the wrong class, which is explained."""
+        predicted, probability = scores.columns["predicted"], scores.columns["probability"]
+        wrong = np.flatnonzero(predicted != targets.numpy()).tolist()
+        return [ImageError(at, float(probability[at]), int(predicted[at])) for at in wrong]
+
+    def answers(
+        self,
+        logits: Logits,
+        class_names: Sequence[str],
+        calibration: Calibration | None = None,
+        options: AnswerOptions = AnswerOptions(),  # noqa: B008 (frozen)
+    ) -> list[Prediction]:
+        """The top classes of each image, with a prediction set where one is asked for."""
+        coverage, abstain_below = options.coverage, options.abstain_below
+        if coverage is not None and calibration is None:
+            raise InputError(
+                "prediction sets need calibrated weights: run densenet121 calibrate first"
+            )
+        threshold = calibration.set_threshold(coverage) if calibration and coverage else 0.0
+        if abstain_below is None:
+            abstain_below = (calibration.abstain_below if calibration else None) or 0.0
+        shares = self.probabilities(logits, calibration)
+        # Equal logits: the lower class first, as evaluation ranks them.
+        order = np.argsort(-shares, axis=1, kind="stable")
+        found = []
+        for row, ranked in zip(shares, order, strict=True):
+            top = ranked[: options.top_k]
+            chosen = None
+            if coverage is not None:
+                inside = [k for k in ranked if row[k] >= threshold]
+                # Never empty: the likeliest class is added, which can only raise the coverage.
+                chosen = tuple(class_names[k] for k in inside or ranked[:1])
+            found.append(
+                Prediction(
+                    classes=tuple(class_names[k] for k in top),
+                    probabilities=tuple(float(row[k]) for k in top),
+                    abstained=bool(row[ranked[0]] < abstain_below),
+                    prediction_set=chosen,
+                )
+            )
+        return found
+
+    def probabilities(
+        self, logits: Logits, calibration: Calibration | None = None
+    ) -> NDArray[np.float32]:
+        """``(N, C)``: evaluation's softmax, bit for bit, of logits over the temperature."""
+        scaled = torch.from_numpy(logits)
+        if calibration is not None:
+            scaled = scaled / calibration.temperature
+        return scaled.softmax(dim=1).numpy()
+
+    def explained_output(self, logits: Logits) -> NDArray[np.int64]:
+        """The likeliest class."""
+        return np.asarray(logits.argmax(axis=1))
+
+    def same_answers(self, a: Logits, b: Logits) -> NDArray[np.bool_]:
+        """Whether both have the same likeliest class."""
+        return np.asarray(a.argmax(axis=1) == b.argmax(axis=1))
+
+    def read_calibration(self, content: Mapping[str, Any]) -> Calibration:
+        """Temperature, conformal scores and abstain threshold."""
+        return Calibration.from_json(content)
+
+    def calibrate(
+        self,
+        logits: Logits,
+        targets: Tensor,
+        *,
+        seed: int,
+        target_accuracy: float | None,
+        note: Mapping[str, Any],
+    ) -> Calibrated:
+        """Fit on one half of the images, measure on the other."""
+        from densenet121.tasks.single_label.calibrate import describe, learn
+
+        found, before, after = learn(
+            logits, targets.numpy(), seed=seed, target_accuracy=target_accuracy
+        )
+        found = replace(found, note=found.note | dict(note) | {"seed": seed})
+        return Calibrated(found, describe(found, before, after))
+
+    def read_prediction(self, row: Mapping[str, str]) -> Row | None:
+        """Label, predicted class, probability and rank."""
+        return read_row(row)
+
+    def compare(
+        self,
+        a: Mapping[str, Mapping[str, str]],
+        b: Mapping[str, Mapping[str, str]],
+        *,
+        resamples: int,
+        seed: int,
+    ) -> Compared:
+        """Top-1 of both, with McNemar's test and a paired bootstrap."""
+        from densenet121.tasks.single_label.comparison import difference
+
+        return difference(a, b, resamples=resamples, seed=seed)
+
+    def check_metrics(self, found: Mapping[str, Any]) -> Metrics:
+        """Counts that fit each other."""
+        top1, top5, total = (
+            count(found[name]) for name in ("top1_correct", "top5_correct", "total")
+        )
+        if not top1 <= top5 <= total:
+            raise ValueError(
+                f"top1_correct {top1}, top5_correct {top5} and total {total} do not fit"
+            )
+        return {"top1_correct": top1, "top5_correct": top5, "total": total}
+
+    def disagreement(self, results: Results) -> str | None:
+        """Another number of images, or of right ones."""
+        correct, total = right(results.predictions), len(results.predictions)
+        stated = results.scores[0].metrics
+        if (correct, total) == (stated["top1_correct"], stated["total"]):
+            return None
+        return (
+            f"{correct} of {total} right in the one, {stated['top1_correct']} of "
+            f"{stated['total']} in the other"
+        )
+
+    def report(self, results: Results) -> ReportPart:
+        """Accuracy, confusion, results per class, calibration and the most confident errors."""
+        from densenet121.tasks.single_label.report import report
+
+        return report(results)
+
+
+def _counted(metrics: Metrics, k: int) -> str:
+    correct, total = metrics[f"top{k}_correct"], metrics["total"]
+    share = 100 * correct / total if total else 0.0
+    return f"top{k}_correct={correct}, tot={total}, acc={share:.2f}%"

@@ -1,0 +1,166 @@
+"""Against the commit before the reorganisation: the same bits, and its files are read.
+
+Run by ``make test-compat``, which makes a clone of that commit with an environment of its own. Both
+sides run as users run them, one after the other, on the same images.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from densenet121.commands.demo import write_digits
+from densenet121.device import has_bf16
+from densenet121.native.network import kernels
+
+from helpers.commands import REPOSITORY, SHARED
+
+pytestmark = pytest.mark.compat
+
+OLD = REPOSITORY / ".compat"
+NEW_PYTHON, OLD_PYTHON = Path(sys.executable), OLD / "venv" / "bin" / "python"
+BF16 = has_bf16(torch.device("cpu")) and not isinstance(kernels(), str)
+AMP = ["fp32", pytest.param("bf16", marks=pytest.mark.skipif(not BF16, reason="no bf16 here"))]
+
+
+def run(python: Path, *arguments: object, ranks: int = 1, status: int = 0) -> str:
+    """``densenet121 ...`` by one of the two sides; what it prints."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
+    command = [str(python), *(launcher if ranks > 1 else []), "-m", "densenet121"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = str(
+        (OLD / "source" if python == OLD_PYTHON else REPOSITORY) / "src"
+    )
+    done = subprocess.run(
+        [*command, *map(str, arguments)],
+        capture_output=True, text=True, env=environment, check=False, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == status, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A quarter of the handwritten digits."""
+    root = tmp_path_factory.mktemp("digits")
+    write_digits(root)
+    for path in sorted(root.rglob("*.png")):
+        if int(path.stem) % 4 not in (0, 1) or int(path.stem) > 800:
+            path.unlink()
+    return root
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of photographs, 12 + 6 each."""
+    source = SHARED / "data" / "imagenette"
+    if not source.is_dir():
+        pytest.skip("no photographs: ../shared is not here")
+    root = tmp_path_factory.mktemp("photographs")
+    for split, count in (("train", 12), ("val", 6)):
+        for folder in sorted((source / split).iterdir())[:3]:
+            (root / split / folder.name).mkdir(parents=True)
+            for path in sorted(folder.iterdir())[:count]:
+                shutil.copy(path, root / split / folder.name / path.name)
+    return root
+
+
+def flags(data: Path, folder: Path, *more: object) -> list[object]:
+    small = ["--net", "densenet100", "--image_size", 32, "--per_batch_size", 8, "--lr", 0.05]
+    return [
+        *("train", "--data_dir", data, "--output_dir", folder, *small, "--max_epoch", 2),
+        *("--log_interval", 2, "--ckpt_interval", 2, "--workers", 1, "--device", "cpu", *more),
+    ]
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without what a clock says."""
+    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    clock = ("images_per_second", "data_wait")
+    return [{key: value for key, value in row.items() if key not in clock} for row in found]
+
+
+def assert_same_run(old: Path, new: Path) -> None:
+    for name in ("last.safetensors", "best.safetensors", "predictions.csv"):
+        assert (old / name).read_bytes() == (new / name).read_bytes(), name
+    assert rows(old) == rows(new)
+    before, after = (json.loads((folder / "eval.json").read_text()) for folder in (old, new))
+    assert {key: after[key] for key in before} == before
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("amp", AMP)
+@pytest.mark.parametrize("variant", ["paper", "model_zoo"])
+@pytest.mark.parametrize("kind", ["digits", "photographs"])
+def test_a_run_has_the_same_bits(
+    kind: str, variant: str, amp: str, ranks: int, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    data = request.getfixturevalue(kind)
+    more = ["--variant", variant, "--amp", amp, "--label_smooth", 1]
+    for python, name in ((OLD_PYTHON, "old"), (NEW_PYTHON, "new")):
+        run(python, *flags(data, tmp_path / name, *more), ranks=ranks)
+    assert_same_run(tmp_path / "old", tmp_path / "new")
+
+
+MORE: list[Sequence[object]] = [
+    ("--net", "densenet121", "--image_size", 64, "--max_epoch", 1),
+    ("--gradient_accumulation", 2, "--lr_scheduler", "exponential", "--lr_epochs", "1"),
+    ("--small_size", 24, "--small_epochs", 1, "--warmup_epochs", 0.5, "--eval_resize", "short:40"),
+]
+
+
+@pytest.mark.parametrize("more", MORE, ids=["densenet121", "accumulation", "growing"])
+def test_other_settings_have_the_same_bits(
+    more: Sequence[object], photographs: Path, tmp_path: Path
+) -> None:
+    for python, name in ((OLD_PYTHON, "old"), (NEW_PYTHON, "new")):
+        run(python, *flags(photographs, tmp_path / name, *more))
+    assert_same_run(tmp_path / "old", tmp_path / "new")
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_an_old_checkpoint_of_mid_epoch_is_resumed_to_the_bit(
+    ranks: int, digits: Path, tmp_path: Path
+) -> None:
+    run(OLD_PYTHON, *flags(digits, tmp_path / "old", "--keep_checkpoint_max", 0), ranks=ranks)
+    checkpoints = sorted((tmp_path / "old").glob("0-2_*.ckpt"))
+    middle = checkpoints[len(checkpoints) // 2]
+    resume = flags(digits, tmp_path / "new", "--resume", middle)
+    run(NEW_PYTHON, *resume, ranks=ranks)
+    assert_same_run(tmp_path / "old", tmp_path / "new")
+
+
+def test_old_weights_runs_and_exported_files_are_read(digits: Path, tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    run(OLD_PYTHON, *flags(digits, old, "--amp", "fp32"))
+    weights, onnx = old / "last.safetensors", tmp_path / "m.onnx"
+    run(OLD_PYTHON, "calibrate", "--data_dir", digits, "--pretrained", weights, "--amp", "fp32")
+    calibrated = old / "last_calibrated.safetensors"
+    export = ("--pretrained", calibrated, "--data_dir", digits, "--output", onnx)
+    run(OLD_PYTHON, "export", *export, "--pictures", 8)
+    images = digits / "val" / "3"
+    for file in (weights, calibrated, onnx, old / "0-2_2.ckpt"):
+        ask = ("predict", "--pretrained", file, images, "--format", "csv", "--amp", "fp32")
+        assert run(OLD_PYTHON, *ask) == run(NEW_PYTHON, *ask), file
+    sets = ("--coverage", 0.9, "--format", "jsonl", "--amp", "fp32")
+    asked = ("predict", "--pretrained", calibrated, images, *sets)
+    assert run(OLD_PYTHON, *asked) == run(NEW_PYTHON, *asked)
+    for python, name in ((OLD_PYTHON, "a"), (NEW_PYTHON, "b")):
+        where = ("--pretrained", old, "--output_dir", tmp_path / name, "--amp", "fp32")
+        run(python, "eval", "--data_dir", digits, *where)
+    table = [json.loads((tmp_path / n / "eval.json").read_text())["results"] for n in ("a", "b")]
+    digests = [[one["digest"] for one in results] for results in table]
+    assert digests[0] == digests[1] and len(digests[0]) >= 3
+    compared = ("compare", old, tmp_path / "b" / "last", "--format", "json")
+    assert run(OLD_PYTHON, *compared) == run(NEW_PYTHON, *compared)
+    page = (old / "report.html").read_text()
+    run(NEW_PYTHON, "report", old)
+    for part in ("Top-1 accuracy", "<h2>Confusion</h2>", "<h2>Confidence</h2>", "Most confident"):
+        assert part in page and part in (old / "report.html").read_text()

@@ -1,0 +1,51 @@
+"""A command imports what it needs and no more: people wait for it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from densenet121.cli import COMMANDS
+
+from helpers.commands import environment
+from helpers.weights import write_weights
+
+IMPORTED = """
+import sys
+from densenet121.cli import main
+try:
+    status = main(sys.argv[1:])
+except SystemExit as end:
+    status = end.code
+print("status", status, *sorted({name.partition(".")[0] for name in sys.modules}))
+"""
+
+
+def imported(*arguments: str) -> set[str]:
+    """The top-level modules that a process has after it ran a command, which must succeed."""
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTED, *arguments],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=120,
+        check=True,
+    )
+    word, status, *names = done.stdout.splitlines()[-1].split()
+    assert (word, status) == ("status", "0"), done.stderr
+    return set(names)
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=str)
+def test_help_imports_nothing_heavy(command: list[str]) -> None:
+    heavy = {"torch", "numpy", "cv2", "PIL", "scipy", "sklearn", "matplotlib", "rich", "yaml"}
+    assert imported(*command, "--help") & heavy == set()
+
+
+def test_predict_imports_neither_plots_nor_statistics(image_folder: Path, tmp_path: Path) -> None:
+    weights = write_weights(tmp_path / "w.safetensors")
+    names = imported("predict", str(image_folder / "val"), "--pretrained", str(weights))
+    assert "torch" in names
+    heavy = {"matplotlib", "scipy", "sklearn", "rich", "yaml", "onnx", "onnxruntime", "h5py"}
+    assert names & heavy == set()
