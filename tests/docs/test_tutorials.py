@@ -49,6 +49,7 @@ def run_page(name: str, folder: Path, *, shorten: bool) -> str:
         timeout=600,
         check=False,
     )
+    (folder / "output.txt").write_text(done.stdout, encoding="utf-8")
     assert done.returncode == 0, done.stdout
     return done.stdout
 
@@ -100,6 +101,5 @@ def test_no_tutorial_is_left_out() -> None:
 @pytest.mark.parametrize("name", PAGES)
 def test_the_whole_tutorial_runs_as_written(name: str, tmp_path: Path) -> None:
     output = run_page(name, tmp_path, shorten=False)
-    (tmp_path / "output.txt").write_text(output)
     accuracies = re.findall(r"INFO:best: .*acc=([\d.]+)%", output)
     assert max(map(float, accuracies)) > 90
