@@ -109,7 +109,7 @@ def test_int8_runs_in_onnx_runtime_and_is_smaller(
 def test_beyond_tolerance_nothing_is_written(
     weights: Path, image_folder: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match="--tolerance"):
+    with pytest.raises(InputError, match="`tolerance`"):
         flags = {"int8": 1, "tolerance": 1e-9, "min_agreement": 0}
         export(config(weights, image_folder, tmp_path / "m.onnx", **flags))
     assert list(tmp_path.iterdir()) == []

@@ -47,7 +47,7 @@ def test_shards_have_the_size_asked_for_and_any_tar_program_reads_them(tmp_path:
     source, output = str(tmp_path / "data"), tmp_path / "shards"
     pack(PackConfig(source=source, output=str(output), shard_megabytes=2))
     files = find_shards(output)
-    assert [file.name for file in files] == [f"images-{i:06d}.tar" for i in range(4)]
+    assert [file.name for file in files] == [f"pictures-{i:06d}.tar" for i in range(4)]
     assert all(file.stat().st_size < 2.3e6 for file in files)
     with tarfile.open(files[0]) as tar:
         assert tar.getnames()[:4] == [f"{0:09d}.{e}" for e in ("jpg", "cls", "json")] + [

@@ -66,8 +66,10 @@ def test_batches_and_images_come_in_the_order_asked_for(workers: int) -> None:
 
 
 @pytest.mark.parametrize("workers", WORKERS[1:])
-def test_an_epoch_has_the_same_bytes_from_any_number_of_threads(workers: int, images: Path) -> None:
-    folder = scan(images / "train")
+def test_an_epoch_has_the_same_bytes_from_any_number_of_threads(
+    workers: int, image_folder: Path
+) -> None:
+    folder = scan(image_folder / "train")
     augment = TrainTransform(
         height=16,
         width=16,

@@ -22,8 +22,10 @@ import sys
 import torch
 from densenet121.datasets.sampler import split_batches, training_batches
 from densenet121.engine.state import Training
-from densenet121.engine.steps import train_step
+from densenet121.engine.step import TrainingBatch, train_step
+from densenet121.losses import smooth_cross_entropy
 from densenet121.network import DenseNet, synchronise_norms
+from densenet121.optimizers import get_param_groups, momentum_sgd
 from densenet121.distributed.ranks import join, process_group, sum_over_ranks
 from densenet121.utils.var_init import initialise
 
@@ -38,7 +40,10 @@ with process_group(process, torch.device("cpu"), 60):
         synchronise_norms(net)
     compress = norms == "bf16"
     training = Training.begin(
-        net, lr=0.1, momentum=0.9, weight_decay=1e-3, scale_loss=False, compress=compress
+        net,
+        momentum_sgd(get_param_groups(net, 1e-3), lr=0.1, momentum=0.9),
+        scale_loss=False,
+        compress=compress,
     )
     net.train()
     if norms == "frozen":
@@ -62,10 +67,10 @@ with process_group(process, torch.device("cpu"), 60):
             training.synchronised,
             training.optimizer,
             training.scaler,
-            [(images[p], labels[p], len(p) / count) for p in parts],
+            [TrainingBatch(images[p], labels[p], len(p) / count) for p in parts],
+            lambda logits, labels: smooth_cross_entropy(logits, labels, 0.1),
             micro_batches=micro,
             lr=0.1,
-            smooth_factor=0.1,
             precision=torch.float32,
             weight=weight,
         )
@@ -120,6 +125,7 @@ def test_accumulated_gradients_are_those_of_one_large_batch(tmp_path: Path) -> N
 UNEVEN = """
 import torch
 from densenet121.network import DenseNet, synchronise_norms
+from densenet121.optimizers import get_param_groups, momentum_sgd
 from densenet121.distributed.ranks import join, process_group, sum_over_ranks, synchronised
 
 process = join(True, 0, 1)

@@ -118,7 +118,7 @@ def test_other_classes_are_an_error_that_shows_the_difference(
 
 
 def test_a_contradicting_variant_is_refused(prime: Path, weights: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"--variant is model_zoo, but .* weights of paper"):
+    with pytest.raises(UsageError, match=r"`variant` is model_zoo, but .* weights of paper"):
         evaluate(eval_config(prime, weights, tmp_path / "eval", variant="model_zoo"))
 
 
@@ -160,7 +160,7 @@ def test_a_bad_image_is_named_or_skipped_counted_and_told_by_the_exit_status(
         ("empty", "w", 1, "no class folder"),
         ("one", "w", 1, "only one class folder"),
         ("hollow", "w", 1, "a class folder without images"),
-        ("data", "nowhere.ckpt", 1, "nowhere.ckpt: there is no such file"),
+        ("data", "nowhere.ckpt", 1, "nowhere.ckpt: there is no such weights file"),
         ("data", "empty", 1, "a folder without weights"),
         ("data", "text", 1, "damaged or not a safetensors file"),
         ("data", "other", 1, "knows 1000 classes"),

@@ -24,9 +24,10 @@ def as_mindspore(checkpoint: Path, variant: Variant) -> dict[str, Tensor]:
     named: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         kind, _, own = name.partition(".")
-        if kind not in ("model", "momentum") or own.endswith("num_batches_tracked"):
+        if kind not in ("model", "optimizer") or own.endswith("num_batches_tracked"):
             continue
-        prefix = "moments." if kind == "momentum" else ""
+        prefix = "moments." if kind == "optimizer" else ""
+        own = own.removesuffix(".momentum_buffer")
         named[prefix + to_mindspore(own, model_zoo=variant == "model_zoo")] = tensor
     step = torch.tensor([content["state"]["step"]], dtype=torch.int32)
     return named | {"global_step": step, "learning_rate": torch.tensor(0.01)}

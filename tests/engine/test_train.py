@@ -198,7 +198,7 @@ def test_a_image_that_cannot_be_read_is_named_and_nothing_is_lost(tmp_path: Path
     data_dir = write_classes(tmp_path / "data", ["x", "y"], 8)
     (data_dir / "x" / "004.png").write_bytes(b"\x89PNG\r\n\x1a\n but not really")
     config = train_config(data_dir, tmp_path / "run", per_batch_size=4, max_epoch=1)
-    with pytest.raises(InputError, match=r"x/004\.png.*saved .*ckpt.*--resume auto"):
+    with pytest.raises(InputError, match=r"x/004\.png.*saved .*ckpt.*`resume` auto"):
         train(config)
     assert checkpoints_in(tmp_path / "run")
     result = train(replace(config, resume="auto", on_bad_image="skip"))
@@ -207,7 +207,7 @@ def test_a_image_that_cannot_be_read_is_named_and_nothing_is_lost(tmp_path: Path
 
 def test_a_folder_that_holds_a_run_is_not_written_over(image_folder: Path, finished: Path) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in finished.iterdir()}
-    with pytest.raises(UsageError, match=r"already holds a run .*--resume auto"):
+    with pytest.raises(UsageError, match=r"already holds a run .*`resume` auto"):
         train(train_config(image_folder, finished))
     assert before == {path.name: path.stat().st_mtime_ns for path in finished.iterdir()}
 
@@ -221,7 +221,7 @@ def test_a_folder_that_holds_a_run_is_not_written_over(image_folder: Path, finis
         ({"device": "abacus"}, "`device` must be one of cpu"),
         ({"group_size": 2}, "no launcher started 2 processes; start them with: torchrun"),
         ({"eval_resize": "8"}, "`eval_resize`"),
-        ({"net": "densenet121"}, "--image_size must be at least 29"),
+        ({"net": "densenet121"}, "`image_size` must be at least 29"),
         ({"variant": "model_zoo"}, "pass `variant` paper"),
     ],
 )

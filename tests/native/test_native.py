@@ -36,8 +36,12 @@ def test_every_instruction_set_passes_the_tests_of_the_fast_paths(name: str) -> 
         pytest.skip(found)
     result = with_kernels(
         name,
-        *("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_fused_block.py"),
-        *("tests/test_fused_network.py", "-k", "seam or frozen or bf16 or float32 or odd or infer"),
+        *("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/network/test_fused_block.py"),
+        *(
+            "tests/network/test_fused_network.py",
+            "-k",
+            "seam or frozen or bf16 or float32 or odd or infer",
+        ),
         *("-m", "not slow"),
     )
     assert result.returncode == 0, result.stdout[-2000:]

@@ -415,7 +415,7 @@ def test_damaged_rows_of_predictions_are_counted(tmp_path: Path) -> None:
 def test_no_mistake_at_all(tmp_path: Path) -> None:
     write_evaluation(tmp_path, ["a", "b"], [("x.png", "a", "a", 0.9, 1)], tmp_path)
     page = report(tmp_path)
-    assert "Every image was classified rightly." in page.text
+    assert "Every image was classified correctly." in page.text
     assert "Most confident errors" not in page.text
     assert "Of 2 classes 1 have no image" in page.text
 

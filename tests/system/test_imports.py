@@ -13,12 +13,11 @@ LAYERS = (
     {"__main__"},
     {"cli"},
     {"commands"},
-    {"bench", "audit"},
-    {"engine", "serve", "report"},
-    {"runs"},
-    {"inference"},
+    {"bench"},
+    {"engine", "serve", "report", "audit"},
+    {"runs", "inference"},
     {"checkpoint"},
-    {"tasks"},
+    {"tasks", "runtime"},
     {
         "network",
         "losses",
@@ -27,13 +26,17 @@ LAYERS = (
         "datasets",
         "device",
         "distributed",
+        "pages",
         "config",
     },
     {"native", "utils", "version"},
 )
 DEPTH = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}
 # Parts take plain arguments; these turn the settings into them.
-MAY_IMPORT_CONFIG = {"cli", "commands", "engine", "bench", "serve", "audit", "runs"}
+MAY_IMPORT_CONFIG = {"cli", "commands", "engine", "bench", "serve", "audit"}
+# What only one room may do.
+RUN_FILES = ("run.json", "metrics.jsonl", "eval.json", "predictions.csv", "best.safetensors")
+EXCHANGE_BETWEEN_RANKS = {"distributed", "bench/ranks.py", "network/sync_batch_norm.py"}
 
 
 def imported(source: str) -> Iterator[str]:
@@ -119,8 +122,28 @@ def test_a_planted_fault_is_found(importer: str, source: str) -> None:
         ("engine", "from densenet121.engine.state import RunState"),  # within one part
         ("checkpoint", "from densenet121.network import build"),
         ("utils", "from densenet121.utils.errors import InputError"),
-        ("demo", "from densenet121.report import write_report"),
+        ("commands", "from densenet121.report import write_report"),
     ],
 )
 def test_an_import_downwards_is_no_fault(importer: str, source: str) -> None:
     assert faults(importer, source) == []
+
+
+def test_only_runs_knows_the_file_names_of_a_run() -> None:
+    found = []
+    for path in modules():
+        room = path.relative_to(PACKAGE).parts[0]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and node.value in RUN_FILES and room != "runs":
+                found.append(f"{path.relative_to(PACKAGE)}: {node.value}")
+    assert found == []
+
+
+def test_only_distributed_exchanges_between_ranks() -> None:
+    """Two exceptions: a norm over all ranks, and the bench that measures the exchange itself."""
+    using = set()
+    for path in modules():
+        if any(n.startswith("torch.distributed") for n in imported(path.read_text("utf-8"))):
+            inside = path.relative_to(PACKAGE)
+            using.add("distributed" if inside.parts[0] == "distributed" else str(inside))
+    assert using == EXCHANGE_BETWEEN_RANKS

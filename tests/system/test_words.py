@@ -12,15 +12,24 @@ from densenet121.cli import COMMANDS
 PACKAGE = Path(__file__).resolve().parents[2] / "src" / "densenet121"
 # Messages from here name fields (`lr`), which the command line turns into flags (--lr).
 ROOMS_WITHOUT_FLAGS = (
+    "audit",
     "checkpoint",
     "datasets",
     "device.py",
     "distributed",
+    "engine",
+    "inference",
     "losses",
     "lr_scheduler",
     "native",
     "network",
     "optimizers",
+    "pages",
+    "report",
+    "runs",
+    "runtime.py",
+    "serve",
+    "tasks",
     "utils",
 )
 FIELDS = {name for config in COMMANDS.values() for name in config.__dataclass_fields__}

@@ -225,7 +225,9 @@ def table(result: Audit, most: int = 5) -> str:
             lines += ["", f"{'' if kind in REMARKS else 'FAULT: '}{meaning}: {len(own)}"]
             lines += [f"  {f.split}/{f.path}: {f.detail}" for f in own[:most]]
             if len(own) > most:
-                lines.append(f"  and {len(own) - most} more (--json and --page show all)")
+                lines.append(
+                    f"  and {len(own) - most} more (the JSON output and the page show all)"
+                )
     if not result.findings:
         lines += ["", "nothing was found"]
     return "\n".join(lines).encode("utf-8", "backslashreplace").decode()

@@ -25,7 +25,7 @@ def page(audit: Audit) -> str:
         card(plural(total, "image"), ", ".join(f"{len(p)} {s}" for s, p in audit.dataset.items())),
         card(plural(faults, "fault"), "spoil training or evaluation", main=True),
         card(plural(len(audit.findings) - faults, "remark"), "worth a look"),
-        card(str(len(audit.excluded)), "on the list for --exclude"),
+        card(str(len(audit.excluded)), "on the list of images to exclude"),
     )
     parts = []
     for kind, meaning in KINDS.items():
@@ -54,7 +54,7 @@ def _section(
     figures = [_figure(finding, audit, numbers) for finding in findings[:_MOST]]
     text = "A fault." if kind in FAULTS else "A remark."
     if len(findings) > _MOST:
-        text += f" The first {_MOST} of {len(findings)}; --json has all."
+        text += f" The first {_MOST} of {len(findings)}; the JSON output has all."
     title = f"{meaning[0].upper()}{meaning[1:]}: {len(findings)}"
     return section(title, text, f'<div class="errors">{"".join(figures)}</div>')
 

@@ -48,12 +48,12 @@ class Loading:
 
     Attributes:
         settings: of the run, as they took effect.
-        images: how many, and their mean size in bytes.
+        pictures: number of images, and their mean size in bytes.
         sides: ours first.
     """
 
     settings: dict[str, Any]
-    dataset: tuple[int, float]
+    pictures: tuple[int, float]
     sides: tuple[LoadingSide, ...]
 
 
@@ -127,7 +127,7 @@ def _side(worker: Worker, answers: list[dict[str, Any]], ours: list[dict[str, An
 
 def loading_table(loading: Loading) -> str:
     """The comparison for a reader."""
-    settings, (count, size) = loading.settings, loading.dataset
+    settings, (count, size) = loading.settings, loading.pictures
     lines = [
         f"data: {count} images of {size / 1000:.0f} kB, batch {settings['batch_size']} of "
         f"{settings['size'][0]} x {settings['size'][1]}, {settings['workers']} workers on as many "

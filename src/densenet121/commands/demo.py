@@ -12,6 +12,7 @@ from densenet121.config import DemoConfig, EvalConfig, TrainConfig, absolute
 from densenet121.engine.evaluate import evaluate
 from densenet121.engine.train import train
 from densenet121.report import write_report
+from densenet121.runs.layout import LAST_WEIGHTS, RECORD
 from densenet121.utils.errors import InputError
 
 _HELD_BACK = 4  # every fourth digit is for evaluation only
@@ -42,7 +43,7 @@ def demo(config: DemoConfig) -> DemoResult | None:
     stamp = time.strftime("%Y-%m-%d_time_%H_%M_%S")
     folder = absolute(config.output_dir or f"output/demo_{stamp}")
     data_dir, run_dir = folder / "digits", folder / "run"
-    if (run_dir / "run.json").exists():
+    if (run_dir / RECORD).exists():
         raise InputError(f"{run_dir} already holds a run; name another --output_dir")
     write_digits(data_dir)
     trained = train(
@@ -67,7 +68,7 @@ def demo(config: DemoConfig) -> DemoResult | None:
     )
     if trained.stopped:
         return None
-    last = run_dir / "last.safetensors"
+    last = run_dir / LAST_WEIGHTS
     evaluated = evaluate(
         EvalConfig(
             data_dir=str(data_dir),

@@ -11,7 +11,7 @@ from densenet121.datasets.image_dataset import ImageDataset, check_same_classes
 from densenet121.inference.classifier import Choices, Classifier, make_classifier
 from densenet121.inference.onnx_model import SUFFIX, load_onnx
 from densenet121.runs.layout import position_in_name
-from densenet121.tasks import Task
+from densenet121.tasks import Task, task_named
 from densenet121.utils.errors import InputError
 from densenet121.utils.logging import log
 
@@ -53,16 +53,18 @@ def load_for(
     if file.suffix == SUFFIX:
         return _load_onnx(file, choices, dataset)
     weights = weights or read_weights(file)
-    classifier = make_classifier(weights, file, choices)
-    names = weights.info.class_names if weights.info else ()
-    if names:
-        check_same_classes(names, str(file), dataset.class_names, str(dataset.root))
-    wanted = classifier.task.num_outputs(len(dataset.class_names))
-    if weights.num_classes != wanted:
+    info = weights.info
+    if info and info.class_names:
+        names = dataset.class_names
+        check_same_classes(info.class_names, str(file), names, str(dataset.root))
+    task = task_named(info.task if info else None, file, task)
+    wanted = task.num_outputs(len(dataset.class_names))
+    if weights.num_classes not in (None, wanted):
         raise InputError(
             f"{file} knows {weights.num_classes} classes (without their names), and "
-            f"{dataset.root} has {wanted}"
+            f"{dataset.root} has {len(dataset.class_names)}"
         )
+    classifier = make_classifier(weights, file, choices)
     log.info("load model %s success", file)
     _compare_data(weights.data, dataset)
     _log_preprocessing(classifier, weights, config)

@@ -128,7 +128,7 @@ def _add_information(app: FastAPI, service: Service, *, calibrated: bool, maps: 
 
 
 def _as_json(name: str, reply: Reply) -> dict[str, Any]:
-    """As ``predict --format jsonl`` writes it, with the client's name for the image."""
+    """As predict writes it in JSON lines, with the client's name for the image."""
     content: dict[str, Any] = {"name": name, **reply.answer.to_json()}
     if reply.cam is not None:
         content["cam"] = "data:image/png;base64," + base64.b64encode(reply.cam).decode()

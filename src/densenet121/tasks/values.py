@@ -139,7 +139,7 @@ class Answer(ABC):
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
-        """For programs, as predict --format jsonl and the server write it."""
+        """For programs, as predict in JSON lines and the server write it."""
 
     @abstractmethod
     def text(self) -> str:

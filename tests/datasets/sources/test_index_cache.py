@@ -96,8 +96,8 @@ def test_a_folder_for_the_index_that_cannot_be_written_is_no_error(
     check_same(scan_cached(large, "", tmp_path), scan(large))
 
 
-def test_small_folders_leave_no_index(dataset: Path, tmp_path: Path) -> None:
-    scan_cached(dataset / "train", "", tmp_path)
+def test_small_folders_leave_no_index(image_folder: Path, tmp_path: Path) -> None:
+    scan_cached(image_folder / "train", "", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -103,9 +103,9 @@ def epoch_bytes(dataset: ImageDataset, workers: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("kept_as", KEPT_AS)
 def test_the_same_images_give_the_same_bytes_from_any_source_and_any_number_of_threads(
-    kept_as: str, dataset: Path, tmp_path: Path
+    kept_as: str, image_folder: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(dataset / "train", tmp_path / "train")
+    shutil.copytree(image_folder / "train", tmp_path / "train")
     folder = scan(tmp_path / "train")
     (tmp_path / "other").mkdir()
     source, val = open_training(KEPT_AS[kept_as](folder, tmp_path / "other"))
@@ -267,12 +267,12 @@ def test_a_shard_cut_anywhere_is_an_error_or_a_shorter_set_never_a_wrong_image(
 
 
 def test_excluded_images_are_left_out_and_unknown_names_refused(
-    dataset: Path, tmp_path: Path
+    image_folder: Path, tmp_path: Path
 ) -> None:
     listed = tmp_path / "bad.txt"
     listed.write_text("ant/003.png\n\ncat/000.png\n")
-    folder = scan(dataset / "train")
-    train, val = open_training(dataset, exclude=listed)
+    folder = scan(image_folder / "train")
+    train, val = open_training(image_folder, exclude=listed)
     assert val is not None
     assert len(train) == len(folder) - 2 and len(val) == 21 - 2
     assert "ant/003.png" not in train.paths
@@ -283,10 +283,10 @@ def test_excluded_images_are_left_out_and_unknown_names_refused(
     np.testing.assert_array_equal(out, expected)
     listed.write_text("ant/999.png\n")
     with pytest.raises(UsageError, match=r"`exclude` .*: no image is called ant/999.png"):
-        open_training(dataset, exclude=listed)
+        open_training(image_folder, exclude=listed)
     listed.write_text("\n".join(path for path in folder.paths if path.startswith("bee")))
     with pytest.raises(InputError, match="no image of class bee would be left"):
-        open_training(dataset, exclude=listed)
+        open_training(image_folder, exclude=listed)
 
 
 def test_exclusion_from_other_sources_reads_the_right_images(tmp_path: Path) -> None:
@@ -308,8 +308,8 @@ def test_names_are_a_sequence_of_strings() -> None:
     assert list(Names.of([])) == []
 
 
-def test_a_file_that_was_changed_in_place_is_noticed(dataset: Path, tmp_path: Path) -> None:
-    shutil.copytree(dataset / "train", tmp_path / "train")
+def test_a_file_that_was_changed_in_place_is_noticed(image_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(image_folder / "train", tmp_path / "train")
     folder = scan(tmp_path / "train")
     file = tmp_path / "train" / folder.paths[2]
     file.write_bytes(file.read_bytes() + b"\0")
