@@ -49,7 +49,7 @@ $(BIN)/.installed-docs: $(BIN)/.installed-dev
 
 docs: $(BIN)/.installed-docs
 	$(BIN)/python tools/reference.py
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 docs-serve: $(BIN)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --dev-addr 127.0.0.1:8001

@@ -16,8 +16,8 @@ pytestmark = pytest.mark.tutorials
 TUTORIALS = REPOSITORY / "docs" / "tutorials"
 PAGES = sorted(path.stem for path in TUTORIALS.glob("*.md"))
 BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
-# The same commands in seconds: fewer images and epochs, and so more doubt; the stop comes as soon as
-# there is a checkpoint.
+# The same commands in seconds: fewer images and epochs, and so more doubt; the run is stopped as
+# soon as there is a checkpoint.
 SHORTER = [
     (r"enumerate\(zip\(digits.images, digits.target\)\)", r"list(\g<0>)[:500]"),
     (r"--target_accuracy [\d.]+", "--target_accuracy 0.1"),
