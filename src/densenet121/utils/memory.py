@@ -11,7 +11,7 @@ def keep_freed_memory() -> bool:
 
     A training step frees and asks for the same hundreds of megabytes over and over; by default
     glibc returns each large piece at once, and the next step waits for the system to clear fresh
-    pages (measured: docs/performance.md). For the whole process, until it ends.
+    pages (measured: docs/internals/performance.md). For the whole process, until it ends.
 
     Returns:
         Whether the C library has such a setting (glibc does).

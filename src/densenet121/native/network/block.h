@@ -3,7 +3,7 @@
 // All layers read and write one buffer y of (pixels, channels). The batch statistics of a channel
 // are the same for every layer that reads it, so they are taken once, when it is written; a layer
 // sees relu(scale * y + shift) with its own scale and shift, computed where it is multiplied and
-// never stored. See docs/performance.md.
+// never stored. See docs/internals/performance.md.
 
 #pragma once
 
