@@ -37,6 +37,7 @@ def test_every_instruction_set_passes_the_tests_of_the_fast_paths(name: str) -> 
     result = with_kernels(
         name,
         *("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_fused_block.py"),
+        "tests/test_fused_inference.py",
         *("tests/test_fused_network.py", "-k", "seam or frozen or bf16 or float32 or odd or infer"),
         *("-m", "not slow"),
     )
