@@ -2,6 +2,9 @@
 
 import contextlib
 import copy
+import gc
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from densenet121.network import NETWORKS, DenseNet, Variant, build
-from densenet121.network.fused import plain_network
+from densenet121.network.densenet import DenseBlock, DenseLayer, Transition, _stem_pool
+from densenet121.network.fused import fused_network, plain_network
 from densenet121.network.fused.conditions import known_statistics
 from densenet121.utils.var_init import initialise
 from test_fused_block import distance, needs_bf16, needs_kernels
@@ -153,6 +157,96 @@ def test_changed_weights_are_seen_by_the_next_inference(way: str) -> None:
             reference = net(x)
     assert distance(after, reference) < 1e-12
     assert not torch.equal(before, after)
+
+
+def is_one_call(net: Any, x: Tensor) -> bool:
+    """Whether all behind conv0 is computed by one call of the kernels."""
+    parts = list(net.features.children())
+    with torch.no_grad():
+        y = parts[0](x)
+        pool = _stem_pool(parts[3], y) if net.stem == "imagenet" else None
+        return fused_network(parts[1:], (DenseBlock, DenseLayer, Transition), pool, y) is not None
+
+
+def hook_a_block(net: Any) -> None:
+    net.features.denseblock1.register_forward_hook(lambda *_: None)
+
+
+def replace_a_transition(net: Any) -> None:
+    net.features.transition1 = nn.Sequential(net.features.transition1)
+
+
+def replace_a_convolution(net: Any) -> None:
+    old = net.features.denseblock1.denselayer1.conv2
+    net.features.denseblock1.denselayer1.conv2 = nn.Sequential(old)
+
+
+def patch_a_forward(net: Any) -> None:
+    net.features.norm5.forward = net.features.norm5.forward
+
+
+def train_a_norm(net: Any) -> None:
+    net.features.transition1.norm.train()
+
+
+@needs_kernels
+@pytest.mark.parametrize("stem", ["imagenet", "cifar"])
+@pytest.mark.parametrize(
+    "change",
+    [hook_a_block, replace_a_transition, replace_a_convolution, patch_a_forward, train_a_norm],
+)
+def test_changed_network_is_inferred_part_by_part(stem: str, change: Callable[[Any], None]) -> None:
+    net, x = small_net(stem=stem).eval(), images(2, 32, 32)
+    assert is_one_call(net, x)
+    assert is_one_call(net, x)
+    change(net)
+    assert not is_one_call(net, x)
+    assert not is_one_call(net, x)
+
+
+@needs_kernels
+def test_replaced_part_is_seen_by_the_next_inference() -> None:
+    net, other = small_net().double().eval(), small_net().double().eval()
+    x = images(2, 32, 32).double()
+    for parameter in other.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    with torch.no_grad():
+        before = net(x)
+        net.features.transition1 = other.features.transition1
+        after = net(x)
+        with plain_network():
+            assert distance(after, net(x)) < 1e-12
+        net.features.norm5.weight = other.features.norm5.weight  # type: ignore[union-attr]
+        with plain_network():
+            reference = net(x)
+        assert distance(net(x), reference) < 1e-12
+    assert not torch.equal(before, after)
+
+
+@needs_kernels
+@pytest.mark.parametrize("variant", ["paper", "model_zoo"])
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (33, 47), (61, 37)])
+def test_inference_of_odd_sizes_equals_the_plain_network(
+    variant: Variant, height: int, width: int
+) -> None:
+    net, x = small_net(variant).double(), images(5, height, width).double()
+    net(x)  # running statistics of its own
+    net.eval()
+    assert is_one_call(net, x)
+    with torch.no_grad():
+        fast = net(x)
+        with plain_network():
+            assert distance(fast, net(x)) < 1e-12
+
+
+@needs_kernels
+def test_packed_weights_go_with_the_network() -> None:
+    net = small_net().eval()
+    assert is_one_call(net, images(2, 32, 32))
+    gone = weakref.ref(net.features.norm5)
+    del net
+    gc.collect()
+    assert gone() is None
 
 
 @needs_bf16

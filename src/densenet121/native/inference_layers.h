@@ -98,30 +98,63 @@ inline void normalise_some(const T* x, int64_t ld, int64_t rows, int64_t columns
 // Pixels whose 1x1 convolution is one piece of work: a multiple of all heights of a tile.
 constexpr int64_t kRowsAtOnce = 60;
 
-// Some images through a block.
+// Numbers from one row of A to the next. No power of two: all rows would share a set of the cache.
+template <class T>
+constexpr int64_t kSkewedDepth = kDepthAtOnce<T> + 64 / sizeof(T);
+
+// C (+)= A B for the summands k .. k + depth - 1, at most kDepthAtOnce, of panel_depth; C is
+// overwritten where k = 0. Behind the last summand C becomes relu of its sums and the shift, if any.
+template <class T>
+inline void multiply_panels(int64_t rows, const T* a, int64_t k, int64_t depth, const T* panels,
+                            int64_t panel_depth, int64_t width, T* c, int64_t ldc,
+                            const T* shift) {
+  const bool ends = shift && k + depth == panel_depth;
+  for (int64_t n = 0; n < width; n += kPanel<T>) {
+    const int64_t some = smaller<int64_t>(kPanel<T>, width - n);
+    const T* panel = panels + n * panel_depth + k * some;
+    const T* next = n + some < width ? panel + some * panel_depth : panels + (k + depth) * kPanel<T>;
+    product<T>(rows, a, kSkewedDepth<T>, depth, panel, some, c + n, ldc, k > 0,
+               ends ? shift + n : nullptr, next);
+  }
+}
+
+// Work that is done alone, or with the other threads of a team.
+struct Worker {
+  Phases* team;
+  int threads;
+  int64_t phase = 0;  // of the team: the next
+
+  template <class Work>
+  void run(int64_t pieces, Work work) {
+    if (team) {
+      team->run(phase++, pieces, work);
+    } else {
+      for (int64_t i = 0; i < pieces; i++) work(i);
+    }
+  }
+
+  // Into how many parts each of `pieces` is to be cut, at most `most`, for equal shares.
+  int64_t parts(int64_t pieces, int64_t most) const {
+    int64_t n = 1;
+    while (team && n < most && pieces * n % threads != 0 && pieces * n < 4 * threads) n++;
+    return n;
+  }
+};
+
+// Some images through a block whose input is in y.
 template <class T>
 struct Group {
-  const InferenceArguments& arguments;
   const BlockArguments& g;
+  const T *weights, *norms;
   Maps maps;
-  const T* x;
   T *y, *h;  // h: the bottleneck, relu(norm2(conv1)) of one layer
 
-  Group(const InferenceArguments& arguments, int64_t first, int64_t images, T* h)
-      : arguments(arguments),
-        g(arguments.block),
-        maps{images, g.height, g.width},
-        x(static_cast<T*>(g.x) + first * g.height * g.width * g.input_columns),
-        y(static_cast<T*>(g.y) + first * g.height * g.width * g.columns()),
-        h(h) {}
-
+  static int64_t phases(const BlockArguments& g) { return 2 * g.layers; }
   int64_t row_blocks() const { return (maps.pixels() + kRowsAtOnce - 1) / kRowsAtOnce; }
-  int64_t patch_blocks() const { return (maps.patches() + kPatchesAtOnce - 1) / kPatchesAtOnce; }
-
-  void copy_input(Range pixels) const {
-    for (int64_t p = pixels.begin; p < pixels.end; p++) {
-      std::memcpy(y + p * g.columns(), x + p * g.input_columns, g.input_columns * sizeof(T));
-    }
+  // A multiple of the team's threads, if there are patches enough.
+  int64_t patch_blocks(int64_t threads) const {
+    const int64_t blocks = (maps.patches() + kPatchesAtOnce - 1) / kPatchesAtOnce;
+    return smaller(round_up(blocks, threads), maps.patches());
   }
 
   // The 1x1 convolution of some pixels, of the part-th of `parts` stretches of its columns.
@@ -132,105 +165,103 @@ struct Group {
     const Range mine = share(panels, part, parts);
     const int64_t first = mine.begin * kPanel<T>;
     const int64_t width = smaller(mine.end * kPanel<T>, at.width) - first;
-    const T* weights = static_cast<T*>(arguments.weights) + at.weights + first * at.columns;
-    const T* scale = static_cast<T*>(arguments.norms) + at.norms;
-    const int64_t lda = kDepthAtOnce<T> + 64 / sizeof(T);  // no power of two: one set of the cache
-    T* a = scratch<T>(0, kRowsAtOnce * lda);
-    T* out = h + pixels.begin * at.width + first;
+    const T* scale = norms + at.norms;
+    const T* shift = scale + 2 * at.columns + first;
+    T* a = scratch<T>(0, kRowsAtOnce * kSkewedDepth<T>);
     for (int64_t k = 0; k < at.columns; k += kDepthAtOnce<T>) {
       const int64_t depth = smaller<int64_t>(kDepthAtOnce<T>, at.columns - k);
       normalise_some<T>(y + pixels.begin * ld + k, ld, rows, columns - k, depth, scale + k,
-                        scale + at.columns + k, a, lda);
-      const T* shift = k + depth == at.columns ? scale + 2 * at.columns + first : nullptr;
-      for (int64_t n = 0; n < width; n += kPanel<T>) {
-        const int64_t some = smaller<int64_t>(kPanel<T>, width - n);
-        const T* panel = weights + n * at.columns + k * some;
-        const bool last = n + some == width;
-        const T* next = !last ? panel + some * at.columns : weights + (k + depth) * kPanel<T>;
-        product<T>(rows, a, lda, depth, panel, some, out + n, at.width, k > 0,
-                   shift ? shift + n : nullptr, next);
-      }
+                        scale + at.columns + k, a, kSkewedDepth<T>);
+      multiply_panels<T>(rows, a, k, depth, weights + at.weights + first * at.columns, at.columns,
+                         width, h + pixels.begin * at.width + first, at.width, shift);
     }
   }
 
   // The 3x3 convolution of some patches, into the layer's new channels of y.
   void conv2(int64_t layer, Range patches) const {
     const LayerLayout<T> at(g, layer);
-    const T* weights = static_cast<T*>(arguments.weights) + at.weights + at.columns * at.width;
-    convolve_patches<T>(maps, patches.begin, patches.end, h, at.width, weights, g.growth,
+    convolve_patches<T>(maps, patches.begin, patches.end, h, at.width,
+                        weights + at.weights + at.columns * at.width, g.growth,
                         y + g.input_columns + layer * g.growth, g.columns());
   }
 
-  // All of it by one thread: what the 1x1 convolution gives is used while it is in the cache.
-  void alone() const {
-    copy_input({0, maps.pixels()});
-    for (int64_t l = 0; l < g.layers; l++) {
-      int64_t rows = 0;
-      for (int64_t i = 0; i < patch_blocks(); i++) {
-        const Range patches = share(maps.patches(), i, patch_blocks());
-        while (rows < row_blocks() && share(maps.pixels(), rows, row_blocks()).begin <
-                                          pixels_read(maps, patches.end - 1)) {
-          conv1(l, share(maps.pixels(), rows, row_blocks()), 0, 1);
-          rows++;
-        }
-        conv2(l, patches);
+  // By one thread: what the 1x1 convolution gives is used while it is in the cache.
+  void layer_alone(int64_t layer) const {
+    int64_t rows = 0;
+    for (int64_t i = 0; i < patch_blocks(1); i++) {
+      const Range patches = share(maps.patches(), i, patch_blocks(1));
+      const int64_t wanted = pixels_read(maps, patches.end - 1);
+      while (rows < row_blocks() && share(maps.pixels(), rows, row_blocks()).begin < wanted) {
+        conv1(layer, share(maps.pixels(), rows++, row_blocks()), 0, 1);
       }
+      conv2(layer, patches);
     }
   }
 
-  static int64_t phases(int64_t layers) { return 1 + 2 * layers; }
-
-  // Likewise by a team of threads, each of which calls this; the phases are number `first` on.
-  void together(Phases& team, int64_t first, int threads) const {
+  void layers(Worker& worker) const {
     // Few rows: their columns are shared out too, so that no thread is left without work.
-    const int parts = row_blocks() < 2 * threads ? 2 : 1;
-    team.run(first++, row_blocks(), [&](int64_t i) {
-      copy_input(share(maps.pixels(), i, row_blocks()));
-    });
+    const int64_t panels = (round_up(g.bottleneck, kLanes<T>) + kPanel<T> - 1) / kPanel<T>;
+    const int64_t parts = worker.parts(row_blocks(), panels);
+    const int64_t patches = patch_blocks(worker.threads);
     for (int64_t l = 0; l < g.layers; l++) {
-      team.run(first++, row_blocks() * parts, [&](int64_t i) {
+      if (!worker.team) {
+        layer_alone(l);
+        continue;
+      }
+      worker.run(row_blocks() * parts, [&](int64_t i) {
         conv1(l, share(maps.pixels(), i / parts, row_blocks()), i % parts, parts);
       });
-      team.run(first++, patch_blocks(), [&](int64_t i) {
-        conv2(l, share(maps.patches(), i, patch_blocks()));
-      });
+      worker.run(patches, [&](int64_t i) { conv2(l, share(maps.patches(), i, patches)); });
     }
   }
 };
 
-// Images that go through the block together: with small maps several, so that a product has rows
-// enough for the weights it reads, and no more than leave every thread its share.
-inline int64_t images_at_once(const BlockArguments& g) {
-  const int64_t wanted = 196 / (g.height * g.width), fair = g.pictures / g.threads;
-  const int64_t images = smaller(wanted, fair);
-  return images > 1 ? images : 1;
+// Images that go through a block together: with small maps several, so that a product has rows
+// enough for the weights it reads.
+inline int64_t images_at_once(int64_t pixels, int64_t images) {
+  const int64_t wanted = smaller(196 / pixels, images);
+  return wanted > 1 ? wanted : 1;
+}
+
+// Calls work(worker, group) for groups 0 .. groups - 1: each by a thread of its own where that
+// keeps all of them busy, else each by all threads, in `phases` phases.
+template <class Work>
+void share_groups(int64_t groups, int64_t phases, int threads, Work work) {
+  const bool alone = groups % threads == 0 || groups > 4 * threads;
+  Phases team(alone ? 1 : groups * phases);
+#pragma omp parallel num_threads(threads)
+  {
+    // Fewer threads than asked for may come.
+    Worker worker{alone ? nullptr : &team, omp_get_num_threads()};
+    if (alone) {
+      team.run(0, groups, [&](int64_t i) { work(worker, i); });
+    } else {
+      for (int64_t i = 0; i < groups; i++) work(worker, i);
+    }
+  }
 }
 
 template <class T>
 void run_layers(const InferenceArguments& arguments) {
   const BlockArguments& g = arguments.block;
-  const int64_t at_once = images_at_once(g), groups = (g.pictures + at_once - 1) / at_once;
-  const int64_t numbers = at_once * g.height * g.width * round_up(g.bottleneck, kLanes<T>);
-  // Each group by a thread of its own where that keeps all threads busy.
-  const bool alone = groups % g.threads == 0 || groups > 4 * g.threads;
-  const int64_t phases = alone ? 1 : groups * Group<T>::phases(g.layers);
-  Phases team(phases);
-  T* shared = alone ? nullptr : scratch<T>(6, numbers);
-#pragma omp parallel num_threads(g.threads)
-  {
-    const auto group = [&](int64_t i, T* h) {
-      const int64_t first = i * at_once;
-      return Group<T>(arguments, first, smaller(at_once, g.pictures - first), h);
-    };
-    if (alone) {
-      T* own = scratch<T>(3, numbers);
-      team.run(0, groups, [&](int64_t i) { group(i, own).alone(); });
-    } else {
-      for (int64_t i = 0; i < groups; i++) {
-        group(i, shared).together(team, i * Group<T>::phases(g.layers), omp_get_num_threads());
+  const int64_t pixels = g.height * g.width, fair = (g.pictures + g.threads - 1) / g.threads;
+  const int64_t at_once = images_at_once(pixels, fair);
+  const int64_t groups = (g.pictures + at_once - 1) / at_once;
+  const int64_t numbers = at_once * pixels * round_up(g.bottleneck, kLanes<T>);
+  T* shared = scratch<T>(3, numbers);
+  share_groups(groups, 1 + Group<T>::phases(g), g.threads, [&](Worker& worker, int64_t i) {
+    const Maps maps{smaller(at_once, g.pictures - i * at_once), g.height, g.width};
+    const T* x = static_cast<T*>(g.x) + i * at_once * pixels * g.input_columns;
+    T* y = static_cast<T*>(g.y) + i * at_once * pixels * g.columns();
+    worker.run(maps.images * maps.height, [&](int64_t row) {
+      for (int64_t p = row * maps.width; p < (row + 1) * maps.width; p++) {
+        std::memcpy(y + p * g.columns(), x + p * g.input_columns, g.input_columns * sizeof(T));
       }
-    }
-  }
+    });
+    Group<T>{g, static_cast<T*>(arguments.weights), static_cast<T*>(arguments.norms), maps, y,
+             worker.team ? shared : scratch<T>(3, numbers)}
+        .layers(worker);
+  });
 }
 
 }  // namespace

@@ -14,7 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from densenet121.network.fused import fused_dense_block, fused_stem, fused_transition
+from densenet121.network.fused import (
+    fused_dense_block,
+    fused_network,
+    fused_stem,
+    fused_transition,
+)
 from densenet121.utils.errors import InputError
 
 Variant = Literal["paper", "model_zoo"]
@@ -111,11 +116,16 @@ class Features(nn.Sequential):
     def forward(self, images: Tensor) -> Tensor:
         """Map ``(N, 3, H, W)`` to ``(N, num_features, H', W')``."""
         x, parts = images, list(self.children())
-        if len(parts) > 4 and isinstance(parts[3], MaxPoolSame | nn.MaxPool2d):
-            x = parts[0](x)
-            kind, padding = _stem_pool(parts[3], x)
-            fused = fused_stem(parts[1:4], kind, padding, x)
-            x, parts = (x, parts[1:]) if fused is None else (fused, parts[4:])
+        if len(parts) > 2 and isinstance(parts[0], nn.Conv2d):
+            x, parts = parts[0](x), parts[1:]
+            pooled = len(parts) > 3 and isinstance(parts[2], MaxPoolSame | nn.MaxPool2d)
+            pool = _stem_pool(parts[2], x) if pooled else None
+            fused = fused_network(parts, (DenseBlock, DenseLayer, Transition), pool, x)
+            if fused is not None:
+                return fused
+            if pool is not None:
+                fused = fused_stem(parts[:3], *pool, x)
+                x, parts = (x, parts) if fused is None else (fused, parts[3:])
         for part in parts:
             x = part(x)
         return x

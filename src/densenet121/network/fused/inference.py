@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from densenet121.network.fused.arguments import BlockArguments, BlockPlan, block_arguments
 
 
-class _InferenceArguments(ctypes.Structure):
+class InferenceArguments(ctypes.Structure):
     """``InferenceArguments`` of native/inference_layers.h."""
 
     _fields_ = [
@@ -51,7 +51,7 @@ def infer_block(
         dtype=plan.dtype,
         memory_format=torch.channels_last,
     )
-    arguments = _InferenceArguments(block=block_arguments(plan, y, y, parameters, columns))
+    arguments = InferenceArguments(block=block_arguments(plan, y, y, parameters, columns))
     packed = _packed(first_layer, plan, arguments, parameters)
     arguments.block.x = x.data_ptr()
     arguments.weights, arguments.norms = packed.weights.data_ptr(), packed.norms.data_ptr()
@@ -62,7 +62,7 @@ def infer_block(
 def _packed(
     first_layer: nn.Module,
     plan: BlockPlan,
-    arguments: _InferenceArguments,
+    arguments: InferenceArguments,
     parameters: Sequence[Tensor],
 ) -> _Packed:
     """The packed weights: those of the last call where nothing was written to them since."""
