@@ -7,12 +7,10 @@
 
 #pragma once
 
+#include "gemm.h"
 #include "parallel.h"
 
 namespace {
-
-template <class T>
-constexpr int kPanel = 2 * kLanes<T>;
 
 // Rows whose sums the registers hold, with a row of B and a number of A: 16 registers, 32 for
 // AVX-512.
