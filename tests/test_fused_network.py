@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from densenet121.network import NETWORKS, DenseNet, Variant, build
-from densenet121.network.densenet import DenseBlock, DenseLayer, Transition, _stem_pool
-from densenet121.network.fused import fused_network, plain_network
+from densenet121.network.densenet import DenseBlock, DenseLayer, MaxPoolSame, Transition
+from densenet121.network.fused import StemPool, fused_network, plain_network
 from densenet121.network.fused.conditions import known_statistics
 from densenet121.utils.var_init import initialise
 from test_fused_block import distance, needs_bf16, needs_kernels
@@ -160,12 +160,15 @@ def test_changed_weights_are_seen_by_the_next_inference(way: str) -> None:
 
 
 def is_one_call(net: Any, x: Tensor) -> bool:
-    """Whether all behind conv0 is computed by one call of the kernels."""
-    parts = list(net.features.children())
+    """Whether all before the classifier is computed by one call of the kernels."""
+    parts, kinds = list(net.features.children()), (DenseBlock, DenseLayer, Transition)
     with torch.no_grad():
-        y = parts[0](x)
-        pool = _stem_pool(parts[3], y) if net.stem == "imagenet" else None
-        return fused_network(parts[1:], (DenseBlock, DenseLayer, Transition), pool, y) is not None
+        return fused_network(parts, kinds, pool_of(net), x) is not None
+
+
+def pool_of(net: Any) -> StemPool | None:
+    kind = nn.MaxPool2d if net.variant == "paper" else MaxPoolSame
+    return None if net.stem == "cifar" else StemPool(kind, net.variant != "paper")
 
 
 def hook_a_block(net: Any) -> None:
@@ -185,6 +188,14 @@ def patch_a_forward(net: Any) -> None:
     net.features.norm5.forward = net.features.norm5.forward
 
 
+def hook_the_first_convolution(net: Any) -> None:
+    net.features.conv0.register_forward_pre_hook(lambda *_: None)
+
+
+def dilate_the_first_convolution(net: Any) -> None:
+    net.features.conv0.dilation = (2, 2)
+
+
 def train_a_norm(net: Any) -> None:
     net.features.transition1.norm.train()
 
@@ -193,7 +204,15 @@ def train_a_norm(net: Any) -> None:
 @pytest.mark.parametrize("stem", ["imagenet", "cifar"])
 @pytest.mark.parametrize(
     "change",
-    [hook_a_block, replace_a_transition, replace_a_convolution, patch_a_forward, train_a_norm],
+    [
+        hook_a_block,
+        replace_a_transition,
+        replace_a_convolution,
+        patch_a_forward,
+        hook_the_first_convolution,
+        dilate_the_first_convolution,
+        train_a_norm,
+    ],
 )
 def test_changed_network_is_inferred_part_by_part(stem: str, change: Callable[[Any], None]) -> None:
     net, x = small_net(stem=stem).eval(), images(2, 32, 32)

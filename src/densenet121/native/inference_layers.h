@@ -113,7 +113,7 @@ inline void multiply_panels(int64_t rows, const T* a, int64_t k, int64_t depth, 
     const int64_t some = smaller<int64_t>(kPanel<T>, width - n);
     const T* panel = panels + n * panel_depth + k * some;
     const T* next = n + some < width ? panel + some * panel_depth : panels + (k + depth) * kPanel<T>;
-    product<T>(rows, a, kSkewedDepth<T>, depth, panel, some, c + n, ldc, k > 0,
+    product<T>(rows, {a, kSkewedDepth<T>, depth}, panel, some, c + n, ldc, k > 0,
                ends ? shift + n : nullptr, next);
   }
 }

@@ -1,24 +1,26 @@
-// All of a network behind conv0, in evaluation, in float and double, as one piece of parallel work:
+// All of a network before its classifier, in evaluation, in float and double, as one piece of parallel work:
 // stem, dense blocks, transitions and the last norm. Each part writes into the buffer of the next.
 //
 // What the weights say is packed once (network_pack) and kept by Python.
 
 #pragma once
 
+#include "first_convolution.h"
 #include "inference.h"
 #include "pooling.h"
 
 namespace {
 
-// Filled in by Python (network/fused/network.py): the order and the types must agree.
+// Filled in by Python (network/fused/network_plan.py): the order and the types must agree.
 struct NetworkArguments {
   int64_t pictures, threads, blocks;
-  int64_t pooled;    // the stem has a norm, relu and pool; else x is the first block's input
+  int64_t pooled;    // the stem has a norm, relu and pool behind its convolution
   int64_t averages;  // the transitions pool by averages; else by maxima
+  FirstConvolution first;
   StemArguments stem;
   InferenceArguments* block;
   TransitionArguments* transition;  // blocks - 1; of the last norm as well, behind them
-  void *x, *y;  // conv0's output; the last norm's
+  void* y;  // the last norm's output
   void *weights, *norms;  // what network_pack writes
   uint64_t fingerprint;
   int64_t weight_numbers, norm_numbers;
@@ -34,7 +36,8 @@ struct NetworkLayout {
   Part end{0, 0};
 
   explicit NetworkLayout(const NetworkArguments& g) {
-    end.norms = g.pooled ? 2 * round_up(g.stem.columns, kLanes<T>) : 0;
+    const int64_t columns = round_up(g.first.columns, kLanes<T>);
+    end = {g.first.depth() * columns, columns};
     for (int64_t b = 0; b < g.blocks; b++) {
       block.push_back(end);
       const LayerLayout<T> size(g.block[b].block, g.block[b].block.layers);
@@ -65,6 +68,11 @@ void network_fingerprint(const NetworkArguments& arguments) {
       mix_into(&hash, bits);
     }
   };
+  const Weight<T> first = g.first.weights<T>();
+  for (int64_t i = 0; i < 3; i++) {
+    const int64_t tap = (g.first.kernel - 1) * i / 2;
+    ends(&first((g.first.columns - 1) * i / 2, (g.first.channels - 1) * i / 2, tap, tap), 1);
+  }
   if (g.pooled) {
     for (void* data : {g.stem.gamma, g.stem.beta, g.stem.mean, g.stem.variance}) {
       ends(data, g.stem.columns);
@@ -95,11 +103,15 @@ template <class T>
 void network_pack(const NetworkArguments& g) {
   const NetworkLayout<T> layout(g);
   T *weights = static_cast<T*>(g.weights), *norms = static_cast<T*>(g.norms);
+  std::memset(norms, 0, layout.block[0].norms * sizeof(T));
   if (g.pooled) {
     const StemArguments& s = g.stem;
-    pack_norm<T>(Affine<T>(static_cast<T*>(s.gamma), static_cast<T*>(s.beta),
-                           static_cast<T*>(s.mean), static_cast<T*>(s.variance), s.eps, s.columns),
-                 s.columns, norms);
+    const Affine<T> norm(static_cast<T*>(s.gamma), static_cast<T*>(s.beta), static_cast<T*>(s.mean),
+                         static_cast<T*>(s.variance), s.eps, s.columns);
+    std::memcpy(norms, norm.shift.data(), s.columns * sizeof(T));
+    pack_first_convolution<T>(g.first, norm.scale.data(), weights);
+  } else {
+    pack_first_convolution<T>(g.first, nullptr, weights);
   }
   for (int64_t b = 0; b < g.blocks; b++) {
     InferenceArguments block = g.block[b];
@@ -132,8 +144,8 @@ struct Pass {
   std::vector<int64_t> buffers;        // where each block's y begins, for one image
 
   explicit Pass(const NetworkArguments& g) : g(g), layout(g) {
-    int64_t height = g.pooled ? g.stem.out_height : g.stem.height;
-    int64_t width = g.pooled ? g.stem.out_width : g.stem.width;
+    int64_t height = g.pooled ? g.stem.out_height : g.first.output(g.first.height);
+    int64_t width = g.pooled ? g.stem.out_width : g.first.output(g.first.width);
     buffers.push_back(0);
     for (int64_t b = 0; b < g.blocks; b++, height /= 2, width /= 2) {
       BlockArguments block = g.block[b].block;
@@ -170,18 +182,17 @@ struct Pass {
 
   void stem(Worker& worker, int64_t first, int64_t images, T* y) const {
     const BlockArguments& block = blocks[0];
-    const int64_t ld = block.columns(), columns = block.input_columns;
-    const T* scale = static_cast<T*>(g.norms);
-    worker.run(images * block.height, [&](int64_t row) {
-      T* to = y + row * block.width * ld;
-      const int64_t from = first * block.height + row;
+    const int64_t ld = block.columns(), numbers = block.height * block.width * ld;
+    const T *panels = static_cast<T*>(g.weights), *shift = static_cast<T*>(g.norms);
+    // Each piece computes a row of the convolution that the one before it has computed as well.
+    const int64_t rows = worker.team ? 7 : 14, pieces = (block.height + rows - 1) / rows;
+    worker.run(images * pieces, [&](int64_t i) {
+      const Range range = share(block.height, i % pieces, pieces);
+      T* to = y + i / pieces * numbers;
       if (g.pooled) {
-        stem_row<T>(g.stem, scale, scale + round_up(columns, kLanes<T>), from, to, ld, nullptr);
-        return;
-      }
-      const T* x = static_cast<T*>(g.x) + from * block.width * columns;
-      for (int64_t p = 0; p < block.width; p++) {
-        std::memcpy(to + p * ld, x + p * columns, columns * sizeof(T));
+        convolve_and_pool_rows<T>(g.first, g.stem, panels, shift, first + i / pieces, range, to, ld);
+      } else {
+        convolve_rows<T>(g.first, panels, first + i / pieces, range, to, ld);
       }
     });
   }

@@ -57,35 +57,6 @@ struct Window {
         columns{left < 0 ? -left : 0, smaller<int64_t>(3, g.width - left)} {}
 };
 
-// One row of the output, to y, whose pixels are `ld` numbers apart; which pixels won to `winner`,
-// if it is wanted.
-template <class T>
-inline void stem_row(const StemArguments& g, const Real<T>* scale, const Real<T>* shift,
-                     int64_t row, T* y, int64_t ld, uint8_t* winner) {
-  using R = Real<T>;
-  const T* picture = static_cast<T*>(g.x) + row / g.out_height * g.height * g.width * g.columns;
-  for (int64_t column = 0; column < g.out_width; column++) {
-    const Window window(g, row % g.out_height, column);
-    for (int64_t c = 0; c < g.columns; c += kLanes<T>) {
-      const int n = smaller<int64_t>(kLanes<T>, g.columns - c);
-      const Vec<T> s = load<R>(scale + c, kLanes<T>), t = load<R>(shift + c, kLanes<T>);
-      Vec<T> best{}, which = broadcast<T>(kNoWinner);
-      for (int64_t i = window.rows.begin; i < window.rows.end; i++) {
-        for (int64_t j = window.columns.begin; j < window.columns.end; j++) {
-          const int64_t pixel = (window.top + i) * g.width + window.left + j;
-          const Vec<T> u = load<T>(picture + pixel * g.columns + c, n) * s + t;
-          // the first of equals, and nan above all, as in torch
-          const auto larger = (u > best) | (u != u);
-          best = larger ? u : best;
-          which = larger ? broadcast<T>(3 * i + j) : which;
-        }
-      }
-      store<T>(y + column * ld + c, best, n);
-      if (winner) store_winner<T>(winner + column * g.columns + c, which, n);
-    }
-  }
-}
-
 template <class T>
 void stem_forward(const StemArguments& g) {
   using R = Real<T>;
@@ -93,13 +64,32 @@ void stem_forward(const StemArguments& g) {
   if (!g.frozen) take_statistics<T>(x, g.pixels(), g.columns, g.threads, g.mean, g.variance);
   const Affine<R> affine(static_cast<R*>(g.gamma), static_cast<R*>(g.beta),
                          static_cast<R*>(g.mean), static_cast<R*>(g.variance), g.eps, g.columns);
-  const int64_t numbers = g.out_width * g.columns;  // of a row
   uint8_t* winner = static_cast<uint8_t*>(g.winner);
 #pragma omp parallel for num_threads(g.threads) schedule(static)
   for (int64_t row = 0; row < g.pictures * g.out_height; row++) {
-    stem_row<T>(g, affine.scale.data(), affine.shift.data(), row,
-                static_cast<T*>(g.y) + row * numbers, g.columns,
-                winner ? winner + row * numbers : nullptr);
+    const T* picture = x + row / g.out_height * g.height * g.width * g.columns;
+    for (int64_t column = 0; column < g.out_width; column++) {
+      const Window window(g, row % g.out_height, column);
+      const int64_t place = (row * g.out_width + column) * g.columns;
+      for (int64_t c = 0; c < g.columns; c += kLanes<T>) {
+        const int n = smaller<int64_t>(kLanes<T>, g.columns - c);
+        const Vec<T> s = load<R>(affine.scale.data() + c, kLanes<T>);
+        const Vec<T> t = load<R>(affine.shift.data() + c, kLanes<T>);
+        Vec<T> best{}, which = broadcast<T>(kNoWinner);
+        for (int64_t i = window.rows.begin; i < window.rows.end; i++) {
+          for (int64_t j = window.columns.begin; j < window.columns.end; j++) {
+            const int64_t pixel = (window.top + i) * g.width + window.left + j;
+            const Vec<T> u = load<T>(picture + pixel * g.columns + c, n) * s + t;
+            // the first of equals, and nan above all, as in torch
+            const auto larger = (u > best) | (u != u);
+            best = larger ? u : best;
+            which = larger ? broadcast<T>(3 * i + j) : which;
+          }
+        }
+        store<T>(static_cast<T*>(g.y) + place + c, best, n);
+        if (winner) store_winner<T>(winner + place + c, which, n);
+      }
+    }
   }
 }
 

@@ -125,7 +125,7 @@ inline void convolve_patches(const Maps& maps, int64_t first, int64_t last, cons
     for (int64_t n = 0; n < padded; n += kPanel<T>) {
       const int64_t some = smaller<int64_t>(kPanel<T>, padded - n);
       const T* panel = weights + (i * padded + n) * columns;
-      product<T>(count, inputs + i * input_stride, columns, columns, panel, some,
+      product<T>(count, {inputs + i * input_stride, columns, columns}, panel, some,
                  sums + i * sum_stride + n, padded, false, nullptr, panel + some * columns);
     }
   }
