@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from densenet121.network import build
+from densenet121.network import Variant, build
 from densenet121.network.fused import plain_network
 from densenet121.utils.var_init import initialise
 from test_fused_block import distance, needs_kernels, random_block, random_input
-from test_fused_network import images
+from test_fused_network import NETS, images, small_net
 
 
 def fixed_block(layers: int, columns: int, growth: int, bn_size: int = 4) -> nn.Module:
@@ -107,6 +107,53 @@ def test_inference_beside_busy_processes_gives_the_same_bits() -> None:
         for other in others:
             other.kill()
             other.wait()
+
+
+@needs_kernels
+@pytest.mark.parametrize("variant", ["paper", "model_zoo"])
+@pytest.mark.parametrize("size", [40, 96])
+def test_inference_of_a_network_gives_the_same_bits_with_any_threads_and_batch(
+    variant: Variant, size: int
+) -> None:
+    features, x = small_net(variant).eval().features, images(7, size, size)
+    found = []
+    for number in (1, 2, 3, 5):
+        with threads(number):
+            found.append(infer(features, x))
+            found.append(torch.cat([infer(features, some) for some in torch.split(x, [1, 2, 4])]))
+    assert all(torch.equal(found[0], other) for other in found[1:])
+
+
+@needs_kernels
+def test_inference_takes_images_in_any_layout_to_the_same_bits() -> None:
+    features, x = small_net().eval().features, images(3, 45, 52)
+    found = infer(features, x)
+    assert torch.equal(infer(features, x.contiguous(memory_format=torch.channels_last)), found)
+    wider = torch.zeros(3, 4, 50, 60)
+    wider[:, :3, :45, :52] = x
+    assert torch.equal(infer(features, wider[:, :3, :45, :52]), found)
+    assert torch.equal(infer(features, x[:1].expand(2, -1, -1, -1))[1:], found[:1])
+
+
+@needs_kernels
+def test_nan_in_an_image_is_seen_in_its_logits_and_in_no_other_s() -> None:
+    net, x = small_net().eval(), images(3, 48, 48)
+    x[1, 0, 20, 20] = torch.nan
+    assert infer(net, x).isnan().any(dim=1).tolist() == [False, True, False]
+
+
+@needs_kernels
+@pytest.mark.slow
+@pytest.mark.parametrize(("net", "variant"), NETS)
+def test_inference_of_every_network_equals_the_plain_one_in_float64(
+    net: str, variant: Variant
+) -> None:
+    network = build(net, num_classes=5, variant=variant).double()
+    initialise(network, torch.Generator().manual_seed(3))
+    x = images(4, 72, 72).double()
+    infer(network, x)  # running statistics of its own
+    network.eval()
+    assert distance(infer(network, x), infer(network, x, plain=True)) < 1e-10
 
 
 @needs_kernels
