@@ -15,7 +15,7 @@ from densenet121.native.network import Kernels, kernels
 from densenet121.network.densenet import DenseBlock, DenseLayer
 from densenet121.network.fused import fused_dense_block, plain_network
 
-from helpers.kernels import distance, needs_bf16, needs_kernels
+from helpers.kernels import distance, needs_bf16, needs_kernels, random_block, random_input
 
 
 class Result(NamedTuple):
@@ -56,20 +56,6 @@ def largest_distance(a: Result, b: Result) -> float:
     pairs += [(a.gradients[name], b.gradients[name]) for name in b.gradients]
     pairs += [(a.buffers[name], b.buffers[name]) for name in b.buffers]
     return max(distance(x, y, floor) for x, y in pairs)
-
-
-def random_block(layers: int, columns: int, growth: int, bn_size: int = 4) -> DenseBlock:
-    torch.manual_seed(layers)
-    block = DenseBlock(layers, columns, growth, bn_size).double()
-    for name, parameter in block.named_parameters():
-        if "norm" in name:
-            nn.init.normal_(parameter)
-    return block
-
-
-def random_input(*shape: int) -> Tensor:
-    # far from zero mean: that is where variances lose their digits
-    return torch.randn(shape, dtype=torch.float64, generator=torch.manual_seed(1)) * 2 + 3
 
 
 @needs_kernels

@@ -1,5 +1,5 @@
 // Brightness, contrast and saturation of an RGBX image in place, to the bit as
-// densenet121/datasets/transforms.py does them with OpenCV. The fourth byte is of no account.
+// densenet121/datasets/operations.py does them with OpenCV. The fourth byte is of no account.
 
 #pragma once
 

@@ -10,7 +10,7 @@
 
 extern "C" {
 
-// In the order in which the fields are applied; see datasets/fast.py.
+// In the order in which the fields are applied; see datasets/preparation.py.
 struct ImageArguments {
   const uint8_t* data;    // a JPEG of `size` bytes; null: `pixels` are given
   int64_t size;

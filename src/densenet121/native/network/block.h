@@ -12,7 +12,7 @@
 
 namespace {
 
-// Filled in by Python (network/fused_block.py): the order and the types must agree.
+// Filled in by Python (network/fused/arguments.py): the order and the types must agree.
 struct LayerArguments {
   void *gamma1, *beta1, *mean1, *variance1, *weight1;
   void *gamma2, *beta2, *mean2, *variance2, *weight2;
@@ -23,14 +23,14 @@ struct LayerArguments {
 };
 
 struct BlockArguments {
-  int64_t pictures, height, width, input_columns, layers, growth, bottleneck, threads;
+  int64_t images, height, width, input_columns, layers, growth, bottleneck, threads;
   int64_t frozen;    // the statistics are given, not taken from the batch
   int64_t z_stride;  // numbers from one layer's z to the next: 0 when none is needed later
   void *x, *y, *z, *mean, *variance;
   void *grad_y, *grad_buffer, *grad_bottleneck, *grad_x;
   LayerArguments* layer;
 
-  int64_t pixels() const { return pictures * height * width; }
+  int64_t pixels() const { return images * height * width; }
   int64_t columns() const { return input_columns + layers * growth; }
 };
 
@@ -128,7 +128,7 @@ void conv2_forward(const Layer<T>& layer, const T* z) {
   using R = Real<T>;
   const BlockArguments& g = layer.block;
   const int64_t width = g.bottleneck, padded = round_up(width, kBlock);
-  const int64_t rows = band_rows(g.pictures, g.height, g.width, padded * sizeof(T), g.threads);
+  const int64_t rows = band_rows(g.images, g.height, g.width, padded * sizeof(T), g.threads);
   const int64_t bands = (g.height + rows - 1) / rows, image = g.height * g.width;
   const Affine<R> affine = layer.norm2();
   const Weight<R> weight = layer.weight(layer.args.weight2, layer.args.strides2);
@@ -138,17 +138,17 @@ void conv2_forward(const Layer<T>& layer, const T* z) {
     return i < width ? weight(n, i, tap / 3, tap % 3) : R(0);
   });
   T* out = static_cast<T*>(g.y) + layer.columns;
-  Parts<R> parts(g.pictures * bands, g.growth);
+  Parts<R> parts(g.images * bands, g.growth);
 #pragma omp parallel num_threads(g.threads)
   {
     Tiles tiles;
 #pragma omp for schedule(static)
-    for (int64_t i = 0; i < g.pictures * bands; i++) {
-      const int64_t picture = i / bands, first = i % bands * rows;
+    for (int64_t i = 0; i < g.images * bands; i++) {
+      const int64_t image = i / bands, first = i % bands * rows;
       const Band band{g.height, g.width, first, smaller(first + rows, g.height)};
       T* h = scratch<T>(3, band.framed() * padded);
-      fill_band<T>(band, z + picture * image * width, width, affine, h);
-      T* begin = out + picture * image * g.columns();
+      fill_band<T>(band, z + image * image * width, width, affine, h);
+      T* begin = out + image * image * g.columns();
       conv2_band<T>(band, {0, band.steps()}, h, width, panel, g.growth, begin, g.columns());
       if (g.frozen) continue;
       parts.rows[i] = (band.last - band.first) * g.width;
@@ -202,7 +202,7 @@ Correction<Real<T>> conv2_backward(const Layer<T>& layer, const T* z, const T* g
   const LayerArguments& args = layer.args;
   const int64_t width = g.bottleneck, padded = round_up(width, kBlock);
   const int64_t grown = round_up(g.growth, kBlock), image = g.height * g.width;
-  const int64_t rows = band_rows(g.pictures, g.height, g.width, padded * sizeof(T), g.threads);
+  const int64_t rows = band_rows(g.images, g.height, g.width, padded * sizeof(T), g.threads);
   const int64_t bands = (g.height + rows - 1) / rows, ld = g.columns();
   const Affine<R> affine = layer.norm2();
   const R* mean = static_cast<R*>(args.mean2);
@@ -215,7 +215,7 @@ Correction<Real<T>> conv2_backward(const Layer<T>& layer, const T* z, const T* g
   });
   const int64_t blocks = padded / kBlock, grown_blocks = grown / kBlock;
   BlockSums<R> grad_weight(9 * blocks * grown_blocks, g.threads);
-  GradientSums<R> sums(g.pictures * bands, width);
+  GradientSums<R> sums(g.images * bands, width);
   const T* y = static_cast<T*>(g.y) + layer.columns;
 #pragma omp parallel num_threads(g.threads)
   {
@@ -223,8 +223,8 @@ Correction<Real<T>> conv2_backward(const Layer<T>& layer, const T* z, const T* g
     const int thread = omp_get_thread_num();
     grad_weight.clear(thread);
 #pragma omp for schedule(static)
-    for (int64_t i = 0; i < g.pictures * bands; i++) {
-      const int64_t picture = i / bands, first = i % bands * rows, pixel = picture * image;
+    for (int64_t i = 0; i < g.images * bands; i++) {
+      const int64_t image = i / bands, first = i % bands * rows, pixel = image * image;
       const Band band{g.height, g.width, first, smaller(first + rows, g.height)};
       conv2_band_backward<T>(band, y + pixel * ld, grad_y + layer.columns + pixel * ld, ld,
                              g.growth, k, z + pixel * width, width, affine, mean, panel,

@@ -1,7 +1,7 @@
 // A dense layer, forward: the pieces that one thread computes.
 //
 // A pixel is a row of memory: channels lie next to each other (channels_last). "Band" is some rows
-// of pixels of one picture, with a border, small enough for the thread's own cache.
+// of pixels of one image, with a border, small enough for the thread's own cache.
 
 #pragma once
 
@@ -14,7 +14,7 @@ namespace {
 #if defined(__AMX_BF16__)
 constexpr int kStepsAtOnce = 16;
 #else
-constexpr int kStepsAtOnce = 8;
+constexpr int kStepsAtOnce = 4;
 #endif
 
 // C (+)= A B for 32 rows and all columns; c holds one 32 x 32 block for every 32 columns.
@@ -74,7 +74,7 @@ inline void conv1_rows(const T* x, int64_t ld, int rows, int64_t columns,
   }
 }
 
-// Some rows of pixels of one picture in a frame of zeros, as one sequence of pixels: a zero pixel,
+// Some rows of pixels of one image in a frame of zeros, as one sequence of pixels: a zero pixel,
 // then row after row from `first - 1` to `last`, each with a zero pixel behind it. So the
 // neighbour (dy, dx) of the pixel at q is at q + dy * pitch + dx.
 struct Band {
@@ -86,7 +86,7 @@ struct Band {
   int64_t framed() const { return round_up(steps() * kBlock + 2 * pitch() + 2, kBlock); }
   // Where the band's first pixel stands in the sequence.
   int64_t origin() const { return 1 + pitch(); }
-  // The pixels of the picture at places q .. q + 31 of the band's own rows; -1 for a zero.
+  // The pixels of the image at places q .. q + 31 of the band's own rows; -1 for a zero.
   void pixels(int64_t q, int64_t* out) const {
     int64_t r = first + q / pitch(), c = q % pitch();
     for (int i = 0; i < kBlock; i++) {
@@ -96,10 +96,10 @@ struct Band {
   }
 };
 
-inline int64_t band_rows(int64_t pictures, int64_t height, int64_t width, int64_t pixel_bytes,
+inline int64_t band_rows(int64_t images, int64_t height, int64_t width, int64_t pixel_bytes,
                          int threads) {
   const int64_t fitting = (384 << 10) / ((width + 1) * pixel_bytes) - 2;
-  const int64_t fair = (height * pictures + 2 * threads - 1) / (2 * threads);
+  const int64_t fair = (height * images + 2 * threads - 1) / (2 * threads);
   return smaller(height, smaller(fitting, fair) > 1 ? smaller(fitting, fair) : int64_t{1});
 }
 
@@ -132,7 +132,7 @@ inline void tap_offsets(int64_t pitch, int64_t padded, int sign, int32_t* offset
 }
 
 // new = W2 * h for a band in its frame, of which `blocks_of_32` are computed; written to the
-// picture's pixels, `ld` numbers apart.
+// image's pixels, `ld` numbers apart.
 template <class T>
 inline void conv2_band(const Band& band, Range blocks_of_32, const T* h, int64_t columns,
                        const T* panel, int64_t width, T* out, int64_t ld) {

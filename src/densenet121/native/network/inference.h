@@ -1,19 +1,16 @@
 // A dense block with fixed statistics and no gradients: norm2 is folded into the 1x1 convolution,
-// and a picture goes through all layers while it is in the cache.
+// and an image goes through all layers while it is in the cache.
 
 #pragma once
 
+#include "inference_layers.h"
 #include "stem.h"
 
 namespace {
 
-// Filled in by Python (network/fused_inference.py): the order and the types must agree.
-struct InferenceArguments {
-  BlockArguments block;
-  void* weights;  // what inference_pack writes: numbers of type T
-  void* norms;    // likewise: of type Real<T>
-  uint64_t fingerprint;
-};
+// bf16 has instructions of its own for blocks of 32 x 32; what follows is for those.
+template <class T>
+constexpr bool kPacksBlocks = !std::is_same_v<T, Real<T>>;
 
 // Where a layer's share begins in `weights` and in `norms`.
 struct Packed {
@@ -60,11 +57,19 @@ void inference_fingerprint(const InferenceArguments& arguments) {
       mix(weight2((g.growth - 1) * i / 2, inner, i, i));
     }
   }
-  const_cast<InferenceArguments&>(arguments).fingerprint = hash;
+  InferenceArguments& out = const_cast<InferenceArguments&>(arguments);
+  out.fingerprint = hash;
+  if constexpr (kPacksBlocks<T>) {
+    const Packed end = packed_before(g, g.layers);
+    out.weight_numbers = end.weights, out.norm_numbers = end.norms;
+  } else {
+    const LayerLayout<T> end(g, g.layers);
+    out.weight_numbers = end.weights, out.norm_numbers = end.norms;
+  }
 }
 
 template <class T>
-void inference_pack(const InferenceArguments& arguments) {
+void pack_blocks(const InferenceArguments& arguments) {
   using R = Real<T>;
   const BlockArguments& g = arguments.block;
   const int64_t width = g.bottleneck, padded = round_up(width, kBlock);
@@ -110,17 +115,17 @@ inline void conv1_into_frame(const Band& frame, const T* y, int64_t ld, int64_t 
   }
 }
 
-// One picture through the block, by `team` threads of which this is number `member`.
+// One image through the block, by `team` threads of which this is number `member`.
 template <class T>
-void infer_picture(const InferenceArguments& arguments, int64_t picture, T* h,
+void infer_image(const InferenceArguments& arguments, int64_t image, T* h,
                    const std::vector<Affine<Real<T>>>& norms, int member, int team) {
   using R = Real<T>;
   const BlockArguments& g = arguments.block;
   const int64_t pixels = g.height * g.width, ld = g.columns();
   const int64_t padded = round_up(g.bottleneck, kBlock);
   const Band frame{g.height, g.width, 0, g.height};
-  const T* x = static_cast<T*>(g.x) + picture * pixels * g.input_columns;
-  T* y = static_cast<T*>(g.y) + picture * pixels * ld;
+  const T* x = static_cast<T*>(g.x) + image * pixels * g.input_columns;
+  T* y = static_cast<T*>(g.y) + image * pixels * ld;
   const Range mine = share((pixels + kBlock - 1) / kBlock, member, team);
   for (int64_t p = mine.begin * kBlock; p < smaller(mine.end * kBlock, pixels); p++) {
     std::memcpy(y + p * ld, x + p * g.input_columns, g.input_columns * sizeof(T));
@@ -147,7 +152,7 @@ void infer_picture(const InferenceArguments& arguments, int64_t picture, T* h,
 }
 
 template <class T>
-void inference_run(const InferenceArguments& arguments) {
+void run_blocks(const InferenceArguments& arguments) {
   using R = Real<T>;
   const BlockArguments& g = arguments.block;
   const int64_t padded = round_up(g.bottleneck, kBlock);
@@ -158,8 +163,8 @@ void inference_run(const InferenceArguments& arguments) {
     const int64_t columns = round_up(g.input_columns + l * g.growth, kBlock);
     norms.emplace_back(numbers, numbers + columns, columns);
   }
-  // A picture for each thread, or each picture by all threads.
-  const bool together = g.pictures < g.threads;
+  // An image for each thread, or each image by all threads.
+  const bool together = g.images < g.threads;
   T* shared = together ? scratch<T>(6, frame.framed() * padded) : nullptr;
   if (together) std::memset(shared, 0, frame.framed() * padded * sizeof(T));
 #pragma omp parallel num_threads(g.threads)
@@ -168,17 +173,35 @@ void inference_run(const InferenceArguments& arguments) {
     // Fewer threads than asked for may come.
     const int member = omp_get_thread_num(), team = omp_get_num_threads();
     if (together) {
-      for (int64_t i = 0; i < g.pictures; i++) {
-        infer_picture<T>(arguments, i, shared, norms, member, team);
+      for (int64_t i = 0; i < g.images; i++) {
+        infer_image<T>(arguments, i, shared, norms, member, team);
       }
     } else {
       T* own = scratch<T>(3, frame.framed() * padded);
       std::memset(own, 0, frame.framed() * padded * sizeof(T));
-      const Range mine = share(g.pictures, member, team);
+      const Range mine = share(g.images, member, team);
       for (int64_t i = mine.begin; i < mine.end; i++) {
-        infer_picture<T>(arguments, i, own, norms, 0, 1);
+        infer_image<T>(arguments, i, own, norms, 0, 1);
       }
     }
+  }
+}
+
+template <class T>
+void inference_pack(const InferenceArguments& arguments) {
+  if constexpr (kPacksBlocks<T>) {
+    pack_blocks<T>(arguments);
+  } else {
+    pack_layers<T>(arguments);
+  }
+}
+
+template <class T>
+void inference_run(const InferenceArguments& arguments) {
+  if constexpr (kPacksBlocks<T>) {
+    run_blocks<T>(arguments);
+  } else {
+    run_layers<T>(arguments);
   }
 }
 

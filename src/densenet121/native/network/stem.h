@@ -1,6 +1,6 @@
 // What follows conv0: norm, relu and the maximum of 3 x 3 pixels at stride 2, forward and backward.
 //
-// Of the normalised pictures nothing is stored but which pixel of a window was the largest; a
+// Of the normalised images nothing is stored but which pixel of a window was the largest; a
 // gradient then finds its way without them.
 
 #pragma once
@@ -9,16 +9,16 @@
 
 namespace {
 
-// Filled in by Python (network/fused_stem.py): the order and the types must agree.
+// Filled in by Python (network/fused/stem.py): the order and the types must agree.
 struct StemArguments {
-  int64_t pictures, height, width, columns, out_height, out_width, threads;
+  int64_t images, height, width, columns, out_height, out_width, threads;
   int64_t pad_top, pad_left;  // of -inf; what reaches beyond the other sides is -inf as well
   int64_t frozen;             // the statistics are the running ones
   void *x, *y, *winner, *gamma, *beta, *mean, *variance;
   void *grad_y, *grad_x, *grad_gamma, *grad_beta;
   double eps;
 
-  int64_t pixels() const { return pictures * height * width; }
+  int64_t pixels() const { return images * height * width; }
 };
 
 constexpr uint8_t kNoWinner = 9;  // nothing in the window is above zero: no gradient passes relu
@@ -46,7 +46,7 @@ inline void store_winner<bf16>(uint8_t* p, Vec<bf16> v, int n) {
 }
 #endif
 
-// The part of a 3 x 3 window that lies inside the picture.
+// The part of a 3 x 3 window that lies inside the image.
 struct Window {
   int64_t top, left;  // of the window: may be outside
   Range rows, columns;
@@ -66,8 +66,8 @@ void stem_forward(const StemArguments& g) {
                          static_cast<R*>(g.mean), static_cast<R*>(g.variance), g.eps, g.columns);
   uint8_t* winner = static_cast<uint8_t*>(g.winner);
 #pragma omp parallel for num_threads(g.threads) schedule(static)
-  for (int64_t row = 0; row < g.pictures * g.out_height; row++) {
-    const T* picture = x + row / g.out_height * g.height * g.width * g.columns;
+  for (int64_t row = 0; row < g.images * g.out_height; row++) {
+    const T* image = x + row / g.out_height * g.height * g.width * g.columns;
     for (int64_t column = 0; column < g.out_width; column++) {
       const Window window(g, row % g.out_height, column);
       const int64_t place = (row * g.out_width + column) * g.columns;
@@ -79,7 +79,7 @@ void stem_forward(const StemArguments& g) {
         for (int64_t i = window.rows.begin; i < window.rows.end; i++) {
           for (int64_t j = window.columns.begin; j < window.columns.end; j++) {
             const int64_t pixel = (window.top + i) * g.width + window.left + j;
-            const Vec<T> u = load<T>(picture + pixel * g.columns + c, n) * s + t;
+            const Vec<T> u = load<T>(image + pixel * g.columns + c, n) * s + t;
             // the first of equals, and nan above all, as in torch
             const auto larger = (u > best) | (u != u);
             best = larger ? u : best;
@@ -102,10 +102,10 @@ void stem_backward(const StemArguments& g) {
   const R* mean = static_cast<R*>(g.mean);
   const Affine<R> affine(static_cast<R*>(g.gamma), static_cast<R*>(g.beta), mean,
                          static_cast<R*>(g.variance), g.eps, g.columns);
-  GradientSums<R> sums(g.pictures * g.out_height, g.columns);
+  GradientSums<R> sums(g.images * g.out_height, g.columns);
 #pragma omp parallel for num_threads(g.threads) schedule(static)
-  for (int64_t row = 0; row < g.pictures * g.out_height; row++) {
-    const T* picture = x + row / g.out_height * g.height * g.width * g.columns;
+  for (int64_t row = 0; row < g.images * g.out_height; row++) {
+    const T* image = x + row / g.out_height * g.height * g.width * g.columns;
     for (int64_t c = 0; c < g.columns; c += kLanes<T>) {
       const int n = smaller<int64_t>(kLanes<T>, g.columns - c);
       const Vec<T> m = load<R>(mean + c, n);
@@ -119,7 +119,7 @@ void stem_backward(const StemArguments& g) {
             const int64_t pixel = (window.top + i) * g.width + window.left + j;
             const Vec<T> grad = which == broadcast<T>(3 * i + j) ? d : Vec<T>{};
             plain += grad;
-            centred += grad * (load<T>(picture + pixel * g.columns + c, n) - m);
+            centred += grad * (load<T>(image + pixel * g.columns + c, n) - m);
           }
         }
       }
@@ -132,8 +132,8 @@ void stem_backward(const StemArguments& g) {
                      g.columns, g.grad_gamma, g.grad_beta);
   if (!g.grad_x) return;
 #pragma omp parallel for num_threads(g.threads) schedule(static)
-  for (int64_t row = 0; row < g.pictures * g.height; row++) {
-    const int64_t picture = row / g.height, y = row % g.height;
+  for (int64_t row = 0; row < g.images * g.height; row++) {
+    const int64_t image = row / g.height, y = row % g.height;
     // the windows 2 * out - pad .. + 2 that reach over this row, and likewise of each column
     const int64_t out_first = y + g.pad_top < 2 ? 0 : (y + g.pad_top - 1) / 2;
     const int64_t out_last = smaller((y + g.pad_top) / 2, g.out_height - 1);
@@ -148,7 +148,7 @@ void stem_backward(const StemArguments& g) {
         for (int64_t i = out_first; i <= out_last; i++) {
           for (int64_t j = first; j <= last; j++) {
             const int64_t place =
-                ((picture * g.out_height + i) * g.out_width + j) * g.columns + c;
+                ((image * g.out_height + i) * g.out_width + j) * g.columns + c;
             const int64_t tap = (y + g.pad_top - 2 * i) * 3 + left - 2 * j;
             grad += load_winner<T>(winner + place, n) == broadcast<T>(tap) ? load<T>(grad_y + place, n)
                                                                           : Vec<T>{};

@@ -8,9 +8,9 @@
 
 namespace {
 
-// Filled in by Python (network/fused_transition.py): the order and the types must agree.
+// Filled in by Python (network/fused/transition.py): the order and the types must agree.
 struct TransitionArguments {
-  int64_t pictures, height, width, columns, output_columns, threads;
+  int64_t images, height, width, columns, output_columns, threads;
   int64_t pool;              // side of the square that is averaged: 1 or 2
   int64_t frozen;            // the statistics are the running ones
   int64_t statistics_given;  // they need not be taken: running, or known from the block before
@@ -19,13 +19,13 @@ struct TransitionArguments {
   int64_t strides[4];
   double eps;
 
-  int64_t pixels() const { return pictures * height * width; }
-  int64_t output_pixels() const { return pictures * (height / pool) * (width / pool); }
+  int64_t pixels() const { return images * height * width; }
+  int64_t output_pixels() const { return images * (height / pool) * (width / pool); }
   // The first input pixel of an output pixel.
   int64_t place(int64_t pixel) const {
     const int64_t w = width / pool, h = height / pool;
-    const int64_t column = pixel % w, row = pixel / w % h, picture = pixel / w / h;
-    return (picture * height + row * pool) * width + column * pool;
+    const int64_t column = pixel % w, row = pixel / w % h, image = pixel / w / h;
+    return (image * height + row * pool) * width + column * pool;
   }
   template <class R>
   Affine<R> affine() const {
