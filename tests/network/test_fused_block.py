@@ -72,8 +72,10 @@ def largest_distance(a: Result, b: Result) -> float:
 def test_any_block_equals_the_plain_one_in_float64(
     images: int, height: int, width: int, columns: int, layers: int, growth: int, bn_size: int
 ) -> None:
-    if images * height * width < 4:
-        images = 4  # variances of one or two values are nothing to compare
+    if images * height * width < 16:
+        # Of a few values the gradient through a batch norm is what cancellation leaves: of four it
+        # has lost six digits and more, in both ways.
+        images = 16
     block = random_block(layers, columns, growth, bn_size)
     x = random_input(images, columns, height, width)
     assert largest_distance(run(block, x, plain=False), run(block, x, plain=True)) < 1e-10
