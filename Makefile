@@ -3,13 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 BIN := $(VENV)/bin
-SOURCES := src tests docs benchmarks train.py eval.py setup.py
+SOURCES := src tests tools benchmarks train.py eval.py setup.py
 KERNELS := setup.py $(wildcard src/densenet121/native/network/*.h src/densenet121/native/network/*.cpp \
   src/densenet121/native/images/*.h src/densenet121/native/images/*.cpp)
 
 BENCH := .venv-bench/bin
 
-.PHONY: demo test test-slow test-serve test-hosts test-frameworks test-compat bench bench-data bench-memory lint format clean help
+.PHONY: demo test docs docs-serve test-docs test-slow test-serve test-hosts test-frameworks test-compat bench bench-data bench-memory lint format clean help
 
 help:
 	@echo "make demo       train DenseNet-121 on handwritten digits, evaluate it, write a report"
@@ -21,6 +21,8 @@ help:
 	@echo "make bench-data DATA=folder  loading beside torchvision, DALI, MindSpore"
 	@echo "make test-frameworks  install MindSpore, torchvision, timm, Keras; compare weights and logits"
 	@echo "make test-compat  the same bits as before the reorganisation; old files are read"
+	@echo "make docs       the documentation site, into site/; make docs-serve shows it"
+	@echo "make test-docs  run the commands of the tutorials"
 	@echo "make lint       ruff and mypy"
 
 $(BIN)/.installed: pyproject.toml constraints.txt $(KERNELS)
@@ -36,7 +38,24 @@ demo: $(BIN)/.installed
 	$(BIN)/densenet121 demo
 
 test: $(BIN)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow and not frameworks and not serve and not compat" --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow and not frameworks and not serve and not compat and not tutorials" --numprocesses 2 --dist loadfile
+
+# In the environment of the tests, which has the package; only what the extra `docs` adds.
+DOCS := import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+  print(*project["optional-dependencies"]["docs"])
+$(BIN)/.installed-docs: $(BIN)/.installed-dev
+	$(PIP) install --quiet --constraint constraints.txt $$($(BIN)/python -c '$(DOCS)')
+	touch $@
+
+docs: $(BIN)/.installed-docs
+	$(BIN)/python tools/reference.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+docs-serve: $(BIN)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --dev-addr 127.0.0.1:8001
+
+test-docs: $(BIN)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "tutorials and not slow" --numprocesses 2 tests/docs
 
 test-slow: $(BIN)/.installed-dev
 	$(BIN)/python -m pytest -q -m slow
@@ -60,7 +79,7 @@ bench: $(BENCH)/.installed
 	$(BENCH)/densenet121 bench infer --rounds 20 --against torchvision,timm,openvino,onnxruntime,plain
 
 bench-memory: $(BENCH)/.installed
-	$(BENCH)/python docs/memory_growth.py
+	$(BENCH)/python benchmarks/memory_growth.py
 
 # The commit before the reorganisation of November 2026, in an environment of its own.
 COMPAT_COMMIT := fc3add9
@@ -112,4 +131,4 @@ format: $(BIN)/.installed-dev
 	$(BIN)/ruff check --fix $(SOURCES)
 
 clean:
-	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build site .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -176,7 +176,7 @@ def test_table_of_loading_names_every_side() -> None:
             2,
             "bench data is against",
         ),
-        (["data", "--data_dir", "x", "--python", "dali"], 2, "--python must be SIDE=PATH"),
+        (["data", "--data_dir", "x", "--python", "dali"], 2, "--python must be LIBRARY=PATH"),
         (["train", "--data_dir", "x"], 2, "--data_dir is for bench data"),
         (["data", "--data_dir", "nowhere"], 1, "there is no such folder"),
         (

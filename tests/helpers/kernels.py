@@ -1,10 +1,15 @@
-"""Tests that need kernels, and how far two tensors are apart."""
+"""Networks and inputs for the tests of the kernels, and how far two tensors are apart."""
+
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from densenet121.native.network import kernels
+from densenet121.network import NETWORKS, DenseNet, Variant
+from densenet121.network.densenet import DenseBlock
+from densenet121.utils.var_init import initialise
 
 LIBRARY = kernels()
 needs_kernels = pytest.mark.skipif(isinstance(LIBRARY, str), reason=f"no kernels here: {LIBRARY}")
@@ -19,3 +24,40 @@ def distance(a: Tensor | None, b: Tensor | None, floor: float = 1e-30) -> float:
     assert a is not None
     assert b is not None
     return float((a.double() - b.double()).norm() / b.double().norm().clamp_min(floor))
+
+
+NETS: list[tuple[str, Variant]] = [
+    *((name, "paper") for name in NETWORKS),
+    *((name, "model_zoo") for name in NETWORKS if name != "densenet100"),
+]
+
+
+def random_block(layers: int, columns: int, growth: int, bn_size: int = 4) -> DenseBlock:
+    torch.manual_seed(layers)
+    block = DenseBlock(layers, columns, growth, bn_size).double()
+    for name, parameter in block.named_parameters():
+        if "norm" in name:
+            nn.init.normal_(parameter)
+    return block
+
+
+def random_input(*shape: int) -> Tensor:
+    # far from zero mean: that is where variances lose their digits
+    return torch.randn(shape, dtype=torch.float64, generator=torch.manual_seed(1)) * 2 + 3
+
+
+def small_net(variant: Variant = "paper", stem: Any = "imagenet") -> DenseNet:
+    net = DenseNet(
+        growth_rate=8,
+        block_config=(2, 3, 2),
+        num_init_features=12,
+        num_classes=5,
+        variant=variant,
+        stem=stem,
+    )
+    initialise(net, torch.Generator().manual_seed(3))
+    return net
+
+
+def random_images(count: int, height: int, width: int) -> Tensor:
+    return torch.randn((count, 3, height, width), generator=torch.manual_seed(2))

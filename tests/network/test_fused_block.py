@@ -15,7 +15,7 @@ from densenet121.native.network import Kernels, kernels
 from densenet121.network.densenet import DenseBlock, DenseLayer
 from densenet121.network.fused import fused_dense_block, plain_network
 
-from helpers.kernels import distance, needs_bf16, needs_kernels
+from helpers.kernels import distance, needs_bf16, needs_kernels, random_block, random_input
 
 
 class Result(NamedTuple):
@@ -58,20 +58,6 @@ def largest_distance(a: Result, b: Result) -> float:
     return max(distance(x, y, floor) for x, y in pairs)
 
 
-def random_block(layers: int, columns: int, growth: int, bn_size: int = 4) -> DenseBlock:
-    torch.manual_seed(layers)
-    block = DenseBlock(layers, columns, growth, bn_size).double()
-    for name, parameter in block.named_parameters():
-        if "norm" in name:
-            nn.init.normal_(parameter)
-    return block
-
-
-def random_input(*shape: int) -> Tensor:
-    # far from zero mean: that is where variances lose their digits
-    return torch.randn(shape, dtype=torch.float64, generator=torch.manual_seed(1)) * 2 + 3
-
-
 @needs_kernels
 @settings(max_examples=30, deadline=None)
 @given(
@@ -86,8 +72,10 @@ def random_input(*shape: int) -> Tensor:
 def test_any_block_equals_the_plain_one_in_float64(
     images: int, height: int, width: int, columns: int, layers: int, growth: int, bn_size: int
 ) -> None:
-    if images * height * width < 4:
-        images = 4  # variances of one or two values are nothing to compare
+    if images * height * width < 16:
+        # Of a few values the gradient through a batch norm is what cancellation leaves: of four it
+        # has lost six digits and more, in both ways.
+        images = 16
     block = random_block(layers, columns, growth, bn_size)
     x = random_input(images, columns, height, width)
     assert largest_distance(run(block, x, plain=False), run(block, x, plain=True)) < 1e-10

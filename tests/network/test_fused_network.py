@@ -2,45 +2,28 @@
 
 import contextlib
 import copy
+import gc
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from densenet121.network import NETWORKS, DenseNet, Variant, build
-from densenet121.network.fused import plain_network
+from densenet121.network import DenseNet, Variant, build
+from densenet121.network.densenet import DenseBlock, DenseLayer, MaxPoolSame, Transition
+from densenet121.network.fused import StemPool, fused_network, plain_network
 from densenet121.network.fused.conditions import known_statistics
 from densenet121.utils.var_init import initialise
 
-from helpers.kernels import distance, needs_bf16, needs_kernels
+from helpers.kernels import NETS, distance, needs_bf16, needs_kernels, random_images, small_net
 
-NETS: list[tuple[str, Variant]] = [
-    *((name, "paper") for name in NETWORKS),
-    *((name, "model_zoo") for name in NETWORKS if name != "densenet100"),
-]
 SMALL: list[tuple[str, Variant]] = [
     ("densenet121", "paper"),
     ("densenet121", "model_zoo"),
     ("densenet100", "paper"),
 ]
-
-
-def small_net(variant: Variant = "paper", stem: Any = "imagenet") -> DenseNet:
-    net = DenseNet(
-        growth_rate=8,
-        block_config=(2, 3, 2),
-        num_init_features=12,
-        num_classes=5,
-        variant=variant,
-        stem=stem,
-    )
-    initialise(net, torch.Generator().manual_seed(3))
-    return net
-
-
-def images(count: int, height: int, width: int) -> Tensor:
-    return torch.randn((count, 3, height, width), generator=torch.manual_seed(2))
 
 
 def train_steps(
@@ -81,7 +64,7 @@ def assert_steps_agree(net: DenseNet, x: Tensor, steps: int) -> None:
 def test_training_step_equals_the_plain_one_in_float64(net: str, variant: Variant) -> None:
     network = build(net, num_classes=5, variant=variant).double()
     size = 16 if net == "densenet100" else 72
-    assert_steps_agree(network, images(6, size, size).double(), 1)
+    assert_steps_agree(network, random_images(6, size, size).double(), 1)
 
 
 @needs_kernels
@@ -93,14 +76,14 @@ def test_training_steps_of_every_network_equal_the_plain_ones_in_float64(
     network = build(net, num_classes=5, variant=variant).double()
     initialise(network, torch.Generator().manual_seed(3))
     size = 32 if net == "densenet100" else 96
-    assert_steps_agree(network, images(8, size, size).double(), 3)
+    assert_steps_agree(network, random_images(8, size, size).double(), 3)
 
 
 @needs_kernels
 @pytest.mark.parametrize("variant", ["paper", "model_zoo"])
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (33, 32), (47, 30), (37, 61)])
 def test_odd_sizes_equal_the_plain_network(variant: Variant, height: int, width: int) -> None:
-    assert_steps_agree(small_net(variant).double(), images(3, height, width).double(), 3)
+    assert_steps_agree(small_net(variant).double(), random_images(3, height, width).double(), 3)
 
 
 @needs_kernels
@@ -108,7 +91,7 @@ def test_gradient_of_the_images_equals_the_plain_one() -> None:
     net = small_net().double()
     gradients = []
     for plain in (False, True):
-        x = images(3, 40, 40).double().requires_grad_()
+        x = random_images(3, 40, 40).double().requires_grad_()
         with plain_network() if plain else contextlib.nullcontext():
             torch.autograd.backward(net(x).square().sum())
         gradients.append(x.grad)
@@ -120,9 +103,9 @@ def test_gradient_of_the_images_equals_the_plain_one() -> None:
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_inference_equals_the_plain_network(stem: str, count: int) -> None:
     net = small_net(stem=stem).double()
-    net(images(8, 32, 32).double())  # running statistics of its own
+    net(random_images(8, 32, 32).double())  # running statistics of its own
     net.eval()
-    x = images(count, 33, 40).double()
+    x = random_images(count, 33, 40).double()
     with torch.no_grad():
         fast = net(x)
         with plain_network():
@@ -133,7 +116,7 @@ def test_inference_equals_the_plain_network(stem: str, count: int) -> None:
 @pytest.mark.parametrize("way", ["optimizer", "data", "buffer", "load", "eps"])
 def test_changed_weights_are_seen_by_the_next_inference(way: str) -> None:
     net = small_net().double().eval()
-    x = images(2, 32, 32).double()
+    x = random_images(2, 32, 32).double()
     block: Any = net.features.denseblock2
     with torch.no_grad():
         before = net(x)
@@ -156,11 +139,120 @@ def test_changed_weights_are_seen_by_the_next_inference(way: str) -> None:
     assert not torch.equal(before, after)
 
 
+def is_one_call(net: Any, x: Tensor) -> bool:
+    """Whether all before the classifier is computed by one call of the kernels."""
+    parts, kinds = list(net.features.children()), (DenseBlock, DenseLayer, Transition)
+    with torch.no_grad():
+        return fused_network(parts, kinds, pool_of(net), x) is not None
+
+
+def pool_of(net: Any) -> StemPool | None:
+    kind = nn.MaxPool2d if net.variant == "paper" else MaxPoolSame
+    return None if net.stem == "cifar" else StemPool(kind, net.variant != "paper")
+
+
+def hook_a_block(net: Any) -> None:
+    net.features.denseblock1.register_forward_hook(lambda *_: None)
+
+
+def replace_a_transition(net: Any) -> None:
+    net.features.transition1 = nn.Sequential(net.features.transition1)
+
+
+def replace_a_convolution(net: Any) -> None:
+    old = net.features.denseblock1.denselayer1.conv2
+    net.features.denseblock1.denselayer1.conv2 = nn.Sequential(old)
+
+
+def patch_a_forward(net: Any) -> None:
+    net.features.norm5.forward = net.features.norm5.forward
+
+
+def hook_the_first_convolution(net: Any) -> None:
+    net.features.conv0.register_forward_pre_hook(lambda *_: None)
+
+
+def dilate_the_first_convolution(net: Any) -> None:
+    net.features.conv0.dilation = (2, 2)
+
+
+def train_a_norm(net: Any) -> None:
+    net.features.transition1.norm.train()
+
+
+@needs_kernels
+@pytest.mark.parametrize("stem", ["imagenet", "cifar"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        hook_a_block,
+        replace_a_transition,
+        replace_a_convolution,
+        patch_a_forward,
+        hook_the_first_convolution,
+        dilate_the_first_convolution,
+        train_a_norm,
+    ],
+)
+def test_changed_network_is_inferred_part_by_part(stem: str, change: Callable[[Any], None]) -> None:
+    net, x = small_net(stem=stem).eval(), random_images(2, 32, 32)
+    assert is_one_call(net, x)
+    assert is_one_call(net, x)
+    change(net)
+    assert not is_one_call(net, x)
+    assert not is_one_call(net, x)
+
+
+@needs_kernels
+def test_replaced_part_is_seen_by_the_next_inference() -> None:
+    net, other = small_net().double().eval(), small_net().double().eval()
+    x = random_images(2, 32, 32).double()
+    for parameter in other.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    with torch.no_grad():
+        before = net(x)
+        net.features.transition1 = other.features.transition1
+        after = net(x)
+        with plain_network():
+            assert distance(after, net(x)) < 1e-12
+        net.features.norm5.weight = other.features.norm5.weight  # type: ignore[union-attr]
+        with plain_network():
+            reference = net(x)
+        assert distance(net(x), reference) < 1e-12
+    assert not torch.equal(before, after)
+
+
+@needs_kernels
+@pytest.mark.parametrize("variant", ["paper", "model_zoo"])
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (33, 47), (61, 37)])
+def test_inference_of_odd_sizes_equals_the_plain_network(
+    variant: Variant, height: int, width: int
+) -> None:
+    net, x = small_net(variant).double(), random_images(5, height, width).double()
+    net(x)  # running statistics of its own
+    net.eval()
+    assert is_one_call(net, x)
+    with torch.no_grad():
+        fast = net(x)
+        with plain_network():
+            assert distance(fast, net(x)) < 1e-12
+
+
+@needs_kernels
+def test_packed_weights_go_with_the_network() -> None:
+    net = small_net().eval()
+    assert is_one_call(net, random_images(2, 32, 32))
+    gone = weakref.ref(net.features.norm5)
+    del net
+    gc.collect()
+    assert gone() is None
+
+
 @needs_bf16
 def test_bf16_network_is_no_further_from_the_truth_than_the_plain_one() -> None:
     net = build("densenet121", num_classes=5)
     initialise(net, torch.Generator().manual_seed(3))
-    x = images(8, 64, 64).bfloat16().float()
+    x = random_images(8, 64, 64).bfloat16().float()
     truth = train_steps(copy.deepcopy(net).double(), x.double(), 1, plain=True)
     found = []
     for plain in (False, True):
@@ -178,7 +270,7 @@ def test_bf16_network_is_no_further_from_the_truth_than_the_plain_one() -> None:
 @needs_kernels
 def test_transition_takes_over_the_block_s_statistics_unless_they_were_changed() -> None:
     block: Any = small_net().features.denseblock1
-    y = block(images(2, 12, 12).repeat(1, 4, 1, 1))
+    y = block(random_images(2, 12, 12).repeat(1, 4, 1, 1))
     known = known_statistics(y)
     assert known is not None
     torch.testing.assert_close(known[0], y.detach().mean(dim=(0, 2, 3)))
@@ -189,7 +281,7 @@ def test_transition_takes_over_the_block_s_statistics_unless_they_were_changed()
 
 @needs_kernels
 def test_second_derivative_is_refused_not_wrong() -> None:
-    net, x = small_net().double(), images(2, 32, 32).double().requires_grad_()
+    net, x = small_net().double(), random_images(2, 32, 32).double().requires_grad_()
     (gradient,) = torch.autograd.grad(net(x).sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="differentiate twice"):
         torch.autograd.backward(gradient.sum())

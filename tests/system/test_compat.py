@@ -1,5 +1,9 @@
 """Against the commit before the reorganisation: the same bits, and its files are read.
 
+Since then the kernels of float32 inference were rewritten and round differently. So every bit is
+compared without kernels, and with them all but the last digits of what a validation says; training
+has the same bits in any case.
+
 Run by ``make test-compat``, which makes a clone of that commit with an environment of its own. Both
 sides run as users run them, one after the other, on the same images.
 """
@@ -30,11 +34,13 @@ BF16 = has_bf16(torch.device("cpu")) and not isinstance(kernels(), str)
 AMP = ["fp32", pytest.param("bf16", marks=pytest.mark.skipif(not BF16, reason="no bf16 here"))]
 
 
-def run(python: Path, *arguments: object, ranks: int = 1, status: int = 0) -> str:
+def run(
+    python: Path, *arguments: object, ranks: int = 1, status: int = 0, kernels: str = ""
+) -> str:
     """``densenet121 ...`` by one of the two sides; what it prints."""
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
     command = [str(python), *(launcher if ranks > 1 else []), "-m", "densenet121"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DENSENET121_KERNELS": kernels}
     environment["PYTHONPATH"] = str(
         (OLD / "source" if python == OLD_PYTHON else REPOSITORY) / "src"
     )
@@ -48,11 +54,11 @@ def run(python: Path, *arguments: object, ranks: int = 1, status: int = 0) -> st
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A quarter of the handwritten digits."""
+    """Some of the handwritten digits."""
     root = tmp_path_factory.mktemp("digits")
     write_digits(root)
     for path in sorted(root.rglob("*.png")):
-        if int(path.stem) % 4 not in (0, 1) or int(path.stem) > 800:
+        if int(path.stem) % 4 not in (0, 1) or int(path.stem) > 300:
             path.unlink()
     return root
 
@@ -87,26 +93,43 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key not in clock} for row in found]
 
 
-def assert_same_run(old: Path, new: Path) -> None:
-    for name in ("last.safetensors", "best.safetensors", "predictions.csv"):
-        assert (old / name).read_bytes() == (new / name).read_bytes(), name
-    assert rows(old) == rows(new)
+def assert_same_run(old: Path, new: Path, *, exact: bool) -> None:
+    assert (old / "last.safetensors").read_bytes() == (new / "last.safetensors").read_bytes()
     before, after = (json.loads((folder / "eval.json").read_text()) for folder in (old, new))
-    assert {key: after[key] for key in before} == before
+    assert after["digest"] == before["digest"]
+    if exact:
+        for name in ("best.safetensors", "predictions.csv"):
+            assert (old / name).read_bytes() == (new / name).read_bytes(), name
+        assert rows(old) == rows(new)
+        assert {key: after[key] for key in before} == before
+        return
+    for was, now in zip(rows(old), rows(new), strict=True):
+        loss = was.pop("loss"), now.pop("loss")
+        assert was == now
+        assert loss[0] == loss[1] if was["kind"] == "train" else abs(loss[0] - loss[1]) < 1e-5
 
 
+@pytest.mark.parametrize("kernels", ["off", ""], ids=["plain", "kernels"])
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("amp", AMP)
 @pytest.mark.parametrize("variant", ["paper", "model_zoo"])
 @pytest.mark.parametrize("kind", ["digits", "photographs"])
 def test_a_run_has_the_same_bits(
-    kind: str, variant: str, amp: str, ranks: int, request: pytest.FixtureRequest, tmp_path: Path
+    kind: str,
+    variant: str,
+    amp: str,
+    ranks: int,
+    kernels: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
 ) -> None:
     data = request.getfixturevalue(kind)
-    more = ["--variant", variant, "--amp", amp, "--label_smooth", 1]
+    net = "densenet100" if variant == "paper" else "densenet121"  # the other has no such variant
+    more = ["--variant", variant, "--net", net, "--amp", amp, "--label_smooth", 1]
     for python, name in ((OLD_PYTHON, "old"), (NEW_PYTHON, "new")):
-        run(python, *flags(data, tmp_path / name, *more), ranks=ranks)
-    assert_same_run(tmp_path / "old", tmp_path / "new")
+        run(python, *flags(data, tmp_path / name, *more), ranks=ranks, kernels=kernels)
+    # bfloat16 is computed by the kernels that were there before.
+    assert_same_run(tmp_path / "old", tmp_path / "new", exact=kernels == "off" or amp == "bf16")
 
 
 MORE: list[Sequence[object]] = [
@@ -121,20 +144,26 @@ def test_other_settings_have_the_same_bits(
     more: Sequence[object], photographs: Path, tmp_path: Path
 ) -> None:
     for python, name in ((OLD_PYTHON, "old"), (NEW_PYTHON, "new")):
-        run(python, *flags(photographs, tmp_path / name, *more))
-    assert_same_run(tmp_path / "old", tmp_path / "new")
+        run(python, *flags(photographs, tmp_path / name, *more), kernels="off")
+    assert_same_run(tmp_path / "old", tmp_path / "new", exact=True)
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_an_old_checkpoint_of_mid_epoch_is_resumed_to_the_bit(
     ranks: int, digits: Path, tmp_path: Path
 ) -> None:
-    run(OLD_PYTHON, *flags(digits, tmp_path / "old", "--keep_checkpoint_max", 0), ranks=ranks)
+    keep = ("--keep_checkpoint_max", 0, "--amp", "fp32")
+    run(OLD_PYTHON, *flags(digits, tmp_path / "old", *keep), ranks=ranks)
     checkpoints = sorted((tmp_path / "old").glob("0-2_*.ckpt"))
     middle = checkpoints[len(checkpoints) // 2]
-    resume = flags(digits, tmp_path / "new", "--resume", middle)
+    resume = flags(digits, tmp_path / "new", "--resume", middle, "--amp", "fp32")
     run(NEW_PYTHON, *resume, ranks=ranks)
-    assert_same_run(tmp_path / "old", tmp_path / "new")
+    assert_same_run(tmp_path / "old", tmp_path / "new", exact=False)
+
+
+def say(python: Path, *arguments: object) -> str:
+    """Without kernels, so that both sides round alike."""
+    return run(python, *arguments, kernels="off")
 
 
 def test_old_weights_runs_and_exported_files_are_read(digits: Path, tmp_path: Path) -> None:
@@ -148,13 +177,13 @@ def test_old_weights_runs_and_exported_files_are_read(digits: Path, tmp_path: Pa
     images = digits / "val" / "3"
     for file in (weights, calibrated, onnx, old / "0-2_2.ckpt"):
         ask = ("predict", "--pretrained", file, images, "--format", "csv", "--amp", "fp32")
-        assert run(OLD_PYTHON, *ask) == run(NEW_PYTHON, *ask), file
+        assert say(OLD_PYTHON, *ask) == say(NEW_PYTHON, *ask), file
     sets = ("--coverage", 0.9, "--format", "jsonl", "--amp", "fp32")
     asked = ("predict", "--pretrained", calibrated, images, *sets)
-    assert run(OLD_PYTHON, *asked) == run(NEW_PYTHON, *asked)
+    assert say(OLD_PYTHON, *asked) == say(NEW_PYTHON, *asked)
     for python, name in ((OLD_PYTHON, "a"), (NEW_PYTHON, "b")):
         where = ("--pretrained", old, "--output_dir", tmp_path / name, "--amp", "fp32")
-        run(python, "eval", "--data_dir", digits, *where)
+        say(python, "eval", "--data_dir", digits, *where)
     table = [json.loads((tmp_path / n / "eval.json").read_text())["results"] for n in ("a", "b")]
     digests = [[one["digest"] for one in results] for results in table]
     assert digests[0] == digests[1] and len(digests[0]) >= 3

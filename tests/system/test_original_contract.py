@@ -169,7 +169,7 @@ def test_the_distributed_commands_run_on_more_ranks(ranks: int, tmp_path: Path) 
         )
     for split, count in (("train", 20), ("val", 7)):
         for source in sorted((SHARED / "data" / "imagenette" / split).iterdir())[:3]:
-            folder = tmp_path / "pictures" / split / source.name
+            folder = tmp_path / "images" / split / source.name
             folder.mkdir(parents=True)
             for image in sorted(source.iterdir())[:count]:
                 (folder / image.name).symlink_to(image)

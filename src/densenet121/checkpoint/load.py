@@ -72,7 +72,7 @@ class Weights:
 
 
 def read_weights(path: Path, *, shapes_only: bool = False) -> Weights:
-    """Read weights of this program or another; README.md lists the formats.
+    """Read weights of this program or another; docs/guides/weights.md lists the formats.
 
     Nothing in a file is ever executed.
 

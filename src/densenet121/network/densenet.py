@@ -14,7 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from densenet121.network.fused import fused_dense_block, fused_stem, fused_transition
+from densenet121.network.fused import (
+    StemPool,
+    fused_dense_block,
+    fused_network,
+    fused_stem,
+    fused_transition,
+)
 from densenet121.utils.errors import InputError
 
 Variant = Literal["paper", "model_zoo"]
@@ -111,21 +117,19 @@ class Features(nn.Sequential):
     def forward(self, images: Tensor) -> Tensor:
         """Map ``(N, 3, H, W)`` to ``(N, num_features, H', W')``."""
         x, parts = images, list(self.children())
+        pool = None
         if len(parts) > 4 and isinstance(parts[3], MaxPoolSame | nn.MaxPool2d):
+            pool = StemPool(type(parts[3]), isinstance(parts[3], MaxPoolSame))
+        fused = fused_network(parts, (DenseBlock, DenseLayer, Transition), pool, x)
+        if fused is not None:
+            return fused
+        if pool is not None:
             x = parts[0](x)
-            kind, padding = _stem_pool(parts[3], x)
-            fused = fused_stem(parts[1:4], kind, padding, x)
+            fused = fused_stem(parts[1:4], pool.kind, pool.padding(*x.shape[2:]), x)
             x, parts = (x, parts[1:]) if fused is None else (fused, parts[4:])
         for part in parts:
             x = part(x)
         return x
-
-
-def _stem_pool(pool: nn.Module, x: Tensor) -> tuple[type[nn.Module], tuple[int, int]]:
-    """The class of pool0 and the padding of its first window at the top and the left."""
-    if isinstance(pool, MaxPoolSame):
-        return MaxPoolSame, (x.shape[2] % 2, x.shape[3] % 2)
-    return nn.MaxPool2d, (1, 1)
 
 
 class DenseNet(nn.Module):

@@ -11,7 +11,7 @@ def keep_freed_memory() -> bool:
 
     Every training step allocates and frees the same hundreds of megabytes. By default glibc returns
     each large block at once, and the next step waits for the system to clear new pages (measured:
-    docs/performance.md). The setting applies to the whole process until it ends.
+    docs/internals/performance.md). The setting applies to the whole process until it ends.
 
     Returns:
         Whether the C library has such a setting (glibc does).

@@ -3,7 +3,7 @@
 // All layers read and write one buffer y of (pixels, channels). The batch statistics of a channel
 // are the same for every layer that reads it, so they are computed once, when it is written. The
 // input of a layer is relu(scale * y + shift) with its own scale and shift; it is computed where it
-// is multiplied and never stored. See docs/performance.md.
+// is multiplied and never stored. See docs/internals/performance.md.
 
 #pragma once
 
@@ -129,7 +129,7 @@ void conv2_forward(const Layer<T>& layer, const T* z) {
   const BlockArguments& g = layer.block;
   const int64_t width = g.bottleneck, padded = round_up(width, kBlock);
   const int64_t rows = band_rows(g.images, g.height, g.width, padded * sizeof(T), g.threads);
-  const int64_t bands = (g.height + rows - 1) / rows, image_size = g.height * g.width;
+  const int64_t bands = (g.height + rows - 1) / rows, image_pixels = g.height * g.width;
   const Affine<R> affine = layer.norm2();
   const Weight<R> weight = layer.weight(layer.args.weight2, layer.args.strides2);
   T* panel = scratch<T>(6, 9 * padded * round_up(g.growth, kBlock));
@@ -147,8 +147,8 @@ void conv2_forward(const Layer<T>& layer, const T* z) {
       const int64_t image = i / bands, first = i % bands * rows;
       const Band band{g.height, g.width, first, smaller(first + rows, g.height)};
       T* h = scratch<T>(3, band.framed() * padded);
-      fill_band<T>(band, z + image * image_size * width, width, affine, h);
-      T* begin = out + image * image_size * g.columns();
+      fill_band<T>(band, z + image * image_pixels * width, width, affine, h);
+      T* begin = out + image * image_pixels * g.columns();
       conv2_band<T>(band, {0, band.steps()}, h, width, panel, g.growth, begin, g.columns());
       if (g.frozen) continue;
       parts.rows[i] = (band.last - band.first) * g.width;
@@ -201,7 +201,7 @@ Correction<Real<T>> conv2_backward(const Layer<T>& layer, const T* z, const T* g
   const BlockArguments& g = layer.block;
   const LayerArguments& args = layer.args;
   const int64_t width = g.bottleneck, padded = round_up(width, kBlock);
-  const int64_t grown = round_up(g.growth, kBlock), image_size = g.height * g.width;
+  const int64_t grown = round_up(g.growth, kBlock), image_pixels = g.height * g.width;
   const int64_t rows = band_rows(g.images, g.height, g.width, padded * sizeof(T), g.threads);
   const int64_t bands = (g.height + rows - 1) / rows, ld = g.columns();
   const Affine<R> affine = layer.norm2();
@@ -224,7 +224,7 @@ Correction<Real<T>> conv2_backward(const Layer<T>& layer, const T* z, const T* g
     grad_weight.clear(thread);
 #pragma omp for schedule(static)
     for (int64_t i = 0; i < g.images * bands; i++) {
-      const int64_t image = i / bands, first = i % bands * rows, pixel = image * image_size;
+      const int64_t image = i / bands, first = i % bands * rows, pixel = image * image_pixels;
       const Band band{g.height, g.width, first, smaller(first + rows, g.height)};
       conv2_band_backward<T>(band, y + pixel * ld, grad_y + layer.columns + pixel * ld, ld,
                              g.growth, k, z + pixel * width, width, affine, mean, panel,

@@ -14,7 +14,7 @@ namespace {
 #if defined(__AMX_BF16__)
 constexpr int kStepsAtOnce = 16;
 #else
-constexpr int kStepsAtOnce = 8;
+constexpr int kStepsAtOnce = 4;
 #endif
 
 // C (+)= A B for 32 rows and all columns; c holds one 32 x 32 block for every 32 columns.

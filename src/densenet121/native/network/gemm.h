@@ -3,7 +3,8 @@
 // A is stored by rows, 32 per block; each step uses 32 adjacent numbers of the summation. B is
 // packed: step after step, each 32 (summation) x 32 (columns), in the order that the instruction
 // set needs: for bf16 two tiles of 16 columns, with adjacent pairs of the summation; otherwise
-// plain rows. C is 32 x 32 sums of Real<T>, by rows.
+// panels of two registers of columns, each by rows. C is 32 x 32 sums of Real<T>, by rows; every
+// sum is computed in the order of the summation.
 
 #pragma once
 
@@ -19,42 +20,47 @@ namespace {
 constexpr int kBlock = 32;
 constexpr int kStep = kBlock * kBlock;  // numbers of B in one step
 
+template <class T>
+constexpr int kPanel = 2 * kLanes<T>;  // columns
+
 // Position of the number (k, n) in a step of B.
 template <class T>
 inline int packed_index(int k, int n) {
-  return k * kBlock + n;
+  return n / kPanel<T> * kBlock * kPanel<T> + k * kPanel<T> + n % kPanel<T>;
 }
 template <>
 inline int packed_index<bf16>(int k, int n) {
   return (n / 16) * 512 + (k / 2) * 32 + (n % 16) * 2 + (k % 2);
 }
 
+// kRows rows of one panel, summed in registers; b is the panel of the first step.
 template <class T, int kRows>
-inline void multiply_rows(const T* a, int64_t lda, const int32_t* offsets, int steps, const T* b,
+inline void multiply_tile(const T* a, int64_t lda, const int32_t* offsets, int steps, const T* b,
                           T* c, bool accumulate) {
-  constexpr int kWidth = kBlock / kLanes<T>;
-  Vec<T> sums[kRows][kWidth];
+  constexpr int kVectors = 2;
+  Vec<T> sums[kRows][kVectors];
   for (int r = 0; r < kRows; r++) {
-    for (int v = 0; v < kWidth; v++) {
+    for (int v = 0; v < kVectors; v++) {
       sums[r][v] = accumulate ? load<T>(c + r * kBlock + v * kLanes<T>, kLanes<T>) : Vec<T>{};
     }
   }
   for (int s = 0; s < steps; s++) {
     const T* as = a + (offsets ? offsets[s] : int64_t{s} * kBlock);
     const T* bs = b + static_cast<int64_t>(s) * kStep;
+#pragma GCC unroll 4
     for (int k = 0; k < kBlock; k++) {
-      Vec<T> row[kWidth];
-      for (int v = 0; v < kWidth; v++) {
-        row[v] = load<T>(bs + k * kBlock + v * kLanes<T>, kLanes<T>);
+      Vec<T> row[kVectors];
+      for (int v = 0; v < kVectors; v++) {
+        row[v] = load<T>(bs + k * kPanel<T> + v * kLanes<T>, kLanes<T>);
       }
       for (int r = 0; r < kRows; r++) {
         const T factor = as[r * lda + k];
-        for (int v = 0; v < kWidth; v++) sums[r][v] += factor * row[v];
+        for (int v = 0; v < kVectors; v++) sums[r][v] += factor * row[v];
       }
     }
   }
   for (int r = 0; r < kRows; r++) {
-    for (int v = 0; v < kWidth; v++) {
+    for (int v = 0; v < kVectors; v++) {
       store<T>(c + r * kBlock + v * kLanes<T>, sums[r][v], kLanes<T>);
     }
   }
@@ -65,14 +71,22 @@ inline void multiply_rows(const T* a, int64_t lda, const int32_t* offsets, int s
 template <class T>
 inline void multiply(const T* a, int64_t lda, const int32_t* offsets, int steps, const T* b,
                      Real<T>* c, bool accumulate) {
-  // As many rows as fit into the registers: AVX2 has 16, AVX-512 has 32.
-  constexpr int kRows = kRegisterBytes == 64 ? 8 : 3;
-  int r = 0;
-  for (; r + kRows <= kBlock; r += kRows) {
-    multiply_rows<T, kRows>(a + r * lda, lda, offsets, steps, b, c + r * kBlock, accumulate);
-  }
-  for (; r < kBlock; r += 1) {
-    multiply_rows<T, 1>(a + r * lda, lda, offsets, steps, b, c + r * kBlock, accumulate);
+  // The sums of a tile, a row of B and a number of A fill the registers: AVX2 has 16, AVX-512 has
+  // 32. All tiles have enough rows that the multiplier never waits for a sum.
+  constexpr int kRows = kRegisterBytes == 64 ? 8 : 6, kLowRows = kRegisterBytes == 64 ? 8 : 5;
+  constexpr int kHigh = kRegisterBytes == 64 ? 4 : 2;  // tiles of kRows; the others: kLowRows
+  static_assert((kBlock - kHigh * kRows) % kLowRows == 0, "");
+  for (int n = 0; n < kBlock; n += kPanel<T>) {
+    const T* panel = b + n * kBlock;
+    int r = 0;
+    for (; r < kHigh * kRows; r += kRows) {
+      multiply_tile<T, kRows>(a + r * lda, lda, offsets, steps, panel, c + r * kBlock + n,
+                              accumulate);
+    }
+    for (; r < kBlock; r += kLowRows) {
+      multiply_tile<T, kLowRows>(a + r * lda, lda, offsets, steps, panel, c + r * kBlock + n,
+                                 accumulate);
+    }
   }
 }
 
@@ -181,8 +195,8 @@ inline void multiply<bf16>(const bf16* a, int64_t lda, const int32_t* offsets, i
 // Two neighbouring rows (k even, and k + 1) of a packed step, one register from column n on.
 template <class T>
 inline void store_packed(T* step, int k, int n, Vec<T> row0, Vec<T> row1) {
-  store<T>(step + k * kBlock + n, row0, kLanes<T>);
-  store<T>(step + (k + 1) * kBlock + n, row1, kLanes<T>);
+  store<T>(step + packed_index<T>(k, n), row0, kLanes<T>);
+  store<T>(step + packed_index<T>(k + 1, n), row1, kLanes<T>);
 }
 #if defined(__AVX512BF16__)
 template <>

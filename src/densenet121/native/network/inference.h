@@ -3,17 +3,14 @@
 
 #pragma once
 
+#include "inference_layers.h"
 #include "stem.h"
 
 namespace {
 
-// Filled in by Python (network/fused/inference.py): order and types must agree.
-struct InferenceArguments {
-  BlockArguments block;
-  void* weights;  // written by inference_pack, of type T
-  void* norms;    // written by inference_pack, of type Real<T>
-  uint64_t fingerprint;
-};
+// bf16 has special instructions for blocks of 32 x 32; the code below is for these.
+template <class T>
+constexpr bool kPacksBlocks = !std::is_same_v<T, Real<T>>;
 
 // Start of a layer's part of `weights` and `norms`.
 struct Packed {
@@ -60,11 +57,19 @@ void inference_fingerprint(const InferenceArguments& arguments) {
       mix(weight2((g.growth - 1) * i / 2, inner, i, i));
     }
   }
-  const_cast<InferenceArguments&>(arguments).fingerprint = hash;
+  InferenceArguments& out = const_cast<InferenceArguments&>(arguments);
+  out.fingerprint = hash;
+  if constexpr (kPacksBlocks<T>) {
+    const Packed end = packed_before(g, g.layers);
+    out.weight_numbers = end.weights, out.norm_numbers = end.norms;
+  } else {
+    const LayerLayout<T> end(g, g.layers);
+    out.weight_numbers = end.weights, out.norm_numbers = end.norms;
+  }
 }
 
 template <class T>
-void inference_pack(const InferenceArguments& arguments) {
+void pack_blocks(const InferenceArguments& arguments) {
   using R = Real<T>;
   const BlockArguments& g = arguments.block;
   const int64_t width = g.bottleneck, padded = round_up(width, kBlock);
@@ -147,7 +152,7 @@ void infer_image(const InferenceArguments& arguments, int64_t image, T* h,
 }
 
 template <class T>
-void inference_run(const InferenceArguments& arguments) {
+void run_blocks(const InferenceArguments& arguments) {
   using R = Real<T>;
   const BlockArguments& g = arguments.block;
   const int64_t padded = round_up(g.bottleneck, kBlock);
@@ -179,6 +184,24 @@ void inference_run(const InferenceArguments& arguments) {
         infer_image<T>(arguments, i, own, norms, 0, 1);
       }
     }
+  }
+}
+
+template <class T>
+void inference_pack(const InferenceArguments& arguments) {
+  if constexpr (kPacksBlocks<T>) {
+    pack_blocks<T>(arguments);
+  } else {
+    pack_layers<T>(arguments);
+  }
+}
+
+template <class T>
+void inference_run(const InferenceArguments& arguments) {
+  if constexpr (kPacksBlocks<T>) {
+    run_blocks<T>(arguments);
+  } else {
+    run_layers<T>(arguments);
   }
 }
 

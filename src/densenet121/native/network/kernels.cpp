@@ -1,7 +1,7 @@
 // The functions that Python calls, for one instruction set. Plain C: it links no Python, torch or
 // OpenMP library; torch's own OpenMP is found in the process (see ../library.py).
 
-#include "inference.h"
+#include "network.h"
 
 #define DENSENET121_PUBLIC __attribute__((visibility("default")))
 
@@ -37,5 +37,12 @@ DENSENET121_FOR_ALL_TYPES(stem_backward, StemArguments)
 DENSENET121_FOR_ALL_TYPES(inference_fingerprint, InferenceArguments)
 DENSENET121_FOR_ALL_TYPES(inference_pack, InferenceArguments)
 DENSENET121_FOR_ALL_TYPES(inference_run, InferenceArguments)
+
+#define DENSENET121_FOR_FLOAT_AND_DOUBLE(name, arguments) \
+  DENSENET121_ENTRY(name, arguments, float)               \
+  DENSENET121_ENTRY(name, arguments, double)
+DENSENET121_FOR_FLOAT_AND_DOUBLE(network_fingerprint, NetworkArguments)
+DENSENET121_FOR_FLOAT_AND_DOUBLE(network_pack, NetworkArguments)
+DENSENET121_FOR_FLOAT_AND_DOUBLE(network_run, NetworkArguments)
 
 }

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #if defined(__AVX512F__)
 #include <immintrin.h>
 #endif
@@ -130,7 +131,7 @@ inline int64_t round_up(int64_t n, int64_t multiple) {
 }
 
 template <class N>
-inline N smaller(N a, N b) {
+constexpr N smaller(N a, N b) {
   return a < b ? a : b;
 }
 

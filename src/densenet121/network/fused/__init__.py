@@ -2,7 +2,16 @@
 
 from densenet121.network.fused.block import fused_dense_block
 from densenet121.network.fused.conditions import plain_network
+from densenet121.network.fused.network import fused_network
+from densenet121.network.fused.network_plan import StemPool
 from densenet121.network.fused.stem import fused_stem
 from densenet121.network.fused.transition import fused_transition
 
-__all__ = ["fused_dense_block", "fused_stem", "fused_transition", "plain_network"]
+__all__ = [
+    "StemPool",
+    "fused_dense_block",
+    "fused_network",
+    "fused_stem",
+    "fused_transition",
+    "plain_network",
+]

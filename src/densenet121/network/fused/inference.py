@@ -1,6 +1,6 @@
 """A dense block in evaluation without gradients: weights are folded and packed once, then cached.
 
-The mathematics is in ``native/network/inference.h``.
+The mathematics is in ``native/network/inference.h`` and ``inference_layers.h``.
 """
 
 import ctypes
@@ -13,17 +13,17 @@ from torch import Tensor, nn
 
 from densenet121.network.fused.arguments import BlockArguments, BlockPlan, block_arguments
 
-_BLOCK = 32  # kBlock of native/network/gemm.h
 
-
-class _InferenceArguments(ctypes.Structure):
-    """``InferenceArguments`` of native/network/inference.h."""
+class InferenceArguments(ctypes.Structure):
+    """``InferenceArguments`` of native/network/inference_layers.h."""
 
     _fields_ = [
         ("block", BlockArguments),
         ("weights", ctypes.c_void_p),
         ("norms", ctypes.c_void_p),
         ("fingerprint", ctypes.c_uint64),
+        ("weight_numbers", ctypes.c_int64),
+        ("norm_numbers", ctypes.c_int64),
     ]
 
 
@@ -51,7 +51,7 @@ def infer_block(
         dtype=plan.dtype,
         memory_format=torch.channels_last,
     )
-    arguments = _InferenceArguments(block=block_arguments(plan, y, y, parameters, columns))
+    arguments = InferenceArguments(block=block_arguments(plan, y, y, parameters, columns))
     packed = _packed(first_layer, plan, arguments, parameters)
     arguments.block.x = x.data_ptr()
     arguments.weights, arguments.norms = packed.weights.data_ptr(), packed.norms.data_ptr()
@@ -62,7 +62,7 @@ def infer_block(
 def _packed(
     first_layer: nn.Module,
     plan: BlockPlan,
-    arguments: _InferenceArguments,
+    arguments: InferenceArguments,
     parameters: Sequence[Tensor],
 ) -> _Packed:
     """The packed weights; those of the last call are reused if their sources did not change."""
@@ -77,28 +77,14 @@ def _packed(
     known = _PACKED.get(first_layer)
     if countable and known is not None and known.versions == versions:
         return known
-    weights, norms = _packed_sizes(plan, arguments.block.input_columns)
     real = torch.float64 if plan.dtype == torch.float64 else torch.float32
     packed = _Packed(
-        versions, torch.empty(weights, dtype=plan.dtype), torch.empty(norms, dtype=real)
+        versions,
+        torch.empty(arguments.weight_numbers, dtype=plan.dtype),
+        torch.empty(arguments.norm_numbers, dtype=real),
     )
     arguments.weights, arguments.norms = packed.weights.data_ptr(), packed.norms.data_ptr()
     plan.kernels.call("inference_pack", plan.dtype, arguments)
     if countable:
         _PACKED[first_layer] = packed
     return packed
-
-
-def _packed_sizes(plan: BlockPlan, input_columns: int) -> tuple[int, int]:
-    """Number of weights and of norm values that ``inference_pack`` writes."""
-
-    def padded(n: int) -> int:
-        return -(-n // _BLOCK) * _BLOCK
-
-    weights = norms = 0
-    bottleneck = padded(plan.bottleneck)
-    for i in range(len(plan.means) // 2):
-        columns = padded(input_columns + i * plan.growth)
-        weights += columns * bottleneck + 9 * bottleneck * padded(plan.growth)
-        norms += 2 * columns + bottleneck
-    return weights, norms

@@ -21,7 +21,7 @@ from densenet121.network.fused.conditions import (
 )
 
 
-class _StemArguments(ctypes.Structure):
+class StemArguments(ctypes.Structure):
     """``StemArguments`` of native/network/stem.h."""
 
     _fields_ = [
@@ -154,10 +154,10 @@ class _Stem(torch.autograd.Function):
 
 def _arguments(
     plan: _Plan, x: Tensor, y: Tensor, winner: Tensor | None, parameters: Sequence[Tensor]
-) -> _StemArguments:
+) -> StemArguments:
     """All arguments except the gradients; y has the output's shape. Tensors must stay alive."""
     gamma, beta = parameters
-    return _StemArguments(
+    return StemArguments(
         images=x.shape[0],
         height=x.shape[2],
         width=x.shape[3],

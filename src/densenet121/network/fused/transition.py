@@ -24,7 +24,7 @@ from densenet121.network.fused.conditions import (
 )
 
 
-class _TransitionArguments(ctypes.Structure):
+class TransitionArguments(ctypes.Structure):
     """``TransitionArguments`` of native/network/transition.h."""
 
     _fields_ = [
@@ -156,10 +156,10 @@ class _Transition(torch.autograd.Function):
         return (grad_x if ctx.needs_input_grad[0] else None, None, *gradients)
 
 
-def _arguments(plan: _Plan, x: Tensor, parameters: Sequence[Tensor]) -> _TransitionArguments:
+def _arguments(plan: _Plan, x: Tensor, parameters: Sequence[Tensor]) -> TransitionArguments:
     """All arguments except y and the gradients. The tensors must outlive the call."""
     gamma, beta, weight = parameters
-    return _TransitionArguments(
+    return TransitionArguments(
         images=x.shape[0],
         height=x.shape[2],
         width=x.shape[3],

@@ -1,4 +1,6 @@
-"""Start-up time and memory for many images: ``python docs/index_scale.py FOLDER [ENTRIES ...]``.
+"""Start-up time and memory for many images.
+
+Usage: ``python benchmarks/index_scale.py FOLDER [ENTRIES ...]``
 
 Makes class folders of so many tiny images below FOLDER (hard links, 1000 to a file), which it
 leaves there; measures reading the folder, reading the kept index, and the memory of the process

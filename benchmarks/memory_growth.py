@@ -1,6 +1,7 @@
-"""Peak memory of a training step as the network and the batch grow: docs/memory.png and a table.
+"""Peak memory of a training step as the network and the batch grow: a table and a figure.
 
-Usage, in the environment of `make bench`: ``python docs/memory_growth.py [OUTPUT.png]``
+Usage, in the environment of `make bench`: ``python benchmarks/memory_growth.py [OUTPUT.png]``;
+the figure is docs/images/memory.png unless another is named.
 """
 
 import sys
@@ -17,6 +18,7 @@ from densenet121.config import BenchConfig
 # Layers of the dense blocks, each a 1x1 and a 3x3 convolution.
 LAYERS = {"densenet121": 58, "densenet169": 82, "densenet201": 98, "densenet264": 130}
 BATCHES = (8, 16, 32, 64)
+IMAGE = Path(__file__).resolve().parents[1] / "docs" / "images" / "memory.png"
 TORCHVISION = ("densenet121", "densenet169", "densenet201")
 
 
@@ -35,7 +37,7 @@ def megabytes(net: str, batch_size: int) -> dict[str, float]:
 
 def main() -> None:
     """Measure, print a table in Markdown, draw."""
-    output = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).with_name("memory.png"))
+    output = Path(sys.argv[1] if len(sys.argv) > 1 else IMAGE)
     depth = {net: megabytes(net, 16) for net in LAYERS}
     batch = {size: megabytes("densenet121", size) for size in BATCHES}
     print("| network (layers), batch | ours | torchvision |\n|---|---|---|")

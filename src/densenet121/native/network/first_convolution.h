@@ -1,0 +1,152 @@
+// conv0 in inference, in float and double, with norm0, relu and pool0 if the stem has them: rows of
+// the convolution are pooled while they are in the cache.
+//
+// In a row of pixels with adjacent channels, a row of a window is one contiguous piece of memory,
+// and that of the next window begins `stride` pixels later. The only copy needed is the one that
+// adds the zeros of the border.
+
+#pragma once
+
+#include "product.h"
+#include "stem.h"
+
+namespace {
+
+// Filled in by Python (network/fused/network_plan.py): order and types must agree.
+struct FirstConvolution {
+  int64_t images, height, width, channels;  // of x
+  int64_t columns, kernel, stride, padding;
+  int64_t x_strides[4], weight_strides[4];
+  void *x, *weight;
+
+  int64_t output(int64_t size) const { return (size + 2 * padding - kernel) / stride + 1; }
+  int64_t depth() const { return kernel * kernel * channels; }
+  int64_t row_numbers() const { return (width + 2 * padding) * channels; }
+  template <class T>
+  Weight<T> weights() const {
+    const int64_t* s = weight_strides;
+    return {static_cast<T*>(weight), {s[0], s[1], s[2], s[3]}};
+  }
+};
+
+// Panels of the weights, each output channel multiplied by its scale (null: 1).
+template <class T>
+void pack_first_convolution(const FirstConvolution& f, const T* scale, T* panels) {
+  const int64_t width = round_up(f.columns, kLanes<T>);
+  const Weight<T> weight = f.weights<T>();
+  std::memset(panels, 0, f.depth() * width * sizeof(T));
+  for (int64_t k = 0; k < f.depth(); k++) {
+    const int64_t tap = k / f.channels, channel = k % f.channels;
+    for (int64_t n = 0; n < f.columns; n++) {
+      panels[panel_index<T>(k, n, f.depth(), width)] =
+          (scale ? scale[n] : T(1)) * weight(n, channel, tap / f.kernel, tap % f.kernel);
+    }
+  }
+}
+
+// Some output rows of one image.
+template <class T>
+struct StemRows {
+  const FirstConvolution& f;
+  const T *panels, *shift;  // no shift: neither norm nor relu
+  int64_t image;
+  T *inputs, *outputs;  // scratch: padded rows of x; rows of the convolution
+  int64_t first_input = 0;
+
+  StemRows(const FirstConvolution& f, const T* panels, const T* shift, int64_t image,
+           int64_t input_rows, int64_t output_rows)
+      : f(f),
+        panels(panels),
+        shift(shift),
+        image(image),
+        inputs(scratch<T>(2, input_rows * f.row_numbers())),
+        outputs(scratch<T>(4, output_rows * output_numbers())) {}
+
+  int64_t padded() const { return round_up(f.columns, kLanes<T>); }
+  int64_t output_numbers() const { return f.output(f.width) * padded(); }
+
+  // Rows of x that the output rows first .. last - 1 read, in a frame of zeros.
+  void read(int64_t first, int64_t last) {
+    first_input = first * f.stride - f.padding;
+    const int64_t* s = f.x_strides;
+    const T* x = static_cast<T*>(f.x) + image * s[0];
+    T* to = inputs;
+    for (int64_t r = first_input; r < (last - 1) * f.stride - f.padding + f.kernel; r++) {
+      std::memset(to, 0, f.row_numbers() * sizeof(T));
+      if (r >= 0 && r < f.height) {
+        const T* from = x + r * s[2];
+        for (int64_t c = 0; c < f.channels; c++) {
+          T* pixel = to + f.padding * f.channels + c;
+          for (int64_t i = 0; i < f.width; i++) {
+            pixel[i * f.channels] = from[c * s[1] + i * s[3]];
+          }
+        }
+      }
+      to += f.row_numbers();
+    }
+  }
+
+  // Writes row r of the output, prepared by `read`, to `out`: padded() numbers per pixel.
+  void convolve(int64_t r, T* out) const {
+    const T* first = inputs + (r * f.stride - f.padding - first_input) * f.row_numbers();
+    const Rows<T> rows{first, f.stride * f.channels, f.kernel * f.channels, f.kernel,
+                       f.row_numbers()};
+    for (int64_t n = 0; n < padded(); n += kPanel<T>) {
+      const int64_t some = smaller<int64_t>(kPanel<T>, padded() - n);
+      product<T, true>(f.output(f.width), rows, panels + n * f.depth(), some, out + n, padded(), false,
+                       shift ? shift + n : nullptr, panels);
+    }
+  }
+};
+
+// Writes rows begin .. end - 1 of the convolution to y, whose pixels are `ld` numbers apart.
+template <class T>
+void convolve_rows(const FirstConvolution& f, const T* panels, int64_t image, Range range, T* y,
+                   int64_t ld) {
+  StemRows<T> rows(f, panels, nullptr, image, (range.end - range.begin) * f.stride + f.kernel, 1);
+  rows.read(range.begin, range.end);
+  const int64_t width = f.output(f.width);
+  for (int64_t r = range.begin; r < range.end; r++) {
+    rows.convolve(r, rows.outputs);
+    for (int64_t p = 0; p < width; p++) {
+      std::memcpy(y + (r * width + p) * ld, rows.outputs + p * rows.padded(),
+                  f.columns * sizeof(T));
+    }
+  }
+}
+
+// The same for the maximum of 3 x 3 pixels with stride 2 of relu(norm(convolution)).
+template <class T>
+void convolve_and_pool_rows(const FirstConvolution& f, const StemArguments& pool, const T* panels,
+                            const T* shift, int64_t image, Range range, T* y, int64_t ld) {
+  constexpr int kRing = 3;
+  const int64_t first = range.begin * 2 > pool.pad_top ? range.begin * 2 - pool.pad_top : 0;
+  const int64_t last = smaller(range.end * 2 - pool.pad_top + 1, pool.height);
+  StemRows<T> rows(f, panels, shift, image, (last - first) * f.stride + f.kernel, kRing);
+  rows.read(first, last);
+  int64_t done = first;  // rows of the convolution before this one
+  for (int64_t row = range.begin; row < range.end; row++) {
+    const int64_t bottom = smaller(row * 2 - pool.pad_top + 3, pool.height);
+    for (; done < bottom; done++) {
+      rows.convolve(done, rows.outputs + done % kRing * rows.output_numbers());
+    }
+    for (int64_t column = 0; column < pool.out_width; column++) {
+      const Window window(pool, row, column);
+      T* to = y + (row * pool.out_width + column) * ld;
+      for (int64_t c = 0; c < f.columns; c += kLanes<T>) {
+        Vec<T> best{};
+        for (int64_t i = window.rows.begin; i < window.rows.end; i++) {
+          const T* from = rows.outputs + (window.top + i) % kRing * rows.output_numbers() + c;
+          for (int64_t j = window.columns.begin; j < window.columns.end; j++) {
+            const Vec<T> u = load<T>(from + (window.left + j) * rows.padded(), kLanes<T>);
+            // nan is larger than everything, as in torch
+            best = (u > best) | (u != u) ? u : best;
+          }
+        }
+        store<T>(to + c, best, smaller<int64_t>(kLanes<T>, f.columns - c));
+      }
+    }
+  }
+}
+
+}  // namespace

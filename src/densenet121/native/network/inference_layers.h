@@ -1,0 +1,267 @@
+// Inference of a dense block in float and double: norm2 is folded into the 1x1 convolution, and the
+// 3x3 convolution uses Winograd's algorithm.
+//
+// The bits of an image's output depend neither on the number of threads nor on the other images.
+
+#pragma once
+
+#include "block.h"
+#include "team.h"
+#include "winograd.h"
+
+namespace {
+
+// Filled in by Python (network/fused/inference.py): order and types must agree.
+struct InferenceArguments {
+  BlockArguments block;
+  void* weights;  // written by inference_pack, of type T
+  void* norms;    // written by inference_pack, of type Real<T>
+  uint64_t fingerprint;
+  int64_t weight_numbers, norm_numbers;
+};
+
+// Start of a layer's part of `weights` and `norms`, and its padded sizes.
+template <class T>
+struct LayerLayout {
+  int64_t columns, width, growth;  // multiples of the number of lanes
+  int64_t weights = 0, norms = 0;
+
+  LayerLayout(const BlockArguments& g, int64_t layer)
+      : width(round_up(g.bottleneck, kLanes<T>)), growth(round_up(g.growth, kLanes<T>)) {
+    for (int64_t l = 0; l < layer; l++) {
+      columns = round_up(g.input_columns + l * g.growth, kLanes<T>);
+      weights += columns * width + kPatchSize * width * growth;
+      norms += 2 * columns + width;
+    }
+    columns = round_up(g.input_columns + layer * g.growth, kLanes<T>);
+  }
+};
+
+template <class T>
+void pack_layers(const InferenceArguments& arguments) {
+  const BlockArguments& g = arguments.block;
+  for (int64_t l = 0; l < g.layers; l++) {
+    const Layer<T> layer(g, l);
+    const LayerLayout<T> at(g, l);
+    const Affine<T> norm1 = layer.norm1(), norm2 = layer.norm2();
+    T* panels = static_cast<T*>(arguments.weights) + at.weights;
+    const Weight<T> weight1 = layer.weight(layer.args.weight1, layer.args.strides1);
+    const Weight<T> weight2 = layer.weight(layer.args.weight2, layer.args.strides2);
+    T* patches = panels + at.columns * at.width;
+    std::memset(panels, 0, (at.columns * at.width + kPatchSize * at.width * at.growth) * sizeof(T));
+#pragma omp parallel for num_threads(g.threads) schedule(static)
+    for (int64_t o = 0; o < g.bottleneck; o++) {
+      for (int64_t i = 0; i < layer.columns; i++) {
+        panels[panel_index<T>(i, o, at.columns, at.width)] = norm2.scale[o] * weight1(o, i);
+      }
+      for (int64_t n = 0; n < g.growth; n++) {
+        const auto window = [&](int r, int c) { return weight2(n, o, r, c); };
+        for (int i = 0; i < kPatchSize; i++) {
+          patches[i * at.width * at.growth + panel_index<T>(o, n, at.width, at.growth)] =
+              winograd_weight(i, window);
+        }
+      }
+    }
+    T* norms = static_cast<T*>(arguments.norms) + at.norms;
+    std::memset(norms, 0, (2 * at.columns + at.width) * sizeof(T));
+    std::memcpy(norms, norm1.scale.data(), layer.columns * sizeof(T));
+    std::memcpy(norms + at.columns, norm1.shift.data(), layer.columns * sizeof(T));
+    std::memcpy(norms + 2 * at.columns, norm2.shift.data(), g.bottleneck * sizeof(T));
+  }
+}
+
+// out = relu(scale * x + shift) of some rows; zeros from `columns` to `padded`.
+template <class T>
+inline void normalise_some(const T* x, int64_t ld, int64_t rows, int64_t columns, int64_t padded,
+                           const T* scale, const T* shift, T* out, int64_t out_ld) {
+  constexpr int kRows = 4;  // that share a scale and a shift
+  for (int64_t r = 0; r < rows; r += kRows) {
+    const int some = smaller<int64_t>(kRows, rows - r);
+    for (int64_t c = 0; c < padded; c += kLanes<T>) {
+      const Vec<T> s = load<T>(scale + c, kLanes<T>), t = load<T>(shift + c, kLanes<T>);
+      const T* from = x + r * ld + c;
+      T* to = out + r * out_ld + c;
+      if (some == kRows && c + kLanes<T> <= columns) {
+        for (int i = 0; i < kRows; i++) {
+          store<T>(to + i * out_ld, relu(load<T>(from + i * ld, kLanes<T>) * s + t), kLanes<T>);
+        }
+        continue;
+      }
+      const int n = smaller<int64_t>(kLanes<T>, columns > c ? columns - c : 0);
+      for (int i = 0; i < some; i++) {
+        store<T>(to + i * out_ld, relu(load<T>(from + i * ld, n) * s + t), kLanes<T>);
+      }
+    }
+  }
+}
+
+// Pixels whose 1x1 convolution is one piece of work: a multiple of all tile heights.
+constexpr int64_t kRowsAtOnce = 60;
+
+// Numbers from one row of A to the next; not a power of two: all rows would share a cache set.
+template <class T>
+constexpr int64_t kSkewedDepth = kDepthAtOnce<T> + 64 / sizeof(T);
+
+// C (+)= A B for the summands k .. k + depth - 1, at most kDepthAtOnce, of panel_depth; C is
+// overwritten if k = 0. After the last summand C becomes relu(sums + shift), if there is a shift.
+template <class T>
+inline void multiply_panels(int64_t rows, const T* a, int64_t k, int64_t depth, const T* panels,
+                            int64_t panel_depth, int64_t width, T* c, int64_t ldc,
+                            const T* shift) {
+  const bool ends = shift && k + depth == panel_depth;
+  for (int64_t n = 0; n < width; n += kPanel<T>) {
+    const int64_t some = smaller<int64_t>(kPanel<T>, width - n);
+    const T* panel = panels + n * panel_depth + k * some;
+    const T* next = n + some < width ? panel + some * panel_depth : panels + (k + depth) * kPanel<T>;
+    product<T>(rows, {a, kSkewedDepth<T>, depth}, panel, some, c + n, ldc, k > 0,
+               ends ? shift + n : nullptr, next);
+  }
+}
+
+// Work of one thread alone, or of all threads of a team.
+struct Worker {
+  Phases* team;
+  int threads;
+  int64_t phase = 0;  // next phase of the team
+
+  template <class Work>
+  void run(int64_t pieces, Work work) {
+    if (team) {
+      team->run(phase++, pieces, work);
+    } else {
+      for (int64_t i = 0; i < pieces; i++) work(i);
+    }
+  }
+
+  // Number of parts, at most `most`, to divide each of `pieces` into for equal shares.
+  int64_t parts(int64_t pieces, int64_t most) const {
+    int64_t n = 1;
+    while (team && n < most && pieces * n % threads != 0 && pieces * n < 4 * threads) n++;
+    return n;
+  }
+};
+
+// Computes a block, whose input is in y, for some images.
+template <class T>
+struct Group {
+  const BlockArguments& g;
+  const T *weights, *norms;
+  Maps maps;
+  T *y, *h;  // h: the bottleneck, relu(norm2(conv1)) of one layer
+
+  static int64_t phases(const BlockArguments& g) { return 2 * g.layers; }
+  int64_t row_blocks() const { return (maps.pixels() + kRowsAtOnce - 1) / kRowsAtOnce; }
+  // A multiple of the team's threads, if there are enough patches.
+  int64_t patch_blocks(int64_t threads) const {
+    const int64_t blocks = (maps.patches() + kPatchesAtOnce - 1) / kPatchesAtOnce;
+    return smaller(round_up(blocks, threads), maps.patches());
+  }
+
+  // The 1x1 convolution of some pixels, for number `part` of `parts` ranges of its columns.
+  void conv1(int64_t layer, Range pixels, int part, int parts) const {
+    const LayerLayout<T> at(g, layer);
+    const int64_t columns = g.input_columns + layer * g.growth, ld = g.columns();
+    const int64_t rows = pixels.end - pixels.begin, panels = (at.width + kPanel<T> - 1) / kPanel<T>;
+    const Range mine = share(panels, part, parts);
+    const int64_t first = mine.begin * kPanel<T>;
+    const int64_t width = smaller(mine.end * kPanel<T>, at.width) - first;
+    const T* scale = norms + at.norms;
+    const T* shift = scale + 2 * at.columns + first;
+    T* a = scratch<T>(0, kRowsAtOnce * kSkewedDepth<T>);
+    for (int64_t k = 0; k < at.columns; k += kDepthAtOnce<T>) {
+      const int64_t depth = smaller<int64_t>(kDepthAtOnce<T>, at.columns - k);
+      normalise_some<T>(y + pixels.begin * ld + k, ld, rows, columns - k, depth, scale + k,
+                        scale + at.columns + k, a, kSkewedDepth<T>);
+      multiply_panels<T>(rows, a, k, depth, weights + at.weights + first * at.columns, at.columns,
+                         width, h + pixels.begin * at.width + first, at.width, shift);
+    }
+  }
+
+  // The 3x3 convolution of some patches; writes the layer's new channels of y.
+  void conv2(int64_t layer, Range patches) const {
+    const LayerLayout<T> at(g, layer);
+    convolve_patches<T>(maps, patches.begin, patches.end, h, at.width,
+                        weights + at.weights + at.columns * at.width, g.growth,
+                        y + g.input_columns + layer * g.growth, g.columns());
+  }
+
+  // For one thread: the result of the 1x1 convolution is used while it is in the cache.
+  void layer_alone(int64_t layer) const {
+    int64_t rows = 0;
+    for (int64_t i = 0; i < patch_blocks(1); i++) {
+      const Range patches = share(maps.patches(), i, patch_blocks(1));
+      const int64_t wanted = pixels_read(maps, patches.end - 1);
+      while (rows < row_blocks() && share(maps.pixels(), rows, row_blocks()).begin < wanted) {
+        conv1(layer, share(maps.pixels(), rows++, row_blocks()), 0, 1);
+      }
+      conv2(layer, patches);
+    }
+  }
+
+  void layers(Worker& worker) const {
+    // With few rows the columns are divided too, so that every thread has work.
+    const int64_t panels = (round_up(g.bottleneck, kLanes<T>) + kPanel<T> - 1) / kPanel<T>;
+    const int64_t parts = worker.parts(row_blocks(), panels);
+    const int64_t patches = patch_blocks(worker.threads);
+    for (int64_t l = 0; l < g.layers; l++) {
+      if (!worker.team) {
+        layer_alone(l);
+        continue;
+      }
+      worker.run(row_blocks() * parts, [&](int64_t i) {
+        conv1(l, share(maps.pixels(), i / parts, row_blocks()), i % parts, parts);
+      });
+      worker.run(patches, [&](int64_t i) { conv2(l, share(maps.patches(), i, patches)); });
+    }
+  }
+};
+
+// Number of images that are computed together: several if the maps are small, so that a product has
+// enough rows for the weights it reads.
+inline int64_t images_at_once(int64_t pixels, int64_t images) {
+  const int64_t wanted = smaller(196 / pixels, images);
+  return wanted > 1 ? wanted : 1;
+}
+
+// Calls work(worker, group) for groups 0 .. groups - 1: each on its own thread if that keeps all
+// threads busy, else each on all threads, in `phases` phases.
+template <class Work>
+void share_groups(int64_t groups, int64_t phases, int threads, Work work) {
+  const bool alone = groups % threads == 0 || groups > 4 * threads;
+  Phases team(alone ? 1 : groups * phases);
+#pragma omp parallel num_threads(threads)
+  {
+    // There may be fewer threads than requested.
+    Worker worker{alone ? nullptr : &team, omp_get_num_threads()};
+    if (alone) {
+      team.run(0, groups, [&](int64_t i) { work(worker, i); });
+    } else {
+      for (int64_t i = 0; i < groups; i++) work(worker, i);
+    }
+  }
+}
+
+template <class T>
+void run_layers(const InferenceArguments& arguments) {
+  const BlockArguments& g = arguments.block;
+  const int64_t pixels = g.height * g.width, fair = (g.images + g.threads - 1) / g.threads;
+  const int64_t at_once = images_at_once(pixels, fair);
+  const int64_t groups = (g.images + at_once - 1) / at_once;
+  const int64_t numbers = at_once * pixels * round_up(g.bottleneck, kLanes<T>);
+  T* shared = scratch<T>(3, numbers);
+  share_groups(groups, 1 + Group<T>::phases(g), g.threads, [&](Worker& worker, int64_t i) {
+    const Maps maps{smaller(at_once, g.images - i * at_once), g.height, g.width};
+    const T* x = static_cast<T*>(g.x) + i * at_once * pixels * g.input_columns;
+    T* y = static_cast<T*>(g.y) + i * at_once * pixels * g.columns();
+    worker.run(maps.images * maps.height, [&](int64_t row) {
+      for (int64_t p = row * maps.width; p < (row + 1) * maps.width; p++) {
+        std::memcpy(y + p * g.columns(), x + p * g.input_columns, g.input_columns * sizeof(T));
+      }
+    });
+    Group<T>{g, static_cast<T*>(arguments.weights), static_cast<T*>(arguments.norms), maps, y,
+             worker.team ? shared : scratch<T>(3, numbers)}
+        .layers(worker);
+  });
+}
+
+}  // namespace

@@ -1,0 +1,265 @@
+// The whole network before its classifier, in evaluation, in float and double, as one parallel
+// region: stem, dense blocks, transitions and the last norm. Each part writes into the buffer of
+// the next.
+//
+// The weights are packed once (network_pack) and cached by Python.
+
+#pragma once
+
+#include "first_convolution.h"
+#include "inference.h"
+#include "pooling.h"
+
+namespace {
+
+// Filled in by Python (network/fused/network_plan.py): order and types must agree.
+struct NetworkArguments {
+  int64_t images, threads, blocks;
+  int64_t pooled;    // the stem has a norm, relu and pool after its convolution
+  int64_t averages;  // the transitions pool by average; else by maximum
+  FirstConvolution first;
+  StemArguments stem;
+  InferenceArguments* block;
+  TransitionArguments* transition;  // blocks - 1, followed by one for the last norm
+  void* y;  // output of the last norm
+  void *weights, *norms;  // written by network_pack
+  uint64_t fingerprint;
+  int64_t weight_numbers, norm_numbers;
+};
+
+// Start of each part in the packed weights and norms, and the size of its maps.
+template <class T>
+struct NetworkLayout {
+  struct Part {
+    int64_t weights, norms;
+  };
+  std::vector<Part> block, transition;  // the last transition: the last norm
+  Part end{0, 0};
+
+  explicit NetworkLayout(const NetworkArguments& g) {
+    const int64_t columns = round_up(g.first.columns, kLanes<T>);
+    end = {g.first.depth() * columns, columns};
+    for (int64_t b = 0; b < g.blocks; b++) {
+      block.push_back(end);
+      const LayerLayout<T> size(g.block[b].block, g.block[b].block.layers);
+      end = {end.weights + size.weights, end.norms + size.norms};
+      transition.push_back(end);
+      const TransitionArguments& t = g.transition[b];
+      const int64_t columns = round_up(t.columns, kLanes<T>);
+      end.norms += 2 * columns;
+      if (b + 1 < g.blocks) end.weights += columns * round_up(t.output_columns, kLanes<T>);
+    }
+  }
+};
+
+inline void mix_into(uint64_t* hash, uint64_t bits) {
+  *hash = (*hash ^ bits) * 1099511628211u;  // FNV-1a
+}
+
+// As inference_fingerprint, for all parts; also the number of values that network_pack writes.
+template <class T>
+void network_fingerprint(const NetworkArguments& arguments) {
+  NetworkArguments& g = const_cast<NetworkArguments&>(arguments);
+  uint64_t hash = 1469598103934665603u;
+  const auto ends = [&](const void* data, int64_t n) {
+    const T* numbers = static_cast<const T*>(data);
+    for (int64_t i : {int64_t{0}, n / 2, n - 1}) {
+      uint64_t bits = 0;
+      std::memcpy(&bits, numbers + i, sizeof(T));
+      mix_into(&hash, bits);
+    }
+  };
+  const Weight<T> first = g.first.weights<T>();
+  for (int64_t i = 0; i < 3; i++) {
+    const int64_t tap = (g.first.kernel - 1) * i / 2;
+    ends(&first((g.first.columns - 1) * i / 2, (g.first.channels - 1) * i / 2, tap, tap), 1);
+  }
+  if (g.pooled) {
+    for (void* data : {g.stem.gamma, g.stem.beta, g.stem.mean, g.stem.variance}) {
+      ends(data, g.stem.columns);
+    }
+  }
+  for (int64_t b = 0; b < g.blocks; b++) {
+    InferenceArguments block = g.block[b];  // other threads may read the original
+    inference_fingerprint<T>(block);
+    mix_into(&hash, block.fingerprint);
+    const TransitionArguments& t = g.transition[b];
+    for (void* data : {t.gamma, t.beta, t.mean, t.variance}) ends(data, t.columns);
+    if (t.weight) ends(t.weight, t.columns * t.output_columns);
+  }
+  g.fingerprint = hash;
+  const NetworkLayout<T> layout(g);
+  g.weight_numbers = layout.end.weights, g.norm_numbers = layout.end.norms;
+}
+
+template <class T>
+void pack_norm(const Affine<T>& affine, int64_t columns, T* out) {
+  const int64_t padded = round_up(columns, kLanes<T>);
+  std::memset(out, 0, 2 * padded * sizeof(T));
+  std::memcpy(out, affine.scale.data(), columns * sizeof(T));
+  std::memcpy(out + padded, affine.shift.data(), columns * sizeof(T));
+}
+
+template <class T>
+void network_pack(const NetworkArguments& g) {
+  const NetworkLayout<T> layout(g);
+  T *weights = static_cast<T*>(g.weights), *norms = static_cast<T*>(g.norms);
+  std::memset(norms, 0, layout.block[0].norms * sizeof(T));
+  if (g.pooled) {
+    const StemArguments& s = g.stem;
+    const Affine<T> norm(static_cast<T*>(s.gamma), static_cast<T*>(s.beta), static_cast<T*>(s.mean),
+                         static_cast<T*>(s.variance), s.eps, s.columns);
+    std::memcpy(norms, norm.shift.data(), s.columns * sizeof(T));
+    pack_first_convolution<T>(g.first, norm.scale.data(), weights);
+  } else {
+    pack_first_convolution<T>(g.first, nullptr, weights);
+  }
+  for (int64_t b = 0; b < g.blocks; b++) {
+    InferenceArguments block = g.block[b];
+    block.block.threads = g.threads;
+    block.weights = weights + layout.block[b].weights;
+    block.norms = norms + layout.block[b].norms;
+    pack_layers<T>(block);
+    const TransitionArguments& t = g.transition[b];
+    pack_norm<T>(t.affine<T>(), t.columns, norms + layout.transition[b].norms);
+    if (!t.weight) continue;
+    const Weight<T> weight = t.matrix<T>(t.weight);
+    const int64_t depth = round_up(t.columns, kLanes<T>);
+    const int64_t width = round_up(t.output_columns, kLanes<T>);
+    T* panels = weights + layout.transition[b].weights;
+    std::memset(panels, 0, depth * width * sizeof(T));
+    for (int64_t o = 0; o < t.output_columns; o++) {
+      for (int64_t i = 0; i < t.columns; i++) {
+        panels[panel_index<T>(i, o, depth, width)] = weight(o, i);
+      }
+    }
+  }
+}
+
+// Computes the network for some images.
+template <class T>
+struct Pass {
+  const NetworkArguments& g;
+  const NetworkLayout<T> layout;
+  std::vector<BlockArguments> blocks;  // with the map sizes of these images
+  std::vector<int64_t> buffers;        // start of each block's y, for one image
+
+  explicit Pass(const NetworkArguments& g) : g(g), layout(g) {
+    int64_t height = g.pooled ? g.stem.out_height : g.first.output(g.first.height);
+    int64_t width = g.pooled ? g.stem.out_width : g.first.output(g.first.width);
+    buffers.push_back(0);
+    for (int64_t b = 0; b < g.blocks; b++, height /= 2, width /= 2) {
+      BlockArguments block = g.block[b].block;
+      block.height = height, block.width = width;
+      blocks.push_back(block);
+      buffers.push_back(buffers.back() + pixels(b) * block.columns());
+    }
+  }
+
+  int64_t pixels(int64_t b) const { return blocks[b].height * blocks[b].width; }
+
+  // Number of images per group, for the small maps of the last block; two groups per thread, if
+  // there are enough images.
+  int64_t at_once() const {
+    const int64_t fair = (g.images + 2 * g.threads - 1) / (2 * g.threads);
+    return images_at_once(2 * pixels(g.blocks - 1), fair);
+  }
+  int64_t bottleneck_numbers(int64_t images) const {
+    int64_t most = 0;
+    for (int64_t b = 0; b < g.blocks; b++) {
+      const int64_t rows = images_at_once(pixels(b), images) * pixels(b);
+      const int64_t numbers = rows * round_up(blocks[b].bottleneck, kLanes<T>);
+      most = numbers > most ? numbers : most;
+    }
+    return most;
+  }
+  int64_t phases(int64_t images) const {
+    int64_t sum = 1;
+    for (int64_t b = 0; b < g.blocks; b++) {
+      const int64_t some = images_at_once(pixels(b), images);
+      sum += 1 + (images + some - 1) / some * Group<T>::phases(blocks[b]);
+    }
+    return sum;
+  }
+
+  void stem(Worker& worker, int64_t first, int64_t images, T* y) const {
+    const BlockArguments& block = blocks[0];
+    const int64_t ld = block.columns(), numbers = block.height * block.width * ld;
+    const T *panels = static_cast<T*>(g.weights), *shift = static_cast<T*>(g.norms);
+    // Each piece computes one row of the convolution that the previous piece also computes.
+    const int64_t rows = worker.team ? 7 : 14, pieces = (block.height + rows - 1) / rows;
+    worker.run(images * pieces, [&](int64_t i) {
+      const Range range = share(block.height, i % pieces, pieces);
+      T* to = y + i / pieces * numbers;
+      if (g.pooled) {
+        convolve_and_pool_rows<T>(g.first, g.stem, panels, shift, first + i / pieces, range, to, ld);
+      } else {
+        convolve_rows<T>(g.first, panels, first + i / pieces, range, to, ld);
+      }
+    });
+  }
+
+  void last_norm(Worker& worker, int64_t images, const T* y, T* out) const {
+    const BlockArguments& block = blocks.back();
+    const T* scale = static_cast<T*>(g.norms) + layout.transition.back().norms;
+    const int64_t columns = block.columns(), padded = round_up(columns, kLanes<T>);
+    worker.run(images * block.height, [&](int64_t row) {
+      for (int64_t p = row * block.width; p < (row + 1) * block.width; p++) {
+        for (int64_t c = 0; c < columns; c += kLanes<T>) {
+          const int n = smaller<int64_t>(kLanes<T>, columns - c);
+          store<T>(out + p * columns + c,
+                   load<T>(y + p * columns + c, n) * load<T>(scale + c, kLanes<T>) +
+                       load<T>(scale + padded + c, kLanes<T>),
+                   n);
+        }
+      }
+    });
+  }
+
+  // Images first .. first + images - 1; y and h have memory for all buffers of this many images.
+  void run(Worker& worker, int64_t first, int64_t images, T* y, T* h) const {
+    stem(worker, first, images, y);
+    for (int64_t b = 0; b < g.blocks; b++) {
+      const BlockArguments& block = blocks[b];
+      T* here = y + buffers[b] * images;
+      const int64_t some = images_at_once(pixels(b), images);
+      for (int64_t i = 0; i < images; i += some) {
+        const Maps maps{smaller(some, images - i), block.height, block.width};
+        Group<T>{block, static_cast<T*>(g.weights) + layout.block[b].weights,
+                 static_cast<T*>(g.norms) + layout.block[b].norms, maps,
+                 here + i * pixels(b) * block.columns(), h}
+            .layers(worker);
+      }
+      if (b + 1 == g.blocks) {
+        T* out = static_cast<T*>(g.y) + first * pixels(b) * block.columns();
+        last_norm(worker, images, here, out);
+        return;
+      }
+      const Pooling<T> pooling{g.transition[b], {images, block.height, block.width}, here,
+                               static_cast<T*>(g.weights) + layout.transition[b].weights,
+                               static_cast<T*>(g.norms) + layout.transition[b].norms,
+                               y + buffers[b + 1] * images, blocks[b + 1].columns(),
+                               g.averages != 0};
+      const int64_t pieces = (pooling.outputs() + kRowsAtOnce - 1) / kRowsAtOnce;
+      const int64_t parts = worker.parts(pieces, pooling.panels());
+      worker.run(pieces * parts, [&](int64_t i) {
+        pooling.run(share(pooling.outputs(), i / parts, pieces), i % parts, parts);
+      });
+    }
+  }
+};
+
+template <class T>
+void network_run(const NetworkArguments& g) {
+  const Pass<T> pass(g);
+  const int64_t at_once = pass.at_once(), groups = (g.images + at_once - 1) / at_once;
+  const int64_t numbers = pass.buffers.back() * at_once, inner = pass.bottleneck_numbers(at_once);
+  T *y = scratch<T>(5, numbers), *h = scratch<T>(3, inner);
+  share_groups(groups, pass.phases(at_once), g.threads, [&](Worker& worker, int64_t i) {
+    T* own_y = worker.team ? y : scratch<T>(5, numbers);
+    T* own_h = worker.team ? h : scratch<T>(3, inner);
+    pass.run(worker, i * at_once, smaller(at_once, g.images - i * at_once), own_y, own_h);
+  });
+}
+
+}  // namespace

@@ -1,0 +1,84 @@
+// Inference of a transition in float and double: norm, relu, pooling, 1x1 convolution in one pass.
+
+#pragma once
+
+#include "inference_layers.h"
+#include "transition.h"
+
+namespace {
+
+// Some output pixels of the 2 x 2 windows of a transition in x.
+template <class T>
+struct Pooling {
+  const TransitionArguments& t;
+  Maps maps;  // of the input
+  const T *x, *weights, *norms;
+  T* y;
+  int64_t ld;  // of y
+  bool averages;
+
+  int64_t outputs() const { return maps.images * (maps.height / 2) * (maps.width / 2); }
+
+  // relu(norm(x)) of the pixel at `offset` from the first of each window, or of a window's average,
+  // from summand k on.
+  void normalise(Range range, const int64_t* corners, int64_t offset, int64_t k, int64_t depth,
+                 T* a) const {
+    const int64_t padded = round_up(t.columns, kLanes<T>);
+    const int64_t offsets[4] = {0, 1, maps.width, maps.width + 1};
+    for (int64_t r = 0; r < range.end - range.begin; r++) {
+      const T* corner = x + corners[r] * t.columns + k;
+      for (int64_t c = 0; c < depth; c += kLanes<T>) {
+        const Vec<T> scale = load<T>(norms + k + c, kLanes<T>);
+        const Vec<T> shift = load<T>(norms + padded + k + c, kLanes<T>);
+        const int n = smaller<int64_t>(kLanes<T>, t.columns - k - c);
+        Vec<T> sum{};
+        if (averages) {
+          for (int64_t o : offsets) sum += relu(load<T>(corner + o * t.columns + c, n) * scale + shift);
+          sum *= T(0.25);
+        } else {
+          sum = relu(load<T>(corner + offsets[offset] * t.columns + c, n) * scale + shift);
+        }
+        store<T>(a + r * kSkewedDepth<T> + c, sum, kLanes<T>);
+      }
+    }
+  }
+
+  int64_t panels() const { return (t.output_columns + kPanel<T> - 1) / kPanel<T>; }
+
+  // Number `part` of `parts` ranges of the columns.
+  void run(Range range, int part, int parts) const {
+    const int64_t depth = round_up(t.columns, kLanes<T>), rows = range.end - range.begin;
+    const Range mine = share(panels(), part, parts);
+    const int64_t first = mine.begin * kPanel<T>;
+    const int64_t columns = smaller(mine.end * kPanel<T>, t.output_columns) - first;
+    const int64_t width = round_up(columns, kLanes<T>);
+    T* a = scratch<T>(0, kRowsAtOnce * kSkewedDepth<T>);
+    T* c = scratch<T>(1, kRowsAtOnce * width);
+    int64_t corners[kRowsAtOnce];
+    for (int64_t r = 0; r < rows; r++) {
+      const int64_t pixel = range.begin + r, w = maps.width / 2, h = maps.height / 2;
+      corners[r] =
+          (pixel / w / h * maps.height + pixel / w % h * 2) * maps.width + pixel % w * 2;
+    }
+    for (int64_t offset = 0; offset < (averages ? 1 : 4); offset++) {
+      for (int64_t k = 0; k < depth; k += kDepthAtOnce<T>) {
+        const int64_t some = smaller<int64_t>(kDepthAtOnce<T>, depth - k);
+        normalise(range, corners, offset, k, some, a);
+        multiply_panels<T>(rows, a, k, some, weights + first * depth, depth, width, c, width,
+                           nullptr);
+      }
+      for (int64_t r = 0; r < rows; r++) {
+        T* to = y + (range.begin + r) * ld + first;
+        for (int64_t n = 0; n < columns; n += kLanes<T>) {
+          const int lanes = smaller<int64_t>(kLanes<T>, columns - n);
+          const Vec<T> sums = load<T>(c + r * width + n, kLanes<T>);
+          const Vec<T> before = offset ? load<T>(to + n, lanes) : sums;
+          // nan is larger than everything, as in torch
+          store<T>(to + n, (sums > before) | (sums != sums) ? sums : before, lanes);
+        }
+      }
+    }
+  }
+};
+
+}  // namespace

@@ -1,0 +1,128 @@
+// The matrix product of inference in float and double: any number of rows, columns and summands,
+// with an optional shift and relu.
+//
+// B is packed in panels of two registers of columns (the last may have one), each with all summands
+// one after the other. Every number of C is one sum in the order of the summands, for any division
+// of the rows.
+
+#pragma once
+
+#include "gemm.h"
+#include "parallel.h"
+
+namespace {
+
+// Number of rows whose sums fit into the registers, with a row of B and a number of A: 16
+// registers, 32 for AVX-512.
+constexpr int kTileRows = kRegisterBytes == 64 ? 12 : 6;
+
+// Number of summands of a panel that fill half of a first-level cache of 32 kB.
+template <class T>
+constexpr int kDepthAtOnce = 16384 / (kPanel<T> * sizeof(T));
+
+// Summands during which a tile prefetches cache lines of the next panel: four tiles prefetch all of
+// it.
+template <class T>
+constexpr int kUnroll = smaller(4, kLanes<T>);
+template <class T>
+constexpr int kLinesAhead = kUnroll<T> * kRegisterBytes >= 128 ? kUnroll<T> * kRegisterBytes / 128 : 1;
+
+// Rows of A, each of some segments of adjacent numbers.
+template <class T>
+struct Rows {
+  const T* first;
+  int64_t ld, depth;  // numbers from row to row; numbers per segment
+  int64_t segments = 1, segment_ld = 0;
+};
+
+// C (+)= A B for kRows rows and kVectors registers of columns, summed in registers. Rows of one
+// segment have a multiple of kUnroll numbers.
+template <class T, int kRows, int kVectors, bool kSegmented>
+__attribute__((noinline)) void product_tile(const Rows<T>& rows, const T* a, const T* b, T* c,
+                                            int64_t ldc, bool accumulate, const T* shift,
+                                            const T* ahead) {
+  Vec<T> sums[kRows][kVectors];
+  for (int r = 0; r < kRows; r++) {
+    for (int v = 0; v < kVectors; v++) {
+      sums[r][v] = accumulate ? load<T>(c + r * ldc + v * kLanes<T>, kLanes<T>) : Vec<T>{};
+    }
+  }
+  const int64_t lda = rows.ld, depth = rows.depth;
+  const auto add = [&](int64_t k) __attribute__((always_inline)) {
+    Vec<T> row[kVectors];
+    for (int v = 0; v < kVectors; v++) {
+      row[v] = load<T>(b + k * kVectors * kLanes<T> + v * kLanes<T>, kLanes<T>);
+    }
+    for (int r = 0; r < kRows; r++) {
+      const T factor = a[r * lda + k];
+      for (int v = 0; v < kVectors; v++) sums[r][v] += factor * row[v];
+    }
+  };
+  if constexpr (kSegmented) {
+    for (int64_t s = 0; s < rows.segments; s++) {
+      for (int64_t k = 0; k < depth; k++) add(k);
+      a += rows.segment_ld;
+      b += depth * kVectors * kLanes<T>;
+    }
+  } else {
+    for (int64_t begin = 0; begin < depth; begin += kUnroll<T>) {
+      for (int i = 0; i < kLinesAhead<T>; i++, ahead += 64 / sizeof(T)) {
+        __builtin_prefetch(ahead, 0, 2);
+      }
+#pragma GCC unroll 4
+      for (int64_t k = begin; k < begin + kUnroll<T>; k++) add(k);
+    }
+  }
+  for (int v = 0; v < kVectors; v++) {
+    const Vec<T> more = shift ? load<T>(shift + v * kLanes<T>, kLanes<T>) : Vec<T>{};
+    for (int r = 0; r < kRows; r++) {
+      store<T>(c + r * ldc + v * kLanes<T>, shift ? relu(sums[r][v] + more) : sums[r][v],
+               kLanes<T>);
+    }
+  }
+}
+
+template <class T, int kVectors, bool kSegmented, int kRows = kTileRows>
+inline void product_rows(int count, const Rows<T>& rows, const T* a, const T* b, T* c, int64_t ldc,
+                         bool accumulate, const T* shift, const T* ahead) {
+  if constexpr (kRows > 0) {
+    if (count == kRows) {
+      product_tile<T, kRows, kVectors, kSegmented>(rows, a, b, c, ldc, accumulate, shift, ahead);
+    } else {
+      product_rows<T, kVectors, kSegmented, kRows - 1>(count, rows, a, b, c, ldc, accumulate, shift,
+                                                       ahead);
+    }
+  }
+}
+
+// C (+)= A B for `count` rows and one panel of B; `width` is the number of the panel's columns, one
+// or two registers. With a shift, C is relu(sums + shift). Prefetches the memory at `next`, unless
+// rows have several segments.
+template <class T, bool kSegmented = false>
+inline void product(int64_t count, const Rows<T>& rows, const T* b, int64_t width, T* c,
+                    int64_t ldc, bool accumulate, const T* shift, const T* next) {
+  // Tiles of nearly equal height: in a low one at the end the multiplier would have to wait.
+  const int tiles = (count + kTileRows - 1) / kTileRows;
+  const int64_t asked = rows.depth / kUnroll<T> * kLinesAhead<T> * 64 / sizeof(T);
+  for (int i = 0; i < tiles; i++) {
+    const Range tile = share(count, i, tiles);
+    const int height = tile.end - tile.begin;
+    const T* a = rows.first + tile.begin * rows.ld;
+    const T* ahead = i < 4 ? next + i * asked : b;
+    T* to = c + tile.begin * ldc;
+    if (width == kPanel<T>) {
+      product_rows<T, 2, kSegmented>(height, rows, a, b, to, ldc, accumulate, shift, ahead);
+    } else {
+      product_rows<T, 1, kSegmented>(height, rows, a, b, to, ldc, accumulate, shift, ahead);
+    }
+  }
+}
+
+// Position of the number (k, n) of B.
+template <class T>
+inline int64_t panel_index(int64_t k, int64_t n, int64_t depth, int64_t width) {
+  const int64_t first = n / kPanel<T> * kPanel<T>;
+  return first * depth + k * smaller<int64_t>(kPanel<T>, width - first) + n - first;
+}
+
+}  // namespace

@@ -1,0 +1,108 @@
+"""The whole network before its classifier, in evaluation without gradients, as one call.
+
+The result of ``network_plan`` is cached until the network changes.
+"""
+
+import weakref
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from densenet121.native.network import Kernels
+from densenet121.network.fused.conditions import usable_kernels
+from densenet121.network.fused.network_plan import (
+    Kinds,
+    Known,
+    NetworkArguments,
+    StemPool,
+    prepare,
+)
+from densenet121.network.fused.watch import Watch, same_state
+
+# By norm5, so that the memory is freed with the network.
+_KNOWN: weakref.WeakKeyDictionary[nn.Module, Known] = weakref.WeakKeyDictionary()
+
+
+def fused_network(
+    parts: Sequence[nn.Module], kinds: Kinds, pool: StemPool | None, x: Tensor
+) -> Tensor | None:
+    """The output of norm5, or None if the parts must compute it one by one.
+
+    Args:
+        parts: conv0; norm0, relu0 and pool0 if the stem has them; dense blocks with transitions
+            between them; norm5.
+        kinds: the classes of an unmodified dense block, its layers and a transition.
+        pool: an unmodified pool0; None if the stem has none.
+        x: the images, ``(N, C, H, W)``.
+
+    Returns:
+        ``(N, num_features, H', W')``, channels_last.
+    """
+    if torch.is_grad_enabled():
+        return None
+    found = usable_kernels((), x)
+    if found is None or found[1] != x.dtype or x.dtype not in (torch.float32, torch.float64):
+        return None
+    kernels, dtype = found
+    known = _known(kernels, dtype, parts, kinds, pool)
+    if known is None or known.arguments is None:
+        return None
+    arguments = NetworkArguments.from_buffer_copy(known.arguments)
+    first, stem = arguments.first, arguments.stem
+    first.images, channels, first.height, first.width = x.shape
+    height, width = (
+        (size + 2 * first.padding - first.kernel) // first.stride + 1 for size in x.shape[2:]
+    )
+    if channels != first.channels or min(height, width) < 1:
+        return None  # the plain implementation raises the error
+    if pool is not None:
+        stem.height, stem.width = height, width
+        stem.pad_top, stem.pad_left = pool.padding(height, width)
+        height, width = (height + 1) // 2, (width + 1) // 2
+        stem.out_height, stem.out_width = height, width
+    transitions = arguments.blocks - 1
+    height, width = height >> transitions, width >> transitions
+    if min(height, width) < 1:
+        return None  # the plain implementation raises the error
+    y = torch.empty(
+        (x.shape[0], known.num_features, height, width),
+        dtype=dtype,
+        memory_format=torch.channels_last,
+    )
+    arguments.images, arguments.threads = x.shape[0], torch.get_num_threads()
+    first.x, first.x_strides[:] = x.data_ptr(), x.stride()
+    arguments.y = y.data_ptr()
+    kernels.call("network_run", dtype, arguments)
+    return y
+
+
+def _known(
+    kernels: Kernels,
+    dtype: torch.dtype,
+    parts: Sequence[nn.Module],
+    kinds: Kinds,
+    pool: StemPool | None,
+) -> Known | None:
+    """The prepared network; that of the last call is reused if nothing has changed since."""
+    known = _KNOWN.get(parts[-1])
+    # Without the last part, which is the weak key: a reference would keep it alive.
+    setting = (dtype, kernels, kinds, pool, *parts[:-1])
+    watch = Watch(parts) if known is None else known.watch
+    state = watch.state(setting)
+    if state is None:
+        return None
+    if known is not None and same_state(known.state, state):
+        if known.arguments is None:
+            return known
+        arguments = NetworkArguments.from_buffer_copy(known.arguments)
+        kernels.call("network_fingerprint", dtype, arguments)
+        if arguments.fingerprint == known.arguments.fingerprint:
+            return known
+    watch = Watch(parts)
+    state = watch.state(setting)
+    if state is None:
+        return None
+    known = prepare(kernels, dtype, parts, kinds, pool, Known(watch, state, dtype))
+    _KNOWN[parts[-1]] = known
+    return known
