@@ -234,9 +234,9 @@ def test_of_two_config_files_the_later_counts(tmp_path: Path) -> None:
         (b"lr: \x07\n", "--config {}: not valid YAML"),
         (b"[" * 5000, "--config {}: not valid YAML"),
         (b"data_dir: d\nlr 0.1\n", "--config {}: not valid YAML (line 2, column 1)"),
-        (b"just words\n", "--config {}: must hold lines of NAME: VALUE, such as lr: 0.1"),
-        (b"- lr\n", "--config {}: must hold lines of NAME: VALUE, such as lr: 0.1"),
-        (b"", "--config {}: must hold lines of NAME: VALUE, such as lr: 0.1"),
+        (b"just words\n", "--config {}: must have lines of NAME: VALUE, such as lr: 0.1"),
+        (b"- lr\n", "--config {}: must have lines of NAME: VALUE, such as lr: 0.1"),
+        (b"", "--config {}: must have lines of NAME: VALUE, such as lr: 0.1"),
         (b"\xff\xfe\x00", "--config {}: not a UTF-8 text file"),
         (b"5: lr\n", "--config {}, line 1: unknown key 5"),
         (

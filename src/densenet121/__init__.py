@@ -1,4 +1,4 @@
-"""Train, evaluate and ship DenseNet-121 image classifiers, with numbers that can be trusted."""
+"""Train, evaluate and ship DenseNet-121 image classifiers."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from densenet121.inference.predictor import Prediction, Predictor
     from densenet121.network import DenseNet, densenet121
 
-# Loaded when first asked for (PEP 562): `densenet121 --help` should not wait for torch.
+# Loaded on first use (PEP 562), so that `densenet121 --help` does not import torch.
 _HOME = {
     "DenseNet": "densenet121.network",
     "densenet121": "densenet121.network",

@@ -38,7 +38,7 @@ from densenet121.utils.errors import InputError, UsageError
 from densenet121.version import __version__
 
 DESCRIPTION = "Train, evaluate and ship DenseNet-121 image classifiers."
-# Each command runs `run` of the module of its name in densenet121.commands.
+# Each command calls run() of the module with its name in densenet121.commands.
 GROUPS: dict[str, dict[str, type[Any]]] = {
     "train and evaluate": {
         "train": TrainConfig,
@@ -77,14 +77,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (InputError, OSError) as error:
         return _fail(error, arguments, status=FAILED)
     except KeyboardInterrupt:
-        return _fail("stopped; what was saved before is intact", arguments, status=STOPPED)
+        return _fail("stopped; everything saved before is intact", arguments, status=STOPPED)
 
 
 def parse(arguments: Sequence[str]) -> tuple[str, Any]:
     """The command and its settings.
 
     Raises:
-        UsageError: what is wrong with the arguments, in one line.
+        UsageError: the arguments are wrong; the text is one line.
         SystemExit: 0, after --help, --version and --print_config.
     """
     if not arguments:
@@ -95,7 +95,7 @@ def parse(arguments: Sequence[str]) -> tuple[str, Any]:
     if first in ("-h", "--help", "--version"):
         version = f"densenet121 {__version__}\n"
         text = version if first == "--version" else overview(DESCRIPTION, GROUPS)
-        print(text, end="")  # noqa: T201 (what was asked for)
+        print(text, end="")  # noqa: T201 (the requested output)
         raise SystemExit(0)
     if not first.startswith("-"):
         raise UsageError(f"unknown command {first}{nearest(first, COMMANDS)}")
@@ -106,10 +106,10 @@ def parse(arguments: Sequence[str]) -> tuple[str, Any]:
 
 
 def _load(command: str) -> ModuleType:
-    """The module that runs a command, imported only now: torch takes seconds.
+    """Import the module of a command; only now, because importing torch takes seconds.
 
-    The garbage collector would look through torch's half a million objects again and again, during
-    the import and after it. They all stay until the process ends, so it need never look at them.
+    The garbage collector would scan torch's half a million objects many times, during the import
+    and after it. They all live until the process ends, so it need not scan them.
     """
     name = f"densenet121.commands.{command}"
     if name in sys.modules:
@@ -125,7 +125,7 @@ def _load(command: str) -> ModuleType:
 
 
 def _fail(error: object, arguments: Sequence[str], *, status: int) -> int:
-    """Print an error as one line, with the flag in place of each field in backquotes."""
+    """Print an error as one line, with each `field` replaced by its flag."""
     labels = _labels(arguments)
     line = re.sub(r"`(\w+)`", lambda name: labels.get(name[1], name[0]), str(error))
     with contextlib.suppress(BrokenPipeError):
@@ -134,7 +134,7 @@ def _fail(error: object, arguments: Sequence[str], *, status: int) -> int:
 
 
 def _labels(arguments: Sequence[str]) -> dict[str, str]:
-    """How a user types each field of any command; those of the command that runs come first."""
+    """Field to flag for all commands; those of the current command take precedence."""
     own = COMMANDS.get(arguments[0]) if arguments else None
     configs = [*COMMANDS.values(), *([own] if own else [])]
     return {flag.name: flag.label for config in configs for flag in flags_of(config)}

@@ -1,6 +1,6 @@
-"""Which device this process computes on, and in which arithmetic.
+"""Choose the device of this process and its arithmetic.
 
-Asks torch which accelerator there is, whatever its maker; nothing here knows a kind by name.
+torch reports which accelerator is present; no device type except "cpu" is named here.
 """
 
 import contextlib
@@ -22,12 +22,12 @@ _PRECISIONS = {
 
 
 def pick_device(name: str | None, local_rank: int = 0) -> torch.device:
-    """The device called ``name``, or the best present: the accelerator torch knows, else the CPU.
+    """The device called ``name``; None selects the accelerator if there is one, else the CPU.
 
-    Of several accelerators the one with the number ``local_rank``, unless ``name`` has a number.
+    With several accelerators it is number ``local_rank``, unless ``name`` has a number.
 
     Raises:
-        UsageError: torch does not know that name, or the device is not there.
+        UsageError: torch does not know that name, or the device is not present.
     """
     present = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if name is None:
@@ -53,7 +53,7 @@ def _numbered(device: torch.device, local_rank: int) -> torch.device:
     if local_rank >= count:
         raise UsageError(
             f"this is process {local_rank} (from 0) of this host, which has {count} {device.type} "
-            "devices; start one process a device, or pass `device` cpu"
+            "devices; start one process per device, or pass `device` cpu"
         )
     torch.accelerator.set_device_index(local_rank)
     return torch.device(device.type, local_rank)
@@ -62,7 +62,7 @@ def _numbered(device: torch.device, local_rank: int) -> torch.device:
 def has_bf16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 in hardware."""
     if device.type == "cpu":
-        # Older releases cannot tell; then the safe answer is no.
+        # Older releases of torch do not report it; the safe answer is no.
         found: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
         return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
     supported = getattr(torch.get_device_module(device), "is_bf16_supported", None)
@@ -70,9 +70,9 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def pick_precision(amp: str | None, device: torch.device) -> torch.dtype:
-    """The dtype of the network's arithmetic: ``amp`` by name, or what suits the device.
+    """The dtype of the network's arithmetic: ``amp`` by name, or the default for the device.
 
-    The names are fp32, bf16 and fp16, or the original's O0, O2 and O3. By default bf16 where the
+    The names are fp32, bf16 and fp16, or the original's O0, O2 and O3. The default is bf16 if the
     device has it in hardware, else fp16 on an accelerator, else fp32.
     """
     if amp is not None:
@@ -83,12 +83,12 @@ def pick_precision(amp: str | None, device: torch.device) -> torch.dtype:
 
 
 def arithmetic(device: torch.device, precision: torch.dtype) -> AbstractContextManager[object]:
-    """Within it the network computes in ``precision``; weights stay float32."""
+    """A context in which the network computes in ``precision``; weights stay float32."""
     if precision == torch.float32:
         return contextlib.nullcontext()
     return torch.autocast(device.type, precision)
 
 
 def default_batch_size(device: torch.device) -> int:
-    """256 images on an accelerator, as the original's README has it, 32 on a CPU."""
+    """256 images on an accelerator, as in the original's README, 32 on a CPU."""
     return 32 if device.type == "cpu" else 256

@@ -1,4 +1,4 @@
-"""What a command runs on: process, device, arithmetic, batch size and worker threads."""
+"""The runtime of a command: process, device, arithmetic, batch size and worker threads."""
 
 import contextlib
 from collections.abc import Iterator
@@ -17,11 +17,11 @@ from densenet121.utils.memory import keep_freed_memory
 
 @dataclass(frozen=True)
 class Runtime:
-    """What a command runs on.
+    """The runtime of a command.
 
     Attributes:
-        process: this process among those that train or evaluate together.
-        device: where the network computes.
+        process: this process and its group.
+        device: the device of the network.
         precision: dtype of the network's arithmetic; weights stay float32.
         batch_size: images per forward and device.
         workers: threads that decode images; 0 decodes in the main thread.
@@ -35,7 +35,7 @@ class Runtime:
 
     @property
     def precision_name(self) -> str:
-        """As torch names the dtype, for example "bfloat16"."""
+        """Name of the dtype in torch, for example "bfloat16"."""
         return str(self.precision).removeprefix("torch.")
 
     @property
@@ -44,11 +44,11 @@ class Runtime:
         return self.device.type != "cpu"
 
     def arithmetic(self) -> AbstractContextManager[object]:
-        """Within it the network computes in ``precision``."""
+        """A context in which the network computes in ``precision``."""
         return arithmetic(self.device, self.precision)
 
     def settings(self) -> dict[str, object]:
-        """What took effect, for run.json: field name to value."""
+        """The effective settings for run.json: field name to value."""
         return {
             "per_batch_size": self.batch_size,
             "amp": self.precision_name,
@@ -80,7 +80,7 @@ class Settings(Protocol):
 
 
 class RankSettings(Settings, Protocol):
-    """The fields of a command that several processes may run together."""
+    """The fields of a command that can run on several ranks."""
 
     @property
     def is_distributed(self) -> int: ...  # noqa: D102
@@ -99,14 +99,14 @@ def make_runtime(
     workers: int | None = None,
     process: Process = ALONE,
 ) -> Runtime:
-    """The runtime of given choices; None takes what suits the machine.
+    """Make the runtime from these choices; None selects the default for this machine.
 
     Args:
-        device: as torch names it (default: the accelerator, else the CPU).
-        amp: name of the arithmetic, as ``pick_precision`` takes it.
+        device: name in torch (default: the accelerator, else the CPU).
+        amp: name of the arithmetic, see ``pick_precision``.
         batch_size: images per forward (default: 256 on an accelerator, 32 on a CPU).
         workers: threads that decode (default: the number of cores).
-        process: this process among its group.
+        process: this process and its group.
 
     Raises:
         UsageError: there is no such device.
@@ -138,10 +138,10 @@ def runtime_of(settings: Settings, process: Process = ALONE) -> Runtime:
 
 @contextlib.contextmanager
 def joined(settings: RankSettings) -> Iterator[Runtime]:
-    """The runtime of a command that ranks run together; within it they can exchange data.
+    """The runtime of a command that can run on several ranks, with its process group.
 
     Raises:
-        UsageError: there is no such device, or no launcher started the ranks asked for.
+        UsageError: there is no such device, or no launcher started the requested ranks.
         InputError: another rank was lost.
     """
     process = join(bool(settings.is_distributed), settings.rank, settings.group_size)

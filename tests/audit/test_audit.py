@@ -66,7 +66,7 @@ def test_a_sound_collection_has_nothing(sound: Path) -> None:
     assert found(sound) == set()
     result = run_command("audit", sound)
     assert result.returncode == 0, result.stderr
-    assert "nothing was found" in result.stdout
+    assert "no findings" in result.stdout
 
 
 def test_planted_faults_are_all_found_and_nothing_else(sound: Path) -> None:
@@ -162,7 +162,7 @@ def test_copies_of_copies_are_named_once(sound: Path) -> None:
             "exact_duplicate",
             "train",
             f"ants/zz{number}.jpg",
-            f"the same pixels as train/ants/{original.name}",
+            f"same pixels as train/ants/{original.name}",
             ("train", f"ants/{original.name}"),
         )
         for number in range(3)
@@ -204,7 +204,7 @@ def test_audit_of_shards_and_wrong_use(sound: Path, tmp_path: Path) -> None:
     for arguments, status, message in (
         (("audit", tmp_path / "nothing"), 1, "there is no such folder"),
         (("audit", sound, "--near", "99"), 2, "--near must be"),
-        (("pack", sound, "--output", sound), 2, "exists; name a new folder"),
+        (("pack", sound, "--output", sound), 2, "already exists; choose a new folder"),
     ):
         result = run_command(*arguments)
         assert (result.returncode, result.stdout) == (status, "")

@@ -43,7 +43,7 @@ def test_sides_are_measured_in_one_run_and_compared_with_ours() -> None:
     assert json.loads(as_json(found))["sides"][1]["name"] == "plain"
 
 
-def test_work_of_a_image_is_the_known_number_of_multiplications() -> None:
+def test_work_of_an_image_is_the_known_number_of_multiplications() -> None:
     # torchvision documents 2.83 * 10^9 multiply-adds for densenet121; the transitions, pooled
     # first, do a quarter of their 0.308 * 10^9.
     found = compare(
@@ -162,7 +162,7 @@ def test_table_of_loading_names_every_side() -> None:
     settings = {"batch_size": 32, "size": (224, 224), "workers": 1, "rounds": 3}
     text = loading_table(Loading(settings, (250, 107_777.5), sides))
     assert "250 images of 108 kB" in text and "dali: note of dali" in text
-    assert "training waits for images 25% of its time" in text
+    assert "training waits for images for 25% of its time" in text
     assert any(line.split() == ["dali", "100.0", "90.0", "-", "110.0", "2.50"]
                for line in text.splitlines())  # fmt: skip
 
@@ -187,7 +187,7 @@ def test_table_of_loading_names_every_side() -> None:
         (
             ["data", "--data_dir", "DATA", "--against", "dali"],
             1,
-            "the process that measures dali ended: ModuleNotFoundError: No module named 'nvidia",
+            "the process for dali ended: ModuleNotFoundError: No module named 'nvidia",
         ),
     ],
 )
@@ -217,5 +217,5 @@ def test_scaling_measures_processes_threads_and_the_exchange() -> None:
     for seconds in (found.one_process, found.step, found.local, found.exchange):
         assert min(seconds) > 0
     assert "2 processes x 1 thread" in scaling_table(found)
-    with pytest.raises(UsageError, match="must be 2 or more and divide it"):
+    with pytest.raises(UsageError, match="must be at least 2 and a divisor"):
         measure_scaling(BenchConfig(what="scaling", per_batch_size=3, threads=2))

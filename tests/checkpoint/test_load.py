@@ -142,7 +142,9 @@ def test_code_in_a_file_is_refused_and_not_run(how: str, tmp_path: Path) -> None
         read_weights(path)
     assert not target.exists()
     if how in ("zip", "before 1.6", "2"):
-        assert "refused, reading it would run code (posix.mkdir); only a state dict" in str(error)
+        assert "refused, because reading it would run code (posix.mkdir); save a state dict" in str(
+            error
+        )
     pickle.loads(pickle.dumps(Attack(target)))
     assert target.exists()  # the attack is real
 
@@ -189,12 +191,12 @@ def test_foreign_bytes_are_refused(start: bytes, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([torch.ones(1)], "holds list, where a state dict is needed"),
-        (torch.ones(1), "holds Tensor, where a state dict is needed"),
-        ({}, "holds dict, where a state dict is needed"),
-        ({"epoch": 3, **STATE}, "'epoch' is int, where a tensor is needed"),
-        ({1: torch.ones(1)}, "1 is Tensor, where a tensor is needed"),
-        ({"layer1.0.conv1.weight": torch.ones(1)}, 'no "features.conv0.weight" in it'),
+        ([torch.ones(1)], "is of type list, but a state dict is needed"),
+        (torch.ones(1), "is of type Tensor, but a state dict is needed"),
+        ({}, "is of type dict, but a state dict is needed"),
+        ({"epoch": 3, **STATE}, "'epoch' is of type int, but a tensor is needed"),
+        ({1: torch.ones(1)}, "1 is of type Tensor, but a tensor is needed"),
+        ({"layer1.0.conv1.weight": torch.ones(1)}, 'has no "features.conv0.weight" or'),
     ],
 )
 def test_what_is_no_state_dict_of_a_densenet_is_refused(
@@ -208,7 +210,7 @@ def test_what_is_no_state_dict_of_a_densenet_is_refused(
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="none: there is no such weights file"):
         read_weights(tmp_path / "none")
-    with pytest.raises(InputError, match=f"^{tmp_path}: a folder, where one weights file is need"):
+    with pytest.raises(InputError, match=f"^{tmp_path}: is a folder; pass one weights file"):
         read_weights(tmp_path)
 
 
@@ -231,16 +233,16 @@ def test_counts_of_batches_may_be_missing_and_start_at_nought() -> None:
     [
         (
             {"features.x": torch.ones(1), "y": torch.ones(1)},
-            r'^w\.pth: unknown parameter "features\.x" \(2 in all\); the network wanted has blocks '
+            r'^w\.pth: unknown parameter "features\.x" \(2 in all\); this network has blocks '
             r"of 2/2 layers: choose another `net`\?$",
         ),
         (
             {"features.norm5.weight": None, "features.norm5.running_var": None},
-            r'^w\.pth: parameter "features\.norm5\.weight" is missing \(2 in all\); the network ',
+            r'^w\.pth: parameter "features\.norm5\.weight" is missing \(2 in all\); this network ',
         ),
         (
             {"features.norm0.bias": torch.ones(9)},
-            r"^w\.pth: features\.norm0\.bias has shape \(9,\), the network wants \(8,\)$",
+            r"^w\.pth: features\.norm0\.bias has shape \(9,\), but the network needs \(8,\)$",
         ),
         (
             {"classifier.weight": torch.ones(10, 16), "classifier.bias": torch.ones(10)},
@@ -277,7 +279,9 @@ def test_a_model_is_what_its_file_tells(tmp_path: Path) -> None:
 
 def test_a_model_needs_a_classifier_and_the_right_network(tmp_path: Path) -> None:
     torch.save({"features.conv0.weight": torch.ones(1)}, tmp_path / "w.pth")
-    with pytest.raises(InputError, match=r'w\.pth: no "classifier\.weight": these are not weights'):
+    with pytest.raises(
+        InputError, match=r'w\.pth: no "classifier\.weight", so these are not weights'
+    ):
         load_model(tmp_path / "w.pth")
     torch.save(STATE, tmp_path / "w.pth")
     with pytest.raises(InputError, match=r"blocks of 16/16/16 layers: choose another `net`\?"):

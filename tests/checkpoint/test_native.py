@@ -148,7 +148,7 @@ def test_another_programs_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_another_kind_is_refused(tmp_path: Path, saved: bytes) -> None:
-    with pytest.raises(InputError, match="holds checkpoint, where a weights file is needed"):
+    with pytest.raises(InputError, match="is a checkpoint file, but a weights file is needed"):
         read(tmp_path / "whole.ckpt", "weights")
 
 

@@ -67,11 +67,11 @@ def test_an_evaluation_does_not_differ_from_itself(
 
 def test_other_images_or_labels_are_refused(pair: tuple[Path, Path], tmp_path: Path) -> None:
     a = read_evaluation(pair[0])
-    with pytest.raises(InputError, match="same images"):
+    with pytest.raises(InputError, match="have different images"):
         compared(a, read_evaluation(write(tmp_path / "c", [True] * 199)))
     text = (pair[1] / "predictions.csv").read_text().replace("/5.png,ant", "/5.png,bee")
     (pair[1] / "predictions.csv").write_text(text)
-    with pytest.raises(InputError, match=r"ant/5\.png: labelled ant in A, bee in B"):
+    with pytest.raises(InputError, match=r"ant/5\.png: its label is ant in A but bee in B"):
         compared(a, read_evaluation(pair[1]))
 
 

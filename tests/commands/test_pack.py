@@ -115,8 +115,8 @@ def check_what_evaluation_says_of_the_data(tmp_path: Path) -> None:
         assert result.returncode == 0, result.stderr
         return result.stdout
 
-    assert "those that the run validated on" in said(shards)
-    assert "the weights were trained on these very images" in said(shards / "train")
+    assert "the training run validated on these same images" in said(shards)
+    assert "the weights were trained on these same images" in said(shards / "train")
     write_classes(tmp_path / "other/val", ["ant", "bee", "cat"], 5)
     pack(PackConfig(source=str(tmp_path / "other/val"), output=str(tmp_path / "new")))
     for file in (shards / "val").iterdir():
@@ -171,6 +171,6 @@ def test_a_stopped_pack_leaves_nothing(tmp_path: Path) -> None:
 def test_an_output_that_exists_is_refused(image_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / "x").write_text("mine")
-    with pytest.raises(UsageError, match="exists; name a new folder"):
+    with pytest.raises(UsageError, match="already exists; choose a new folder"):
         pack(PackConfig(source=str(image_folder), output=str(tmp_path / "s")))
     assert [path.name for path in (tmp_path / "s").iterdir()] == ["x"]

@@ -42,7 +42,7 @@ def test_predict_gives_the_predictions_of_eval_bit_for_bit(
     assert [np.float32(a.probabilities[0]) for a in answers] == list(columns["probability"])
 
 
-def test_a_image_in_any_form_gives_the_same_answer(image_folder: Path, weights: Path) -> None:
+def test_an_image_in_any_form_gives_the_same_answer(image_folder: Path, weights: Path) -> None:
     path = image_folder / "val" / "ant" / "000.png"
     forms: list[ImageInput] = [
         path,
@@ -82,7 +82,7 @@ def test_the_three_formats_tell_the_same(image_folder: Path, weights: Path) -> N
         assert abs(sum(top["probability"] for top in line["top"]) - 1) < 1e-5
 
 
-def test_standard_input_is_a_image_or_a_list_of_paths(image_folder: Path) -> None:
+def test_standard_input_is_an_image_or_a_list_of_paths(image_folder: Path) -> None:
     path = image_folder / "val" / "ant" / "000.png"
     (image,) = find(["-"], io.BytesIO(path.read_bytes()))
     assert (image.name, image.image) == ("-", path.read_bytes())

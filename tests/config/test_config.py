@@ -278,7 +278,7 @@ def test_only_changes_that_change_numbers_are_differences() -> None:
     free: dict[str, Any] = {name: "another" for name in FREE_ON_RESUME}
     assert differences(before, before | free) == []
     now = settings_of(train_config(lr=0.2, T_max=10))
-    assert differences(before, now) == ["--lr was 0.1, is 0.2", "--T_max was None, is 10"]
+    assert differences(before, now) == ["--lr was 0.1, is now 0.2", "--T_max was None, is now 10"]
 
 
 def test_a_flag_that_an_older_run_did_not_know_is_no_difference() -> None:

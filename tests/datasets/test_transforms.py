@@ -277,7 +277,12 @@ def test_bad_eval_resize_is_named(text: str) -> None:
         ("64", 96, 96, "`eval_resize` 64 is smaller than `image_size` 96"),
         ("64,128", 96, 128, "`eval_resize` 64,128 is smaller than `image_size` 96,128"),
         ("short:64", 96, 65, "`eval_resize` short:64 is smaller than `image_size` 96,65"),
-        ("20000", 9, 9, "`eval_resize` 20000 makes 20000 x 20000 pixels, at most 89478485 are"),
+        (
+            "20000",
+            9,
+            9,
+            "`eval_resize` 20000 gives 20000 x 20000 pixels; the limit is 89478485 pixels",
+        ),
     ],
 )
 def test_crop_that_never_fits(text: str, H: int, W: int, message: str) -> None:
@@ -290,7 +295,7 @@ def test_crop_that_fits_some_images_only() -> None:
     assert transform(noise(100, 200)).shape == (60, 80, 3)
     with pytest.raises(InputError, match="smaller than `image_size` 60,80"):
         transform(noise(100, 100))
-    with pytest.raises(InputError, match="`eval_resize` short:64 makes 1920000 x 64 pixels"):
+    with pytest.raises(InputError, match="`eval_resize` short:64 gives 1920000 x 64 pixels"):
         transform(noise(1, 30000))
 
 

@@ -125,17 +125,17 @@ def changed(where: str, value: object) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        (changed("status", "initializing"), 'its status is "initializing", not "completed"'),
-        (changed("rank", "2"), "ranks must be 0 to 3, each once; double 2; missing 3"),
+        (changed("status", "initializing"), 'the status is "initializing", not "completed"'),
+        (changed("rank", "2"), "ranks must be 0 to 3, each once; duplicate 2; missing 3"),
         (changed("rank", "7"), "ranks must be 0 to 3, each once; missing 3"),
-        (changed("rank", None), "not a rank table (rank_id None)"),
+        (changed("rank", None), "not a rank table (invalid rank_id None)"),
         (changed("rank", "x"), "not a rank table (invalid literal"),
-        (changed("device", [device(1), device(3)]), "double 1"),
+        (changed("device", [device(1), device(3)]), "duplicate 1"),
         (changed("device", 5), "not a rank table"),
-        ({"version": "1.0"}, "it has none of server_list, group_list, rank_list"),
-        ({"server_list": []}, "it lists no device"),
+        ({"version": "1.0"}, "not a rank table (no server_list, group_list or rank_list)"),
+        ({"server_list": []}, "lists no devices"),
         ({"server_list": [{"device": []}]}, "not a rank table (no 'server_id')"),
-        ([1, 2], "list in place of an object"),
+        ([1, 2], "list instead of an object"),
     ],
 )
 def test_unusable_tables_are_refused_in_one_line(
@@ -151,7 +151,7 @@ def test_mixed_ranks_of_two_hosts_are_refused(tmp_path: Path) -> None:
     table = copy.deepcopy(VERSION_1_0)
     table["server_list"][0]["device"][1]["rank_id"] = "2"
     table["server_list"][1]["device"][0]["rank_id"] = "1"
-    with pytest.raises(InputError, match="those of two are mixed"):
+    with pytest.raises(InputError, match="two hosts are mixed"):
         read_rank_table(written(tmp_path, table))
 
 
@@ -172,10 +172,10 @@ def test_a_host_finds_its_place_by_any_of_its_names() -> None:
 @pytest.mark.parametrize(
     ("servers", "devices", "names", "message"),
     [
-        (TWO_HOSTS, 2, ("10.0.0.12",), "set SERVER_ID to the one that it is"),
-        (TWO_HOSTS, 3, ("10.0.0.10",), "DEVICE_NUM is 3, and t.json lists 2 devices of this host"),
-        (TWO_HOSTS, 1, ("10.0.0.10",), "with several hosts all of them take part: pass 2"),
-        (TWO_HOSTS[:1], 8, (), "DEVICE_NUM is 8, and t.json lists 2 devices"),
+        (TWO_HOSTS, 2, ("10.0.0.12",), "set SERVER_ID to the name of this host"),
+        (TWO_HOSTS, 3, ("10.0.0.10",), "DEVICE_NUM is 3, but t.json lists 2 devices of this host"),
+        (TWO_HOSTS, 1, ("10.0.0.10",), "a run on several hosts uses all of them: pass 2"),
+        (TWO_HOSTS[:1], 8, (), "DEVICE_NUM is 8, but t.json lists 2 devices"),
     ],
 )
 def test_a_host_that_does_not_fit_the_table_is_told(

@@ -90,7 +90,7 @@ def test_another_number_of_ranks_goes_on_by_the_stated_rule(
     train(3, image_folder, tmp_path / "three", "--resume", trained / "0-1_4.ckpt")
     log = next((tmp_path / "three").glob("*_rank_0.log")).read_text()
     assert "world_size was 2, is 3" in log
-    assert "an epoch had 4 steps and has 3; going on at step 3" in log
+    assert "an epoch had 4 steps and now has 3; continuing at step 3" in log
     rows = [json.loads(r) for r in (tmp_path / "three" / "metrics.jsonl").read_text().splitlines()]
     # Epoch 0 is done; epoch 1 is 45 images in 3 steps of 3 x 5, at a learning rate of 0.02 times
     # the cosine of a run of 2 x 3 steps.
@@ -234,7 +234,7 @@ def test_ranks_that_see_other_images_are_refused(image_folder: Path, tmp_path: P
     )
     output, _ = process.communicate(timeout=60)
     assert process.returncode != 0
-    assert "the train data of rank 1 (48 images) is not that of rank 0 (45 images)" in output
+    assert "the train data of rank 1 (48 images) differs from that of rank 0 (45 images)" in output
 
 
 def test_more_ranks_than_images_is_refused(image_folder: Path, tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_more_ranks_than_images_is_refused(image_folder: Path, tmp_path: Path) -
     )
     output, _ = process.communicate(timeout=60)
     assert process.returncode != 0
-    assert "45 images are fewer than one step's 2 x 40" in output
+    assert "45 images are fewer than the 2 x 40 of one step" in output
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_maps_of_large_images_are_no_larger(image_folder: Path, tmp_path: Path) 
 
 def test_the_report_shows_them(run: Path) -> None:
     page = (run / "report.html").read_text(encoding="utf-8")
-    assert "Below each, where the network saw the class that it answered." in page
+    assert "The map below each image shows the evidence for the predicted class." in page
     for row in wrong(run):
         jpeg = error_map(run, row["path"]).read_bytes()
         assert base64.b64encode(jpeg).decode() in page

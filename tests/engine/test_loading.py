@@ -37,7 +37,7 @@ def test_a_run_that_hardly_waits_is_told_nothing() -> None:
         (clock(), {"workers": 0, "device_type": "cpu"}, "Pass `workers` 4"),
         (clock(read=0.7), {}, "densenet121 pack makes shards"),
         (clock(), {"device_type": "cpu"}, "training share the cores"),
-        (clock(), {}, "All 4 cores decode: store smaller images"),
+        (clock(), {}, "All 4 cores are decoding: store smaller images"),
     ],
 )
 def test_the_advice_fits_the_cause(

@@ -292,7 +292,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(image_folder: Path, tmp_path:
     assert finished.returncode == 1
     (line,) = finished.stderr.splitlines()
     assert "cannot be written (File too large)" in line
-    assert "the last good checkpoint is none" in line
+    assert "this run has not written a checkpoint yet" in line
     assert not list((tmp_path / "full").glob(".*.tmp"))
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
     assert torch.equal(read(folder / "0-1_3.ckpt")[1]["losses"], torch.zeros(1, 2).double())

@@ -163,7 +163,7 @@ def test_other_classes_get_a_new_head_and_keep_the_features(finished: Path, tmp_
     name = "features.denseblock1.denselayer1.conv1.weight"
     assert torch.equal(ours.state_dict[name], theirs.state_dict[name])
     (log,) = (tmp_path / "run").glob("*.log")
-    assert "its 3 classes are not the 2 of the data: the head is new" in log.read_text()
+    assert "its 3 classes differ from the 2 of the data, so the head is new" in log.read_text()
 
 
 def test_fewer_images_than_a_batch_still_train(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_infinite_weights_are_never_saved(image_folder: Path, tmp_path: Path) ->
     assert not checkpoints_in(tmp_path / "run")
 
 
-def test_a_image_that_cannot_be_read_is_named_and_nothing_is_lost(tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_read_is_named_and_nothing_is_lost(tmp_path: Path) -> None:
     data_dir = write_classes(tmp_path / "data", ["x", "y"], 8)
     (data_dir / "x" / "004.png").write_bytes(b"\x89PNG\r\n\x1a\n but not really")
     config = train_config(data_dir, tmp_path / "run", per_batch_size=4, max_epoch=1)
@@ -207,7 +207,7 @@ def test_a_image_that_cannot_be_read_is_named_and_nothing_is_lost(tmp_path: Path
 
 def test_a_folder_that_holds_a_run_is_not_written_over(image_folder: Path, finished: Path) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in finished.iterdir()}
-    with pytest.raises(UsageError, match=r"already holds a run .*`resume` auto"):
+    with pytest.raises(UsageError, match=r"already has a run .*`resume` auto"):
         train(train_config(image_folder, finished))
     assert before == {path.name: path.stat().st_mtime_ns for path in finished.iterdir()}
 
@@ -215,7 +215,7 @@ def test_a_folder_that_holds_a_run_is_not_written_over(image_folder: Path, finis
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"num_classes": 5}, "`num_classes` is 5, but .* holds 3"),
+        ({"num_classes": 5}, "`num_classes` is 5, but .* has 3"),
         ({"pretrained": "/nowhere/w.ckpt"}, "/nowhere/w.ckpt: there is no such weights file"),
         ({"resume": "/nowhere/0-1_3.ckpt"}, "/nowhere/0-1_3.ckpt: cannot be read"),
         ({"device": "abacus"}, "`device` must be one of cpu"),

@@ -101,7 +101,7 @@ def test_a_smooth_factor_outside_its_range_is_refused(smooth_factor: float) -> N
 def test_one_class_has_no_loss_and_cannot_be_smoothed() -> None:
     logits, labels = torch.randn(2, 1), torch.tensor([0, 0])
     assert smooth_cross_entropy(logits, labels).item() == 0
-    with pytest.raises(InputError, match="there is no other to share with"):
+    with pytest.raises(InputError, match="there is no wrong class"):
         smooth_cross_entropy(logits, labels, 0.1)
 
 

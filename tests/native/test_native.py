@@ -53,13 +53,13 @@ def test_without_kernels_the_plain_network_runs_and_says_why() -> None:
     )
     result = with_kernels("off", "-W", "error", "-c", code)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("take the plain path") == 1
+    assert result.stdout.count("use the plain implementation") == 1
     assert "DENSENET121_KERNELS is off" in result.stdout
 
 
 def test_unknown_name_is_named_with_what_is_allowed() -> None:
     assert what_runs("sse9") == (
-        f'DENSENET121_KERNELS is "sse9"; it can be off, {", ".join(INSTRUCTION_SETS)}'
+        f'DENSENET121_KERNELS is "sse9"; it must be one of off, {", ".join(INSTRUCTION_SETS)}'
     )
 
 

@@ -202,7 +202,7 @@ def test_a_thousand_classes_stay_a_small_page(tmp_path: Path) -> None:
     assert path.stat().st_size < 2_000_000
     assert "All 1000 classes" in page.text and "20 most confused pairs" in page.text
     assert "n00000999 999" in page.text
-    assert page.text.count("no longer there") == 24
+    assert page.text.count("no longer exists") == 24
 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ def test_calibration_error_is_that_of_a_hand_calculation(tmp_path: Path) -> None
 def test_cut_last_line_is_left_out_and_said(tmp_path: Path) -> None:
     write_metrics(tmp_path, metrics(2, 3), end='\n{"kind": "train", "epo')
     page = report(tmp_path)
-    assert "The last line of metrics.jsonl is cut off" in page.text
+    assert "The last line of metrics.jsonl is incomplete" in page.text
     assert "6 training rows and 2 evaluations" in page.text
     assert "70.00 % 7 of 10" in page.text and "after epoch 2" in page.text  # last validation
 
@@ -341,7 +341,7 @@ def test_confident_errors_come_first_with_their_images(tmp_path: Path) -> None:
     page = report(tmp_path)
     positions = [page.text.index(name) for name in ("a/big.png", "a/cmyk.jpg", "a/broken.png")]
     assert positions == sorted(positions) and "a/right.png" not in page.text
-    assert "b 99.00 % is a, ranked 2 a/big.png" in page.text
+    assert "b 99.00 % label a, rank 2 a/big.png" in page.text
     assert "not readable" in page.text
     sources = [value for name, value in page.attributes if name == "src"]
     assert len([source for source in sources if source.startswith("data:image/jpeg")]) == 2
@@ -366,8 +366,8 @@ def test_thumbnail_opens_nothing_outside_the_data_folder(tmp_path: Path) -> None
         assert thumbnail(data, path) == (None, "outside the data folder")
     assert thumbnail(data, "pipe.png") == (None, "not a file")  # and does not wait for a writer
     assert thumbnail(data, "nul\0.png") == (None, "not readable")
-    assert thumbnail(data, "none.png") == (None, "no longer there")
-    assert thumbnail(None, "none.png") == (None, "data folder not known")
+    assert thumbnail(data, "none.png") == (None, "no longer exists")
+    assert thumbnail(None, "none.png") == (None, "data folder unknown")
 
 
 def test_thumbnail_of_an_enormous_image_is_refused(tmp_path: Path) -> None:
@@ -392,7 +392,7 @@ def test_several_checkpoints_are_a_table(tmp_path: Path) -> None:
     assert "early.ckpt 5 of 10 50.00 % 23.66 to 76.34 % 100.00 % -" in page.text
     assert "late.ckpt 8 of 10 80.00 % 49.02 to 94.33 % 100.00 % -" in page.text
     assert "best of 2: late.ckpt" in page.text
-    assert "eval.json holds 2 checkpoints, not one" in page.text
+    assert "eval.json has 2 checkpoints, not one" in page.text
     assert "Confusion Rows" not in page.text and not (tmp_path / "confusion.png").exists()
 
 
@@ -400,7 +400,9 @@ def test_predictions_of_another_evaluation_are_noticed(tmp_path: Path) -> None:
     rows: list[Row] = [("x.png", "a", "a", 0.9, 1), ("y.png", "a", "b", 0.9, 2)]
     write_evaluation(tmp_path, ["a", "b"], rows, tmp_path, top1_correct=2)
     page = report(tmp_path)
-    assert "predictions.csv and eval.json disagree: 1 of 2 right in the one, 2 of 2" in page.text
+    assert (
+        "predictions.csv and eval.json disagree: 1 of 2 correct in the former, 2 of 2" in page.text
+    )
 
 
 def test_damaged_rows_of_predictions_are_counted(tmp_path: Path) -> None:
@@ -409,7 +411,7 @@ def test_damaged_rows_of_predictions_are_counted(tmp_path: Path) -> None:
         file.write("y.png,a,b,nan,2\nz.png,a\n")
     assert "2 row(s) of predictions.csv cannot be read" in report(tmp_path).text
     (tmp_path / "predictions.csv").write_text("path,label,predicted,probability,rank\n")
-    assert "predictions.csv holds no row that can be read" in report(tmp_path).text
+    assert "predictions.csv has no readable rows" in report(tmp_path).text
 
 
 def test_no_mistake_at_all(tmp_path: Path) -> None:
@@ -417,7 +419,7 @@ def test_no_mistake_at_all(tmp_path: Path) -> None:
     page = report(tmp_path)
     assert "Every image was classified correctly." in page.text
     assert "Most confident errors" not in page.text
-    assert "Of 2 classes 1 have no image" in page.text
+    assert "1 of 2 classes have no images" in page.text
 
 
 def test_plot_of_an_earlier_report_does_not_stay(tmp_path: Path) -> None:
@@ -434,9 +436,9 @@ def test_plot_of_an_earlier_report_does_not_stay(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("eval.json", "{", "eval.json: not readable as JSON"),
-        ("eval.json", "[]", "eval.json: holds a list, not a JSON object"),
-        ("eval.json", "{}", "eval.json: not an evaluation's result"),
-        ("eval.json", '{"top1_correct": 3, "top5_correct": 3, "total": 2}', "do not fit"),
+        ("eval.json", "[]", "eval.json: is a list, not a JSON object"),
+        ("eval.json", "{}", "eval.json: not the result of an evaluation"),
+        ("eval.json", '{"top1_correct": 3, "top5_correct": 3, "total": 2}', "are inconsistent"),
         ("eval.json", "[" * 100_000, "eval.json: not readable as JSON"),
         ("run.json", "\x00", "run.json: not readable as JSON"),
         ("predictions.csv", "path\n" + "x" * 200_000, "predictions.csv: line 2 is not CSV"),
@@ -453,7 +455,7 @@ def test_file_that_cannot_be_understood_is_an_error_that_names_it(
 
 
 def test_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds neither"):
+    with pytest.raises(InputError, match="has neither"):
         write_report(tmp_path)
     with pytest.raises(InputError, match="not a folder"):
         write_report(tmp_path / "none")

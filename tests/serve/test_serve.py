@@ -81,7 +81,7 @@ def test_a_form_of_images_is_answered_in_its_order_with_names(
         assert one["predicted"] == Predictor(weights, amp="fp32").predict([data])[0].classes[0]
 
 
-def test_a_map_is_a_image_of_what_predict_draws(port: int, files: list[Path]) -> None:
+def test_a_map_is_an_image_of_what_predict_draws(port: int, files: list[Path]) -> None:
     _, content, _ = ask(port, files[0].read_bytes(), "/predict?cam=true")
     prefix, _, data = content["predictions"][0]["cam"].partition(",")
     assert prefix == "data:image/png;base64"

@@ -77,7 +77,7 @@ def test_dropped_images_show_their_classes_as_bars_and_a_map(
     assert {host for host in hosts if host} == {f"127.0.0.1:{port}"}
 
 
-def test_a_image_can_be_dropped(port: int, image_folder: Path) -> None:
+def test_an_image_can_be_dropped(port: int, image_folder: Path) -> None:
     with playwright.sync_playwright() as driver:
         sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=sandbox)

@@ -134,7 +134,7 @@ def test_the_readmes_distributed_commands_run_as_written(clone: Path, tmp_path: 
     eight = script(clone, f"sh scripts/run_distribute_train.sh 8 rank_table.json {image_folder}")
     assert eight.returncode == 2
     assert eight.stderr == (
-        "densenet121: DEVICE_NUM is 8, and rank_table.json lists 2 devices of this host\n"
+        "densenet121: DEVICE_NUM is 8, but rank_table.json lists 2 devices of this host\n"
     )
     two = script(
         clone, f"sh scripts/run_distribute_train.sh 2 rank_table.json {image_folder} pretrained.pth"
@@ -201,7 +201,7 @@ def test_wait_tells_that_a_rank_failed(clone: Path, tmp_path: Path) -> None:
         clone, f"sh scripts/run_distribute_train.sh --wait 2 rank_table.json {image_folder}"
     )
     assert done.returncode == 1
-    assert "fewer than one step's 2 x" in (clone / "train0" / "log.txt").read_text()
+    assert "fewer than the 2 x" in (clone / "train0" / "log.txt").read_text()
     ended = script(clone, "sh scripts/run_distribute_train.sh --stop")
     assert ended.returncode == 2
     assert "has ended" in ended.stderr

@@ -75,7 +75,7 @@ def test_it_resumes_bit_for_bit(trained: Path, graded: Path, tmp_path: Path) -> 
     train(train_config(graded, tmp_path / "again", **more), task=Ordinal())
     for name in ("last.safetensors", "predictions.csv"):
         assert (tmp_path / "again" / name).read_bytes() == (trained / name).read_bytes()
-    with pytest.raises(UsageError, match=r"another task: it was ordinal, is single_label"):
+    with pytest.raises(UsageError, match=r"another task: it was ordinal, and is now single_label"):
         train(train_config(graded, tmp_path / "other", **more))
 
 
@@ -111,7 +111,7 @@ def test_the_report_has_its_section(trained: Path) -> None:
     page = write_report(trained, Ordinal()).read_text(encoding="utf-8")
     assert "Mean absolute error" in page and "<h2>Wrong grades</h2>" in page
     assert "Top-1" not in page and "Confusion" not in page
-    with pytest.raises(InputError, match="of the task ordinal, which is not among those"):
+    with pytest.raises(InputError, match="its task is ordinal, which this version does not have"):
         write_report(trained)
 
 
@@ -129,7 +129,7 @@ def test_predict_answers_in_its_words(
     )
     assert all(isinstance(answer, Grade) for answer in answers)
     assert [answer.name for answer in answers] == [line.split(",")[1] for line in lines[6:]]
-    with pytest.raises(InputError, match="of the task ordinal"):
+    with pytest.raises(InputError, match="its task is ordinal"):
         Predictor(weights)
 
 
@@ -137,7 +137,7 @@ def test_what_it_does_not_define_is_refused_by_name(
     trained: Path, graded: Path, tmp_path: Path
 ) -> None:
     config = CompareConfig(a=str(trained), b=str(trained))
-    with pytest.raises(InputError, match="evaluations of the task ordinal cannot be compared"):
+    with pytest.raises(InputError, match="evaluations its task is ordinal cannot be compared"):
         compare(config, Ordinal())
 
 

@@ -1,1 +1,1 @@
-"""Checks of data before training."""
+"""Check data before training."""

@@ -1,4 +1,4 @@
-"""The ``audit`` command: what is wrong with a collection of images. Nothing is changed."""
+"""Find faults in a collection of images. Nothing is changed."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -17,28 +17,28 @@ from densenet121.datasets.sources.open import open_splits
 from densenet121.utils.files import write_atomic
 from densenet121.utils.progress import progress_bar
 
-# Kinds of findings in the order of a table, and what is said of each. The first are faults: they
-# spoil a training or its evaluation. The others are remarks.
+# Kinds of findings in the order of the table, and their descriptions. Faults make training or its
+# evaluation wrong; remarks may be harmless.
 FAULTS = {
-    "empty": "files of 0 bytes",
-    "not_a_picture": "files that are no image",
-    "truncated": "images that are cut short",
+    "empty": "empty files (0 bytes)",
+    "not_a_picture": "files that are not images",
+    "truncated": "truncated images",
     "damaged": "images that cannot be decoded",
-    "train_and_val": "validation images that are in train as well",
+    "train_and_val": "validation images that are also in train",
     "two_classes": "images that are in two classes",
-    "class_sets": "classes of one split alone",
+    "class_sets": "classes that only one split has",
 }
 REMARKS = {
-    "exact_duplicate": "copies of an image of the same split",
+    "exact_duplicate": "exact copies of an image of the same split",
     "near_duplicate": "near copies of an image of the same split",
-    "wrong_extension": "images whose name says another format",
+    "wrong_extension": "images with the extension of another format",
     "cmyk": "CMYK images",
     "alpha": "images with transparency",
     "rotated": "images with an EXIF orientation",
     "tiny": "tiny images",
     "huge": "huge images",
-    "imbalance": "splits whose classes are out of balance",
-    "ignored": "files that are no images by their names",
+    "imbalance": "splits with imbalanced classes",
+    "ignored": "files without an image extension",
 }
 KINDS = FAULTS | REMARKS
 _UNUSABLE = ("empty", "not_a_picture", "truncated", "damaged")
@@ -46,14 +46,14 @@ _UNUSABLE = ("empty", "not_a_picture", "truncated", "damaged")
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was found.
+    """One finding.
 
     Attributes:
         kind: a key of KINDS.
         split: ``train`` or ``val``.
-        path: of the image, or the name of a class.
-        detail: what is the matter with it.
-        other: split and path of the image that it is a copy of.
+        path: path of the image, or the name of a class.
+        detail: description of the problem.
+        other: split and path of the image that this one is a copy of.
     """
 
     kind: str
@@ -65,12 +65,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Audit:
-    """All that was found.
+    """Result of ``audit``.
 
     Attributes:
-        images: of each split.
-        findings: in the order of KINDS, then of the splits and images.
-        excluded: paths that had better be left out (see AuditConfig.exclude_list).
+        dataset: split to its images.
+        findings: all findings, in the order of KINDS, then of splits and images.
+        excluded: paths of images that should be excluded (see AuditConfig.exclude_list).
     """
 
     dataset: dict[str, ImageDataset]
@@ -79,15 +79,15 @@ class Audit:
 
     @property
     def has_faults(self) -> bool:
-        """Whether anything was found that spoils a training or its evaluation."""
+        """Whether there are findings that make training or its evaluation wrong."""
         return any(finding.kind in FAULTS for finding in self.findings)
 
 
 def audit(config: AuditConfig) -> Audit:
-    """Look at every image; write the page and the list if they are asked for.
+    """Check every image; write the page and the list if requested.
 
     Raises:
-        InputError: there are no images to look at.
+        InputError: there are no images to check.
     """
     val_dir = absolute(config.val_dir) if config.val_dir else None
     found = open_splits(absolute(config.source), val_dir)
@@ -103,7 +103,7 @@ def audit(config: AuditConfig) -> Audit:
         ThreadPoolExecutor(workers) as pool,
     ):
         tasks = zip(splits, indices, strict=True)
-        facts = list(pool.map(partial(_look, dataset, advance), tasks, chunksize=8))
+        facts = list(pool.map(partial(_examine, dataset, advance), tasks, chunksize=8))
     names = [dataset[split].paths[index] for split, index in zip(splits, indices, strict=True)]
     labels = [dataset[split].class_names[dataset[split].labels[index]]
               for split, index in zip(splits, indices, strict=True)]  # fmt: skip
@@ -127,26 +127,26 @@ def audit(config: AuditConfig) -> Audit:
     return result
 
 
-def _look(
+def _examine(
     dataset: dict[str, ImageDataset], advance: Callable[[], None], task: tuple[str, int]
 ) -> ImageFacts:
-    look = facts_of(dataset[task[0]], task[1])
+    facts = facts_of(dataset[task[0]], task[1])
     advance()
-    return look
+    return facts
 
 
 def _of_each(
     places: Sequence[tuple[str, str]], facts: Sequence[ImageFacts], config: AuditConfig
 ) -> list[Finding]:
     found = []
-    for place, look in zip(places, facts, strict=True):
-        if look.fault is not None:
-            found.append(Finding(look.fault, *place, look.reason))
-        found += [Finding(kind, *place, detail) for kind, detail in look.remarks]
-        size = f"{look.width} x {look.height} pixels"
-        if look.fault is None and min(look.height, look.width) < config.least_side:
+    for place, image in zip(places, facts, strict=True):
+        if image.fault is not None:
+            found.append(Finding(image.fault, *place, image.reason))
+        found += [Finding(kind, *place, detail) for kind, detail in image.remarks]
+        size = f"{image.width} x {image.height} pixels"
+        if image.fault is None and min(image.height, image.width) < config.least_side:
             found.append(Finding("tiny", *place, size))
-        if look.height * look.width > config.most_pixels * 1e6:
+        if image.height * image.width > config.most_pixels * 1e6:
             found.append(Finding("huge", *place, size))
     return found
 
@@ -154,14 +154,14 @@ def _of_each(
 def _copies(
     places: Sequence[tuple[str, str]], labels: Sequence[str], facts: Sequence[ImageFacts], near: int
 ) -> list[Finding]:
-    """What is said of every copy of an image but the first."""
+    """Findings for every copy of an image except the first."""
     pairs = [(group[0], copy, True) for group in exact_groups(facts) for copy in group[1:]]
     pairs += [(first, copy, False) for first, copy in near_pairs(facts, near)]
-    # Of three near copies there are three pairs, and of an exact copy's copies two: one is enough.
+    # Three near copies make three pairs, but one finding per copy is enough.
     found: dict[tuple[int, str], Finding] = {}
     for first, copy, is_exact in pairs:
         same_split = places[first][0] == places[copy][0]
-        word = "the same pixels as" if is_exact else "nearly the same image as"
+        word = "same pixels as" if is_exact else "nearly the same image as"
         kinds = ["train_and_val"]
         if same_split:
             kinds = ["exact_duplicate" if is_exact else "near_duplicate"]
@@ -177,7 +177,7 @@ def _copies(
 
 
 def _of_split(split: str, dataset: ImageDataset, config: AuditConfig) -> list[Finding]:
-    found = [Finding("ignored", split, path, "passed over") for path in dataset.ignored]
+    found = [Finding("ignored", split, path, "skipped") for path in dataset.ignored]
     counts = np.bincount(dataset.labels, minlength=len(dataset.class_names))
     most, least = int(counts.argmax()), int(counts.argmin())
     if counts[most] > config.imbalance * counts[least]:
@@ -194,7 +194,7 @@ def _class_sets(dataset: dict[str, ImageDataset]) -> list[Finding]:
         return []
     names = {split: part.class_names for split, part in dataset.items()}
     return [
-        Finding("class_sets", split, name, f"is in {split} and not in {other}")
+        Finding("class_sets", split, name, f"is in {split} but not in {other}")
         for split, other in (("train", "val"), ("val", "train"))
         for name in names[split]
         if name not in set(names[other])
@@ -214,7 +214,7 @@ def _excluded(findings: Sequence[Finding]) -> tuple[str, ...]:
 
 
 def table(result: Audit, most: int = 5) -> str:
-    """The findings for a reader, the first of each kind by name."""
+    """The findings as text, with the first few of each kind."""
     lines = [
         f"{split}: {len(part)} images of {len(part.class_names)} classes in {part.root}"
         for split, part in result.dataset.items()
@@ -229,12 +229,12 @@ def table(result: Audit, most: int = 5) -> str:
                     f"  and {len(own) - most} more (the JSON output and the page show all)"
                 )
     if not result.findings:
-        lines += ["", "nothing was found"]
+        lines += ["", "no findings"]
     return "\n".join(lines).encode("utf-8", "backslashreplace").decode()
 
 
 def as_json(result: Audit) -> str:
-    """The findings for a program."""
+    """The findings as JSON."""
     content: dict[str, Any] = {
         "splits": {
             split: {

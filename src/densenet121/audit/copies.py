@@ -1,4 +1,4 @@
-"""Images that are the same, or nearly."""
+"""Find exact and near copies of images."""
 
 import itertools
 from collections import defaultdict
@@ -9,28 +9,28 @@ from numpy.typing import NDArray
 
 from densenet121.audit.facts import ImageFacts
 
-# Correlation of the small grey images. Scaling, recompression, light changes of brightness stay
-# above; two images of one scene do not.
+# Minimum correlation of the small grey images. It is higher after scaling, recompression and slight
+# changes of brightness, and lower between two images of one scene.
 _ALIKE = 0.96
 _BITS = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)
 
 
 def exact_groups(facts: Sequence[ImageFacts]) -> list[list[int]]:
-    """Indices of images with the same pixels, at least two a group."""
+    """Groups of at least two indices of images with the same pixels."""
     groups: dict[bytes, list[int]] = defaultdict(list)
-    for index, look in enumerate(facts):
-        if look.fault is None:
-            groups[look.digest].append(index)
+    for index, image in enumerate(facts):
+        if image.fault is None:
+            groups[image.digest].append(index)
     return [group for group in groups.values() if len(group) > 1]
 
 
 def near_pairs(facts: Sequence[ImageFacts], most_bits: int) -> list[tuple[int, int]]:
-    """Pairs of images that look the same and are not, the lower index first.
+    """Pairs of images that look the same but have different pixels, the lower index first.
 
     Two hashes of 64 bits that differ in at most n agree in one of n + 1 parts: only images that
     share a part are compared (Norouzi, Punjani and Fleet 2012, multi-index hashing).
     """
-    known = [i for i, look in enumerate(facts) if look.fault is None and look.grey is not None]
+    known = [i for i, image in enumerate(facts) if image.fault is None and image.grey is not None]
     if most_bits < 0 or len(known) < 2:
         return []
     hashes = np.array([facts[i].perceptual for i in known], dtype=np.uint64)

@@ -1,4 +1,4 @@
-"""What can be seen in one image file."""
+"""Facts about one image file: size, faults, hashes."""
 
 import hashlib
 import io
@@ -16,10 +16,10 @@ from densenet121.datasets.decoding import decode, format_of
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.utils.errors import InputError
 
-SIDE = 32  # of the small grey image that near duplicates are told by
-_FLAT = 3.0  # grey levels: a smaller spread tells nothing apart
+SIDE = 32  # of the small grey image that is compared to find near copies
+_FLAT = 3.0  # grey levels; images with a smaller spread cannot be compared
 
-# What a format is usually called.
+# Usual extensions of each format.
 _EXTENSIONS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "PNG": (".png",),
@@ -29,7 +29,7 @@ _EXTENSIONS = {
     "TIFF": (".tif", ".tiff"),
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
 }
-# Where a whole file ends, give or take bytes that were added to it.
+# Last bytes of a complete file; other bytes may follow them.
 _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82", "GIF": b";"}
 
 
@@ -38,15 +38,15 @@ class ImageFacts:
     """Facts about one image.
 
     Attributes:
-        fault: ``empty``, ``not_a_picture``, ``truncated`` or ``damaged``, None of a sound one.
-        reason: what the decoder said of it.
+        fault: ``empty``, ``not_a_picture``, ``truncated`` or ``damaged``; None if there is none.
+        reason: error message of the decoder.
         remarks: (kind, detail) of what is unusual: ``wrong_extension``, ``cmyk``, ``alpha``,
             ``rotated``.
-        height: pixels; 0 of a faulty one.
-        width: likewise.
-        digest: of the pixels.
-        perceptual: 64 bits that change little when the image does.
-        grey: ``(SIDE, SIDE)`` float32, mean 0 and length 1; None where it is all but flat.
+        height: pixels; 0 if there is a fault.
+        width: pixels; 0 if there is a fault.
+        digest: hash of the pixels.
+        perceptual: 64-bit hash that changes little if the image changes little.
+        grey: ``(SIDE, SIDE)`` float32, mean 0 and length 1; None if it is nearly uniform.
     """
 
     fault: str | None
@@ -66,19 +66,19 @@ def facts_of(dataset: ImageDataset, index: int) -> ImageFacts:
     except InputError as error:
         return ImageFacts("damaged", str(error))
     if not isinstance(data, bytes):
-        return _seen(data, ())
+        return _measure(data, ())
     if not data:
         return ImageFacts("empty", "0 bytes")
     name = format_of(data)
     if name is None:
-        return ImageFacts("not_a_picture", "its first bytes are those of no known format")
+        return ImageFacts("not_a_picture", "its first bytes match no known format")
     remarks = (*_extension(dataset.paths[index], name), *_header(data, name))
     try:
-        return _seen(decode(data), remarks)
+        return _measure(decode(data), remarks)
     except InputError as error:
         end = _ENDS.get(name, b"")
         cut = bool(end) and end not in data[-1024:]
-        if name in ("WEBP", "BMP"):  # which say in their heads how long they are
+        if name in ("WEBP", "BMP"):  # their headers contain the length of the file
             at = 4 if name == "WEBP" else 2
             cut = int.from_bytes(data[at : at + 4], "little") + (8 if name == "WEBP" else 0) > len(
                 data
@@ -86,7 +86,7 @@ def facts_of(dataset: ImageDataset, index: int) -> ImageFacts:
         return ImageFacts("truncated" if cut else "damaged", str(error), remarks)
 
 
-def _seen(pixels: NDArray[np.uint8], remarks: tuple[tuple[str, str], ...]) -> ImageFacts:
+def _measure(pixels: NDArray[np.uint8], remarks: tuple[tuple[str, str], ...]) -> ImageFacts:
     height, width = pixels.shape[:2]
     digest = hashlib.blake2b(f"{height},{width},".encode() + pixels.tobytes(), digest_size=16)
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
@@ -110,11 +110,11 @@ def _extension(path: str, name: str) -> tuple[tuple[str, str], ...]:
     extension = os.path.splitext(path)[1].lower()  # noqa: PTH122
     if not extension or extension in _EXTENSIONS[name]:
         return ()
-    return (("wrong_extension", f"{name} in a file called {extension}"),)
+    return (("wrong_extension", f"{name} data in a {extension} file"),)
 
 
 def _header(data: bytes, name: str) -> list[tuple[str, str]]:
-    """What the image's head says of its colours and its orientation."""
+    """Remarks on colours and orientation from the header of the image."""
     found = []
     try:
         with warnings.catch_warnings():
@@ -122,12 +122,12 @@ def _header(data: bytes, name: str) -> list[tuple[str, str]]:
             with Image.open(io.BytesIO(data), formats=[name]) as image:
                 mode, has_alpha = image.mode, image.has_transparency_data
                 orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # damaged data makes Pillow's parsers raise nearly anything; decode tells
+    except Exception:  # damaged data raises exceptions of almost any type; decode() reports it
         return []
     if mode == "CMYK":
         found.append(("cmyk", "CMYK, converted to RGB without a colour profile"))
     if has_alpha:
         found.append(("alpha", f"{mode} with transparency, which is dropped"))
     if orientation not in (0, 1):
-        found.append(("rotated", f"EXIF orientation {orientation}, which is not followed"))
+        found.append(("rotated", f"EXIF orientation {orientation}, which is not applied"))
     return found

@@ -1,4 +1,4 @@
-"""The audit's contact sheet: one HTML page with the images that were found, and what of them."""
+"""The audit page: one HTML file with the images of all findings."""
 
 import cv2
 import numpy as np
@@ -10,12 +10,12 @@ from densenet121.pages.markup import bullets, card, escape, image, plural, secti
 from densenet121.pages.style import CSS
 from densenet121.utils.errors import InputError
 
-_SIDE = 128  # pixels of a small image, at most
-_MOST = 200  # images of a kind
+_SIDE = 128  # maximum side of a thumbnail, in pixels
+_MOST = 200  # images shown of each kind
 
 
 def page(audit: Audit) -> str:
-    """The page; nothing in it comes from elsewhere."""
+    """The page as self-contained HTML."""
     numbers = {
         name: {path: i for i, path in enumerate(part.paths)} for name, part in audit.dataset.items()
     }
@@ -23,22 +23,22 @@ def page(audit: Audit) -> str:
     faults = sum(finding.kind in FAULTS for finding in audit.findings)
     cards = (
         card(plural(total, "image"), ", ".join(f"{len(p)} {s}" for s, p in audit.dataset.items())),
-        card(plural(faults, "fault"), "spoil training or evaluation", main=True),
-        card(plural(len(audit.findings) - faults, "remark"), "worth a look"),
-        card(str(len(audit.excluded)), "on the list of images to exclude"),
+        card(plural(faults, "fault"), "make training or evaluation wrong", main=True),
+        card(plural(len(audit.findings) - faults, "remark"), "may be harmless"),
+        card(str(len(audit.excluded)), "images recommended to exclude"),
     )
     parts = []
     for kind, meaning in KINDS.items():
         own = [finding for finding in audit.findings if finding.kind == kind]
         if own:
             parts.append(_section(kind, meaning, own, audit, numbers))
-    roots = bullets("missing", "Where", [str(part.root) for part in audit.dataset.values()])
-    nothing = section("Nothing was found", "Every image was decoded and compared.")
+    roots = bullets("missing", "Folders", [str(part.root) for part in audit.dataset.values()])
+    nothing = section("No findings", "Every image was decoded and compared.")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>Audit</title><style>{CSS}</style></head><body><main>"
-        "<header><p>densenet121 audit</p><h1>What was found in the images</h1></header>"
+        "<header><p>densenet121 audit</p><h1>Findings in the images</h1></header>"
         f'<div class="cards">{"".join(cards)}</div>{roots}{"".join(parts) or nothing}'
         "</main></body></html>\n"
     )
@@ -52,9 +52,9 @@ def _section(
     numbers: dict[str, dict[str, int]],
 ) -> str:
     figures = [_figure(finding, audit, numbers) for finding in findings[:_MOST]]
-    text = "A fault." if kind in FAULTS else "A remark."
+    text = "Fault." if kind in FAULTS else "Remark."
     if len(findings) > _MOST:
-        text += f" The first {_MOST} of {len(findings)}; the JSON output has all."
+        text += f" Shows the first {_MOST} of {len(findings)}; the JSON output has all."
     title = f"{meaning[0].upper()}{meaning[1:]}: {len(findings)}"
     return section(title, text, f'<div class="errors">{"".join(figures)}</div>')
 
@@ -63,14 +63,14 @@ def _figure(finding: Finding, audit: Audit, numbers: dict[str, dict[str, int]]) 
     places = [(finding.split, finding.path)]
     if finding.other is not None:
         places.append(finding.other)
-    dataset = ""
+    images = ""
     for split, path in places:
         index = numbers[split].get(path)
         if index is not None:
-            dataset += f'<div class="image">{_small(audit.dataset[split], index)}</div>'
+            images += f'<div class="image">{_small(audit.dataset[split], index)}</div>'
     place = escape(f"{finding.split}/{finding.path}")
     return (
-        f'<figure>{dataset}<figcaption><span class="wrong">{escape(finding.detail)}</span>'
+        f'<figure>{images}<figcaption><span class="wrong">{escape(finding.detail)}</span>'
         f'<span class="path">{place}</span></figcaption></figure>'
     )
 

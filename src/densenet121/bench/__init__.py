@@ -1,1 +1,1 @@
-"""Measurements of speed and memory, alone and against others."""
+"""Measure speed and memory, alone and compared with other libraries."""

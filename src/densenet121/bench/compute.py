@@ -1,4 +1,4 @@
-"""``bench train`` and ``bench infer``: our steps and others', by turns in one run."""
+"""``bench train`` and ``bench infer``: compare our steps with other libraries, in turns."""
 
 import contextlib
 import importlib.util
@@ -23,7 +23,7 @@ from densenet121.network import build
 from densenet121.network.fused import plain_network
 from densenet121.utils.errors import UsageError
 
-# What a side needs installed; torchvision where nothing else is said.
+# The module that a side needs; torchvision if it is not listed.
 _MODULES = {name: name for name in ("timm", "onnxruntime", "openvino")}
 OWN_SIDES = ("ours", "plain", "convolutions")
 _MODULES |= dict.fromkeys(OWN_SIDES, "torch")
@@ -31,7 +31,7 @@ _MODULES |= dict.fromkeys(OWN_SIDES, "torch")
 
 @dataclass(frozen=True)
 class Side:
-    """What was measured of one side.
+    """Measurements of one side.
 
     Attributes:
         name: ``ours`` or one of ``--against``.
@@ -40,10 +40,10 @@ class Side:
         low: first quartile of the same.
         high: third quartile.
         ratio: median over the rounds of our images per second divided by its.
-        megabytes: peak of memory above that of the same process before it built its network, 10^6
+        megabytes: peak memory above that of the same process before it built its network, 10^6
             bytes.
-        peak_share: of the machine's matrix product, the part that the network's multiplications
-            reach; None for sides whose arithmetic is another than what was measured.
+        peak_share: arithmetic speed of the network as a share of the machine's matrix product;
+            None for sides with another arithmetic than the measured one.
     """
 
     name: str
@@ -58,14 +58,14 @@ class Side:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A whole measurement: the settings as they took effect, and each side.
+    """Result of a comparison.
 
     Attributes:
-        settings: of the run.
+        settings: effective settings of the run.
         machine: processor, cores, torch.
         gigaflops_an_image: multiplications and additions of a step for one image, 10^9.
-        peak_gigaflops: of a matrix product in the same arithmetic, the best of all tries, 10^9/s.
-        sides: ours first.
+        peak_gigaflops: speed of a matrix product in the same arithmetic, best of all tries, 10^9/s.
+        sides: the measurements, ours first.
     """
 
     settings: dict[str, Any]
@@ -76,7 +76,7 @@ class Comparison:
 
 
 def compare(config: BenchConfig) -> Comparison:
-    """Measure ``config.what`` for us and for everyone in ``config.against``.
+    """Measure ``config.what`` for our network and for every side in ``config.against``.
 
     Raises:
         UsageError: a side is not installed.
@@ -88,7 +88,9 @@ def compare(config: BenchConfig) -> Comparison:
     for name in config.sides:
         module = _MODULES.get(name, "torchvision")
         if importlib.util.find_spec(module) is None:
-            raise UsageError(f"--against {name}: {module} is not installed here; `make bench` does")
+            raise UsageError(
+                f"--against {name}: {module} is not installed; `make bench` installs it"
+            )
     spec = {
         "what": config.what,
         "net": config.net,
@@ -122,7 +124,7 @@ def compare(config: BenchConfig) -> Comparison:
 
 
 def table(comparison: Comparison) -> str:
-    """The comparison for a reader."""
+    """The comparison as text."""
     settings, ours = comparison.settings, comparison.sides[0]
     lines = [
         f"{settings['what']}: {settings['net']}, batch {settings['batch_size']} of "
@@ -147,7 +149,7 @@ def table(comparison: Comparison) -> str:
 
 
 def as_json(comparison: "Comparison | Loading | Scaling") -> str:
-    """The comparison for a program."""
+    """The comparison as JSON."""
     return json.dumps(asdict(comparison), indent=2)
 
 
@@ -183,7 +185,7 @@ def _side(
 
 
 def _gigaflops(config: BenchConfig) -> float:
-    """Of a step for one image, counted on the plain network: its transitions pool first."""
+    """For a step of one image, counted on the plain network, whose transitions pool first."""
     model = build(config.net, num_classes=1000, variant=config.variant)
     images = torch.randn(2, 3, *config.size)
     with plain_network(), FlopCounterMode(display=False) as counter:
@@ -196,7 +198,7 @@ def _gigaflops(config: BenchConfig) -> float:
 
 
 def _peak_gigaflops(amp: str, side: int = 2048, tries: int = 8) -> float:
-    """The best of some matrix products."""
+    """Speed of the fastest of several matrix products."""
     dtype = torch.bfloat16 if amp == "bf16" else torch.float32
     a, b = (torch.randn(side, side).to(dtype) for _ in range(2))
     best = float("inf")

@@ -1,4 +1,4 @@
-"""The convolutions of a network and nothing else: what a step would take without all the rest."""
+"""Only the convolutions of a network: the time that a step would take without all other work."""
 
 from collections.abc import Callable
 
@@ -11,13 +11,13 @@ from densenet121.network.fused import plain_network
 def convolutions_step(
     model: nn.Module, images: Tensor, dtype: torch.dtype, *, train: bool
 ) -> Callable[[], None]:
-    """All convolutions of ``model`` as torch runs them, on random numbers of the right shapes.
+    """All convolutions of ``model`` in torch, on random numbers of the right shapes.
 
     Args:
-        model: its plain path pools before the transitions' convolutions, and is the one counted.
+        model: the network; its plain path pools before the transitions' convolutions.
         images: ``(N, 3, H, W)``.
-        dtype: of the numbers.
-        train: with the gradients of weights and inputs (not of the images).
+        dtype: dtype of the numbers.
+        train: also compute the gradients of weights and inputs (but not of the images).
     """
     found: list[tuple[nn.Conv2d, torch.Size]] = []
 

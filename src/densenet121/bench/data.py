@@ -1,4 +1,4 @@
-"""``bench data``: images from files to batches, ours and others', by turns in one run."""
+"""``bench data``: compare our loading of images with other libraries, in turns."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ _NAMES = {"compute": "training alone", "both": "loading and training"}
 
 @dataclass(frozen=True)
 class LoadingSide:
-    """What was measured of one side.
+    """Measurements of one side.
 
     Attributes:
         name: ``ours``, one of ``--against``; or ``compute`` and ``both``, our training steps.
@@ -29,8 +29,8 @@ class LoadingSide:
         images_per_second: median over the turns.
         low: first quartile of the same.
         high: third quartile.
-        ratio: median over the rounds of our images per second divided by its; of loading sides.
-        waited: share of the time that ``both`` spent waiting for images, else None.
+        ratio: median over the rounds of our images per second divided by its; None for training.
+        waited: for ``both``, share of the time spent waiting for images, else None.
     """
 
     name: str
@@ -44,12 +44,12 @@ class LoadingSide:
 
 @dataclass(frozen=True)
 class Loading:
-    """A whole measurement.
+    """Result of a comparison.
 
     Attributes:
-        settings: of the run, as they took effect.
+        settings: effective settings of the run.
         pictures: number of images, and their mean size in bytes.
-        sides: ours first.
+        sides: the measurements, ours first.
     """
 
     settings: dict[str, Any]
@@ -58,7 +58,7 @@ class Loading:
 
 
 def compare_loading(config: BenchConfig) -> Loading:
-    """Measure loading for us and everyone in ``config.against``; then steps alone, and both.
+    """Measure loading for us and every side in ``config.against``; training alone; and both.
 
     Raises:
         InputError: the images cannot be read, or a side's process failed.
@@ -126,7 +126,7 @@ def _side(worker: Worker, answers: list[dict[str, Any]], ours: list[dict[str, An
 
 
 def loading_table(loading: Loading) -> str:
-    """The comparison for a reader."""
+    """The comparison as text."""
     settings, (count, size) = loading.settings, loading.pictures
     lines = [
         f"data: {count} images of {size / 1000:.0f} kB, batch {settings['batch_size']} of "
@@ -145,6 +145,6 @@ def loading_table(loading: Loading) -> str:
             f"{f'{side.low:.1f} - {side.high:.1f}':>15}  {ratio:>10}"
         )
     both = loading.sides[-1]
-    lines += ["", f"training waits for images {both.waited:.0%} of its time", ""]
+    lines += ["", f"training waits for images for {both.waited:.0%} of its time", ""]
     lines += [f"{side.name}: {side.note}" for side in loading.sides[:-2]]
     return "\n".join(lines)

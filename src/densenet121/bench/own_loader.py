@@ -1,8 +1,8 @@
-"""Our own turns of ``bench data``: ``python -m densenet121.bench.own_loader JSON``.
+"""Our own sides of ``bench data``: ``python -m densenet121.bench.own_loader JSON``.
 
-Each line of standard input is answered with the seconds and the images of one pass, and the share
-of it that was spent waiting for images. The sides: ``ours`` and ``plain`` load images and
-normalise them; ``compute`` takes training steps on one batch; ``both`` trains on what it loads.
+The process answers each line of standard input with the seconds and the number of images of one
+pass, and the share of its time spent waiting for images. The sides: ``ours`` and ``plain`` load and
+normalise images; ``compute`` runs training steps on one batch; ``both`` loads images and trains.
 """
 
 import json
@@ -64,11 +64,11 @@ def main() -> None:
 
 
 def _loader(spec: dict[str, Any]) -> Callable[[int], Iterator[tuple[Tensor, Tensor]]]:
-    """From the number of an epoch to its batches, all images once."""
+    """A function from the number of an epoch to its batches, with all images once."""
     dataset, _ = open_training(Path(spec["data_dir"]))
     height, width = spec["size"]
     transform = TrainTransform(height, width)
-    # One worker works in the calling thread, as the other sides' do.
+    # One worker runs in the calling thread, as for the other sides.
     workers = spec["workers"] if spec["workers"] > 1 else 0
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -1,4 +1,4 @@
-"""Where the scripts of other libraries are: in a clone, and not in an installed package."""
+"""Find the scripts for other libraries, which are in a clone but not in the installed package."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from densenet121.utils.errors import UsageError
 
 
 def peer_script(name: str) -> Path:
-    """A script of the folder benchmarks/.
+    """The path of a script in the folder benchmarks/.
 
     Raises:
         UsageError: this is not a clone of the project.
@@ -14,7 +14,7 @@ def peer_script(name: str) -> Path:
     script = Path(__file__).resolve().parents[3] / "benchmarks" / name
     if not script.is_file():
         raise UsageError(
-            "libraries to compare against need a clone of the project: the installed package does "
-            f"not hold benchmarks/{name}"
+            "comparing with other libraries needs a clone of the project: the installed package "
+            f"does not include benchmarks/{name}"
         )
     return script

@@ -1,4 +1,4 @@
-"""The processes of a comparison: each side has its own, and they take turns."""
+"""The processes of a comparison: each side runs in its own process, in turns."""
 
 import contextlib
 import json
@@ -11,11 +11,11 @@ from densenet121.utils.errors import InputError
 
 
 class Worker:
-    """A side's process: it answers each line of its standard input with a line of JSON.
+    """The process of a side: it answers each line of standard input with a line of JSON.
 
     Args:
-        name: of the side, for messages.
-        command: that starts it.
+        name: name of the side, for messages.
+        command: the command that starts it.
     """
 
     def __init__(self, name: str, command: Sequence[str]) -> None:
@@ -32,31 +32,31 @@ class Worker:
         self.note = ""
 
     def start(self) -> None:
-        """Wait for its first line, the note of what it is."""
+        """Wait for its first line, which has the note."""
         self.note = self._answer()["note"]
 
     def ask(self, line: str) -> dict[str, Any]:
         """The answer to a line.
 
         Raises:
-            InputError: the process ended; the last line that it wrote to stderr.
+            InputError: the process ended; the text has the last line of its stderr.
         """
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(f"{line}\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            pass  # why shows when its answer is read
+            pass  # reading the answer reports the reason
         return self._answer()
 
     def steps(self, count: int) -> float:
-        """Seconds of so many steps."""
+        """Seconds for this number of steps."""
         answer = self.ask(str(count))
         self.bytes = answer["bytes"]
         return float(answer["seconds"])
 
     def stop(self) -> None:
-        """End it."""
+        """Kill the process."""
         self._process.kill()
         self._process.communicate()
         self._errors.close()
@@ -69,7 +69,7 @@ class Worker:
             self._errors.seek(0)
             errors = self._errors.read().decode(errors="replace")
             last = (errors.strip().splitlines() or ["no message"])[-1]
-            raise InputError(f"the process that measures {self.name} ended: {last}")
+            raise InputError(f"the process for {self.name} ended: {last}")
         found: dict[str, Any] = json.loads(line)
         return found
 

@@ -1,9 +1,9 @@
-"""A training step by ranks of this machine: ``python -m densenet121.bench.ranks JSON``.
+"""A training step on several ranks of this machine: ``python -m densenet121.bench.ranks JSON``.
 
-The process that is started is rank 0; it starts the others. It answers each line of standard
-input with one line of JSON, the seconds of a ``step``, of a ``local`` step whose gradients stay
-where they are, or of an ``exchange`` of all gradients and nothing else, as float32 or
-(``exchange_bf16``) as bfloat16. The others end with it.
+The started process is rank 0; it starts the others, which end with it. It answers each line of
+standard input with one line of JSON: the seconds of a ``step``, of a ``local`` step without
+exchange of gradients, or of an ``exchange`` of all gradients alone, as float32 or
+(``exchange_bf16``) as bfloat16.
 """
 
 import json
@@ -19,10 +19,10 @@ import torch.distributed as dist
 
 from densenet121.distributed.ranks import (
     from_rank_0,
+    is_distributed,
     join,
     keep_gradients_local,
     process_group,
-    several,
 )
 from densenet121.engine.state import Training
 from densenet121.engine.step import TrainingBatch, train_step
@@ -72,7 +72,7 @@ def _own_arguments() -> list[str]:
 
 
 class _Ranks:
-    """A network under training and its gradients."""
+    """A network in training and its gradients."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
         torch.manual_seed(0)
@@ -92,8 +92,8 @@ class _Ranks:
         self.gradients = torch.zeros(sum(p.numel() for p in model.parameters()))
 
     def measure(self, what: str) -> float:
-        """Seconds of one, from when all ranks are there until all are done."""
-        if several():
+        """Seconds from when all ranks are ready until all are done."""
+        if is_distributed():
             dist.barrier()
         start = time.perf_counter()
         if what == "step":
@@ -104,7 +104,7 @@ class _Ranks:
         else:
             dtype = torch.bfloat16 if what == "exchange_bf16" else torch.float32
             dist.all_reduce(self.gradients.to(dtype))
-        if several():
+        if is_distributed():
             dist.barrier()
         return time.perf_counter() - start
 

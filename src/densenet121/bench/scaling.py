@@ -1,4 +1,4 @@
-"""``bench scaling``: as many processes as cores, against one process with as many threads."""
+"""``bench scaling``: one process per core, compared with one process with as many threads."""
 
 import json
 import statistics
@@ -20,16 +20,16 @@ _WHAT = ("step", "local", "exchange", "exchange_bf16")
 
 @dataclass(frozen=True)
 class Scaling:
-    """What was measured; seconds are (first quartile, median, third quartile) over the rounds.
+    """Measurements; seconds are (first quartile, median, third quartile) over the rounds.
 
     Attributes:
-        settings: of the run.
-        gradient_bytes: that each rank hands over in a step, as float32.
+        settings: settings of the run.
+        gradient_bytes: bytes that each rank sends in a step, as float32.
         one_process: seconds of a step of one process with all threads and the whole batch.
-        step: of one process a core, each with its part of the batch, gradients averaged.
-        local: the same without the exchange.
-        exchange: of all gradients as float32 and nothing else.
-        exchange_bf16: as bfloat16, rounding included.
+        step: the same with one process per core, each with its part of the batch.
+        local: the same without the exchange of gradients.
+        exchange: only the exchange of all gradients as float32.
+        exchange_bf16: the same as bfloat16, including rounding.
         ratio: median over the rounds of one_process / step.
     """
 
@@ -44,17 +44,17 @@ class Scaling:
 
 
 def measure_scaling(config: BenchConfig) -> Scaling:
-    """Measure both by turns.
+    """Measure both in turns.
 
     Raises:
-        UsageError: one core, or a batch that the processes cannot share evenly.
+        UsageError: there is only one core, or the processes cannot divide the batch evenly.
         InputError: a process failed.
     """
     cores = config.threads or default_workers()
     if cores < 2 or config.per_batch_size % cores:
         raise UsageError(
-            f"bench scaling shares --per_batch_size {config.per_batch_size} out to --threads "
-            f"{cores} processes: that must be 2 or more and divide it"
+            f"bench scaling divides --per_batch_size {config.per_batch_size} among --threads "
+            f"{cores} processes: the number of processes must be at least 2 and a divisor"
         )
     amp = config.amp or ("bf16" if has_bf16(torch.device("cpu")) else "fp32")
     spec = {"net": config.net, "variant": config.variant, "size": config.size, "amp": amp}
@@ -86,7 +86,7 @@ def measure_scaling(config: BenchConfig) -> Scaling:
 
 
 def scaling_table(found: Scaling) -> str:
-    """The same for people."""
+    """The measurements as text."""
     settings = found.settings
     images, ranks = settings["batch_size"], settings["ranks"]
     rows = [
@@ -97,7 +97,7 @@ def scaling_table(found: Scaling) -> str:
         ("  the exchange alone, bfloat16", found.exchange_bf16),
     ]
     lines = [
-        f"{settings['net']}, {images} images of {settings['size']} in all, {settings['amp']}, "
+        f"{settings['net']}, {images} images of {settings['size']} per step, {settings['amp']}, "
         f"n = {settings['rounds']}; gradients: {found.gradient_bytes / 1e6:.1f} MB"
     ]
     for name, (low, middle, high) in rows:
@@ -105,7 +105,7 @@ def scaling_table(found: Scaling) -> str:
         lines.append(
             f"{name:36} {1e3 * middle:8.1f} ms ({1e3 * low:.1f} - {1e3 * high:.1f}){speed}"
         )
-    lines.append(f"{ranks} processes are {found.ratio:.2f} times as fast as 1 (median of rounds)")
+    lines.append(f"{ranks} processes are {found.ratio:.2f} times as fast as one (median of rounds)")
     return "\n".join(lines)
 
 

@@ -1,9 +1,9 @@
 """The server under load: ``python -m densenet121.bench.serve WEIGHTS --data_dir FOLDER``.
 
-Starts ``densenet121 serve`` in a process of its own and sends images as raw bytes over kept-alive
-connections, each client its next one when it has the answer. In turns with that, the bare network
-is measured as ``bench infer`` does it, in the same arithmetic and with the server's largest batch.
-Server, clients and network share all cores; the clients' part is told.
+Starts ``densenet121 serve`` in another process and sends images as raw bytes over kept-alive
+connections; each client sends its next image when it has the answer. In turns with that, it
+measures the network alone as in ``bench infer``, in the same arithmetic and with the server's
+largest batch. Server, clients and network share all cores; the clients' share is reported.
 """
 
 import argparse
@@ -34,15 +34,15 @@ from densenet121.utils.memory import keep_freed_memory
 
 @dataclass(frozen=True)
 class Load:
-    """What so many clients got.
+    """Measurements with a number of clients.
 
     Attributes:
-        clients: connections, each with one request at a time.
-        requests: answered, all with 200.
+        clients: number of connections, each with one request at a time.
+        requests: number of answered requests, all with status 200.
         images_per_second: of all clients together.
-        p50_milliseconds: from a request's first byte sent to its answer's last byte.
-        p99_milliseconds: likewise.
-        client_share: processor time of the clients over the time that passed, in cores.
+        p50_milliseconds: median time from the first byte of a request to the last of its answer.
+        p99_milliseconds: 99 % quantile of the same.
+        client_share: processor time of the clients divided by elapsed time, in cores.
     """
 
     clients: int
@@ -60,7 +60,7 @@ def running_server(
     """A server on a free port of loopback, and its process; stopped by SIGTERM at the end.
 
     Raises:
-        RuntimeError: it did not start; with what it wrote.
+        RuntimeError: it did not start; the text is its output.
     """
     process = subprocess.Popen(
         [sys.executable, "-m", "densenet121", "serve", weights, "--port", "0", *map(str, flags)],
@@ -84,7 +84,7 @@ def running_server(
 
 
 async def load(port: int, bodies: Sequence[bytes], clients: int, seconds: float) -> Load:
-    """Keep so many clients busy for so long.
+    """Keep ``clients`` busy for ``seconds``.
 
     Raises:
         RuntimeError: an answer other than 200.
@@ -127,7 +127,7 @@ async def load(port: int, bodies: Sequence[bytes], clients: int, seconds: float)
 
 
 def network_alone(predictor: Predictor, seconds: float) -> float:
-    """Images a second of the network in full batches, their normalisation not counted."""
+    """Images per second of the network in full batches, without normalisation."""
     classifier = predictor.classifier
     images = torch.randint(0, 255, (predictor.batch_size, *predictor.size, 3), dtype=torch.uint8)
     images = classifier.preprocessing.normalise(images)
@@ -141,7 +141,7 @@ def network_alone(predictor: Predictor, seconds: float) -> float:
 
 
 def bodies_of(folder: Path, size: tuple[int, int], count: int = 256) -> list[bytes]:
-    """Images of a folder as JPEG files (quality 90) of the network's size."""
+    """Images of a folder as JPEG files (quality 90) in the network's image size."""
     found = [folder / path for path in scan(folder).paths]
     chosen = found[:: max(1, len(found) // count)][:count]
     bodies = []
@@ -153,13 +153,13 @@ def bodies_of(folder: Path, size: tuple[int, int], count: int = 256) -> list[byt
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, and print a line for each number of clients; with --json everything."""
+    """Measure, and print a line for each number of clients, or everything with --json."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("weights", type=Path)
     parser.add_argument("--data_dir", type=Path, required=True, help="images to send")
-    parser.add_argument("--clients", default="1,8,64", help="comma list")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each turn")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each")
+    parser.add_argument("--clients", default="1,8,64", help="numbers of clients, comma-separated")
+    parser.add_argument("--seconds", type=float, default=10.0, help="duration of each turn")
+    parser.add_argument("--rounds", type=int, default=3, help="number of turns of each")
     parser.add_argument("--amp", default=None)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args(arguments)
@@ -208,10 +208,10 @@ def _print(
     for clients, found in results.items():
         speed = statistics.median(one.images_per_second for one in found)
         print(  # noqa: T201
-            f"{clients:3d} clients: {speed:6.1f} images/s, {speed / network:.2f} of it; "
+            f"{clients:3d} clients: {speed:6.1f} images/s, {speed / network:.2f} of the network; "
             f"p50 {statistics.median(o.p50_milliseconds for o in found):.1f} ms, "
             f"p99 {statistics.median(o.p99_milliseconds for o in found):.1f} ms; "
-            f"clients take {statistics.median(o.client_share for o in found):.2f} of a core"
+            f"clients use {statistics.median(o.client_share for o in found):.2f} of a core"
         )
     sizes = [line for line in metrics.splitlines() if line.startswith("densenet121_batch_seconds")]
     print("; ".join(line for line in sizes if "_sum" in line or "_count" in line))  # noqa: T201

@@ -1,7 +1,7 @@
-"""One side of a comparison, in a process of its own: ``python -m densenet121.bench.worker JSON``.
+"""The process of one side of a comparison: ``python -m densenet121.bench.worker JSON``.
 
 Builds a network, then answers each line of standard input, "STEPS", with one line of JSON: the
-seconds of so many steps and the process's peak of memory. Ends with standard input.
+seconds for this number of steps and the peak memory of the process. Ends with standard input.
 """
 
 import contextlib
@@ -42,13 +42,14 @@ def serve(
     """Build a network, then answer every line of standard input.
 
     Args:
-        spec: what is measured, as ``bench.compute`` writes it.
-        make_model: of the side's library, which is imported already: its memory does not count.
-        note: the library and its version.
-        make_step: what a step is (default: ``step``).
+        spec: the specification from ``bench.compute``.
+        make_model: builds the side's network; its library is already imported and not counted in
+            the memory.
+        note: returns the library and its version.
+        make_step: returns the function to measure (default: ``step``).
     """
     out = sys.stdout
-    sys.stdout = sys.stderr  # what the libraries print must not stand between the answers
+    sys.stdout = sys.stderr  # output of the libraries must not mix with the answers
     torch.set_num_threads(spec["threads"])
     torch.manual_seed(0)
     text = note(spec)
@@ -64,9 +65,9 @@ def serve(
 
 
 def peak_bytes() -> int:
-    """The most memory that this process ever held (its resident set)."""
+    """Peak memory of this process (its resident set)."""
     status = Path("/proc/self/status")
-    if status.exists():  # getrusage's figure is the parent's where that was larger
+    if status.exists():  # getrusage reports the parent's peak if that was larger
         found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
         if found:
             return int(found[1]) * 1024
@@ -79,7 +80,7 @@ def _note(spec: dict[str, Any]) -> str:
     if spec["side"] == "plain":
         return "the plain implementation"
     if spec["side"] == "convolutions":
-        return "nothing but convolutions"
+        return "only the convolutions"
     return found if isinstance(found, str) else f"kernels for {found.instruction_set}"
 
 

@@ -1,1 +1,1 @@
-"""Files that hold weights or the whole state of a run."""
+"""Files with weights or the whole state of a run."""

@@ -1,4 +1,4 @@
-"""Weights from any format that is read into any that is written, and back again as a check."""
+"""Convert weights between formats, and read the new file back as a check."""
 
 import io
 import json
@@ -39,13 +39,13 @@ SUFFIXES: dict[Target, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Converted:
-    """What ``convert`` did.
+    """Result of ``convert``.
 
     Attributes:
-        info: of the weights.
-        family: the program they came from.
-        tensors: that were written, and found again.
-        lost: whether a calibration stayed behind, for which the format has no place.
+        info: description of the weights.
+        family: the program that the weights came from.
+        tensors: number of tensors that were written and verified.
+        lost: whether a calibration was dropped because the format cannot store it.
     """
 
     info: ModelInfo
@@ -62,29 +62,29 @@ def convert(
     net: str | None = None,
     variant: Variant | None = None,
 ) -> Converted:
-    """Write the weights of ``source`` into ``target`` as the program ``to`` reads them.
+    """Write the weights of ``source`` to ``target`` in the format of the program ``to``.
 
-    The new file is read again before it gets its name: every tensor must come back bit for bit.
+    The new file is read back before it gets its name: every tensor must be equal bit for bit.
 
     Args:
         source: any file that ``read_weights`` reads.
-        target: a new file; its suffix chooses between the program's formats.
-        to: the program. Its networks must have the weights' variant.
-        net: the network, for weights that do not tell it.
-        variant: likewise the variant.
+        target: a new file; its suffix selects one of the program's formats.
+        to: the program. Its networks must have the variant of the weights.
+        net: the network, for files that do not record it.
+        variant: the variant, for files that do not record it.
 
     Raises:
-        UsageError: the suffix is none of the program's, or ``target`` exists.
+        UsageError: the program does not use this suffix, or ``target`` exists.
         InputError: the weights cannot be read, or the program has no such network.
         OSError: ``target`` cannot be written.
     """
     if target.suffix not in SUFFIXES[to]:
         raise UsageError(
-            f"{target}: weights for {to} are written as {' or '.join(SUFFIXES[to])}; "
-            "name the file so"
+            f"{target}: weights for {to} must be written as {' or '.join(SUFFIXES[to])}; "
+            "change the suffix"
         )
     if target.exists():
-        raise UsageError(f"{target}: exists already; choose another name or remove it")
+        raise UsageError(f"{target}: already exists; choose another name or remove it")
     if not target.parent.is_dir():
         raise UsageError(f"{target.parent}: there is no such folder")
     loaded = load_pretrained(source, net=net or "densenet121", variant=variant)
@@ -119,8 +119,8 @@ def _check_network(info: ModelInfo, to: Target, source: Path) -> None:
     if info.variant != wanted:
         others = "native or mindspore" if wanted == "paper" else "native, mindcv or torchvision"
         raise InputError(
-            f"{source}: weights of the variant {info.variant}; {to}'s networks are of the variant "
-            f"{wanted}, in which they give garbage; convert them to {others}"
+            f"{source}: weights of the variant {info.variant} give wrong results in {to}, whose "
+            f"networks have the variant {wanted}; convert them to {others}"
         )
 
 
@@ -139,7 +139,7 @@ def _write(
         tensors = {
             to_mindspore(name, model_zoo=to == "mindspore"): tensor
             for name, tensor in tensors.items()
-            if not name.endswith("num_batches_tracked")  # which MindSpore does not count
+            if not name.endswith("num_batches_tracked")  # MindSpore does not have it
         }
     if path.suffix == ".ckpt":
         path.write_bytes(mindspore.encode(tensors))
@@ -161,9 +161,9 @@ def _check_same(path: Path, state_dict: dict[str, Tensor], info: ModelInfo) -> N
     for name, tensor in state_dict.items():
         counts = name.endswith("num_batches_tracked") and name not in weights.state_dict
         if not counts and not torch.equal(_bits(found[name]), _bits(tensor)):
-            raise InputError(f"{path.name}: {name} did not come back as it was; nothing is written")
+            raise InputError(f"{path.name}: {name} differs after reading back; nothing was written")
 
 
 def _bits(tensor: Tensor) -> Tensor:
-    """A nan is not equal to itself, its bits are."""
+    """The bits of a tensor: a nan is not equal to itself, but its bits are."""
     return tensor.contiguous().reshape(-1).view(torch.uint8)

@@ -1,4 +1,4 @@
-"""What a weights file is, from names and shapes, mostly without reading its content."""
+"""Describe a weights file by its names and shapes, mostly without reading its content."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,10 +7,10 @@ from densenet121.checkpoint.load import Weights, read_weights
 
 
 def inspect(path: Path) -> str:
-    """A few lines of "what: content" on a weights file.
+    """A few lines that describe a weights file.
 
-    Of ``.safetensors`` only the header is read, of ``.ckpt`` and ``.pth`` names and shapes; Keras's
-    files are read whole. Checksums are not compared.
+    Of ``.safetensors`` only the header is read, of ``.ckpt`` and ``.pth`` only names and shapes;
+    Keras files are read whole. Checksums are not verified.
 
     Raises:
         InputError: missing, damaged, or of another format.
@@ -24,21 +24,21 @@ def inspect(path: Path) -> str:
 def _rows(weights: Weights) -> Iterator[tuple[str, str]]:
     info = weights.info
     names = {
-        "native": "this program's",
-        "mindspore": "MindSpore, the model zoo's network",
-        "mindcv": "MindSpore, mindcv's network",
-        "torchvision": "torchvision (timm's files have the same names)",
+        "native": "densenet121",
+        "mindspore": "MindSpore (model zoo)",
+        "mindcv": "MindSpore (mindcv)",
+        "torchvision": "torchvision (timm uses the same names)",
     }
     yield "weights of", names.get(weights.family, weights.family)
-    yield "network", info.net if info else "not known: its file does not tell and no name fits"
-    variant: str = weights.variant_for(None) if info else "not known"
+    yield "network", info.net if info else "unknown: not recorded, and no known network matches"
+    variant: str = weights.variant_for(None) if info else "unknown"
     if info and not weights.variant_is_certain:
-        caveat = "the names fit model_zoo too; if it is that, pass variant model_zoo"
+        caveat = "model_zoo has the same names; if it is model_zoo, pass `variant` model_zoo"
         if weights.family == "mindcv":
-            caveat = "mindcv before October 2022 was model_zoo under the same names; " + caveat
+            caveat = "mindcv before October 2022 used model_zoo; " + caveat
         variant += f" ({caveat})"
     yield "variant", variant
-    classes = str(weights.num_classes or "no classifier in it")
+    classes = str(weights.num_classes or "no classifier")
     if info and info.class_names:
         shown = ", ".join(info.class_names[:10])
         classes += f": {shown}{', ...' if len(info.class_names) > 10 else ''}"
@@ -63,7 +63,7 @@ def _rows(weights: Weights) -> Iterator[tuple[str, str]]:
             f"{p.image_size[1]}, mean {_triple(p.mean)}, std {_triple(p.std)}",
         )
     else:
-        yield "images", "the file does not tell what they went through"
+        yield "images", "preprocessing not recorded"
 
 
 def _triple(values: tuple[float, float, float]) -> str:

@@ -1,4 +1,4 @@
-"""Weights from a file into a network, or a clear word on why they do not fit."""
+"""Load weights from a file into a network, with a clear error if they do not fit."""
 
 import mmap
 from collections.abc import Mapping
@@ -18,8 +18,8 @@ from densenet121.checkpoint.native import (
     METADATA_KEY,
     ModelInfo,
     data_note,
-    note_of,
     read,
+    read_note,
     read_safetensors,
 )
 from densenet121.network import DenseNet, Variant, build
@@ -35,16 +35,16 @@ class Weights:
 
     Attributes:
         state_dict: name to tensor.
-        info: network, variant, classes and preprocessing; None where the file does not tell them.
-        origin: epoch, step and score they come from, where the file tells.
-        family: the program that they come from.
-        variant_is_certain: False where the variant in ``info`` is only what that program usually
-            means, because the other has the same names.
-        momentum: of a MindSpore training checkpoint, by our names.
+        info: network, variant, classes and preprocessing; None if the file does not record them.
+        origin: epoch, step and score of the weights, if the file records them.
+        family: the program that the weights come from.
+        variant_is_certain: False if both variants have these names; ``info`` then has the variant
+            that this program usually uses.
+        momentum: momentum of a MindSpore training checkpoint, by our names.
         state: numbers of that run, such as global_step.
         calibration: what `calibrate` added, as plain JSON values.
-        data: images, fingerprint and a digest of the folder of what they were trained and
-            validated on, by split; empty where the file does not tell.
+        data: number of images, fingerprint and folder digest of the training and validation data,
+            by split; empty if the file does not record them.
     """
 
     state_dict: dict[str, Tensor]
@@ -59,36 +59,36 @@ class Weights:
 
     @property
     def num_classes(self) -> int | None:
-        """Rows of the classifier, None without one."""
+        """Number of rows of the classifier, None without a classifier."""
         classifier = self.state_dict.get("classifier.weight")
         return int(classifier.shape[0]) if classifier is not None and classifier.ndim else None
 
     def variant_for(self, asked: Variant | None) -> Variant:
-        """The variant to build: a certain one of the file, else the one asked for, else paper."""
-        told = self.info.variant if self.info else None
-        if told and (self.variant_is_certain or asked is None):
-            return told
+        """The variant to build: the file's if certain, else ``asked``, else paper."""
+        recorded = self.info.variant if self.info else None
+        if recorded and (self.variant_is_certain or asked is None):
+            return recorded
         return asked or "paper"
 
 
 def read_weights(path: Path, *, shapes_only: bool = False) -> Weights:
-    """Read weights of this program or of another; docs/guides/weights.md lists the formats.
+    """Read weights of this program or another; docs/guides/weights.md lists the formats.
 
     Nothing in a file is ever executed.
 
     Args:
         path: the file.
-        shapes_only: tensors may come without content, and checksums are not compared.
+        shapes_only: tensors may have no content, and checksums are not verified.
 
     Raises:
         InputError: missing, damaged, or of another format.
     """
     if path.is_dir():
-        raise InputError(f"{path}: a folder, where one weights file is needed")
+        raise InputError(f"{path}: is a folder; pass one weights file")
     if not path.exists():
         raise InputError(f"{path}: there is no such weights file")
     if path.stat().st_size > LARGEST:
-        raise InputError(f"{path}: {path.stat().st_size} bytes, at most {LARGEST} are read")
+        raise InputError(f"{path}: has {path.stat().st_size} bytes; the limit is {LARGEST}")
     family: Family | None = None
     metadata: Mapping[str, Any] = {}
     if is_keras_file(path):
@@ -103,15 +103,15 @@ def read_weights(path: Path, *, shapes_only: bool = False) -> Weights:
         if METADATA_KEY in metadata:
             return _native(path, tensors, metadata, shapes_only)
         tensors = without_prefix(tensors)
-    told = metadata.get(MODEL_KEY)
-    return _weights(identify(tensors, path, metadata, family), _info(told, path) if told else None)
+    text = metadata.get(MODEL_KEY)
+    return _weights(identify(tensors, path, metadata, family), _info(text, path) if text else None)
 
 
 def _native(
     path: Path, tensors: dict[str, Tensor], metadata: Mapping[str, Any], shapes_only: bool
 ) -> Weights:
     if shapes_only:
-        kind, content = note_of(path, metadata)
+        kind, content = read_note(path, metadata)
     else:
         kind, tensors, content = read(path)
     if kind == "checkpoint":
@@ -151,7 +151,7 @@ def _info(text: str, path: Path) -> ModelInfo:
 
 
 def is_mindspore_file(path: Path) -> bool:
-    """Whether a file that is there begins like MindSpore's ``.ckpt``."""
+    """Whether an existing file begins like a MindSpore ``.ckpt``."""
     with path.open("rb") as file:
         start = file.read(16)
     return mindspore.looks_like(start) and start[8:9] != b"{"
@@ -168,7 +168,7 @@ def _read_mindspore(path: Path, shapes_only: bool) -> tuple[dict[str, Tensor], d
 
 
 def _shapes(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """A safetensors file's header alone, its tensors on the device "meta"."""
+    """Read only the header of a safetensors file; the tensors are on the device "meta"."""
     try:
         with safetensors.safe_open(path, "pt") as file:
             tensors = {}
@@ -198,31 +198,31 @@ _DTYPES = {
 
 
 def load_state(model: DenseNet, state_dict: Mapping[str, Tensor], source: Path | str) -> None:
-    """Copy every parameter and buffer into the network; nothing may be missing or left over.
+    """Copy every parameter and buffer into the network; names must match exactly.
 
     Raises:
-        InputError: an unknown or missing name, or a shape that differs, naming the first.
+        InputError: a name is unknown or missing, or a shape differs; the text names the first.
     """
     own = model.state_dict()
-    # Files from other frameworks do not count batches; the count starts at nought then.
+    # Files from other frameworks do not count batches; the count then starts at 0.
     missing = [n for n in own if n not in state_dict and not n.endswith("num_batches_tracked")]
     unknown = [name for name in state_dict if name not in own]
     blocks = "/".join(str(layers) for layers in model.block_config)
     if unknown:
         raise InputError(
-            f'{source}: unknown parameter "{unknown[0]}" ({len(unknown)} in all); the network '
-            f"wanted has blocks of {blocks} layers: choose another `net`?"
+            f'{source}: unknown parameter "{unknown[0]}" ({len(unknown)} in all); this '
+            f"network has blocks of {blocks} layers: choose another `net`?"
         )
     if missing:
         raise InputError(
-            f'{source}: parameter "{missing[0]}" is missing ({len(missing)} in all); the network '
-            f"wanted has blocks of {blocks} layers: choose another `net`?"
+            f'{source}: parameter "{missing[0]}" is missing ({len(missing)} in all); this '
+            f"network has blocks of {blocks} layers: choose another `net`?"
         )
     for name, tensor in state_dict.items():
         if tensor.shape != own[name].shape:
             hint = f"; pass `num_classes` {tensor.shape[0]}" if name == "classifier.weight" else ""
             raise InputError(
-                f"{source}: {name} has shape {tuple(tensor.shape)}, the network wants "
+                f"{source}: {name} has shape {tuple(tensor.shape)}, but the network needs "
                 f"{tuple(own[name].shape)}{hint}"
             )
     model.load_state_dict(state_dict, strict=False)
@@ -230,12 +230,11 @@ def load_state(model: DenseNet, state_dict: Mapping[str, Tensor], source: Path |
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A network with weights, and what is known of them.
+    """A network with weights, and their description.
 
     Attributes:
-        model: in evaluation mode.
-        info: network, variant, classes and the preprocessing its images need; None where the
-            file does not tell.
+        model: the network, in evaluation mode.
+        info: network, variant, classes and preprocessing; None if the file does not record them.
         family: the program that the weights come from.
         calibration: what `calibrate` added, as plain JSON values.
     """
@@ -249,19 +248,20 @@ class Pretrained:
 def load_pretrained(
     path: str | Path, *, net: str = "densenet121", variant: Variant | None = None
 ) -> Pretrained:
-    """The network a weights file holds, with its preprocessing.
+    """Build the network of a weights file, with its preprocessing.
 
     Args:
         path: any file that ``read_weights`` reads.
-        net: the network, for files that do not tell it.
-        variant: for files that do not tell it for certain (default: what their program means).
+        net: the network, for files that do not record it.
+        variant: the variant, for files where it is not certain (default: the usual one of their
+            program).
 
     Raises:
         InputError: the file cannot be used.
     """
     weights = read_weights(Path(path))
     if weights.num_classes is None:
-        raise InputError(f'{path}: no "classifier.weight": these are not weights of a DenseNet')
+        raise InputError(f'{path}: no "classifier.weight", so these are not weights of a DenseNet')
     info = weights.info
     chosen = weights.variant_for(variant)
     model = build(info.net if info else net, num_classes=weights.num_classes, variant=chosen)
@@ -274,7 +274,7 @@ def load_pretrained(
 def load_model(
     path: str | Path, *, net: str = "densenet121", variant: Variant | None = None
 ) -> DenseNet:
-    """The network alone of ``load_pretrained``, in evaluation mode.
+    """The network of ``load_pretrained``, in evaluation mode.
 
     Raises:
         InputError: the file cannot be used.

@@ -1,8 +1,8 @@
-"""The project's own files: a run's state (``.ckpt``) and weights (``.safetensors``).
+"""The project's own files: the state of a run (``.ckpt``) and weights (``.safetensors``).
 
-Both are safetensors files, which hold numbers and text and can execute nothing, with a JSON text
-and a SHA-256 of everything in their metadata: a file that was cut, or in which a single bit
-changed, is refused when it is read.
+Both are safetensors files, which contain only numbers and text and cannot execute code. Their
+metadata has a JSON text and a SHA-256 of everything: a truncated file, or one with a single changed
+bit, is refused when it is read.
 """
 
 import hashlib
@@ -24,19 +24,19 @@ from densenet121.utils.files import write_atomic
 
 FORMAT = 1
 METADATA_KEY = "densenet121"
-DEFAULT_TASK = "single_label"  # of files that do not name a task
+DEFAULT_TASK = "single_label"  # for files that do not name a task
 Kind = Literal["checkpoint", "weights"]
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """Network, task, classes and preprocessing that weights belong to.
+    """Network, task, classes and preprocessing of weights.
 
     Attributes:
         net: a key of ``network.NETWORKS``.
-        variant: of its pooling.
-        class_names: by index; empty where they are not known.
-        preprocessing: of the images.
+        variant: variant of the pooling.
+        class_names: class names by index; empty if unknown.
+        preprocessing: preprocessing of the images.
         task: name of the task, see ``densenet121.tasks``.
     """
 
@@ -47,7 +47,7 @@ class ModelInfo:
     task: str = DEFAULT_TASK
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values; without the task where it is the one that older files have."""
+        """As plain JSON values; the default task is omitted, as in older files."""
         content = asdict(self)
         if self.task == DEFAULT_TASK:
             del content["task"]
@@ -55,7 +55,7 @@ class ModelInfo:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "ModelInfo":
-        """From what ``to_json`` made, after its way through a file."""
+        """Read the result of ``to_json``."""
         preprocessing = Preprocessing.from_json(content["preprocessing"])
         class_names = tuple(content["class_names"])
         variant: Variant = "model_zoo" if content["variant"] == "model_zoo" else "paper"
@@ -67,12 +67,12 @@ def save(path: Path, kind: Kind, tensors: Mapping[str, Tensor], content: Mapping
     """Write tensors and JSON content into one file, atomically.
 
     Raises:
-        OSError: disk full, no permission; an earlier file of that name is untouched.
+        OSError: disk full or no permission; an existing file of that name is unchanged.
     """
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(content, allow_nan=False)
     note = {"format": FORMAT, "kind": kind, "content": text, "sha256": _digest(kind, text, on_cpu)}
-    # One key, for safetensors writes several in random order: the same run gives the same bytes.
+    # One key, because safetensors writes several in random order; equal runs must give equal bytes.
     metadata = {METADATA_KEY: json.dumps(note)}
     write_atomic(path, safetensors.torch.save(on_cpu, metadata))
 
@@ -81,7 +81,7 @@ def read(path: Path, kind: Kind | None = None) -> tuple[Kind, dict[str, Tensor],
     """Read and check a file that ``save`` wrote: its kind, its tensors, its JSON content.
 
     Raises:
-        InputError: not such a file, of another kind, cut short, or changed since it was written.
+        InputError: not such a file, of another kind, truncated, or changed since it was written.
     """
     tensors, metadata = read_safetensors(path)
     if METADATA_KEY not in metadata:
@@ -95,20 +95,20 @@ def read(path: Path, kind: Kind | None = None) -> tuple[Kind, dict[str, Tensor],
         raise InputError(f"{path}: damaged ({error!r} in its metadata)") from None
     if not known:
         raise InputError(
-            f"{path}: of a format that this version does not know, made by a newer one?"
+            f"{path}: unknown format; was it written by a newer version? Then upgrade densenet121"
         )
     if not intact:
-        raise InputError(f"{path}: damaged (its SHA-256 is not the one it was written with)")
+        raise InputError(f"{path}: damaged (its SHA-256 does not match)")
     if kind is not None and found != kind:
-        raise InputError(f"{path}: holds {found}, where a {kind} file is needed")
+        raise InputError(f"{path}: is a {found} file, but a {kind} file is needed")
     return found, tensors, json.loads(note["content"])
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of any safetensors file, from one reading of it.
+    """Tensors and metadata of any safetensors file, which is read once.
 
     Raises:
-        InputError: missing, unreadable, or not a whole safetensors file.
+        InputError: missing, unreadable, or not a complete safetensors file.
     """
     try:
         data = path.read_bytes()
@@ -118,16 +118,16 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         tensors = safetensors.torch.load(data)
     except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise InputError(f"{path}: damaged or not a safetensors file ({error})") from None
-    # The library has checked the header; it only does not hand its metadata out from memory.
+    # The library has checked the header, but does not return its metadata when reading from memory.
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     return tensors, header.get("__metadata__", {})
 
 
-def note_of(path: Path, metadata: Mapping[str, str]) -> tuple[Kind, dict[str, Any]]:
-    """Kind and JSON content from the metadata alone; nothing is compared with the checksum.
+def read_note(path: Path, metadata: Mapping[str, str]) -> tuple[Kind, dict[str, Any]]:
+    """Kind and JSON content from the metadata alone; the checksum is not verified.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the metadata cannot be read.
     """
     try:
         note = json.loads(metadata[METADATA_KEY])
@@ -146,9 +146,9 @@ def save_weights(
     calibration: Mapping[str, Any] | None = None,
     data: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write weights with what they are weights of and where they come from (epoch, step, score).
+    """Write weights with their description and their origin (epoch, step, score).
 
-    ``data`` is what ``data_note`` says of the images.
+    ``data`` describes the images, see ``data_note``.
     """
     content = {"model": info.to_json(), "origin": dict(origin)}
     more = {} if calibration is None else {"calibration": dict(calibration)}
@@ -157,7 +157,7 @@ def save_weights(
 
 
 def data_note(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a run's "data" in run.json, what weights tell: no path, for weights are given away."""
+    """The "data" of run.json for a weights file: without paths, since weights are passed on."""
     return {
         split: {**found, "folder": folder_digest(found["folder"])}
         for split, found in data.items()
@@ -166,7 +166,7 @@ def data_note(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def folder_digest(folder: str) -> str:
-    """By which the same folder is known again."""
+    """A digest that identifies a folder without its path."""
     return hashlib.sha256(folder.encode(errors="surrogateescape")).hexdigest()[:16]
 
 

@@ -6,7 +6,7 @@ from densenet121.config import AuditConfig
 
 
 def run(config: AuditConfig) -> int:
-    """Print what is wrong with a dataset; 1 if it would spoil a training or its evaluation."""
+    """Print what is wrong with a dataset; 1 if there are faults."""
     found = audit(config)
     print(as_json(found) if config.json else table(found))  # noqa: T201 (the command's output)
     return FAILED if found.has_faults else DONE

@@ -16,19 +16,19 @@ def run(config: BenchConfig) -> int:
 
 
 def compute(config: BenchConfig) -> str:
-    """Training steps or inference, beside other libraries."""
+    """Training steps or inference, compared with other libraries."""
     found = compare(config)
     return as_json(found) if config.json else table(found)
 
 
 def data(config: BenchConfig) -> str:
-    """Loading images, beside other libraries."""
+    """Loading of images, compared with other libraries."""
     found = compare_loading(config)
     return as_json(found) if config.json else loading_table(found)
 
 
 def scaling(config: BenchConfig) -> str:
-    """Several processes beside one."""
+    """Several processes, compared with one."""
     found = measure_scaling(config)
     return as_json(found) if config.json else scaling_table(found)
 

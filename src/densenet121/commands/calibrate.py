@@ -1,4 +1,4 @@
-"""The ``calibrate`` command: learn from held-out images how sure the network may be."""
+"""The ``calibrate`` command: calibrate the probabilities of weights on held-out images."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from densenet121.tasks import Task
 from densenet121.utils.errors import InputError
 from densenet121.utils.progress import progress_bar
 
-_LEAST = 20  # images; fewer say nothing about nine in ten
+_LEAST = 20  # images; fewer are not enough for a coverage of 90 %
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class CalibrateResult:
     """Result of ``calibrate``.
 
     Attributes:
-        output: the calibrated weights.
-        calibration: what was stored in them.
+        output: file of the calibrated weights.
+        calibration: the calibration stored in them.
     """
 
     output: Path
@@ -34,24 +34,24 @@ class CalibrateResult:
 
 
 def calibrate(config: CalibrateConfig, task: Task | None = None) -> CalibrateResult:
-    """Classify held-out images, learn from them, write the weights with what was learnt.
+    """Classify held-out images, fit a calibration, and write it with the weights.
 
     Args:
         config: the settings.
-        task: of the weights, where it is one of the caller's own.
+        task: the caller's own task; None uses the one that the weights name.
 
     Raises:
-        InputError: weights or images cannot be used, or `target_accuracy` is out of reach.
+        InputError: weights or images cannot be used, or `target_accuracy` cannot be reached.
     """
     source = absolute(config.pretrained)
     weights = read_weights(source)
     if weights.info is None:
-        raise InputError(f"{source}: has no class names; calibrate takes this program's weights")
+        raise InputError(f"{source}: has no class names; calibrate needs weights of densenet121")
     dataset = open_evaluation(absolute(config.data_dir))
     names = weights.info.class_names
     check_same_classes(names, str(source), dataset.class_names, str(dataset.root))
     if len(dataset) < _LEAST:
-        raise InputError(f"{dataset.root}: {len(dataset)} images, at least {_LEAST} are needed")
+        raise InputError(f"{dataset.root}: has {len(dataset)} images; at least {_LEAST} are needed")
     predictor = Predictor(
         source,
         device=config.device,

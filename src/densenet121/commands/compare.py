@@ -1,4 +1,4 @@
-"""The ``compare`` command: two evaluations of the same images, and whether B is worse than A."""
+"""The ``compare`` command: compare two evaluations of the same images; is B worse than A?"""
 
 import json
 
@@ -14,10 +14,10 @@ def compare(config: CompareConfig, task: Task | None = None) -> int:
 
     Args:
         config: the settings.
-        task: of the evaluations, where it is one of the caller's own.
+        task: the caller's own task, if it is one.
 
     Raises:
-        InputError: an evaluation cannot be read, or they are not of the same images.
+        InputError: an evaluation cannot be read, or the images differ.
     """
     a, b = (read_evaluation(absolute(path), task) for path in (config.a, config.b))
     found = compare_files(a, b, resamples=config.resamples, seed=config.seed)
@@ -38,20 +38,22 @@ def compare_files(
     """Compare two evaluations.
 
     Raises:
-        InputError: of other images, or of other tasks.
+        InputError: their images or their tasks differ.
     """
     if a.task.name != b.task.name:
-        raise InputError(f"{a.path} is of the task {a.task.name}, {b.path} of {b.task.name}")
+        raise InputError(
+            f"the task of {a.path} is {a.task.name}, but that of {b.path} is {b.task.name}"
+        )
     missing = sorted(set(a.rows) ^ set(b.rows))
     if missing:
         where = a.path if missing[0] in a.rows else b.path
         raise InputError(
-            f"{a.path} and {b.path} are not of the same images: {missing[0]} is only in {where} "
-            f"({len(missing)} such in all); evaluate both on one folder"
+            f"{a.path} and {b.path} have different images: {missing[0]} is only in {where} "
+            f"({len(missing)} differ in all); evaluate both on one folder"
         )
     return a.task.compare(a.rows, b.rows, resamples=resamples, seed=seed)
 
 
 def run(config: CompareConfig) -> int:
-    """Compare and print; 1 if B is worse by more than is allowed."""
+    """Compare and print; 1 if B is worse by more than allowed."""
     return compare(config)

@@ -8,12 +8,12 @@ from densenet121.config import ConvertConfig
 
 
 def run(config: ConvertConfig) -> int:
-    """Convert weights and print what was written."""
+    """Convert weights and print the result."""
     source, target = Path(config.source), Path(config.target)
     done = convert(source, target, config.to, net=config.net, variant=config.variant)
-    lost = "; its calibration stays behind, such files hold none" if done.lost else ""
+    lost = "; the calibration was dropped, because the format cannot store it" if done.lost else ""
     print(  # noqa: T201 (the command's output)
-        f"{target}: {done.info.net}, variant {done.info.variant}, from {done.family}; read "
-        f"again, all {done.tensors} tensors are the same to the bit{lost}"
+        f"{target}: {done.info.net}, variant {done.info.variant}, from {done.family}; all "
+        f"{done.tensors} tensors are bit-identical after reading back{lost}"
     )
     return DONE

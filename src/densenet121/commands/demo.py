@@ -1,4 +1,4 @@
-"""The demonstration: DenseNet-121 on real handwritten digits, from nothing to a report."""
+"""The ``demo`` command: train DenseNet-121 on handwritten digits, evaluate, write a report."""
 
 import time
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from densenet121.report import write_report
 from densenet121.runs.layout import LAST_WEIGHTS, RECORD
 from densenet121.utils.errors import InputError
 
-_HELD_BACK = 4  # every fourth digit is for evaluation only
+_HELD_OUT = 4  # every fourth digit is for evaluation only
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class DemoResult:
     """Result of the demonstration.
 
     Attributes:
-        folder: with the images and the run.
-        report: the page to look at.
-        top1: share of the held-back digits that the last weights classify rightly.
+        folder: contains the images and the run.
+        report: path of the report page.
+        top1: share of the held-out digits that the last weights classify correctly.
     """
 
     folder: Path
@@ -34,17 +34,17 @@ class DemoResult:
 
 
 def demo(config: DemoConfig) -> DemoResult | None:
-    """Write the digits out as class folders, train, evaluate and report; None if stopped.
+    """Write the digits as class folders, train, evaluate and report; None if stopped.
 
-    The recipe is not the one for photographs: digits are small, must not be mirrored, and hardly
-    need to be cropped.
+    The settings differ from those for photographs: digits are small, must not be mirrored, and need
+    little cropping.
     """
     start = time.perf_counter()
     stamp = time.strftime("%Y-%m-%d_time_%H_%M_%S")
     folder = absolute(config.output_dir or f"output/demo_{stamp}")
     data_dir, run_dir = folder / "digits", folder / "run"
     if (run_dir / RECORD).exists():
-        raise InputError(f"{run_dir} already holds a run; name another --output_dir")
+        raise InputError(f"{run_dir} already has a run; choose another --output_dir")
     write_digits(data_dir)
     trained = train(
         TrainConfig(
@@ -85,7 +85,7 @@ def demo(config: DemoConfig) -> DemoResult | None:
     report = write_report(run_dir)
     metrics = evaluation.metrics
     print(  # noqa: T201 (the command's output)
-        f"{metrics['top1_correct']} of {metrics['total']} held-back digits right "
+        f"{metrics['top1_correct']} of {metrics['total']} held-out digits correct "
         f"({100 * metrics['top1']:.2f} %) after {time.perf_counter() - start:.0f} s; images, log, "
         f"weights and metrics are in {folder}, the report is {report}"
     )
@@ -96,13 +96,13 @@ def write_digits(folder: Path) -> None:
     """Write scikit-learn's 1,797 digits (UCI optdigits, test part) as PNG class folders.
 
     8 x 8 pixels of 17 grey levels become 32 x 32 of 256. Every fourth goes to ``val/``: as in any
-    random split of these digits, both parts hold some by the same writers.
+    random split of these digits, both parts have digits by the same writers.
     """
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     for index, (pixels, digit) in enumerate(zip(digits.images, digits.target, strict=True)):
-        split = "val" if index % _HELD_BACK == 0 else "train"
+        split = "val" if index % _HELD_OUT == 0 else "train"
         path = folder / split / str(digit) / f"{index:04d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         grey = cv2.resize(

@@ -7,7 +7,7 @@ from densenet121.utils.signals import StopRequest
 
 
 def run(config: EvalConfig) -> int:
-    """Evaluate every weights file; 1 if not all of them or not all images could be used."""
+    """Evaluate every weights file; 1 if a weights file or an image could not be used."""
     with StopRequest():
         evaluated = evaluate(config)
     if evaluated.stopped:

@@ -1,4 +1,4 @@
-"""The ``export`` command: the network for another program, with a parity report."""
+"""The ``export`` command: export the network for another runtime, with a parity report."""
 
 import io
 import json
@@ -37,20 +37,20 @@ Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
 def export(config: ExportConfig, task: Task | None = None) -> dict[str, Any]:
-    """Write the network for another program; the parity report, printed and stored beside it.
+    """Export the network; returns the parity report, which is also printed and stored beside it.
 
     Args:
         config: the settings.
-        task: of the weights, where it is one of the caller's own.
+        task: the caller's own task; None uses the one that the weights name.
 
     Raises:
         InputError: weights or images cannot be used, a package is missing, or the exported
-            network differs by more than is tolerated; then nothing is written.
+            network differs by more than allowed; then nothing is written.
     """
     source, output = absolute(config.pretrained), absolute(config.output)
     weights = read_weights(source)
     if weights.info is None:
-        raise InputError(f"{source}: has no class names; export takes this program's weights")
+        raise InputError(f"{source}: has no class names; export needs weights of densenet121")
     classifier = make_classifier(weights, source, Choices(net=weights.info.net, task=task))
     checked, calibrating = _pick(
         open_evaluation(absolute(config.data_dir)), classifier, config.pictures
@@ -64,7 +64,7 @@ def export(config: ExportConfig, task: Task | None = None) -> dict[str, Any]:
             images = classifier.preprocessing.normalise(torch.from_numpy(pixels))
             return np.asarray(classifier.model(images))
 
-    certificate = {
+    parity = {
         "source": source.name,
         "format": config.format,
         "int8": bool(config.int8),
@@ -72,11 +72,11 @@ def export(config: ExportConfig, task: Task | None = None) -> dict[str, Any]:
         "bytes": len(data),
         **_parity(classifier.task, reference, run, checked),
     }
-    _judge(certificate, config)
+    _check_parity(parity, config)
     write_atomic(output, data)
-    write_json(output.with_name(output.name + ".certificate.json"), certificate)
-    print(json.dumps(certificate, indent=2))  # noqa: T201 (the command's output)
-    return certificate
+    write_json(output.with_name(output.name + ".certificate.json"), parity)
+    print(json.dumps(parity, indent=2))  # noqa: T201 (the command's output)
+    return parity
 
 
 def _as_torch(
@@ -85,7 +85,7 @@ def _as_torch(
     shown: NDArray[np.uint8],
     calibrating: NDArray[np.uint8] | None,
 ) -> tuple[bytes, Run]:
-    """The file's content, and what runs it; the last argument is for ONNX alone."""
+    """The content of the file, and a function that runs it; ``calibrating`` is not used."""
     data = torch_export(module, inputs_of(module, shown[:2]), weights)
     program = torch.export.load(io.BytesIO(data)).module()
 
@@ -102,7 +102,7 @@ def _as_onnx(
     shown: NDArray[np.uint8],
     calibrating: NDArray[np.uint8] | None,
 ) -> tuple[bytes, Run]:
-    """The file's content, and what runs it; int8 where there are images to calibrate with."""
+    """The content of the file, and a function that runs it; int8 if ``calibrating`` is given."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "plain.onnx"
         onnx_export(module, inputs_of(module, shown[:2]), path)
@@ -115,7 +115,7 @@ def _as_onnx(
 
     def run(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         images = inputs_of(module, pixels)
-        # OnnxModel takes a network's layout, also where the file takes images'.
+        # OnnxModel always takes NCHW, also if the file takes NHWC.
         given = images.permute(0, 3, 1, 2) if module.uint8_input else images
         return np.asarray(exported(given))
 
@@ -125,7 +125,7 @@ def _as_onnx(
 def _pick(
     dataset: ImageDataset, classifier: Classifier, count: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Images to check parity on, and others to calibrate int8 with, from all over the dataset."""
+    """Images to check parity on, and others to calibrate int8 with, spread over the dataset."""
     wanted = np.unique(np.linspace(0, len(dataset) - 1, min(2 * count, len(dataset))).astype(int))
     prepare = classifier.preprocessing.reader(dataset)
     size = classifier.preprocessing.image_size
@@ -163,22 +163,22 @@ def _speed(run: Run, pixels: NDArray[np.uint8]) -> float:
     return len(batch) / float(np.median(seconds[1:]))
 
 
-def _judge(certificate: dict[str, Any], config: ExportConfig) -> None:
+def _check_parity(parity: dict[str, Any], config: ExportConfig) -> None:
     agreement = config.min_agreement
     if agreement is None:
         agreement = 0.95 if config.int8 else 1.0
-    if certificate["top1_agreement"] < agreement:
+    if parity["top1_agreement"] < agreement:
         raise InputError(
-            f"the exported network agrees on {100 * certificate['top1_agreement']:.2f} % of "
-            f"{certificate['pictures']} images, `min_agreement` is {agreement}; nothing written"
+            f"the exported network agrees on {100 * parity['top1_agreement']:.2f} % of "
+            f"{parity['pictures']} images, but `min_agreement` is {agreement}; nothing was written"
         )
     tolerance = config.tolerance
     if tolerance is None and not config.int8:
-        tolerance = 1e-3 * max(1.0, certificate["largest_logit"])
-    if tolerance is not None and not certificate["largest_logit_difference"] <= tolerance:
+        tolerance = 1e-3 * max(1.0, parity["largest_logit"])
+    if tolerance is not None and not parity["largest_logit_difference"] <= tolerance:
         raise InputError(
-            f"the exported network's logits differ by {certificate['largest_logit_difference']:.3g}"
-            f", `tolerance` is {tolerance:.3g}; nothing written"
+            f"the exported network's logits differ by {parity['largest_logit_difference']:.3g}, "
+            f"but `tolerance` is {tolerance:.3g}; nothing was written"
         )
 
 

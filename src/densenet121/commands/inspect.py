@@ -8,6 +8,6 @@ from densenet121.config import InspectConfig
 
 
 def run(config: InspectConfig) -> int:
-    """Print what a weights file is."""
+    """Print a description of a weights file."""
     print(inspect(Path(config.file)))  # noqa: T201 (the command's output)
     return DONE

@@ -1,4 +1,4 @@
-"""The ``pack`` command: images of any source into tar shards with an index."""
+"""The ``pack`` command: write images of any source into tar shards with an index."""
 
 import contextlib
 import io
@@ -30,17 +30,17 @@ _EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP":
 
 
 def pack(config: PackConfig) -> str:
-    """Write the shards; what to tell the user of them.
+    """Write the shards and return a message for the user.
 
-    The folder appears when it is whole: what a stopped run leaves behind is removed.
+    The folder appears only when it is complete; if packing fails or stops, it is removed.
 
     Raises:
         UsageError: the output exists.
-        InputError: images cannot be read, or are none.
+        InputError: an image cannot be read, or there are no images.
     """
     output = absolute(config.output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UsageError(f"--output {output} exists; name a new folder")
+        raise UsageError(f"--output {output} already exists; choose a new folder")
     train, val = open_training(
         absolute(config.source), exclude=absolute(config.exclude) if config.exclude else None
     )
@@ -61,7 +61,7 @@ def pack(config: PackConfig) -> str:
 
 @contextlib.contextmanager
 def _new_folder(output: Path) -> Iterator[Path]:
-    """A folder that takes the name of ``output`` when all went well, else is removed."""
+    """A folder that is renamed to ``output`` on success, else removed."""
     folder = output.with_name(f".{output.name}.{os.getpid()}.partial")
     folder.mkdir(parents=True)
     try:
@@ -77,7 +77,7 @@ def _new_folder(output: Path) -> Iterator[Path]:
 def _write(
     dataset: ImageDataset, folder: Path, name: str, shard_bytes: int, advance: Callable[[], None]
 ) -> int:
-    """The shards, the class names and the index of one split; the number of shards."""
+    """Write shards, class names and index of one split; returns the number of shards."""
     shards: list[Path] = []
     shard, offsets, sizes = [], [], []
     at = 0
@@ -111,7 +111,7 @@ def _write(
 
 
 def _add_sample(tar: tarfile.TarFile, dataset: ImageDataset, index: int) -> tuple[int, int]:
-    """Add an image with its label and its path; where its bytes are, and how many."""
+    """Add an image with its label and path; returns offset and number of its bytes."""
     try:
         data, extension = _encoded(dataset.read(index), dataset.paths[index])
     except InputError as error:
@@ -130,7 +130,7 @@ def _add_sample(tar: tarfile.TarFile, dataset: ImageDataset, index: int) -> tupl
 
 
 def _encoded(image: Encoded, path: str) -> tuple[bytes, str]:
-    """An image's bytes and the extension that says what they are; pixels as PNG."""
+    """The bytes of an image and the extension of their format; pixels become PNG."""
     if isinstance(image, bytes):
         own = os.path.splitext(path)[1].lower().lstrip(".")  # noqa: PTH122
         return image, _EXTENSIONS.get(format_of(image) or "", own)
@@ -140,6 +140,6 @@ def _encoded(image: Encoded, path: str) -> tuple[bytes, str]:
 
 
 def run(config: PackConfig) -> int:
-    """Pack images and print what was written."""
+    """Pack images and print the result."""
     print(pack(config))  # noqa: T201 (the command's output)
     return DONE

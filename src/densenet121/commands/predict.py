@@ -1,4 +1,4 @@
-"""The ``predict`` command: files, folders and standard input to a table, JSON lines or CSV."""
+"""The ``predict`` command: classify files, folders or standard input."""
 
 import csv
 import json
@@ -20,25 +20,25 @@ from densenet121.utils.progress import progress_bar
 
 @dataclass(frozen=True)
 class Source:
-    """An image and how it is called in the output."""
+    """An image and its name in the output."""
 
     name: str
     image: ImageInput
 
 
 def predict(config: PredictConfig, task: Task | None = None) -> int:
-    """Classify every input and print; the number of images that could not be read.
+    """Classify every input and print; returns the number of images that could not be read.
 
     Args:
         config: the settings.
-        task: of the weights, where it is one of the caller's own.
+        task: the caller's own task; None uses the one that the weights name.
 
     Raises:
         UsageError: a setting cannot be used.
-        InputError: weights or, unless they are skipped, an image cannot be used.
+        InputError: weights cannot be used, or an image, unless bad images are skipped.
     """
     choices = weights_choices(config)
-    del choices["interpolation"]  # not a setting of this command
+    del choices["interpolation"]  # this command does not have it
     predictor = Predictor(
         absolute(config.pretrained),
         **choices,
@@ -74,10 +74,10 @@ def predict(config: PredictConfig, task: Task | None = None) -> int:
 
 
 def find(inputs: Sequence[str], stdin: IO[bytes] | None = None) -> list[Source]:
-    """The images of the inputs, in their order; those of a folder in byte order of their paths.
+    """The images of the inputs, in order; those of a folder in byte order of their paths.
 
     Raises:
-        InputError: an input does not exist, or there is no image in all of them.
+        InputError: an input does not exist, or none has an image.
     """
     found: list[Source] = []
     for name in inputs:
@@ -99,7 +99,7 @@ def find(inputs: Sequence[str], stdin: IO[bytes] | None = None) -> list[Source]:
 def _from_stream(stdin: IO[bytes]) -> list[Source]:
     data = stdin.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
-        raise InputError(f"standard input: more than {MAX_BYTES} bytes")
+        raise InputError(f"standard input: has more than {MAX_BYTES} bytes")
     if is_image(data):
         return [Source("-", data)]
     lines = [os.fsdecode(line.rstrip(b"\r")) for line in data.split(b"\n")]
@@ -107,7 +107,7 @@ def _from_stream(stdin: IO[bytes]) -> list[Source]:
 
 
 def _below(folder: str) -> list[str]:
-    """Paths of the images below a folder; hidden files and folders are passed over."""
+    """Paths of the images below a folder; hidden files and folders are skipped."""
     paths: list[str] = []
 
     def refuse(error: OSError) -> None:
@@ -126,13 +126,13 @@ def _below(folder: str) -> list[str]:
 def writer(
     kind: str, out: IO[str], width: int, columns: Sequence[str]
 ) -> Callable[[str, Answer], None]:
-    """What writes one image's answer.
+    """A function that writes the answer for one image.
 
     Args:
         kind: table, jsonl or csv.
-        out: where to.
-        width: of the longest name.
-        columns: of the answers' CSV rows.
+        out: the output.
+        width: width of the longest name.
+        columns: columns of the CSV rows.
     """
 
     def table(name: str, answer: Answer) -> None:
@@ -152,7 +152,7 @@ def writer(
 
 
 def printable(name: str) -> str:
-    """A file name with the bytes that are not UTF-8 as escapes."""
+    """A file name with escapes for bytes that are not UTF-8."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 

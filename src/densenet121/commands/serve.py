@@ -16,7 +16,7 @@ def run(config: ServeConfig) -> int:
         from densenet121.serve import serve
     except ModuleNotFoundError as error:
         raise InputError(f"serve needs {error.name}; pip install 'densenet121[serve]'") from None
-    # uvicorn hands the signal on after it has finished; its work is done then.
+    # uvicorn raises the signal again after it has finished; there is nothing left to do then.
     with StopRequest():
         serve(config)
     return DONE

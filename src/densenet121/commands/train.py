@@ -9,8 +9,8 @@ from densenet121.utils.signals import StopRequest
 
 def run(config: TrainConfig) -> int:
     """Train and write the report; 1 if images had to be skipped."""
-    # After a signal the run saves and frees its memory: another signal must not interrupt that,
-    # Python would print a traceback of whatever it happened to meet.
+    # After a signal the run saves and frees its memory. Another signal must not interrupt that with
+    # a traceback.
     with StopRequest():
         result = train(config)
         if result.stopped:

@@ -1,6 +1,6 @@
-"""A command's arguments, parsed into its settings.
+"""Parse the arguments of a command into its settings.
 
-argparse splits the arguments; the values, the rules and the wording of errors are this project's.
+argparse only splits the arguments; values, rules and error messages are defined here.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from densenet121.utils.errors import UsageError
 
 _COMMON = ("--config", "--print_config", "--help")
 _NULL = ("null", "~")
-_LEFT_OUT = {"skip_default", "skip_null", "skip_unset"}  # the last two mean the same
+_LEFT_OUT = {"skip_default", "skip_null", "skip_unset"}  # the last two are equivalent
 
 
 class Parser(argparse.ArgumentParser):
@@ -26,12 +26,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse_settings(command: str, config_class: type[Any], arguments: Sequence[str]) -> Any:
-    """The settings that the arguments of one command give.
+    """The settings from the arguments of one command.
 
-    Flags override the files of --config wherever they stand; of two files the later counts.
+    Flags override the files of --config in any order; a later file overrides an earlier one.
 
     Raises:
-        UsageError: what is wrong with the arguments, in one line.
+        UsageError: the arguments are wrong; the text is one line.
         SystemExit: 0, after --help and --print_config.
     """
     flags = {flag.name: flag for flag in flags_of(config_class)}
@@ -39,7 +39,7 @@ def parse_settings(command: str, config_class: type[Any], arguments: Sequence[st
     _refuse_unknown(arguments[:end], flags)
     given, words = _split(arguments[:end], flags)
     if "help" in given:
-        print(help_text(command, config_class), end="")  # noqa: T201 (what was asked for)
+        print(help_text(command, config_class), end="")  # noqa: T201 (the requested output)
         raise SystemExit(0)
     files, printing = given.pop("config", []), given.pop("print_config", None)
     values: dict[str, Any] = {}
@@ -51,7 +51,7 @@ def parse_settings(command: str, config_class: type[Any], arguments: Sequence[st
     missing = [flag.label for flag in flags.values() if flag.required and flag.name not in values]
     config = None if missing else config_class(**values)
     if printing is not None:
-        print(_printed(values, flags, printing), end="")  # noqa: T201 (what was asked for)
+        print(_printed(values, flags, printing), end="")  # noqa: T201 (the requested output)
         raise SystemExit(0)
     if missing:
         raise UsageError(f"{', '.join(missing)} must be given")
@@ -63,7 +63,7 @@ def _refuse_unknown(arguments: Sequence[str], flags: Mapping[str, Flag]) -> None
     known += _COMMON
     for argument in arguments:
         name = argument.partition("=")[0]
-        # argparse, too, takes what has a space in it for a value: no flag has one.
+        # An argument with a space is a value, as in argparse: no flag has a space.
         if name[:1] != "-" or " " in name or _is_number(name):
             continue
         if name not in ("-", "-h", *known):
@@ -79,8 +79,8 @@ def _is_number(text: str) -> bool:
 
 
 def _split(arguments: Sequence[str], flags: Mapping[str, Flag]) -> tuple[dict[str, Any], list[str]]:
-    """What was given for each flag, as text; and the arguments that are not flags."""
-    # Without abbreviations: a flag of a later version may make today's abbreviation ambiguous.
+    """The value of each given flag, as text; and the arguments that are not flags."""
+    # No abbreviations: a flag of a later version could make one ambiguous.
     parser = Parser(
         allow_abbrev=False,
         exit_on_error=False,
@@ -108,7 +108,7 @@ def _split(arguments: Sequence[str], flags: Mapping[str, Flag]) -> tuple[dict[st
 
 
 def _wrong_value(name: str, flags: Mapping[str, Flag]) -> str:
-    """What is wrong if argparse cannot take the value of a flag: there is none, or one too many."""
+    """The error if argparse rejects the value of a flag: it is missing, or it is superfluous."""
     if name == "--config":
         return "--config must name a YAML file of settings, got none"
     flag = flags.get(name.removeprefix("--"))
@@ -122,7 +122,7 @@ def _value(flag: Flag, text: str) -> Any:
 
 
 def _by_place(words: Sequence[str], flags: Mapping[str, Flag]) -> dict[str, Any]:
-    """The values of the positional arguments that were given."""
+    """The values of the given positional arguments."""
     values: dict[str, Any] = {}
     for flag in flags.values():
         if flag.positional and words:
@@ -136,7 +136,7 @@ def _by_place(words: Sequence[str], flags: Mapping[str, Flag]) -> dict[str, Any]
 
 
 def _printed(values: Mapping[str, Any], flags: Mapping[str, Flag], options: str) -> str:
-    """The settings as YAML, without those that the options of --print_config leave out."""
+    """The settings as YAML, without those that the options of --print_config omit."""
     left_out = set(options.split(",")) - {""}
     if not left_out <= _LEFT_OUT:
         raise UsageError(f"--print_config takes skip_default or skip_null, got {options}")

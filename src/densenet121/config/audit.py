@@ -10,7 +10,7 @@ from densenet121.utils.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class AuditThresholds(Settings):
-    """From where on something is worth a remark.
+    """Thresholds of the remarks.
 
     Attributes:
         near: largest number of bits, of 64, in which the fingerprints of near duplicates differ; -1

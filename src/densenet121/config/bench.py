@@ -26,7 +26,7 @@ DATA_SIDES = ("torchvision-v1", "torchvision-v2", "dali", "mindspore", "plain")
 
 @dataclass(frozen=True, kw_only=True)
 class LoadingSettings(Settings):
-    """What ``bench data`` needs.
+    """The settings of ``bench data``.
 
     Attributes:
         data_dir: images, in any source that `train` reads; the others read class folders (default:
@@ -59,14 +59,14 @@ class LoadingSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class MeasurementSettings(Settings):
-    """How often something is measured.
+    """Number of measurements.
 
     Attributes:
         threads: threads of each library (default: number of cores).
         warmup: steps of each library before anything is measured.
         rounds: turns of each library; they alternate, so that a change of the machine's speed
             affects all of them.
-        steps: steps a turn.
+        steps: steps per turn.
         json: print JSON instead of the table.
     """
 
@@ -91,7 +91,7 @@ class BenchConfig(LoadingSettings, MeasurementSettings):
     Attributes:
         what: train (forward, backward and update), infer (forward alone), data (images from
             files to normalised batches; and a training step with and without them), or scaling
-            (one process a core against one process, and the exchange of gradients).
+            (one process per core against one process, and the exchange of gradients).
         against: libraries to compare against, comma list. For train and infer: torchvision, timm
             (both channels_last and in the arithmetic of --amp), torchvision-reference (fp32, NCHW,
             as its training script), torchvision-compile, plain (densenet121 without its own
@@ -101,7 +101,7 @@ class BenchConfig(LoadingSettings, MeasurementSettings):
             be installed (default: none).
         net: the network; other libraries have densenet121, 161, 169 and 201.
         variant: paper or model_zoo; other libraries have paper alone.
-        per_batch_size: images a step.
+        per_batch_size: images per step.
         image_size: height and width of the images in pixels, "H,W" or one number.
         amp: arithmetic, bf16 or fp32 (default: bf16 where the processor has it, else fp32).
     """

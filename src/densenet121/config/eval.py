@@ -29,7 +29,7 @@ class EvalDataSettings(BadImageSettings):
     Attributes:
         data_dir: images: a folder of class folders, or one that holds `val/`; or another source
             that `train` reads.
-        exclude: file with the paths of images to leave out, one a line (default: none).
+        exclude: file with the paths of images to leave out, one per line (default: none).
         num_classes: number of classes; if given, it must fit the data and the weights (default:
             what the weights have).
     """

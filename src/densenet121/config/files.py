@@ -1,8 +1,8 @@
-"""YAML files of settings: what ``--config`` reads and ``--print_config`` prints.
+"""YAML files of settings, which ``--config`` reads and ``--print_config`` prints.
 
-A value is read as the text that stands in the file, so that ``lr: 1e-4`` is a number (PyYAML alone
-reads text) and ``data_dir: 007`` a path, exactly as on the command line. ``null`` stands for the
-default. PyYAML is imported only when a file is read or printed.
+A value is parsed from its text in the file, exactly as on the command line, so that ``lr: 1e-4`` is
+a number (PyYAML itself would return text) and ``data_dir: 007`` a path. ``null`` means the default.
+PyYAML is imported only when a file is read or printed.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ def read_settings(file: str, flags: Mapping[str, Flag]) -> dict[str, Any]:
     """The values that a YAML file gives to ``flags``; REQUIRED for a null that has no default.
 
     Raises:
-        UsageError: the file cannot be read, is no mapping, or a key or a value is not allowed.
+        UsageError: the file cannot be read, is not a mapping, or a key or value is not allowed.
     """
     text = _text(file)
     settings: dict[str, Any] = {}
@@ -40,7 +40,7 @@ def read_settings(file: str, flags: Mapping[str, Flag]) -> dict[str, Any]:
 
 
 def as_yaml(settings: Mapping[str, Any]) -> str:
-    """The text of a YAML file that ``read_settings`` reads back to the same values."""
+    """YAML text from which ``read_settings`` reads the same values."""
     import yaml
 
     return yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True, width=2**31)
@@ -54,23 +54,23 @@ def _text(file: str) -> str:
     except UnicodeDecodeError:
         raise UsageError(f"--config {file}: not a UTF-8 text file") from None
     except ValueError:  # a NUL character in the name
-        raise UsageError(f"--config {file!r}: not the name of a file") from None
+        raise UsageError(f"--config {file!r}: not a valid file name") from None
 
 
 def _pairs(file: str, text: str) -> "list[tuple[Node, Node]]":
-    """The keys and values of the file's one mapping, not yet turned into Python's values."""
+    """The keys and values of the mapping in the file, as YAML nodes."""
     import yaml
 
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
-        mark = error.context_mark or error.problem_mark  # where it begins, not where it shows
+        mark = error.context_mark or error.problem_mark  # where the faulty part begins
         place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
         raise UsageError(f"--config {file}: not valid YAML{place}") from None
-    except (yaml.YAMLError, RecursionError):  # a control character; brackets without end
+    except (yaml.YAMLError, RecursionError):  # a control character; too deeply nested brackets
         raise UsageError(f"--config {file}: not valid YAML") from None
     if not isinstance(root, yaml.MappingNode):
-        raise UsageError(f"--config {file}: must hold lines of NAME: VALUE, such as lr: 0.1")
+        raise UsageError(f"--config {file}: must have lines of NAME: VALUE, such as lr: 0.1")
     return list(root.value)
 
 

@@ -1,6 +1,6 @@
-"""A settings class seen as flags: each field's type, default and help text.
+"""The flags of a settings class: type, default and help text of each field.
 
-The command line, the YAML files and the tables of the documentation are made from this.
+The command line, the YAML files and the tables of the documentation are generated from them.
 """
 
 import dataclasses
@@ -28,17 +28,17 @@ class Flag:
     """One field of a settings class.
 
     Attributes:
-        name: of the field.
+        name: name of the field.
         kinds: types that its value may have, without None.
-        choices: the only values allowed; empty if its type alone decides.
+        choices: the allowed values; empty if only the type restricts them.
         optional: whether None is allowed.
         many: whether the value is a list.
-        placeholder: what stands for the value in the help.
+        placeholder: placeholder for the value in the help.
         default: value without the flag, or REQUIRED.
-        positional: given by its place on the command line, not as ``--name``.
-        section: heading under which the help shows it.
+        positional: whether it is a positional argument, not ``--name``.
+        section: its heading in the help.
         meaning: its help text, without the default.
-        default_text: the default as the help shows it.
+        default_text: the default as shown in the help.
     """
 
     name: str
@@ -55,12 +55,12 @@ class Flag:
 
     @property
     def label(self) -> str:
-        """The flag as a user types it."""
+        """The flag as typed by a user."""
         return self.name.upper() if self.positional else f"--{self.name}"
 
     @property
     def required(self) -> bool:
-        """Whether the command line must give it."""
+        """Whether it must be given."""
         return self.positional or self.default is REQUIRED
 
     @property
@@ -80,10 +80,10 @@ class Flag:
         return "a whole number" if int in self.kinds else "a number"
 
     def value(self, text: str, label: str) -> Any:
-        """The value that ``text`` stands for, or one element of it if the value is a list.
+        """Parse ``text`` to the value, or to one element of it if the value is a list.
 
         Raises:
-            UsageError: naming ``label``, what is expected, and the text.
+            UsageError: the text is wrong; the message has ``label``, what is expected and the text.
         """
         found = self._parsed(text)
         if found is None or (self.choices and found not in self.choices):
@@ -103,9 +103,9 @@ class Flag:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """The hint "; did you mean ...?" with the name that is nearest to a wrong one, if any is near.
+    """The hint "; did you mean ...?" with the known name most similar to ``word``, or "".
 
-    Dashes do not count; a name that begins with the word is nearest.
+    Dashes are ignored; a name that begins with the word is preferred.
     """
     whole = {name.strip("-"): name for name in known}
     word = word.strip("-")
@@ -115,7 +115,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def flags_of(config_class: type[Any]) -> tuple[Flag, ...]:
-    """The flags of a settings class: positional ones first, then group by group."""
+    """The flags of a settings class: positional ones first, then by group."""
     if config_class not in _found:
         _found[config_class] = _flags_of(config_class)
     return _found[config_class]
@@ -139,7 +139,7 @@ def _flags_of(config_class: type[Any]) -> tuple[Flag, ...]:
 
 
 def explanations(config_class: type[Any]) -> dict[str, str]:
-    """What the ``Attributes`` section of a class's own docstring says of each field."""
+    """Field to its text in the ``Attributes`` section of the class's own docstring."""
     _, _, section = (config_class.__doc__ or "").partition("\n    Attributes:\n")
     entries = re.findall(r"^ {8}(\w+): (.*(?:\n {9,}.*)*)", section, re.MULTILINE)
     return {name: " ".join(text.split()).rstrip(".") for name, text in entries}
@@ -157,7 +157,7 @@ def _flag(
         given = ["|".join(map(str, choices))]
     elif not given:
         given = [text for kind, text in _PLACEHOLDERS.items() if kind in kinds]
-    told = re.search(r" ?\(default: (.*)\)$", explanation)
+    stated = re.search(r" ?\(default: (.*)\)$", explanation)
     return Flag(
         name=name,
         kinds=frozenset(kinds),
@@ -168,8 +168,8 @@ def _flag(
         default=default,
         positional=name in config_class.positional,
         section=home.__dict__.get("section", "settings"),
-        meaning=explanation[: told.start()] if told else explanation,
-        default_text=told[1] if told else _shown(default),
+        meaning=explanation[: stated.start()] if stated else explanation,
+        default_text=stated[1] if stated else _shown(default),
     )
 
 

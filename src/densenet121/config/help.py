@@ -1,4 +1,4 @@
-"""What ``--help`` prints, made from the settings classes; argparse lays it out."""
+"""The text of ``--help``, generated from the settings classes and formatted by argparse."""
 
 import argparse
 import functools
@@ -13,19 +13,19 @@ _WIDEST = 100  # columns; longer lines are hard to read
 _COMMON: dict[tuple[str, ...], dict[str, Any]] = {
     ("--config",): {
         "metavar": "FILE",
-        "help": "YAML file of settings, one NAME: VALUE a line; flags override it",
+        "help": "YAML file of settings, one NAME: VALUE per line; flags override it",
     },
     ("--print_config",): {
         "action": "store_true",
         "help": "print the settings as YAML that --config reads, and exit; "
-        "--print_config=skip_default leaves out those that are at their defaults",
+        "--print_config=skip_default omits those that have their defaults",
     },
     ("-h", "--help"): {"action": "store_true", "help": "print this help and exit"},
 }
 
 
 def summary(config_class: type[Any]) -> str:
-    """What a command does: the first paragraph of its settings' docstring."""
+    """Summary of a command: the first paragraph of the docstring of its settings."""
     return " ".join((config_class.__doc__ or "").partition("\n\n")[0].split())
 
 
@@ -60,7 +60,7 @@ def help_text(command: str, config_class: type[Any]) -> str:
 
 
 def overview(description: str, groups: Mapping[str, Mapping[str, type[Any]]]) -> str:
-    """The help of the program: its commands, group by group."""
+    """The help of the program: its commands by group."""
     parser = _parser(description)
     parser.usage = "densenet121 COMMAND [arguments]"
     parser.epilog = "densenet121 COMMAND --help explains a command."

@@ -16,7 +16,7 @@ class PackConfig(Settings):
         source: images, in any source that `train` reads; `train/` and `val/` are both packed.
         output: new folder for the shards.
         shard_megabytes: size of a shard in megabytes (10^6 bytes).
-        exclude: file with the paths of images to leave out, one a line (default: none).
+        exclude: file with the paths of images to leave out, one per line (default: none).
     """
 
     positional: ClassVar[tuple[str, ...]] = ("source",)

@@ -20,7 +20,7 @@ from densenet121.utils.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerSettings(Settings):
-    """What is printed for each image.
+    """The output for each image.
 
     Attributes:
         top_k: number of classes to print for each image.
@@ -67,7 +67,7 @@ class PredictConfig(
 
     Attributes:
         inputs: images, folders (everything below them), or - for standard input: an image, or
-            a list of paths, one a line.
+            a list of paths, one per line.
         pretrained: weights: a checkpoint or weights file.
     """
 

@@ -20,7 +20,7 @@ Seconds = Annotated[float, "SECONDS"]
 
 @dataclass(frozen=True, kw_only=True)
 class LimitSettings(Settings):
-    """What a client may ask for.
+    """Limits of requests.
 
     Attributes:
         queue: images that may wait for an answer; beyond, requests get 503 and Retry-After.

@@ -1,8 +1,8 @@
-"""What several commands' settings share: types, and groups of fields with their checks.
+"""Types and groups of fields, with their checks, that several commands share.
 
-A command's settings are a frozen dataclass that inherits the groups it needs. A field has one
-home: the class that defines it also explains it (under ``Attributes:``), checks it (in ``check``)
-and names the section of ``--help`` that shows it.
+The settings of a command are a frozen dataclass that inherits the groups it needs. The class that
+defines a field also explains it (in ``Attributes:``), checks it (in ``check``) and names its
+section of ``--help``.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ Amp = Literal["O0", "O2", "O3", "fp32", "bf16", "fp16"]
 OnBadImage = Literal["error", "skip"]
 Switch = Literal[0, 1]
 
-# Text whose meaning the help shows in place of the value.
+# Text, with the placeholder that the help shows for the value.
 AnyPath = Annotated[str, "PATH"]
 Folder = Annotated[str, "FOLDER"]
 File = Annotated[str, "FILE"]
@@ -45,16 +45,16 @@ _DEVICES = "devices and processes"
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What all settings have in common: their values are checked when they are made."""
+    """Base of all settings: checks the values when an object is created."""
 
     section: ClassVar[str] = "settings"
     positional: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot be used.
+        """Refuse invalid values.
 
         Raises:
-            UsageError: naming the flag, what is allowed and what was given.
+            UsageError: a value is invalid; the text has the flag, what is allowed and the value.
         """
         for flag in flags_of(type(self)):
             value = getattr(self, flag.name)
@@ -159,7 +159,7 @@ class ProcessSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class BadImageSettings(Settings):
-    """What happens at an image that cannot be read.
+    """What to do about an image that cannot be read.
 
     Attributes:
         on_bad_image: error stops at an image that cannot be read; skip leaves it out, reports it
@@ -172,7 +172,7 @@ class BadImageSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsSettings(Settings):
-    """What weights of this program record, and other weights do not.
+    """Settings that weights of densenet121 record; other weights may not.
 
     Attributes:
         image_size: height and width of the network's input in pixels, "H,W" or one number (default:
@@ -199,13 +199,13 @@ class WeightsSettings(Settings):
 
     @property
     def resize(self) -> str | None:
-        """The resize rule; with a size alone, in proportion to it; None: as the weights record."""
+        """The resize rule; scaled from the size if only that is set; None: as in the weights."""
         size = self.size
         resize = self.eval_resize or (default_eval_resize(size) if size else None)
         return None if resize is None else str(resize)
 
     def check(self) -> None:
-        """Refuse a size that is none."""
+        """Refuse an invalid size."""
         _ = self.size
 
 
@@ -215,7 +215,7 @@ def settings_of(config: Any) -> dict[str, Any]:
 
 
 def weights_choices(config: WeightsSettings) -> dict[str, Any]:
-    """What a user chose in place of what the weights record, for ``inference`` to build on."""
+    """The settings that override those of the weights, for ``inference``."""
     return {
         "net": config.net,
         "variant": config.variant,

@@ -30,12 +30,12 @@ from densenet121.config.values import (
 )
 from densenet121.utils.errors import UsageError
 
-# What a resumed run may change without changing a single bit of its result.
+# Settings that a resumed run may change; none of them changes a bit of its result.
 FREE_ON_RESUME = frozenset(
     {
         "data_dir",
         "val_dir",
-        "exclude",  # the fingerprint of the data tells
+        "exclude",  # the fingerprint of the data shows a change
         "pretrained",
         "log_interval",
         "ckpt_path",
@@ -62,7 +62,7 @@ class DataSettings(Settings):
             files; CIFAR's own files.
         val_dir: images to validate on after every epoch (default: the `val` beside `train`, else
             none).
-        exclude: file with the paths of images to leave out, one a line, as `audit` writes it
+        exclude: file with the paths of images to leave out, one per line, as `audit` writes it
             (default: none).
         num_classes: number of classes; if given, it must fit the data (default: the number of
             class folders).
@@ -203,7 +203,7 @@ class OptimisationSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentationSettings(Settings):
-    """How training images are varied.
+    """Augmentation of training images.
 
     Attributes:
         crop_scale: smallest and largest share of an image's area that a training crop takes.
@@ -321,10 +321,10 @@ class TrainConfig(
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Flags whose change would change a resumed run's numbers: "--flag was this, is that"."""
+    """Changed flags that would change the result of a resumed run: "--flag was x, is now y"."""
     names = [name for name in now if name not in FREE_ON_RESUME and name in before]
     return [
-        f"--{name} was {before[name]}, is {now[name]}"
+        f"--{name} was {before[name]}, is now {now[name]}"
         for name in names
         if before[name] != now[name]
     ]

@@ -1,4 +1,4 @@
-"""Checks and defaults of settings; each refusal is one line that names the flag."""
+"""Checks and defaults of settings; each error is one line that names the flag."""
 
 import math
 import os
@@ -11,10 +11,10 @@ from densenet121.utils.errors import UsageError
 def numbers(
     flag: str, value: int | str, *, count: int | None = None, whole: bool = False
 ) -> Sequence[float]:
-    """The numbers of a comma list; ``whole`` takes integers only, ``count`` asks for so many.
+    """The numbers of a comma-separated list, ``count`` of them; ``whole`` allows only integers.
 
     Raises:
-        UsageError: anything else, nan or infinity.
+        UsageError: the text is something else, or has nan or infinity.
     """
     parts = str(value).split(",")
     kind = "whole numbers" if whole else "numbers"
@@ -33,7 +33,7 @@ def at_least(flag: str, value: float | None, least: float, unit: str = "") -> No
     """Refuse a value below ``least``, nan or infinity; None passes.
 
     Raises:
-        UsageError: naming the flag and what is allowed.
+        UsageError: the text has the flag and what is allowed.
     """
     if value is not None and not least <= value < math.inf:
         raise UsageError(f"--{flag} must be at least {f'{least} {unit}'.strip()}, got {value}")
@@ -45,7 +45,7 @@ def between(
     """Refuse a value outside ``[low, high]``, or ``[low, high)``; None passes.
 
     Raises:
-        UsageError: naming the flag and what is allowed.
+        UsageError: the text has the flag and what is allowed.
     """
     if value is None:
         return
@@ -58,8 +58,8 @@ def parse_image_size(value: int | str, flag: str = "image_size") -> tuple[int, i
     """Height and width from "H,W" or one number.
 
     Raises:
-        UsageError: not one or two whole numbers, or less than 16 pixels (the five halvings of the
-            network would leave nothing).
+        UsageError: not one or two whole numbers, or less than 16 pixels (too small for the five
+            halvings of the network).
     """
     sizes = [int(x) for x in numbers(flag, value, whole=True)]
     if len(sizes) not in (1, 2):
@@ -70,7 +70,7 @@ def parse_image_size(value: int | str, flag: str = "image_size") -> tuple[int, i
 
 
 def default_eval_resize(size: tuple[int, int]) -> str:
-    """The original's 256 for 224, and the same 8/7 for other sizes, as "H,W"."""
+    """256 for 224 as in the original, and the same ratio 8/7 for other sizes, as "H,W"."""
     return ",".join(str(round(side * 256 / 224)) for side in size)
 
 

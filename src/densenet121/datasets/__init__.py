@@ -1,1 +1,1 @@
-"""Images: finding, decoding, transforming, ordering and batching them."""
+"""Find, decode, transform, order and batch images."""

@@ -1,23 +1,23 @@
-"""An image file -> RGB pixels, or an InputError that says why not.
+"""Decode image files to RGB pixels, or raise an InputError that gives the reason.
 
-Which library reads what, and why (opencv 5.0, Pillow 13, simplejpeg 1.9):
+Which library reads which format, and why (opencv 5.0, Pillow 13, simplejpeg 1.9):
 
-- JPEG: libjpeg-turbo by simplejpeg, with Pillow as the judge of files it refuses. CMYK: Pillow.
+- JPEG: libjpeg-turbo through simplejpeg; Pillow decides about files it refuses. CMYK: Pillow.
 - PNG, WebP: OpenCV, about twice as fast as Pillow in several threads and strict about damage.
 - GIF, BMP, TIFF, PPM: Pillow. OpenCV multiplies a TIFF's colours by its alpha, is off by one for
-  16-bit TIFF, ignores the maximum of a PGM, shows white as 248 in 16-bit BMP.
+  16-bit TIFF, ignores the maximum of a PGM, and decodes white as 248 in 16-bit BMP.
 
-What every format promises:
+Rules for every format:
 
-- EXIF orientation is ignored, as in the original; only TIFF's own orientation tag is followed.
+- EXIF orientation is ignored, as in the original; only TIFF's own orientation tag is applied.
 - Grey becomes three equal channels, a palette its colours, CMYK and YCbCr are converted.
-- Alpha and transparent colours are dropped: the colour stored beneath is what comes out.
+- Alpha and transparency are dropped: the result is the stored colour.
 - 16-bit samples keep their high byte (``value >> 8``); a PPM is first scaled by its maximum.
-- Of an animation the first image.
-- Refused: samples that are float, signed, 12 or 32 bits; CIELAB; unfinished and damaged files.
+- The first image of an animation is used.
+- Refused: samples that are float, signed, 12 or 32 bits; CIELAB; truncated and damaged files.
 
-The functions are safe in threads and change no setting of OpenCV or Pillow. libpng may write a
-line about a damaged PNG to stderr.
+The functions are thread-safe and change no setting of OpenCV or Pillow. libpng may write a line
+about a damaged PNG to stderr.
 """
 
 import io
@@ -41,14 +41,14 @@ from PIL.TiffImagePlugin import (
 from densenet121.utils.errors import InputError, TooLargeError
 
 MAX_BYTES = 2**27
-MAX_PIXELS = 89_478_485  # Pillow's own warning limit: above it Pillow would warn, not refuse
+MAX_PIXELS = 89_478_485  # Pillow's limit; above it Pillow only warns
 
 EXTENSIONS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
     | {".ppm", ".pgm", ".pbm", ".pnm"}
 )
 
-# First bytes -> Pillow's name of the format. Only the named parser is let near the data.
+# First bytes -> Pillow's name of the format. Only that parser is given the data.
 _MAGIC = (
     (b"\xff\xd8\xff", "JPEG"),
     (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -70,10 +70,10 @@ _PILLOW_MODES = frozenset(
 
 
 def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
-    """The pixels of an image file, as :func:`decode` gives them.
+    """The pixels of an image file, see :func:`decode`.
 
     Raises:
-        InputError: The file cannot be opened, is over ``MAX_BYTES`` or is not a readable image;
+        InputError: the file cannot be opened, exceeds ``MAX_BYTES`` or is not a readable image;
             the text starts with the path.
     """
     try:
@@ -83,7 +83,7 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
 
 
 def not_readable(name: str, reason: InputError) -> InputError:
-    """What is said of an image that cannot be used."""
+    """The error for an image that cannot be used."""
     return InputError(f"{name}: not a readable image ({reason})")
 
 
@@ -101,17 +101,17 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """The pixels of one encoded image: ``(H, W, 3)`` RGB, C-contiguous, writable.
 
     Args:
-        data: an image file's content.
-        max_pixels: most that are decoded, at most ``MAX_PIXELS``; its header is looked at first.
+        data: content of an image file.
+        max_pixels: maximum number of pixels, up to ``MAX_PIXELS``; checked in the header first.
 
     Raises:
-        InputError: The image is empty, too large (then a ``TooLargeError``), of no known format,
-            cut short or damaged. The text is the reason only.
+        InputError: the image is empty, too large (then a ``TooLargeError``), of no known format,
+            truncated or damaged. The text is the reason only.
     """
     if not data:
         raise InputError("the file is empty")
     if len(data) > MAX_BYTES:
-        raise TooLargeError(f"{len(data)} bytes, at most {MAX_BYTES} are allowed")
+        raise TooLargeError(f"{len(data)} bytes; the limit is {MAX_BYTES}")
     name = format_of(data)
     if name is None:
         raise InputError("not an image (no known format)")
@@ -129,14 +129,14 @@ def read_file(path: Path) -> bytes:
     """The bytes of an image file.
 
     Raises:
-        InputError: it cannot be opened, is no file, or over ``MAX_BYTES``; the reason only.
+        InputError: it cannot be opened, is not a file, or exceeds ``MAX_BYTES``; the reason only.
     """
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe could block forever
             raise InputError("not a file")
         if status.st_size > MAX_BYTES:
-            raise InputError(f"{status.st_size} bytes, at most {MAX_BYTES} are allowed")
+            raise InputError(f"{status.st_size} bytes; the limit is {MAX_BYTES}")
         return path.read_bytes()
     except OSError as error:
         raise InputError(error.strerror or str(error)) from error
@@ -154,7 +154,7 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width < 1 or height < 1:
         raise InputError(f"{width} x {height} pixels")
     if width * height > max_pixels:
-        raise TooLargeError(f"{width} x {height} pixels, at most {max_pixels} are allowed")
+        raise TooLargeError(f"{width} x {height} pixels; the limit is {max_pixels} pixels")
 
 
 def _decode_jpeg(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
@@ -163,17 +163,17 @@ def _decode_jpeg(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
     except ValueError:
         return _decode_pillow(data, "JPEG", max_pixels)
     _check_size(width, height, max_pixels)
-    if colours in ("CMYK", "YCCK"):  # Pillow knows that Adobe stores them inverted
+    if colours in ("CMYK", "YCCK"):  # Adobe stores them inverted, which Pillow handles
         return _decode_pillow(data, "JPEG", max_pixels)
-    # The end mark alone may be missing, as in the original; libjpeg warns of anything else that is
-    # missing (but for whole scans of a progressive file), and a warning is a ValueError here.
+    # Only the end marker may be missing, as in the original. libjpeg warns if anything else is
+    # missing (except whole scans of a progressive file), and a warning is a ValueError here.
     for end in (b"", b"\xff\xd9"):
         try:
             pixels = simplejpeg.decode_jpeg(data + end, "RGB", fastdct=False, fastupsample=False)
         except ValueError:
             continue
         return np.asarray(pixels, dtype=np.uint8)
-    # Pillow lets libjpeg's warnings pass (say, extraneous bytes) but refuses a file cut short.
+    # Pillow ignores libjpeg's warnings (such as extraneous bytes) but refuses a truncated file.
     return _decode_pillow(data, "JPEG", max_pixels)
 
 
@@ -188,16 +188,16 @@ def _decode_opencv(data: bytes, name: str) -> NDArray[np.uint8]:
 
 
 def _decode_png(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
-    # Not by Pillow: it would refuse an image for a damaged comment or colour profile.
+    # Not with Pillow, which refuses an image with a damaged comment or colour profile.
     if data[12:16] != b"IHDR" or len(data) < 24:
         raise _unreadable("PNG")
     width, height = struct.unpack(">II", data[16:24])
     _check_size(width, height, max_pixels)
-    # OpenCV takes as much memory as a chunk claims to need, up to 4 GiB, before it reads it.
+    # OpenCV allocates what a chunk claims to need, up to 4 GiB, before it reads the chunk.
     start, kind = 8, b""
     while start < len(data) and kind != b"IEND":
         kind = data[start + 4 : start + 8]
-        if kind == b"acTL":  # animated: Pillow shows the image that other programs show
+        if kind == b"acTL":  # animated: Pillow decodes the image that other programs show
             return _decode_pillow(data, "PNG", max_pixels)
         start += 12 + int.from_bytes(data[start : start + 4], "big")
     if start > len(data):
@@ -206,12 +206,12 @@ def _decode_png(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
 
 
 def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
-    """The image with its header read and its size checked, its pixels not yet decoded."""
+    """Open the image: the header is read and the size checked, the pixels are not yet decoded."""
     try:
         image = Image.open(io.BytesIO(data), formats=[name])
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise TooLargeError(f"more than {max_pixels} pixels are not allowed ({error})") from error
-    except Exception as error:  # damaged data makes Pillow's parsers raise nearly anything
+        raise TooLargeError(f"more pixels than the limit of {max_pixels} ({error})") from error
+    except Exception as error:  # damaged data makes Pillow raise exceptions of almost any type
         raise _unreadable(name) from error
     _check_size(*image.size, max_pixels)
     return image
@@ -223,7 +223,7 @@ def _decode_pillow(data: bytes, name: str, max_pixels: int) -> NDArray[np.uint8]
             if isinstance(image, TiffImageFile):
                 return _decode_tiff(image)
             image.load()
-            # 16-bit grey: of an animated PNG; of a PPM, which Pillow scales to 16 bits.
+            # 16-bit grey: an animated PNG, or a PPM, which Pillow scales to 16 bits.
             if (name, image.mode) in (("PNG", "I;16"), ("PPM", "I")):
                 return _grey_to_rgb(np.asarray(image) >> 8)
             return _convert(image)
@@ -235,7 +235,7 @@ def _decode_pillow(data: bytes, name: str, max_pixels: int) -> NDArray[np.uint8]
 
 def _decode_tiff(image: TiffImageFile) -> NDArray[np.uint8]:
     bits = max(image.tag_v2.get(BITSPERSAMPLE, (1,)))
-    if bits > 8 and image.tag_v2.get(PLANAR_CONFIGURATION, 1) != 1:  # Pillow shows the low bytes
+    if bits > 8 and image.tag_v2.get(PLANAR_CONFIGURATION, 1) != 1:  # Pillow keeps the low bytes
         raise InputError(f"TIFF with {bits}-bit samples in separate planes")
     white_is_zero = image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0
     image.load()
@@ -254,6 +254,6 @@ def _grey_to_rgb(grey: NDArray[np.integer]) -> NDArray[np.uint8]:
 def _convert(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode not in _PILLOW_MODES:
         raise InputError(f"{image.format} with samples of Pillow's mode {image.mode}")
-    # Else Pillow may warn, or look for a way to keep the transparent colour.
+    # Otherwise Pillow may warn, or try to keep the transparent colour.
     image.info.pop("transparency", None)
     return np.array(image.convert("RGB"))

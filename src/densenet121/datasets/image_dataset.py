@@ -1,4 +1,4 @@
-"""A set of images, wherever they lie: which there are, which class each has, how to read one."""
+"""A dataset of images from any source: paths, labels and how to read an image."""
 
 import hashlib
 import os
@@ -14,24 +14,24 @@ from densenet121.datasets.decoding import read_file
 from densenet121.datasets.packed_strings import Names
 from densenet121.utils.errors import InputError, UsageError
 
-# An encoded image, or its pixels where the source holds those: (H, W, 3) RGB.
+# An encoded image, or its pixels if the source has those: (H, W, 3) RGB.
 Encoded = bytes | NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class ImageDataset:
-    """Images in a fixed order, by which sampling and augmentation know them.
+    """Images in a fixed order; sampling and augmentation use the index in this order.
 
     Attributes:
-        root: the folder or file that holds them.
-        class_names: in the order of the labels.
-        paths: of each image; of a file below ``root`` relative to it, with forward slashes.
+        root: the folder or file with the images.
+        class_names: class names in the order of the labels.
+        paths: path of each image; for a file below ``root``, relative and with forward slashes.
         labels: ``(num_images,)`` int64, index into ``class_names``.
         sizes: ``(num_images,)`` int64, bytes of the encoded image.
-        ignored: what lies between the images and is none, by its name.
-        read_one: the image of an index, for sources other than files below ``root``; called from
+        ignored: files among the images whose names are not those of images.
+        read_one: index to image, for sources other than files below ``root``; called from
             threads. Raises InputError with the reason only.
-        known_fingerprint: ``fingerprint``, where it was worked out before.
+        known_fingerprint: ``fingerprint``, if it was computed before.
     """
 
     root: Path
@@ -47,28 +47,28 @@ class ImageDataset:
         return len(self.paths)
 
     def name(self, index: int) -> str:
-        """What a message calls an image."""
+        """The name of an image in messages."""
         return str(self.root / self.paths[index])
 
     def read(self, index: int) -> Encoded:
         """The encoded image, or its pixels.
 
         Raises:
-            InputError: it cannot be read, or is not what it was; the reason only.
+            InputError: it cannot be read, or has changed; the reason only.
         """
         if self.read_one is not None:
             return self.read_one(index)
         data = read_file(self.root / self.paths[index])
         if len(data) != self.sizes[index]:
             raise InputError(
-                f"{len(data)} bytes, but {self.sizes[index]} when the folder was read: it has "
-                "changed since"
+                f"{len(data)} bytes, but {self.sizes[index]} when the folder was scanned: the "
+                "file has changed"
             )
         return data
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of every path, size and class name: it changes when the data does."""
+        """SHA-256 of every path, size, label and class name; it changes when the data changes."""
         if self.known_fingerprint:
             return self.known_fingerprint
         digest = hashlib.sha256()
@@ -79,7 +79,7 @@ class ImageDataset:
         return digest.hexdigest()
 
     def without(self, excluded: Collection[str]) -> "ImageDataset":
-        """All but those whose paths are given.
+        """The dataset without the images at these paths.
 
         Raises:
             InputError: a class would lose its last image.
@@ -88,7 +88,7 @@ class ImageDataset:
         counts = np.bincount(self.labels[kept], minlength=len(self.class_names))
         if (counts == 0).any():
             name = self.class_names[int(np.argmin(counts))]
-            raise InputError(f"{self.root}: no image of class {name} would be left")
+            raise InputError(f"{self.root}: class {name} would have no image left")
         read = self.read_one
 
         def read_kept(index: int) -> Encoded:
@@ -108,14 +108,14 @@ class ImageDataset:
 def check_labels(
     labels: Sequence[str], classes_file: Path, where: str
 ) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """Class names and numbers from what a list or a shard says of each image.
+    """Class names and numbers from the labels in a list or a shard.
 
-    Labels are names, in byte order, or the numbers 0, 1, 2 ...; a file of class names, one a line,
-    fixes names and order, and then a class may have no image.
+    Labels are names, sorted in byte order, or the numbers 0, 1, 2 ... A file of class names, one
+    per line, sets names and order; then a class may have no image.
 
     Raises:
-        InputError: naming ``where``, fewer than two classes, a gap in the numbers, or a label that
-            the file of class names does not have.
+        InputError: fewer than two classes, a gap in the numbers, or a label that the file of class
+            names does not have; the text names ``where``.
     """
     found = set(labels)
     numbers = all(label.isascii() and label.isdecimal() for label in found)
@@ -123,9 +123,9 @@ def check_labels(
         text = read_whole(classes_file).decode("utf-8-sig", "surrogateescape")
         names = [line.strip() for line in text.splitlines() if line.strip()]
         if len(set(names)) != len(names):
-            raise InputError(f"{classes_file}: a class is named twice")
+            raise InputError(f"{classes_file}: a class name occurs twice")
         known = set(names)
-        # Classes may be named by numbers themselves.
+        # Class names may themselves be numbers.
         by_number = numbers and not found <= known
     else:
         by_number = numbers
@@ -133,29 +133,29 @@ def check_labels(
         if numbers and [int(name) for name in names] != list(range(len(names))):
             raise InputError(
                 f"{where}: the labels are numbers, but not all of 0 to {names[-1]} occur; "
-                f"name the classes in {classes_file}, one a line"
+                f"write the class names into {classes_file}, one per line"
             )
     if len(names) < 2:
-        raise InputError(f"{where}: only one class ({''.join(names)}); at least two are needed")
+        raise InputError(f"{where}: has only one class ({''.join(names)}); at least two are needed")
     place = {str(i) if by_number else name: i for i, name in enumerate(names)}
     unknown = sorted({str(int(label)) if by_number else label for label in found} - place.keys())
     if unknown:
-        raise InputError(f"{where}: labels that {classes_file} does not have: {some(unknown)}")
+        raise InputError(f"{where}: labels that are not in {classes_file}: {some(unknown)}")
     numbered = [place[str(int(label)) if by_number else label] for label in labels]
     return tuple(names), np.array(numbered, dtype=np.int64)
 
 
 def check_num_classes(dataset: ImageDataset, num_classes: int | None) -> int:
-    """The number of classes of the images, which must be ``num_classes`` where that is given.
+    """The number of classes of the dataset, which must be ``num_classes`` if that is given.
 
     Raises:
-        UsageError: another number.
+        UsageError: the numbers differ.
     """
     found = len(dataset.class_names)
     if num_classes is not None and num_classes != found:
         raise UsageError(
-            f"`num_classes` is {num_classes}, but {dataset.root} holds {found} classes; "
-            "leave it out to take what is there"
+            f"`num_classes` is {num_classes}, but {dataset.root} has {found} classes; "
+            "omit it to use all of them"
         )
     return found
 
@@ -163,10 +163,10 @@ def check_num_classes(dataset: ImageDataset, num_classes: int | None) -> int:
 def check_same_classes(
     expected: Sequence[str], expected_by: str, found: Sequence[str], found_in: str
 ) -> None:
-    """Refuse class names that differ, showing the difference.
+    """Refuse class names that differ.
 
     Raises:
-        InputError: other names, or another order.
+        InputError: the names or their order differ; the text shows the difference.
     """
     if list(expected) == list(found):
         return
@@ -179,13 +179,13 @@ def check_same_classes(
         parts.append(f"unknown: {some(unknown)}")
     difference = "; ".join(parts) or "the same names in another order"
     raise InputError(
-        f"{found_in} has {len(found)} classes that are not the {len(expected)} of {expected_by} "
+        f"{found_in}: its {len(found)} classes differ from the {len(expected)} of {expected_by} "
         f"({difference})"
     )
 
 
 def read_whole(file: Path) -> bytes:
-    """A file that is no image, of any size.
+    """The content of a file that is not an image, of any size.
 
     Raises:
         InputError: it cannot be read.

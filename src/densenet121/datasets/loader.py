@@ -1,8 +1,8 @@
-"""Images from files into uint8 batches, decoded ahead of their use by a pool of threads.
+"""Load images into uint8 batches, decoded in advance by a pool of threads.
 
-Threads rather than processes: decoding, resizing and colour tables run outside the interpreter
-lock, a batch is written in place once and handed over without a copy, and there is no worker to
-start, to feed or to lose when a signal arrives.
+Threads rather than processes: decoding, resizing and colour tables run without the GIL, a batch is
+written in place and passed on without a copy, and there is no worker process to start, to feed or
+to lose when a signal arrives.
 """
 
 import itertools
@@ -21,17 +21,17 @@ from densenet121.datasets.sampler import Indices
 from densenet121.utils.errors import InputError
 
 Prepare = Callable[[int, NDArray[np.uint8]], None]
-_CHUNK = 8  # images a task: small enough to share a batch out evenly, large enough to be cheap
+_CHUNK = 8  # images per task: small enough to divide a batch evenly, large enough to be cheap
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images in the order they were asked for, without those that could not be read.
+    """Images in the requested order, without those that could not be read.
 
     Attributes:
         images: ``(N, H, W, 3)`` uint8 RGB.
-        indices: ``(N,)`` which images they are.
-        bad: (index, reason) of each image left out.
+        indices: ``(N,)`` index of each image in the dataset.
+        bad: (index, reason) of each image skipped.
     """
 
     images: Tensor
@@ -49,22 +49,22 @@ def load_batches(
     pin_memory: bool = False,
     at_once: int = 1,
 ) -> Generator[Batch]:
-    """Yield each batch in turn, while the next ones are being prepared.
+    """Yield the batches in order, while the next ones are being prepared.
 
     Args:
         prepare: writes the image of an index to ``(H, W, 3)`` uint8 pixels; called from threads.
-            What it writes depends on the index alone, so the result does not depend on ``workers``.
+            Its output depends only on the index, so the result does not depend on ``workers``.
         batches: the indices of each batch.
         size: H, W of the pixels.
-        workers: threads; 0 prepares in the calling thread, when asked.
-        skip_bad: leave an image that cannot be read out of its batch, instead of raising.
+        workers: number of threads; 0 prepares in the calling thread, on demand.
+        skip_bad: omit an image that cannot be read from its batch, instead of raising.
         pin_memory: page-locked batches, for an asynchronous copy to an accelerator.
-        at_once: batches that the caller takes in one go.
+        at_once: number of batches that the caller takes at a time.
 
     Raises:
         InputError: an image cannot be read and ``skip_bad`` is False.
     """
-    cv2.setNumThreads(1)  # the pool is the parallelism; OpenCV's own threads would fight it
+    cv2.setNumThreads(1)  # the pool uses all cores; OpenCV's own threads would compete with it
     if workers == 0:
         for indices in batches:
             images = _empty(len(indices), size, pin_memory)
@@ -77,7 +77,7 @@ def load_batches(
     try:
         upcoming = iter(batches)
         while True:
-            # Two batches ahead hide a slow one; more would only hold memory.
+            # Two batches ahead hide a slow one; more would only use memory.
             for indices in itertools.islice(upcoming, 2 + at_once - len(waiting)):
                 images = _empty(len(indices), size, pin_memory)
                 tasks = [
@@ -100,7 +100,7 @@ def _empty(count: int, size: tuple[int, int], pin_memory: bool) -> Tensor:
 def _fill(
     prepare: Prepare, images: Tensor, indices: Indices, first: int, skip_bad: bool
 ) -> list[tuple[int, str]]:
-    """Prepare a chunk of images from position ``first`` on; (position, reason) of the bad."""
+    """Prepare a chunk of images from position ``first`` on; (position, reason) of faults."""
     pixels = images.numpy()
     last = min(first + _CHUNK, len(indices))
     bad = []

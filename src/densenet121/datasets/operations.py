@@ -1,8 +1,9 @@
-"""The original's operations on ``(H, W, 3)`` uint8 RGB arrays, one after the other, by OpenCV.
+"""The original's operations on ``(H, W, 3)`` uint8 RGB arrays, one after the other, with OpenCV.
 
-"The original" is MindSpore's dataset engine as DenseNet121's src/datasets/classification.py calls
-it; its operations are OpenCV calls (minddata/dataset/kernels/image), the same ones as here. This is
-the plain way, with which the image kernel (native/images) agrees to the bit.
+"The original" is MindSpore's dataset engine as called by DenseNet121's
+src/datasets/classification.py; its operations are the same OpenCV calls as here
+(minddata/dataset/kernels/image). This is the reference for the image kernel (native/images), whose
+results are equal bit for bit.
 """
 
 from dataclasses import dataclass
@@ -19,14 +20,14 @@ BRIGHTNESS, CONTRAST, SATURATION = range(3)
 
 @dataclass(frozen=True)
 class Operations:
-    """What is to be done to one image, in this order.
+    """The operations on one image, in this order.
 
     Attributes:
-        crop: top, left, height, width of the part that is taken.
-        resized: height and width that it is resized to.
-        window: top, left, height, width of the part of that which is kept.
+        crop: top, left, height, width of the crop.
+        resized: height and width that the crop is resized to.
+        window: top, left, height, width of a second crop, after resizing.
         flip: whether left and right are exchanged.
-        steps: (BRIGHTNESS, CONTRAST or SATURATION, factor) of each change of colour.
+        steps: (BRIGHTNESS, CONTRAST or SATURATION, factor) of each colour adjustment.
     """
 
     crop: tuple[int, int, int, int]
@@ -56,7 +57,7 @@ def resize(image: Pixels, height: int, width: int) -> Pixels:
 
 
 def flip(image: Pixels) -> Pixels:
-    """Left and right exchanged (the original's RandomHorizontalFlip)."""
+    """Exchange left and right (the original's RandomHorizontalFlip)."""
     return np.asarray(cv2.flip(image, 1), dtype=np.uint8)
 
 
@@ -81,8 +82,7 @@ def adjust_saturation(image: Pixels, factor: float) -> Pixels:
 def _grey(image: Pixels) -> Pixels:
     """``0.299 R + 0.587 G + 0.114 B``, rounded.
 
-    OpenCV's, which is what the original calls. Pillow's mode "L" differs by 1 for 0.13 % of the
-    2**24 colours.
+    From OpenCV, as in the original. Pillow's mode "L" differs by 1 for 0.13 % of the 2**24 colours.
     """
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
 

@@ -1,4 +1,4 @@
-"""Many names in little memory, and files of them and of other arrays."""
+"""A compact sequence of strings, and ``.npz`` files of such sequences and of arrays."""
 
 import io
 import os
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 
 class Names(Sequence[str]):
-    """Many strings in two arrays: a million of them as Python objects take ten times the memory.
+    """Many strings in two arrays, which need a tenth of the memory of Python strings.
 
     Args:
-        text: all of them, one behind the other, as the file system has them.
-        ends: ``(N,)`` where each ends.
+        text: all strings, concatenated, in the encoding of the file system.
+        ends: ``(N,)`` position where each string ends.
     """
 
     def __init__(self, text: bytes, ends: NDArray[np.int64]) -> None:
@@ -24,7 +24,7 @@ class Names(Sequence[str]):
 
     @classmethod
     def of(cls, names: Iterable[str | bytes]) -> "Names":
-        """From strings."""
+        """Make it from strings."""
         encoded = [os.fsencode(name) for name in names]
         ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
         return cls(b"".join(encoded), ends)
@@ -39,7 +39,7 @@ class Names(Sequence[str]):
     def __getitem__(self, index: int | slice) -> str | Sequence[str]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        at = range(len(self))[index]  # negative ones, and an IndexError
+        at = range(len(self))[index]  # handles negative indices and raises IndexError
         start = int(self.ends[at - 1]) if at else 0
         return os.fsdecode(self.text[start : int(self.ends[at])])
 
@@ -76,10 +76,10 @@ def to_npz(content: Mapping[str, NDArray[Any] | Names]) -> memoryview:
 
 
 def from_npz(file: Path) -> dict[str, Any]:
-    """What ``to_npz`` was given.
+    """Read what ``to_npz`` wrote.
 
     Raises:
-        Exception: nearly any, where the file is damaged.
+        Exception: of almost any type, if the file is damaged.
     """
     with file.open("rb") as opened, np.load(opened, allow_pickle=False) as npz:
         arrays = {name: npz[name] for name in npz.files}

@@ -1,8 +1,8 @@
-"""From an encoded image to what the network takes, by the shortest way.
+"""From an encoded image to the pixels of the network's input, in the fastest way.
 
-Where the image kernel runs (``densenet121.native.images``), a JPEG is decoded only where its
-recipe needs it, and cropping, resizing, mirroring and colours are one pass; the result is to the
-bit that of the plain way, ``apply(recipe, decode(data))``, which everything else takes.
+If the image kernel is available (``densenet121.native.images``), only the needed part of a JPEG is
+decoded, and crop, resize, flip and colour are one pass. The result equals
+``apply(operations, decode(data))`` bit for bit, which is used for all other images.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def training_images(
     epoch: int,
     read: Callable[[ImageDataset, int], Encoded] = ImageDataset.read,
 ) -> Prepare:
-    """For ``load_batches``: each image as it is in this epoch, read by ``read``."""
+    """A ``prepare`` for ``load_batches``: each image as augmented in this epoch."""
 
     def prepare(index: int, out: Pixels) -> None:
         try:
@@ -40,7 +40,7 @@ def training_images(
 
 
 def evaluation_images(dataset: ImageDataset, transform: EvalTransform) -> Prepare:
-    """For ``load_batches``: each image as evaluation sees it."""
+    """A ``prepare`` for ``load_batches``: each image as prepared for evaluation."""
 
     def prepare(index: int, out: Pixels) -> None:
         try:
@@ -58,8 +58,8 @@ def prepare_training(
 
     Args:
         image: an encoded image, or ``(H, W, 3)`` RGB.
-        transform: what it goes through.
-        u: of ``uniforms``.
+        transform: its augmentation.
+        u: the result of ``uniforms``.
         out: ``(height, width, 3)``, C-contiguous.
 
     Raises:
@@ -74,7 +74,7 @@ def prepare_evaluation(
     """Write the evaluation image to ``out``, as ``prepare_training`` does.
 
     Raises:
-        InputError: the image cannot be decoded or has more pixels, or the crop does not fit.
+        InputError: the image cannot be decoded or has too many pixels, or the crop does not fit.
     """
     if transform.by_pillow:
         pixels = decode(image, max_pixels) if isinstance(image, bytes) else image

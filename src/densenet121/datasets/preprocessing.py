@@ -1,4 +1,4 @@
-"""Everything between an encoded image and what the network sees, as one object."""
+"""Everything between an encoded image and the network's input, as one object."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +16,7 @@ from densenet121.datasets.preparation import prepare_evaluation
 from densenet121.datasets.transforms import MEAN, STD, EvalTransform, normalise, parse_eval_resize
 from densenet121.utils.errors import InputError
 
-# How files written before there was a choice describe the one way there was.
+# The value in old files, written when there was only one interpolation.
 _SENTENCE = "bilinear without antialiasing (OpenCV INTER_LINEAR)"
 
 
@@ -25,11 +25,11 @@ class Preprocessing:
     """How images are resized, cropped and normalised; its JSON is stored with the weights.
 
     Attributes:
-        image_size: height and width of the network's input, pixels.
-        eval_resize: size before the central crop, as the field ``eval_resize`` has it.
-        mean: of R, G and B, in grey levels 0 to 255.
-        std: of R, G and B, in grey levels.
-        interpolation: how images are resized and cropped, as ``EvalTransform`` names it.
+        image_size: height and width of the network's input, in pixels.
+        eval_resize: size before the central crop, in the form of the setting ``eval_resize``.
+        mean: mean of R, G and B, in grey levels 0 to 255.
+        std: standard deviation of R, G and B, in grey levels.
+        interpolation: how images are resized and cropped, a name of ``EvalTransform``.
     """
 
     image_size: tuple[int, int]
@@ -44,7 +44,7 @@ class Preprocessing:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Preprocessing":
-        """From what ``to_json`` made, after its way through a file."""
+        """Read the result of ``to_json``."""
         height, width = content["image_size"]
         return cls(
             image_size=(height, width),
@@ -60,7 +60,7 @@ class Preprocessing:
         eval_resize: str | None = None,
         interpolation: str | None = None,
     ) -> "Preprocessing":
-        """The same but for what is given."""
+        """A copy with the given values."""
         return replace(
             self,
             image_size=image_size or self.image_size,
@@ -70,10 +70,10 @@ class Preprocessing:
 
     @cached_property
     def transform(self) -> EvalTransform:
-        """Resizing and central crop of an image to classify.
+        """Resize and central crop of an image to classify.
 
         Raises:
-            InputError: the crop cannot fit into the resized image, or a name is not known.
+            InputError: the crop cannot fit into the resized image, or a name is unknown.
         """
         resize = parse_eval_resize(self.eval_resize)
         return EvalTransform(*self.image_size, resize, self.interpolation)
@@ -84,12 +84,12 @@ class Preprocessing:
         out: NDArray[np.uint8],
         max_pixels: int = MAX_PIXELS,
     ) -> None:
-        """Write the pixels that the network is shown of one image.
+        """Write the pixels of one image for the network.
 
         Args:
             image: encoded, or ``(h, w, 3)`` uint8 RGB.
             out: ``(H, W, 3)`` uint8 RGB.
-            max_pixels: most that an encoded image may have; its header is read first.
+            max_pixels: maximum pixels of an encoded image; checked in the header first.
 
         Raises:
             InputError: it cannot be decoded, or is too large; the reason only.
@@ -97,8 +97,8 @@ class Preprocessing:
         prepare_evaluation(image, self.transform, out, max_pixels)
 
     def reader(self, dataset: ImageDataset) -> Callable[[int, NDArray[np.uint8]], None]:
-        """What ``load_batches`` calls for each image of a dataset."""
-        transform = self.transform  # faults of the settings show before the first image is read
+        """The function that ``load_batches`` calls for each image of a dataset."""
+        transform = self.transform  # raises for bad settings before the first image is read
 
         def prepare(index: int, out: NDArray[np.uint8]) -> None:
             try:
@@ -109,7 +109,7 @@ class Preprocessing:
         return prepare
 
     def normalise(self, images: Tensor) -> Tensor:
-        """``(N, 3, H, W)`` float32 for the network, of pixels ``(N, H, W, 3)`` uint8."""
+        """Pixels ``(N, H, W, 3)`` uint8 to ``(N, 3, H, W)`` float32 for the network."""
         mean, std = _constants(self.mean, self.std, images.device)
         return normalise(images, mean, std)
 
@@ -118,7 +118,7 @@ class Preprocessing:
 def _constants(
     mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Both on the device: a copy for every batch would make the host wait for it."""
-    # Not tensors of inference mode, in which autograd could not use them later.
+    """Both on the device, cached: a copy for every batch would make the host wait."""
+    # Autograd could not use tensors created in inference mode later.
     with torch.inference_mode(False):
         return torch.tensor(mean, device=device), torch.tensor(std, device=device)

@@ -1,29 +1,29 @@
-"""Who sees which image when: a pure function of (seed, epoch), so any step can be resumed."""
+"""The image order and batches of each rank: pure functions of (seed, epoch), for exact resume."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 Indices = NDArray[np.int64]
 
-# Keeps the order of the images apart from their augmentation, which is keyed by the same seed.
+# Separates the random stream of the order from that of augmentation, which has the same seed.
 _ORDER_STREAM = 2**63
 
 
 def epoch_order(num_images: int, seed: int, epoch: int) -> Indices:
     """A random order of all images, the same on every rank.
 
-    Sorts one raw Philox number an image: unlike that of ``Generator.permutation``, its stream is
-    fixed by the algorithm, not by a numpy version.
+    Sorts one raw Philox number per image: unlike for ``Generator.permutation``, the stream is
+    defined by the algorithm and does not depend on the numpy version.
     """
     philox = np.random.Philox(key=np.array([seed, _ORDER_STREAM + epoch], dtype=np.uint64))
     return np.argsort(philox.random_raw(num_images), kind="stable")
 
 
 def steps_per_epoch(num_images: int, batch_size: int, world_size: int = 1) -> int:
-    """Full batches in an epoch; at least one, smaller than ``batch_size`` if need be.
+    """Number of full batches in an epoch; at least one, smaller than ``batch_size`` if necessary.
 
-    The images that do not fill a batch wait for another epoch, whose order is another (the
-    original's drop_remainder).
+    The images that do not fill a batch are dropped (the original's drop_remainder). The next epoch
+    has another order.
     """
     return max(1, num_images // (batch_size * world_size))
 
@@ -31,7 +31,7 @@ def steps_per_epoch(num_images: int, batch_size: int, world_size: int = 1) -> in
 def training_batches(
     order: Indices, batch_size: int, *, rank: int = 0, world_size: int = 1, first_step: int = 0
 ) -> list[Indices]:
-    """This rank's batches of an epoch from ``first_step`` on; no rank's image comes twice."""
+    """Batches of this rank in an epoch, from ``first_step`` on; no image occurs on two ranks."""
     steps = steps_per_epoch(len(order), batch_size, world_size)
     across = min(batch_size * world_size, len(order))
     return [
@@ -41,13 +41,13 @@ def training_batches(
 
 
 def split_batches(batches: list[Indices], parts: int) -> list[Indices]:
-    """Each batch in ``parts``, as equal as can be, one after the other."""
+    """Split each batch into ``parts`` of nearly equal size, in order."""
     return [part for batch in batches for part in np.array_split(batch, parts)]
 
 
 def evaluation_batches(
     num_images: int, batch_size: int, *, rank: int = 0, world_size: int = 1
 ) -> list[Indices]:
-    """This rank's batches, which together with the other ranks' hold every image exactly once."""
+    """Batches of this rank; all ranks together have every image exactly once."""
     own = np.arange(rank, num_images, world_size, dtype=np.int64)
     return [own[start : start + batch_size] for start in range(0, len(own), batch_size)]

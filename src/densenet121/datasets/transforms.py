@@ -1,12 +1,12 @@
 """The original's preprocessing, on ``(H, W, 3)`` uint8 RGB arrays and in its order.
 
 Training: random crop, resize, flip, colour. Evaluation: resize, centre crop. Both: normalise, which
-is done here for a whole batch, on the device. Everything is a pure function: what is random comes
+is done here for a whole batch, on the device. Everything is a pure function: all randomness comes
 from the numbers ``u`` that :func:`uniforms` draws for one image.
 
-What an image goes through is worked out first, as a ``Operations``, from its size and its random
-numbers; ``apply`` (operations.py) does it, plainly, and preparation.py does the same in one go,
-to the bit.
+The ``Operations`` of an image are computed first, from its size and its random numbers. ``apply``
+(operations.py) performs them one by one; preparation.py performs them in one pass, with the same
+result bit for bit.
 """
 
 import math
@@ -23,17 +23,17 @@ from densenet121.datasets.decoding import MAX_PIXELS
 from densenet121.datasets.operations import Operations, Pixels, apply
 from densenet121.utils.errors import InputError
 
-# ImageNet's, for pixels in 0..255: the original's classification.py.
+# Those of ImageNet, for pixels in 0..255, from the original's classification.py.
 MEAN = torch.tensor([0.485 * 255, 0.456 * 255, 0.406 * 255], dtype=torch.float32)
 STD = torch.tensor([0.229 * 255, 0.224 * 255, 0.225 * 255], dtype=torch.float32)
 
-# What each of an image's random numbers is for. Fixed, so that leaving one step out does not
-# change another.
+# The use of each random number of an image. Fixed, so that disabling one step does not change
+# another.
 _ATTEMPTS = 10
 _TOP, _LEFT, _FLIP, _ORDER, _FACTORS = 20, 21, 22, 23, 24  # 0..19: area and ratio of each attempt
 _NUM_UNIFORMS = 32
 
-# torchvision's Resize of an image and timm's are Pillow's, which antialiases but for "nearest".
+# torchvision and timm resize with Pillow, which antialiases except for "nearest".
 _PILLOW = {
     "pillow_bilinear": Image.Resampling.BILINEAR,
     "pillow_bicubic": Image.Resampling.BICUBIC,
@@ -47,12 +47,15 @@ def uniforms(seed: int, epoch: int, index: int) -> NDArray[np.float64]:
     """The 32 random numbers in ``[0, 1)`` of one image in one epoch.
 
     Philox4x64 keyed by (seed, epoch), counting from index * 2**192: no two triples share a block,
-    whichever thread or process asks. From the raw bits, as numpy may change its Generator's methods
-    but not a bit generator's stream. The upper half of the epochs is left to other uses of the
-    seed (datasets/sampler.py).
+    in any thread or process. The raw bits are used because numpy may change the methods of its
+    Generator but not the stream of a bit generator. The upper half of the epochs is reserved for
+    other uses of the seed (datasets/sampler.py).
     """
     if not (0 <= seed < 2**64 and 0 <= epoch < 2**63 and 0 <= index < 2**64):
-        raise ValueError(f"seed {seed}, epoch {epoch}, index {index}: outside 0..2**64 or 2**63")
+        raise ValueError(
+            f"seed {seed}, epoch {epoch} or index {index} is outside its range: "
+            "0 to 2**64 - 1, for the epoch 0 to 2**63 - 1"
+        )
     key = np.array([seed, epoch], dtype=np.uint64)
     counter = np.array([0, 0, 0, index], dtype=np.uint64)
     raw = np.random.Philox(key=key, counter=counter).random_raw(_NUM_UNIFORMS)
@@ -70,7 +73,7 @@ class TrainTransform:
         crop_ratio: smallest and largest width / height of the crop.
         flip_prob: probability of a left-right flip.
         color_jitter: brightness, contrast, saturation: each factor is uniform in
-            ``[max(0, 1 - amount), 1 + amount]``; 0 leaves the step out.
+            ``[max(0, 1 - amount), 1 + amount]``; 0 disables the step.
     """
 
     height: int
@@ -81,7 +84,7 @@ class TrainTransform:
     color_jitter: tuple[float, float, float] = (0.4, 0.4, 0.4)
 
     def operations(self, height: int, width: int, u: NDArray[np.float64]) -> Operations:
-        """What to do to a ``height`` x ``width`` image, for the numbers of :func:`uniforms`."""
+        """Operations on a ``height`` x ``width`` image, for the numbers of :func:`uniforms`."""
         steps = []
         for step in _ORDERS[int(u[_ORDER] * 6)]:
             amount = self.color_jitter[step]
@@ -111,8 +114,8 @@ def crop_box(
 ) -> tuple[int, int, int, int]:
     """Top, left, height, width of a random crop (the original's RandomCropAndResizeOp::GetCropBox).
 
-    The area is uniform in ``scale``, the logarithm of width / height uniform in ``ratio``. After
-    ten crops that do not fit, the largest centred one whose shape is within ``ratio``.
+    The area is uniform in ``scale``, the logarithm of width / height uniform in ``ratio``. If ten
+    crops do not fit, the result is the largest centred crop whose shape is within ``ratio``.
     """
     low, high = math.log(ratio[0]), math.log(ratio[1])
     for attempt in range(_ATTEMPTS):
@@ -133,16 +136,16 @@ def crop_box(
 
 
 def _at_least_1(size: float) -> int:
-    """``size`` rounded as C++'s std::round, but at least one pixel."""
+    """``size`` rounded like C++'s std::round, but at least one pixel."""
     return max(1, math.floor(size + 0.5))
 
 
 @dataclass(frozen=True)
 class Resize:
-    """What evaluation resizes an image to, before the centre crop.
+    """The size that evaluation resizes an image to before the centre crop.
 
     Attributes:
-        size: height and width, whatever the image's shape; or the length of its shorter side.
+        size: height and width, for any shape of the image; or the length of the shorter side.
     """
 
     size: tuple[int, int] | int
@@ -150,7 +153,7 @@ class Resize:
     def shape(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of a resized ``height`` x ``width`` image.
 
-        The longer side is truncated as in torchvision's Resize.
+        The longer side is rounded down as in torchvision's Resize.
 
         Raises:
             InputError: the result would have too many pixels.
@@ -163,18 +166,18 @@ class Resize:
             height, width = self.size, int(self.size * width / height)
         if height * width > MAX_PIXELS:
             raise InputError(
-                f"`eval_resize` {self} makes {width} x {height} pixels, at most {MAX_PIXELS} are "
-                "allowed"
+                f"`eval_resize` {self} gives {width} x {height} pixels; the limit is {MAX_PIXELS} "
+                "pixels"
             )
         return height, width
 
     def __str__(self) -> str:
-        """As ``parse_eval_resize`` reads it."""
+        """In the form that ``parse_eval_resize`` reads."""
         return f"short:{self.size}" if isinstance(self.size, int) else _sides(*self.size)
 
 
 def parse_eval_resize(text: str) -> Resize:
-    """From ``256`` (256 x 256, as the original), ``256,300`` (height, width) or ``short:256``.
+    """Parse ``256`` (256 x 256, as the original), ``256,300`` (height, width) or ``short:256``.
 
     Raises:
         InputError: the text is none of these.
@@ -198,13 +201,13 @@ class EvalTransform:
     Attributes:
         height: of the result, in pixels.
         width: of the result, in pixels.
-        resize: to what before the crop; the original: 256 x 256, which distorts.
-        interpolation: opencv_bilinear as the original; or with Pillow, as torchvision and timm do,
-            pillow_bilinear, pillow_bicubic (both antialiased) or pillow_nearest. With Pillow the
-            crop's corner is rounded as theirs, half to even.
+        resize: size before the crop; the original's is 256 x 256, which distorts.
+        interpolation: opencv_bilinear as in the original; or with Pillow, as in torchvision and
+            timm, pillow_bilinear, pillow_bicubic (both antialiased) or pillow_nearest. With Pillow
+            the crop's corner is also rounded like theirs, half to even.
 
     Raises:
-        InputError: the crop cannot fit into any, or into this, resized image.
+        InputError: the crop cannot fit into a resized image.
     """
 
     height: int
@@ -213,10 +216,10 @@ class EvalTransform:
     interpolation: str = "opencv_bilinear"
 
     def __post_init__(self) -> None:
-        """Refuse what is known to be wrong before any image is read."""
+        """Refuse invalid values before any image is read."""
         if self.interpolation != "opencv_bilinear" and self.interpolation not in _PILLOW:
             raise InputError(
-                f"`interpolation` must be opencv_bilinear, {', '.join(_PILLOW)}, "
+                f"`interpolation` must be one of opencv_bilinear, {', '.join(_PILLOW)}, "
                 f'got "{self.interpolation}"'
             )
         if isinstance(self.resize.size, tuple):
@@ -233,18 +236,18 @@ class EvalTransform:
 
     @property
     def by_pillow(self) -> bool:
-        """Whether Pillow resizes; ``operations`` is not for that."""
+        """Whether Pillow resizes; then ``apply`` cannot be used."""
         return self.interpolation != "opencv_bilinear"
 
     def operations(self, height: int, width: int) -> Operations:
-        """What to do to a ``height`` x ``width`` image.
+        """Operations on a ``height`` x ``width`` image.
 
         Raises:
             InputError: the crop does not fit into the resized image.
         """
         resized = self.resize.shape(height, width)
         self._check_fit(*resized)
-        # With Pillow the crop's corner is rounded as torchvision and timm do.
+        # With Pillow the crop's corner is rounded like in torchvision and timm.
         top, left = (
             round((outer - inner) / 2) if self.by_pillow else (outer - inner) // 2
             for outer, inner in zip(resized, (self.height, self.width), strict=True)
@@ -272,14 +275,14 @@ def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
     Args:
         images: ``(N, H, W, C)`` uint8.
-        mean: ``(C,)``, in grey levels; on the images' device it need not be copied there.
-        std: ``(C,)``, likewise.
+        mean: ``(C,)``, in grey levels; not copied if it is on the images' device.
+        std: ``(C,)``, in grey levels.
 
     Returns:
         ``(N, C, H, W)`` float32 in channels_last strides.
     """
     N, H, W, C = images.shape
-    # One mean and std a row of pixels: with C innermost, torch would loop over C = 3 values.
+    # Repeated for a row of pixels: with C innermost, torch would loop over only C = 3 values.
     mean, std = (t.to(images.device, torch.float32).repeat(W) for t in (mean, std))
     x = images.reshape(N, H, W * C).sub(mean).div_(std)
     return x.view(N, H, W, C).permute(0, 3, 1, 2)

@@ -1,11 +1,10 @@
-"""HCCL rank tables: which hosts and devices take part in a run, as the original's scripts are told.
+"""HCCL rank tables: the hosts and devices of a run, an argument of the original's scripts.
 
-``python -m densenet121.distributed.rank_table FILE DEVICE_NUM [SERVER]`` prints for the host it
-runs on what scripts/launch.sh reads: the lines ``NNODES=``, ``NODE_RANK=``, ``FIRST_RANK=``,
-``MASTER_ADDR=``.
+``python -m densenet121.distributed.rank_table FILE DEVICE_NUM [SERVER]`` prints for this host the
+lines that scripts/launch.sh reads: ``NNODES=``, ``NODE_RANK=``, ``FIRST_RANK=``, ``MASTER_ADDR=``.
 
 Five forms are read: versions 1.0 and 1.2 (``server_list``), the two dialects without a version
-(``group_list``: an instance a device, or an instance a host), and 2.0 (``rank_list``).
+(``group_list``: one instance per device, or one per host), and 2.0 (``rank_list``).
 """
 
 import contextlib
@@ -25,8 +24,8 @@ class Server:
     """A host of the table.
 
     Attributes:
-        name: its address or another name that is its own; empty where the table names none.
-        ranks: of its devices, ascending.
+        name: its address or another unique name; empty if the table has none.
+        ranks: ranks of its devices, ascending.
     """
 
     name: str
@@ -35,13 +34,13 @@ class Server:
 
 @dataclass(frozen=True)
 class Place:
-    """What a host needs to know to start its processes.
+    """What a host needs to start its processes.
 
     Attributes:
-        nodes: hosts of the run.
-        node: number of this one, from 0.
-        first_rank: the lowest rank here.
-        master: address of the first host; empty where there is one alone.
+        nodes: number of hosts of the run.
+        node: number of this host, from 0.
+        first_rank: the lowest rank on this host.
+        master: address of the first host; empty if there is only one host.
     """
 
     nodes: int
@@ -51,10 +50,10 @@ class Place:
 
 
 def read_rank_table(path: Path) -> tuple[Server, ...]:
-    """The hosts of a table, by rank.
+    """The hosts of a table, sorted by rank.
 
     Raises:
-        InputError: no such file, no rank table, not completed, or ranks that are missing or double.
+        InputError: no such file, no rank table, not completed, or missing or duplicate ranks.
     """
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
@@ -63,11 +62,11 @@ def read_rank_table(path: Path) -> tuple[Server, ...]:
     except ValueError as error:
         raise InputError(f"{path}: not a JSON file ({error})") from None
     if not isinstance(table, dict):
-        raise InputError(f"{path}: not a rank table: {type(table).__name__} in place of an object")
+        raise InputError(f"{path}: not a rank table: {type(table).__name__} instead of an object")
     status = table.get("status", "completed")
     if status != "completed":
         raise InputError(
-            f'{path}: its status is "{status}", not "completed": the scheduler has not filled it in'
+            f'{path}: the status is "{status}", not "completed": the scheduler did not fill it in'
         )
     try:
         if "server_list" in table:
@@ -77,9 +76,7 @@ def read_rank_table(path: Path) -> tuple[Server, ...]:
         elif "rank_list" in table:
             found = {"": [_rank(entry) for entry in table["rank_list"]]}
         else:
-            raise InputError(
-                f"{path}: not a rank table: it has none of server_list, group_list, rank_list"
-            )
+            raise ValueError("no server_list, group_list or rank_list")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: not a rank table ({_reason(error)})") from None
     servers = [Server(name, tuple(sorted(ranks))) for name, ranks in found.items() if ranks]
@@ -91,16 +88,16 @@ def read_rank_table(path: Path) -> tuple[Server, ...]:
 def find_place(
     servers: Sequence[Server], device_num: int, own_names: Sequence[str], table: str
 ) -> Place:
-    """Where this host stands in the table.
+    """Find the place of this host in the table.
 
     Args:
-        servers: of ``read_rank_table``.
-        device_num: devices that are asked for on this host.
+        servers: the result of ``read_rank_table``.
+        device_num: number of devices requested on this host.
         own_names: names and addresses of this host.
-        table: the table's name, for messages.
+        table: name of the table, for messages.
 
     Raises:
-        UsageError: this host is not in it, or has not so many devices.
+        UsageError: this host is not in the table, or has too few devices.
     """
     if len(servers) == 1:
         node = 0
@@ -109,31 +106,33 @@ def find_place(
         mine = [i for i, name in enumerate(names) if name in own_names]
         if len(mine) != 1:
             raise UsageError(
-                f"{table} lists the hosts {', '.join(names)}, and this one is "
-                f"{', '.join(own_names) or 'nameless'}: set SERVER_ID to the one that it is"
+                f"{table} lists the hosts {', '.join(names)}, but this host has the names "
+                f"{', '.join(own_names) or '(none)'}: set SERVER_ID to the name of this host"
             )
         node = mine[0]
     devices = len(servers[node].ranks)
     if device_num > devices:
         raise UsageError(
-            f"DEVICE_NUM is {device_num}, and {table} lists {devices} devices of this host"
+            f"DEVICE_NUM is {device_num}, but {table} lists {devices} devices of this host"
         )
     if len(servers) > 1 and device_num != devices:
         raise UsageError(
-            f"DEVICE_NUM is {device_num}, and {table} lists {devices} devices of this host; with "
-            f"several hosts all of them take part: pass {devices}"
+            f"DEVICE_NUM is {device_num}, but {table} lists {devices} devices of this host; a run "
+            f"on several hosts uses all of them: pass {devices}"
         )
     master = servers[0].name if len(servers) > 1 else ""
     return Place(len(servers), node, servers[node].ranks[0], master)
 
 
 def own_names() -> tuple[str, ...]:
-    """The names and IPv4 addresses of this host, loopback left out."""
+    """The names and IPv4 addresses of this host, without loopback."""
     names = [socket.gethostname(), socket.getfqdn()]
     with contextlib.suppress(OSError):
         names += socket.gethostbyname_ex(socket.gethostname())[2]
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("192.0.2.1", 9))  # sends nothing, but picks the address packets leave by
+        probe.connect(
+            ("192.0.2.1", 9)
+        )  # sends nothing, but selects the address for outgoing packets
         names.append(probe.getsockname()[0])
     return tuple(dict.fromkeys(name for name in names if not name.startswith("127.")))
 
@@ -143,7 +142,7 @@ def _servers(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
 
 
 def _groups(groups: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
-    """Both dialects: a rank on each instance, or ranks by the order of pods and their devices."""
+    """Read both dialects: a rank for each instance, or ranks in the order of pods and devices."""
     instances = [instance for group in groups for instance in group["instance_list"]]
     found: dict[str, list[int]] = {}
     if all("rank_id" in instance for instance in instances):
@@ -163,7 +162,7 @@ def _groups(groups: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
 def _rank(entry: Mapping[str, Any]) -> int:
     value = entry["rank_id"]  # a string in most tables, a number in some
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError(f"rank_id {value!r}")
+        raise ValueError(f"invalid rank_id {value!r}")
     return int(value)
 
 
@@ -174,24 +173,24 @@ def _reason(error: Exception) -> str:
 def _check(path: Path, servers: Sequence[Server]) -> None:
     ranks = [rank for server in servers for rank in server.ranks]
     if not ranks:
-        raise InputError(f"{path}: it lists no device")
+        raise InputError(f"{path}: lists no devices")
     double = sorted({rank for rank in ranks if ranks.count(rank) > 1})
     missing = sorted(set(range(len(ranks))) - set(ranks))
     if double or missing:
         what = [
             f"{word} {', '.join(map(str, r))}"
-            for word, r in (("double", double), ("missing", missing))
+            for word, r in (("duplicate", double), ("missing", missing))
             if r
         ]
         raise InputError(
             f"{path}: ranks must be 0 to {len(ranks) - 1}, each once; {'; '.join(what)}"
         )
     if ranks != sorted(ranks):
-        raise InputError(f"{path}: the ranks of a host must be neighbours; those of two are mixed")
+        raise InputError(f"{path}: the ranks of a host must be consecutive; two hosts are mixed")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print this host's place; exit status 2 and one line where the table cannot be used."""
+    """Print the place of this host; exit status 2 and one line if the table cannot be used."""
     file, device_num, *server = arguments
     try:
         names = tuple(server) if server and server[0] else own_names()

@@ -1,7 +1,7 @@
-"""The processes that train or evaluate together: who they are, and what they tell each other.
+"""The processes (ranks) that train or evaluate together, and how they exchange data.
 
-One process a device, started by torchrun, srun or mpirun. Every function here is meant to be called
-by all ranks at the same point; in a run of one process each returns at once.
+There is one process per device, started by torchrun, srun or mpirun. All ranks must call a function
+of this module at the same point; in a run of one process each returns at once.
 """
 
 import datetime
@@ -25,7 +25,7 @@ from densenet121.utils.errors import InputError, UsageError
 
 T = TypeVar("T")
 
-# rank, number of processes, rank on this host, and how the launcher is called
+# variables for rank, number of processes and rank on this host, and the name of the launcher
 _LAUNCHERS = (
     ("RANK", "WORLD_SIZE", "LOCAL_RANK", "torchrun"),
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "Open MPI"),
@@ -36,13 +36,13 @@ _PORT = "29500"  # torchrun's default
 
 @dataclass(frozen=True)
 class Process:
-    """This process among those that train or evaluate together.
+    """This process and the size of its group.
 
     Attributes:
-        rank: its number, from 0.
-        world_size: how many there are.
-        local_rank: its number among those on this host, which is that of its device.
-        note: how this was found out, for the log.
+        rank: number of this process, from 0.
+        world_size: number of processes.
+        local_rank: number among the processes on this host; also the number of its device.
+        note: where the values come from, for the log.
     """
 
     rank: int
@@ -55,10 +55,10 @@ ALONE = Process(0, 1, 0, "one process")
 
 
 def join(is_distributed: bool, rank: int, group_size: int) -> Process:
-    """Find this process's place from the launcher's variables, or else from the settings.
+    """Find the rank of this process from the launcher's variables, else from the settings.
 
     Raises:
-        UsageError: several processes are asked for, and no launcher started them; or the
+        UsageError: several processes are requested but no launcher started them, or the
             launcher's variables contradict each other.
     """
     found = _from_launcher(os.environ) if is_distributed else None
@@ -70,7 +70,7 @@ def join(is_distributed: bool, rank: int, group_size: int) -> Process:
             f"them with: torchrun --nproc_per_node {group_size} -m densenet121 train ..."
         )
     note = (
-        "`is_distributed` is 1, but no launcher started several processes: one process"
+        "`is_distributed` is 1, but no launcher started several processes: using one process"
         if is_distributed
         else "one process"
     )
@@ -96,10 +96,10 @@ def _from_launcher(environment: Mapping[str, str]) -> Process | None:
 
 @contextmanager
 def process_group(process: Process, device: torch.device, timeout_seconds: float) -> Iterator[None]:
-    """While entered, the ranks can talk; nothing happens in a run of one process.
+    """A context in which the ranks can exchange data; does nothing in a run of one process.
 
     Raises:
-        InputError: the others cannot be reached.
+        InputError: the other ranks cannot be reached.
     """
     if process.world_size == 1:
         yield
@@ -110,10 +110,10 @@ def process_group(process: Process, device: torch.device, timeout_seconds: float
     timeout = datetime.timedelta(seconds=timeout_seconds)
     rank, size = process.rank, process.world_size
     try:
-        # A launcher that starts the ranks again gives each attempt a store without the old words.
+        # A launcher that restarts the ranks gives each attempt a store without the old entries.
         store, _, _ = next(rendezvous("env://", rank, size, timeout=timeout))
         dist.init_process_group(
-            # Beside an accelerator's own, gloo for numbers that are on the host.
+            # gloo besides the accelerator's backend, for tensors on the host.
             backend if device.type == "cpu" else f"cpu:gloo,{device.type}:{backend}",
             store=PrefixStore("group", store),
             rank=rank,
@@ -122,30 +122,30 @@ def process_group(process: Process, device: torch.device, timeout_seconds: float
         )
     except (RuntimeError, ValueError) as error:
         raise InputError(
-            f"rank {process.rank} cannot reach the others at {address}:{port}: {_first_line(error)}"
+            f"rank {rank} cannot reach the other ranks at {address}:{port}: {_first_line(error)}"
         ) from None
     roll_call = RollCall(PrefixStore("roll_call", store), rank, size)
     try:
         yield
     except RuntimeError as error:
         if not _is_lost_connection(error):
-            roll_call.tell_failure(_first_line(error))
+            roll_call.report_failure(_first_line(error))
             raise
         timed_out = "imed out" in str(error) or "imeout" in str(error)
         after = f" after {timeout_seconds:g} s" if timed_out else ""
         raise InputError(
-            f"rank {rank} lost another rank{after}: {roll_call.who(timed_out)} "
-            f"({_first_line(error)}); its own log says more"
+            f"rank {rank} lost another rank{after}: {roll_call.find_lost(timed_out)} "
+            f"({_first_line(error)}); see the log of that rank"
         ) from None
     except Exception as error:
-        roll_call.tell_failure(_first_line(error))
+        roll_call.report_failure(_first_line(error))
         raise
     finally:
         dist.destroy_process_group()
 
 
 def _rendezvous(environment: Mapping[str, str]) -> tuple[str, str]:
-    """Where rank 0 listens: as the launcher says, else the job's first host."""
+    """Address and port of rank 0: from the launcher, else the first host of the job."""
     address = environment.get("MASTER_ADDR")
     if not address and "SLURM_JOB_NODELIST" in environment:
         command = ["scontrol", "show", "hostnames", environment["SLURM_JOB_NODELIST"]]
@@ -156,8 +156,8 @@ def _rendezvous(environment: Mapping[str, str]) -> tuple[str, str]:
             address = None
     if not address:
         raise UsageError(
-            "several processes, but MASTER_ADDR does not say where rank 0 listens; set it to the "
-            "first host's name (and MASTER_PORT, default 29500)"
+            "there are several processes, but MASTER_ADDR, the address of rank 0, is not set; set "
+            "it to the name of the first host (and MASTER_PORT, default 29500)"
         )
     return address, environment.get("MASTER_PORT", _PORT)
 
@@ -172,28 +172,28 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
-def several() -> bool:
+def is_distributed() -> bool:
     """Whether this process is one of several."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def world_size() -> int:
-    """How many processes there are."""
-    return dist.get_world_size() if several() else 1
+    """Number of processes."""
+    return dist.get_world_size() if is_distributed() else 1
 
 
 def any_rank(flag: bool) -> bool:
-    """Whether the flag is set on any rank: all then do the same."""
-    if not several():
+    """Whether the flag is set on any rank, so that all ranks act alike."""
+    if not is_distributed():
         return flag
-    told = torch.tensor([int(flag)])
-    dist.all_reduce(told, dist.ReduceOp.MAX)
-    return bool(told)
+    flags = torch.tensor([int(flag)])
+    dist.all_reduce(flags, dist.ReduceOp.MAX)
+    return bool(flags)
 
 
 def sum_over_ranks(numbers: Tensor) -> Tensor:
     """The sum of every rank's numbers."""
-    if not several():
+    if not is_distributed():
         return numbers
     total = numbers.detach().clone()
     dist.all_reduce(total)
@@ -201,8 +201,8 @@ def sum_over_ranks(numbers: Tensor) -> Tensor:
 
 
 def gather(value: T) -> list[T]:
-    """Every rank's value, by rank."""
-    if not several():
+    """The value of every rank, by rank."""
+    if not is_distributed():
         return [value]
     found: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(found, value)
@@ -210,8 +210,8 @@ def gather(value: T) -> list[T]:
 
 
 def from_rank_0(value: T) -> T:
-    """Rank 0's value; what the others pass does not matter."""
-    if not several():
+    """The value of rank 0; those of the other ranks are ignored."""
+    if not is_distributed():
         return value
     carrier: list[Any] = [value]
     dist.broadcast_object_list(carrier, src=0)
@@ -219,9 +219,9 @@ def from_rank_0(value: T) -> T:
 
 
 @torch.no_grad()
-def take_buffers_of_rank_0(model: nn.Module) -> None:
-    """Give every rank rank 0's running statistics: each has those of its own images until now."""
-    if not several():
+def copy_buffers_from_rank_0(model: nn.Module) -> None:
+    """Copy the running statistics of rank 0 to all ranks; before, each has those of its images."""
+    if not is_distributed():
         return
     for buffer in model.buffers():
         dist.broadcast(buffer, src=0)
@@ -237,18 +237,19 @@ def synchronised(
     """The same network with gradients averaged over the ranks while they are computed.
 
     Args:
-        model: on its device.
-        device: where it is.
+        model: the network, already on its device.
+        device: its device.
         compress: exchange gradients as bfloat16: half the bytes of float32, and rounded.
-        example: an input of the model. DistributedDataParallel lays gradients out anew after its
-            first step, and the layout decides in which order three and more ranks' are summed.
-            With an example that step is a dry one, and a resumed run sums as if uninterrupted.
+        example: an input of the model. DistributedDataParallel changes the layout of gradients
+            after its first step, and the layout determines the order of sums over three or more
+            ranks. An example makes that step a dry run, so that a resumed run sums in the same
+            order as an uninterrupted one.
     """
-    if not several():
+    if not is_distributed():
         return model
     ids = None if device.type == "cpu" else [device.index]
     with warnings.catch_warnings():
-        # broadcast_buffers is to get another name, which older releases do not know.
+        # broadcast_buffers will be renamed; older releases do not have the new name.
         warnings.simplefilter("ignore", FutureWarning)
         together = nn.parallel.DistributedDataParallel(
             model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
@@ -257,7 +258,7 @@ def synchronised(
         together.register_comm_hook(None, _exchange_as_bf16)
     if example is not None:
         was_training = model.training
-        model.eval()  # running statistics stay
+        model.eval()  # keeps the running statistics unchanged
         torch.autograd.backward(together(example).sum())
         model.zero_grad(set_to_none=True)
         model.train(was_training)
@@ -265,7 +266,7 @@ def synchronised(
 
 
 def _exchange_as_bf16(_: object, bucket: GradBucket) -> Future[Tensor]:
-    """What torch's bf16_compress_hook does, which torch refuses on gloo by its name."""
+    """The same as torch's bf16_compress_hook, which torch refuses by name on gloo."""
     gradients = bucket.buffer()
     rounded = (gradients / dist.get_world_size()).to(torch.bfloat16)
     sent = dist.all_reduce(rounded, async_op=True).get_future()
@@ -273,7 +274,7 @@ def _exchange_as_bf16(_: object, bucket: GradBucket) -> Future[Tensor]:
 
 
 def keep_gradients_local(model: nn.Module, local: bool) -> AbstractContextManager[object]:
-    """Within it gradients are added up on each rank and not exchanged, if ``local``."""
+    """A context in which, if ``local``, gradients are summed on each rank and not exchanged."""
     if local and isinstance(model, nn.parallel.DistributedDataParallel):
         return model.no_sync()
     return nullcontext()

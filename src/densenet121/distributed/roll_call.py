@@ -1,4 +1,4 @@
-"""Who is missing, asked by the ranks that still run once an exchange has failed."""
+"""Find the missing rank after an exchange has failed, from the ranks that still run."""
 
 import threading
 import time
@@ -6,33 +6,33 @@ from collections.abc import Callable
 
 from torch._C._distributed_c10d import Store
 
-_GRACE_SECONDS = 10.0  # ranks that wait for a hanging one give up nearly at the same time
+_GRACE_SECONDS = 10.0  # ranks that wait for a hanging one time out almost at the same time
 _CLOSED_SECONDS = 2.0
 
 
 class RollCall:
-    """Names the rank that ended or hangs, by what each rank left in a store that all reach."""
+    """Names the rank that ended or hangs, from entries of all ranks in a shared store."""
 
     def __init__(self, store: Store, rank: int, world_size: int) -> None:
-        """Nothing is written to ``store`` while all is well."""
+        """Nothing is written to ``store`` until a failure."""
         self._store, self._rank, self._world_size = store, rank, world_size
 
-    def tell_failure(self, reason: str) -> None:
-        """Leave word of this rank's own trouble before it ends."""
+    def report_failure(self, reason: str) -> None:
+        """Record the failure of this rank before it ends."""
         self._try(lambda: self._store.set(f"failed/{self._rank}", reason), 1.0)
 
-    def who(self, timed_out: bool) -> str:
-        """Which rank the others were lost by, as well as can be told.
+    def find_lost(self, timed_out: bool) -> str:
+        """Text that names the lost rank, if it can be found.
 
         Args:
-            timed_out: an exchange did not end in time; else a connection was closed.
+            timed_out: the exchange timed out; else a connection was closed.
         """
         found: list[str] = []
         seconds = _GRACE_SECONDS if timed_out else _CLOSED_SECONDS
         self._try(lambda: found.append(self._ask(timed_out, seconds)), seconds + 2)
         if found:
             return found[0]
-        return "the rank at whose host the ranks meet (rank 0, or its launcher) does not answer"
+        return "the host of the shared store (rank 0, or its launcher) does not answer"
 
     def _ask(self, timed_out: bool, seconds: float) -> str:
         store = self._store
@@ -50,16 +50,16 @@ class RollCall:
                 break
             time.sleep(0.1)
         if not timed_out:
-            return "a rank was killed or cut off"
+            return "a rank was killed or disconnected"
         if not silent:
-            return "every rank answers, so the network between them is at fault"
+            return "every rank answers, so the network between them failed"
         names = " and ".join(f"rank {rank}" for rank in silent)
-        text = f"{names} did not answer: stopped, hanging or cut off"
+        text = f"{names} did not answer: stopped, hanging or disconnected"
         store.set("found", text)
         return text
 
     def _try(self, action: Callable[[], object], seconds: float) -> None:
-        """Run it, but wait no longer: the store's own host may be what hangs."""
+        """Run it, but wait at most ``seconds``: the host of the store itself may hang."""
 
         def run() -> None:
             try:

@@ -1,1 +1,1 @@
-"""Runs: training and evaluation from settings to results."""
+"""Training and evaluation, from settings to results."""

@@ -38,15 +38,15 @@ class EpochPlan:
         task: their targets and the loss.
         runtime: process, device, arithmetic, batch size and workers.
         preprocessing: mean and std of the images.
-        augment: what each image goes through, in every epoch but the first ``small_epochs``.
-        augment_small: what each image goes through in those.
-        small_epochs: number of first epochs with smaller images.
-        seed: of the order and the augmentation.
-        micro_batches: forwards a step.
-        steps: steps an epoch.
+        augment: augmentation of each image, except in the first ``small_epochs``.
+        augment_small: augmentation in the first ``small_epochs``.
+        small_epochs: number of epochs at the beginning that use smaller images.
+        seed: seed of the image order and the augmentation.
+        micro_batches: forward passes per step.
+        steps: steps per epoch.
         max_epoch: epochs of the run, for the progress bar.
-        learning_rate: of each step.
-        skip_bad: leave images that cannot be read out.
+        learning_rate: step to learning rate.
+        skip_bad: skip images that cannot be read.
         log_interval: steps between log lines.
         ckpt_interval: steps between checkpoints.
     """
@@ -69,17 +69,17 @@ class EpochPlan:
 
     @property
     def step_size(self) -> int:
-        """Images of a step on each rank."""
+        """Images per step on each rank."""
         return self.runtime.batch_size * self.micro_batches
 
 
 def train_epoch(
     training: Training, plan: EpochPlan, folder: RunFolder, should_stop: Callable[[], bool]
 ) -> bool:
-    """Train from where ``training`` stands to the end of its epoch.
+    """Train from the current step of ``training`` to the end of its epoch.
 
     Returns:
-        False if ``should_stop`` said so between two steps.
+        False if ``should_stop`` returned true between two steps.
 
     Raises:
         InputError: an image cannot be read (after saving), or the loss is nan or infinite.
@@ -111,7 +111,7 @@ def train_epoch(
                 note = f"loss {mean:.3f}"
                 _log_step(folder, clock, epoch, state.step - 1, mean, lr)
                 losses.reset()
-            # The epoch's end saves by itself.
+            # The caller saves at the end of the epoch.
             if state.step % plan.ckpt_interval == 0 and state.step != end:
                 check_loss(training, plan, folder)
                 save_checkpoint(training, folder)
@@ -127,19 +127,19 @@ def _read_step(
     batches: Generator[Batch],
     clock: "_Clock",
 ) -> list[Batch]:
-    """The batches of one step, without those of which no image can be read.
+    """Read the batches of one step, without those that have no readable image.
 
-    All of them before the first forward, which changes running statistics: what is saved where an
-    image cannot be read is then the state between two steps.
+    All are read before the first forward pass, which changes running statistics. If an image cannot
+    be read, the saved checkpoint is then the state between two steps.
 
     Raises:
-        InputError: an image cannot be read, and the state is saved.
+        InputError: an image cannot be read; the state has been saved.
     """
     try:
         parts = [clock.wait_for(batches) for _ in range(plan.micro_batches)]
         for part in parts:
             if plan.runtime.process.world_size > 1 and not len(part.indices):
-                raise InputError(f"none of {len(part.bad)} images of a step can be read")
+                raise InputError(f"none of the {len(part.bad)} images of a step can be read")
     except InputError as error:
         path = save_checkpoint(training, folder, alone=True)
         raise InputError(
@@ -152,7 +152,7 @@ def _read_step(
 
 
 def _train(training: Training, plan: EpochPlan, parts: Sequence[Batch], lr: float) -> torch.Tensor:
-    """One step with these batches; its loss, on the device."""
+    """Run one step with these batches and return its loss, on the device."""
     targets = [plan.task.targets(plan.dataset, part.indices) for part in parts]
     weights = [plan.task.weight(target) for target in targets]
     total = sum(weights)
@@ -182,7 +182,7 @@ def _count(parts: Sequence[Batch]) -> int:
 
 
 def _rank_weight(total: float, plan: EpochPlan) -> float:
-    """Of a rank whose step weighs ``total``: the mean over ranks is then that over all weights."""
+    """Weight of this rank's loss, such that the mean over ranks is the mean over all images."""
     world_size = plan.runtime.process.world_size
     if world_size == 1 or (plan.task.every_image_weighs_one and not plan.skip_bad):
         return 1.0
@@ -191,13 +191,13 @@ def _rank_weight(total: float, plan: EpochPlan) -> float:
 
 
 def check_loss(training: Training, plan: EpochPlan, folder: RunFolder) -> None:
-    """Stop a run whose loss is nan or infinite; this waits for the device.
+    """Stop a run whose loss is nan or infinite. This waits for the device.
 
     Raises:
-        InputError: naming the first bad step and the last good checkpoint.
+        InputError: the loss is bad; the text names the first bad step and the last good checkpoint.
     """
     allowed = _MOST_SKIPPED_STEPS if plan.runtime.precision == torch.float16 else 0
-    bad_run = training.losses.worst_bad_run()
+    bad_run = training.losses.longest_bad_run()
     if bad_run > allowed:
         step = training.state.step - bad_run
         raise InputError(
@@ -230,15 +230,15 @@ def _load_epoch(
 
 
 def _log_loading(loading_clock: LoadingClock, clock: "_Clock", plan: EpochPlan) -> None:
-    found = advice(
+    message = advice(
         loading_clock,
         waited_share=clock.waited_share,
         workers=plan.runtime.workers,
         device_type=plan.runtime.device.type,
         cores=default_workers(),
     )
-    if found:
-        log.warning("%s", found)
+    if message:
+        log.warning("%s", message)
 
 
 class _Clock:
@@ -252,7 +252,7 @@ class _Clock:
 
     @property
     def waited_share(self) -> float:
-        """Share of the time since the beginning that was spent waiting."""
+        """Share of the time since the start of the epoch that was spent waiting."""
         return self._all_waited_seconds / max(time.perf_counter() - self._first, 1e-9)
 
     def wait_for(self, batches: Generator[Batch]) -> Batch:
@@ -264,7 +264,7 @@ class _Clock:
         return batch
 
     def lap(self) -> tuple[float, float]:
-        """(images per second, share of the time waited); starts again."""
+        """(images per second, share of time spent waiting) since the last call."""
         now = time.perf_counter()
         seconds = max(now - self._start, 1e-9)
         images_per_second, data_wait = self.images / seconds, self._waited_seconds / seconds

@@ -10,22 +10,22 @@ from densenet121.engine.evaluation import Evaluation
 from densenet121.inference.cam import class_activation_maps, overlay
 from densenet121.network import DenseNet
 
-_MOST = 24  # as many as the report shows
-_SIDE = 128  # pixels of a map's longer side, as the report's small images
+_MAX_ERRORS = 24  # as many as the report shows
+_SIDE = 128  # longer side of a map in pixels, as for the report's thumbnails
 
 
 def draw_error_maps(
     evaluation: Evaluation, model: nn.Module, preprocessing: Preprocessing, device: torch.device
 ) -> dict[str, bytes]:
-    """A JPEG for each of the worst errors, by the path of its image.
+    """Image path to JPEG, for each of the worst errors.
 
-    The map explains the answer. There is none for an exported network.
+    A map explains the network's answer. Exported networks have none.
 
     Args:
-        evaluation: by this model, of its last weights.
-        model: put into evaluation mode and back.
-        preprocessing: what the images went through.
-        device: where the model is.
+        evaluation: the evaluation of this model with its current weights.
+        model: switched to evaluation mode, and back afterwards.
+        preprocessing: the preprocessing of the evaluation.
+        device: the device of the model.
 
     Raises:
         InputError: an image can no longer be read.
@@ -34,7 +34,7 @@ def draw_error_maps(
         return {}
     dataset, paths = evaluation.dataset, evaluation.paths
     errors = evaluation.task.worst_errors(evaluation.scores, evaluation.targets)
-    worst = sorted(errors, key=lambda error: (-error.badness, paths[error.position]))[:_MOST]
+    worst = sorted(errors, key=lambda error: (-error.badness, paths[error.position]))[:_MAX_ERRORS]
     if not worst:
         return {}
     read = preprocessing.reader(dataset)

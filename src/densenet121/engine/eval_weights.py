@@ -1,4 +1,4 @@
-"""Weights to evaluate: which files there are, and each of them as a classifier of the dataset."""
+"""Find the weights files to evaluate, and load each as a classifier for the dataset."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,17 +19,17 @@ _SUFFIXES = (".ckpt", ".safetensors", ".pth", ".pt", SUFFIX)
 
 
 def weights_files(source: Path) -> list[Path]:
-    """The file, or those of a folder: checkpoints by epoch and step, newest first, then weights.
+    """The file, or all weights of a folder: those with epoch and step first, newest first.
 
     Raises:
-        InputError: an empty folder.
+        InputError: the folder has no weights files.
     """
     if not source.is_dir():
         return [source]
     files = [file for file in source.iterdir() if file.suffix in _SUFFIXES and file.name[0] != "."]
     if not files:
-        raise InputError(f"{source}: a folder without weights ({', '.join(_SUFFIXES)})")
-    # Names without an epoch come after those with one, newest first by the time of writing.
+        raise InputError(f"{source}: no weights in this folder ({', '.join(_SUFFIXES)})")
+    # Names without an epoch come after those with one, sorted by modification time.
     return sorted(
         files,
         key=lambda file: (position_in_name(file) or (-1, -1), file.stat().st_mtime),
@@ -44,10 +44,10 @@ def load_for(
     dataset: ImageDataset,
     task: Task | None,
 ) -> Classifier:
-    """Build what is evaluated; settings override what the file says.
+    """Build the classifier to evaluate; settings override what the file contains.
 
     Raises:
-        InputError: the file cannot be used, or its classes are not those of the images.
+        InputError: the file cannot be used, or its classes differ from those of the dataset.
     """
     choices = Choices(**weights_choices(config), task=task)
     if file.suffix == SUFFIX:
@@ -61,7 +61,7 @@ def load_for(
     wanted = task.num_outputs(len(dataset.class_names))
     if weights.num_classes not in (None, wanted):
         raise InputError(
-            f"{file} knows {weights.num_classes} classes (without their names), and "
+            f"{file} has {weights.num_classes} classes (without names), but "
             f"{dataset.root} has {len(dataset.class_names)}"
         )
     classifier = make_classifier(weights, file, choices)
@@ -73,13 +73,13 @@ def load_for(
 
 def _log_preprocessing(classifier: Classifier, weights: Weights, config: EvalConfig) -> None:
     if (config.image_size, config.eval_resize, config.interpolation) != (None, None, None):
-        origin = "from the flags"
+        origin = "from the settings"
     elif weights.info is None:
-        origin = "the original's: the file has no preprocessing"
+        origin = "the original's, since the file has no preprocessing"
     elif weights.family == "native":
-        origin = "as it was validated with"
+        origin = "as in the validation of the training run"
     else:
-        origin = f"as {weights.family} documents it"
+        origin = f"as documented by {weights.family}"
     transform = classifier.preprocessing.transform
     log.info(
         "network %s, variant %s; images resized to %s (%s), central %d x %d (%s)",
@@ -94,28 +94,28 @@ def _log_preprocessing(classifier: Classifier, weights: Weights, config: EvalCon
 
 
 def _load_onnx(file: Path, choices: Choices, dataset: ImageDataset) -> Classifier:
-    """Load what `export` wrote; the file fixes the size of its images."""
+    """Load an exported network, which has a fixed image size."""
     classifier = load_onnx(file, choices)
-    # What export writes of weights without names.
+    # `export` writes numbers when the weights have no class names.
     numbers = tuple(str(number) for number in range(len(dataset.class_names)))
     if classifier.class_names != numbers:
         check_same_classes(
             classifier.class_names, str(file), dataset.class_names, str(dataset.root)
         )
-    log.info("load model %s success, run by ONNX Runtime on the CPU", file)
+    log.info("load model %s success, runs in ONNX Runtime on the CPU", file)
     return classifier
 
 
 def _compare_data(data: Mapping[str, Any], dataset: ImageDataset) -> None:
-    """Log whether the weights were trained or validated on these images, where they say so."""
+    """Log whether the weights were trained or validated on these images, if the file records it."""
     now = len(dataset), dataset.fingerprint
     for split, known in data.items():
         then = known["pictures"], known["fingerprint"]
         if then == now:
             if split == "train":
-                log.warning("the weights were trained on these very images")
+                log.warning("the weights were trained on these same images")
             else:
-                log.info("the images are those that the run validated on")
+                log.info("the training run validated on these same images")
         elif known["folder"] == folder_digest(str(dataset.root)):
             log.warning(
                 "the %s data changed since these weights were written: %d images then, %d now",

@@ -1,4 +1,4 @@
-"""The evaluation of weights, or of a folder of them, on a dataset."""
+"""Evaluate one weights file, or a folder of them, on a dataset."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -36,9 +36,9 @@ class EvalResult:
     """Result of ``evaluate``.
 
     Attributes:
-        folder: with the log, eval.json and predictions.csv.
-        evaluations: by weights file; None where the file could not be used.
-        stopped: a signal ended it before the last of them.
+        folder: contains the log, eval.json and predictions.csv.
+        evaluations: weights file to its evaluation, None if the file could not be used.
+        stopped: a signal stopped the command before the last weights file.
     """
 
     folder: Path
@@ -47,7 +47,7 @@ class EvalResult:
 
     @property
     def complete(self) -> bool:
-        """Every weights file was evaluated on every image."""
+        """Whether every weights file was evaluated on every image."""
         done = self.evaluations.values()
         return not self.stopped and all(e is not None and not e.bad for e in done)
 
@@ -57,12 +57,12 @@ def evaluate(config: EvalConfig, task: Task | None = None) -> EvalResult:
 
     Args:
         config: the settings.
-        task: of the weights, where it is one of the caller's own.
+        task: the caller's own task; None uses the one that the weights name.
 
     Raises:
         UsageError: a setting cannot be used.
-        InputError: images or weights cannot be used. Of a folder of weights, one that cannot be
-            used is logged and leaves the result incomplete.
+        InputError: images or weights cannot be used. In a folder of weights, a file that cannot be
+            used is logged, and the result is incomplete.
     """
     with StopRequest() as stop, joined(config) as runtime:
         dataset = open_evaluation(
@@ -73,7 +73,7 @@ def evaluate(config: EvalConfig, task: Task | None = None) -> EvalResult:
         check_num_classes(dataset, config.num_classes)
         source = absolute(config.pretrained)
         files = weights_files(source)
-        # Before a folder is made: the usual mistake, a wrong path, should leave nothing behind.
+        # Read before the folder is made, so that a wrong path leaves no folder behind.
         alone = not source.is_dir() and source.suffix != SUFFIX
         first = read_weights(source) if alone else None
         path, stamp = _make_folder(config, runtime)
@@ -100,7 +100,7 @@ def evaluate(config: EvalConfig, task: Task | None = None) -> EvalResult:
                     break
                 content = evaluation.to_json(str(file))
                 target = path / file.stem if source.is_dir() else path
-                _keep(target, evaluation, content, classifier, runtime)
+                _write_results(target, evaluation, content, classifier, runtime)
                 results[file] = evaluation
                 contents.append(content)
             stopped = len(results) < len(files)
@@ -108,13 +108,13 @@ def evaluate(config: EvalConfig, task: Task | None = None) -> EvalResult:
                 write_summary(path, contents, complete=not stopped)
                 _log_summary(results)
             if stopped:
-                log.warning("stopped by a signal: %d of %d done", len(results), len(files))
+                log.warning("stopped by a signal after %d of %d files", len(results), len(files))
             log.info("results: %s", path)
     return EvalResult(path, results, stopped)
 
 
 def _make_folder(config: EvalConfig, runtime: Runtime) -> tuple[Path, str]:
-    """Rank 0 sets the date; on another host a rank makes a folder of its own."""
+    """Make the folder, with the date of rank 0; on other hosts each rank makes its own."""
     output_dir = absolute(config.output_dir) if config.output_dir else None
     parent = absolute(config.log_path)
     made = make_folder(output_dir, parent) if runtime.process.rank == 0 else None
@@ -131,7 +131,7 @@ def _log_start(
     log.info("%s; %s", runtime.process.note, runtime)
     log.info("%d images of %d classes in %s", len(dataset), len(dataset.class_names), dataset.root)
     run = describe_run("eval", settings, runtime, task.name, dataset.class_names, None, dataset)
-    # Results may go into the folder of the training run itself, whose record stays.
+    # The folder may be that of a training run; its run.json is kept.
     if runtime.process.rank == 0 and read_record(path).get("command") != "train":
         write_json(path / RECORD, run)
 
@@ -158,22 +158,22 @@ def _evaluate(
         evaluation.log()
         if evaluation.bad:
             log.warning(
-                "partial result: %d images could not be read and are not in tot:",
+                "partial result: %d images could not be read and are not counted in tot:",
                 len(evaluation.bad),
             )
             for _, reason in evaluation.bad:
-                log.warning("%s", reason)  # it begins with the path
+                log.warning("%s", reason)  # begins with the path
     return evaluation
 
 
-def _keep(
+def _write_results(
     folder: Path,
     evaluation: Evaluation,
     content: dict[str, Any],
     classifier: Classifier,
     runtime: Runtime,
 ) -> None:
-    """Write the results of one network; rank 0 alone does."""
+    """Write the results of one network, on rank 0 only."""
     if runtime.process.rank == 0:
         folder.mkdir(exist_ok=True)
         evaluation.write(folder, content)
@@ -184,7 +184,7 @@ def _keep(
 
 
 def _log_summary(results: Mapping[Path, Evaluation | None]) -> None:
-    """A table of the weights files, newest first, the best marked."""
+    """Log a table of the weights files, newest first, with the best marked."""
     done = {file: found for file, found in results.items() if found}
     width = max((len(file.name) for file in results), default=0)
     rows = {file: found.task.table_row(found.metrics) for file, found in done.items()}

@@ -1,4 +1,4 @@
-"""Evaluation: each image exactly once, scored by the task, one row for each of them."""
+"""Evaluation of a model on a dataset: the task scores each image exactly once."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.loader import load_batches
 from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.datasets.sampler import evaluation_batches
-from densenet121.distributed.ranks import any_rank, gather, several
+from densenet121.distributed.ranks import any_rank, gather, is_distributed
 from densenet121.inference.classifier import logits_of
 from densenet121.runs.evaluations import write_evaluation
 from densenet121.runtime import Runtime
@@ -28,13 +28,13 @@ from densenet121.utils.progress import progress_bar
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the network says of every image of a dataset.
+    """Results of a model for every image of a dataset.
 
     Attributes:
         dataset: the images.
-        task: that scored them.
+        task: the task that scored them.
         scored: ``(N,)`` index into the dataset of each image that was scored, ascending.
-        scores: of these images, by the task.
+        scores: the scores of these images.
         bad: (path, reason) of each image that could not be read.
     """
 
@@ -46,28 +46,28 @@ class Evaluation:
 
     @property
     def targets(self) -> Tensor:
-        """Of the scored images."""
+        """Targets of the scored images."""
         return self.task.targets(self.dataset, self.scored)
 
     @property
     def paths(self) -> list[str]:
-        """Of the scored images."""
+        """Paths of the scored images."""
         return [self.dataset.paths[index] for index in self.scored.tolist()]
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        """The task's, as metrics.jsonl and eval.json have them.
+        """The metrics of the task, as written to metrics.jsonl and eval.json.
 
         Raises:
             InputError: no image could be read.
         """
         if not len(self.scored):
-            raise InputError("no image was evaluated, so there is no accuracy or loss to report")
+            raise InputError("no image was evaluated, so no accuracy or loss can be reported")
         return self.task.metrics(self.scores, self.targets)
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over the path of every image and what the task says makes evaluations equal."""
+        """SHA-256 over the path of every image and the task's ``digest_columns``."""
         digest = hashlib.sha256()
         columns = self.task.digest_columns(self.scores, self.targets) if len(self.scored) else []
         for path, *values in zip(self.paths, *columns, strict=True):
@@ -96,7 +96,7 @@ class Evaluation:
         write_evaluation(folder, content, self.paths, columns)
 
     def log(self) -> None:
-        """The task's lines, the original's among them."""
+        """Log the lines of the task, which include those of the original."""
         for line in self.task.log_lines(self.metrics):
             log.info("%s", line)
 
@@ -112,18 +112,19 @@ def evaluate_images(
     skip_bad: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Evaluation | None:
-    """Score every image of ``dataset`` once; None if ``should_stop`` said so between batches.
+    """Score every image of ``dataset`` once; None if ``should_stop`` returned true.
 
-    Several ranks share the images, and each returns the result of all.
+    Several ranks share the images, and each returns the result for all images.
 
     Args:
-        model: images ``(N, 3, H, W)`` to logits ``(N, K)``; put into evaluation mode and back.
+        model: images ``(N, 3, H, W)`` to logits ``(N, K)``; switched to evaluation mode, and back
+            afterwards.
         dataset: the images and their labels.
         task: what the labels mean.
-        preprocessing: what each image goes through.
+        preprocessing: how each image is prepared.
         runtime: process, device, arithmetic, batch size and workers.
-        skip_bad: leave images that cannot be read out, and list them.
-        should_stop: asked between batches.
+        skip_bad: skip images that cannot be read, and list them.
+        should_stop: called between batches.
 
     Raises:
         InputError: an image cannot be read, or the weights give nan.
@@ -131,7 +132,7 @@ def evaluate_images(
     rank, world_size = runtime.process.rank, runtime.process.world_size
     size = runtime.batch_size  # the last batch may be smaller, none is dropped
     batches = evaluation_batches(len(dataset), size, rank=rank, world_size=world_size)
-    # Those of rank 0 are the most; the others ask as often whether to stop.
+    # Rank 0 has the most batches. The others must call any_rank as often.
     most = -(-len(range(0, len(dataset), world_size)) // size)
     loaded = load_batches(
         preprocessing.reader(dataset),
@@ -163,12 +164,12 @@ def evaluate_images(
         if any_rank(should_stop()):
             return None
     indices = np.concatenate([np.empty(0, np.int64), *scored])
-    return _of_all_ranks(Evaluation(dataset, task, indices, Scores.joined(scores), tuple(bad)))
+    return _merge_ranks(Evaluation(dataset, task, indices, Scores.joined(scores), tuple(bad)))
 
 
-def _of_all_ranks(own: Evaluation) -> Evaluation:
-    """The evaluation of all ranks, each of which had other images of the same dataset."""
-    if not several():
+def _merge_ranks(own: Evaluation) -> Evaluation:
+    """Merge the evaluations of all ranks, which scored different images of the same dataset."""
+    if not is_distributed():
         return own
     parts: Sequence[tuple[NDArray[np.int64], Scores, tuple[tuple[str, str], ...]]]
     parts = gather((own.scored, own.scores, own.bad))

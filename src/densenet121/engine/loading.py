@@ -1,4 +1,4 @@
-"""Whether data loading is the bottleneck of a run, and what to do about it."""
+"""Find out whether data loading is the bottleneck of a run, and advise what to do about it."""
 
 import threading
 import time
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from densenet121.datasets.image_dataset import Encoded, ImageDataset
 from densenet121.native.images import image_kernel
 
-_LEAST_SHARE = 0.1  # of the time; less is not worth a message
+_LEAST_SHARE = 0.1  # share of the epoch's time; below it there is no message
 
 
 class LoadingClock:
-    """Seconds that threads spent on reading and on preparing images, summed over the threads."""
+    """Seconds that threads spent reading and preparing images, summed over the threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -24,7 +24,7 @@ class LoadingClock:
         self.bytes = 0
 
     def read(self, dataset: ImageDataset, index: int) -> Encoded:
-        """``images.read(index)``, timed."""
+        """``dataset.read(index)``, timed."""
         start = time.perf_counter()
         try:
             image = dataset.read(index)
@@ -57,14 +57,14 @@ class LoadingClock:
 def advice(
     clock: LoadingClock, *, waited_share: float, workers: int, device_type: str, cores: int
 ) -> str | None:
-    """A message about an epoch whose steps waited for images; None where they hardly did.
+    """A message for an epoch whose steps waited for images; None if they hardly waited.
 
     Args:
-        clock: of the epoch.
-        waited_share: of its time, spent waiting for images.
-        workers: threads that decoded.
-        device_type: of the network; "cpu" shares its cores with them.
-        cores: that this process may use.
+        clock: the clock of the epoch.
+        waited_share: share of the epoch's time spent waiting for images.
+        workers: number of decoding threads.
+        device_type: device type of the network; on "cpu" it shares the cores with the workers.
+        cores: number of cores that this process may use.
     """
     if waited_share < _LEAST_SHARE or not clock.images:
         return None
@@ -84,15 +84,15 @@ def advice(
     elif read_share > 0.5:
         text += (
             "The disk or network is slow: a local copy helps most, and densenet121 pack makes "
-            "shards that are read sequentially."
+            "shards that can be read sequentially."
         )
     elif isinstance(kernel, str):
         text += f"The image kernel does not run here ({kernel})."
     elif device_type == "cpu":
-        text += "Decoding and training share the cores; smaller images on disk cost less."
+        text += "Decoding and training share the cores; smaller images on disk decode faster."
     else:
         text += (
-            f"All {cores} cores decode: store smaller images (the shorter side a little above "
+            f"All {cores} cores are decoding: store smaller images (shorter side a little above "
             "`image_size`), or give the job more cores."
         )
     return text + " densenet121 bench data measures loading and computing separately."

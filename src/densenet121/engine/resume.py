@@ -1,4 +1,4 @@
-"""Whether a checkpoint may be gone on from, and what is to be said of it."""
+"""Check whether a run can be resumed from a checkpoint, and collect warnings about it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,12 +14,12 @@ from densenet121.engine.state import RunState, Training
 from densenet121.runs.checkpoints import Checkpoint
 from densenet121.utils.errors import InputError, UsageError
 
-# What MindSpore's Momentum and its ModelCheckpoint call the number of steps that were taken.
+# Names of the number of steps done, in MindSpore's Momentum and its ModelCheckpoint.
 _STEP_NAMES = ("global_step", "step_num")
 
 
 def check_resumable(checkpoint: Checkpoint, run: dict[str, Any]) -> list[str]:
-    """Refuse a resumption that would not be the same run; warnings where it may not be.
+    """Refuse a resume that would not continue the same run; return warnings where it may not.
 
     Raises:
         UsageError: a setting that matters differs.
@@ -29,7 +29,7 @@ def check_resumable(checkpoint: Checkpoint, run: dict[str, Any]) -> list[str]:
     if checkpoint.info.task != run["task"]:
         raise UsageError(
             f"cannot resume {checkpoint.path} with another task: it was {checkpoint.info.task}, "
-            f"is {run['task']}"
+            f"and is now {run['task']}"
         )
     changed = differences(before["settings"], run["settings"])
     if changed:
@@ -46,28 +46,28 @@ def check_resumable(checkpoint: Checkpoint, run: dict[str, Any]) -> list[str]:
             count = [data["pictures"] if data else 0 for data in (was, now)]
             warnings.append(
                 f"the {split} data changed since {checkpoint.path.name}: {count[0]} images then, "
-                f"{count[1]} now; the result will not be that of an uninterrupted run"
+                f"{count[1]} now; the result will differ from that of an uninterrupted run"
             )
     for name in ("device", "threads", "kernels", "world_size"):
-        was = before.get(name, run[name])  # older checkpoints do not tell all of them
+        was = before.get(name, run[name])  # older checkpoints do not record all of them
         if was != run[name]:
             warnings.append(
-                f"{name} was {was}, is {run[name]}: sums are rounded in another order, "
-                "the result may differ in the last bits"
+                f"{name} was {was}, is now {run[name]}: sums are rounded in another order, "
+                "so the result may differ in the last bits"
             )
     if before["versions"]["torch"] != run["versions"]["torch"]:
         warnings.append(
-            f"torch was {before['versions']['torch']}, is {run['versions']['torch']}: the result "
-            "may differ in the last bits"
+            f"torch was {before['versions']['torch']}, is now {run['versions']['torch']}: the "
+            "result may differ in the last bits"
         )
     return warnings
 
 
 def check_same_data(run: Mapping[str, Any]) -> None:
-    """Refuse ranks that see other images, as a folder that differs from host to host makes them.
+    """Refuse ranks with different images, for example if a folder differs between hosts.
 
     Raises:
-        InputError: naming the first rank that differs from rank 0.
+        InputError: a rank differs from rank 0; the text names the first one.
     """
     seen = gather({s: d and (d["pictures"], d["fingerprint"]) for s, d in run["data"].items()})
     for rank, data in enumerate(seen):
@@ -75,36 +75,38 @@ def check_same_data(run: Mapping[str, Any]) -> None:
             if found != seen[0][split]:
                 counts = [d[split][0] if d[split] else 0 for d in (data, seen[0])]
                 raise InputError(
-                    f"the {split} data of rank {rank} ({counts[0]} images) is not that of rank 0 "
-                    f"({counts[1]} images): every host needs the same files and names"
+                    f"the {split} data of rank {rank} ({counts[0]} images) differs from that of "
+                    f"rank 0 ({counts[1]} images): every host needs the same files and names"
                 )
 
 
 def renumber(state: RunState, checkpoint: Checkpoint, epoch_steps: int) -> list[str]:
-    """Fit the step count to epochs that have become longer or shorter with the data."""
+    """Adjust the step count if the data changed and so the number of steps per epoch."""
     before = checkpoint.content["run"]["steps_per_epoch"]
     if before == epoch_steps:
         return []
     in_epoch = state.step - state.evaluated_epochs * before
     done = epoch_steps if in_epoch == before else min(in_epoch, epoch_steps)
     state.step = state.evaluated_epochs * epoch_steps + done
-    return [f"an epoch had {before} steps and has {epoch_steps}; going on at step {state.step}"]
+    return [
+        f"an epoch had {before} steps and now has {epoch_steps}; continuing at step {state.step}"
+    ]
 
 
 def complete_best(state: RunState, val: ImageDataset | None) -> None:
-    """Add what older checkpoints do not hold of the best validation: the number of images."""
+    """Add the number of images of the best validation, which older checkpoints lack."""
     if state.best is not None and val is not None and "total" not in state.best:
         state.best["total"] = len(val) - sum(path in state.bad_images for path in val.paths)
 
 
 def resume_mindspore(training: Training, weights: Weights, file: Path, epoch_steps: int) -> str:
-    """Go on with a run of the original from its training checkpoint; what to log of it.
+    """Continue a run of the original from its training checkpoint; returns the log message.
 
-    Its momentum is ours: v = momentum * v + g, p -= lr * v, the rate outside of v. The weights are
-    in the network already.
+    Its momentum is defined as ours: v = momentum * v + g, p -= lr * v, the rate outside of v. The
+    network already has the weights.
 
     Raises:
-        InputError: a checkpoint without momentum or step, or of another number of classes.
+        InputError: the checkpoint has no momentum or step, or another number of classes.
     """
     parameters = dict(training.model.named_parameters())
     missing = [name for name in parameters if name not in weights.momentum]
@@ -112,12 +114,14 @@ def resume_mindspore(training: Training, weights: Weights, file: Path, epoch_ste
     if missing or step is None:
         what = f"no momentum of {missing[0]}" if missing else f"none of {', '.join(_STEP_NAMES)}"
         raise InputError(
-            f"{file}: {what} in it, so it is no run that can go on; `pretrained` takes its weights"
+            f"{file}: {what} in this file, so the run cannot be resumed; "
+            "pass it as `pretrained` to use its weights"
         )
     if weights.num_classes != training.model.num_classes:
         raise InputError(
-            f"{file} is a run with {weights.num_classes} classes, the data has "
-            f"{training.model.num_classes}; `pretrained` takes its weights, with a new head"
+            f"{file} is a run with {weights.num_classes} classes, but the data has "
+            f"{training.model.num_classes}; pass it as `pretrained` to use its weights with a new "
+            "head"
         )
     for name, parameter in parameters.items():
         buffer = torch.empty_like(parameter).copy_(weights.momentum[name])
@@ -125,11 +129,11 @@ def resume_mindspore(training: Training, weights: Weights, file: Path, epoch_ste
     state = training.state
     state.step = int(step)
     if state.step < 0:
-        raise InputError(f"{file}: step {state.step}")
+        raise InputError(f"{file}: the step must be at least 0, got {state.step}")
     state.evaluated_epochs = state.step // epoch_steps
     return (
-        f"resumed a run of MindSpore from {file}: weights, running statistics, momentum of "
-        f"{len(parameters)} parameters, {state.step} steps done, so epoch "
+        f"resumed a MindSpore run from {file}: weights, running statistics, momentum of "
+        f"{len(parameters)} parameters, {state.step} steps done; continuing at epoch "
         f"{state.evaluated_epochs}, step {state.step % epoch_steps} of it (both from 0); the file "
-        "has no order of images, no loss scale and no validation: those begin here"
+        "has no image order, loss scale or validation, so these start fresh"
     )

@@ -1,4 +1,4 @@
-"""What a training run is built of: datasets, variant, network, learning rates, plan."""
+"""Build the parts of a training run: datasets, variant, network, learning rates, plan."""
 
 from collections.abc import Callable
 from functools import partial
@@ -25,7 +25,7 @@ from densenet121.utils.var_init import initialise
 
 
 def find_datasets(config: TrainConfig) -> tuple[ImageDataset, ImageDataset | None]:
-    """The training and the validation images, the latter None without such."""
+    """The training and the validation images; the latter may be None."""
     return open_training(
         absolute(config.data_dir),
         absolute(config.val_dir) if config.val_dir else None,
@@ -37,25 +37,25 @@ def find_datasets(config: TrainConfig) -> tuple[ImageDataset, ImageDataset | Non
 def pick_variant(
     config: TrainConfig, checkpoint: Checkpoint | None, pretrained: Weights | None
 ) -> Variant:
-    """The variant that the weights tell, else the flag's, else the paper's.
+    """The variant recorded in the weights, else the `variant` setting, else the paper's.
 
     Raises:
-        UsageError: weights and flag contradict each other.
+        UsageError: weights and setting contradict each other.
     """
     info = checkpoint.info if checkpoint else pretrained.info if pretrained else None
-    told = info.variant if info else None
+    recorded = info.variant if info else None
     if pretrained and not checkpoint and not pretrained.variant_is_certain:
         return pretrained.variant_for(config.variant)
-    if told and config.variant and told != config.variant and not checkpoint:
+    if recorded and config.variant and recorded != config.variant and not checkpoint:
         raise UsageError(
-            f"`variant` is {config.variant}, but {config.pretrained} holds weights of {told}, "
-            f"which give garbage in the other; pass `variant` {told} or leave it out"
+            f"`variant` is {config.variant}, but {config.pretrained} has weights of {recorded}, "
+            f"which give wrong results in the other; pass `variant` {recorded} or omit it"
         )
-    return "model_zoo" if (config.variant or told) == "model_zoo" else "paper"
+    return "model_zoo" if (config.variant or recorded) == "model_zoo" else "paper"
 
 
 def check_size(model: DenseNet, height: int, width: int, batch_size: int) -> None:
-    """Refuse images of which the network's halvings leave nothing to normalise."""
+    """Refuse images that are too small for the network's five halvings and batch norm."""
     least = model.min_image_size
     if min(height, width) < least:
         raise UsageError(
@@ -63,7 +63,7 @@ def check_size(model: DenseNet, height: int, width: int, batch_size: int) -> Non
         )
     if batch_size == 1 and max(height, width) < 2 * least:
         raise UsageError(
-            "batch norm needs more than one value a channel: with `image_size` "
+            "batch norm needs more than one value per channel: with `image_size` "
             f"{height},{width} pass `per_batch_size` 2 or more"
         )
 
@@ -71,23 +71,23 @@ def check_size(model: DenseNet, height: int, width: int, batch_size: int) -> Non
 def make_model(
     config: TrainConfig, info: ModelInfo, num_outputs: int, weights: Weights | None
 ) -> tuple[DenseNet, str]:
-    """The network with its first weights, and what to log of them."""
+    """The network with its initial weights, and a log message about them."""
     model = build(config.net, num_classes=num_outputs, variant=info.variant)
     initialise(model, torch.Generator().manual_seed(config.seed))
     return model, start_from(model, weights, config, info) if weights else ""
 
 
 def start_from(model: DenseNet, weights: Weights, config: TrainConfig, info: ModelInfo) -> str:
-    """Copy pretrained weights in, with a new head for other classes; what to log of it.
+    """Load pretrained weights, with a new head if the classes differ; returns the log message.
 
     Raises:
-        InputError: they are of another network, or do not fit.
+        InputError: the weights are of another network, or do not fit.
     """
     source = config.pretrained or config.resume or ""
     theirs = weights.info
     if theirs and theirs.net != config.net:
         raise InputError(
-            f"{source}: weights of {theirs.net}, and `net` is {config.net}; pass `net` {theirs.net}"
+            f"{source}: weights of {theirs.net}, but `net` is {config.net}; pass `net` {theirs.net}"
         )
     names = theirs.class_names if theirs else ()
     same_head = (not names or names == info.class_names) and (
@@ -101,8 +101,8 @@ def start_from(model: DenseNet, weights: Weights, config: TrainConfig, info: Mod
             [own.mean, own.std], [info.preprocessing.mean, info.preprocessing.std], atol=0.01
         ):
             other = (
-                f"; its images had mean {own.mean} and std {own.std}, those of this run have "
-                "the original's"
+                f"; it was trained with mean {own.mean} and std {own.std}, this run uses those of "
+                "the original"
             )
     if weights.num_classes == model.num_classes and same_head:
         load_state(model, state_dict, source)
@@ -110,8 +110,8 @@ def start_from(model: DenseNet, weights: Weights, config: TrainConfig, info: Mod
     head = {f"classifier.{name}": tensor for name, tensor in model.classifier.named_parameters()}
     load_state(model, state_dict | head, source)
     return (
-        f"load model {source} success; its {weights.num_classes} classes are not the "
-        f"{model.num_classes} of the data: the head is new{other}"
+        f"load model {source} success; its {weights.num_classes} classes differ from the "
+        f"{model.num_classes} of the data, so the head is new{other}"
     )
 
 
@@ -143,18 +143,18 @@ def make_plan(
     runtime: Runtime,
     preprocessing: Preprocessing,
 ) -> EpochPlan:
-    """What stays the same in every epoch.
+    """Collect what stays the same in every epoch.
 
     Raises:
-        UsageError: there are fewer images than one step of all ranks takes.
+        UsageError: there are fewer images than one step of all ranks needs.
     """
     batch_size, world_size = runtime.batch_size, runtime.process.world_size
     step_size = batch_size * config.gradient_accumulation
     if world_size > 1 and len(dataset) < step_size * world_size:
         times = "" if config.gradient_accumulation == 1 else f" x {config.gradient_accumulation}"
         raise UsageError(
-            f"{len(dataset)} images are fewer than one step's {world_size} x "
-            f"{batch_size}{times}; pass a smaller `per_batch_size`"
+            f"{len(dataset)} images are fewer than the {world_size} x {batch_size}{times} of one "
+            "step; pass a smaller `per_batch_size`"
         )
     steps = steps_per_epoch(len(dataset), step_size, world_size)
     augment_small, augment = (_augment(config, *size) for size in config.train_sizes)

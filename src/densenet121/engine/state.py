@@ -1,4 +1,4 @@
-"""Where a training run stands, and how it is written down and taken up again."""
+"""The state of a training run, and how it is saved and restored."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -23,10 +23,10 @@ class RunState:
 
     Attributes:
         step: optimiser updates done.
-        evaluated_epochs: epochs that are done, their validation included.
+        evaluated_epochs: epochs done, including their validation.
         best_epoch: epoch (from 0) of the best validation, None before the first one.
         best: metrics of that validation.
-        bad_images: path to reason of each image left out so far.
+        bad_images: path to reason of each image skipped so far.
     """
 
     step: int
@@ -37,12 +37,12 @@ class RunState:
 
     @classmethod
     def fresh(cls) -> "RunState":
-        """Before the first step."""
+        """The counters before the first step."""
         return cls(0, 0, None, None, {})
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "RunState":
-        """From a checkpoint; older ones hold the best number of right answers alone."""
+        """Read from a checkpoint; in older ones the best result is only ``best_correct``."""
         found = dict(content)
         if "best_correct" in found:
             correct = found.pop("best_correct")
@@ -51,12 +51,12 @@ class RunState:
 
 
 class LossMeter:
-    """Losses since the last log line, summed where they are computed: adding one never waits.
+    """Losses since the last log line, summed on the device so that adding one never waits.
 
     Attributes:
-        loss_sum: scalar float32 on the device, of the finite losses.
-        bad_run: scalar int64 on the device, steps in a row whose loss was nan or infinite.
-        steps: losses since the last log line.
+        loss_sum: scalar float32 on the device, sum of the finite losses.
+        bad_run: scalar int64 on the device, consecutive steps with a nan or infinite loss.
+        steps: number of losses since the last log line.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -72,20 +72,20 @@ class LossMeter:
         self.steps += 1
 
     def mean(self) -> float:
-        """Mean loss in nats per image, over all ranks; this waits for the device."""
+        """Mean loss in nats per image, over all ranks. This waits for the device."""
         return float(sum_over_ranks(self.loss_sum)) / max(self.steps * world_size(), 1)
 
-    def worst_bad_run(self) -> int:
-        """Steps in a row, on the rank that has most of them; this waits for the device."""
+    def longest_bad_run(self) -> int:
+        """The largest ``bad_run`` of all ranks. This waits for the device."""
         return max(gather(int(self.bad_run)))
 
     def of_all_ranks(self, alone: bool = False) -> Tensor:
-        """``(world_size, 2)``: loss_sum and bad_run of each rank; ``alone``: of this one."""
+        """``(world_size, 2)``: loss_sum and bad_run of each rank; with ``alone``, of this one."""
         own = [float(self.loss_sum), float(self.bad_run)]
         return torch.tensor([own] if alone else gather(own), dtype=torch.float64)
 
-    def take(self, of_all_ranks: Tensor, steps: int, rank: int) -> None:
-        """Go on from what ``of_all_ranks`` gave, on another number of ranks from their mean."""
+    def restore(self, of_all_ranks: Tensor, steps: int, rank: int) -> None:
+        """Restore the result of ``of_all_ranks``; with another number of ranks, their mean."""
         same = len(of_all_ranks) == world_size()
         own = of_all_ranks[rank] if same else of_all_ranks.mean(dim=0)
         self.loss_sum = own[0].to(self.loss_sum)
@@ -93,17 +93,17 @@ class LossMeter:
         self.steps = steps
 
     def reset(self) -> None:
-        """Start again after a log line. The run of bad losses goes on."""
+        """Start again after a log line; ``bad_run`` is kept."""
         self.loss_sum = torch.zeros_like(self.loss_sum)
         self.steps = 0
 
 
 @dataclass
 class Training:
-    """Everything that changes during a run: with the settings, all that it needs to go on."""
+    """Everything that changes during a run. Together with the settings it is enough to resume."""
 
     model: DenseNet
-    synchronised: nn.Module  # the same, its gradients averaged over the ranks
+    synchronised: nn.Module  # the same model, with gradients averaged over the ranks
     optimizer: Optimizer
     scaler: torch.amp.GradScaler
     state: RunState
@@ -113,11 +113,11 @@ class Training:
     def begin(
         cls, model: DenseNet, optimizer: Optimizer, *, scale_loss: bool, compress: bool = False
     ) -> "Training":
-        """Before the first step.
+        """The state before the first step.
 
         Args:
-            model: on its device and in its memory format.
-            optimizer: of its parameters.
+            model: already on its device and in its memory format.
+            optimizer: the optimiser of its parameters.
             scale_loss: whether float16 needs a loss scale.
             compress: exchange gradients as bfloat16.
         """
@@ -135,11 +135,11 @@ class Training:
 
 
 def snapshot(training: Training, losses: Tensor) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Everything that is needed to go on: tensors in named sets, and JSON values.
+    """Everything that a resume needs: tensors in named sets, and JSON values.
 
     Args:
-        training: what is saved.
-        losses: not yet logged, as ``LossMeter.of_all_ranks`` gives them.
+        training: the state to save.
+        losses: losses not yet logged, from ``LossMeter.of_all_ranks``.
     """
     state = training.state
     optimizer, values = optimizer_state(training.model, training.optimizer)
@@ -156,10 +156,10 @@ def snapshot(training: Training, losses: Tensor) -> tuple[dict[str, Tensor], dic
 
 
 def save_checkpoint(training: Training, folder: RunFolder, *, alone: bool = False) -> Path:
-    """Write the whole state into the run folder; the path of the checkpoint.
+    """Write the whole state into the run folder and return the path of the checkpoint.
 
-    All ranks call this together, unless one is ``alone`` with its trouble; one that does not save
-    returns the path all the same.
+    All ranks call this together, except with ``alone``, for an error on one rank. A rank that does
+    not save returns the path too.
 
     Raises:
         InputError: the weights are nan or infinite, or the file cannot be written; the text names
@@ -175,10 +175,10 @@ def save_checkpoint(training: Training, folder: RunFolder, *, alone: bool = Fals
 
 
 def restore(training: Training, checkpoint: Checkpoint, rank: int = 0) -> None:
-    """Put a run back where the checkpoint left it, bit for bit."""
+    """Restore the state from the checkpoint, bit for bit."""
     tensors, content = checkpoint.tensors, checkpoint.content
     training.model.load_state_dict(checkpoint.set_of("model"))
-    # Before any optimiser could be chosen, a checkpoint held the momentum of SGD alone.
+    # Old checkpoints contain only the momentum of SGD, then the only optimiser.
     momentum = {f"{k}.momentum_buffer": v for k, v in checkpoint.set_of("momentum").items()}
     restore_optimizer(
         training.model,
@@ -190,7 +190,7 @@ def restore(training: Training, checkpoint: Checkpoint, rank: int = 0) -> None:
         training.scaler.load_state_dict(content["scaler"])
     training.state = RunState.from_json(content["state"])
     if "losses" in tensors:
-        training.losses.take(tensors["losses"], content["loss_steps"], rank)
-    else:  # written before several ranks could train together
+        training.losses.restore(tensors["losses"], content["loss_steps"], rank)
+    else:  # written before training on several ranks was possible
         alone = torch.stack([tensors["loss_sum"].double(), tensors["bad_run"].double()])
-        training.losses.take(alone.view(1, 2), content["loss_steps"], rank)
+        training.losses.restore(alone.view(1, 2), content["loss_steps"], rank)

@@ -1,4 +1,4 @@
-"""One training step: forwards, one update of the weights."""
+"""One training step: forward and backward passes, one update of the weights."""
 
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -12,12 +12,12 @@ from densenet121.distributed.ranks import keep_gradients_local
 
 
 class TrainingBatch(NamedTuple):
-    """What one forward takes.
+    """Inputs of one forward pass.
 
     Attributes:
         images: ``(N, 3, H, W)`` float32, normalised.
-        targets: ``(N, ...)``, what the loss compares with.
-        share: its part of the step's weight on this rank.
+        targets: ``(N, ...)``, targets of the loss.
+        share: share of this batch in the step's weight on this rank.
     """
 
     images: Tensor
@@ -37,18 +37,18 @@ def train_step(
     precision: torch.dtype,
     weight: float = 1.0,
 ) -> Tensor:
-    """One update of the weights. The loss stays on the device: nothing here waits for it.
+    """Update the weights once. The loss stays on the device: nothing here waits for it.
 
     Args:
         model: images to logits, in training mode.
-        optimizer: of the model's parameters.
+        optimizer: the optimiser of the model's parameters.
         scaler: loss scale; disabled unless ``precision`` is float16.
-        batches: one for each forward, taken one at a time.
-        loss_function: of logits and targets, their weighted mean.
-        micro_batches: number of batches; the ranks exchange gradients in the last alone.
+        batches: one for each forward pass, read one at a time.
+        loss_function: logits and targets to the weighted mean of the losses.
+        micro_batches: number of batches; the ranks exchange gradients only in the last one.
         lr: learning rate of this step.
         precision: dtype of the network's arithmetic; weights and optimiser state stay float32.
-        weight: of this rank's loss in the mean over the ranks.
+        weight: weight of this rank's loss in the mean over the ranks.
 
     Returns:
         The mean loss before the update, a scalar without gradient.

@@ -16,7 +16,7 @@ from densenet121.config import (
 )
 from densenet121.datasets.image_dataset import ImageDataset, check_num_classes
 from densenet121.datasets.preprocessing import Preprocessing
-from densenet121.distributed.ranks import any_rank, from_rank_0, gather, take_buffers_of_rank_0
+from densenet121.distributed.ranks import any_rank, copy_buffers_from_rank_0, from_rank_0, gather
 from densenet121.engine.epoch import EpochPlan, train_epoch
 from densenet121.engine.error_maps import draw_error_maps
 from densenet121.engine.evaluation import Evaluation, evaluate_images
@@ -55,11 +55,11 @@ class TrainResult:
 
     Attributes:
         folder: the run folder.
-        stopped: a signal ended it before its last epoch, after saving.
-        evaluation: of the last epoch on the validation images; None without such images, and
-            where a resumed run had nothing left to do.
-        bad_images: path to reason of each image that was left out.
-        rank: of this process; rank 0 alone has written the folder.
+        stopped: a signal stopped the run before its last epoch; the state was saved.
+        evaluation: the last epoch on the validation images; None without such images, or if a
+            resumed run had nothing left to do.
+        bad_images: path to reason of each image that was skipped.
+        rank: rank of this process; only rank 0 has written the folder.
     """
 
     folder: Path
@@ -70,12 +70,11 @@ class TrainResult:
 
 
 def train(config: TrainConfig, task: Task | None = None) -> TrainResult:
-    """Train a network as ``config`` says, from the start or from where a checkpoint left it.
+    """Train a network as ``config`` says, from the start or from a checkpoint.
 
     Args:
         config: the settings.
-        task: what the labels mean, where it is one of the caller's own (default: one class per
-            image).
+        task: what the labels mean (default: one class per image).
 
     Raises:
         UsageError: a setting cannot be used, or differs from the run that is resumed.
@@ -84,7 +83,7 @@ def train(config: TrainConfig, task: Task | None = None) -> TrainResult:
     """
     # 1. Process, device, arithmetic.
     with StopRequest() as stop, joined(config) as runtime:
-        if runtime.device.type != "cpu":  # torch's CPU kernels repeat themselves as they are
+        if runtime.device.type != "cpu":  # torch's CPU kernels are deterministic already
             torch.use_deterministic_algorithms(True, warn_only=True)
 
         # 2. Data and task.
@@ -94,9 +93,9 @@ def train(config: TrainConfig, task: Task | None = None) -> TrainResult:
         preprocessing = Preprocessing(
             config.size, str(config.eval_resize or default_eval_resize(config.size))
         )
-        _ = preprocessing.transform  # refuses a crop that does not fit
+        _ = preprocessing.transform  # raises if the crop does not fit
 
-        # 3. Start: a run to resume overrides given weights, and those override fresh ones.
+        # 3. Start: a run to resume overrides pretrained weights, which override fresh ones.
         start = _find_start(config, runtime)
         weights = _first_weights(config, start)
 
@@ -144,8 +143,8 @@ def train(config: TrainConfig, task: Task | None = None) -> TrainResult:
                     if not train_epoch(training, plan, folder, lambda: stop.requested):
                         break
                     log.info("local passed")
-                    take_buffers_of_rank_0(model)
-                    # Before validation as well: it may take long, and what is trained is trained.
+                    copy_buffers_from_rank_0(model)
+                    # Validation may take long: save the trained epoch before it.
                     save_checkpoint(training, folder)
                 if val_dataset:
                     evaluation = _validate(training, plan, val_dataset, lambda: stop.requested)
@@ -172,7 +171,7 @@ def train(config: TrainConfig, task: Task | None = None) -> TrainResult:
 
 
 def _find_start(config: TrainConfig, runtime: Runtime) -> Start:
-    """Where the run begins, as rank 0 finds it."""
+    """Where the run begins, as found by rank 0."""
     output_dir = absolute(config.output_dir) if config.output_dir else None
     resume = config.resume if config.resume in (None, "auto") else absolute(config.resume)
     rank = runtime.process.rank
@@ -205,7 +204,7 @@ def _begin(model: DenseNet, config: TrainConfig, runtime: Runtime) -> Training:
 def _settings(
     config: TrainConfig, runtime: Runtime, info: ModelInfo, num_classes: int
 ) -> dict[str, Any]:
-    """The settings as they took effect."""
+    """The settings with their effective values."""
     return settings_of(config) | {
         "num_classes": num_classes,
         "eval_resize": info.preprocessing.eval_resize,
@@ -220,7 +219,7 @@ def _make_run_folder(
 ) -> tuple[RunFolder, str]:
     """The run folder, and the date for the name of the log.
 
-    Rank 0 sets the date; on another host, or in a folder of its own, a rank makes its own.
+    All folders have the date of rank 0. On other hosts each rank makes its own folder.
     """
     rank, parent = runtime.process.rank, absolute(config.ckpt_path)
     first = make_folder(start.folder, parent) if rank == 0 else None
@@ -247,7 +246,7 @@ def _log_start(note: str, warnings: list[str], start: Start, steps_done: int) ->
         log.warning(warning)
     if start.checkpoint:
         log.info("resumed from %s", start.checkpoint.path)
-        log.info("%d steps were done", steps_done)
+        log.info("%d steps were already done", steps_done)
 
 
 def _validate(
@@ -268,7 +267,7 @@ def _validate(
 
 
 def _keep_validation(training: Training, evaluation: Evaluation, folder: RunFolder) -> None:
-    """Log a validation, and keep the weights if they are the best so far."""
+    """Log a validation, and save the weights if they are the best so far."""
     state = training.state
     epoch, metrics = state.evaluated_epochs, evaluation.metrics
     evaluation.log()
@@ -278,13 +277,13 @@ def _keep_validation(training: Training, evaluation: Evaluation, folder: RunFold
     if state.best is None or evaluation.task.is_better(metrics, state.best):
         state.best_epoch, state.best = epoch, metrics
         folder.save_weights(BEST_WEIGHTS, training.model.state_dict(), row)
-    # Of the last weights, not the best: those were chosen by looking at these very images.
+    # Of the last weights, not the best, which were selected on these same images.
     if folder.is_first:
         evaluation.write(folder.path, evaluation.to_json(LAST_WEIGHTS) | row)
 
 
 def _save_stopped(training: Training, folder: RunFolder) -> None:
-    take_buffers_of_rank_0(training.model)
+    copy_buffers_from_rank_0(training.model)
     saved = save_checkpoint(training, folder)
     log.warning(
         "stopped by a signal after %d steps; saved %s; continue with `resume` auto `output_dir` %s",

@@ -1,1 +1,1 @@
-"""From weights and images to logits: one contract for eval and all that is built on it."""
+"""From weights and images to logits and answers, for eval, predict, serve and export."""

@@ -1,8 +1,8 @@
-"""Class-activation maps: where in an image a network sees a class.
+"""Class-activation maps: which parts of an image are evidence for a class.
 
 Source: Selvaraju et al. 2017, "Grad-CAM". At the last layer this is the analytic map of Zhou et al.
 2016, "Learning Deep Features for Discriminative Localization", divided by the number of positions:
-the classifier sees the mean, so the gradient of a logit is its weight over that number.
+the classifier's input is the mean, so the gradient of a logit is its weight over that number.
 """
 
 import difflib
@@ -23,17 +23,17 @@ LAST = "features"
 def class_activation_maps(
     model: DenseNet, images: Tensor, classes: Tensor, layer: str = LAST
 ) -> Tensor:
-    """The parts of a layer that speak for a class of each image.
+    """Maps of the evidence for one class of each image.
 
     Args:
-        model: in evaluation mode; its parameters and their gradients stay as they are.
+        model: in evaluation mode; its parameters and their gradients are not changed.
         images: ``(N, 3, H, W)``, normalised.
         classes: ``(N,)`` int64.
-        layer: a module's name as torch has it, e.g. features.denseblock3.
+        layer: name of a module in torch, e.g. features.denseblock3.
 
     Returns:
-        ``(N, h, w)`` float32 of the layer's resolution: the sum over channels of activation times
-        mean gradient of the class's logit, before any clipping (negative parts speak against).
+        ``(N, h, w)`` float32 in the layer's resolution: the sum over channels of activation times
+        mean gradient of the class's logit, before any clipping (negative: evidence against it).
 
     Raises:
         InputError: there is no such layer.
@@ -41,14 +41,14 @@ def class_activation_maps(
     known = layer_names(model)
     if layer not in known:
         near = difflib.get_close_matches(layer, known, n=1, cutoff=0)
-        raise InputError(f"`cam_layer` {layer}: no such layer; did you mean {near[0]}?")
+        raise InputError(f"`cam_layer` {layer}: there is no such layer; did you mean {near[0]}?")
     kept: list[Tensor] = []
 
     def tap(name: str, x: Tensor) -> Tensor:
         if name != layer:
             return x
-        # A leaf of its own: the parameters before it take no part, and no later step may write
-        # into it (a ReLU in place would: the known trap of maps on DenseNet).
+        # A new leaf: earlier parameters get no gradients, and no later step can overwrite it (an
+        # in-place ReLU would, a known problem of maps on DenseNet).
         kept.append(x.detach().clone().requires_grad_())
         return kept[0]
 
@@ -63,12 +63,12 @@ def class_activation_maps(
 def overlay(
     pixels: NDArray[np.uint8], heat: NDArray[np.float32], side: int = 256
 ) -> NDArray[np.uint8]:
-    """The image with its map over it, ``(H, W, 3)`` uint8 RGB with a shorter side of ``side``.
+    """The image overlaid with its map, ``(H, W, 3)`` uint8 RGB with a shorter side of ``side``.
 
     Args:
-        pixels: ``(h, w, 3)`` uint8 RGB, as the network saw it.
-        heat: a map of any resolution; what speaks against the class is left clear.
-        side: pixels.
+        pixels: ``(h, w, 3)`` uint8 RGB, as given to the network.
+        heat: a map of any resolution; evidence against the class is transparent.
+        side: minimum shorter side, in pixels.
     """
     scale = max(1.0, side / min(pixels.shape[:2]))
     size = (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale))

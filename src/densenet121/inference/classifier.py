@@ -1,4 +1,4 @@
-"""A network with weights, and everything that is needed to ask it about images."""
+"""A network with weights, and everything that is needed to classify images with it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,22 +13,22 @@ from densenet121.runtime import Runtime
 from densenet121.tasks import Task, task_named
 from densenet121.utils.errors import InputError, UsageError
 
-# What the original puts images through, for weights that do not say.
+# The original's preprocessing, for weights that do not record theirs.
 ORIGINAL = Preprocessing((224, 224), "256,256")
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A network, and what its images and its logits mean.
+    """A network with its classes, preprocessing and task.
 
     Attributes:
         model: normalised images ``(N, 3, H, W)`` to logits ``(N, K)``; in evaluation mode.
-        class_names: in the order of the labels; numbers where the weights have no names.
-        preprocessing: what each image goes through before.
+        class_names: in the order of the labels; numbers if the weights have no names.
+        preprocessing: how each image is prepared.
         task: what the logits mean.
         net: name of the network.
         variant: paper or model_zoo.
-        calibration: the task's, as `calibrate` stored it with the weights, if it did.
+        calibration: the task's calibration that `calibrate` stored with the weights, or None.
     """
 
     model: nn.Module
@@ -42,15 +42,15 @@ class Classifier:
 
 @dataclass(frozen=True)
 class Choices:
-    """What a user may choose in place of what a weights file says; None takes the file's.
+    """Settings that override those of a weights file; None uses the file's.
 
     Attributes:
-        net: the network, for weights that do not name it.
-        variant: paper or model_zoo, for weights that do not name it; a contradiction is refused.
-        image_size: height and width of the network's input, pixels.
-        eval_resize: size before the central crop, as the field ``eval_resize`` has it.
+        net: the network, for weights that do not record it.
+        variant: paper or model_zoo, for weights that do not record it; a contradiction is refused.
+        image_size: height and width of the network's input, in pixels.
+        eval_resize: size before the central crop, in the form of the setting ``eval_resize``.
         interpolation: how images are resized.
-        task: one of the caller's own.
+        task: the caller's own task.
     """
 
     net: str = "densenet121"
@@ -65,24 +65,24 @@ def load_classifier(file: Path, choices: Choices) -> Classifier:
     """Read a weights file and build the network.
 
     Raises:
-        InputError: the file cannot be used; UsageError where a choice contradicts it.
+        InputError: the file cannot be used; a UsageError if a choice contradicts it.
     """
     return make_classifier(read_weights(file), file, choices)
 
 
 def make_classifier(weights: Weights, file: Path, choices: Choices) -> Classifier:
-    """Build from weights that were read; what is chosen overrides what the file says.
+    """Build a classifier from weights; ``choices`` override what the file contains.
 
     Raises:
-        InputError: the weights cannot be used; UsageError where a choice contradicts them.
+        InputError: the weights cannot be used; a UsageError if a choice contradicts them.
     """
     info = weights.info
     if weights.num_classes is None:
-        raise InputError(f'{file}: no "classifier.weight": not the weights of a DenseNet')
+        raise InputError(f'{file}: no "classifier.weight", so these are not weights of a DenseNet')
     if info and choices.variant not in (None, info.variant) and weights.variant_is_certain:
         raise UsageError(
-            f"`variant` is {choices.variant}, but {file} holds weights of {info.variant}, which "
-            f"give garbage in the other; pass `variant` {info.variant} or leave it out"
+            f"`variant` is {choices.variant}, but {file} has weights of {info.variant}, which "
+            f"give wrong results in the other; pass `variant` {info.variant} or omit it"
         )
     net, variant = info.net if info else choices.net, weights.variant_for(choices.variant)
     model = build(net, num_classes=weights.num_classes, variant=variant)
@@ -90,7 +90,7 @@ def make_classifier(weights: Weights, file: Path, choices: Choices) -> Classifie
     preprocessing = (info.preprocessing if info else ORIGINAL).changed(
         choices.image_size, choices.eval_resize, choices.interpolation
     )
-    _ = preprocessing.transform  # refuses a crop that does not fit
+    _ = preprocessing.transform  # raises if the crop does not fit
     if min(preprocessing.image_size) < model.min_image_size:
         raise UsageError(
             f"`image_size` must be at least {model.min_image_size} for {net}, got "

@@ -1,4 +1,4 @@
-"""A network in the formats of other programs: ONNX in float or int8, and torch.export."""
+"""Export a network: ONNX in float or int8, and torch.export."""
 
 import contextlib
 import io
@@ -26,7 +26,7 @@ BATCH = 16
 
 
 class ExportedNetwork(nn.Module):
-    """The plain reference modules; with ``uint8_input`` the normalisation is inside."""
+    """The network in plain modules; with ``uint8_input`` it includes the normalisation."""
 
     mean: Tensor
     std: Tensor
@@ -40,14 +40,14 @@ class ExportedNetwork(nn.Module):
         self.uint8_input = uint8_input
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits ``(N, K)`` of images as ``inputs_of`` gives them."""
+        """Logits ``(N, K)`` of the result of ``inputs_of``."""
         if self.uint8_input:
             images = (images.permute(0, 3, 1, 2).float() - self.mean) / self.std
         return plain_forward(self.model, images)
 
 
 def inputs_of(module: ExportedNetwork, pixels: NDArray[np.uint8]) -> Tensor:
-    """What the exported network takes for prepared images ``(N, H, W, 3)``."""
+    """The exported network's input for prepared images ``(N, H, W, 3)``."""
     images = torch.from_numpy(pixels)
     if module.uint8_input:
         return images
@@ -62,7 +62,7 @@ def _content(weights: Weights) -> str:
 
 
 def torch_export(module: nn.Module, shown: Tensor, weights: Weights) -> bytes:
-    """The content of a torch.export file with any number of images; ``shown`` is an example."""
+    """The content of a torch.export file for any number of images; ``shown`` is an example."""
     shapes = ({0: torch.export.Dim("batch", min=1)},)
     with torch.no_grad():
         program = torch.export.export(module, (shown,), dynamic_shapes=shapes)
@@ -72,16 +72,16 @@ def torch_export(module: nn.Module, shown: Tensor, weights: Weights) -> bytes:
 
 
 def onnx_export(module: nn.Module, shown: Tensor, path: Path) -> None:
-    """Write an ONNX file with any number of images; ``shown`` is an example.
+    """Write an ONNX file for any number of images; ``shown`` is an example.
 
     Raises:
         InputError: a package is missing.
     """
     try:
-        import onnxruntime  # noqa: F401 (the certificate needs it)
+        import onnxruntime  # noqa: F401 (the parity report needs it)
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise InputError(f"{error}: pip install 'densenet121[export]'") from None
+        raise InputError(f"{error}; pip install 'densenet121[export]'") from None
     with _quiet():
         torch.onnx.export(
             module,
@@ -98,7 +98,7 @@ def onnx_export(module: nn.Module, shown: Tensor, path: Path) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporters' notes to their own developers, on stdout, stderr and as warnings."""
+    """Suppress the exporters' messages for their developers: stdout, logging and warnings."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -109,11 +109,11 @@ def _quiet() -> Iterator[None]:
 
 
 def quantise(path: Path, images: Tensor) -> Path:
-    """Int8 by static quantisation of the convolutions and the classifier, nothing else.
+    """Static int8 quantisation of only the convolutions and the classifier.
 
     A concatenation in int8 would force one scale on all channels of a dense block, whose ranges
-    differ by orders of magnitude; so concatenation and batch norm stay in float. Weights have 7
-    bits: the 16-bit sums of CPUs before VNNI overflow with 8.
+    differ by orders of magnitude, so concatenation and batch norm stay in float. Weights have 7
+    bits, because the 16-bit sums of CPUs before VNNI overflow with 8.
     """
     from onnxruntime.quantization import (
         CalibrationDataReader,
@@ -149,7 +149,7 @@ def quantise(path: Path, images: Tensor) -> Path:
 
 
 def with_metadata(path: Path, weights: Weights) -> bytes:
-    """The content of an ONNX file, with classes, preprocessing and calibration in it."""
+    """The content of an ONNX file, with classes, preprocessing and calibration added."""
     import onnx
 
     model = onnx.load(path)

@@ -1,7 +1,7 @@
 """The network's forward pass in plain modules, one step after another.
 
-``DenseNet.forward`` may take a faster way through its blocks; what looks inside the network (maps
-of a layer) or writes it down for another program (export) needs every step to be there.
+``DenseNet.forward`` may use fused kernels for its blocks; maps of a layer and export need every
+step separately.
 """
 
 from collections.abc import Callable
@@ -21,9 +21,9 @@ def plain_forward(model: DenseNet, images: Tensor, tap: Tap = lambda name, x: x)
 
     Args:
         model: the network, in evaluation mode.
-        images: what it sees.
-        tap: gets the name and output of every module, and of "features" after its ReLU; what it
-            returns goes on in its place.
+        images: its input.
+        tap: called with the name and output of every module, and of "features" after its ReLU; its
+            result replaces the output.
     """
     x = images
     for name, part in model.features.named_children():
@@ -60,7 +60,7 @@ def _transition(part: Transition, x: Tensor, path: str, tap: Tap) -> Tensor:
 
 
 def layer_names(model: DenseNet) -> list[str]:
-    """Every layer that ``plain_forward`` hands to its tap and that has rows and columns."""
+    """Every layer that ``plain_forward`` passes to its tap and that has rows and columns."""
     groups = (DenseBlock, DenseLayer, Transition)
     return ["features"] + [
         f"features.{name}"

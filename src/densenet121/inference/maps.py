@@ -17,10 +17,10 @@ from densenet121.utils.files import write_atomic
 def maps_of(
     predictor: Predictor, images: torch.Tensor, logits: NDArray[np.float32], layer: str | None
 ) -> list[bytes]:
-    """A PNG each of prepared images ``(N, H, W, 3)`` with the map of their answer over them.
+    """A PNG for each prepared image ``(N, H, W, 3)``, overlaid with the map of its answer.
 
     Raises:
-        InputError: no such layer, or the weights are no network of ours (ONNX).
+        InputError: there is no such layer, or the network is an exported one (ONNX).
     """
     classifier = predictor.classifier
     if not isinstance(classifier.model, DenseNet):
@@ -35,10 +35,10 @@ def maps_of(
 
 
 def write_map(folder: Path, number: int, name: str, png: bytes) -> None:
-    """Write one map: its number keeps images of the same name apart.
+    """Write one map; ``number`` distinguishes images of the same name.
 
     Raises:
-        OSError: disk full, no permission.
+        OSError: disk full or no permission.
     """
     folder.mkdir(parents=True, exist_ok=True)
     stem = Path(name).stem if name != "-" else "stdin"

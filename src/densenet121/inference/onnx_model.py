@@ -1,4 +1,4 @@
-"""An exported ``.onnx`` file as a network: what eval and predict run in place of weights."""
+"""Run an exported ``.onnx`` file as a network, for eval and predict."""
 
 import json
 from dataclasses import replace
@@ -18,19 +18,20 @@ SUFFIX = ".onnx"
 
 
 class OnnxModel(nn.Module):
-    """ONNX Runtime on the CPU behind a network's interface: ``(N, 3, H, W)`` to ``(N, C)``.
+    """ONNX Runtime on the CPU with the interface of a network: ``(N, 3, H, W)`` to ``(N, C)``.
 
     Attributes:
         content: what `export` wrote into the file's metadata.
-        num_classes: how many logits it gives.
-        takes_uint8: normalisation is inside; the images are grey levels 0 to 255.
+        num_classes: number of logits.
+        takes_uint8: whether it includes normalisation; its images are grey levels 0 to 255.
     """
 
     def __init__(self, path: Path) -> None:
         """Load a file that `export` wrote.
 
         Raises:
-            InputError: ONNX Runtime is not installed, the file cannot be read, or is not ours.
+            InputError: ONNX Runtime is not installed, or the file cannot be read or was not
+                written by `export`.
         """
         super().__init__()
         try:
@@ -49,12 +50,12 @@ class OnnxModel(nn.Module):
             )
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-        except Exception as error:  # ONNX Runtime has an exception class for every fault
+        except Exception as error:  # ONNX Runtime has many exception classes
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"{path}: ONNX Runtime cannot load it ({reason})") from None
         found = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
         if found is None:
-            raise InputError(f"{path}: not written by densenet121 export (no metadata of it)")
+            raise InputError(f"{path}: not written by densenet121 export (it has no such metadata)")
         self.content: dict[str, Any] = json.loads(found)
         (self._input,) = self._session.get_inputs()
         (logits,) = self._session.get_outputs()
@@ -71,10 +72,10 @@ class OnnxModel(nn.Module):
 
 
 def load_onnx(path: Path, choices: Choices) -> Classifier:
-    """The classifier in an exported file; its size is fixed.
+    """The classifier in an exported file; its image size is fixed.
 
     Raises:
-        InputError: the file cannot be used, or another image size is asked for.
+        InputError: the file cannot be used, or another image size is requested.
     """
     model = OnnxModel(path)
     try:
@@ -88,7 +89,7 @@ def load_onnx(path: Path, choices: Choices) -> Classifier:
     preprocessing = info.preprocessing.changed(eval_resize=choices.eval_resize)
     if model.takes_uint8:
         preprocessing = replace(preprocessing, mean=(0.0,) * 3, std=(1.0,) * 3)
-    _ = preprocessing.transform  # refuses a crop that does not fit
+    _ = preprocessing.transform  # raises if the crop does not fit
     task = task_named(info.task, path, choices.task)
     return Classifier(
         model=model,

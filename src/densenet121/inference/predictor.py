@@ -1,4 +1,4 @@
-"""``Predictor``: images in any form to answers, by the path that evaluation takes."""
+"""``Predictor``: images in any form to answers, prepared as in evaluation."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -27,10 +27,10 @@ ImageInput = str | Path | bytes | NDArray[np.uint8] | Image.Image
 
 
 class Predictor:
-    """Weights that are ready to classify.
+    """Classifies images with given weights.
 
     Attributes:
-        classifier: the network, its classes, its task and what its images go through.
+        classifier: the network with its classes, task and preprocessing.
         runtime: device, arithmetic, batch size and workers.
     """
 
@@ -48,19 +48,19 @@ class Predictor:
         workers: int = 1,
         task: Task | None = None,
     ) -> None:
-        """Load weights; what is not given is what the weights say, or what suits the machine.
+        """Load weights; by default settings come from the weights or suit the machine.
 
         Args:
-            weights: a checkpoint, a weights file of any program that is read, or an exported .onnx.
-            net: the network, for weights that do not name it.
-            variant: paper or model_zoo, for weights that do not name it.
-            image_size: height and width of the network's input, pixels.
+            weights: a checkpoint, a weights file of a supported program, or an exported .onnx.
+            net: the network, for weights that do not record it.
+            variant: paper or model_zoo, for weights that do not record it.
+            image_size: height and width of the network's input, in pixels.
             eval_resize: size before the central crop, such as "256" or "short:256".
-            device: as torch names it.
+            device: name of the device in torch.
             amp: fp32, bf16 or fp16.
             batch_size: images per forward.
             workers: threads that decode; 0 decodes in the calling thread.
-            task: of the weights, where it is one of the caller's own.
+            task: the caller's own task; None uses the one that the weights name.
 
         Raises:
             InputError: the weights cannot be used.
@@ -74,7 +74,7 @@ class Predictor:
 
     @property
     def device(self) -> torch.device:
-        """Where the network computes."""
+        """Device of the network."""
         return self.runtime.device
 
     @property
@@ -89,18 +89,18 @@ class Predictor:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the network's input, pixels."""
+        """Height and width of the network's input, in pixels."""
         return self.classifier.preprocessing.image_size
 
     def prepare(self, image: ImageInput, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-        """The ``(H, W, 3)`` uint8 pixels that the network is shown of an image.
+        """The ``(H, W, 3)`` uint8 pixels of an image for the network.
 
         Args:
-            image: a path, an encoded image's bytes, ``(H, W, 3)`` uint8 RGB, or a PIL image.
-            max_pixels: most that an encoded image may have; its header is looked at first.
+            image: a path, the bytes of an encoded image, ``(H, W, 3)`` uint8 RGB, or a PIL image.
+            max_pixels: maximum pixels of an encoded image; checked in the header first.
 
         Raises:
-            InputError: it cannot be read, or is none of these.
+            InputError: it cannot be read, or is of another type.
         """
         out = np.empty((*self.size, 3), np.uint8)
         self._prepare(image, out, max_pixels)
@@ -123,7 +123,7 @@ class Predictor:
         """Logits ``(N, K)`` of prepared images ``(N, H, W, 3)`` uint8.
 
         Raises:
-            InputError: one of them is not finite.
+            InputError: a logit is not finite.
         """
         classifier = self.classifier
         found = logits_of(classifier.model, images, classifier.preprocessing, self.runtime)
@@ -138,7 +138,7 @@ class Predictor:
         skip_bad: bool = False,
         advance: Callable[[], None] = lambda: None,
     ) -> Iterator[tuple[Batch, NDArray[np.float32]]]:
-        """Each batch and its logits, in order: the batches that eval makes.
+        """Each batch and its logits, in order, with the same batches as in eval.
 
         Raises:
             InputError: an image cannot be read and ``skip_bad`` is False.
@@ -172,14 +172,14 @@ class Predictor:
         coverage: float | None = None,
         abstain_below: float | None = None,
     ) -> list[Any]:
-        """Classify images, each of any form: a list of ``Prediction``, or of the task's answers.
+        """Classify images: returns a list of ``Prediction``, or of the task's answers.
 
         Args:
-            images: paths, bytes, uint8 RGB arrays or PIL images.
+            images: paths, bytes, uint8 RGB arrays or PIL images, in any mixture.
             top_k: number of classes to return for each.
-            coverage: of the prediction sets, in (0, 1); needs calibrated weights.
-            abstain_below: probability below which there is no answer (default: what calibrate
-                stored, else never).
+            coverage: coverage of the prediction sets, in (0, 1); needs calibrated weights.
+            abstain_below: probability below which there is no answer (default: the calibrated
+                value, else never).
 
         Raises:
             InputError: an image cannot be read, or the weights are not calibrated.
@@ -196,7 +196,7 @@ class Predictor:
         logits: NDArray[np.float32],
         options: AnswerOptions = AnswerOptions(),  # noqa: B008 (frozen)
     ) -> Sequence[Any]:
-        """What ``predict`` says of images with these logits, ``(N, K)``."""
+        """The answers of ``predict`` for images with these logits, ``(N, K)``."""
         classifier = self.classifier
         return classifier.task.answers(
             logits, classifier.class_names, classifier.calibration, options
@@ -204,7 +204,7 @@ class Predictor:
 
     @property
     def num_outputs(self) -> int:
-        """Columns of the logits."""
+        """Number of columns of the logits."""
         return self.classifier.task.num_outputs(len(self.classifier.class_names))
 
 
@@ -219,7 +219,7 @@ def _checked(image: ImageInput) -> bytes | NDArray[np.uint8]:
                 f"an array must be (H, W, 3) uint8 RGB, got {image.shape} {image.dtype}"
             )
         if 0 in image.shape:
-            raise InputError(f"an array without pixels: {image.shape}")
+            raise InputError(f"the array has no pixels: {image.shape}")
         return image
     raise InputError(
         f"an image must be a path, bytes, an array or a PIL image, got {type(image).__name__}"

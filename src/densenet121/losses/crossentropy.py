@@ -11,15 +11,15 @@ def smooth_cross_entropy(logits: Tensor, labels: Tensor, smooth_factor: float = 
 
     The true class has weight ``1 - smooth_factor`` and each other class
     ``smooth_factor / (C - 1)``, as in the original. torch's ``label_smoothing`` spreads over all C
-    classes, so the same number is weaker there: ``s`` here is ``s * C / (C - 1)`` there, which
-    torch refuses once it passes 1 (C = 2, s > 0.5).
+    classes, so the same number is weaker there: ``s`` here equals ``s * C / (C - 1)`` there, which
+    torch refuses above 1 (C = 2, s > 0.5).
 
-    Labels on the CPU are range checked. On an accelerator that would make the host wait for the
-    device, so there the gather itself stops the run. No label is ever ignored, -100 included: the
-    original gave a label outside the classes zero loss, silently.
+    Labels on the CPU are range checked. On an accelerator the check would make the host wait for
+    the device; there the gather itself fails. No label is ignored, not even -100. The original
+    silently gave a label outside the classes zero loss.
 
     Args:
-        logits: ``(N, C)``, any float type; computed in float32, or in float64 if they are that.
+        logits: ``(N, C)``, any float type; computed in float32, or in float64 for float64 logits.
         labels: ``(N,)`` int64, each in ``[0, C)``.
         smooth_factor: share taken from the true class, in ``[0, 1)``.
 
@@ -27,7 +27,7 @@ def smooth_cross_entropy(logits: Tensor, labels: Tensor, smooth_factor: float = 
         A scalar, float32 (float64 for float64 logits).
 
     Raises:
-        InputError: ``smooth_factor`` or a label is outside its range, or the shapes do not fit.
+        InputError: ``smooth_factor`` or a label is outside its range, or the shapes are wrong.
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or not labels.numel():
         raise InputError(
@@ -38,14 +38,14 @@ def smooth_cross_entropy(logits: Tensor, labels: Tensor, smooth_factor: float = 
     if not 0 <= smooth_factor < 1:
         raise InputError(f"smooth_factor must be in [0, 1), got {smooth_factor}")
     if smooth_factor and num_classes == 1:
-        raise InputError("smooth_factor must be 0 with one class: there is no other to share with")
+        raise InputError("smooth_factor must be 0 with one class: there is no wrong class")
     if labels.device.type == "cpu":
         _check_range(labels, num_classes)
 
     if logits.dtype != torch.float64:
         logits = logits.float()
     log_probs = logits.log_softmax(dim=1)
-    # gather, not F.cross_entropy: that leaves out labels of -100
+    # gather, because F.cross_entropy ignores labels of -100
     true = log_probs.gather(1, labels.unsqueeze(1)).squeeze(1)
     if smooth_factor == 0:
         return -true.mean()
@@ -59,5 +59,5 @@ def _check_range(labels: Tensor, num_classes: int) -> None:
     if outside.numel():
         raise InputError(
             f"a label must be from 0 to {num_classes - 1}, got {int(outside[0])}; "
-            f"is num_classes ({num_classes}) right for these images?"
+            f"is num_classes ({num_classes}) correct for these images?"
         )

@@ -21,9 +21,9 @@ def exponential(
 ) -> float:
     """Learning rate that is multiplied by ``gamma`` at the start of each milestone epoch.
 
-    The name is the original's; the decay is in steps, not exponential. Kept as they are there:
-    milestones count from the start of training; one that is given twice acts once; one that
-    begins within the warmup never acts, not even later (see ``lost_milestones``).
+    The name is the original's; the decay is in steps, not exponential. As in the original,
+    milestones count from the start of training, a duplicate has no effect, and one that begins
+    within the warmup never has an effect (see ``lost_milestones``).
 
     Args:
         step: 0 or more.
@@ -37,7 +37,7 @@ def exponential(
     if step < warmup_steps:
         return _warmup(step, base_lr, warmup_steps)
     lr = base_lr
-    # One product per milestone, not gamma ** n: the original's rounding.
+    # One product per milestone, not gamma ** n, to round as the original does.
     for milestone in set(milestones):
         if warmup_steps <= milestone * steps_per_epoch <= step:
             lr *= gamma
@@ -55,11 +55,11 @@ def cosine_annealing(
 ) -> float:
     """Learning rate on half a cosine from ``base_lr`` to ``eta_min``, constant within an epoch.
 
-    In epoch e it is ``eta_min + (base_lr - eta_min) * (1 + cos(pi * e / T_max)) / 2``. Kept as in
-    the original: e counts from the start of training, so the rate jumps down where a warmup ends;
-    after a warmup that ends within an epoch it stays at ``base_lr`` until the next one; beyond
-    ``T_max`` it rises again; ``eta_min`` itself is reached only in epoch ``T_max``, one after the
-    last if training takes ``T_max`` epochs.
+    In epoch e it is ``eta_min + (base_lr - eta_min) * (1 + cos(pi * e / T_max)) / 2``. As in the
+    original, e counts from the start of training, so the rate drops at the end of a warmup; after a
+    warmup that ends within an epoch it stays at ``base_lr`` until the next epoch; beyond ``T_max``
+    it rises again; ``eta_min`` itself is reached only in epoch ``T_max``, which is after the last
+    one if there are ``T_max`` epochs.
 
     Args:
         step: 0 or more.
@@ -81,9 +81,9 @@ def cosine_annealing(
 def lost_milestones(
     milestones: Sequence[int], *, steps_per_epoch: int, warmup_epochs: float
 ) -> list[int]:
-    """Milestones of ``exponential`` that never act because they begin within the warmup, sorted.
+    """Milestones of ``exponential`` without effect, because they begin within the warmup, sorted.
 
-    A milestone at the very end of the warmup acts; one that the warmup ends within does not.
+    A milestone exactly at the end of the warmup has an effect.
     """
     warmup_steps = int(warmup_epochs * steps_per_epoch)
     return sorted(m for m in set(milestones) if m * steps_per_epoch < warmup_steps)

@@ -1,1 +1,1 @@
-"""C++ kernels, each with its binding."""
+"""C++ kernels with their Python bindings."""

@@ -1,4 +1,4 @@
-"""Loading what setup.py built."""
+"""Load the libraries that setup.py built."""
 
 import ctypes
 import importlib.machinery
@@ -6,10 +6,10 @@ from pathlib import Path
 
 
 def load_library(folder: Path, name: str) -> ctypes.CDLL | str:
-    """What setup.py built for an instruction set and put into ``folder``, or why it is not there.
+    """The library in ``folder`` for an instruction set, or the reason why there is none.
 
-    OpenMP's functions are left open in it: they must come from the OpenMP that torch has loaded. A
-    second one would keep threads of its own, which get in the way of torch's.
+    Its OpenMP functions are unresolved: they must come from the OpenMP that torch has loaded. A
+    second one would have its own threads, which would compete with torch's.
     """
     for suffix in importlib.machinery.EXTENSION_SUFFIXES:
         path = folder / f"_{name}{suffix}"

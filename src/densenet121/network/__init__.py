@@ -1,4 +1,4 @@
-"""The networks: DenseNet and its six published sizes."""
+"""DenseNet in six published sizes."""
 
 from densenet121.network.densenet import (
     NETWORKS,

@@ -1,4 +1,4 @@
-"""DenseNet as plain PyTorch modules: the readable reference, with torchvision's parameter names.
+"""DenseNet in plain PyTorch modules: the reference, with torchvision's parameter names.
 
 Shapes: N images, C channels, H rows, W columns; every feature map is ``(N, C, H, W)``.
 
@@ -30,9 +30,9 @@ Stem = Literal["imagenet", "cifar"]
 class MaxPoolSame(nn.Module):
     """3 x 3 maximum at stride 2 with MindSpore's ``pad_mode="same"``, the original's pool0.
 
-    n becomes ``ceil(n / 2)``. An odd n gets -inf on both sides, as torch's ``padding=1`` does; an
-    even n gets it only after the last row or column, so its windows lie one pixel further on than
-    those of the paper.
+    n becomes ``ceil(n / 2)``. An odd n is padded with -inf on both sides, as with torch's
+    ``padding=1``; an even n only after the last row or column, so its windows are shifted by one
+    pixel relative to the paper's.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ class DenseLayer(nn.Module):
 
 
 class DenseBlock(nn.Sequential):
-    """Layers that each see the block's input and the output of every layer before them."""
+    """Layers; the input of each is the block's input and the outputs of all layers before it."""
 
     def __init__(
         self, num_layers: int, num_input_features: int, growth_rate: int, bn_size: int
@@ -86,8 +86,8 @@ class DenseBlock(nn.Sequential):
 class Transition(nn.Sequential):
     """BN-ReLU-1x1 conv to ``num_output_features``, then a 2 x 2 pooling at stride 2.
 
-    The pooling is the average in the paper, the maximum in the original. Both drop the last row
-    or column of an odd size.
+    The paper pools by average, the original by maximum. Both drop the last row or column of an odd
+    size.
     """
 
     def __init__(self, num_input_features: int, num_output_features: int, variant: Variant) -> None:
@@ -105,8 +105,8 @@ class Transition(nn.Sequential):
         if fused is not None:
             return fused
         x = self.relu(self.norm(x))
-        # An average and a 1x1 convolution commute: pooling first is the same function at a quarter
-        # of the multiplications. A maximum and a convolution do not.
+        # An average and a 1x1 convolution commute, so pooling first gives the same function with a
+        # quarter of the multiplications. A maximum and a convolution do not commute.
         pooled: Tensor = self.conv(self.pool(x)) if self._averages else self.pool(self.conv(x))
         return pooled
 
@@ -135,13 +135,13 @@ class Features(nn.Sequential):
 class DenseNet(nn.Module):
     """A DenseNet-BC with compression 0.5 and no dropout.
 
-    The weights are torch's defaults: follow with ``utils.var_init.initialise`` or a checkpoint.
+    The weights are torch's defaults; call ``utils.var_init.initialise`` or load a checkpoint next.
 
     Attributes:
-        features: all up to and with the last batch norm (norm5, whatever the number of blocks).
+        features: everything up to the last batch norm (norm5 for any number of blocks).
         classifier: the linear layer from ``num_features`` to ``num_classes``.
-        num_features: channels that the classifier sees.
-        min_image_size: smallest height and width, in pixels, that leave one pixel to classify.
+        num_features: number of input channels of the classifier.
+        min_image_size: smallest height and width, in pixels, for which one pixel remains.
     """
 
     def __init__(
@@ -163,15 +163,15 @@ class DenseNet(nn.Module):
             num_init_features: channels after conv0.
             num_classes: number of logits.
             bn_size: width of the bottleneck as a multiple of ``growth_rate``.
-            variant: ``paper`` pools by averages in the transitions and symmetrically after conv0
-                (torchvision, timm, mindcv); ``model_zoo`` pools by maxima as the original does.
-                The parameters have the same names and shapes, but the weights of one are of no
-                use in the other.
+            variant: ``paper`` pools by average in the transitions and symmetrically after conv0
+                (torchvision, timm, mindcv); ``model_zoo`` pools by maximum as in the original.
+                The parameters have the same names and shapes, but weights of one variant give
+                wrong results in the other.
             stem: ``imagenet`` is 7x7 at stride 2, BN, ReLU and pooling; ``cifar`` a 3x3
                 convolution at stride 1 (the paper, section 4.2).
 
         Raises:
-            InputError: an unknown variant or stem, or no class.
+            InputError: an unknown variant or stem, or less than one class.
         """
         super().__init__()
         if variant not in get_args(Variant):
@@ -219,7 +219,7 @@ class DenseNet(nn.Module):
 
 
 def _stem(num_init_features: int, variant: Variant, stem: Stem) -> Features:
-    """What comes before the first dense block, under torchvision's names."""
+    """The layers before the first dense block, under torchvision's names."""
     layers = Features()
     if stem == "cifar":
         layers.add_module("conv0", nn.Conv2d(3, num_init_features, 3, padding=1, bias=False))
@@ -292,12 +292,12 @@ def densenet100(num_classes: int = 10, *, variant: Variant = "paper") -> DenseNe
     """DenseNet-BC (L = 100, k = 12) for 32 x 32 images: 769,162 parameters at 10 classes.
 
     Raises:
-        InputError: ``variant`` is ``model_zoo``: the original averages too in this network.
+        InputError: ``variant`` is ``model_zoo``: the original's densenet100 pools by average too.
     """
     if variant != "paper":
         raise InputError(
-            f'densenet100 has no variant "{variant}": the model zoo\'s densenet100 uses average '
-            "pooling like the paper's; pass `variant` paper"
+            f'densenet100 has no variant "{variant}": the model zoo\'s densenet100 also uses '
+            "average pooling; pass `variant` paper"
         )
     return DenseNet(
         growth_rate=12,
@@ -326,5 +326,5 @@ def build(net: str, *, num_classes: int, variant: Variant = "paper") -> DenseNet
         InputError: no network has this name, or it has no such variant.
     """
     if net not in NETWORKS:
-        raise InputError(f'no network is called "{net}"; there are {", ".join(NETWORKS)}')
+        raise InputError(f'there is no network "{net}"; choose one of {", ".join(NETWORKS)}')
     return NETWORKS[net](num_classes, variant=variant)

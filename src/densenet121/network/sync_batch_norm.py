@@ -1,7 +1,7 @@
 """Batch norm over the images of all ranks, on any device.
 
-torch's own ``nn.SyncBatchNorm`` refuses the CPU. This one needs nothing of a device but its
-pointwise operations and sums, and nothing of a backend but ``all_reduce``.
+torch's own ``nn.SyncBatchNorm`` does not support the CPU. This one needs only pointwise operations
+and sums of a device, and only ``all_reduce`` of a backend.
 """
 
 from typing import Any
@@ -14,10 +14,11 @@ from torch.autograd.function import once_differentiable
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
-    """``nn.BatchNorm2d`` whose statistics in training are those of all ranks' images together.
+    """``nn.BatchNorm2d`` with training statistics over the images of all ranks.
 
-    Every rank must call it equally often; how many images each has does not matter. The running
-    statistics are the same on all ranks. Alone, and in evaluation, it is ``nn.BatchNorm2d``.
+    Every rank must call it equally often; the ranks may have different numbers of images. The
+    running statistics are the same on all ranks. In a run of one process, and in evaluation, it is
+    ``nn.BatchNorm2d``.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -30,12 +31,12 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         y: Tensor = _Normalise.apply(  # type: ignore[no-untyped-call]
             x, self.weight, self.bias, *statistics, self.eps
         )
-        self._remember(mean, variance, float(count))
+        self._update_running(mean, variance, float(count))
         return y
 
     @torch.no_grad()
-    def _remember(self, mean: Tensor, variance: Tensor, count: float) -> None:
-        """Move the running statistics as ``nn.BatchNorm2d`` does."""
+    def _update_running(self, mean: Tensor, variance: Tensor, count: float) -> None:
+        """Update the running statistics as ``nn.BatchNorm2d`` does."""
         if self.running_mean is None or self.running_var is None:
             return
         assert self.num_batches_tracked is not None
@@ -49,7 +50,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
 
 
 def synchronise_norms(model: nn.Module) -> None:
-    """Put a ``SyncBatchNorm2d`` in the place of every batch norm; parameters and names stay."""
+    """Replace every batch norm by a ``SyncBatchNorm2d``; parameters and names do not change."""
     norms = [(n, m) for n, m in model.named_modules() if type(m) is nn.BatchNorm2d]
     for name, norm in norms:
         new = SyncBatchNorm2d(
@@ -67,10 +68,11 @@ def synchronise_norms(model: nn.Module) -> None:
 
 
 def _statistics_of_all_ranks(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean ``(C,)``, variance ``(C,)`` and number of values a channel, over all ranks.
+    """Mean ``(C,)``, variance ``(C,)`` and number of values per channel, over all ranks.
 
-    Each rank's own mean and squared differences from it are put together (Chan et al. 1979): sums
-    of squares would lose digits in float32. All ranks compute the same bits from the same rows.
+    The mean of each rank and the squared differences from it are combined (Chan et al. 1979),
+    because sums of squares would lose digits in float32. All ranks compute the same bits from the
+    same rows.
     """
     channels = x.shape[1]
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
@@ -83,7 +85,7 @@ def _statistics_of_all_ranks(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         own[-1] = count
     rows = own.new_zeros(dist.get_world_size(), len(own))
     rows[dist.get_rank()] = own
-    dist.all_reduce(rows)  # all others' rows are zero here: this gathers them
+    dist.all_reduce(rows)  # the rows of the other ranks are zero, so this gathers all rows
     means, squares, counts = rows[:, :channels], rows[:, channels:-1], rows[:, -1:]
     total = counts.sum()
     mean = (means * counts).sum(dim=0) / total
@@ -92,7 +94,7 @@ def _statistics_of_all_ranks(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class _Normalise(torch.autograd.Function):
-    """``(x - mean) / sqrt(variance + eps) * weight + bias``, mean and variance being of all x."""
+    """``(x - mean) / sqrt(variance + eps) * weight + bias``, with statistics over all ranks."""
 
     @staticmethod
     def forward(
@@ -118,9 +120,9 @@ class _Normalise(torch.autograd.Function):
         centred = x.to(mean.dtype) - mean.view(column)
         rstd = (variance + ctx.eps).rsqrt()
         own = torch.stack([dy.sum(dim=(0, 2, 3)), (dy * centred).sum(dim=(0, 2, 3))])
-        # Of this rank's images alone: DistributedDataParallel takes the mean over the ranks.
+        # For the images of this rank only: DistributedDataParallel averages over the ranks.
         d_weight, d_bias = (own[1] * rstd).to(weight.dtype), own[0].to(weight.dtype)
-        # A gradient of the sum of the ranks' losses reaches x through the shared statistics.
+        # The losses of all ranks depend on x through the shared statistics.
         everywhere = own.clone()
         dist.all_reduce(everywhere)
         mean_dy, mean_dy_centred = everywhere / count

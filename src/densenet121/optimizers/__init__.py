@@ -1,4 +1,4 @@
-"""Momentum SGD as the original has it, with weight decay only where it belongs."""
+"""Momentum SGD as in the original, with weight decay only for convolutions and the classifier."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -7,16 +7,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-# Those of torch's fused SGD that are tested here; any other device gets torch's default.
+# Devices on which torch's fused SGD is tested here; others use torch's default.
 _FUSED_DEVICES = frozenset({"cpu", "cuda"})
 
 
 def get_param_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups of all parameters: first those without weight decay, then those with it.
+    """Two groups of parameters: first those without weight decay, then those with it.
 
     Vectors (batch norm weights and biases, the classifier's bias) have none; tensors of rank 2
-    and more (convolutions, the classifier's weight) have it. By rank and never by name: the
-    original asks for ``.gamma`` and ``.beta``, others for ``bn``, and neither is in ``norm1``.
+    or more (convolutions, the classifier's weight) have it. The rank decides, not the name: the
+    original tests for ``.gamma`` and ``.beta``, others for ``bn``, and neither matches ``norm1``.
     """
     params = list(model.parameters())
     return [
@@ -28,11 +28,11 @@ def get_param_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 def momentum_sgd(groups: list[dict[str, Any]], *, lr: float, momentum: float) -> torch.optim.SGD:
     """SGD of the original: ``g += weight_decay * p; v = momentum * v + g; p -= lr * v``, v0 = 0.
 
-    Build it once the model is on its device and in its memory format: v follows the parameters'.
+    Build it after the model is on its device and in its memory format, which v copies.
 
     Args:
-        groups: as ``get_param_groups`` gives them.
-        lr: learning rate of the first step; later ones go into ``optimizer.param_groups``.
+        groups: the result of ``get_param_groups``.
+        lr: learning rate of the first step; set later ones in ``optimizer.param_groups``.
         momentum: share of v that is kept.
     """
     params = [p for group in groups for p in group["params"]]
@@ -46,8 +46,8 @@ def momentum_sgd(groups: list[dict[str, Any]], *, lr: float, momentum: float) ->
         fused=True if _can_fuse(params) else None,
     )
     if momentum != 0:
-        # torch 2.13 gives the fused kernel uninitialised memory for v on the first step. Where the
-        # loss scaler makes it skip that step, the garbage stays and the next step uses it.
+        # torch 2.13 gives the fused kernel uninitialised memory for v on the first step. If the
+        # loss scaler skips that step, the next step would use the garbage.
         for p in params:
             optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
     return optimizer
@@ -56,9 +56,9 @@ def momentum_sgd(groups: list[dict[str, Any]], *, lr: float, momentum: float) ->
 def optimizer_state(
     model: nn.Module, optimizer: Optimizer
 ) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
-    """The optimiser's state by the names of the parameters: its tensors, and its other values.
+    """The state of the optimiser by parameter name: its tensors, and its other values.
 
-    A tensor is called "<parameter>.<key>", with the keys of the optimiser's own ``state_dict``
+    A tensor has the name "<parameter>.<key>", with the keys of the optimiser's ``state_dict``
     (SGD: momentum_buffer; Adam: step, exp_avg, exp_avg_sq).
     """
     tensors: dict[str, Tensor] = {}
@@ -78,7 +78,7 @@ def restore_optimizer(
     tensors: Mapping[str, Tensor],
     values: Mapping[str, Mapping[str, Any]],
 ) -> None:
-    """Put back what ``optimizer_state`` gave."""
+    """Restore the result of ``optimizer_state``."""
     parameters = dict(model.named_parameters())
     for name, found in values.items():
         optimizer.state[parameters[name]].update(found)
@@ -86,12 +86,12 @@ def restore_optimizer(
         name, _, key = place.rpartition(".")
         parameter = parameters[name]
         if value.shape == parameter.shape:
-            # In the parameter's own strides: a kernel that walks memory in another order may round
-            # in another order, and the run would no longer be the same to the bit.
+            # In the strides of the parameter: a kernel that reads memory in another order may round
+            # differently, and the run would no longer be bit-identical.
             value = torch.empty_like(parameter, dtype=value.dtype).copy_(value).detach()
         optimizer.state[parameter][key] = value
 
 
 def _can_fuse(params: Iterable[Tensor]) -> bool:
-    """Whether torch's fused SGD takes all of these; it would raise only at the first step."""
+    """Whether torch's fused SGD supports all of these; it would raise only at the first step."""
     return all(p.is_floating_point() and p.device.type in _FUSED_DEVICES for p in params)

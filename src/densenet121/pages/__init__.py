@@ -1,1 +1,1 @@
-"""Building blocks of the pages that the program writes: HTML, figures, small images."""
+"""Building blocks of HTML pages: markup, figures, thumbnails."""

@@ -1,4 +1,4 @@
-"""HTML building blocks of the report. Every text that enters goes through ``escape``."""
+"""HTML building blocks. All text is escaped with ``escape``."""
 
 import base64
 import html
@@ -8,20 +8,20 @@ from typing import Any
 
 
 class Share(float):
-    """A share in 0..1 that a table shows as per cent with a bar behind it."""
+    """A share in 0..1; a table shows it as per cent with a bar behind it."""
 
 
 Cell = str | int | Share
 
 
 def escape(value: object) -> str:
-    """Text that is safe between tags and in a quoted attribute, whatever it holds."""
-    # Bytes of a file name that are not UTF-8 came in as surrogates, which no page can hold.
+    """Any value as text that is safe between tags and in a quoted attribute."""
+    # Bytes of a file name that are not UTF-8 were read as surrogates, which UTF-8 cannot encode.
     return html.escape(str(value).encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
 def mapping(value: object) -> dict[str, Any]:
-    """The dict that JSON held, or an empty one for anything else."""
+    """The value if it is a dict, else an empty one."""
     return value if isinstance(value, dict) else {}
 
 
@@ -36,12 +36,12 @@ def plural(count: int, noun: str) -> str:
 
 
 def number(value: float, form: str) -> str:
-    """A formatted number, or a dash where there is none."""
+    """A formatted number, or a dash for nan."""
     return "-" if math.isnan(value) else format(value, form)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Cell]], texts: int) -> str:
-    """A table whose first ``texts`` columns are text and whose others are figures, at the right."""
+    """A table; the first ``texts`` columns are text, the others are right-aligned numbers."""
     cells = "".join(
         f"<th{'' if index < texts else ' class=figure'}>{escape(name)}</th>"
         for index, name in enumerate(head)
@@ -61,7 +61,7 @@ def _cell(value: Cell, is_text: bool) -> str:
 
 
 def section(title: str, text: str, *content: str) -> str:
-    """A titled part of the page; ``text`` is escaped, ``content`` is HTML."""
+    """A section with a title; ``text`` is escaped, ``content`` is HTML."""
     below = f"<p>{escape(text)}</p>" if text else ""
     return f"<section>\n<h2>{escape(title)}</h2>{below}\n" + "\n".join(content) + "\n</section>"
 
@@ -74,7 +74,7 @@ def card(value: str, label: str, *below: str, main: bool = False) -> str:
 
 
 def bullets(kind: str, title: str, lines: Sequence[str]) -> str:
-    """A list of sentences, or nothing for none."""
+    """A list of sentences; empty if there are none."""
     if not lines:
         return ""
     items = "".join(f"<li>{escape(line)}</li>" for line in lines)
@@ -82,6 +82,6 @@ def bullets(kind: str, title: str, lines: Sequence[str]) -> str:
 
 
 def image(content: bytes, kind: str, alt: str, attributes: str = "") -> str:
-    """An image that is part of the page; ``kind`` is "png" or "jpeg", ``attributes`` is HTML."""
+    """An embedded image; ``kind`` is "png" or "jpeg", ``attributes`` is HTML."""
     data = base64.b64encode(content).decode("ascii")
     return f'<img src="data:image/{kind};base64,{data}" alt="{escape(alt)}"{attributes}>'

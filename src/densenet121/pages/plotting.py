@@ -1,4 +1,4 @@
-"""The look of all figures, and their way into a page; matplotlib's objects only, no pyplot."""
+"""Style of all figures, and embedding in a page. Uses matplotlib's objects, without pyplot."""
 
 import io
 import struct
@@ -39,7 +39,7 @@ STYLE: Any = {
 
 
 def line(axes: Axes, x: Sequence[float], y: Sequence[float], colour: str, label: str = "") -> None:
-    """Draw a line, with dots where the points are few; an empty one leaves the axes as they are."""
+    """Draw a line, with dots if there are few points; an empty line changes nothing."""
     if x:
         marker = "o" if len(x) <= 40 else ""
         axes.plot(x, y, color=colour, label=label or "_", marker=marker, markersize=3.5)
@@ -48,12 +48,12 @@ def line(axes: Axes, x: Sequence[float], y: Sequence[float], colour: str, label:
 def as_png(figure: Figure) -> bytes:
     """The figure as PNG bytes."""
     file = io.BytesIO()
-    # Without matplotlib's own line in the file: the same run gives the same bytes.
+    # Without matplotlib's version in the metadata, so that equal runs give equal bytes.
     figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
     return file.getvalue()
 
 
 def plot(png: bytes, alt: str) -> str:
-    """HTML of a figure at its size in inches (96 dots each in CSS): sharp on a dense screen."""
+    """HTML of a figure at its size in inches (96 CSS pixels each), sharp on dense screens."""
     (width,) = struct.unpack(">I", png[16:20])
     return image(png, "png", alt, f' class="plot" width="{width * 96 // DPI}"')

@@ -1,4 +1,4 @@
-"""The page's style sheet: system fonts, one blue, one orange, light and dark, and paper."""
+"""Style sheet of the pages: system fonts, one blue, one orange; light, dark and print."""
 
 CSS = """
 :root {

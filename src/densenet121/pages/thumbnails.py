@@ -1,4 +1,4 @@
-"""Small JPEGs of images that a file names: nothing outside the data folder, nothing enormous."""
+"""Small JPEGs of images named in a file; refuses paths outside the data folder and huge files."""
 
 import io
 import stat
@@ -7,41 +7,41 @@ from pathlib import Path, PurePath
 
 from PIL import Image
 
-_SIDE = 128  # pixels, at most
+_SIDE = 128  # maximum, in pixels
 _MAX_BYTES = 50 * 1000**2
-_MAX_PIXELS = 89_000_000  # what Pillow, too, calls a decompression bomb
-# Formats that decode in this process alone; EPS, for one, would start another program.
+_MAX_PIXELS = 89_000_000  # close to Pillow's limit for decompression bombs
+# Formats that are decoded in this process; EPS, for example, would start another program.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 
 
 def thumbnail(data_dir: Path | None, path: str) -> tuple[bytes | None, str]:
-    """A JPEG of at most 128 x 128 pixels and "", or None and why there is none.
+    """A JPEG of at most 128 x 128 pixels and "", or None and the reason.
 
-    Upright as the file stores it, as the network saw it: EXIF orientation is not applied.
+    EXIF orientation is not applied, so the image is as the network saw it.
     """
     relative = PurePath(path)
-    # By the path's text: links inside the data folder are the user's way to lay out data.
+    # Only the text of the path is checked: users may have links inside the data folder.
     if relative.is_absolute() or ".." in relative.parts:
         return None, "outside the data folder"
     if data_dir is None:
-        return None, "data folder not known"
+        return None, "data folder unknown"
     try:
         status = (data_dir / relative).stat()
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe could block forever
             return None, "not a file"
         if status.st_size > _MAX_BYTES:
             return None, "larger than 50 MB"
         return _shrink(data_dir / relative)
     except FileNotFoundError:
-        return None, "no longer there"
+        return None, "no longer exists"
     except Exception:
-        # Whatever a decoder raises on damaged bytes: the page is worth more than one image.
+        # Damaged data makes decoders raise exceptions of any type; the page is written anyway.
         return None, "not readable"
 
 
 def _shrink(path: Path) -> tuple[bytes | None, str]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's on size (checked here) and damaged metadata
+        warnings.simplefilter("ignore")  # about size (checked here) and damaged metadata
         with Image.open(path, formats=_FORMATS) as image:
             if image.width * image.height > _MAX_PIXELS:
                 return None, "larger than 89 megapixels"

@@ -1,6 +1,6 @@
-"""The page of a run: ``write_report(folder)`` turns a run folder's files into ``report.html``.
+"""The report of a run: ``write_report(folder)`` makes ``report.html`` from the files in a folder.
 
-It reads files, not objects, so it works on a run that ended, was killed, or came from elsewhere.
+It reads only files, so it works for a run that ended, was killed, or was copied from elsewhere.
 """
 
 from pathlib import Path
@@ -16,19 +16,19 @@ from densenet121.utils.files import write_atomic
 def write_report(run_folder: Path, task: Task | None = None) -> Path:
     """Write ``report.html`` and its figures, ``curves.png`` and others, into a run folder.
 
-    The page is one file that needs no other: the figures are in it too. A plot whose input is
-    missing is not written, and one left there by an earlier report is removed.
+    The page is one self-contained file that includes the figures. A plot whose input is missing is
+    not written, and one from an earlier report is removed.
 
     Args:
-        run_folder: that train or eval wrote.
-        task: of the run, where it is one of the caller's own.
+        run_folder: a folder that train or eval wrote.
+        task: the caller's own task, if it is one.
 
     Returns:
         The path of ``report.html``.
 
     Raises:
-        InputError: the folder holds neither metrics.jsonl nor eval.json, one of its files cannot be
-            read, or nothing can be written there.
+        InputError: the folder has neither metrics.jsonl nor eval.json, one of its files cannot be
+            read, or the folder cannot be written.
     """
     run_folder = Path(run_folder)
     run = read_run(run_folder, task)
@@ -37,7 +37,7 @@ def write_report(run_folder: Path, task: Task | None = None) -> Path:
     html = page.render(run, part, curves)
     report = run_folder / REPORT
     try:
-        # The page last: where it exists, its plots do.
+        # The page last, so that its plots exist if it does.
         for name, content in {"curves": curves, **part.figures}.items():
             _put(run_folder / f"{name}.png", content)
         _put(report, html.encode("utf-8"))

@@ -1,4 +1,4 @@
-"""The top of the report: what the run was, and its few numbers that matter most."""
+"""The top of the report: the run's main facts and most important numbers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from densenet121.runs.read import RunFiles
 
 
 def header(run: RunFiles, record: dict[str, Any]) -> str:
-    """The run's name and its main facts in one line."""
+    """The name of the run, and its main facts in one line."""
     data = mapping(record.get("data"))
     train, val = mapping(data.get("train")), mapping(data.get("val"))
     facts = [

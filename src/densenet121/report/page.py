@@ -1,4 +1,4 @@
-"""The report as one HTML file: no script, nothing loaded from anywhere, readable on paper."""
+"""The report as one HTML file: no scripts, no external content, printable."""
 
 import json
 from collections.abc import Sequence
@@ -14,22 +14,22 @@ from densenet121.tasks import ReportPart
 
 _BAD_SHOWN = 200
 
-# The page may load nothing and run nothing, even if some text got past the escaping.
+# The page can load and run nothing, even if the escaping missed some text.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def render(run: RunFiles, part: ReportPart, curves: bytes | None) -> str:
-    """The page's HTML.
+    """The HTML of the page.
 
     Args:
-        run: what ``read_run`` found.
-        part: what the task adds.
-        curves: PNG of the run's curves, None where there are none.
+        run: result of ``read_run``.
+        part: the task's part of the report.
+        curves: PNG of the run's curves, or None.
     """
     record = run.record or {}
     parts = [header(run, record), headline(run, record, part.cards)]
-    parts.append(bullets("notes", "Good to know", run.notes))
-    # Several checkpoints come before the curves, what is known of each image after them.
+    parts.append(bullets("notes", "Notes", run.notes))
+    # The comparison of several checkpoints precedes the curves; results of each image follow them.
     before = part.sections if len(run.results.scores) > 1 else []
     parts += before
     if curves:
@@ -61,7 +61,7 @@ def _curves_text(run: RunFiles) -> str:
 def _bad_images(bad: Sequence[tuple[str, str]]) -> str:
     text = f"{plural(len(bad), 'file')} could not be read."
     if len(bad) > _BAD_SHOWN:
-        text += f" The first {_BAD_SHOWN} are here, all of them in eval.json."
+        text += f" This table shows the first {_BAD_SHOWN}; eval.json lists all."
     return section("Bad images", text, table(("file", "error"), bad[:_BAD_SHOWN], texts=2))
 
 

@@ -1,4 +1,4 @@
-"""How long a run trained, from its metrics."""
+"""Steps per epoch and training time of a run, from its metrics."""
 
 from typing import Any
 
@@ -6,20 +6,20 @@ from densenet121.runs.read import RunFiles
 
 
 def steps_per_epoch(run: RunFiles) -> float | None:
-    """Steps in an epoch, from the last epoch known to be whole; None where none is."""
+    """Steps per epoch, from the last complete epoch; None if there is none."""
     last_steps: dict[int, int] = {}
     for row in run.rows:
         last_steps[row.epoch] = max(row.step, last_steps.get(row.epoch, 0))
     if not last_steps:
         return None
-    # An epoch is whole if it was evaluated or another one follows it.
+    # An epoch is complete if it was evaluated or another one follows it.
     evaluated = {row.epoch for row in run.results.validations}
     whole = [epoch for epoch in last_steps if epoch in evaluated or epoch < max(last_steps)]
     return (last_steps[max(whole)] + 1) / (max(whole) + 1) if whole else None
 
 
 def training_seconds(run: RunFiles) -> float | None:
-    """Time in training steps, from images/s; evaluation, saving and interruptions are not in it."""
+    """Time in training steps, from images/s; without evaluation, saving and interruptions."""
     steps, images = steps_per_epoch(run), training_images(run.record)
     if steps is None or images is None:
         return None
@@ -32,7 +32,7 @@ def training_seconds(run: RunFiles) -> float | None:
 
 
 def training_images(record: dict[str, Any] | None) -> int | None:
-    """The number of training images that run.json states, or None."""
+    """The number of training images in run.json, or None."""
     try:
         images = (record or {})["data"]["train"]["pictures"]
     except (KeyError, TypeError):

@@ -1,1 +1,1 @@
-"""The run folder, written and read."""
+"""Write and read run folders."""

@@ -1,4 +1,4 @@
-"""The checkpoints of a run: reading them, and deciding where a run begins."""
+"""Read the checkpoints of a run, and decide where a run starts."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +17,9 @@ class Checkpoint:
     """A checkpoint that was read and found intact.
 
     Attributes:
-        path: where it was read.
+        path: path of the file.
         tensors: weights, running statistics, optimiser state, losses not yet logged.
-        content: counters, loss scale, and under ``run`` the settings and the data's fingerprint.
+        content: counters, loss scale, and in ``run`` the settings and the fingerprint of the data.
     """
 
     path: Path
@@ -32,20 +32,20 @@ class Checkpoint:
         return ModelInfo.from_json(self.content["model"])
 
     def set_of(self, name: str) -> dict[str, Tensor]:
-        """The tensors of a set, such as "model" or "optimizer", without the set's name."""
+        """The tensors of a set, such as "model" or "optimizer", by their names in the set."""
         prefix = f"{name}."
         return {k[len(prefix) :]: v for k, v in self.tensors.items() if k.startswith(prefix)}
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where a run begins.
+    """Where a run starts.
 
     Attributes:
-        folder: that is to be used, None for a new dated one.
-        checkpoint: to go on from, None to start afresh.
-        warnings: damaged checkpoints that were passed over.
-        mindspore: a training checkpoint of MindSpore to go on from, else None.
+        folder: the run folder to use, None for a new dated one.
+        checkpoint: the checkpoint to resume from, None for a fresh run.
+        warnings: messages about damaged checkpoints that were skipped.
+        mindspore: a MindSpore training checkpoint to resume from, else None.
     """
 
     folder: Path | None
@@ -78,24 +78,24 @@ def newest_checkpoint(folder: Path, rank: int) -> tuple[Checkpoint | None, list[
 def find_start(
     resume: str | Path | None, output_dir: Path | None, ckpt_path: Path, rank: int
 ) -> Start:
-    """Decide where a run begins.
+    """Decide where a run starts.
 
     Args:
         resume: None, "auto", or the path of a checkpoint.
-        output_dir: the run folder, where it is given.
+        output_dir: the run folder, if given.
         ckpt_path: parent of dated run folders.
-        rank: of this process.
+        rank: rank of this process.
 
     Raises:
-        UsageError: the output folder holds a run that is not being resumed.
-        InputError: the checkpoint named cannot be used, or none of a run's is intact.
+        UsageError: the output folder has a run, and ``resume`` is None.
+        InputError: the checkpoint cannot be used, or no checkpoint of the run is intact.
     """
     if resume is None:
         held = checkpoints_in(output_dir, rank) if output_dir else []
         if held:
             raise UsageError(
-                f"`output_dir` {output_dir} already holds a run ({held[0].name}); pass `resume` "
-                "auto to go on with it, or name another folder"
+                f"`output_dir` {output_dir} already has a run ({held[0].name}); pass `resume` "
+                "auto to continue it, or choose another folder"
             )
         return Start(output_dir, None)
     if isinstance(resume, Path):

@@ -1,4 +1,4 @@
-"""The results of an evaluation in a run folder: eval.json, predictions.csv, maps of errors."""
+"""The files of an evaluation in a run folder: eval.json, predictions.csv, maps of errors."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ _MAX_BYTES = 2**31
 
 @dataclass(frozen=True)
 class EvaluationFile:
-    """A predictions.csv: rows by the path of their image, as the csv module reads them."""
+    """A predictions.csv: path of the image to row, as read by the csv module."""
 
     path: Path
     task: Task
@@ -35,10 +35,10 @@ def write_evaluation(
     """Write eval.json and predictions.csv, each atomically.
 
     Args:
-        folder: of the run; it exists.
-        content: of eval.json.
-        paths: of the images, the first column.
-        columns: the others, by name.
+        folder: the run folder, which exists.
+        content: content of eval.json.
+        paths: paths of the images, the first column.
+        columns: the other columns, by name.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -54,14 +54,14 @@ def write_summary(folder: Path, results: Sequence[Mapping[str, Any]], complete: 
 
 
 def copy_evaluation(source: Path, target: Path) -> None:
-    """Copy the results of the interrupted run to the folder where it goes on."""
+    """Copy the results of an interrupted run to the folder where it is resumed."""
     for name in (EVALUATION, PREDICTIONS):
         if (source / name).exists():
             shutil.copyfile(source / name, target / name)
 
 
 def write_error_maps(folder: Path, maps: Mapping[str, bytes]) -> None:
-    """Write JPEGs by the path of their image; those of an earlier evaluation are removed."""
+    """Write JPEGs, given by the path of their image; remove those of an earlier evaluation."""
     shutil.rmtree(folder / ERROR_MAPS, ignore_errors=True)
     if maps:
         (folder / ERROR_MAPS).mkdir()
@@ -70,7 +70,7 @@ def write_error_maps(folder: Path, maps: Mapping[str, bytes]) -> None:
 
 
 def read_error_map(folder: Path, path: str) -> bytes | None:
-    """The map of an image, None where there is none."""
+    """The map of an image, or None."""
     try:
         return error_map(folder, path).read_bytes()
     except OSError:
@@ -81,7 +81,7 @@ def task_of(folder: Path, given: Task | None = None) -> Task:
     """The task of a run folder.
 
     Raises:
-        InputError: it is another than the one given, or not known to this version.
+        InputError: it differs from the given one, or is unknown to this version.
     """
     name = read_record(folder).get("task")
     if name is None:
@@ -93,14 +93,14 @@ def task_of(folder: Path, given: Task | None = None) -> Task:
 
 
 def read_evaluation(path: Path, task: Task | None = None) -> EvaluationFile:
-    """Read a predictions.csv, or that of the folder that holds one.
+    """Read a predictions.csv.
 
     Args:
-        path: the file or the folder.
-        task: where it is one of the caller's own.
+        path: the file, or the folder that contains it.
+        task: the caller's own task, if it is one.
 
     Raises:
-        InputError: missing, unreadable, not such a file, or without an image.
+        InputError: missing, unreadable, not such a file, or without images.
     """
     file = path / PREDICTIONS if path.is_dir() else path
     text = _text(file)
@@ -111,21 +111,21 @@ def read_evaluation(path: Path, task: Task | None = None) -> EvaluationFile:
         for row in reader:
             name = row["path"]
             if not name or name in rows or not all(row[key] for key in task.prediction_columns):
-                raise InputError(f"{file}: line {reader.line_num} is incomplete or a repetition")
+                raise InputError(f"{file}: line {reader.line_num} is incomplete or a duplicate")
             rows[name] = row
     except (csv.Error, KeyError) as error:
-        raise InputError(f"{file}: not a {PREDICTIONS} of eval ({error})") from None
+        raise InputError(f"{file}: not a {PREDICTIONS} written by eval ({error})") from None
     if not rows:
-        raise InputError(f"{file}: no image in it")
+        raise InputError(f"{file}: has no images")
     return EvaluationFile(file, task, rows)
 
 
 def _text(file: Path) -> str:
     try:
         if file.stat().st_size > _MAX_BYTES:
-            raise InputError(f"{file}: more than {_MAX_BYTES} bytes")
+            raise InputError(f"{file}: has more than {_MAX_BYTES} bytes")
         return file.read_bytes().decode("utf-8-sig", "surrogateescape")
     except OSError as error:
         raise InputError(
-            f"{file}: cannot be read ({error.strerror}); name a folder that eval wrote"
+            f"{file}: cannot be read ({error.strerror}); pass a folder that eval wrote"
         ) from None

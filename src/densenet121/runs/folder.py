@@ -1,4 +1,4 @@
-"""The folder of a training run, filled as the run goes on."""
+"""The folder of a training run, written during the run."""
 
 import contextlib
 import json
@@ -25,11 +25,11 @@ from densenet121.utils.files import write_json
 
 
 class RunFolder:
-    """A training run's files.
+    """The files of a training run.
 
     Attributes:
         path: the folder.
-        is_first: this is rank 0, which writes all but the other ranks' checkpoints.
+        is_first: whether this is rank 0, which writes all but the other ranks' checkpoints.
         saves: whether this rank writes checkpoints.
     """
 
@@ -44,16 +44,16 @@ class RunFolder:
         resumed_from: Path | None,
         saves: bool = True,
     ) -> None:
-        """Hold what each file is made with.
+        """Set the values that the files need; writes nothing.
 
         Args:
             path: the folder, which exists.
-            rank: of this process, the first part of a checkpoint's name.
-            keep: newest checkpoints to keep, 0 for all.
+            rank: rank of this process, the first part of a checkpoint's name.
+            keep: number of newest checkpoints to keep, 0 for all.
             info: network, variant, task, classes and preprocessing of the weights.
-            run: as ``describe_run`` gives it, with "steps_per_epoch"; stored in every checkpoint.
-            resumed_from: the checkpoint that the run goes on from.
-            saves: whether this rank writes checkpoints; all else is written by rank 0 alone.
+            run: result of ``describe_run`` with "steps_per_epoch"; stored in every checkpoint.
+            resumed_from: the checkpoint that the run was resumed from.
+            saves: whether this rank writes checkpoints; only rank 0 writes the other files.
         """
         self.path = path
         self._metrics = MetricsFile(path / METRICS)
@@ -62,12 +62,12 @@ class RunFolder:
         self.is_first, self.saves = rank == 0, saves
 
     def begin(self, step: int, evaluated_epochs: int, source: Path | None) -> None:
-        """Write run.json; on a resumed run, cut the metrics back to where it goes on.
+        """Write run.json; in a resumed run, remove metrics after the checkpoint.
 
         Args:
-            step: steps that are done.
-            evaluated_epochs: epochs that are done and validated.
-            source: folder of the checkpoint that is resumed, None for a fresh run.
+            step: steps done.
+            evaluated_epochs: epochs done and validated.
+            source: folder of the resumed checkpoint, None for a fresh run.
         """
         if not self.is_first:
             return
@@ -77,7 +77,7 @@ class RunFolder:
             write_json(self.path / RECORD, content)
             return
         self._metrics.keep_until(step, evaluated_epochs, source / METRICS)
-        # Where it was moved away or damaged, the checkpoint has all that matters.
+        # If it is missing or damaged, the checkpoint has everything that is needed.
         with contextlib.suppress(OSError, ValueError):
             content = json.loads((source / RECORD).read_text(encoding="utf-8"))
         content.setdefault("resumed", []).append(
@@ -90,18 +90,18 @@ class RunFolder:
             copy_evaluation(source, self.path)
 
     def note(self, row: Mapping[str, Any]) -> None:
-        """Add a row to the metrics."""
+        """Append a row to the metrics."""
         if self.is_first:
             self._metrics.write(row)
 
     def checkpoint_path(self, step: int) -> Path:
-        """Where this rank's checkpoint after ``step`` steps belongs."""
+        """Path of this rank's checkpoint after ``step`` steps."""
         return self.path / checkpoint_name(self._rank, step, self._run["steps_per_epoch"])
 
     def write_checkpoint(
         self, step: int, tensors: Mapping[str, Tensor], content: Mapping[str, Any]
     ) -> Path:
-        """Write a checkpoint, and remove those beyond the number to keep.
+        """Write a checkpoint, and remove the oldest ones beyond the number to keep.
 
         Raises:
             InputError: the file cannot be written; the text names the last good checkpoint.
@@ -119,7 +119,7 @@ class RunFolder:
     def save_weights(
         self, name: str, state_dict: Mapping[str, Tensor], origin: Mapping[str, Any]
     ) -> None:
-        """Write weights alone, for use elsewhere.
+        """Write only the weights, for use elsewhere.
 
         Raises:
             InputError: the file cannot be written.
@@ -136,13 +136,17 @@ class RunFolder:
 
     @property
     def good(self) -> str:
-        """The last good checkpoint, in words."""
-        return f"the last good checkpoint is {self._last_good or 'none: this run has written none'}"
+        """The last good checkpoint, as text for a message."""
+        return (
+            f"the last good checkpoint is {self._last_good}"
+            if self._last_good
+            else "this run has not written a checkpoint yet"
+        )
 
     def _remove_old(self, current: Path) -> None:
-        """Keep the newest checkpoints up to ``current``.
+        """Remove old checkpoints, keeping the newest ones up to ``current``.
 
-        One of a later step was left by the run that was resumed; it does not count as newer.
+        A checkpoint of a later step was left by the interrupted run; it does not count as newer.
         """
         if self._keep == 0:
             return

@@ -1,4 +1,4 @@
-"""Names of the files in a run folder, and how a folder is found or made."""
+"""Names of the files in a run folder; find or create a run folder."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ _CHECKPOINT = re.compile(r"(\d+)-(\d+)_(\d+)\.ckpt")
 
 
 def checkpoint_name(rank: int, step: int, steps_per_epoch: int) -> str:
-    """The original's name, rank-epoch_step.ckpt: epoch from 1, steps done in it."""
+    """Name as in the original, rank-epoch_step.ckpt: epoch from 1, steps done in that epoch."""
     if step == 0:
         return f"{rank}-1_0.ckpt"
     epoch, step_in_epoch = divmod(step - 1, steps_per_epoch)
@@ -32,13 +32,13 @@ def checkpoint_name(rank: int, step: int, steps_per_epoch: int) -> str:
 
 
 def position_in_name(path: Path) -> tuple[int, int] | None:
-    """(epoch, step in it) of a checkpoint's name, None for any other file."""
+    """(epoch, step in it) from the name of a checkpoint, None for any other file."""
     match = _CHECKPOINT.fullmatch(path.name)
     return (int(match[2]), int(match[3])) if match else None
 
 
 def checkpoints_in(folder: Path, rank: int = 0) -> list[Path]:
-    """This rank's checkpoints in a run folder, newest (by epoch and step) first."""
+    """Checkpoints of a rank in a run folder, newest (by epoch and step) first."""
     found = [
         (position, path)
         for path in folder.glob(f"{rank}-*.ckpt")
@@ -48,13 +48,13 @@ def checkpoints_in(folder: Path, rank: int = 0) -> list[Path]:
 
 
 def error_map(folder: Path, path: str) -> Path:
-    """Where the map of a wrongly classified image is; ``path`` is the image's in its dataset."""
+    """Path of the map of a misclassified image; ``path`` is its path in the dataset."""
     name = hashlib.sha256(path.encode(errors="surrogateescape")).hexdigest()[:16]
     return folder / ERROR_MAPS / f"{name}.jpg"
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """run.json of a folder; empty where there is none that can be read."""
+    """run.json of a folder; empty if it cannot be read."""
     try:
         content = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -63,18 +63,18 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def newest_run(parent: Path) -> Path | None:
-    """The newest dated folder that a training run made; evaluations have dated folders too."""
+    """The newest dated folder of a training run; evaluations have dated folders too."""
     folders = sorted(parent.glob("*_time_*"), reverse=True)
     return next((path for path in folders if read_record(path).get("command") == "train"), None)
 
 
 def make_folder(folder: Path | None, parent: Path, stamp: str | None = None) -> tuple[Path, str]:
-    """Make ``folder``, or a new dated one in ``parent``: its path and the date for file names.
+    """Create ``folder``, or a new dated one in ``parent``; returns its path and the date.
 
-    With ``stamp``, the date is that one: rank 0's, whose folder this may be or not.
+    ``stamp`` is the date of rank 0, for the other ranks. Their folder may be the same or another.
 
     Raises:
-        InputError: no permission, no space, or a file is in the way.
+        InputError: no permission, no space, or a file has this name.
     """
     try:
         if stamp is not None:
@@ -89,10 +89,10 @@ def make_folder(folder: Path | None, parent: Path, stamp: str | None = None) -> 
             except FileExistsError:
                 if not (parent / stamp).is_dir():
                     raise
-                time.sleep(0.1)  # another run began in this very second
+                time.sleep(0.1)  # another run started in the same second
         folder.mkdir(parents=True, exist_ok=True)
         remove_temporary_files(folder)
         return folder, time.strftime(_STAMP)
     except OSError as error:
         where = folder or parent
-        raise InputError(f"{where}: the output folder cannot be made ({error.strerror})") from None
+        raise InputError(f"{where}: cannot create the output folder ({error.strerror})") from None

@@ -1,4 +1,4 @@
-"""metrics.jsonl: one JSON object a line, in the order it happened."""
+"""metrics.jsonl: one JSON object per line, in order of time."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from densenet121.utils.json_values import count, number
 
 
 class TrainRow(NamedTuple):
-    """One "train" line; a number that was not finite is NaN."""
+    """One "train" line; numbers that were not finite are NaN."""
 
     epoch: int
     step: int
@@ -32,9 +32,9 @@ class MetricsFile:
         """Drop what a killed run wrote after the checkpoint that it is resumed from.
 
         Args:
-            step: steps done at the checkpoint; training rows of earlier steps stay.
-            evaluated_epochs: epochs validated at the checkpoint; their rows stay.
-            source: the interrupted run's metrics file, if it is another one.
+            step: steps done at the checkpoint; training rows of earlier steps are kept.
+            evaluated_epochs: epochs validated at the checkpoint; their rows are kept.
+            source: the metrics file of the interrupted run, if it is another file.
         """
         source = source or self.path
         kept = []
@@ -52,10 +52,10 @@ class MetricsFile:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows as they are; a last line that a killed run left unfinished is dropped.
+    """The rows; an incomplete last line, as left by a killed run, is dropped.
 
     Raises:
-        InputError: another line is no JSON object: nothing of this program wrote it.
+        InputError: another line is not a JSON object.
     """
     rows = []
     lines = path.read_bytes().splitlines()
@@ -74,9 +74,9 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def parse(text: str, task: Task) -> tuple[list[TrainRow | Validation], list[int]]:
-    """The rows that count, and the numbers of lines that cannot be read.
+    """The valid rows, and the numbers of lines that cannot be read.
 
-    A resumed run does some steps again: what it writes last counts.
+    A resumed run repeats some steps; the last row of a step is used.
     """
     rows: list[TrainRow | Validation] = []
     unreadable: list[int] = []
@@ -96,7 +96,7 @@ def parse(text: str, task: Task) -> tuple[list[TrainRow | Validation], list[int]
 
 
 def _parse_line(line: str, task: Task) -> TrainRow | Validation | None:
-    """The row, or None for a line that is cut, damaged or of no known kind."""
+    """The row, or None for a line that is truncated, damaged or of an unknown kind."""
     try:
         found = json.loads(line)
         if found["kind"] == "train":

@@ -1,7 +1,7 @@
-"""What a run folder holds, read and checked; its texts are kept as they are and trusted nowhere.
+"""Read and check the files of a run folder; their texts are unchanged and must not be trusted.
 
-A file that is not there leaves its part empty and a line in ``missing``; a file that is there and
-cannot be understood is an error.
+A missing file leaves its part empty and adds a line to ``missing``; a file that cannot be parsed is
+an error.
 """
 
 import csv
@@ -24,17 +24,17 @@ _MALFORMED = (KeyError, TypeError, ValueError, OverflowError, AttributeError)
 
 @dataclass(kw_only=True)
 class RunFiles:
-    """A run folder's content.
+    """Content of a run folder.
 
     Attributes:
         folder: the run folder.
-        task: of the run.
-        results: what the task reports on.
-        record: run.json, None where it is missing.
+        task: task of the run.
+        results: the results that the task reports.
+        record: run.json, None if it is missing.
         train: the "train" rows of metrics.jsonl.
-        bad_images: path and fault of images that could not be read.
-        notes: what a reader must know, plain text that may quote the files.
-        missing: what the report leaves out and why, plain text.
+        bad_images: path and error of images that could not be read.
+        notes: notes for the reader, plain text that may quote the files.
+        missing: what the report omits and why, plain text.
     """
 
     folder: Path
@@ -48,7 +48,7 @@ class RunFiles:
 
     @property
     def rows(self) -> list[TrainRow | Validation]:
-        """The rows of metrics.jsonl, those of training first."""
+        """The rows of metrics.jsonl, training rows first."""
         return [*self.train, *self.results.validations]
 
 
@@ -56,19 +56,19 @@ def read_run(folder: Path, task: Task | None = None) -> RunFiles:
     """Read all files of a run folder.
 
     Args:
-        folder: that train or eval wrote.
-        task: of the run, where it is one of the caller's own.
+        folder: a folder that train or eval wrote.
+        task: the caller's own task, if it is one.
 
     Raises:
-        InputError: no such folder, none of a run, a file that cannot be understood, or a task that
-            is not known.
+        InputError: no such folder, not a run folder, a file that cannot be parsed, or an unknown
+            task.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: not a folder; pass the run folder that train or eval wrote")
     metrics, evaluation = folder / METRICS, folder / EVALUATION
     if not metrics.is_file() and not evaluation.is_file():
         raise InputError(
-            f"{folder}: holds neither {METRICS} nor {EVALUATION}; "
+            f"{folder}: has neither {METRICS} nor {EVALUATION}; "
             "pass the run folder that train or eval wrote"
         )
     record = _json_object(folder / RECORD) if (folder / RECORD).is_file() else None
@@ -102,17 +102,17 @@ def _read_metrics(run: RunFiles, path: Path) -> None:
     run.results.validations = [row for row in rows if isinstance(row, Validation)]
     if unreadable == [len(text.split("\n"))]:
         run.notes.append(
-            f"The last line of {METRICS} is cut off, so the run was stopped while writing it; "
-            "the line is left out."
+            f"The last line of {METRICS} is incomplete, because the run was stopped while writing "
+            "it; the line is skipped."
         )
     elif unreadable:
         shown = ", ".join(map(str, unreadable[:5])) + (", ..." if len(unreadable) > 5 else "")
         run.notes.append(
-            f"{len(unreadable)} line(s) of {METRICS} cannot be read and are left out "
+            f"{len(unreadable)} line(s) of {METRICS} cannot be read and are skipped "
             f"(line {shown}); a run that was killed and resumed leaves such a line."
         )
     if not rows:
-        run.missing.append(f"Curves: {METRICS} holds no row that can be read.")
+        run.missing.append(f"Curves: {METRICS} has no readable rows.")
 
 
 def _read_evaluation(run: RunFiles, path: Path, found: dict[str, Any]) -> None:
@@ -132,10 +132,10 @@ def _read_evaluation(run: RunFiles, path: Path, found: dict[str, Any]) -> None:
         ]
     except _MALFORMED as error:
         raise InputError(
-            f"{path}: not an evaluation's result ({error!r}); run the evaluation again"
+            f"{path}: not the result of an evaluation ({error!r}); run the evaluation again"
         ) from error
     run.results.class_names = _names(found.get("class_names")) or run.results.class_names
-    # The folder of the images: a relative one would depend on where the report is made.
+    # A relative folder would depend on where the report is made.
     data_dir = found.get("data_dir")
     if isinstance(data_dir, str) and Path(data_dir).is_absolute():
         run.results.data_dir = Path(data_dir)
@@ -145,7 +145,7 @@ def _read_predictions(run: RunFiles, path: Path) -> None:
     what, results = "Results of each image", run.results
     if len(results.scores) > 1:
         count = len(results.scores)
-        run.missing.append(f"{what}: {EVALUATION} holds {count} checkpoints, not one.")
+        run.missing.append(f"{what}: {EVALUATION} has {count} checkpoints, not one.")
         return
     if not path.is_file():
         run.missing.append(f"{what}: {PREDICTIONS} is not in the folder; evaluation writes it.")
@@ -162,19 +162,19 @@ def _read_predictions(run: RunFiles, path: Path) -> None:
     except csv.Error as error:
         raise InputError(f"{path}: line {reader.line_num + 1} is not CSV ({error})") from error
     if unreadable:
-        run.notes.append(f"{unreadable} row(s) of {PREDICTIONS} cannot be read and are left out.")
+        run.notes.append(f"{unreadable} row(s) of {PREDICTIONS} cannot be read and are skipped.")
     if not results.predictions:
-        run.missing.append(f"{what}: {PREDICTIONS} holds no row that can be read.")
+        run.missing.append(f"{what}: {PREDICTIONS} has no readable rows.")
     elif results.scores and (difference := run.task.disagreement(results)):
         run.notes.append(
-            f"{PREDICTIONS} and {EVALUATION} disagree: {difference}. The headline is that of "
-            f"{EVALUATION}, the tables below are those of {PREDICTIONS}."
+            f"{PREDICTIONS} and {EVALUATION} disagree: {difference}. The headline is from "
+            f"{EVALUATION}, the tables below are from {PREDICTIONS}."
         )
 
 
 def _text(path: Path) -> str:
     try:
-        # A folder's name need not be UTF-8: keep such bytes, the page shows them as escapes.
+        # Paths may not be UTF-8; such bytes are kept, and the page shows them as escapes.
         return path.read_bytes().decode("utf-8-sig", "surrogateescape")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
@@ -187,7 +187,7 @@ def _json_object(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not readable as JSON ({error})") from error
     if not isinstance(found, dict):
-        raise InputError(f"{path}: holds a {type(found).__name__}, not a JSON object")
+        raise InputError(f"{path}: is a {type(found).__name__}, not a JSON object")
     return found
 
 

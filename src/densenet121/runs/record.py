@@ -56,7 +56,7 @@ def _describe(dataset: ImageDataset | None) -> dict[str, Any] | None:
 
 
 def _git_commit() -> str | None:
-    """Commit of the source tree this package runs from, None where it is installed."""
+    """Commit of the source tree this package runs from, None if it is installed."""
     source = Path(__file__).resolve().parents[3]
     if not (source / ".git").exists():
         return None

@@ -1,4 +1,4 @@
-"""The ``serve`` command."""
+"""The HTTP server of the ``serve`` command."""
 
 from densenet121.serve.server import serve
 

@@ -1,4 +1,4 @@
-"""The routes: /predict, the page at /, health, metrics and the description of the interface."""
+"""The HTTP routes: /predict, the page at /, health, metrics and the API documentation."""
 
 import base64
 from pathlib import Path
@@ -22,7 +22,7 @@ from densenet121.tasks import AnswerOptions
 from densenet121.version import __version__
 
 _PAGE = Path(__file__).with_name("page.html")
-# The page may load nothing but itself: no outside host, whatever is written into it.
+# The page can load nothing from other hosts.
 _PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "img-src blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -50,7 +50,7 @@ _BODY = {
 
 
 def make_app(service: Service) -> FastAPI:
-    """The application around a service."""
+    """Make the application for a service."""
     app = FastAPIOffline(
         title="densenet121",
         version=__version__,
@@ -63,22 +63,24 @@ def make_app(service: Service) -> FastAPI:
     @app.post("/predict", openapi_extra=_BODY, summary="Classify one or several images")
     async def predict(
         request: Request,
-        top_k: Annotated[int, Query(ge=1, description="classes to return")] = config.top_k,
+        top_k: Annotated[
+            int, Query(ge=1, description="number of classes to return")
+        ] = config.top_k,
         coverage: Annotated[
             float | None,
-            Query(gt=0, lt=1, description="of a prediction set; needs calibrated weights"),
+            Query(gt=0, lt=1, description="return a prediction set; needs calibrated weights"),
         ] = None,
         cam: Annotated[
-            bool, Query(description="with a class-activation map, a PNG as data: URL")
+            bool, Query(description="return a class-activation map, a PNG as data: URL")
         ] = False,
     ) -> Response:
         with service.metrics.request_seconds.time():
             if coverage is not None and not calibrated:
                 await drain(request)
-                raise Refusal(400, "coverage needs calibrated weights: densenet121 calibrate")
+                raise Refusal(400, "coverage needs calibrated weights; run densenet121 calibrate")
             if cam and not maps:
                 await drain(request)
-                raise Refusal(400, "maps need weights, not an exported network")
+                raise Refusal(400, "class-activation maps need weights, not an exported network")
             replies = await service.predict(request, AnswerOptions(top_k, coverage), cam)
         return JSONResponse({"predictions": [_as_json(name, reply) for name, reply in replies]})
 
@@ -88,7 +90,7 @@ def make_app(service: Service) -> FastAPI:
 
 
 def _add_information(app: FastAPI, service: Service, *, calibrated: bool, maps: bool) -> None:
-    """The page, health, limits and metrics."""
+    """Add the page, health, model information and metrics."""
     config, classifier = service.config, service.predictor.classifier
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
@@ -97,17 +99,17 @@ def _add_information(app: FastAPI, service: Service, *, calibrated: bool, maps: 
             _PAGE.read_text(encoding="utf-8"), headers={"content-security-policy": _PAGE_POLICY}
         )
 
-    @app.get("/healthz", summary="Whether the process runs")
+    @app.get("/healthz", summary="Whether the process is running")
     async def healthz() -> dict[str, str]:
         return {"status": "alive"}
 
-    @app.get("/readyz", summary="Whether it takes requests")
+    @app.get("/readyz", summary="Whether the server accepts requests")
     async def readyz() -> Response:
         ready = service.batcher.alive and not service.stopping()
         content = {"status": "ready" if ready else "not ready"}
         return JSONResponse(content, status_code=200 if ready else 503)
 
-    @app.get("/model", summary="What answers: network, classes, limits")
+    @app.get("/model", summary="Network, classes and limits")
     async def model() -> dict[str, Any]:
         return {
             "net": classifier.net,
@@ -122,13 +124,13 @@ def _add_information(app: FastAPI, service: Service, *, calibrated: bool, maps: 
             "max_pictures": config.max_pictures,
         }
 
-    @app.get("/metrics", summary="For Prometheus")
+    @app.get("/metrics", summary="Metrics for Prometheus")
     async def metrics() -> Response:
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 def _as_json(name: str, reply: Reply) -> dict[str, Any]:
-    """As predict writes it in JSON lines, with the client's name for the image."""
+    """The same JSON as from predict, with the client's name of the image."""
     content: dict[str, Any] = {"name": name, **reply.answer.to_json()}
     if reply.cam is not None:
         content["cam"] = "data:image/png;base64," + base64.b64encode(reply.cam).decode()
@@ -136,7 +138,7 @@ def _as_json(name: str, reply: Reply) -> dict[str, Any]:
 
 
 def _add_refusals(app: FastAPI, service: Service) -> None:
-    """Every error as ``{"error": reason}``, and counted with the answers by status."""
+    """Return every error as ``{"error": reason}``, and count it by status."""
 
     def refuse(status: int, reason: str, **headers: str) -> JSONResponse:
         return JSONResponse({"error": reason}, status_code=status, headers=headers)
@@ -160,13 +162,13 @@ def _add_refusals(app: FastAPI, service: Service) -> None:
 
     @app.exception_handler(ClientDisconnect)
     async def gone(request: Request, error: ClientDisconnect) -> Response:
-        return refuse(400, "the client closed the connection before its request was whole")
+        return refuse(400, "the client closed the connection before its request was complete")
 
     @app.exception_handler(Exception)
     async def fault(request: Request, error: Exception) -> Response:
         return refuse(500, f"the server failed: {type(error).__name__}: {error}")
 
-    # Around everything, so that answers of any origin are counted.
+    # The outermost middleware, so that all answers are counted.
     app.add_middleware(_Counted, metrics=service.metrics)
 
 

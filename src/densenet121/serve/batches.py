@@ -1,7 +1,7 @@
-"""Images of all clients through one network: what waits together is computed together.
+"""Batch the images of all clients for one network.
 
-Nothing waits for company: while a batch is computed the next one gathers, so that a lone client has
-the answer at once and a crowd gets full batches.
+No image waits for a batch to fill: while one batch is computed, the next one is collected. A single
+client gets its answer at once, and many clients get full batches.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from densenet121.tasks import Answer, AnswerOptions
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Of one image: the answer, and a PNG with the class-activation map where asked for."""
+    """The answer for one image, and a PNG with the class-activation map if requested."""
 
     answer: Answer
     cam: bytes | None = None
@@ -37,11 +37,11 @@ class _Job:
 
 
 class Batcher:
-    """Threads that compute, and the images that wait for them.
+    """Threads that run the network, and a queue of images.
 
     Attributes:
-        waiting: images that were submitted and have no answer yet.
-        seconds_a_image: of the last batches, a running mean.
+        waiting: number of submitted images without an answer.
+        seconds_per_image: running mean over the last batches.
     """
 
     def __init__(
@@ -51,14 +51,14 @@ class Batcher:
         observe: Callable[[int, float], None] = lambda n, s: None,
         cam_layer: str | None = None,
     ) -> None:
-        """Warm up and start.
+        """Warm up the network and start the threads.
 
         Args:
-            predictor: the network; whoever else computes with it competes.
-            streams: threads that compute, each with its share of the cores. Two do more than one
-                on all cores: a core that also decodes or talks does not hold up the other.
-            observe: is told the size and the seconds of every batch.
-            cam_layer: whose maps are drawn (default: the last).
+            predictor: the network; it should not be used elsewhere at the same time.
+            streams: number of threads, each with its share of the cores. Two are faster than one
+                on all cores, because decoding or I/O on one core does not delay the other.
+            observe: called with the size and the seconds of every batch.
+            cam_layer: the layer of class-activation maps (default: the last).
 
         Raises:
             InputError: the network cannot compute, or has no such layer.
@@ -88,13 +88,13 @@ class Batcher:
 
     @property
     def alive(self) -> bool:
-        """Whether all threads still answer."""
+        """Whether all threads are running."""
         return all(thread.is_alive() for thread in self._threads)
 
     def submit(
         self, pixels: NDArray[np.uint8], options: AnswerOptions, cam: bool = False
     ) -> "asyncio.Future[Reply]":
-        """The reply to come for prepared pixels; called in the event loop."""
+        """The future reply for prepared pixels; call it in the event loop."""
         self._loop = asyncio.get_running_loop()
         job = _Job(pixels, options, cam, self._loop.create_future())
         self.waiting += 1
@@ -102,13 +102,13 @@ class Batcher:
         return job.future
 
     def close(self) -> None:
-        """Finish what was submitted, then end the threads."""
+        """Finish all submitted images, then end the threads."""
         self._jobs.put(None)
         for thread in self._threads:
             thread.join()
 
     def _run(self) -> None:
-        torch.set_num_threads(self._cores_each)  # of the calling thread, whatever its name says
+        torch.set_num_threads(self._cores_each)  # applies to the calling thread only
         while (first := self._jobs.get()) is not None:
             jobs, stopping = [first], False
             while len(jobs) < self._predictor.batch_size:
@@ -120,11 +120,11 @@ class Batcher:
                     stopping = True
                     break
                 jobs.append(job)
-            # Who has stopped waiting (a timeout) need not be computed.
+            # Images whose client has stopped waiting (a timeout) are not computed.
             wanted = [job for job in jobs if not job.future.cancelled()]
             try:
                 found: list[Reply | BaseException] = list(self._replies(wanted)) if wanted else []
-            except Exception as error:  # the thread must outlive any batch
+            except Exception as error:  # the thread must survive any batch
                 found = [error] * len(wanted)
             assert self._loop is not None
             self._loop.call_soon_threadsafe(self._deliver, wanted, found, len(jobs))

@@ -1,4 +1,4 @@
-"""A request's body to the images in it, within its limits; nothing is decoded here."""
+"""Read the body of a request within its limits, and find its images; nothing is decoded here."""
 
 import asyncio
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 _DRAIN_SECONDS = 5.0
-_FORM_FIELDS = 64  # parts that are no images
+_FORM_FIELDS = 64  # maximum number of parts that are not files
 _PART_HEAD_BYTES = 8192
 
 
 class Refusal(Exception):
-    """A request that gets no answer but a status and a reason.
+    """A request that is refused with a status and a reason.
 
     Attributes:
-        status: of HTTP.
-        reason: one line for people.
+        status: HTTP status.
+        reason: one line of text.
         retry_after: seconds, for 503.
-        unread: part of the body was not read: the connection closes.
+        unread: whether part of the body was not read, so that the connection must close.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Refusal(Exception):
 
 @dataclass(frozen=True)
 class NamedImage:
-    """An encoded image, and how the client calls it."""
+    """An encoded image and the client's name for it."""
 
     name: str
     data: bytes
@@ -46,14 +46,14 @@ async def read_body(request: Request, max_bytes: int, seconds: float) -> bytes:
     """The whole body.
 
     Raises:
-        Refusal: 413 too large, by its own word or in truth; 408 too slow.
-        ClientDisconnect: the client has gone.
+        Refusal: 413 too large, by its content-length or its actual size; 408 too slow.
+        ClientDisconnect: the client has disconnected.
     """
-    said = request.headers.get("content-length", "0")
+    length = request.headers.get("content-length", "0")
     body = bytearray()
     try:
         async with asyncio.timeout(seconds):
-            if int(said) <= max_bytes:  # the HTTP parser lets only digits through
+            if int(length) <= max_bytes:  # the HTTP parser allows only digits
                 async for chunk in request.stream():
                     body += chunk
                     if len(body) > max_bytes:
@@ -62,7 +62,7 @@ async def read_body(request: Request, max_bytes: int, seconds: float) -> bytes:
                     return bytes(body)
     except TimeoutError:
         raise Refusal(
-            408, f"the body did not arrive within {seconds:g} s, {len(body)} bytes of it did",
+            408, f"the body did not arrive within {seconds:g} s, only {len(body)} bytes of it",
             unread=True,
         ) from None  # fmt: skip
     await drain(request)
@@ -70,7 +70,7 @@ async def read_body(request: Request, max_bytes: int, seconds: float) -> bytes:
 
 
 async def drain(request: Request) -> None:
-    """Read on and forget, for a while: a client that is still sending would not see the answer."""
+    """Discard the rest of the body, for a limited time: a client reads no answer while it sends."""
     try:
         async with asyncio.timeout(_DRAIN_SECONDS):
             async for _ in request.stream():
@@ -80,13 +80,13 @@ async def drain(request: Request) -> None:
 
 
 def images_of(body: bytes, content_type: str, max_images: int) -> list[NamedImage]:
-    """The images of a multipart form, or the body itself as the only one.
+    """The images of a multipart form, or the body itself as a single image.
 
     Raises:
         Refusal: 400 empty or malformed; 413 too many.
     """
     if not body:
-        raise Refusal(400, "the body is empty: send an image, or a multipart form of images")
+        raise Refusal(400, "the body is empty; send an image, or a multipart form with images")
     if not content_type.lower().startswith("multipart/"):
         return [NamedImage("", body)]
     kind, options = parse_options_header(content_type)
@@ -100,14 +100,14 @@ def images_of(body: bytes, content_type: str, max_images: int) -> list[NamedImag
     except FormParserError as error:
         raise Refusal(400, f"malformed multipart form ({error})") from None
     if not form.ended:
-        raise Refusal(400, "the multipart form is cut short: its last boundary is missing")
+        raise Refusal(400, "the multipart form is truncated: its last boundary is missing")
     if not form.images:
-        raise Refusal(400, "no file in the multipart form: each image needs a filename")
+        raise Refusal(400, "the multipart form has no files; each image needs a filename")
     return form.images
 
 
 class _Form:
-    """The files of a form, collected while the parser goes over the body."""
+    """The files of a form, collected by callbacks of the parser."""
 
     def __init__(self, body: bytes, max_images: int) -> None:
         self.images: list[NamedImage] = []
@@ -155,7 +155,7 @@ class _Form:
         if self._name is None:
             self._fields += 1
             if self._fields > _FORM_FIELDS:
-                raise Refusal(413, f"more than {_FORM_FIELDS} fields that are no files")
+                raise Refusal(413, f"more than {_FORM_FIELDS} fields that are not files")
             return
         if len(self.images) == self._max_images:
             raise Refusal(413, f"more than {self._max_images} images in one request")

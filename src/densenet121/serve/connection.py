@@ -1,4 +1,4 @@
-"""A connection of the server: uvicorn's, with an end to what never ends, and a careful goodbye."""
+"""A connection of the server: uvicorn's, with limits of time and size, and a graceful shutdown."""
 
 import asyncio
 
@@ -6,21 +6,21 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_BYTES = 65_536
 CONNECTIONS = 1024
-# After SIGTERM an idle connection stays so long: a request may be on its way that the client sent
-# before it could know.
+# An idle connection stays open this long after SIGTERM, because the client may already have sent a
+# request.
 LINGER_SECONDS = 0.5
 
 
 class Connection(HttpToolsProtocol):
     """One client's connection.
 
-    Beyond uvicorn's own: a request's line and headers must arrive within ``head_seconds`` and
-    ``HEAD_BYTES``; no more than ``CONNECTIONS`` at a time; at shutdown, requests that are under way
-    to an idle connection are still answered.
+    In addition to uvicorn: the request line and headers must arrive within ``head_seconds`` and
+    ``HEAD_BYTES``; there are at most ``CONNECTIONS`` at a time; at shutdown, requests that are
+    already on their way to an idle connection are still answered.
 
     Attributes:
-        most_bytes: of a request before the connection is cut, answered or not.
-        head_seconds: for a request's line and headers.
+        most_bytes: maximum size of a request; beyond it the connection is closed.
+        head_seconds: time limit for the request line and headers.
     """
 
     most_bytes = 2**26
@@ -28,10 +28,10 @@ class Connection(HttpToolsProtocol):
     _head_timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _message_bytes = 0
-    _saying_goodbye = False
+    _shutting_down = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take the connection, or refuse it where there are too many."""
+        """Accept the connection, or refuse it if there are too many."""
         super().connection_made(transport)
         if len(self.connections) > CONNECTIONS:
             self._refuse("503 Service Unavailable", "too many connections", "retry-after: 1\r\n")
@@ -39,12 +39,12 @@ class Connection(HttpToolsProtocol):
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer with the connection."""
+        """Stop the timer."""
         self._stop_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser; end a request whose head or whole grows without end."""
+        """Pass data to the parser; end a request whose headers or body are too large."""
         if self.transport.is_closing():
             return
         self._message_bytes += len(data)
@@ -55,24 +55,24 @@ class Connection(HttpToolsProtocol):
                 "431 Request Header Fields Too Large", f"at most {HEAD_BYTES} bytes of headers"
             )
         elif self._message_bytes > self.most_bytes:
-            self.transport.close()  # its answer, a 413, was sent long ago
+            self.transport.close()  # the answer 413 was already sent
 
     def on_message_begin(self) -> None:
-        """A request starts."""
+        """Start the timer of a request's headers."""
         super().on_message_begin()
         self._message_bytes = 0
         self._await_head()
 
     def on_headers_complete(self) -> None:
-        """Its head is whole."""
+        """Stop the timer."""
         self._stop_timer()
         super().on_headers_complete()
-        if self._saying_goodbye and self.cycle is not None:
+        if self._shutting_down and self.cycle is not None:
             self.cycle.keep_alive = False
 
     def shutdown(self) -> None:
-        """Answer what is under way, then close."""
-        self._saying_goodbye = True
+        """Answer the current request, then close."""
+        self._shutting_down = True
         if self.cycle is None or self.cycle.response_complete:
             self.loop.call_later(LINGER_SECONDS, self._close_if_idle)
         else:
@@ -89,7 +89,7 @@ class Connection(HttpToolsProtocol):
 
     def _head_is_late(self) -> None:
         self._head_timer = None
-        self._refuse("408 Request Timeout", f"no whole request head within {self.head_seconds:g} s")
+        self._refuse("408 Request Timeout", f"no complete headers within {self.head_seconds:g} s")
 
     def _stop_timer(self) -> None:
         if self._head_timer is not None:

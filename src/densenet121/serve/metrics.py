@@ -1,4 +1,4 @@
-"""What /metrics tells, in a registry of its own: two servers in a process do not mix."""
+"""The values of /metrics, in a separate registry for each server of the process."""
 
 from collections.abc import Callable
 
@@ -12,10 +12,10 @@ class Metrics:
     """Counters of one server.
 
     Attributes:
-        registry: holds all of them, and the process's own (memory, processor time).
+        registry: all of them, and those of the process (memory, processor time).
         answers: HTTP answers by status.
-        images: classified ones.
-        request_seconds: of /predict requests, from their head to their answer.
+        images: number of classified images.
+        request_seconds: duration of /predict requests, from the headers to the answer.
     """
 
     def __init__(self) -> None:
@@ -27,16 +27,16 @@ class Metrics:
         self.images = Counter("densenet121_pictures", "Images classified", registry=self.registry)
         self.request_seconds = Histogram(
             "densenet121_request_seconds",
-            "Seconds of /predict requests from their head to their answer",
+            "Seconds of /predict requests from the headers to the answer",
             buckets=_SECONDS,
             registry=self.registry,
         )
         self._batch_size = Histogram(
-            "densenet121_batch_pictures", "Images in a batch", buckets=_SIZES,
+            "densenet121_batch_pictures", "Images per batch", buckets=_SIZES,
             registry=self.registry,
         )  # fmt: skip
         self._batch_seconds = Histogram(
-            "densenet121_batch_seconds", "Seconds of a batch in the network", buckets=_SECONDS,
+            "densenet121_batch_seconds", "Seconds per batch in the network", buckets=_SECONDS,
             registry=self.registry,
         )  # fmt: skip
 
@@ -46,12 +46,12 @@ class Metrics:
         self._batch_seconds.observe(seconds)
 
     def watch(self, images: Callable[[], float], body_bytes: Callable[[], float]) -> None:
-        """Read these whenever /metrics is asked for."""
+        """Call these functions for every request of /metrics."""
         Gauge(
-            "densenet121_waiting_pictures", "Images taken in, without an answer yet",
+            "densenet121_waiting_pictures", "Images accepted and not yet answered",
             registry=self.registry,
         ).set_function(images)  # fmt: skip
         Gauge(
-            "densenet121_body_bytes", "Bytes of bodies being read or decoded",
+            "densenet121_body_bytes", "Bytes of request bodies being read or decoded",
             registry=self.registry,
         ).set_function(body_bytes)  # fmt: skip

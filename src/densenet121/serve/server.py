@@ -1,4 +1,4 @@
-"""``serve``: weights, a socket, and uvicorn between them."""
+"""Run the server: load the weights, listen, and start uvicorn."""
 
 import ipaddress
 import logging
@@ -20,7 +20,7 @@ from densenet121.utils.memory import keep_freed_memory
 
 
 def serve(config: ServeConfig) -> None:
-    """Answer requests until SIGTERM or Ctrl-C; then finish what was accepted.
+    """Answer requests until SIGTERM or Ctrl-C; then finish the accepted ones.
 
     Raises:
         UsageError: the address cannot be used.
@@ -29,7 +29,7 @@ def serve(config: ServeConfig) -> None:
     listener = _listen(config.host, config.port)
     with listener:
         predictor = _predictor(config)
-        cv2.setNumThreads(1)  # the threads that decode are the parallelism
+        cv2.setNumThreads(1)  # several threads decode in parallel already
         keep_freed_memory()
         workers = config.workers or max(1, default_workers() // 2)
         streams = config.streams or (
@@ -41,7 +41,7 @@ def serve(config: ServeConfig) -> None:
             most_bytes = max(4 * config.max_bytes, 2**26)
             head_seconds = min(10.0, config.body_seconds)
 
-        logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # clients' mistakes are their own
+        logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # no messages about bad requests
         server = uvicorn.Server(
             uvicorn.Config(
                 make_app(service),
@@ -67,7 +67,7 @@ def serve(config: ServeConfig) -> None:
         )
         if not ipaddress.ip_address(host).is_loopback:
             print(  # noqa: T201
-                "densenet121: other machines can reach it, without any password",
+                "densenet121: other machines can reach the server, without a password",
                 file=sys.stderr,
                 flush=True,
             )
@@ -83,13 +83,13 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
         raise UsageError(
-            f"`host` {host}, `port` {port}: cannot listen there ({error.strerror or error})"
+            f"`host` {host}, `port` {port}: cannot listen ({error.strerror or error})"
         ) from None
 
 
 def _predictor(config: ServeConfig) -> Predictor:
     choices = weights_choices(config)
-    del choices["interpolation"]  # not a setting of this command
+    del choices["interpolation"]  # this command does not have it
     return Predictor(
         absolute(config.weights),
         **choices,

@@ -1,4 +1,4 @@
-"""What the requests share, and a request's way: limits, decoding, the network, the answer."""
+"""The steps of a request: limits, decoding, the network, the answer."""
 
 import asyncio
 import math
@@ -20,13 +20,13 @@ from densenet121.utils.errors import InputError, TooLargeError
 
 
 class Service:
-    """What the requests share: the network, the threads that decode, and how much may wait.
+    """What all requests share: the network, the decoding threads and the limits.
 
     Attributes:
-        predictor: the weights; used through ``batcher`` and, to prepare images, from threads.
-        batcher: the thread that computes.
-        metrics: what /metrics tells.
-        stopping: whether a shutdown has begun; set by whoever runs the server.
+        predictor: the network; used through ``batcher`` and, to prepare images, from threads.
+        batcher: the threads that run the network.
+        metrics: the values of /metrics.
+        stopping: whether a shutdown has begun; the caller sets this function.
     """
 
     def __init__(
@@ -36,35 +36,35 @@ class Service:
         self.metrics = Metrics()
         self.batcher = Batcher(predictor, streams, self.metrics.observe_batch, config.cam_layer)
         self.stopping: Callable[[], bool] = lambda: False
-        self.images = 0  # taken in and not yet answered
-        self.body_bytes = 0  # of bodies being read or decoded
+        self.images = 0  # accepted and not yet answered
+        self.body_bytes = 0  # of request bodies being read or decoded
         self.metrics.watch(lambda: self.images, lambda: self.body_bytes)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
 
     def close(self) -> None:
-        """Finish what was taken in."""
+        """Finish the accepted images."""
         self._pool.shutdown(wait=True)
         self.batcher.close()
 
     def busy(self) -> Refusal:
-        """What to say where no more can be taken in."""
+        """The refusal when no more images can be accepted."""
         wait = self.images * self.batcher.seconds_per_image
         return Refusal(
             503,
-            f"busy: {self.images} images are waiting, at most {self.config.queue} may",
+            f"busy: {self.images} images are waiting; the limit is {self.config.queue}",
             retry_after=max(1, math.ceil(wait)),
         )
 
     async def predict(
         self, request: Request, options: AnswerOptions, cam: bool = False
     ) -> list[tuple[str, Reply]]:
-        """The answers for a request's images, in their order.
+        """The answers for the images of a request, in order.
 
         Raises:
-            Refusal: there will be none.
+            Refusal: the request cannot be answered.
         """
         config = self.config
-        # A body may be as large as allowed before its images can be counted.
+        # Assume the largest allowed body until it is read and its images can be counted.
         held = config.max_bytes
         most_held = max(2**29, 4 * held)
         if self.images >= config.queue or self.body_bytes + held > most_held:
@@ -105,7 +105,7 @@ class Service:
         return list(zip(names, answers, strict=True))
 
     async def _prepare(self, images: list[NamedImage]) -> list[NDArray[np.uint8]]:
-        """The pixels that the network is shown; all of them, or a Refusal that names one."""
+        """The network's input for all images, or a Refusal that names the first bad one."""
         loop = asyncio.get_running_loop()
         tasks = [
             loop.run_in_executor(self._pool, self._pixels, number, image)
@@ -122,7 +122,7 @@ class Service:
     def _pixels(self, number: int, image: NamedImage) -> NDArray[np.uint8]:
         where = f"image {number}{f' ({image.name})' if image.name else ''}: "
         if not image.data:
-            raise Refusal(400, f"{where}it is empty")
+            raise Refusal(400, f"{where}the file is empty")
         if not is_image(image.data):
             raise Refusal(415, f"{where}not an image of a known format (JPEG, PNG, WebP, ...)")
         try:

@@ -1,4 +1,4 @@
-"""What a label means: one package a task, asked by everything that trains, scores and reports."""
+"""What a label means: one package per task, used by training, evaluation and reports."""
 
 from densenet121.tasks.single_label.task import SingleLabel
 from densenet121.tasks.task import Task
@@ -40,24 +40,24 @@ _KNOWN: dict[str, type[SingleLabel]] = {SingleLabel.name: SingleLabel}
 
 
 def task_named(name: str | None, where: object, given: Task | None = None) -> Task:
-    """The task that a file names (None: the default), or the one that was given, if it is that.
+    """The task with the name in a file, or the caller's own task if it has this name.
 
     Args:
-        name: as the file has it.
+        name: the name in the file; None means the default.
         where: the file, for the error.
-        given: a task of the caller's own.
+        given: the caller's own task, or None.
 
     Raises:
-        InputError: it names another task than the one given, or one that is not known here.
+        InputError: the file names another task than ``given``, or an unknown one.
     """
-    name = name or SingleLabel.name  # older files do not name it
+    name = name or SingleLabel.name  # older files have no task name
     if given is not None and given.name == name:
         return given
     if given is not None:
-        raise InputError(f"{where}: is of the task {name}, not {given.name}")
+        raise InputError(f"{where}: its task is {name}, not {given.name}")
     if name not in _KNOWN:
         raise InputError(
-            f"{where}: is of the task {name}, which is not among those of this version "
+            f"{where}: its task is {name}, which this version does not have "
             f"({', '.join(_KNOWN)}); pass the task from Python"
         )
     return _KNOWN[name]()

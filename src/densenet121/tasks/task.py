@@ -1,6 +1,6 @@
-"""What a task decides: the meaning of labels and logits, and all that follows from it.
+"""The interface of a task: the meaning of labels and logits, and everything that depends on it.
 
-Training, evaluation, reports and servers ask a task; they know neither softmax nor top-k. Shapes:
+Training, evaluation, reports and the server call a task; they do not know softmax or top-k. Shapes:
 ``N`` images, ``C`` classes, ``K`` outputs of the network.
 """
 
@@ -29,15 +29,15 @@ from densenet121.utils.errors import InputError
 
 
 class Task(ABC):
-    """What a label means. Stateless but for its settings, so any number of runs can share one.
+    """What a label means. It has no state except its settings, so several runs can share one.
 
-    A subclass must define what training, evaluation and prediction need. The rest (calibration,
-    comparison, parts of the report) has defaults that leave it out or say that it is missing.
+    A subclass must define what training, evaluation and prediction need. The defaults of the rest
+    (calibration, comparison, parts of the report) omit it or raise an error that it is missing.
 
     Attributes:
         name: stored with weights and runs.
-        prediction_columns: of predictions.csv, after "path", that must not be empty.
-        answer_columns: of ``Answer.csv_rows``, for the head of a CSV file.
+        prediction_columns: columns of predictions.csv after "path" that must not be empty.
+        answer_columns: columns of ``Answer.csv_rows``, for the header of a CSV file.
         every_image_weighs_one: the loss is a mean over images. Otherwise ranks exchange the
             weights of their batches in every step.
     """
@@ -51,11 +51,11 @@ class Task(ABC):
 
     @abstractmethod
     def num_outputs(self, num_classes: int) -> int:
-        """Outputs of the network for so many classes."""
+        """Number of outputs of the network for this number of classes."""
 
     @abstractmethod
     def targets(self, dataset: ImageDataset, indices: NDArray[np.int64]) -> Tensor:
-        """What the loss and the metrics compare with: ``(N, ...)``, on the CPU."""
+        """Targets of the loss and the metrics: ``(N, ...)``, on the CPU."""
 
     # Training
 
@@ -65,7 +65,7 @@ class Task(ABC):
 
         Args:
             logits: ``(N, K)``, of any float type.
-            targets: as ``targets`` made them, on the logits' device.
+            targets: the result of ``targets``, on the device of the logits.
         """
 
     def weight(self, targets: Tensor) -> float:
@@ -76,7 +76,7 @@ class Task(ABC):
 
     @abstractmethod
     def score(self, logits: Tensor, targets: Tensor) -> Scores:
-        """What to keep of a batch of logits ``(N, K)``, float32 on the CPU.
+        """The scores of a batch of logits ``(N, K)``, float32 on the CPU.
 
         Raises:
             InputError: a logit is nan or infinite.
@@ -84,11 +84,11 @@ class Task(ABC):
 
     @abstractmethod
     def metrics(self, scores: Scores, targets: Tensor) -> Metrics:
-        """Metrics of all images, as metrics.jsonl and eval.json hold them; "loss" is among them.
+        """Metrics of all images, for metrics.jsonl and eval.json; they include "loss".
 
         Args:
-            scores: of at least one image, in the dataset's order.
-            targets: of the same images.
+            scores: scores of at least one image, in the order of the dataset.
+            targets: targets of the same images.
         """
 
     @abstractmethod
@@ -97,19 +97,19 @@ class Task(ABC):
 
     @abstractmethod
     def log_lines(self, metrics: Metrics) -> list[str]:
-        """What the log says after an evaluation."""
+        """Log lines after an evaluation."""
 
     @abstractmethod
     def best_line(self, metrics: Metrics) -> str:
-        """The metrics of the best epoch, for the last lines of a log."""
+        """The metrics of the best epoch, for the end of the log."""
 
     @abstractmethod
     def table_row(self, metrics: Metrics) -> dict[str, str]:
-        """The metrics that a table of several weights files shows, by column."""
+        """Column to metric, for a table of several weights files."""
 
     @abstractmethod
     def digest_columns(self, scores: Scores, targets: Tensor) -> list[NDArray[Any]]:
-        """What makes two evaluations the same: integers, one row an image."""
+        """Integer columns, one row per image; two evaluations are equal if these are."""
 
     @abstractmethod
     def csv_columns(
@@ -118,7 +118,7 @@ class Task(ABC):
         """The columns of predictions.csv after ``path``."""
 
     def worst_errors(self, scores: Scores, targets: Tensor) -> list[ImageError]:
-        """Wrong answers to draw class-activation maps of, in any order."""
+        """Wrong answers that get class-activation maps, in any order."""
         return []
 
     # Answers
@@ -131,7 +131,7 @@ class Task(ABC):
         calibration: Any = None,
         options: AnswerOptions = AnswerOptions(),  # noqa: B008 (frozen)
     ) -> Sequence[Answer]:
-        """What the network says of images with these logits, ``(N, K)``.
+        """The answers for images with these logits, ``(N, K)``.
 
         Raises:
             InputError: an option needs calibrated weights.
@@ -148,10 +148,10 @@ class Task(ABC):
     # Calibration and comparison
 
     def read_calibration(self, content: Mapping[str, Any]) -> Any:
-        """The calibration that was stored with weights.
+        """Read the calibration that is stored with weights.
 
         Raises:
-            InputError: it is damaged, or this task has none.
+            InputError: it is damaged, or this task has no calibration.
         """
         raise InputError(f"the task {self.name} has no calibration")
 
@@ -164,14 +164,14 @@ class Task(ABC):
         target_accuracy: float | None,
         note: Mapping[str, Any],
     ) -> Calibrated:
-        """Learn from held-out images how sure the network may be.
+        """Fit a calibration of the probabilities on held-out images.
 
         Args:
             logits: ``(N, K)``.
-            targets: of the same images.
-            seed: of any random split.
-            target_accuracy: of the answers that are given, where the caller asks for one.
-            note: where the images come from; stored with what is learnt.
+            targets: targets of the same images.
+            seed: seed of any random split.
+            target_accuracy: required accuracy of the answers given, or None.
+            note: origin of the images; stored with the calibration.
 
         Raises:
             InputError: the target cannot be reached, or this task has no calibration.
@@ -179,7 +179,7 @@ class Task(ABC):
         raise InputError(f"the task {self.name} has no calibration")
 
     def read_prediction(self, row: Mapping[str, str]) -> Any:
-        """One row of predictions.csv; None where it is damaged."""
+        """Read one row of predictions.csv; None if it is damaged."""
         return None
 
     def compare(
@@ -193,10 +193,10 @@ class Task(ABC):
         """Compare two evaluations of the same images.
 
         Args:
-            a: rows of predictions.csv by the path of their image, as the csv module reads them.
+            a: image path to row of predictions.csv, as read by the csv module.
             b: rows of the same images.
-            resamples: of a bootstrap.
-            seed: of a bootstrap.
+            resamples: number of bootstrap resamples.
+            seed: seed of the bootstrap.
 
         Raises:
             InputError: their labels differ, or this task cannot be compared.
@@ -206,7 +206,7 @@ class Task(ABC):
     # Report
 
     def check_metrics(self, found: Mapping[str, Any]) -> Metrics:
-        """The task's metrics of a row that was read from a file.
+        """The task's metrics in a row that was read from a file.
 
         Raises:
             KeyError, TypeError, ValueError: the row is damaged.
@@ -214,7 +214,7 @@ class Task(ABC):
         return dict(found)
 
     def disagreement(self, results: Results) -> str | None:
-        """In which way predictions.csv contradicts eval.json; None where they agree."""
+        """How predictions.csv contradicts eval.json; None if they agree."""
         return None
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""What passes between a task and those who ask it. ``N`` is the number of images."""
+"""Arguments and results of a task's methods. ``N`` is the number of images."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -15,12 +15,12 @@ Metrics = dict[str, Any]
 
 @dataclass(frozen=True)
 class Scores:
-    """What a task keeps of scored images.
+    """Scores of images.
 
     Attributes:
-        columns: by name, an array with one row an image.
-        loss_sum: loss times weight, summed: a mean of means would be wrong where the last batch
-            is shorter.
+        columns: name to array with one row per image.
+        loss_sum: loss times weight, summed: a mean of means would be wrong if the last batch is
+            shorter.
         weight: sum of the weights.
     """
 
@@ -30,7 +30,7 @@ class Scores:
 
     @classmethod
     def joined(cls, parts: Sequence["Scores"]) -> "Scores":
-        """Of several batches or ranks, in their order; a part without images has no columns."""
+        """Join several batches or ranks, in order; a part without images has no columns."""
         filled = [part.columns for part in parts if part.columns]
         names = filled[0] if filled else {}
         return cls(
@@ -40,7 +40,7 @@ class Scores:
         )
 
     def ordered(self, order: NDArray[np.int64]) -> "Scores":
-        """The same with the images in another order."""
+        """The same scores with the images in another order."""
         columns = {name: column[order] for name, column in self.columns.items()}
         return Scores(columns, self.loss_sum, self.weight)
 
@@ -65,15 +65,15 @@ class CheckpointScore(NamedTuple):
 
 @dataclass(kw_only=True)
 class Results:
-    """What a run folder holds for a task to report on.
+    """Content of a run folder that a task reports.
 
     Attributes:
-        validations: after each epoch.
-        scores: of eval.json; more than one where several weights files were evaluated.
-        predictions: rows of predictions.csv, as ``Task.read_prediction`` made them.
-        class_names: in the order of the labels.
-        data_dir: folder of the evaluated images, where it is known.
-        error_map: JPEG of the class-activation map of an image by its path, where there is one.
+        validations: the validations after each epoch.
+        scores: scores of eval.json; more than one if several weights files were evaluated.
+        predictions: rows of predictions.csv, read by ``Task.read_prediction``.
+        class_names: class names in the order of the labels.
+        data_dir: folder of the evaluated images, if known.
+        error_map: path of an image to the JPEG of its class-activation map, or None.
     """
 
     validations: list[Validation]
@@ -93,7 +93,7 @@ class ImageError(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """A line of the report's plot of validation metrics, one value a validation."""
+    """A line of the report's plot of validation metrics, one value per validation."""
 
     label: str
     values: Sequence[float]
@@ -101,15 +101,15 @@ class Curve(NamedTuple):
 
 @dataclass(frozen=True)
 class ReportPart:
-    """What a task adds to the report of a run.
+    """A task's part of the report of a run.
 
     Attributes:
         cards: HTML of the headline numbers.
-        curves_title: above the plot of validation metrics, with the unit.
-        curves: its lines, the most important first.
-        sections: HTML, in their order.
-        figures: PNG files to write into the run folder, by name; also those left from an earlier
-            report that are to be removed (None).
+        curves_title: title of the plot of validation metrics, with the unit.
+        curves: lines of that plot, the most important first.
+        sections: HTML of the sections, in order.
+        figures: name to PNG to write into the run folder; None removes the file of an earlier
+            report.
     """
 
     cards: Sequence[str]
@@ -121,12 +121,12 @@ class ReportPart:
 
 @dataclass(frozen=True, slots=True)
 class AnswerOptions:
-    """What a caller wants to know of an image; a task takes what applies to it.
+    """Options of an answer; a task uses those that apply to it.
 
     Attributes:
         top_k: number of classes to return.
-        coverage: of the prediction set, in (0, 1); None for no set.
-        abstain_below: probability below which there is no answer; None for what calibration stored.
+        coverage: coverage of the prediction set, in (0, 1); None for no set.
+        abstain_below: probability below which there is no answer; None uses the calibration's.
     """
 
     top_k: int = 5
@@ -135,27 +135,27 @@ class AnswerOptions:
 
 
 class Answer(ABC):
-    """What the network says of one image."""
+    """The network's answer for one image."""
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
-        """For programs, as predict in JSON lines and the server write it."""
+        """The answer as JSON values, for predict's JSON lines and for the server."""
 
     @abstractmethod
     def text(self) -> str:
-        """For people, on one line."""
+        """The answer as one line of text."""
 
     @abstractmethod
     def csv_rows(self) -> list[Sequence[object]]:
-        """The values of ``Task.answer_columns``; more than one row where there is more to say."""
+        """The answer as one or more rows of ``Task.answer_columns``."""
 
 
 class Calibrated(NamedTuple):
-    """What ``Task.calibrate`` learnt.
+    """Result of ``Task.calibrate``.
 
     Attributes:
         calibration: an object whose ``to_json()`` is stored with the weights.
-        lines: to print.
+        lines: text lines to print.
     """
 
     calibration: Any
@@ -163,7 +163,7 @@ class Calibrated(NamedTuple):
 
 
 class Compared(ABC):
-    """Two evaluations of the same images, B against A."""
+    """Comparison of two evaluations of the same images, B against A."""
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
@@ -171,9 +171,9 @@ class Compared(ABC):
 
     @abstractmethod
     def text(self, top: int) -> str:
-        """For people, with the ``top`` most important rows of each table."""
+        """The comparison as text, with the ``top`` most important rows of each table."""
 
     @property
     @abstractmethod
     def drop(self) -> float:
-        """By how much B is worse, in percentage points; negative where it is better."""
+        """By how much B is worse, in percentage points; negative if it is better."""

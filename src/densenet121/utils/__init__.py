@@ -1,1 +1,1 @@
-"""Parts that know nothing of this project: errors, logging, atomic files, progress, signals."""
+"""General helpers: errors, logging, atomic files, progress, signals."""

@@ -1,21 +1,21 @@
-"""What a user's mistake raises: the command line prints it as one line, never as a traceback.
+"""Exceptions for a user's mistake; the command line prints them as one line, without traceback.
 
-A message names a setting by its field in backquotes, such as "pass `per_batch_size` 2 or more": a
-caller in Python knows the field, and the command line prints ``--per_batch_size`` in its place.
-Only ``config`` and ``commands`` know flags.
+A message names a setting by its field in backquotes, such as "pass `per_batch_size` 2 or more".
+Callers in Python know the field, and the command line prints ``--per_batch_size`` instead. Only
+``config`` and ``commands`` know flags.
 """
 
 
 class InputError(ValueError):
-    """Something the user handed over cannot be used: a folder, an image, a checkpoint, a value.
+    """An input cannot be used: a folder, an image, a checkpoint, a value.
 
-    The text says where, what was found, what was allowed and, if one step helps, what to do.
+    The text says where, what was found, what is allowed and, if one step helps, what to do.
     At the command line: exit status 1.
     """
 
 
 class TooLargeError(InputError):
-    """An image has more bytes or pixels than are allowed."""
+    """An image has more bytes or pixels than allowed."""
 
 
 class UsageError(InputError):

@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old content or the new one, never half of it."""
+"""Write files atomically: a reader sees the old or the new content, never a part."""
 
 import json
 import os
@@ -10,7 +10,7 @@ def write_atomic(path: Path, data: bytes | memoryview) -> None:
     """Write to a temporary file beside ``path``, sync it, rename it into place, sync the folder.
 
     Raises:
-        OSError: disk full, no permission; ``path`` is as it was and the temporary file is gone.
+        OSError: disk full or no permission; ``path`` is unchanged, the temporary file is removed.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -22,7 +22,7 @@ def write_atomic(path: Path, data: bytes | memoryview) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    # The rename itself lives in the folder: without this a power cut may undo it.
+    # The rename is stored in the folder: without this sync a power failure may undo it.
     if hasattr(os, "O_DIRECTORY"):
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -32,13 +32,13 @@ def write_atomic(path: Path, data: bytes | memoryview) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write indented JSON atomically. nan and inf are refused: other readers do not take them."""
+    """Write indented JSON atomically. nan and inf are refused, as they are not valid JSON."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-    # A file name that is not UTF-8 has surrogates in it, which this turns into JSON's own escapes.
+    # A file name that is not UTF-8 contains surrogates; they become JSON escapes.
     write_atomic(path, (text + "\n").encode(errors="backslashreplace"))
 
 
 def remove_temporary_files(folder: Path) -> None:
-    """Remove what a killed ``write_atomic`` left in the folder."""
+    """Remove temporary files that a killed ``write_atomic`` left in the folder."""
     for temporary in folder.glob(".*.tmp"):
         temporary.unlink(missing_ok=True)

@@ -1,11 +1,11 @@
-"""Numbers from JSON that somebody else may have written."""
+"""Read numbers from JSON that may be wrong."""
 
 import math
 from typing import Any
 
 
 def number(value: Any) -> float:
-    """A float, NaN for null and for what is no finite float32: a diverged loss, say.
+    """A float; NaN for null and for values outside float32, such as a diverged loss.
 
     Raises:
         TypeError, ValueError: it is not a number.
@@ -15,10 +15,10 @@ def number(value: Any) -> float:
 
 
 def count(value: Any) -> int:
-    """A whole number that a float holds exactly.
+    """A count: an integer from 0 that a float represents exactly.
 
     Raises:
-        TypeError, ValueError, OverflowError: it is not.
+        TypeError, ValueError, OverflowError: it is not a count.
     """
     found = int(value)
     if found != value or not 0 <= found < 2**53:

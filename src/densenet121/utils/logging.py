@@ -1,4 +1,4 @@
-"""The original's log: its line format and its file name.
+"""Logging with the original's line format and file name.
 
 Source of the format: the original's src/utils/logging.py,
 ``%(asctime)s:%(levelname)s:%(message)s``.
@@ -19,7 +19,7 @@ log = logging.getLogger("densenet121")
 
 
 class _StdoutHandler(logging.StreamHandler[IO[str]]):
-    """Looks ``sys.stdout`` up at every line: a progress bar replaces it while it is on screen."""
+    """Reads ``sys.stdout`` for every line, because a progress bar replaces it temporarily."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -30,18 +30,18 @@ class _StdoutHandler(logging.StreamHandler[IO[str]]):
 
 
 class _LogFile(logging.FileHandler):
-    """A full disk is the run's error, not a traceback on stderr beside it."""
+    """Raises errors such as a full disk, instead of printing a traceback to stderr."""
 
     def handleError(self, record: logging.LogRecord) -> None:
-        raise  # logging calls this while it handles the error
+        raise  # called by logging inside its except block
 
 
 @contextmanager
 def run_log(folder: Path, stamp: str, rank: int) -> Iterator[Path]:
     """Log to ``folder/<stamp>_rank_<rank>.log``, and to stdout on every eighth rank.
 
-    A resumed run goes on in the log file that the folder already has. An error that ends the run is
-    written to the file as well: stderr is not there to be read later.
+    A resumed run appends to the log file in the folder. An error that ends the run is also written
+    to the file, because stderr may not be kept.
     """
     earlier = sorted(folder.glob(f"*_rank_{rank}.log"))
     path = earlier[-1] if earlier else folder / f"{stamp}_rank_{rank}.log"
@@ -70,7 +70,7 @@ def run_log(folder: Path, stamp: str, rank: int) -> Iterator[Path]:
 
 
 def log_settings(settings: Mapping[str, object]) -> None:
-    """The original's list of settings: ``Args:``, then ``--> name: value`` a line."""
+    """Log the settings as the original does: ``Args:``, then lines ``--> name: value``."""
     log.info("Args:")
     for name, value in settings.items():
         log.info("--> %s: %s", name, value)

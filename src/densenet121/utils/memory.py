@@ -1,4 +1,4 @@
-"""What the C library does with memory that is freed."""
+"""How the C library handles freed memory."""
 
 import ctypes
 import sys
@@ -9,9 +9,9 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h of glibc
 def keep_freed_memory() -> bool:
     """Keep freed memory for the next step instead of returning it to the system.
 
-    A training step frees and asks for the same hundreds of megabytes over and over; by default
-    glibc returns each large piece at once, and the next step waits for the system to clear fresh
-    pages (measured: docs/internals/performance.md). For the whole process, until it ends.
+    Every training step allocates and frees the same hundreds of megabytes. By default glibc returns
+    each large block at once, and the next step waits for the system to clear new pages (measured:
+    docs/internals/performance.md). The setting applies to the whole process until it ends.
 
     Returns:
         Whether the C library has such a setting (glibc does).

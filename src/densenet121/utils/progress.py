@@ -1,4 +1,4 @@
-"""A progress bar on a terminal, nothing elsewhere: log files and pipes get plain lines only."""
+"""A progress bar on a terminal; none in log files and pipes."""
 
 import os
 import sys
@@ -10,15 +10,15 @@ from contextlib import contextmanager
 def progress_bar(
     description: str, total: int, *, done: int = 0, unit: str = "step"
 ) -> Iterator[Callable[..., None]]:
-    """Yield ``advance(steps=1, note="")``; the bar vanishes at the end.
+    """Yield ``advance(steps=1, note="")``; the bar disappears at the end.
 
     Args:
-        description: what is going on, at the left of the bar.
-        total: steps that make it full.
-        done: steps already behind (a resumed epoch).
-        unit: what a step is called.
+        description: text at the left of the bar.
+        total: total number of steps.
+        done: steps already done (a resumed epoch).
+        unit: name of a step.
     """
-    # Of several processes on one terminal, one draws.
+    # Only one of several processes on a terminal draws.
     if not sys.stdout.isatty() or os.environ.get("LOCAL_RANK", "0") != "0":
         yield lambda steps=1, note="": None
         return
@@ -46,7 +46,7 @@ def progress_bar(
 
         def advance(steps: int = 1, note: str = "") -> None:
             bar.update(task, advance=steps)
-            if note:  # it stays until the next
+            if note:  # shown until the next note
                 bar.update(task, note=note)
 
         yield advance

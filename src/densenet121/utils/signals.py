@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C become a flag that the loops look at between steps."""
+"""Turn SIGTERM and Ctrl-C into a flag that loops check between steps."""
 
 import signal
 import threading
@@ -7,11 +7,11 @@ from typing import Any
 
 
 class StopRequest:
-    """While entered, the first SIGTERM or SIGINT only sets ``requested``.
+    """A context in which the first SIGTERM or SIGINT only sets ``requested``.
 
-    A second Ctrl-C raises KeyboardInterrupt at once, for the user who does not want to wait.
-    Outside the main thread Python cannot catch signals; then nothing is installed and
-    ``requested`` stays False.
+    A second Ctrl-C raises KeyboardInterrupt at once, for users who do not want to wait. Outside the
+    main thread Python cannot handle signals; then nothing is installed and ``requested`` stays
+    False.
     """
 
     def __init__(self) -> None:

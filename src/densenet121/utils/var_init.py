@@ -1,4 +1,4 @@
-"""Initial weights as the original draws them (its utils/var_init.py), from one generator."""
+"""Initial weights with the original's distributions (its utils/var_init.py)."""
 
 import math
 
@@ -10,19 +10,19 @@ def initialise(model: nn.Module, generator: torch.Generator) -> None:
     """Overwrite every parameter and running statistic of ``model``.
 
     Convolutions: normal with std ``sqrt(2 / (C_out * kernel_h * kernel_w))``, that is Kaiming
-    over the fan out (torchvision takes the fan in). Batch norms: weight 1, bias 0, as new. Linear
-    weights: uniform in ``+-1 / sqrt(in_features)``. All biases 0.
+    with fan out (torchvision uses fan in). Batch norms: weight 1, bias 0, running statistics reset.
+    Linear weights: uniform in ``+-1 / sqrt(in_features)``. All biases are 0.
 
-    All random numbers come from ``generator``, in the order of ``model.modules()``; torch's
-    global generator is neither read nor moved. The same seed thus gives the same bytes.
+    All random numbers come from ``generator``, in the order of ``model.modules()``; torch's global
+    generator is not used. The same seed gives the same bytes.
 
     Args:
-        model: convolutions, batch norms and linear layers, on the generator's device: initialise
-            on the CPU and move afterwards, so that every device starts from the same weights.
+        model: convolutions, batch norms and linear layers, on the generator's device. Initialise on
+            the CPU and move the model afterwards, so that all devices start from equal weights.
         generator: the source of the random numbers.
 
     Raises:
-        TypeError: a module of another type holds parameters, which would stay as they are.
+        TypeError: a module of another type has parameters, which would not be initialised.
     """
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d):

@@ -22,7 +22,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder.mkdir(parents=True)
         first = folder / "0.jpg"
         first.write_bytes(name.encode())
-        for number in range(1, index_cache._WORTH_KEEPING // 2):
+        for number in range(1, index_cache._LEAST_CACHED // 2):
             (folder / f"{number}.jpg").hardlink_to(first)
     (root / "a" / "notes.txt").write_text("x")
     return root

@@ -163,9 +163,9 @@ def test_a_pickle_that_wants_more_than_arrays_is_refused(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "0 bytes are not images of 3073"),
-        (b"\0" * 3000, "3000 bytes are not images"),
-        (b"\7" + b"\0" * 3072, "labels from 7 to 7"),
+        (b"", "its 0 bytes are not a multiple of 3073"),
+        (b"\0" * 3000, "its 3000 bytes are not a multiple of 3073"),
+        (b"\7" + b"\0" * 3072, "labels are 7 to 7, but batches.meta.txt has 3 class names"),
     ],
 )
 def test_damaged_cifar_is_named(content: bytes, message: str, tmp_path: Path) -> None:
@@ -178,20 +178,20 @@ def test_damaged_cifar_is_named(content: bytes, message: str, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("l.txt", "", "no images; a line is a path and a label"),
+        ("l.txt", "", "has no images; each line needs a path and a label"),
         ("l.txt", "a.png cat\nb.png\n", 'line 2: "b.png" is not a path and a label'),
         ("l.txt", "a.png cat\nc.png dog\n", "line 2: .*c.png: No such file"),
-        ("l.txt", "a.png cat\na.png dog\n", "line 2: a.png was named in line 1"),
+        ("l.txt", "a.png cat\na.png dog\n", "line 2: a.png is already in line 1"),
         ("l.txt", "a.png cat\nb.png cat\n", r"only one class \(cat\)"),
         (
             "l.txt",
             "a.png 0\nb.png 2\n",
-            "not all of 0 to 2 occur; name the classes in .*classes",
+            "not all of 0 to 2 occur; write the class names into .*classes",
         ),
         ("l.csv", "path,width\na.png,3\n", "no column named label, class"),
         ("l.csv", "a.png,cat\nb.png\n", "line 2: no path or no label"),
         ("l.csv", 'a.png,cat\n"b.png,dog\n', "line 2"),
-        ("l.jpeg", "x", "a file of no kind that is read"),
+        ("l.jpeg", "x", "unsupported kind of file; pass a folder or"),
     ],
 )
 def test_a_list_that_cannot_be_used_is_named_with_its_line(
@@ -214,7 +214,7 @@ def test_a_list_takes_paths_with_spaces_and_classes_that_have_no_image(tmp_path:
     assert found.paths == ("my cat.png", "b.png")
     assert (found.class_names, found.labels.tolist()) == (("dog", "cat", "ant"), [1, 2])
     (tmp_path / "classes.txt").write_text("dog\ncat\n")
-    with pytest.raises(InputError, match=r"labels that .*classes.txt does not have: ant"):
+    with pytest.raises(InputError, match=r"labels that are not in .*classes.txt: ant"):
         open_evaluation(tmp_path / "l.lst")
 
 
@@ -237,8 +237,8 @@ def test_shards_of_others_take_the_class_from_the_folder(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ({"1.jpg": b"x"}, "1.jpg has no .cls"),
-        ({"c/1.jpg": b"x", "c/1.png": b"y"}, "two images are called c/1"),
+        ({"1.jpg": b"x"}, "1.jpg has no label: no .cls"),
+        ({"c/1.jpg": b"x", "c/1.png": b"y"}, "two images have the name c/1"),
         ({"1.txt": b"x"}, "no images in"),
         ({"1.jpg": b"x", "1.json": b"{"}, "damaged"),
     ],
@@ -282,10 +282,10 @@ def test_excluded_images_are_left_out_and_unknown_names_refused(
     evaluation_images(folder, transform)(4, expected)
     np.testing.assert_array_equal(out, expected)
     listed.write_text("ant/999.png\n")
-    with pytest.raises(UsageError, match=r"`exclude` .*: no image is called ant/999.png"):
+    with pytest.raises(UsageError, match=r"`exclude` .*: there is no image ant/999.png"):
         open_training(image_folder, exclude=listed)
     listed.write_text("\n".join(path for path in folder.paths if path.startswith("bee")))
-    with pytest.raises(InputError, match="no image of class bee would be left"):
+    with pytest.raises(InputError, match="class bee would have no image left"):
         open_training(image_folder, exclude=listed)
 
 
@@ -313,7 +313,7 @@ def test_a_file_that_was_changed_in_place_is_noticed(image_folder: Path, tmp_pat
     folder = scan(tmp_path / "train")
     file = tmp_path / "train" / folder.paths[2]
     file.write_bytes(file.read_bytes() + b"\0")
-    with pytest.raises(InputError, match="when the folder was read: it has changed since"):
+    with pytest.raises(InputError, match="when the folder was scanned: the file has changed"):
         folder.read(2)
     again = scan(tmp_path / "train").read(2)
     assert isinstance(again, bytes)

@@ -1,1 +1,1 @@
-"""Weights of other programs, one module a format."""
+"""Weights of other programs, one module per format."""

@@ -1,4 +1,4 @@
-"""Which program weights come from, by their names, and what its networks and images are like."""
+"""Identify the program that weights come from by their names; its networks and preprocessing."""
 
 import json
 import re
@@ -28,7 +28,7 @@ _MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 _STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 _224 = (224, 224)
 
-# What each program documents for the evaluation of its DenseNets:
+# The preprocessing that each program documents for the evaluation of its DenseNets:
 # torchvision: DenseNet121_Weights.IMAGENET1K_V1.transforms(); timm: models/densenet.py's _cfg;
 # keras: applications' examples, load_img(target_size=(224, 224)) with its default interpolation;
 # mmpretrain: configs/_base_/datasets/imagenet_bs64.py; mindspore: the original's classification.py;
@@ -66,12 +66,12 @@ class Foreign:
     Attributes:
         family: the program.
         state_dict: parameters and statistics.
-        momentum: of SGD, by our names; empty without them.
-        state: a training run's numbers, such as global_step.
-        net: None where the blocks are those of no network we know.
-        variant: of the pooling.
-        variant_is_certain: the names tell it; else it is what this program usually means by them.
-        preprocessing: what the program documents; None for a network that it does not have.
+        momentum: momentum of SGD, by our names; may be empty.
+        state: numbers of a training run, such as global_step.
+        net: the network; None if no known network has these blocks.
+        variant: variant of the pooling.
+        variant_is_certain: True if the names determine it; else it is this program's usual one.
+        preprocessing: as the program documents it; None for a network that it does not have.
     """
 
     family: Family
@@ -87,21 +87,21 @@ class Foreign:
 def identify(
     tensors: Mapping[str, Tensor], path: Path, beside: Mapping[str, Any], family: Family | None
 ) -> Foreign:
-    """Say what weights are and give them our names.
+    """Identify weights and give them our names.
 
     Args:
-        tensors: by the other program's names.
-        path: of the file, for errors and for what its name tells.
-        beside: what else the file holds.
-        family: where the file's format tells it.
+        tensors: the tensors by the other program's names.
+        path: path of the file, for errors and because its name is a hint.
+        beside: other content of the file.
+        family: the program, if the file format determines it.
 
     Raises:
-        InputError: the names are of no DenseNet, or two of them are one of ours.
+        InputError: the names are not those of a DenseNet, or two map to the same name.
     """
     if "features.conv1.weight" in tensors and "features.conv0.weight" in tensors:
         raise InputError(
-            f"{path}: weights of a densenetblur121d (timm: three convolutions in the stem, blurred "
-            "pooling) or densenet264d, which are other networks than DenseNet-121 and not read"
+            f"{path}: weights of densenetblur121d (timm: three convolutions in the stem, blurred "
+            "pooling) or densenet264d; these networks are not supported"
         )
     family = family or _family(tensors, path, beside)
     rename = _RENAME[family]
@@ -116,14 +116,14 @@ def identify(
             elif name in MINDSPORE_STATE:
                 target, new = state, name
         if new in target:
-            raise InputError(f'{path}: "{name}" and another tensor are both {new}')
+            raise InputError(f'{path}: "{name}" and another tensor both map to {new}')
         target[new] = tensor
     net = network_of(state_dict)
     preprocessing: Preprocessing | None = PREPROCESSING[family]
     if family == "timm":
         preprocessing = _timm_preprocessing(path) or preprocessing
     if (net == "densenet100") != (family == "densenet-bc"):
-        preprocessing = None  # the program has no such network, and says nothing of its images
+        preprocessing = None  # the program has no such network, so no documented preprocessing
     return Foreign(
         family,
         state_dict,
@@ -144,22 +144,22 @@ def _family(tensors: Mapping[str, Tensor], path: Path, beside: Mapping[str, Any]
     if "features.conv0.weight" in plain and any(n.endswith(".gamma") for n in plain):
         return "mindcv"
     if "features.conv0.weight" in names:
-        told = [str(beside.get(key, "")) for key in ("arch", "architecture")]
+        names_of_net = [str(beside.get(key, "")) for key in ("arch", "architecture")]
         is_timm = _timm_config(path) is not None or re.search(r"\.(ra|tv)_in1k", path.name)
-        return "timm" if is_timm or any("_in1k" in text for text in told) else "torchvision"
+        return "timm" if is_timm or any("_in1k" in n for n in names_of_net) else "torchvision"
     if names & {"backbone.stem.0.weight", "stem.0.weight"}:
         return "mmpretrain"
     if {"conv1.weight", "block1.layer.0.bn1.weight"} <= names:
         return "densenet-bc"
     raise InputError(
-        f'{path}: no "features.conv0.weight" in it, nor another DenseNet\'s first convolution: not '
-        "weights of torchvision, timm, Keras, mmpretrain, mindcv or the model zoo "
-        f"(its first tensor is {next(iter(tensors), 'none')})"
+        f'{path}: has no "features.conv0.weight" or another DenseNet\'s first convolution, so '
+        "these are not weights of torchvision, timm, Keras, mmpretrain, mindcv or the model zoo "
+        f"(the first tensor is {next(iter(tensors), 'none')})"
     )
 
 
 def _timm_config(path: Path) -> dict[str, Any] | None:
-    """The pretrained_cfg in a config.json beside the file, as timm's downloads have it."""
+    """The pretrained_cfg of a config.json beside the file, as in timm's downloads."""
     file = path.with_name("config.json")
     if not file.is_file() or file.stat().st_size > 2**20:
         return None
@@ -187,8 +187,8 @@ def _timm_preprocessing(path: Path) -> Preprocessing | None:
             raise ValueError
     except (ValueError, KeyError, TypeError, ZeroDivisionError):
         raise InputError(
-            f"{path.with_name('config.json')}: its pretrained_cfg is not timm's; move it away to "
-            "read the weights without it"
+            f"{path.with_name('config.json')}: its pretrained_cfg is not in timm's format; move "
+            "the file away to read the weights without it"
         ) from None
     return Preprocessing(
         (int(height), int(width)),

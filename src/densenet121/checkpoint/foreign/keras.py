@@ -1,9 +1,9 @@
-"""Keras applications' DenseNet from ``.h5`` and ``.keras``, by h5py, without Keras.
+"""Read the DenseNets of Keras applications from ``.h5`` and ``.keras`` with h5py, without Keras.
 
-Nothing of the configuration in such a file is run; it is not even looked at. Three layouts hold
-weights: Keras 2's, by layer name (``conv2_block1_0_bn/gamma:0``), Keras 3's ``.h5`` likewise, and
-Keras 3's ``.keras`` and ``.weights.h5``, by class and number (``layers/conv2d_3/vars/0``) in the
-order in which the layers were made.
+The configuration in such a file is neither read nor run. There are three layouts: Keras 2 and the
+``.h5`` of Keras 3 name tensors by layer (``conv2_block1_0_bn/gamma:0``); the ``.keras`` and
+``.weights.h5`` of Keras 3 by class and number (``layers/conv2d_3/vars/0``), in the order in which
+the layers were created.
 """
 
 import io
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from densenet121.utils.errors import InputError
 
-EPS = 1.001e-5  # of every batch norm of Keras applications' DenseNet; torch's and ours is 1e-5
+EPS = 1.001e-5  # in every batch norm of Keras applications' DenseNet; torch's and ours is 1e-5
 _LARGEST = 2**31  # bytes of one weights file inside a .keras archive
 _BN = ("weight", "bias", "running_mean", "running_var")
 _LAST = {
@@ -32,7 +32,7 @@ _LAST = {
 
 
 def is_keras_file(path: Path) -> bool:
-    """HDF5, or a zip archive with Keras 3's weights in it."""
+    """Whether it is an HDF5 file, or a zip archive with weights of Keras 3."""
     with path.open("rb") as file:
         start = file.read(8)
     if start == b"\x89HDF\r\n\x1a\n":
@@ -59,7 +59,7 @@ def read_keras(path: Path) -> dict[str, Tensor]:
         import h5py
     except ImportError:
         raise InputError(
-            f"{path}: Keras files are read with h5py, which is not installed; "
+            f"{path}: reading Keras files needs h5py, which is not installed; "
             "pip install 'densenet121[keras]'"
         ) from None
     try:
@@ -67,7 +67,7 @@ def read_keras(path: Path) -> dict[str, Tensor]:
             found = _collect(file, h5py)
     except InputError:
         raise
-    except Exception as error:  # h5py raises nearly anything on a damaged file
+    except Exception as error:  # a damaged file makes h5py raise exceptions of almost any type
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{path}: damaged or not a Keras file ({reason})") from None
     numbered = {name for name in found if name.startswith("layers/")}
@@ -81,21 +81,23 @@ def _hdf5(path: Path) -> Any:
     with zipfile.ZipFile(path) as archive:
         entry = archive.getinfo("model.weights.h5")
         if entry.file_size > _LARGEST:
-            raise InputError(f"{path}: its weights have {entry.file_size} bytes, too many")
+            raise InputError(
+                f"{path}: its weights have {entry.file_size} bytes; the limit is {_LARGEST}"
+            )
         return io.BytesIO(archive.read(entry))
 
 
 def _collect(file: Any, h5py: Any) -> dict[str, "np.ndarray[Any, Any]"]:
-    """Every data set by path; links out of the file and to itself are not followed."""
+    """Every HDF5 dataset by path; links to other files and cyclic links are not followed."""
     found: dict[str, np.ndarray[Any, Any]] = {}
 
-    def take(name: str, item: Any) -> None:
+    def add(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset) and "optimizer" not in name:
             if item.dtype.kind != "f" or item.size > 2**28 or item.external:
                 return
             found[name] = item[()]
 
-    file.visititems(take)
+    file.visititems(add)
     return found
 
 
@@ -108,15 +110,15 @@ def _by_name(
         layer = _layer(name)
         if last is None or layer is None:
             raise InputError(
-                f'{path}: "{name}" is not of Keras applications\' DenseNet, the only Keras '
-                "network that is read"
+                f'{path}: "{name}" is not part of Keras applications\' DenseNet, the only '
+                "supported Keras network"
             )
         tensors[f"{layer}.{last}"] = array
     return tensors
 
 
 def _layer(name: str) -> str | None:
-    """Our module for a path such as ``conv2_block1/1/bn`` or ``pool2_conv``."""
+    """Our module name for a path such as ``conv2_block1/1/bn`` or ``pool2_conv``."""
     name = name.removeprefix("model_weights/")
     found = re.match(r"conv(\d)_block(\d+)[_/](\d)[_/](bn|conv)/", name)
     if found:
@@ -140,7 +142,7 @@ def _layer(name: str) -> str | None:
 def _by_number(
     found: dict[str, "np.ndarray[Any, Any]"], path: Path
 ) -> dict[str, "np.ndarray[Any, Any]"]:
-    """Layers of Keras 3 by class and number; the order is that of the network itself."""
+    """Layers of Keras 3 by class and number, in the order of the network."""
     layers: dict[str, dict[int, dict[int, np.ndarray[Any, Any]]]] = {
         "conv2d": {},
         "batch_normalization": {},
@@ -152,8 +154,8 @@ def _by_number(
         )
         if match is None:
             raise InputError(
-                f'{path}: "{name}" is not of Keras applications\' DenseNet, the only Keras '
-                "network that is read"
+                f'{path}: "{name}" is not part of Keras applications\' DenseNet, the only '
+                "supported Keras network"
             )
         layers[match[1]].setdefault(int(match[2] or 0), {})[int(match[3])] = array
     convs = [layers["conv2d"][n] for n in sorted(layers["conv2d"])]
@@ -162,8 +164,8 @@ def _by_number(
     conv_names, norm_names = _order(convs, path)
     if len(norms) != len(norm_names) or len(layers["dense"]) > 1:
         raise InputError(
-            f"{path}: {len(convs)} convolutions and {len(norms)} batch norms are not those of "
-            "Keras applications' DenseNet"
+            f"{path}: {len(convs)} convolutions and {len(norms)} batch norms do not match any "
+            "DenseNet of Keras applications"
         )
     for name, values in zip(conv_names, convs, strict=True):
         tensors |= {f"{name}.{'weight' if i == 0 else 'bias'}": a for i, a in values.items()}

@@ -1,9 +1,9 @@
-"""MindSpore's ``.ckpt``, read and written without MindSpore.
+"""Read and write MindSpore's ``.ckpt`` without MindSpore.
 
 The format is a protobuf message (mindspore/core/proto or ``checkpoint.proto``): for every tensor
 one ``Checkpoint { Value { tag = 1; TensorProto tensor = 2 } }``, with ``TensorProto { dims = 1;
 tensor_type = 2; tensor_content = 3 }``, one after the other. There is no magic number, no header
-and no length: what is read is checked against everything the format lets one know.
+and no length, so the reader checks everything that the format allows to check.
 """
 
 import math
@@ -45,7 +45,7 @@ _TYPE_NAMES = {
     torch.float64: "Float64",
     torch.bool: "Bool",
 }
-_VARINT, _BYTES = 0, 2  # protobuf wire types; the format has no others
+_VARINT, _BYTES = 0, 2  # protobuf wire types; the format uses no others
 _CRC_MARK = b"crc_num"
 _CRC_SIZE = len(_CRC_MARK) + 10
 _LARGEST_DIM = 2**40
@@ -53,7 +53,7 @@ _LARGEST_DIM = 2**40
 Fields = list[tuple[int, int | memoryview]]
 
 
-_SMALL = 16  # numbers: such as a step, which is read in any case
+_SMALL = 16  # numbers; tensors up to this size, such as a step, are always read
 
 
 def looks_like(data: bytes) -> bool:
@@ -69,7 +69,7 @@ def looks_like(data: bytes) -> bool:
 def decode(
     data: bytes | mmap.mmap, source: object, *, shapes_only: bool = False
 ) -> dict[str, Tensor | str]:
-    """Every tensor and text of a ``.ckpt``, by tag, in the file's order.
+    """Every tensor and text of a ``.ckpt``, by tag, in the order of the file.
 
     Slices of a large tensor (consecutive values of one tag) are joined. A CRC at the end of the
     file is checked, which MindSpore itself does only on request.
@@ -77,11 +77,12 @@ def decode(
     Args:
         data: the file.
         source: its name, for errors.
-        shapes_only: large tensors without content (on the device "meta"), no check of the CRC.
+        shapes_only: return large tensors without content (on the device "meta"), and do not check
+            the CRC.
 
     Raises:
-        InputError: cut short, damaged, encrypted, or with a type, shape or repetition that
-            MindSpore does not write; it names the tensor.
+        InputError: truncated, damaged, encrypted, or with a type, shape or repetition that
+            MindSpore does not write; the text names the tensor.
     """
     view = _without_crc(data, source, check=not shapes_only)
     if not view:
@@ -91,12 +92,12 @@ def decode(
     try:
         for number, value in _fields(view, "the file"):
             if number != 1 or isinstance(value, int):
-                raise ValueError(f"unexpected field {number}; encrypted, or of another program?")
+                raise ValueError(f"unexpected field {number}; encrypted, or from another program?")
             tag, shape, kind, content = _value(value)
             if tag not in pieces:
                 pieces[tag] = (shape, kind, [content])
             elif tag != last or pieces[tag][:2] != (shape, kind):
-                raise ValueError(f'"{tag}" comes twice')
+                raise ValueError(f'"{tag}" occurs twice')
             else:
                 pieces[tag][2].append(content)
             last = tag
@@ -109,7 +110,7 @@ def encode(tensors: Mapping[str, Tensor], *, crc: bool = False) -> bytes:
     """The bytes of a ``.ckpt`` as MindSpore 2.x writes them.
 
     Args:
-        tensors: by MindSpore's names, none empty (MindSpore leaves such out).
+        tensors: tensors by MindSpore's names, none empty (MindSpore omits empty ones).
         crc: append the checksum that ``save_checkpoint(crc_check=True)`` appends.
     """
     parts = []
@@ -127,9 +128,9 @@ def _without_crc(data: bytes | mmap.mmap, source: object, *, check: bool) -> mem
     view = memoryview(data)
     if data[-_CRC_SIZE:-10] != _CRC_MARK:
         return view
-    content, told = view[:-_CRC_SIZE], int.from_bytes(data[-10:], "big")
-    if check and zlib.crc32(content) != told:
-        raise InputError(f"{source}: damaged (its CRC is not the one it was written with)")
+    content, recorded = view[:-_CRC_SIZE], int.from_bytes(data[-10:], "big")
+    if check and zlib.crc32(content) != recorded:
+        raise InputError(f"{source}: damaged (its CRC does not match)")
     return content
 
 
@@ -149,7 +150,7 @@ def _value(view: memoryview) -> tuple[str, tuple[int, ...], str, memoryview]:
         elif number == 3 and content is None and isinstance(value, memoryview):
             content = value
         else:
-            raise ValueError(f'"{tag}" has a field {number} that cannot be')
+            raise ValueError(f'"{tag}" has an invalid field {number}')
     if not kind or content is None:
         raise ValueError(f'"{tag}" has no {"content" if kind else "type"}')
     return tag, tuple(dims), kind, content
@@ -163,15 +164,15 @@ def _assemble(
         try:
             return b"".join(contents).decode("utf-32-le")
         except UnicodeDecodeError:
-            raise ValueError(f'"{tag}" is not a text') from None
+            raise ValueError(f'"{tag}" is not text') from None
     if kind not in DTYPES:
-        raise ValueError(f'"{tag}" is of the unknown type "{kind}"')
-    if shape == (0,):  # how 1.x writes a scalar
+        raise ValueError(f'"{tag}" has the unknown type "{kind}"')
+    if shape == (0,):  # a scalar as written by 1.x
         shape = ()
     size = DTYPES[kind].itemsize
     wanted = math.prod(shape) * size
     if length != wanted or not length:
-        raise ValueError(f'"{tag}" has {length} bytes of content, {kind} {shape} has {wanted}')
+        raise ValueError(f'"{tag}" has {length} bytes of content, {kind} {shape} needs {wanted}')
     if shapes_only and math.prod(shape) > _SMALL:
         return torch.empty(shape, dtype=DTYPES[kind], device="meta")
     data = b"".join(contents)
@@ -184,7 +185,7 @@ def _assemble(
 def _fields(value: int | memoryview, where: str) -> Fields:
     """Number and content of each field of a message."""
     if isinstance(value, int):
-        raise ValueError(f"{where} is a number, where a message is needed")
+        raise ValueError(f"{where} is a number, but a message is needed")
     return list(_iterate(value, where))
 
 
@@ -200,17 +201,17 @@ def _iterate(view: memoryview, where: str) -> Iterator[tuple[int, int | memoryvi
         if wire != _BYTES or number == 0:
             raise ValueError(f"{where} has a field {number} of wire type {wire}")
         if size > len(view) - position:
-            raise ValueError(f"{where} is cut short")
+            raise ValueError(f"{where} is truncated")
         yield number, view[position : position + size]
         position += size
 
 
 def _varint(view: memoryview, position: int) -> tuple[int, int]:
-    """A base-128 number and the position behind it."""
+    """A base-128 number and the position after it."""
     result = 0
     for shift in range(0, 64, 7):
         if position >= len(view):
-            raise ValueError("a number is cut short")
+            raise ValueError("a number is truncated")
         byte = view[position]
         position += 1
         result |= (byte & 127) << shift
@@ -221,10 +222,10 @@ def _varint(view: memoryview, position: int) -> tuple[int, int]:
 
 def _text(value: int | memoryview, where: str) -> str:
     if isinstance(value, int):
-        raise ValueError(f"{where} is a number, where a text is needed")
+        raise ValueError(f"{where} is a number, but text is needed")
     text = str(bytes(value), "utf-8", "replace")
     if not text or not text.isprintable() or "\N{REPLACEMENT CHARACTER}" in text:
-        raise ValueError(f"{where} is not a text")
+        raise ValueError(f"{where} is not text")
     return text
 
 

@@ -1,4 +1,4 @@
-"""What other programs call DenseNet's parameters, and what we (and torchvision) call them."""
+"""Map the parameter names of other programs to ours, which are torchvision's."""
 
 import functools
 import re
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from densenet121.network import NETWORKS, build
 
-# torchvision's files of before 2018 write norm.1 where its code says norm1.
+# torchvision's files from before 2018 have norm.1 instead of norm1.
 _DOTTED = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(1|2)\.")
 _MINDSPORE_LAST = {
     "gamma": "weight",
@@ -18,7 +18,7 @@ _MINDSPORE_LAST = {
     "moving_variance": "running_var",
 }
 _MINDSPORE_LAST_BACK = {ours: theirs for theirs, ours in _MINDSPORE_LAST.items()}
-# In a MindSpore training checkpoint beside weights and moments; nothing that a network needs.
+# Entries of a MindSpore training checkpoint besides weights and moments; the network needs none.
 MINDSPORE_STATE = frozenset(
     (
         "global_step",
@@ -36,12 +36,12 @@ MINDSPORE_STATE = frozenset(
 
 
 def from_torchvision(name: str) -> str:
-    """Torchvision's and timm's names are ours; those of torchvision before 2018 have more dots."""
+    """Torchvision's and timm's names equal ours; torchvision's before 2018 have more dots."""
     return _DOTTED.sub(r"\1\2.", name)
 
 
 def from_mindspore(name: str) -> str:
-    """The model zoo's ``backbone.features...gamma`` or mindcv's ``features...gamma``."""
+    """From the model zoo's ``backbone.features...gamma`` or mindcv's ``features...gamma``."""
     name = name.removeprefix("network.").removeprefix("backbone.").removeprefix("_backbone.")
     name = re.sub(r"^head\.fc\.", "classifier.", name)
     name = re.sub(
@@ -55,7 +55,7 @@ def from_mindspore(name: str) -> str:
 
 
 def to_mindspore(name: str, *, model_zoo: bool) -> str:
-    """Our name as the model zoo's network or else mindcv's has it."""
+    """Our name to that of the model zoo's network, or of mindcv's."""
     rest, _, last = name.rpartition(".")
     if rest.startswith("features.") and ".conv" not in f".{rest}":
         last = _MINDSPORE_LAST_BACK[last]
@@ -71,9 +71,9 @@ def to_mindspore(name: str, *, model_zoo: bool) -> str:
 
 
 def from_mmpretrain(name: str) -> str:
-    """Mmpretrain's ``backbone.stages.0.block.0.norm1.weight`` and ``head.fc.weight``.
+    """From mmpretrain's ``backbone.stages.0.block.0.norm1.weight`` and ``head.fc.weight``.
 
-    Its last transition is the last batch norm alone, and called by number.
+    Its last transition is only the last batch norm, named by number.
     """
     name = name.removeprefix("backbone.")
     name = re.sub(r"^head\.fc\.", "classifier.", name)
@@ -93,7 +93,7 @@ def from_mmpretrain(name: str) -> str:
 
 
 def from_densenet_bc(name: str) -> str:
-    """The CIFAR networks of andreasveit/densenet-pytorch and its many descendants."""
+    """From the CIFAR networks of andreasveit/densenet-pytorch and its many forks."""
     name = re.sub(r"^conv1\.", "features.conv0.", name)
     name = re.sub(r"^bn1\.", "features.norm5.", name)
     name = re.sub(r"^fc\.", "classifier.", name)
@@ -110,7 +110,7 @@ def from_densenet_bc(name: str) -> str:
 
 
 def network_of(tensors: Mapping[str, Tensor]) -> str | None:
-    """The network of NETWORKS that has this stem and these blocks, by names and shapes only."""
+    """The network of NETWORKS with this stem and these blocks, by names and shapes only."""
     layers: dict[int, int] = {}
     for name in tensors:
         found = re.fullmatch(r"features\.denseblock(\d+)\.denselayer(\d+)\.conv2\.weight", name)

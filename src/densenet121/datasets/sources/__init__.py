@@ -1,1 +1,1 @@
-"""Where images come from: one module a format."""
+"""Sources of images: one module per format."""

@@ -1,7 +1,7 @@
-"""CIFAR-10 and CIFAR-100 as their makers give them out, in the binary and the Python version.
+"""CIFAR-10 and CIFAR-100 as published by their authors, in the binary and the Python version.
 
-Layouts: https://www.cs.toronto.edu/~kriz/cifar.html. An image is 3 x 32 x 32 bytes, the red plane
-first. The Python version is pickled; nothing but numpy arrays and plain values is unpickled.
+Layouts: https://www.cs.toronto.edu/~kriz/cifar.html. An image is 3 x 32 x 32 bytes, red plane
+first. The Python version is pickled; only numpy arrays and plain values are unpickled.
 """
 
 import io
@@ -20,8 +20,8 @@ Split = Literal["train", "val"]
 Planes = NDArray[np.uint8]  # (N, 3, 32, 32)
 _BYTES = 3 * 32 * 32
 
-# By the file that tells the class names: the training and the test files, bytes before the pixels
-# in a row of a binary file, of which the last is the label, and the key of the labels in a pickle.
+# By the file with the class names: the training files, the test files, the number of bytes before
+# the pixels in a row of a binary file (the last is the label), the key of the labels in a pickle.
 _LAYOUTS = {
     "batches.meta.txt": ([f"data_batch_{i}.bin" for i in range(1, 6)], ["test_batch.bin"], 1, ""),
     "fine_label_names.txt": (["train.bin"], ["test.bin"], 2, ""),
@@ -31,15 +31,15 @@ _LAYOUTS = {
 
 
 def is_cifar(folder: Path) -> bool:
-    """Whether the folder holds one of the four layouts."""
+    """Whether the folder has one of the four layouts."""
     return _layout(folder) is not None
 
 
 def read_cifar(folder: Path, split: Split) -> ImageDataset:
-    """The training or the test images, those of a missing batch left out.
+    """The training or the test images, without those of missing batches.
 
     Raises:
-        InputError: no batch of the split, or a file that is not what its name says.
+        InputError: the split has no batch, or a file is not a CIFAR batch.
     """
     meta = _layout(folder)
     assert meta is not None
@@ -48,12 +48,13 @@ def read_cifar(folder: Path, split: Split) -> ImageDataset:
     wanted = training if split == "train" else test
     batches = [folder / name for name in wanted if (folder / name).is_file()]
     if not batches:
-        raise InputError(f"{folder}: none of {', '.join(wanted)}")
+        raise InputError(f"{folder}: has none of {', '.join(wanted)}")
     parts = [_read_pickle(file, key) if key else _read_binary(file, head) for file in batches]
     labels = np.concatenate([label for _, label in parts]).astype(np.int64)
     if labels.min() < 0 or labels.max() >= len(names):
         raise InputError(
-            f"{folder}: labels from {labels.min()} to {labels.max()}, {meta} names {len(names)}"
+            f"{folder}: labels are {labels.min()} to {labels.max()}, but {meta} has {len(names)} "
+            "class names"
         )
     planes = np.concatenate([pixels for pixels, _ in parts])
     paths = [
@@ -85,7 +86,7 @@ def _class_names(meta: Path, key: str) -> tuple[str, ...]:
     content = _unpickle(meta)
     found = content.get("label_names" if key == "labels" else "fine_label_names")
     if not isinstance(found, list):
-        raise InputError(f"{meta}: no class names in it")
+        raise InputError(f"{meta}: has no class names")
     return tuple(_text(name) for name in found)
 
 
@@ -93,7 +94,7 @@ def _read_binary(file: Path, head: int) -> tuple[Planes, NDArray[Any]]:
     row = head + _BYTES
     size = file.stat().st_size
     if size == 0 or size % row:
-        raise InputError(f"{file}: {size} bytes are not images of {row} bytes each")
+        raise InputError(f"{file}: its {size} bytes are not a multiple of {row} bytes per image")
     rows = np.fromfile(file, dtype=np.uint8).reshape(-1, row)
     return rows[:, head:].reshape(-1, 3, 32, 32), rows[:, head - 1]
 
@@ -111,12 +112,14 @@ def _read_pickle(file: Path, key: str) -> tuple[Planes, NDArray[Any]]:
         and all(isinstance(label, int) for label in labels)
     )
     if not good or pixels is None:
-        raise InputError(f"{file}: no CIFAR batch (data of {_BYTES} bytes a row and {key})")
+        raise InputError(
+            f"{file}: not a CIFAR batch (needs data of {_BYTES} bytes a row and {key})"
+        )
     return pixels.reshape(-1, 3, 32, 32), np.array(labels)
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Refuses every name but those that a numpy array of numbers is pickled with."""
+    """Refuses every name except those of a pickled numpy array of numbers."""
 
     _ALLOWED = frozenset(
         {(f"numpy.{core}.multiarray", "_reconstruct") for core in ("core", "_core")}
@@ -125,20 +128,20 @@ class _ArraysOnly(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self._ALLOWED:
-            raise pickle.UnpicklingError(f"it wants {module}.{name}, which is not allowed")
+            raise pickle.UnpicklingError(f"it uses {module}.{name}, which is not allowed")
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
 def _unpickle(file: Path) -> dict[str, Any]:
     try:
-        # bytes: the files come from Python 2, whose strings are those
+        # bytes: the files come from Python 2, whose strings are bytes
         content = _ArraysOnly(io.BytesIO(read_whole(file)), encoding="bytes").load()
     except InputError:
         raise
-    except Exception as error:  # damaged data makes the unpickler raise nearly anything
+    except Exception as error:  # damaged data raises exceptions of almost any type
         raise InputError(f"{file}: cannot be unpickled ({error})") from None
     if not isinstance(content, dict):
-        raise InputError(f"{file}: no CIFAR batch (a {type(content).__name__})")
+        raise InputError(f"{file}: not a CIFAR batch (it is a {type(content).__name__})")
     return {_text(key): value for key, value in content.items()}
 
 

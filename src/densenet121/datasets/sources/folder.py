@@ -1,4 +1,4 @@
-"""Folders of class folders: which images there are, and which class each has."""
+"""A folder of class folders: find its images and their classes."""
 
 import os
 from pathlib import Path
@@ -12,15 +12,15 @@ from densenet121.utils.errors import InputError, UsageError
 
 _SUFFIXES = tuple(os.fsencode(extension) for extension in EXTENSIONS)
 
-# A folder and its time of change in nanoseconds, which adding, removing or renaming a file alters.
+# A folder and its mtime in nanoseconds, which changes when a file is added, removed or renamed.
 Folder = tuple[str, int]
 
 
 def split_folders(data_dir: Path, val_dir: Path | None) -> tuple[Path, Path | None]:
-    """Where the training and the validation images are.
+    """The folders of the training and the validation images.
 
-    ``data_dir`` holds class folders, or ``train/`` with or without ``val/``. Without ``val_dir``
-    the ``val`` beside ``train`` is taken if there is one.
+    ``data_dir`` has class folders, or ``train/`` with or without ``val/``. Without ``val_dir``
+    the ``val`` beside ``train`` is used, if it exists.
     """
     train_dir = data_dir / "train" if (data_dir / "train").is_dir() else data_dir
     if val_dir is None and train_dir.name == "train" and (train_dir.parent / "val").is_dir():
@@ -29,17 +29,17 @@ def split_folders(data_dir: Path, val_dir: Path | None) -> tuple[Path, Path | No
 
 
 def evaluation_folder(data_dir: Path) -> Path:
-    """``data_dir/val`` where ``data_dir`` holds ``val/`` beside ``train/``, else ``data_dir``.
+    """``data_dir/val`` if ``data_dir`` has ``val/`` beside ``train/``, else ``data_dir``.
 
     Raises:
-        UsageError: there is a ``train/`` but no ``val/``: which folder is meant is not clear.
+        UsageError: there is a ``train/`` but no ``val/``, so the folder is ambiguous.
     """
     if not (data_dir / "train").is_dir():
         return data_dir
     if (data_dir / "val").is_dir():
         return data_dir / "val"
     raise UsageError(
-        f"`data_dir` {data_dir} holds train/ but no val/; name the folder to evaluate, "
+        f"`data_dir` {data_dir} has train/ but no val/; pass the folder to evaluate, "
         f"e.g. {data_dir / 'train'}"
     )
 
@@ -47,19 +47,18 @@ def evaluation_folder(data_dir: Path) -> Path:
 def scan(root: Path, field: str = "data_dir") -> ImageDataset:
     """Find every image below the class folders of ``root``.
 
-    Class folders are taken in byte order. Hidden files and folders are passed over; sub-folders of
-    a class folder belong to the class; files without an image's extension are listed in
-    ``ignored``.
+    Class folders are sorted in byte order. Hidden files and folders are skipped; subfolders of a
+    class folder belong to the class; files without an image extension are listed in ``ignored``.
 
     Raises:
-        InputError: no such folder, no or only one class folder, a class folder without images, a
-            file or folder that cannot be reached.
+        InputError: no such folder, fewer than two class folders, a class folder without images, or
+            a file or folder that cannot be read.
     """
     return scan_folders(root, field)[0]
 
 
 def scan_folders(root: Path, field: str = "data_dir") -> tuple[ImageDataset, list[Folder]]:
-    """As ``scan``, and every folder that was looked into, from ``root`` on.
+    """As ``scan``, and every folder that was scanned, ``root`` first.
 
     Raises:
         InputError: as ``scan``.
@@ -75,7 +74,7 @@ def scan_folders(root: Path, field: str = "data_dir") -> tuple[ImageDataset, lis
     if len(class_names) < 2:
         found = f"only one class folder ({class_names[0]})" if class_names else "no class folder"
         raise InputError(
-            f"`{field}` {root}: {found}; at least two are needed, a folder of images for each class"
+            f"`{field}` {root}: {found}; at least two are needed, one folder of images per class"
         )
     text, lengths = bytearray(), []
     sizes: list[int] = []
@@ -93,8 +92,8 @@ def scan_folders(root: Path, field: str = "data_dir") -> tuple[ImageDataset, lis
         counts.append(len(sizes) - before)
         if len(sizes) == before:
             raise InputError(
-                f"{root / name}: a class folder without images; remove it, or put images "
-                f"({', '.join(sorted(EXTENSIONS))}) into it"
+                f"{root / name}: this class folder has no images; remove it, or add images "
+                f"({', '.join(sorted(EXTENSIONS))})"
             )
     dataset = ImageDataset(
         root=root,
@@ -111,7 +110,7 @@ def _files_below(root: bytes, name: bytes, folders: list[Folder]) -> list[tuple[
     """Path relative to ``root`` and bytes of each file that is not hidden, in byte order.
 
     Raises:
-        InputError: a folder cannot be read, a link leads nowhere or in a circle.
+        InputError: a folder cannot be read, or a link is broken or cyclic.
     """
     found: list[tuple[bytes, int]] = []
     pending = [name]
@@ -119,7 +118,7 @@ def _files_below(root: bytes, name: bytes, folders: list[Folder]) -> list[tuple[
         while pending:
             relative = pending.pop()
             here = root + b"/" + relative
-            # Before it is listed: what comes in between shows as a change later.
+            # Before listing it, so that a change in between is noticed later.
             folders.append((os.fsdecode(relative), os.stat(here).st_mtime_ns))  # noqa: PTH116
             with os.scandir(here) as entries:
                 for entry in entries:

@@ -1,8 +1,8 @@
-"""The index of a large folder, kept so that a run need not look at every file again.
+"""Cache the index of a large folder, so that a run need not scan every file again.
 
-Kept is what ``scan`` found, with the time of the last change of every folder. Adding, removing or
-renaming a file changes that of its folder, and the index is made anew. A file that is written over
-in place does not; reading it notices another size (``Images.read``).
+The cache has the result of ``scan`` and the mtime of every folder. Adding, removing or renaming a
+file changes the mtime of its folder, and the index is made again. Overwriting a file in place does
+not; a changed size is noticed when the file is read (``ImageDataset.read``).
 """
 
 import hashlib
@@ -19,12 +19,12 @@ from densenet121.datasets.sources.folder import Folder, scan_folders
 from densenet121.utils.files import write_atomic
 from densenet121.utils.logging import log
 
-_WORTH_KEEPING = 20_000  # images; fewer are found in a moment
+_LEAST_CACHED = 20_000  # images; a scan of fewer is fast enough
 _VERSION = 1
 
 
 def scan_cached(root: Path, field: str, cache_dir: Path | None) -> ImageDataset:
-    """As ``scan``, by way of an index in ``cache_dir`` if the folder is large.
+    """As ``scan``, with an index in ``cache_dir`` if the folder is large.
 
     Raises:
         InputError: as ``scan``.
@@ -38,11 +38,11 @@ def scan_cached(root: Path, field: str, cache_dir: Path | None) -> ImageDataset:
         log.info("%s: index of %d images from %s", root, len(found), file)
         return found
     dataset, folders = scan_folders(root, field)
-    if len(dataset) >= _WORTH_KEEPING:
+    if len(dataset) >= _LEAST_CACHED:
         try:
             _save(file, dataset, folders)
-        except OSError as error:  # a run does not need it
-            log.warning("%s: the index cannot be kept (%s)", file, error.strerror)
+        except OSError as error:  # the run can continue without it
+            log.warning("%s: the index cannot be written (%s)", file, error.strerror)
     return dataset
 
 
@@ -66,7 +66,7 @@ def _save(file: Path, dataset: ImageDataset, folders: list[Folder]) -> None:
 
 
 def _load(file: Path, root: Path) -> ImageDataset | None:
-    """The index, if it is sound and the folders are as they were."""
+    """The index, if it is valid and the folders have not changed."""
     if not file.is_file():
         return None
     try:
@@ -87,9 +87,9 @@ def _load(file: Path, root: Path) -> ImageDataset | None:
         )
         if not len(dataset.labels) == len(dataset.sizes) == len(dataset):
             return None
-    except FileNotFoundError:  # a folder that is gone
+    except FileNotFoundError:  # a folder was removed
         return None
-    except Exception as error:  # a damaged zip makes numpy raise nearly anything
-        log.warning("%s: damaged (%s), made again", file, error)
+    except Exception as error:  # a damaged zip makes numpy raise exceptions of almost any type
+        log.warning("%s: damaged (%s), will be made again", file, error)
         return None
     return dataset

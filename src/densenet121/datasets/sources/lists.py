@@ -1,4 +1,4 @@
-"""A list of images in a file: ``path label`` a line, or CSV."""
+"""A list of images in a file: one ``path label`` per line, or CSV."""
 
 import csv
 import io
@@ -17,15 +17,15 @@ _LABEL_COLUMNS = ("label", "class", "target", "class_name")
 
 
 def read_list(file: Path) -> ImageDataset:
-    """The images that ``file`` names, in its order.
+    """The images listed in ``file``, in its order.
 
-    Paths are relative to the list's folder. In ``.txt`` and ``.lst`` the label is the last word of
-    the line, so that paths may have spaces; empty lines and those that begin with # are passed
-    over. ``.csv`` and ``.tsv`` have a header that names a path and a label column, or two columns.
-    ``classes.txt`` beside the list, if there is one, names the classes in their order.
+    Paths are relative to the folder of the list. In ``.txt`` and ``.lst`` the label is the last
+    word of the line, so paths may have spaces; empty lines and lines that begin with # are skipped.
+    ``.csv`` and ``.tsv`` have a header that names a path and a label column, or two columns.
+    ``classes.txt`` beside the list, if it exists, has the class names in order.
 
     Raises:
-        InputError: naming the line: no label, no such file, an image named twice.
+        InputError: no label, no such file, or an image is listed twice; the text names the line.
     """
     text = read_whole(file).decode("utf-8-sig", "surrogateescape")
     rows = _table(file, text) if file.suffix.lower() in (".csv", ".tsv") else _lines(file, text)
@@ -35,7 +35,7 @@ def read_list(file: Path) -> ImageDataset:
     sizes: list[int] = []
     for line, path, label in rows:
         if path in lines:
-            raise InputError(f"{file}, line {line}: {path} was named in line {lines[path]}")
+            raise InputError(f"{file}, line {line}: {path} is already in line {lines[path]}")
         lines[path] = line
         labels.append(label)
         try:
@@ -44,7 +44,7 @@ def read_list(file: Path) -> ImageDataset:
             reason = getattr(error, "strerror", None) or str(error)
             raise InputError(f"{file}, line {line}: {root / path}: {reason}") from None
     if not lines:
-        raise InputError(f"{file}: no images; a line is a path and a label")
+        raise InputError(f"{file}: has no images; each line needs a path and a label")
     class_names, numbers = check_labels(labels, root / "classes.txt", str(file))
     return ImageDataset(
         root, class_names, Names.of(lines), numbers, np.array(sizes, dtype=np.int64)

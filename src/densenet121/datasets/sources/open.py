@@ -1,4 +1,4 @@
-"""Images from whatever a user names: class folders, a list, shards, Parquet, CIFAR's files."""
+"""Open any source of images: class folders, a list, shards, Parquet, CIFAR."""
 
 from pathlib import Path
 from typing import Literal
@@ -22,17 +22,17 @@ def open_training(
     exclude: Path | None = None,
     cache_dir: Path | None = None,
 ) -> tuple[ImageDataset, ImageDataset | None]:
-    """The training and the validation images, the latter None without such.
+    """The training and the validation images; the latter may be None.
 
     Args:
-        data_dir: a source; or a folder that holds ``train``, with or without ``val`` beside it.
+        data_dir: a source, or a folder with ``train`` and optionally ``val``.
         val_dir: a source of validation images.
-        exclude: a file with the paths of images to leave out, one a line.
-        cache_dir: where the index of a large folder is kept.
+        exclude: a file with the paths of images to exclude, one per line.
+        cache_dir: folder for the index of a large folder.
 
     Raises:
         InputError: a source cannot be used, or the classes of the two differ.
-        UsageError: a path of ``exclude`` is in neither.
+        UsageError: a path of ``exclude`` is in neither of them.
     """
     splits = open_splits(data_dir, val_dir, cache_dir)
     dataset, validation = _without([splits["train"], splits.get("val")], exclude)
@@ -50,7 +50,7 @@ def open_training(
 def open_splits(
     data_dir: Path, val_dir: Path | None = None, cache_dir: Path | None = None
 ) -> dict[Split, ImageDataset]:
-    """The images of "train" and, where there are such, of "val", as they are.
+    """The images of "train" and, if there are any, of "val", without further checks.
 
     Raises:
         InputError: a source cannot be used.
@@ -68,7 +68,7 @@ def open_splits(
 def open_evaluation(
     data_dir: Path, *, exclude: Path | None = None, cache_dir: Path | None = None
 ) -> ImageDataset:
-    """The images to evaluate: the source, its validation images, or the ``val`` it holds.
+    """The images to evaluate: the source, its validation split, or its ``val`` folder.
 
     Raises:
         InputError, UsageError: as ``open_training``.
@@ -89,7 +89,7 @@ def _open(where: Path, field: str, split: Split, cache_dir: Path | None) -> Imag
             return read_parquet(where, split)
         allowed = ", ".join((*lists.SUFFIXES, ".tar", ".parquet"))
         raise InputError(
-            f"`{field}` {where}: a file of no kind that is read ({allowed}); or name a folder"
+            f"`{field}` {where}: unsupported kind of file; pass a folder or one of {allowed}"
         )
     if where.is_dir():
         if is_cifar(where):
@@ -113,5 +113,5 @@ def _without(sides: list[ImageDataset | None], exclude: Path | None) -> list[Ima
     known = {path for side in sides if side for path in side.paths if path in excluded}
     unknown = sorted(excluded - known)
     if unknown:
-        raise UsageError(f"`exclude` {exclude}: no image is called {unknown[0]}")
+        raise UsageError(f"`exclude` {exclude}: there is no image {unknown[0]}")
     return [side and side.without(excluded) for side in sides]

@@ -1,8 +1,8 @@
-"""Parquet files with encoded images, as the Hugging Face hub keeps its data sets.
+"""Parquet files with encoded images, the format of datasets on the Hugging Face hub.
 
-An image is a struct {bytes, path} or binary, in a column called image (img, image), its class an
-integer or a name in a column called label (labels, class, fine_label). Class names come from the
-note that the ``datasets`` library leaves in the schema, or from ``classes.txt``.
+An image is a struct {bytes, path} or binary, in a column called image (img, picture). Its class is
+an integer or a name in a column called label (labels, class, fine_label). Class names come from the
+schema metadata of the ``datasets`` library, or from ``classes.txt``.
 """
 
 import json
@@ -27,7 +27,7 @@ _MOST_CACHED_BYTES = 2**28
 
 
 def find_parquet(where: Path, split: Literal["train", "val"]) -> list[Path]:
-    """The files of a split in byte order: those named after it, else all of them."""
+    """The files of a split in byte order: those named after it, or all if none is."""
     if where.is_file():
         return [where] if where.suffix == ".parquet" else []
     files = sorted(file for file in where.glob("*.parquet") if file.is_file())
@@ -38,7 +38,7 @@ def find_parquet(where: Path, split: Literal["train", "val"]) -> list[Path]:
 
 
 def has_own_splits(where: Path) -> bool:
-    """Whether the files of a folder are named after training and validation both."""
+    """Whether a folder has files named after training and others named after validation."""
     return where.is_dir() and {"train", "val"} <= {_split_of(f) for f in where.glob("*.parquet")}
 
 
@@ -50,24 +50,24 @@ def _split_of(file: Path) -> str | None:
 def read_parquet(where: Path, split: Literal["train", "val"]) -> ImageDataset:
     """The images of Parquet files, in their order.
 
-    A row group is read as a whole and kept for a while. Where the files are larger than what is
-    kept, a random order reads each group again and again: ``densenet121 pack`` makes shards of it.
+    A row group is read as a whole and cached. If the files are larger than the cache, a random
+    order reads each group many times: ``densenet121 pack`` turns them into shards.
 
     Raises:
         UsageError: pyarrow is not installed.
-        InputError: no such columns, or a file that cannot be read.
+        InputError: a column is missing, or a file cannot be read.
     """
     try:
         import pyarrow.parquet
     except ImportError:
         raise UsageError(
-            f"{where}: Parquet needs pyarrow: pip install 'densenet121[parquet]'"
+            f"{where}: Parquet needs pyarrow; pip install 'densenet121[parquet]'"
         ) from None
     files = find_parquet(where, split)
     if not files:
-        raise InputError(f"{where}: no Parquet file of the {split} images")
+        raise InputError(f"{where}: no Parquet file with the {split} images")
     groups: list[tuple[Path, int]] = []  # file and row group
-    starts: list[int] = []  # of each, the first image
+    starts: list[int] = []  # the first image of each group
     labels: list[str] = []
     paths: list[str] = []
     sizes: list[int] = []
@@ -94,7 +94,7 @@ def read_parquet(where: Path, split: Literal["train", "val"]) -> ImageDataset:
         raise InputError(f"{where}: no images")
     class_names, numbers = _classes(names, labels, files[0].parent / "classes.txt", where)
     groups_of = _Groups(groups, np.array(starts))
-    if len(set(paths)) != len(paths):  # of files in different folders the hub keeps the last part
+    if len(set(paths)) != len(paths):  # the hub stores only the file names, without folders
         paths = [f"{index:08d}/{path}" for index, path in enumerate(paths)]
     return ImageDataset(
         where,
@@ -109,14 +109,14 @@ def read_parquet(where: Path, split: Literal["train", "val"]) -> ImageDataset:
 def _classes(
     names: Sequence[str], labels: Sequence[str], classes_file: Path, where: Path
 ) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """Class names and numbers: those of the schema where the labels are numbers of it."""
+    """Class names and numbers: from the schema if the labels are its numbers."""
     if names and all(label.isdecimal() and int(label) < len(names) for label in labels):
         return tuple(names), np.array([int(label) for label in labels], dtype=np.int64)
     return check_labels(labels, classes_file, str(where))
 
 
 class _Groups:
-    """Row groups, of which the last used are kept; for any number of threads."""
+    """Row groups with a cache of the last used ones; thread-safe."""
 
     def __init__(self, groups: list[tuple[Path, int]], starts: "np.ndarray[Any, Any]") -> None:
         self._groups = groups
@@ -128,16 +128,16 @@ class _Groups:
     def read(self, index: int) -> bytes:
         number = int(np.searchsorted(self._starts, index, side="right")) - 1
         with self._lock:
-            dataset = self._kept.get(number)
-            if dataset is None:
-                dataset = self._load(number)
-                self._kept[number] = dataset
-                self._bytes += sum(map(len, dataset))
+            images = self._kept.get(number)
+            if images is None:
+                images = self._load(number)
+                self._kept[number] = images
+                self._bytes += sum(map(len, images))
                 while self._bytes > _MOST_CACHED_BYTES and len(self._kept) > 1:
                     self._bytes -= sum(map(len, self._kept.popitem(last=False)[1]))
             else:
                 self._kept.move_to_end(number)
-        return dataset[index - int(self._starts[number])]
+        return images[index - int(self._starts[number])]
 
     def _load(self, number: int) -> list[bytes]:
         import pyarrow.parquet
@@ -163,14 +163,14 @@ def _encoded(value: Any) -> tuple[bytes, str]:
     """An image's bytes and path."""
     data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, "")
     if not isinstance(data, bytes):
-        raise TypeError("an image without its bytes")
+        raise TypeError("an image has no bytes")
     if len(data) > MAX_BYTES:
-        raise TypeError(f"an image of {len(data)} bytes, at most {MAX_BYTES} are allowed")
+        raise TypeError(f"an image has {len(data)} bytes; the limit is {MAX_BYTES}")
     return data, path or ""
 
 
 def _class_names(metadata: dict[bytes, bytes], label: str) -> list[str]:
-    """What the datasets library noted of a ClassLabel column."""
+    """Class names of a ClassLabel column, from the metadata of the datasets library."""
     try:
         names = json.loads(metadata[b"huggingface"])["info"]["features"][label]["names"]
     except (KeyError, ValueError, TypeError):

@@ -1,9 +1,9 @@
-"""Tar shards in the WebDataset layout, read by offset: any image at any time, as from a folder.
+"""Tar shards in the WebDataset layout, read by offset: random access to images, as in a folder.
 
-Layout (https://github.com/webdataset/webdataset): the files of a sample stand next to each other
-and share their name up to the first dot of its last part: ``000017.jpg``, ``000017.cls`` (the label
-as text), ``000017.json`` ({"path": ..., "label": ...}). What ``densenet121 pack`` writes has
-``classes.txt`` with the class names and ``index.npz`` with the offsets beside the shards.
+Layout (https://github.com/webdataset/webdataset): the files of a sample are adjacent and share
+their file name up to its first dot: ``000017.jpg``, ``000017.cls`` (the label as text),
+``000017.json`` ({"path": ..., "label": ...}). ``densenet121 pack`` also writes ``classes.txt`` with
+the class names and ``index.npz`` with the offsets beside the shards.
 """
 
 import json
@@ -23,21 +23,21 @@ from densenet121.utils.errors import InputError
 
 INDEX = "index.npz"
 CLASSES = "classes.txt"
-_MOST_NOTE_BYTES = 2**16  # of a .cls or .json
+_MOST_NOTE_BYTES = 2**16  # maximum size of a .cls or .json
 
 
 @dataclass(frozen=True)
 class Index:
-    """Where the images lie in shards.
+    """Positions of the images in shards.
 
     Attributes:
         shards: file names, in byte order.
-        shard_sizes: ``(num_shards,)`` int64, bytes of each file: another size is another file.
-        shard: ``(N,)`` int32, which one an image is in.
-        offsets: ``(N,)`` int64, where its bytes begin.
-        sizes: ``(N,)`` int64, how many there are.
-        paths: what each is called.
-        labels: what each is labelled: class names, or numbers.
+        shard_sizes: ``(num_shards,)`` int64, bytes of each file; a changed size is detected.
+        shard: ``(N,)`` int32, the shard of each image.
+        offsets: ``(N,)`` int64, position of its first byte.
+        sizes: ``(N,)`` int64, its size in bytes.
+        paths: its path.
+        labels: its label: a class name or a number.
     """
 
     shards: tuple[str, ...]
@@ -49,7 +49,7 @@ class Index:
     labels: Names
 
     def to_npz(self) -> memoryview:
-        """The bytes of what ``load`` reads."""
+        """The bytes of the file that ``load`` reads."""
         content = {field.name: getattr(self, field.name) for field in fields(self)}
         return to_npz({**content, "shards": Names.of(self.shards)})
 
@@ -68,20 +68,22 @@ class Index:
                 for array in (index.shard, index.offsets, index.sizes, index.paths, index.labels)
             }
             if len(lengths) != 1 or max(index.sizes) > MAX_BYTES or min(index.offsets) < 0:
-                raise ValueError("its parts do not fit together")
-        except Exception as error:  # a damaged zip makes numpy raise nearly anything
-            raise InputError(f"{file}: damaged ({error}); remove it, it is made again") from None
+                raise ValueError("its parts are inconsistent")
+        except Exception as error:  # a damaged zip makes numpy raise exceptions of almost any type
+            raise InputError(
+                f"{file}: damaged ({error}); remove it, and it will be made again"
+            ) from None
         return index
 
     def fits(self, files: Sequence[Path]) -> bool:
-        """Whether it is of these shards, by name and size."""
+        """Whether it is the index of these shards, by name and size."""
         return self.shards == tuple(file.name for file in files) and self.shard_sizes.tolist() == [
             file.stat().st_size for file in files
         ]
 
 
 def find_shards(where: Path) -> list[Path]:
-    """The shards of a folder in byte order, or the one that ``where`` is."""
+    """The shards of a folder in byte order, or the single shard ``where``."""
     if where.is_file():
         return [where] if where.suffix == ".tar" else []
     found = [file for file in where.glob("*.tar") if file.name[0] != "." and file.is_file()]
@@ -89,14 +91,14 @@ def find_shards(where: Path) -> list[Path]:
 
 
 def read_shards(where: Path, index: Index | None = None) -> ImageDataset:
-    """The images of the shards in a folder, or of one shard, in the order they have there.
+    """The images of the shards in a folder, or of one shard, in their order.
 
     Args:
         where: the folder or the file.
-        index: of these very shards, as ``index_shards`` gives it.
+        index: the result of ``index_shards`` for these shards.
 
     Raises:
-        InputError: a shard is damaged, a sample without a label or with two images.
+        InputError: a shard is damaged, or a sample has no label or two images.
     """
     files = find_shards(where)
     index = index or index_shards(where)
@@ -115,14 +117,14 @@ def read_shards(where: Path, index: Index | None = None) -> ImageDataset:
         except OSError as error:
             raise InputError(f"{file}: {error.strerror}") from None
         if len(data) != size:
-            raise InputError(f"{file} has become shorter")
+            raise InputError(f"{file} is shorter than when it was indexed")
         return data
 
     return ImageDataset(where, class_names, index.paths, labels, index.sizes, read_one=read_one)
 
 
 def index_shards(where: Path) -> Index:
-    """Where the images lie: from the index beside the shards, else by reading all headers.
+    """Positions of the images: from the index beside the shards, else from all tar headers.
 
     Raises:
         InputError: as ``read_shards``.
@@ -177,24 +179,26 @@ def _samples(file: Path) -> list[_Sample]:
                     found.append(_Sample(key))
                 _add(found[-1], tar, member, extension.lower())
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-        raise InputError(f"{file}: damaged, or no tar file ({error})") from None
-    dataset = [sample for sample in found if sample.size >= 0]
-    for sample in dataset:
-        # Without a label of its own a sample belongs to the class that its folder is called after.
+        raise InputError(f"{file}: damaged or not a tar file ({error})") from None
+    samples = [sample for sample in found if sample.size >= 0]
+    for sample in samples:
+        # A sample without a label of its own belongs to the class named by its folder.
         sample.label = sample.label or os.path.dirname(sample.key).rpartition("/")[2]  # noqa: PTH120
         if not sample.label:
-            raise InputError(f"{file}: {sample.path} has no .cls, no .json with a label, no folder")
-    return dataset
+            raise InputError(
+                f"{file}: {sample.path} has no label: no .cls, no .json with a label, no folder"
+            )
+    return samples
 
 
 def _add(sample: _Sample, tar: tarfile.TarFile, member: tarfile.TarInfo, extension: str) -> None:
     if "." + extension.rpartition(".")[2] in EXTENSIONS:
         if sample.size >= 0:
-            raise ValueError(f"two images are called {sample.key}")
+            raise ValueError(f"two images have the name {sample.key}")
         sample.offset, sample.size = member.offset_data, member.size
         sample.path = sample.path or member.name
         if member.size > MAX_BYTES:
-            raise ValueError(f"{member.name}: {member.size} bytes, at most {MAX_BYTES} are allowed")
+            raise ValueError(f"{member.name}: {member.size} bytes; the limit is {MAX_BYTES}")
     elif extension in ("cls", "json") and member.size <= _MOST_NOTE_BYTES:
         content = tar.extractfile(member)
         text = content.read().decode("utf-8", "surrogateescape") if content else ""

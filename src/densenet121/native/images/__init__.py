@@ -1,8 +1,7 @@
-"""The image kernel: a JPEG, or pixels, to a resized, flipped and colour-adjusted crop in one go.
+"""The image kernel: from a JPEG, or pixels, to a resized, flipped and colour-adjusted crop.
 
-C++ that is built at installation as the network's kernels are
-(``densenet121.native.network``), and chosen by the same environment variable. It knows nothing of
-Python: whoever calls is the thread, and the interpreter's lock is not held.
+It is C++ that is built at installation and selected by an environment variable, like the kernels of
+the network (``densenet121.native.network``). It runs in the calling thread, without the GIL.
 """
 
 import ctypes
@@ -18,12 +17,12 @@ from numpy.typing import NDArray
 from densenet121.native.library import load_library
 from densenet121.native.network import INSTRUCTION_SETS
 
-# Best first; each with the capabilities, as torch.cpu names them, that its code needs.
+# Best first; each with the capabilities that its code needs, by their names in torch.cpu.
 _BUILDS: dict[str, tuple[str, ...]] = {
     "avx2": ("avx2", "fma3", "f16c", "bmi", "bmi2"),
     "portable": (),
 }
-_DONE, _NOT_TAKEN = 0, 1
+_DONE, _UNSUPPORTED = 0, 1
 
 
 class _Arguments(ctypes.Structure):
@@ -58,13 +57,13 @@ class ImageKernel:
     library: ctypes.CDLL
 
     def jpeg_size(self, data: bytes) -> tuple[int, int] | None:
-        """Height and width of a JPEG whose kind it decodes; None of anything else.
+        """Height and width of a JPEG of a supported kind, else None.
 
-        Whether the image is undamaged shows only in ``image``.
+        Damage is detected only by ``image``.
         """
         sides = (ctypes.c_int64 * 2)()
         found = self.library.densenet121_jpeg_size(data, ctypes.c_int64(len(data)), sides)
-        return (sides[0], sides[1]) if _taken(found) else None
+        return (sides[0], sides[1]) if _is_done(found) else None
 
     def image(
         self,
@@ -77,20 +76,20 @@ class ImageKernel:
         flip: bool = False,
         steps: tuple[tuple[int, float], ...] = (),
     ) -> bool:
-        """Crop ``source``, resize, take the window of ``out``'s size, flip, adjust the colours.
+        """Crop ``source``, resize it, take a window of the size of ``out``, flip, adjust colours.
 
         Args:
-            source: a JPEG of which ``jpeg_size`` told the size, or ``(H, W, 3)`` uint8 RGB whose
-                rows are contiguous.
-            out: ``(h, w, 3)`` uint8, C-contiguous, written to.
+            source: a JPEG for which ``jpeg_size`` returned a size, or ``(H, W, 3)`` uint8 RGB with
+                contiguous rows.
+            out: ``(h, w, 3)`` uint8, C-contiguous; the result.
             crop: top, left, height, width; within the image.
             resized: height and width that the crop is resized to, bilinearly.
-            window: top and left of the part of that which is wanted; with ``out``'s size within it.
+            window: top and left of the result in the resized crop.
             flip: exchange left and right.
-            steps: at most three of (0 brightness, 1 contrast, 2 saturation) with its factor.
+            steps: at most three of (0 brightness, 1 contrast, 2 saturation) with a factor.
 
         Returns:
-            False if the JPEG is damaged; ``out`` is unchanged then.
+            False if the JPEG is damaged; then ``out`` is unchanged.
         """
         top, left, height, width = crop
         high, wide, _ = out.shape
@@ -112,7 +111,7 @@ class ImageKernel:
                 raise ValueError("the rows of the pixels are not contiguous uint8 RGB")
             arguments.pixels, arguments.row_bytes = source.ctypes.data, source.strides[0]
             sides = source.shape
-        # C++ trusts these: it would read or write elsewhere.
+        # C++ does not check these, and would read or write out of bounds.
         if not (
             min(top, left, *window) >= 0
             and min(height, width, high, wide) > 0
@@ -123,19 +122,21 @@ class ImageKernel:
             and out.flags.c_contiguous
             and out.dtype == np.uint8
         ):
-            raise ValueError(f"crop {crop}, resized {resized}, window {window}, out {out.shape}")
-        return _taken(self.library.densenet121_image(ctypes.byref(arguments)))
+            raise ValueError(
+                f"invalid crop {crop}, resized {resized}, window {window} or out {out.shape}"
+            )
+        return _is_done(self.library.densenet121_image(ctypes.byref(arguments)))
 
 
-def _taken(status: int) -> bool:
-    if status not in (_DONE, _NOT_TAKEN):
-        raise MemoryError("no memory for an image")
+def _is_done(status: int) -> bool:
+    if status not in (_DONE, _UNSUPPORTED):
+        raise MemoryError("not enough memory for an image")
     return status == _DONE
 
 
 @functools.cache
 def image_kernel() -> ImageKernel | str:
-    """The best build that this machine can run, or why there is none."""
+    """The best build that this machine can run, or the reason why there is none."""
     wanted = os.environ.get("DENSENET121_KERNELS", "")
     if wanted == "off":
         return "DENSENET121_KERNELS is off"
@@ -147,7 +148,7 @@ def image_kernel() -> ImageKernel | str:
         if wanted == "portable" and build != "portable":
             continue
         if not all(found.get(capability) for capability in needed):
-            reasons.append(f"{build}: not in this processor")
+            reasons.append(f"{build}: not supported by this processor")
             continue
         loaded = load_library(Path(__file__).parent, build)
         if isinstance(loaded, ctypes.CDLL):

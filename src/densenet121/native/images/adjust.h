@@ -1,5 +1,5 @@
-// Brightness, contrast and saturation of an RGBX image in place, to the bit as
-// densenet121/datasets/operations.py does them with OpenCV. The fourth byte is of no account.
+// Brightness, contrast and saturation of an RGBX image in place, equal bit for bit to
+// densenet121/datasets/operations.py with OpenCV. The fourth byte is ignored.
 
 #pragma once
 
@@ -18,7 +18,7 @@ inline int grey_of(const uint8_t* p) {
 }
 
 #if defined(__AVX2__)
-// Of eight pixels, in 32 bits each.
+// The grey of eight pixels, in 32 bits each.
 inline __m256i grey_of(__m256i pixels) {
   const __m256i low_bytes = _mm256_set1_epi32(0x00ff00ff);
   const __m256i rb = _mm256_and_si256(pixels, low_bytes);
@@ -33,7 +33,7 @@ inline __m256i eight_pixels(const uint8_t* p) {
 }
 #endif
 
-// The sum over at most 2^20 pixels.
+// Sum of the grey of at most 2^20 pixels.
 inline int64_t sum_of_grey(const uint8_t* image, int64_t pixels) {
   int32_t sum = 0;
   int64_t i = 0;
@@ -54,8 +54,8 @@ inline void adjust_levels(uint8_t* image, int64_t bytes, double factor, double o
   uint8_t table[256];
   for (int x = 0; x < 256; x++)
     table[x] = static_cast<uint8_t>(std::clamp(std::nearbyint(x * factor + offset), 0.0, 255.0));
-  // In 32-bit fixed point it is several times as fast as looking it up; nearly always it is equal
-  // for all 256 values, which is tried first.
+  // 32-bit fixed point is several times as fast as a look-up. It is used if it is equal for all 256
+  // values, which is nearly always the case.
   constexpr int kShift = 20;
   if (std::abs(factor) < 4 && std::abs(offset) < 1000) {
     const auto multiplier = static_cast<int32_t>(std::nearbyint(factor * (1 << kShift)));
@@ -106,7 +106,7 @@ inline void adjust_saturation(uint8_t* image, int64_t pixels, double factor) {
     uint8_t* p = image + 4 * i;
     const float grey = static_cast<float>(grey_of(p)) * of_grey;
     for (int c = 0; c < 3; c++) {
-      // A fused multiply-add, as OpenCV's; the product of 8 and 24 bits is exact in double.
+      // A fused multiply-add, as in OpenCV; the product of 8 and 24 bits is exact in double.
       const auto value = static_cast<float>(static_cast<double>(p[c]) * own + grey);
       p[c] = static_cast<uint8_t>(std::clamp(std::nearbyint(value), 0.0f, 255.0f));
     }

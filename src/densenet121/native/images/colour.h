@@ -1,5 +1,5 @@
-// Rows of a decoded JPEG as RGBX pixels, by libjpeg's rules to the bit: "fancy" upsampling of
-// chroma (each new sample 3/4 of the nearer and 1/4 of the further old one, in each direction), and
+// Rows of a decoded JPEG as RGBX pixels, equal bit for bit to libjpeg: "fancy" upsampling of chroma
+// (each new sample is 3/4 of the nearer and 1/4 of the further old one, in each direction), and
 // JFIF's YCbCr in 16-bit fixed point.
 
 #pragma once
@@ -13,7 +13,7 @@ class ColourRows {
   ColourRows(const Jpeg& jpeg, int64_t left, int64_t width)
       : jpeg_(jpeg), left_(left), width_(width), sums_(width + 8), rows_(2 * (2 * width + 64)) {}
 
-  // Row y of the image from `left` on, 4 bytes a pixel.
+  // Row y of the image from `left` on, 4 bytes per pixel.
   void write(int64_t y, uint8_t* out) {
     const uint8_t* grey = jpeg_.component[0].row(y) + left_;
     if (jpeg_.num_components == 1) {
@@ -36,8 +36,8 @@ class ColourRows {
   std::vector<int16_t> sums_;
   std::vector<uint8_t> rows_;
 
-  // Chroma of row y, twice as wide. The sums hold one more sample on each side; beyond the
-  // image's edge it is the edge's own, which gives what libjpeg writes there.
+  // Chroma of row y, twice as wide. The sums have one more sample on each side; outside the image
+  // it repeats the sample at the edge, which gives libjpeg's result.
   const uint8_t* upsampled(const Component& c, int64_t y, uint8_t* out) {
     const int64_t begin = left_ / 2, end = (left_ + width_ + 1) / 2, n = end - begin;
     const int64_t first = std::max<int64_t>(begin - 1, 0), last = std::min(end, c.width - 1);
@@ -97,7 +97,7 @@ class ColourRows {
       const __m256i mixed = _mm256_packs_epi32(dot(_mm256_unpacklo_epi16(b, r)),
                                                dot(_mm256_unpackhi_epi16(b, r)));
       const __m256i green = _mm256_add_epi16(l, _mm256_sub_epi16(mixed, r));
-      // Each half of the registers holds 8 pixels from here on.
+      // From here on each half of a register holds 8 pixels.
       const __m256i rb = _mm256_packus_epi16(red, blue), gx = _mm256_packus_epi16(green, green);
       const __m256i rg = _mm256_unpacklo_epi8(rb, gx), bx = _mm256_unpackhi_epi8(rb, gx);
       const __m256i low = _mm256_unpacklo_epi16(rg, bx), high = _mm256_unpackhi_epi16(rg, bx);

@@ -1,8 +1,8 @@
 // The entropy-coded part of a baseline JPEG (ITU-T T.81, annexes C and F).
 //
 // The code is read from a copy of the scan without its stuffed zero bytes, so that eight bytes can
-// be taken at once. The copy ends in kPadding zero bytes: a damaged image may make a block read
-// past its end, by at most 64 codes of 16 + 15 bits, which is looked at after each block.
+// be read at once. The copy ends in kPadding zero bytes: in a damaged image a block may be read
+// past its end, by at most 64 codes of 16 + 15 bits; this is checked after each block.
 
 #pragma once
 
@@ -28,11 +28,11 @@ inline int bits_to_value(int bits, int size) {  // figure F.12, EXTEND
 struct BitReader {
   const uint8_t* next = nullptr;
   uint64_t buffer = 0;  // the next bits, from the highest down
-  int bits = 0;         // how many of them are valid
+  int bits = 0;         // number of valid bits
 
   explicit BitReader(const uint8_t* begin) : next(begin) {}
 
-  // At least 56 bits afterwards.
+  // There are at least 56 bits afterwards.
   void refill() {
     uint64_t word;
     std::memcpy(&word, next, 8);
@@ -51,23 +51,23 @@ struct BitReader {
   int64_t bits_used(const uint8_t* begin) const { return (next - begin) * 8 - bits; }
 };
 
-// A Huffman table, with what the next kLookBits bits mean: often two coefficients with their extra
-// bits, or several to be passed over.
+// A Huffman table, with the meaning of the next kLookBits bits: often two coefficients with their
+// extra bits, or several to skip.
 struct HuffmanTable {
   static constexpr int kEndOfBlock = 128;  // an advance that no run of coefficients reaches
-  static constexpr int kUnknown = 64;      // a run that is past the end of any block
+  static constexpr int kUnknown = 64;      // a run past the end of any block
 
-  // One or two coefficients. What is missing of them is a 0 where there are zeros anyway.
+  // One or two coefficients. A missing one is stored as 0 where the block is zero anyway.
   struct Coefficients {
     int16_t first, second;
-    uint8_t run;         // zeros before the first; kUnknown: no code that fits
+    uint8_t run;         // zeros before the first; kUnknown: no complete code
     uint8_t second_run;  // zeros before the second
-    uint8_t advance;     // coefficients in all, kEndOfBlock more at the end of the block
+    uint8_t advance;     // coefficients in all, plus kEndOfBlock at the end of the block
     uint8_t length;      // bits of codes and extra bits
   };
   struct Skip {
-    uint8_t before;   // coefficients before the last symbol's; kUnknown: no code that fits
-    uint8_t advance;  // in all, kEndOfBlock more at the end of the block
+    uint8_t before;   // coefficients before the last symbol's; kUnknown: no complete code
+    uint8_t advance;  // in all, plus kEndOfBlock at the end of the block
     uint8_t length;
   };
 
@@ -76,15 +76,15 @@ struct HuffmanTable {
   uint8_t counts[16] = {};
   uint8_t symbols[256] = {};
   int32_t first_code[17] = {};   // of each length
-  int32_t first_index[17] = {};  // the number of codes before it
+  int32_t first_index[17] = {};  // number of codes before it
   uint16_t short_symbol[1 << kLookBits];  // symbol << 8 | length; 0: longer, or invalid
   Coefficients coefficients[1 << kLookBits];
   Skip skip[1 << kLookBits];
 
   explicit HuffmanTable(bool ac) : for_ac(ac) {}
 
-  // False if it is no prefix code, or one of a DC difference of more than 15 bits. Images of one source share their tables: the same again costs
-  // a comparison.
+  // False if it is not a prefix code, or has a DC difference of more than 15 bits. Images of one
+  // source have equal tables; defining an equal table again costs only a comparison.
   bool define(const uint8_t* new_counts, const uint8_t* new_symbols, int num_symbols) {
     if (defined && !std::memcmp(counts, new_counts, 16) &&
         !std::memcmp(symbols, new_symbols, num_symbols))
@@ -111,7 +111,7 @@ struct HuffmanTable {
     return defined = true;
   }
 
-  // The symbol of the next code, or -1. At least 16 bits must be there.
+  // The symbol of the next code, or -1. The reader must have at least 16 bits.
   int symbol(BitReader& in) const {
     const int found = short_symbol[in.peek(kLookBits)];
     if (found) {
@@ -135,7 +135,7 @@ struct HuffmanTable {
     int advance() const { return is_end() ? kEndOfBlock : run + 1; }
   };
 
-  // The code at bit `from` of `look`; false if it is not wholly in there, or not allowed.
+  // The code at bit `from` of `look`; false if it is incomplete or not allowed.
   bool symbol_at(int look, int from, Symbol* s) const {
     const int found = short_symbol[look << from & ((1 << kLookBits) - 1)];
     *s = {found >> 12, found >> 8 & 15, found & 255};
@@ -173,7 +173,7 @@ struct HuffmanTable {
   }
 };
 
-// The difference of a DC coefficient to the one before. False: no valid code.
+// The difference of a DC coefficient to the previous one. False: no valid code.
 inline bool read_dc(BitReader& in, const HuffmanTable& table, int* difference) {
   in.refill();
   const int size = table.symbol(in);
@@ -183,14 +183,14 @@ inline bool read_dc(BitReader& in, const HuffmanTable& table, int* difference) {
   return true;
 }
 
-// The 63 AC coefficients into `block`, which is zero. False: the code is damaged.
+// Reads the 63 AC coefficients into `block`, which is zero. False: the code is damaged.
 inline bool read_ac(BitReader& in, const HuffmanTable& table, int16_t* block) {
   int k = 1;
   while (k < 64) {
     if (in.bits < 32) in.refill();
     const HuffmanTable::Coefficients& c = table.coefficients[in.peek(kLookBits)];
     const int at = k + c.run;
-    // The first of two must not end the block: what follows it would be the next block's.
+    // The first of two must not end the block, since the second would belong to the next block.
     if (at < 63) {
       in.consume(c.length);
       block[kNatural[at]] = c.first;
@@ -210,7 +210,7 @@ inline bool read_ac(BitReader& in, const HuffmanTable& table, int16_t* block) {
   return k == 64 || k >= HuffmanTable::kEndOfBlock;
 }
 
-// Passes over the 63 AC coefficients.
+// Skips the 63 AC coefficients.
 inline bool skip_ac(BitReader& in, const HuffmanTable& table) {
   int k = 1;
   while (k < 64) {

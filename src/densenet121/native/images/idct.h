@@ -1,7 +1,7 @@
-// The inverse cosine transform of libjpeg's "islow" method, to the bit: Loeffler, Ligtenberg and
+// The inverse cosine transform of libjpeg's "islow" method, bit for bit: Loeffler, Ligtenberg and
 // Moschytz (ICASSP 1989) with 11 multiplications, 13 fractional bits in the constants, columns
-// before rows, two more bits kept between them; intermediate sums wrap at 16 bits where the widely
-// used vector versions of it wrap.
+// before rows, two more bits between them; intermediate sums wrap at 16 bits where the widely used
+// vector versions wrap.
 
 #pragma once
 
@@ -19,7 +19,7 @@ constexpr int kColumnShift = 11, kRowShift = 18;
 
 #if defined(__AVX2__)
 
-// Two blocks at once: every instruction here works on the two halves of a register apart.
+// Two blocks at once: every instruction here processes the two halves of a register separately.
 template <int shift>
 inline void idct_pass(__m256i v[8]) {
   const auto pair = [](int a, int b) {
@@ -85,7 +85,7 @@ inline void transpose_8x8(__m256i v[8]) {
   }
 }
 
-// Two blocks, whose pixels go to `first` and `second`. `quantisation` is in the blocks' order.
+// Two blocks; writes their pixels to `first` and `second`. `quantisation` has the blocks' order.
 inline void inverse_cosine(const int16_t* block, const int16_t* other, const int16_t* quantisation,
                            uint8_t* first, uint8_t* second, int64_t stride) {
   __m256i v[8];

@@ -1,5 +1,6 @@
-// The functions that Python calls: an encoded image, or its pixels, to a part of a resized one,
-// flipped and with its colours adjusted. Plain C; no Python, no OpenMP: whoever calls is the thread.
+// The functions that Python calls: from an encoded image, or its pixels, to a window of the resized
+// image, flipped and with adjusted colours. Plain C, without Python or OpenMP; runs in the calling
+// thread.
 
 #include "adjust.h"
 #include "colour.h"
@@ -10,15 +11,15 @@
 
 extern "C" {
 
-// In the order in which the fields are applied; see datasets/preparation.py.
+// In the order in which the fields are applied; see datasets/operations.py.
 struct ImageArguments {
-  const uint8_t* data;    // a JPEG of `size` bytes; null: `pixels` are given
+  const uint8_t* data;    // a JPEG of `size` bytes; null: use `pixels`
   int64_t size;
   const uint8_t* pixels;  // RGB
-  int64_t row_bytes;      // of `pixels`, from row to row
+  int64_t row_bytes;      // bytes from row to row of `pixels`
   int64_t crop[4];        // top, left, height, width
   int64_t resized[2];     // height, width that the crop is resized to
-  int64_t window[4];      // of that: top, left, height, width
+  int64_t window[4];      // in the resized crop: top, left, height, width
   int64_t flip;
   int64_t steps;
   int64_t step[3];        // 0 brightness, 1 contrast, 2 saturation
@@ -29,7 +30,7 @@ struct ImageArguments {
 
 namespace {
 
-enum { kDone = 0, kNotTaken = 1, kNoMemory = 2 };
+enum { kDone = 0, kUnsupported = 1, kNoMemory = 2 };
 
 thread_local JpegMemory jpeg_memory;
 thread_local std::vector<uint8_t> image_memory;
@@ -47,7 +48,7 @@ struct PixelRows {
   }
 };
 
-// Of a crop of a JPEG, columns from `first` on.
+// Rows of a crop of a JPEG, from column `first` on.
 struct JpegRows {
   ColourRows rows;
   int64_t top, first;
@@ -59,10 +60,10 @@ struct Range {
   int64_t begin, end;
 };
 
-// Which of `source` rows, resized to `result`, the `count` rows of the result from `begin` on need.
+// The rows (of `source`, resized to `result`) for `count` rows of the result from `begin` on.
 inline Range needed(int64_t source, int64_t result, int64_t begin, int64_t count) {
   if (source == result) return {begin, begin + count};
-  // Halving takes rows 2 y and 2 y + 1, which lie within this too.
+  // Halving uses rows 2 y and 2 y + 1, which are also within this range.
   return {std::clamp<int64_t>(tap_of(begin, source, result).first, 0, source - 1),
           std::clamp<int64_t>(tap_of(begin + count - 1, source, result).first + 1, 0, source - 1) +
               1};
@@ -72,7 +73,7 @@ inline void pack(const uint8_t* from, int64_t pixels, uint8_t* out) {
   int64_t x = 0;
 #if defined(__AVX2__)
   const __m128i order = _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1);
-  for (; x + 6 <= pixels; x += 4) {  // writes 16 bytes, of which 12 count
+  for (; x + 6 <= pixels; x += 4) {  // writes 16 bytes, 12 of them valid
     const __m128i four = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 4 * x));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 3 * x), _mm_shuffle_epi8(four, order));
   }
@@ -102,11 +103,11 @@ void make(const ImageArguments& g, Source& source) {
 
 extern "C" {
 
-// Height and width of a JPEG that densenet121_image takes, if its code is undamaged.
+// Height and width of a JPEG that densenet121_image supports, if its code is undamaged.
 DENSENET121_PUBLIC int densenet121_jpeg_size(const uint8_t* data, int64_t size,
                                              int64_t* sides) try {
   Jpeg jpeg(jpeg_memory);
-  if (!jpeg.read_header(data, size)) return kNotTaken;
+  if (!jpeg.read_header(data, size)) return kUnsupported;
   sides[0] = jpeg.height, sides[1] = jpeg.width;
   return kDone;
 } catch (...) {
@@ -121,11 +122,11 @@ DENSENET121_PUBLIC int densenet121_image(const ImageArguments* g) try {
     return kDone;
   }
   Jpeg jpeg(jpeg_memory);
-  if (!jpeg.read_header(g->data, g->size)) return kNotTaken;
+  if (!jpeg.read_header(g->data, g->size)) return kUnsupported;
   const Range y = needed(g->crop[2], g->resized[0], g->window[0], g->window[2]);
   const Range x = needed(g->crop[3], g->resized[1], g->window[1], g->window[3]);
   const int64_t left = g->crop[1] + x.begin, width = x.end - x.begin;
-  if (!jpeg.decode({g->crop[0] + y.begin, left, y.end - y.begin, width})) return kNotTaken;
+  if (!jpeg.decode({g->crop[0] + y.begin, left, y.end - y.begin, width})) return kUnsupported;
   JpegRows rows{{jpeg, left, width}, g->crop[0], x.begin};
   make(*g, rows);
   return kDone;

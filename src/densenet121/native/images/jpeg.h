@@ -1,9 +1,9 @@
-// A baseline JPEG (ITU-T T.81), of which only a rectangle is turned into samples.
+// Decodes a rectangle of a baseline JPEG (ITU-T T.81).
 //
-// Takes what nearly all files are: 8 bits, Huffman codes, one scan, grey or YCbCr in 4:4:4, 4:2:2
-// or 4:2:0. The whole code is read, so that damage anywhere is seen, but only the blocks that the
-// rectangle needs are transformed. Everything else, and whatever is not as it should be, is left
-// to libjpeg (kNotTaken), which is the judge of damaged files: nothing here repairs anything.
+// Supports what nearly all files use: 8 bits, Huffman codes, one scan, grey or YCbCr in 4:4:4,
+// 4:2:2 or 4:2:0. The whole code is read, so that damage anywhere is detected, but only the blocks
+// that the rectangle needs are transformed. All other and all damaged files are left to libjpeg
+// (kUnsupported), which decides about damaged files: nothing is repaired here.
 
 #pragma once
 
@@ -22,7 +22,7 @@ struct Rectangle {
   int64_t top, left, height, width;
 };
 
-// Memory that grows and is kept, one set for each thread.
+// Memory that is reused and only grows, one set per thread.
 struct JpegMemory {
   std::vector<uint8_t> code;
   std::vector<int16_t> coefficients[3];
@@ -36,11 +36,11 @@ struct JpegMemory {
 struct Component {
   int id, h, v, quantisation, dc, ac;
   int64_t width, height;  // in samples
-  // What is kept of it, in samples and a multiple of 8: the needed rectangle, made larger.
+  // The decoded part, in samples: the needed rectangle, extended to multiples of 8.
   Rectangle kept;
   const uint8_t* samples;
 
-  // The row y; x counts from the left of the image.
+  // Row y; x counts from the left of the image.
   const uint8_t* row(int64_t y) const {
     return samples + (y - kept.top) * kept.width - kept.left;
   }
@@ -55,7 +55,7 @@ class Jpeg {
 
   explicit Jpeg(JpegMemory& memory) : memory_(memory) {}
 
-  // Reads all before the scan; false if it is not for this decoder.
+  // Reads everything before the scan; false if this decoder does not support it.
   bool read_header(const uint8_t* data, int64_t size) {
     at_ = data, end_ = data + size;
     if (size < 4 || at_[0] != 0xff || at_[1] != 0xd8) return false;
@@ -93,7 +93,7 @@ class Jpeg {
     }
   }
 
-  // Decodes what is needed to know the pixels of `wanted`; false if the code is damaged.
+  // Decodes the blocks that the pixels of `wanted` need; false if the code is damaged.
   bool decode(const Rectangle& wanted) {
     if (!copy_code()) return false;
     for (int c = 0; c < num_components; c++) keep(component[c], wanted);
@@ -128,7 +128,7 @@ class Jpeg {
   bool has_frame_ = false, has_jfif_ = false, has_adobe_ = false;
   bool has_quantisation_[4] = {}, has_dc_[4] = {}, has_ac_[4] = {};
   int16_t quantisation_[4][64];
-  std::vector<int64_t> segments_;  // where each begins in the copied code, and where the last ends
+  std::vector<int64_t> segments_;  // start of each in the copied code, and the end of the last
 
   static int64_t mcus(int64_t pixels, int64_t size) { return (pixels + size - 1) / size; }
 
@@ -154,13 +154,13 @@ class Jpeg {
       component[c].width = mcus(width * component[c].h, h_max);
       component[c].height = mcus(height * component[c].v, v_max);
     }
-    // libjpeg smooths no chroma of one or two columns.
+    // libjpeg does not smooth chroma of one or two columns.
     return h_max == 1 || component[1].width > 2;
   }
 
   bool read_quantisation(const uint8_t* p, int64_t n) {
     for (; n >= 65; p += 65, n -= 65) {
-      if (p[0] > 3) return false;  // 16-bit tables among them
+      if (p[0] > 3) return false;  // includes 16-bit tables
       for (int k = 0; k < 64; k++) quantisation_[p[0]][kNatural[k]] = p[1 + k];
       has_quantisation_[p[0]] = true;
     }
@@ -184,7 +184,7 @@ class Jpeg {
   bool read_jfif(const uint8_t* p, int64_t n) {
     if (n < 14 || std::memcmp(p, "JFIF", 5) != 0) return true;
     has_jfif_ = true;
-    return p[5] == 1;  // libjpeg warns of another major version
+    return p[5] == 1;  // libjpeg warns about other major versions
   }
 
   bool read_adobe(const uint8_t* p, int64_t n) {
@@ -203,13 +203,13 @@ class Jpeg {
     }
     const uint8_t* rest = p + 1 + 2 * num_components;
     if (rest[0] != 0 || rest[1] != 63 || rest[2] != 0) return false;
-    // Without either mark libjpeg guesses from the names of the components.
+    // Without either marker libjpeg guesses from the component ids.
     return num_components == 1 || has_jfif_ || has_adobe_ ||
            (component[0].id == 1 && component[1].id == 2 && component[2].id == 3);
   }
 
-  // The code up to the end mark, without stuffed zeros and restart marks. False: no end mark, or
-  // something else inside.
+  // Copies the code up to the end marker, without stuffed zeros and restart markers. False: there
+  // is no end marker, or another marker before it.
   bool copy_code() {
     std::vector<uint8_t>& code = memory_.code;
     if (int64_t(code.size()) < end_ - at_ + kPadding) code.resize(end_ - at_ + kPadding);
@@ -241,13 +241,13 @@ class Jpeg {
     return true;
   }
 
-  // Whether a segment's code has been read to its last byte, and not further.
+  // Whether exactly the whole code of a segment has been read.
   bool used_up(const BitReader& in, int64_t segment) const {
     const uint8_t* begin = memory_.code.data() + segments_[segment];
     return (in.bits_used(begin) + 7) / 8 == segments_[segment + 1] - segments_[segment];
   }
 
-  // Chroma is needed one sample further on each side, to be smoothed.
+  // Smoothing of chroma needs one more sample on each side.
   void keep(Component& c, const Rectangle& wanted) {
     const int64_t by_x = h_max / c.h, by_y = v_max / c.v;
     const int64_t more_x = by_x > 1, more_y = by_y > 1;
@@ -287,8 +287,8 @@ class Jpeg {
         int difference;
         if (!read_dc(in, dc_table, &difference)) return false;
         *dc += difference;
-        // A sound image stays within 1024 and a rounding. Beyond 8192 the vector versions of
-        // libjpeg wrap in one place, which nothing here copies.
+        // In an undamaged image it is at most 1024 plus rounding. Beyond 8192 the vector versions
+        // of libjpeg wrap in one place, which is not reproduced here.
         if (std::abs(*dc * int64_t(quantisation_[c.quantisation][0])) > 8191) return false;
         const int64_t column = (x * c.h + h) * 8 - c.kept.left;
         if (has(c, y * c.v + v) && column >= 0 && column < c.kept.width) {
@@ -312,7 +312,7 @@ class Jpeg {
       uint8_t* out =
           memory_.samples[which].data() + ((y * c.v + v) * 8 - c.kept.top) * c.kept.width;
       for (int64_t x = 0; x < c.kept.width; x += 16) {
-        const int64_t other = x + 8 < c.kept.width ? x + 8 : x;  // an odd one out is done twice
+        const int64_t other = x + 8 < c.kept.width ? x + 8 : x;  // a single last one is done twice
         inverse_cosine(blocks + x * 8, blocks + other * 8, quantisation_[c.quantisation], out + x,
                        out + other, c.kept.width);
       }

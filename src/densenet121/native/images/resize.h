@@ -1,5 +1,6 @@
-// Bilinear resizing of RGBX rows, to the bit as OpenCV's INTER_LINEAR for 8-bit images: weights
-// of 11 bits, half-pixel centres, no antialiasing; halving both sides is the mean of four pixels.
+// Bilinear resizing of RGBX rows, equal bit for bit to OpenCV's INTER_LINEAR for 8-bit images:
+// weights of 11 bits, half-pixel centres, no antialiasing; halving both sides gives the mean of
+// four pixels.
 
 #pragma once
 
@@ -16,7 +17,7 @@ namespace {
 
 constexpr int kWeightOne = 2048;
 
-// Where one row or column of the result lies between those of the source.
+// Position of a row or column of the result between two of the source, and their weights.
 struct Tap {
   int64_t first;
   int16_t weight, next_weight;
@@ -31,7 +32,7 @@ inline Tap tap_of(int64_t at, int64_t source, int64_t result) {
           static_cast<int16_t>(std::nearbyint(share * kWeightOne))};
 }
 
-// Makes rows of a resized image. `source` writes row y of the crop, 4 bytes a pixel.
+// Computes rows of a resized image. `source` writes row y of the crop, 4 bytes per pixel.
 template <class Source>
 class Resizer {
  public:
@@ -50,7 +51,7 @@ class Resizer {
         other_row_(4 * width + 64),
         offsets_(wanted_width + 4),
         weights_(2 * wanted_width + 8) {
-    for (auto& passed : passed_) passed.resize(4 * wanted_width + 32);
+    for (auto& resized : resized_) resized.resize(4 * wanted_width + 32);
     for (int64_t x = 0; x < wanted_ && !same_ && !halves_; x++) {
       Tap tap = tap_of(left + (flip ? wanted_ - 1 - x : x), width, new_width);
       if (tap.first < 0) tap = {0, kWeightOne, 0};
@@ -60,7 +61,7 @@ class Resizer {
     }
   }
 
-  // Row y of the result, from column `left` on; may write up to 32 bytes more.
+  // Writes row y of the result, from column `left` on, and up to 32 bytes more.
   void write(int64_t y, uint8_t* out) {
     if (same_) {
       source_.write(y, row_.data());
@@ -78,8 +79,8 @@ class Resizer {
           out);
     } else {
       const Tap tap = tap_of(y, height_, new_height_);
-      const int16_t* first = passed(std::clamp<int64_t>(tap.first, 0, height_ - 1));
-      const int16_t* next = passed(std::clamp<int64_t>(tap.first + 1, 0, height_ - 1));
+      const int16_t* first = resized(std::clamp<int64_t>(tap.first, 0, height_ - 1));
+      const int16_t* next = resized(std::clamp<int64_t>(tap.first + 1, 0, height_ - 1));
       mix(first, next, tap, out);
     }
   }
@@ -91,8 +92,8 @@ class Resizer {
   std::vector<uint8_t> row_, other_row_;
   std::vector<int32_t> offsets_;  // in bytes
   std::vector<int16_t> weights_;
-  // The rows that were passed through horizontally last, and which they are.
-  std::vector<int16_t> passed_[2];
+  // The last rows that were resized horizontally, and their numbers.
+  std::vector<int16_t> resized_[2];
   int64_t which_[2] = {-1, -1};
 
   template <class Pixel>
@@ -101,21 +102,21 @@ class Resizer {
       pixel(left_ + (flip_ ? wanted_ - 1 - x : x), out + 4 * x);
   }
 
-  // Row y resized horizontally, times 2^7. Rows come in order: of the two kept, the older goes.
-  const int16_t* passed(int64_t y) {
+  // Row y resized horizontally, times 2^7. Rows are requested in order, so two are cached.
+  const int16_t* resized(int64_t y) {
     const int slot = y & 1;
     if (which_[slot] != y) {
       which_[slot] = y;
       source_.write(y, row_.data());
-      pass(passed_[slot].data());
+      resize_row(resized_[slot].data());
     }
-    return passed_[slot].data();
+    return resized_[slot].data();
   }
 
-  void pass(int16_t* out) const {
+  void resize_row(int16_t* out) const {
     int64_t x = 0;
 #if defined(__AVX2__)
-    // Two pixels r g b x, r g b x -> r r g g b b x x, to be multiplied with their two weights.
+    // Two pixels r g b x, r g b x -> r r g g b b x x, to multiply with their two weights.
     const __m128i pairs = _mm_setr_epi8(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15);
     const auto two = [&](int64_t at) {
       const __m128i bytes = _mm_unpacklo_epi64(load8(offsets_[at]), load8(offsets_[at + 1]));

@@ -1,7 +1,7 @@
-"""The kernels of the fast paths: C++ that is built at installation, once per instruction set.
+"""The fused kernels of the network: C++ that is built at installation, once per instruction set.
 
-A build for an instruction set that the compiler does not know is left out, and so are all of them
-without a compiler: ``kernels()`` then says why, and the network takes its plain path.
+Instruction sets that the compiler does not support are not built, and none is without a compiler.
+Then ``kernels()`` returns the reason, and the network uses its plain implementation.
 """
 
 import ctypes
@@ -14,7 +14,7 @@ import torch
 
 from densenet121.native.library import load_library
 
-# Best first; each with the capabilities, as torch.cpu names them, that its code needs.
+# Best first; each with the capabilities that its code needs, by their names in torch.cpu.
 _AVX512 = ("avx512_f", "avx512_bw", "avx512_vl", "avx512_dq")
 INSTRUCTION_SETS: dict[str, tuple[str, ...]] = {
     "amx": (*_AVX512, "avx512_bf16", "amx_tile", "amx_bf16"),
@@ -39,39 +39,39 @@ class Kernels:
     library: ctypes.CDLL
 
     def supports(self, dtype: torch.dtype) -> bool:
-        """Whether it computes with numbers of this type."""
+        """Whether it supports this dtype."""
         return hasattr(self.library, f"densenet121_block_forward_{_NAMES.get(dtype)}")
 
     def call(self, function: str, dtype: torch.dtype, arguments: ctypes.Structure) -> None:
-        """Run ``function``, without Python's lock.
+        """Run ``function`` without the GIL.
 
         Raises:
-            MemoryError: there was too little memory for it.
+            MemoryError: there was not enough memory.
         """
         run = getattr(self.library, f"densenet121_{function}_{_NAMES[dtype]}")
         if run(ctypes.byref(arguments)) != 0:
-            raise MemoryError(f"no memory for the kernel {function}")
+            raise MemoryError(f"not enough memory for the kernel {function}")
 
 
 @functools.cache
 def kernels() -> Kernels | str:
-    """The best library that this machine can run, or why there is none.
+    """The best library that this machine can run, or the reason why there is none.
 
-    The environment variable ``DENSENET121_KERNELS`` names the instruction set to use, or ``off``.
+    The environment variable ``DENSENET121_KERNELS`` selects an instruction set, or ``off``.
     """
     wanted = os.environ.get("DENSENET121_KERNELS", "")
     if wanted == "off":
         return "DENSENET121_KERNELS is off"
     if wanted and wanted not in INSTRUCTION_SETS:
         allowed = ", ".join(["off", *INSTRUCTION_SETS])
-        return f'DENSENET121_KERNELS is "{wanted}"; it can be {allowed}'
+        return f'DENSENET121_KERNELS is "{wanted}"; it must be one of {allowed}'
     found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     reasons = []
     for name, needed in INSTRUCTION_SETS.items():
         if wanted not in ("", name):
             continue
         if not all(found.get(capability) for capability in needed):
-            reasons.append(f"{name}: not in this processor")
+            reasons.append(f"{name}: not supported by this processor")
             continue
         loaded = _load(name)
         if isinstance(loaded, Kernels):
@@ -81,7 +81,7 @@ def kernels() -> Kernels | str:
 
 
 def instruction_set(device: torch.device) -> str | None:
-    """What the kernels for a network on this device are built for; None: the plain path."""
+    """The instruction set of the kernels for this device; None: the plain implementation."""
     found = kernels() if device.type == "cpu" else None
     return found.instruction_set if isinstance(found, Kernels) else None
 

@@ -1,9 +1,10 @@
-// A dense layer, backward: the pieces that one thread computes.
+// A dense layer, backward: the parts that one thread computes.
 //
-// The backward of batch norm needs two sums over all pixels before it can give the gradient of any
-// one: with g the gradient of its output, dx = scale * g - mean(scale * g) - (x - mean) * slope. So
-// the gradients before that correction are written, the sums taken on the way, and whoever reads
-// them applies the correction, which is of the form constant + slope * x for each channel.
+// The backward of batch norm needs two sums over all pixels before it can compute the gradient of
+// any one: with g the gradient of its output, dx = scale * g - mean(scale * g) - (x - mean) *
+// slope. Therefore the gradients are written without that correction, the sums are computed at the
+// same time, and the code that reads the gradients applies the correction, which has the form
+// constant + slope * x for each channel.
 
 #pragma once
 
@@ -58,11 +59,11 @@ inline void transpose_block(const T* rows, int64_t rows_ld, T* out, int64_t ld) 
   transpose_packed<T>(step, out, ld);
 }
 
-// relu and norm backward where a convolution's gradient arrives, for 32 of its input pixels and up
-// to 32 columns. Each of those is the average of kCount pixels of x: of the one that `pixels` names
-// (-1: it is zero) and its neighbours `offsets` away. There, g = gradient / kCount where scale * x +
-// shift > 0. Packs the convolution's input as a step of B, adds up the sums, hands (pixel, column,
-// lanes, g, scale) on to `write`.
+// relu and norm backward from the gradient of a convolution's input, for 32 of its pixels and up to
+// 32 columns. Each of those is the average of kCount pixels of x: the one in `pixels` (-1: it is
+// zero) and its neighbours at `offsets`. There, g = gradient / kCount where scale * x + shift > 0.
+// Packs the convolution's input as a step of B, adds to the sums, and passes (pixel, column, lanes,
+// g, scale) to `write`.
 template <class T, int kCount, class Write>
 inline void relu_norm_backward(const T* x, int64_t ld, const int64_t* pixels,
                                const int64_t* offsets, int columns, const Real<T>* scale,
@@ -103,8 +104,8 @@ inline void relu_norm_backward(const T* x, int64_t ld, const int64_t* pixels,
   }
 }
 
-// The gradient of the new channels of a band, in its frame, corrected: `out` by pixels, `turned`
-// by channels.
+// The corrected gradient of the new channels of a band, in its frame: `out` by pixels, `turned` by
+// channels.
 template <class T>
 inline void fill_gradient(const Band& band, const T* y, const T* gradient, int64_t ld,
                           int64_t columns, const Correction<Real<T>>& k, T* out, T* turned,
@@ -132,8 +133,8 @@ inline void fill_gradient(const Band& band, const T* y, const T* gradient, int64
   }
 }
 
-// What of the 3x3 convolution's backward is one band's: its share of the weight's gradient, and
-// g, the gradient of norm2's output, of the band's own pixels.
+// The backward of the 3x3 convolution for one band: its share of the weight's gradient, and g, the
+// gradient of norm2's output, of the band's own pixels.
 template <class T>
 inline void conv2_band_backward(const Band& band, const T* y, const T* grad_y, int64_t ld,
                                 int64_t growth, const Correction<Real<T>>& k, const T* z,
@@ -155,8 +156,8 @@ inline void conv2_band_backward(const Band& band, const T* y, const T* grad_y, i
   R* mean_padded = scratch<R>(5, padded);
   std::memset(mean_padded, 0, padded * sizeof(R));
   std::memcpy(mean_padded, mean, width * sizeof(R));
-  // A product is started before the sums of the last one are used: the matrix unit and the vector
-  // unit then work side by side.
+  // A product is started before the sums of the last one are used, so that the matrix unit and the
+  // vector unit work in parallel.
   const auto start = [&](int64_t product) {
     multiply<T>(dy + (band.origin() + product / blocks * kBlock) * grown, grown, offsets, taps,
                 panel + product % blocks * taps * kStep, c + product % 2 * kStep, false);
@@ -193,8 +194,7 @@ inline void conv2_band_backward(const Band& band, const T* y, const T* grad_y, i
   }
 }
 
-// Through norm, relu and a 1x1 convolution (of averages of kCount pixels), for `rows` of its output
-// pixels. What it reads and writes of its input:
+// Input of the backward of norm, relu and a 1x1 convolution (of averages of kCount pixels).
 template <class T>
 struct Conv1Input {
   using R = Real<T>;
@@ -202,12 +202,13 @@ struct Conv1Input {
   int64_t ld, columns;
   const Affine<R>& affine;
   const R* mean;           // padded with zeros to a multiple of 32
-  const int64_t* offsets;  // of the averaged pixels from the first
+  const int64_t* offsets;  // from the first averaged pixel to the others
   const T* from;           // scale * g is added to this (null: to zero)
   T* to;                   // ... and written here
 };
 
-// The gradient of the output is k of (g, z); `place` gives the first input pixel of an output pixel.
+// That backward for `rows` output pixels. The gradient of the output is k of (g, z); `place`
+// returns the first input pixel of an output pixel.
 template <class T, int kCount, class Place>
 inline void conv1_chunk_backward(int64_t rows, const Conv1Input<T>& in, Place place, const T* g,
                                  const T* z, int64_t width, const Correction<Real<T>>& k,
@@ -221,7 +222,7 @@ inline void conv1_chunk_backward(int64_t rows, const Conv1Input<T>& in, Place pl
   T* turned = scratch<T>(3, padded * turned_ld);
   T* a = scratch<T>(4, column_blocks * steps * kStep);
   R* c = scratch<R>(1, 2 * kStep);
-  // As in conv2_band_backward, a product is started ahead of the use of the last one's sums.
+  // As in conv2_band_backward, a product is started before the sums of the last one are used.
   const auto start = [&](int64_t b) {
     multiply<T>(dz, dz_ld, nullptr, padded / kBlock, panel + b * padded / kBlock * kStep,
                 c + b % 2 * kStep, false);
@@ -259,7 +260,7 @@ inline void conv1_chunk_backward(int64_t rows, const Conv1Input<T>& in, Place pl
             Vec<T> sum = scale * value;
             if (from) {
               sum += load<T>(from + pixel * ld + at, n);
-              // the same channels of the pixels that come next
+              // the same channels of the next pixels
               if (at == 0) __builtin_prefetch(from + (pixel + kBlock) * ld);
             }
             store<T>(to + pixel * ld + at, sum, n);
@@ -275,7 +276,7 @@ inline void conv1_chunk_backward(int64_t rows, const Conv1Input<T>& in, Place pl
   }
 }
 
-// The sums as the gradient of a 1x1 convolution's weight.
+// Writes the sums as the gradient of a 1x1 convolution's weight.
 template <class R>
 inline void write_conv1_gradient(BlockSums<R>& sums, const Weight<R>& out, int64_t width,
                                  int64_t columns) {
@@ -291,7 +292,7 @@ inline void write_conv1_gradient(BlockSums<R>& sums, const Weight<R>& out, int64
   }
 }
 
-// Rows of a chunk whose recomputed input, `columns` wide, stays in the thread's own cache.
+// Number of rows whose recomputed input of `columns` columns fits into the thread's own cache.
 template <class T>
 inline int64_t cached_rows(int64_t columns, int64_t wanted) {
   const int64_t fitting = (256 << 10) / (round_up(columns, kBlock) * sizeof(T)) / kBlock * kBlock;
@@ -305,7 +306,7 @@ inline void write_norm_gradient(void* grad_gamma, void* grad_beta, int64_t c, do
   if (grad_beta) static_cast<R*>(grad_beta)[c] = beta;
 }
 
-// Ends the backward of batch norm: its parameters' gradients, and the correction of its input's.
+// Completes the backward of batch norm: gradients of its parameters, correction of its input's.
 template <class R>
 inline Correction<R> finish_norm(GradientSums<R>& sums, const Affine<R>& affine, const R* mean,
                                  const R* variance, double eps, bool frozen, int64_t pixels,
@@ -325,7 +326,7 @@ inline Correction<R> finish_norm(GradientSums<R>& sums, const Affine<R>& affine,
   return k;
 }
 
-// out = gradient + constant + slope * x: what batch norm still owes. `out` has no gaps.
+// Applies the correction of batch norm: out = gradient + constant + slope * x. `out` is contiguous.
 template <class T>
 void correct(const Correction<Real<T>>& k, const T* x, int64_t x_ld, const T* gradient,
              int64_t gradient_ld, int64_t pixels, int64_t columns, int threads, T* out) {

@@ -1,9 +1,9 @@
 // A dense block, forward and backward.
 //
 // All layers read and write one buffer y of (pixels, channels). The batch statistics of a channel
-// are the same for every layer that reads it, so they are taken once, when it is written; a layer
-// sees relu(scale * y + shift) with its own scale and shift, computed where it is multiplied and
-// never stored. See docs/internals/performance.md.
+// are the same for every layer that reads it, so they are computed once, when it is written. The
+// input of a layer is relu(scale * y + shift) with its own scale and shift; it is computed where it
+// is multiplied and never stored. See docs/internals/performance.md.
 
 #pragma once
 
@@ -12,7 +12,7 @@
 
 namespace {
 
-// Filled in by Python (network/fused/arguments.py): the order and the types must agree.
+// Filled in by Python (network/fused/arguments.py): order and types must agree.
 struct LayerArguments {
   void *gamma1, *beta1, *mean1, *variance1, *weight1;
   void *gamma2, *beta2, *mean2, *variance2, *weight2;
@@ -24,7 +24,7 @@ struct LayerArguments {
 
 struct BlockArguments {
   int64_t images, height, width, input_columns, layers, growth, bottleneck, threads;
-  int64_t frozen;    // the statistics are given, not taken from the batch
+  int64_t frozen;    // the statistics are given, not computed from the batch
   int64_t z_stride;  // numbers from one layer's z to the next: 0 when none is needed later
   void *x, *y, *z, *mean, *variance;
   void *grad_y, *grad_buffer, *grad_bottleneck, *grad_x;
@@ -34,7 +34,7 @@ struct BlockArguments {
   int64_t columns() const { return input_columns + layers * growth; }
 };
 
-// Pixels that a thread takes at a time: few enough to share the work evenly.
+// Number of pixels that a thread processes at a time: few enough to divide the work evenly.
 inline int64_t chunk_rows(int64_t pixels, int threads) {
   const int64_t rows = round_up((pixels + 8 * threads - 1) / (8 * threads), kBlock);
   return smaller<int64_t>(rows, 512);
@@ -173,8 +173,8 @@ void block_forward(const BlockArguments& g) {
   }
 }
 
-// What the layers read so far say of the gradient of y's channels: the batch norm's correction,
-// summed over the layers, as constant + slope * (y - mean).
+// The correction of the gradient of y's channels by the batch norms of the layers processed so far,
+// summed over these layers, as constant + slope * (y - mean).
 struct Pending {
   std::vector<double> constant, slope;
   explicit Pending(int64_t columns) : constant(columns), slope(columns) {}
@@ -192,8 +192,8 @@ struct Pending {
   }
 };
 
-// Through the 3x3 convolution: its weight's gradient, norm2's, and grad_bottleneck, the gradient of
-// norm2's output. Returns how the gradient of z follows from that.
+// Backward of the 3x3 convolution: gradients of its weight and of norm2, and grad_bottleneck, the
+// gradient of norm2's output. Returns the correction that gives the gradient of z.
 template <class T>
 Correction<Real<T>> conv2_backward(const Layer<T>& layer, const T* z, const T* grad_y,
                                    const Pending& pending) {
@@ -249,7 +249,7 @@ Correction<Real<T>> conv2_backward(const Layer<T>& layer, const T* z, const T* g
                         g.pixels(), width, args.grad_gamma2, args.grad_beta2);
 }
 
-// Through the 1x1 convolution: its weight's gradient, norm1's, and its part of grad_buffer.
+// Backward of the 1x1 convolution: gradients of its weight and of norm1, its part of grad_buffer.
 template <class T>
 void conv1_backward(const Layer<T>& layer, const T* z, const T* grad_y,
                     const Correction<Real<T>>& k, Pending& pending) {
@@ -316,7 +316,7 @@ void block_backward(const BlockArguments& g) {
     const T* z = static_cast<T*>(g.z) + l * g.z_stride;
     const Correction<R> k = conv2_backward<T>(layer, z, grad_y, pending);
     conv1_backward<T>(layer, z, grad_y, k, pending);
-    // The first layer treated copied what came from outside.
+    // The layer processed first has copied the gradient of the block's output.
     grad_y = static_cast<T*>(g.grad_buffer);
   }
   if (!g.grad_x) return;

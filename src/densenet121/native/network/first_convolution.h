@@ -1,9 +1,9 @@
 // conv0 in inference, in float and double, with norm0, relu and pool0 if the stem has them: rows of
-// the convolution go straight from the cache into the pooling.
+// the convolution are pooled while they are in the cache.
 //
-// In a row of pixels with their channels side by side, what a window reads of one of its rows is
-// one piece of memory, and the next window's begins `stride` pixels further on: no copy is needed
-// but that with the zeros of the border.
+// In a row of pixels with adjacent channels, a row of a window is one contiguous piece of memory,
+// and that of the next window begins `stride` pixels later. The only copy needed is the one that
+// adds the zeros of the border.
 
 #pragma once
 
@@ -12,7 +12,7 @@
 
 namespace {
 
-// Filled in by Python (network/fused/network_plan.py): the order and the types must agree.
+// Filled in by Python (network/fused/network_plan.py): order and types must agree.
 struct FirstConvolution {
   int64_t images, height, width, channels;  // of x
   int64_t columns, kernel, stride, padding;
@@ -86,7 +86,7 @@ struct StemRows {
     }
   }
 
-  // Row r of the output, which `read` has prepared, to `out`: padded() numbers a pixel.
+  // Writes row r of the output, prepared by `read`, to `out`: padded() numbers per pixel.
   void convolve(int64_t r, T* out) const {
     const T* first = inputs + (r * f.stride - f.padding - first_input) * f.row_numbers();
     const Rows<T> rows{first, f.stride * f.channels, f.kernel * f.channels, f.kernel,
@@ -99,7 +99,7 @@ struct StemRows {
   }
 };
 
-// Rows begin .. end - 1 of the convolution, to y, whose pixels are `ld` numbers apart.
+// Writes rows begin .. end - 1 of the convolution to y, whose pixels are `ld` numbers apart.
 template <class T>
 void convolve_rows(const FirstConvolution& f, const T* panels, int64_t image, Range range, T* y,
                    int64_t ld) {
@@ -115,7 +115,7 @@ void convolve_rows(const FirstConvolution& f, const T* panels, int64_t image, Ra
   }
 }
 
-// Likewise of the maximum of 3 x 3 pixels at stride 2 of relu(norm(convolution)).
+// The same for the maximum of 3 x 3 pixels with stride 2 of relu(norm(convolution)).
 template <class T>
 void convolve_and_pool_rows(const FirstConvolution& f, const StemArguments& pool, const T* panels,
                             const T* shift, int64_t image, Range range, T* y, int64_t ld) {
@@ -139,7 +139,7 @@ void convolve_and_pool_rows(const FirstConvolution& f, const StemArguments& pool
           const T* from = rows.outputs + (window.top + i) % kRing * rows.output_numbers() + c;
           for (int64_t j = window.columns.begin; j < window.columns.end; j++) {
             const Vec<T> u = load<T>(from + (window.left + j) * rows.padded(), kLanes<T>);
-            // nan above all, as in torch
+            // nan is larger than everything, as in torch
             best = (u > best) | (u != u) ? u : best;
           }
         }

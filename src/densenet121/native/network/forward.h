@@ -1,7 +1,7 @@
-// A dense layer, forward: the pieces that one thread computes.
+// A dense layer, forward: the parts that one thread computes.
 //
-// A pixel is a row of memory: channels lie next to each other (channels_last). "Band" is some rows
-// of pixels of one image, with a border, small enough for the thread's own cache.
+// A pixel is a row of memory: its channels are adjacent (channels_last). A "band" is some rows of
+// pixels of one image, with a border, small enough for the thread's own cache.
 
 #pragma once
 
@@ -9,8 +9,8 @@
 
 namespace {
 
-// Steps of a product after which another block of columns is taken, so that the packed part in use
-// stays in the first cache.
+// Number of steps of a product before the next block of columns, so that the packed part in use
+// stays in the first-level cache.
 #if defined(__AMX_BF16__)
 constexpr int kStepsAtOnce = 16;
 #else
@@ -75,18 +75,18 @@ inline void conv1_rows(const T* x, int64_t ld, int rows, int64_t columns,
 }
 
 // Some rows of pixels of one image in a frame of zeros, as one sequence of pixels: a zero pixel,
-// then row after row from `first - 1` to `last`, each with a zero pixel behind it. So the
-// neighbour (dy, dx) of the pixel at q is at q + dy * pitch + dx.
+// then row after row from `first - 1` to `last`, each followed by a zero pixel. The neighbour
+// (dy, dx) of the pixel at q is at q + dy * pitch + dx.
 struct Band {
   int64_t height, width, first, last;  // rows first .. last - 1 are computed
   int64_t pitch() const { return width + 1; }
   int64_t flat() const { return (last - first) * pitch(); }
   int64_t steps() const { return round_up(flat(), kBlock) / kBlock; }
-  // Pixels of the sequence, with what the last block of 32 reaches beyond it.
+  // Pixels of the sequence, including those that the last block of 32 reads after its end.
   int64_t framed() const { return round_up(steps() * kBlock + 2 * pitch() + 2, kBlock); }
-  // Where the band's first pixel stands in the sequence.
+  // Position of the band's first pixel in the sequence.
   int64_t origin() const { return 1 + pitch(); }
-  // The pixels of the image at places q .. q + 31 of the band's own rows; -1 for a zero.
+  // The pixels of the image at positions q .. q + 31 of the band's own rows; -1 for a zero.
   void pixels(int64_t q, int64_t* out) const {
     int64_t r = first + q / pitch(), c = q % pitch();
     for (int i = 0; i < kBlock; i++) {
@@ -122,7 +122,7 @@ inline void fill_band(const Band& band, const T* z, int64_t columns, const Affin
   if (rest > 0) std::memset(row, 0, rest * padded * sizeof(T));
 }
 
-// Where the 9 taps of a 3x3 window find their pixels, for each 32 of the channels.
+// Offsets of the pixels of the 9 taps of a 3x3 window, for each 32 channels.
 inline void tap_offsets(int64_t pitch, int64_t padded, int sign, int32_t* offsets) {
   for (int tap = 0; tap < 9; tap++) {
     for (int64_t c = 0; c < padded; c += kBlock) {
@@ -131,8 +131,8 @@ inline void tap_offsets(int64_t pitch, int64_t padded, int sign, int32_t* offset
   }
 }
 
-// new = W2 * h for a band in its frame, of which `blocks_of_32` are computed; written to the
-// image's pixels, `ld` numbers apart.
+// new = W2 * h for the `blocks_of_32` of a band in its frame; written to the pixels of the image,
+// `ld` numbers apart.
 template <class T>
 inline void conv2_band(const Band& band, Range blocks_of_32, const T* h, int64_t columns,
                        const T* panel, int64_t width, T* out, int64_t ld) {

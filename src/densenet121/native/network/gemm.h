@@ -1,10 +1,10 @@
-// Products of 32 x 32 blocks, the only matrix product the kernels are built from.
+// Products of 32 x 32 blocks, the only matrix product that the kernels use.
 //
-// A lies by rows, 32 of them a block, of which each step takes 32 neighbouring numbers of the
-// summation. B is packed: step after step, each 32 (summation) x 32 (columns), in the order that
-// the instruction set multiplies: for bf16 two tiles of 16 columns, in which neighbouring pairs of
-// the summation stand together; otherwise panels of two registers of columns, each by rows. C is
-// 32 x 32 sums of Real<T>, by rows; every sum is taken in the order of the summation.
+// A is stored by rows, 32 per block; each step uses 32 adjacent numbers of the summation. B is
+// packed: step after step, each 32 (summation) x 32 (columns), in the order that the instruction
+// set needs: for bf16 two tiles of 16 columns, with adjacent pairs of the summation; otherwise
+// panels of two registers of columns, each by rows. C is 32 x 32 sums of Real<T>, by rows; every
+// sum is computed in the order of the summation.
 
 #pragma once
 
@@ -23,7 +23,7 @@ constexpr int kStep = kBlock * kBlock;  // numbers of B in one step
 template <class T>
 constexpr int kPanel = 2 * kLanes<T>;  // columns
 
-// Where B's number (k, n) of a step lies.
+// Position of the number (k, n) in a step of B.
 template <class T>
 inline int packed_index(int k, int n) {
   return n / kPanel<T> * kBlock * kPanel<T> + k * kPanel<T> + n % kPanel<T>;
@@ -71,8 +71,8 @@ inline void multiply_tile(const T* a, int64_t lda, const int32_t* offsets, int s
 template <class T>
 inline void multiply(const T* a, int64_t lda, const int32_t* offsets, int steps, const T* b,
                      Real<T>* c, bool accumulate) {
-  // A tile's sums, a row of B and a number of A fill the registers: 16 of them, 32 for AVX-512. All
-  // tiles are high enough for the multiplier never to wait for a sum.
+  // The sums of a tile, a row of B and a number of A fill the registers: AVX2 has 16, AVX-512 has
+  // 32. All tiles have enough rows that the multiplier never waits for a sum.
   constexpr int kRows = kRegisterBytes == 64 ? 8 : 6, kLowRows = kRegisterBytes == 64 ? 8 : 5;
   constexpr int kHigh = kRegisterBytes == 64 ? 4 : 2;  // tiles of kRows; the others: kLowRows
   static_assert((kBlock - kHigh * kRows) % kLowRows == 0, "");
@@ -92,12 +92,12 @@ inline void multiply(const T* a, int64_t lda, const int32_t* offsets, int steps,
 
 #if defined(__AMX_BF16__)
 
-// Tiles belong to a thread; each thread that multiplies holds one of these meanwhile.
+// Tiles are configured per thread; each thread that multiplies has one of these objects meanwhile.
 struct Tiles {
   Tiles() {
     alignas(64) uint8_t config[64] = {1};  // palette 1
     for (int tile = 0; tile < 8; tile++) {
-      config[16 + 2 * tile] = 64;  // bytes a row
+      config[16 + 2 * tile] = 64;  // bytes per row
       config[48 + tile] = 16;      // rows
     }
     _tile_loadconfig(config);
@@ -105,7 +105,7 @@ struct Tiles {
   ~Tiles() { _tile_release(); }
 };
 
-// Asks the kernel for the tile registers, which a process may not use unasked.
+// Asks the operating system for the tile registers, which a process may not use otherwise.
 inline bool allow_tiles() {
   constexpr int kRequestPermission = 0x1023, kTileData = 18;
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
@@ -219,7 +219,7 @@ inline void transpose_packed(const T* step, T* out, int64_t ld) {
 #if defined(__AVX512BF16__)
 template <>
 inline void transpose_packed<bf16>(const bf16* step, bf16* out, int64_t ld) {
-  // A pair of the summation is one 32-bit number, so this is two 16 x 16 transposes of those.
+  // A pair of the summation is one 32-bit number, so this is two 16 x 16 transposes of pairs.
   for (int tile = 0; tile < 2; tile++) {
     __m512i r[16], t[16];
     for (int i = 0; i < 16; i++) r[i] = _mm512_loadu_si512(step + tile * 512 + i * 32);

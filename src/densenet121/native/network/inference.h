@@ -1,5 +1,5 @@
-// A dense block with fixed statistics and no gradients: norm2 is folded into the 1x1 convolution,
-// and an image goes through all layers while it is in the cache.
+// A dense block with fixed statistics and without gradients: norm2 is folded into the 1x1
+// convolution, and all layers are computed for one image while it is in the cache.
 
 #pragma once
 
@@ -8,11 +8,11 @@
 
 namespace {
 
-// bf16 has instructions of its own for blocks of 32 x 32; what follows is for those.
+// bf16 has special instructions for blocks of 32 x 32; the code below is for these.
 template <class T>
 constexpr bool kPacksBlocks = !std::is_same_v<T, Real<T>>;
 
-// Where a layer's share begins in `weights` and in `norms`.
+// Start of a layer's part of `weights` and `norms`.
 struct Packed {
   int64_t weights, norms;
 };
@@ -28,8 +28,8 @@ inline Packed packed_before(const BlockArguments& g, int64_t layer) {
   return at;
 }
 
-// A few numbers of every tensor that inference_pack reads, mixed. Written to by torch's own
-// operations, a tensor counts its versions; written to behind torch's back (`.data`), it does not.
+// A hash of a few numbers of every tensor that inference_pack reads. torch counts versions of a
+// tensor for its own operations, but not for writes through `.data`.
 template <class T>
 void inference_fingerprint(const InferenceArguments& arguments) {
   using R = Real<T>;
@@ -94,7 +94,7 @@ void pack_blocks(const InferenceArguments& arguments) {
   }
 }
 
-// h = relu(W1 relu(norm1(y)) + shift) of up to 32 pixels, into the frame of the 3x3 convolution.
+// h = relu(W1 relu(norm1(y)) + shift) of up to 32 pixels, in the frame of the 3x3 convolution.
 template <class T>
 inline void conv1_into_frame(const Band& frame, const T* y, int64_t ld, int64_t pixel, int rows,
                              int64_t columns, const Affine<Real<T>>& norm1, const T* panel,
@@ -115,7 +115,7 @@ inline void conv1_into_frame(const Band& frame, const T* y, int64_t ld, int64_t 
   }
 }
 
-// One image through the block, by `team` threads of which this is number `member`.
+// Computes the block for one image with `team` threads; this one is number `member`.
 template <class T>
 void infer_image(const InferenceArguments& arguments, int64_t image, T* h,
                    const std::vector<Affine<Real<T>>>& norms, int member, int team) {
@@ -163,14 +163,14 @@ void run_blocks(const InferenceArguments& arguments) {
     const int64_t columns = round_up(g.input_columns + l * g.growth, kBlock);
     norms.emplace_back(numbers, numbers + columns, columns);
   }
-  // An image for each thread, or each image by all threads.
+  // One image per thread, or each image by all threads.
   const bool together = g.images < g.threads;
   T* shared = together ? scratch<T>(6, frame.framed() * padded) : nullptr;
   if (together) std::memset(shared, 0, frame.framed() * padded * sizeof(T));
 #pragma omp parallel num_threads(g.threads)
   {
     Tiles tiles;
-    // Fewer threads than asked for may come.
+    // There may be fewer threads than requested.
     const int member = omp_get_thread_num(), team = omp_get_num_threads();
     if (together) {
       for (int64_t i = 0; i < g.images; i++) {

@@ -1,7 +1,7 @@
-// A dense block's inference in float and double: norm2 is folded into the 1x1 convolution, the 3x3
-// convolution is Winograd's.
+// Inference of a dense block in float and double: norm2 is folded into the 1x1 convolution, and the
+// 3x3 convolution uses Winograd's algorithm.
 //
-// Neither the number of threads nor of the images beside it changes the bits of an image's output.
+// The bits of an image's output depend neither on the number of threads nor on the other images.
 
 #pragma once
 
@@ -11,19 +11,19 @@
 
 namespace {
 
-// Filled in by Python (network/fused/inference.py): the order and the types must agree.
+// Filled in by Python (network/fused/inference.py): order and types must agree.
 struct InferenceArguments {
   BlockArguments block;
-  void* weights;  // what inference_pack writes: numbers of type T
-  void* norms;    // likewise: of type Real<T>
+  void* weights;  // written by inference_pack, of type T
+  void* norms;    // written by inference_pack, of type Real<T>
   uint64_t fingerprint;
   int64_t weight_numbers, norm_numbers;
 };
 
-// Where a layer's share begins in `weights` and in `norms`, and its padded sizes.
+// Start of a layer's part of `weights` and `norms`, and its padded sizes.
 template <class T>
 struct LayerLayout {
-  int64_t columns, width, growth;  // multiples of a register's numbers
+  int64_t columns, width, growth;  // multiples of the number of lanes
   int64_t weights = 0, norms = 0;
 
   LayerLayout(const BlockArguments& g, int64_t layer)
@@ -95,15 +95,15 @@ inline void normalise_some(const T* x, int64_t ld, int64_t rows, int64_t columns
   }
 }
 
-// Pixels whose 1x1 convolution is one piece of work: a multiple of all heights of a tile.
+// Pixels whose 1x1 convolution is one piece of work: a multiple of all tile heights.
 constexpr int64_t kRowsAtOnce = 60;
 
-// Numbers from one row of A to the next. No power of two: all rows would share a set of the cache.
+// Numbers from one row of A to the next; not a power of two: all rows would share a cache set.
 template <class T>
 constexpr int64_t kSkewedDepth = kDepthAtOnce<T> + 64 / sizeof(T);
 
 // C (+)= A B for the summands k .. k + depth - 1, at most kDepthAtOnce, of panel_depth; C is
-// overwritten where k = 0. Behind the last summand C becomes relu of its sums and the shift, if any.
+// overwritten if k = 0. After the last summand C becomes relu(sums + shift), if there is a shift.
 template <class T>
 inline void multiply_panels(int64_t rows, const T* a, int64_t k, int64_t depth, const T* panels,
                             int64_t panel_depth, int64_t width, T* c, int64_t ldc,
@@ -118,11 +118,11 @@ inline void multiply_panels(int64_t rows, const T* a, int64_t k, int64_t depth, 
   }
 }
 
-// Work that is done alone, or with the other threads of a team.
+// Work of one thread alone, or of all threads of a team.
 struct Worker {
   Phases* team;
   int threads;
-  int64_t phase = 0;  // of the team: the next
+  int64_t phase = 0;  // next phase of the team
 
   template <class Work>
   void run(int64_t pieces, Work work) {
@@ -133,7 +133,7 @@ struct Worker {
     }
   }
 
-  // Into how many parts each of `pieces` is to be cut, at most `most`, for equal shares.
+  // Number of parts, at most `most`, to divide each of `pieces` into for equal shares.
   int64_t parts(int64_t pieces, int64_t most) const {
     int64_t n = 1;
     while (team && n < most && pieces * n % threads != 0 && pieces * n < 4 * threads) n++;
@@ -141,7 +141,7 @@ struct Worker {
   }
 };
 
-// Some images through a block whose input is in y.
+// Computes a block, whose input is in y, for some images.
 template <class T>
 struct Group {
   const BlockArguments& g;
@@ -151,13 +151,13 @@ struct Group {
 
   static int64_t phases(const BlockArguments& g) { return 2 * g.layers; }
   int64_t row_blocks() const { return (maps.pixels() + kRowsAtOnce - 1) / kRowsAtOnce; }
-  // A multiple of the team's threads, if there are patches enough.
+  // A multiple of the team's threads, if there are enough patches.
   int64_t patch_blocks(int64_t threads) const {
     const int64_t blocks = (maps.patches() + kPatchesAtOnce - 1) / kPatchesAtOnce;
     return smaller(round_up(blocks, threads), maps.patches());
   }
 
-  // The 1x1 convolution of some pixels, of the part-th of `parts` stretches of its columns.
+  // The 1x1 convolution of some pixels, for number `part` of `parts` ranges of its columns.
   void conv1(int64_t layer, Range pixels, int part, int parts) const {
     const LayerLayout<T> at(g, layer);
     const int64_t columns = g.input_columns + layer * g.growth, ld = g.columns();
@@ -177,7 +177,7 @@ struct Group {
     }
   }
 
-  // The 3x3 convolution of some patches, into the layer's new channels of y.
+  // The 3x3 convolution of some patches; writes the layer's new channels of y.
   void conv2(int64_t layer, Range patches) const {
     const LayerLayout<T> at(g, layer);
     convolve_patches<T>(maps, patches.begin, patches.end, h, at.width,
@@ -185,7 +185,7 @@ struct Group {
                         y + g.input_columns + layer * g.growth, g.columns());
   }
 
-  // By one thread: what the 1x1 convolution gives is used while it is in the cache.
+  // For one thread: the result of the 1x1 convolution is used while it is in the cache.
   void layer_alone(int64_t layer) const {
     int64_t rows = 0;
     for (int64_t i = 0; i < patch_blocks(1); i++) {
@@ -199,7 +199,7 @@ struct Group {
   }
 
   void layers(Worker& worker) const {
-    // Few rows: their columns are shared out too, so that no thread is left without work.
+    // With few rows the columns are divided too, so that every thread has work.
     const int64_t panels = (round_up(g.bottleneck, kLanes<T>) + kPanel<T> - 1) / kPanel<T>;
     const int64_t parts = worker.parts(row_blocks(), panels);
     const int64_t patches = patch_blocks(worker.threads);
@@ -216,22 +216,22 @@ struct Group {
   }
 };
 
-// Images that go through a block together: with small maps several, so that a product has rows
-// enough for the weights it reads.
+// Number of images that are computed together: several if the maps are small, so that a product has
+// enough rows for the weights it reads.
 inline int64_t images_at_once(int64_t pixels, int64_t images) {
   const int64_t wanted = smaller(196 / pixels, images);
   return wanted > 1 ? wanted : 1;
 }
 
-// Calls work(worker, group) for groups 0 .. groups - 1: each by a thread of its own where that
-// keeps all of them busy, else each by all threads, in `phases` phases.
+// Calls work(worker, group) for groups 0 .. groups - 1: each on its own thread if that keeps all
+// threads busy, else each on all threads, in `phases` phases.
 template <class Work>
 void share_groups(int64_t groups, int64_t phases, int threads, Work work) {
   const bool alone = groups % threads == 0 || groups > 4 * threads;
   Phases team(alone ? 1 : groups * phases);
 #pragma omp parallel num_threads(threads)
   {
-    // Fewer threads than asked for may come.
+    // There may be fewer threads than requested.
     Worker worker{alone ? nullptr : &team, omp_get_num_threads()};
     if (alone) {
       team.run(0, groups, [&](int64_t i) { work(worker, i); });

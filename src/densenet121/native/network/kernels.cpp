@@ -1,5 +1,5 @@
-// The functions that Python calls, for one instruction set. Plain C: no Python, no torch, no
-// OpenMP library is linked; torch's own OpenMP is found in the process (see native/library.py).
+// The functions that Python calls, for one instruction set. Plain C: it links no Python, torch or
+// OpenMP library; torch's own OpenMP is found in the process (see ../library.py).
 
 #include "network.h"
 
@@ -7,7 +7,7 @@
 
 extern "C" {
 
-// 0 if this processor and this system can run the library.
+// 0 if this processor and operating system can run the library.
 DENSENET121_PUBLIC int densenet121_start() { return allow_tiles() ? 0 : 1; }
 
 #define DENSENET121_ENTRY(name, arguments, type)                \

@@ -1,7 +1,8 @@
-// All of a network before its classifier, in evaluation, in float and double, as one piece of parallel work:
-// stem, dense blocks, transitions and the last norm. Each part writes into the buffer of the next.
+// The whole network before its classifier, in evaluation, in float and double, as one parallel
+// region: stem, dense blocks, transitions and the last norm. Each part writes into the buffer of
+// the next.
 //
-// What the weights say is packed once (network_pack) and kept by Python.
+// The weights are packed once (network_pack) and cached by Python.
 
 #pragma once
 
@@ -11,22 +12,22 @@
 
 namespace {
 
-// Filled in by Python (network/fused/network_plan.py): the order and the types must agree.
+// Filled in by Python (network/fused/network_plan.py): order and types must agree.
 struct NetworkArguments {
   int64_t images, threads, blocks;
-  int64_t pooled;    // the stem has a norm, relu and pool behind its convolution
-  int64_t averages;  // the transitions pool by averages; else by maxima
+  int64_t pooled;    // the stem has a norm, relu and pool after its convolution
+  int64_t averages;  // the transitions pool by average; else by maximum
   FirstConvolution first;
   StemArguments stem;
   InferenceArguments* block;
-  TransitionArguments* transition;  // blocks - 1; of the last norm as well, behind them
-  void* y;  // the last norm's output
-  void *weights, *norms;  // what network_pack writes
+  TransitionArguments* transition;  // blocks - 1, followed by one for the last norm
+  void* y;  // output of the last norm
+  void *weights, *norms;  // written by network_pack
   uint64_t fingerprint;
   int64_t weight_numbers, norm_numbers;
 };
 
-// Where each part's share begins in the packed weights and norms, and how large its maps are.
+// Start of each part in the packed weights and norms, and the size of its maps.
 template <class T>
 struct NetworkLayout {
   struct Part {
@@ -55,7 +56,7 @@ inline void mix_into(uint64_t* hash, uint64_t bits) {
   *hash = (*hash ^ bits) * 1099511628211u;  // FNV-1a
 }
 
-// As inference_fingerprint, of all parts; and how many numbers network_pack writes.
+// As inference_fingerprint, for all parts; also the number of values that network_pack writes.
 template <class T>
 void network_fingerprint(const NetworkArguments& arguments) {
   NetworkArguments& g = const_cast<NetworkArguments&>(arguments);
@@ -135,13 +136,13 @@ void network_pack(const NetworkArguments& g) {
   }
 }
 
-// The way of some images through the network.
+// Computes the network for some images.
 template <class T>
 struct Pass {
   const NetworkArguments& g;
   const NetworkLayout<T> layout;
-  std::vector<BlockArguments> blocks;  // with the sizes of these images' maps
-  std::vector<int64_t> buffers;        // where each block's y begins, for one image
+  std::vector<BlockArguments> blocks;  // with the map sizes of these images
+  std::vector<int64_t> buffers;        // start of each block's y, for one image
 
   explicit Pass(const NetworkArguments& g) : g(g), layout(g) {
     int64_t height = g.pooled ? g.stem.out_height : g.first.output(g.first.height);
@@ -157,7 +158,8 @@ struct Pass {
 
   int64_t pixels(int64_t b) const { return blocks[b].height * blocks[b].width; }
 
-  // Images whose maps are smallest in the last block; two groups a thread, if there are enough.
+  // Number of images per group, for the small maps of the last block; two groups per thread, if
+  // there are enough images.
   int64_t at_once() const {
     const int64_t fair = (g.images + 2 * g.threads - 1) / (2 * g.threads);
     return images_at_once(2 * pixels(g.blocks - 1), fair);
@@ -184,7 +186,7 @@ struct Pass {
     const BlockArguments& block = blocks[0];
     const int64_t ld = block.columns(), numbers = block.height * block.width * ld;
     const T *panels = static_cast<T*>(g.weights), *shift = static_cast<T*>(g.norms);
-    // Each piece computes a row of the convolution that the one before it has computed as well.
+    // Each piece computes one row of the convolution that the previous piece also computes.
     const int64_t rows = worker.team ? 7 : 14, pieces = (block.height + rows - 1) / rows;
     worker.run(images * pieces, [&](int64_t i) {
       const Range range = share(block.height, i % pieces, pieces);
@@ -214,7 +216,7 @@ struct Pass {
     });
   }
 
-  // Images first .. first + images - 1; y and h: room for all buffers of that many.
+  // Images first .. first + images - 1; y and h have memory for all buffers of this many images.
   void run(Worker& worker, int64_t first, int64_t images, T* y, T* h) const {
     stem(worker, first, images, y);
     for (int64_t b = 0; b < g.blocks; b++) {

@@ -1,4 +1,4 @@
-// Weights in the order of gemm.h's packed steps.
+// Weights in the order of the packed steps of gemm.h.
 
 #pragma once
 
@@ -7,8 +7,8 @@
 
 namespace {
 
-// B(k, n) for k < depth, n < width, padded with zeros to multiples of 32: column block after
-// column block, in each step after step. Such a panel has round_up(depth) * round_up(width) numbers.
+// B(k, n) for k < depth, n < width, padded with zeros to multiples of 32: column block after column
+// block, and in each step after step. A panel has round_up(depth) * round_up(width) numbers.
 template <class T, class Value>
 inline void pack_panel(T* panel, int64_t depth, int64_t width, int threads, Value value) {
   const int64_t steps = round_up(depth, kBlock) / kBlock, blocks = round_up(width, kBlock) / kBlock;
@@ -25,7 +25,7 @@ inline void pack_panel(T* panel, int64_t depth, int64_t width, int threads, Valu
   }
 }
 
-// A convolution's weight (out, in, rows, columns) in whatever order it lies in memory.
+// A convolution's weight (out, in, rows, columns) with any strides.
 template <class R>
 struct Weight {
   R* data;
@@ -35,7 +35,7 @@ struct Weight {
   }
 };
 
-// Sums of 32 x 32 blocks, one set for each thread. There is room for one such object at a time.
+// Sums of 32 x 32 blocks, one set per thread. Only one such object can exist at a time.
 template <class R>
 struct BlockSums {
   int64_t blocks;

@@ -1,4 +1,4 @@
-// Threads, their scratch memory, and sums over columns that do not depend on luck.
+// Threads, their scratch memory, and deterministic sums over columns.
 
 #pragma once
 
@@ -16,13 +16,13 @@ struct Range {
   int64_t begin, end;
 };
 
-// The part-th of `parts` nearly equal stretches of 0 .. n.
+// Number `part` of `parts` nearly equal ranges of 0 .. n.
 inline Range share(int64_t n, int part, int parts) {
   return {n * part / parts, n * (part + 1) / parts};
 }
 
-// Memory of this thread that lives from call to call, since fresh pages are dear. What it held is
-// lost when `slot` asks for more than ever before.
+// Memory of this thread that is reused between calls, because new pages are slow. Its content is
+// lost when a `slot` needs more than ever before.
 template <class T>
 inline T* scratch(int slot, int64_t count) {
   struct Slot {
@@ -42,8 +42,8 @@ inline T* scratch(int slot, int64_t count) {
   return static_cast<T*>(s.memory);
 }
 
-// Sums over some rows of every column. Values are taken relative to the first row, so that a mean
-// far from zero does not eat the digits of the variance.
+// Sums of every column over some rows. Values are relative to the first row, so that the variance
+// does not lose digits if the mean is far from zero.
 template <class T>
 inline void column_sums(const T* rows, int64_t ld, int64_t num_rows, int64_t columns,
                         Real<T>* shift, Real<T>* sum, Real<T>* square) {
@@ -62,7 +62,7 @@ inline void column_sums(const T* rows, int64_t ld, int64_t num_rows, int64_t col
   }
 }
 
-// Column sums of consecutive parts of the rows, each part by one thread.
+// Column sums of consecutive parts of the rows, each computed by one thread.
 template <class R>
 struct Parts {
   int64_t columns;
@@ -94,12 +94,12 @@ struct Parts {
   }
 };
 
-// What relu sees of a batch norm: scale * x + shift, zero in the columns of padding.
+// A batch norm as scale * x + shift, zero in the columns of padding.
 template <class R>
 struct Affine {
   std::vector<R> scale, shift;
 
-  // Of numbers that another one has computed, padding included.
+  // From numbers that were computed before, padding included.
   Affine(const R* scale, const R* shift, int64_t padded)
       : scale(scale, scale + padded), shift(shift, shift + padded) {}
   Affine(const R* gamma, const R* beta, const R* mean, const R* variance, double eps,

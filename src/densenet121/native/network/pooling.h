@@ -1,4 +1,4 @@
-// A transition's inference in float and double: norm, relu, pooling and 1x1 convolution in one pass.
+// Inference of a transition in float and double: norm, relu, pooling, 1x1 convolution in one pass.
 
 #pragma once
 
@@ -7,7 +7,7 @@
 
 namespace {
 
-// Some output pixels of a transition's 2 x 2 windows in x, whose first columns they are.
+// Some output pixels of the 2 x 2 windows of a transition in x.
 template <class T>
 struct Pooling {
   const TransitionArguments& t;
@@ -19,8 +19,8 @@ struct Pooling {
 
   int64_t outputs() const { return maps.images * (maps.height / 2) * (maps.width / 2); }
 
-  // relu(norm(x)) of the pixel of each window that is `offset` behind its first, or of a window's
-  // average, from summand k on.
+  // relu(norm(x)) of the pixel at `offset` from the first of each window, or of a window's average,
+  // from summand k on.
   void normalise(Range range, const int64_t* corners, int64_t offset, int64_t k, int64_t depth,
                  T* a) const {
     const int64_t padded = round_up(t.columns, kLanes<T>);
@@ -45,7 +45,7 @@ struct Pooling {
 
   int64_t panels() const { return (t.output_columns + kPanel<T> - 1) / kPanel<T>; }
 
-  // The part-th of `parts` stretches of the columns.
+  // Number `part` of `parts` ranges of the columns.
   void run(Range range, int part, int parts) const {
     const int64_t depth = round_up(t.columns, kLanes<T>), rows = range.end - range.begin;
     const Range mine = share(panels(), part, parts);
@@ -73,7 +73,7 @@ struct Pooling {
           const int lanes = smaller<int64_t>(kLanes<T>, columns - n);
           const Vec<T> sums = load<T>(c + r * width + n, kLanes<T>);
           const Vec<T> before = offset ? load<T>(to + n, lanes) : sums;
-          // nan above all, as in torch
+          // nan is larger than everything, as in torch
           store<T>(to + n, (sums > before) | (sums != sums) ? sums : before, lanes);
         }
       }

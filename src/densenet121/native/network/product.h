@@ -1,9 +1,9 @@
 // The matrix product of inference in float and double: any number of rows, columns and summands,
-// written where it is wanted, shifted and through relu.
+// with an optional shift and relu.
 //
-// B is packed in panels of two registers of columns (one for what is left), each with all summands
-// one after the other. Every number of C is one sum in the order of the summands, however the rows
-// are shared out.
+// B is packed in panels of two registers of columns (the last may have one), each with all summands
+// one after the other. Every number of C is one sum in the order of the summands, for any division
+// of the rows.
 
 #pragma once
 
@@ -12,26 +12,26 @@
 
 namespace {
 
-// Rows whose sums the registers hold, with a row of B and a number of A: 16 registers, 32 for
-// AVX-512.
+// Number of rows whose sums fit into the registers, with a row of B and a number of A: 16
+// registers, 32 for AVX-512.
 constexpr int kTileRows = kRegisterBytes == 64 ? 12 : 6;
 
-// Summands of a panel that take half of a first cache of 32 kB.
+// Number of summands of a panel that fill half of a first-level cache of 32 kB.
 template <class T>
 constexpr int kDepthAtOnce = 16384 / (kPanel<T> * sizeof(T));
 
-// Summands during which a tile asks for so many cache lines of the panel that comes next: four tiles
-// ask for all of it.
+// Summands during which a tile prefetches cache lines of the next panel: four tiles prefetch all of
+// it.
 template <class T>
 constexpr int kUnroll = smaller(4, kLanes<T>);
 template <class T>
 constexpr int kLinesAhead = kUnroll<T> * kRegisterBytes >= 128 ? kUnroll<T> * kRegisterBytes / 128 : 1;
 
-// Rows of A, each of some segments of neighbouring numbers.
+// Rows of A, each of some segments of adjacent numbers.
 template <class T>
 struct Rows {
   const T* first;
-  int64_t ld, depth;  // from row to row; numbers of a segment
+  int64_t ld, depth;  // numbers from row to row; numbers per segment
   int64_t segments = 1, segment_ld = 0;
 };
 
@@ -95,13 +95,13 @@ inline void product_rows(int count, const Rows<T>& rows, const T* a, const T* b,
   }
 }
 
-// C (+)= A B for `count` rows and one panel of B: `width` is the panel's columns, of one register
-// or two. With a shift, C is relu of its sums and the shift. Brings what lies at `next` into the
-// cache meanwhile, unless rows have several segments.
+// C (+)= A B for `count` rows and one panel of B; `width` is the number of the panel's columns, one
+// or two registers. With a shift, C is relu(sums + shift). Prefetches the memory at `next`, unless
+// rows have several segments.
 template <class T, bool kSegmented = false>
 inline void product(int64_t count, const Rows<T>& rows, const T* b, int64_t width, T* c,
                     int64_t ldc, bool accumulate, const T* shift, const T* next) {
-  // Tiles of equal height, or nearly: a low one at the end would leave the multiplier waiting.
+  // Tiles of nearly equal height: in a low one at the end the multiplier would have to wait.
   const int tiles = (count + kTileRows - 1) / kTileRows;
   const int64_t asked = rows.depth / kUnroll<T> * kLinesAhead<T> * 64 / sizeof(T);
   for (int i = 0; i < tiles; i++) {
@@ -118,7 +118,7 @@ inline void product(int64_t count, const Rows<T>& rows, const T* b, int64_t widt
   }
 }
 
-// Where number (k, n) of B lies.
+// Position of the number (k, n) of B.
 template <class T>
 inline int64_t panel_index(int64_t k, int64_t n, int64_t depth, int64_t width) {
   const int64_t first = n / kPanel<T> * kPanel<T>;

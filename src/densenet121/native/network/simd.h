@@ -1,9 +1,9 @@
-// Vectors of one machine register, for loops over channels.
+// Vectors of one register, for loops over channels.
 //
-// Compiled once for each instruction set (see setup.py); everything here has internal linkage, so
-// that no two of those builds can be mixed up by the linker.
+// Compiled once per instruction set (see setup.py); everything here has internal linkage, so that
+// the linker cannot mix up two builds.
 //
-// T is how numbers lie in memory (bf16, float, double), Real<T> how they are computed with.
+// T is the type of numbers in memory (bf16, float, double), Real<T> that of the arithmetic.
 
 #pragma once
 
@@ -46,7 +46,7 @@ struct VectorOf {
 template <class T>
 using Vec = typename VectorOf<Real<T>>::type;
 
-// Numbers in one register.
+// Number of values in one register.
 template <class T>
 constexpr int kLanes = kRegisterBytes / sizeof(Real<T>);
 
@@ -55,7 +55,7 @@ inline Vec<T> broadcast(Real<T> value) {
   return value - Vec<T>{};
 }
 
-// The first n lanes from p, zeros behind them.
+// Loads the first n lanes from p; the others are zero.
 template <class T>
 inline Vec<T> load(const T* p, int n) {
   Vec<T> v{};
@@ -67,7 +67,7 @@ inline Vec<T> load(const T* p, int n) {
   return v;
 }
 
-// The first n lanes to p.
+// Stores the first n lanes to p.
 template <class T>
 inline void store(T* p, Vec<T> v, int n) {
   if (n == kLanes<T>) {

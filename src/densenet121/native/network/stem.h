@@ -1,7 +1,8 @@
-// What follows conv0: norm, relu and the maximum of 3 x 3 pixels at stride 2, forward and backward.
+// The layers after conv0: norm, relu and the maximum of 3 x 3 pixels with stride 2, forward and
+// backward.
 //
-// Of the normalised images nothing is stored but which pixel of a window was the largest; a
-// gradient then finds its way without them.
+// Only the position of the largest pixel of each window is stored, not the normalised images; the
+// backward needs no more.
 
 #pragma once
 
@@ -9,10 +10,10 @@
 
 namespace {
 
-// Filled in by Python (network/fused/stem.py): the order and the types must agree.
+// Filled in by Python (network/fused/stem.py): order and types must agree.
 struct StemArguments {
   int64_t images, height, width, columns, out_height, out_width, threads;
-  int64_t pad_top, pad_left;  // of -inf; what reaches beyond the other sides is -inf as well
+  int64_t pad_top, pad_left;  // padding with -inf; beyond the other sides it is -inf too
   int64_t frozen;             // the statistics are the running ones
   void *x, *y, *winner, *gamma, *beta, *mean, *variance;
   void *grad_y, *grad_x, *grad_gamma, *grad_beta;
@@ -46,9 +47,9 @@ inline void store_winner<bf16>(uint8_t* p, Vec<bf16> v, int n) {
 }
 #endif
 
-// The part of a 3 x 3 window that lies inside the image.
+// The part of a 3 x 3 window inside the image.
 struct Window {
-  int64_t top, left;  // of the window: may be outside
+  int64_t top, left;  // of the window; may be outside the image
   Range rows, columns;
   Window(const StemArguments& g, int64_t y, int64_t x)
       : top(2 * y - g.pad_top),
@@ -80,7 +81,7 @@ void stem_forward(const StemArguments& g) {
           for (int64_t j = window.columns.begin; j < window.columns.end; j++) {
             const int64_t pixel = (window.top + i) * g.width + window.left + j;
             const Vec<T> u = load<T>(image + pixel * g.columns + c, n) * s + t;
-            // the first of equals, and nan above all, as in torch
+            // the first of equals; nan is larger than everything, as in torch
             const auto larger = (u > best) | (u != u);
             best = larger ? u : best;
             which = larger ? broadcast<T>(3 * i + j) : which;
@@ -134,7 +135,7 @@ void stem_backward(const StemArguments& g) {
 #pragma omp parallel for num_threads(g.threads) schedule(static)
   for (int64_t row = 0; row < g.images * g.height; row++) {
     const int64_t image = row / g.height, y = row % g.height;
-    // the windows 2 * out - pad .. + 2 that reach over this row, and likewise of each column
+    // the windows 2 * out - pad .. + 2 that include this row; the same for columns below
     const int64_t out_first = y + g.pad_top < 2 ? 0 : (y + g.pad_top - 1) / 2;
     const int64_t out_last = smaller((y + g.pad_top) / 2, g.out_height - 1);
     for (int64_t column = 0; column < g.width; column++) {

@@ -1,9 +1,9 @@
-// Threads that share out the pieces of one phase after another.
+// Threads that share the pieces of one phase after another.
 //
-// A phase ends when its pieces are done, not when all threads have come: a thread that the system
-// has put aside for another process delays the others only while it holds a piece. Whoever waits
-// spins for a short while and then sleeps, so that the system can give its processor to the thread
-// it waits for. Which thread takes which piece is left to chance; what a piece computes is not.
+// A phase ends when its pieces are done, not when all threads have arrived: a thread that the
+// system has suspended for another process delays the others only while it has a piece. A waiting
+// thread spins for a short time and then sleeps, so that the system can give its processor to the
+// thread that it waits for. Which thread computes which piece is not deterministic; its result is.
 
 #pragma once
 
@@ -25,7 +25,7 @@ inline void pause_briefly() {
 #endif
 }
 
-// Sleeps while the number is `seen`, or wakes for no reason.
+// Sleeps while the number is `seen`; may wake up spuriously.
 inline void sleep_while(std::atomic<int32_t>& number, int32_t seen) {
 #if defined(__linux__)
   syscall(SYS_futex, reinterpret_cast<int32_t*>(&number), FUTEX_WAIT_PRIVATE, seen, nullptr);
@@ -47,8 +47,8 @@ class Phases {
  public:
   explicit Phases(int64_t count) : phases_(new Phase[count]) {}
 
-  // Pieces 0 .. pieces - 1 of a phase, by all threads that call this. The same number of pieces
-  // must be said by all of them.
+  // Computes pieces 0 .. pieces - 1 of a phase on all threads that call this. All of them must pass
+  // the same number of pieces.
   template <class Work>
   void run(int64_t phase, int32_t pieces, Work work) {
     Phase& p = phases_[phase];
@@ -68,7 +68,7 @@ class Phases {
   }
 
  private:
-  static constexpr int kSpins = 2000;  // about 40 microseconds, what a sleep and a waking cost
+  static constexpr int kSpins = 2000;  // about 40 microseconds, the cost of sleeping and waking up
   struct alignas(64) Phase {
     std::atomic<int32_t> next{0}, done{0}, sleepers{0};
   };

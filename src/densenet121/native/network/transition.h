@@ -1,6 +1,6 @@
 // A transition, forward and backward: norm, relu, average of 2 x 2 pixels, 1x1 convolution. Pooling
-// comes first: an average and a 1x1 convolution commute. Without pooling it is the part of the
-// original's transition that comes before its maximum.
+// is done before the convolution, because an average and a 1x1 convolution commute. Without pooling
+// it is the part of the original's transition before its maximum.
 
 #pragma once
 
@@ -8,12 +8,12 @@
 
 namespace {
 
-// Filled in by Python (network/fused/transition.py): the order and the types must agree.
+// Filled in by Python (network/fused/transition.py): order and types must agree.
 struct TransitionArguments {
   int64_t images, height, width, columns, output_columns, threads;
   int64_t pool;              // side of the square that is averaged: 1 or 2
   int64_t frozen;            // the statistics are the running ones
-  int64_t statistics_given;  // they need not be taken: running, or known from the block before
+  int64_t statistics_given;  // running, or known from the previous block
   void *x, *y, *gamma, *beta, *mean, *variance, *weight;
   void *grad_y, *grad_x, *grad_gamma, *grad_beta, *grad_weight;
   int64_t strides[4];
@@ -137,7 +137,7 @@ void transition_backward_of(const TransitionArguments& g) {
   const T* grad_y = static_cast<T*>(g.grad_y);
   T* grad_x = static_cast<T*>(g.grad_x);
   if (kCount > 1 && (g.height % 2 || g.width % 2)) {
-    std::memset(grad_x, 0, g.pixels() * columns * sizeof(T));  // of what no square covers
+    std::memset(grad_x, 0, g.pixels() * columns * sizeof(T));  // pixels that no square covers
   }
 #pragma omp parallel num_threads(g.threads)
   {

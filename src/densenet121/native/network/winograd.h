@@ -1,7 +1,7 @@
-// A 3x3 convolution of stride 1 as 16 products in place of 36 for each 2 x 2 pixels of the output
+// A 3x3 convolution with stride 1 as 16 products instead of 36 for each 2 x 2 pixels of the output
 // (a patch): F(2x2, 3x3) of Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural
-// Networks", section 4.1. Its sums are of other numbers than the convolution's own, so that its
-// rounding differs: in float by a few units of the last place of a patch's largest number.
+// Networks", section 4.1. It sums other numbers than a direct convolution, so its rounding differs:
+// in float by a few units in the last place of a patch's largest number.
 
 #pragma once
 
@@ -10,7 +10,7 @@
 namespace {
 
 constexpr int kPatchSize = 16;     // numbers of a transformed patch: 4 x 4
-constexpr int kPatchesAtOnce = 24;  // their transforms, of 128 channels in float, take 196 kB
+constexpr int kPatchesAtOnce = 24;  // their transforms, with 128 channels in float, need 196 kB
 
 // Number i of the transformed window g of weights.
 template <class Window>
@@ -23,7 +23,7 @@ inline double winograd_weight(int i, Window g) {
   return sum;
 }
 
-// Images of one size whose pixels follow each other.
+// Images of one size with contiguous pixels.
 struct Maps {
   int64_t images, height, width;
   int64_t pixels() const { return images * height * width; }
@@ -33,14 +33,14 @@ struct Maps {
 };
 
 struct Patch {
-  int64_t image, row, column;  // the first output pixel's
+  int64_t image, row, column;  // of the first output pixel
   Patch(const Maps& maps, int64_t index)
       : image(index / maps.patches_of_one()),
         row(index % maps.patches_of_one() / maps.patch_columns() * 2),
         column(index % maps.patch_columns() * 2) {}
 };
 
-// The pixels before this one are all that the patches up to `last` read.
+// The patches up to `last` read only pixels before this one.
 inline int64_t pixels_read(const Maps& maps, int64_t last) {
   const Patch patch(maps, last);
   return (patch.image * maps.height + smaller(patch.row + 3, maps.height)) * maps.width;
@@ -80,7 +80,7 @@ inline void transform_input(const Maps& maps, const Patch& patch, const T* x, co
   }
 }
 
-// The patch's pixels in `out`, `ld` numbers apart, `width` columns each, from their transform.
+// Writes the pixels of a patch to `out`, `ld` numbers apart, `width` columns each.
 template <class T>
 inline void transform_output(const Maps& maps, const Patch& patch, const T* sums, int64_t stride,
                              int64_t width, T* out, int64_t ld) {
@@ -109,7 +109,7 @@ template <class T>
 inline void convolve_patches(const Maps& maps, int64_t first, int64_t last, const T* x,
                              int64_t columns, const T* weights, int64_t width, T* out, int64_t ld) {
   const int64_t count = last - first, padded = round_up(width, kLanes<T>);
-  // One cache line more: with a power of two all 16 would share a set of the cache.
+  // One more cache line: with a power of two all 16 would share a cache set.
   const int64_t line = 64 / sizeof(T);
   const int64_t input_stride = round_up(kPatchesAtOnce * columns, line) + line;
   const int64_t sum_stride = round_up(kPatchesAtOnce * padded, line) + line;

@@ -1,4 +1,4 @@
-"""The fast paths: the same functions as the plain modules compute, in less time and memory."""
+"""Fused kernels: the same functions as the plain modules, with less time and memory."""
 
 from densenet121.network.fused.block import fused_dense_block
 from densenet121.network.fused.conditions import plain_network

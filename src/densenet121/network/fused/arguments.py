@@ -1,4 +1,4 @@
-"""What a dense block hands to the kernels."""
+"""Arguments of the kernels for a dense block."""
 
 import ctypes
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ from torch import Tensor
 
 from densenet121.native.network import Kernels
 
-PARAMETERS = 6  # of a layer, in the order of layer_parameters
+PARAMETERS = 6  # per layer, in the order of layer_parameters
 
 
 class LayerArguments(ctypes.Structure):
-    """``LayerArguments`` of native/block.h."""
+    """``LayerArguments`` of native/network/block.h."""
 
     _fields_ = [
         *(
@@ -35,7 +35,7 @@ class LayerArguments(ctypes.Structure):
 
 
 class BlockArguments(ctypes.Structure):
-    """``BlockArguments`` of native/block.h."""
+    """``BlockArguments`` of native/network/block.h."""
 
     _fields_ = [
         ("images", ctypes.c_int64),
@@ -63,10 +63,11 @@ class BlockArguments(ctypes.Structure):
 
 @dataclass(frozen=True)
 class BlockPlan:
-    """What a block's forward and backward have in common, beside the tensors.
+    """What forward and backward of a block share, besides the tensors.
 
-    ``means`` and ``variances`` are norm1's and norm2's by turns, of all layers: the running ones of
-    a frozen block, else those of the batch, where norm1's are the first channels of the block's.
+    ``means`` and ``variances`` alternate between norm1 and norm2 of all layers. They are the
+    running ones in a frozen block, else those of the batch; then those of norm1 are the first
+    channels of the block's.
     """
 
     kernels: Kernels
@@ -102,7 +103,7 @@ def make_plan(
     *,
     frozen: bool,
 ) -> BlockPlan:
-    """Room for the batch's statistics, or the running ones of a ``frozen`` block."""
+    """Plan with empty tensors for the batch's statistics, or a ``frozen`` block's running ones."""
     bottleneck, growth = layers[0].conv1.out_channels, layers[0].conv2.out_channels
     columns = x.shape[1] + len(layers) * growth
     mean = variance = None
@@ -135,7 +136,7 @@ def make_plan(
 def block_arguments(
     plan: BlockPlan, y: Tensor, z: Tensor, parameters: Sequence[Tensor], input_columns: int
 ) -> BlockArguments:
-    """Everything but x and the gradients. The tensors must outlive the call."""
+    """All arguments except x and the gradients. The tensors must outlive the call."""
     layers = (LayerArguments * (len(parameters) // PARAMETERS))()
     for i, layer in enumerate(layers):
         gamma1, beta1, weight1, gamma2, beta2, weight2 = parameters[

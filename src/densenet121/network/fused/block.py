@@ -1,6 +1,6 @@
-"""The fast path of a dense block: the same function as the plain one, in less time and memory.
+"""Fused dense block: the same function as the plain one, with less time and memory.
 
-``native/block.h`` has the mathematics.
+The mathematics is in ``native/network/block.h``.
 """
 
 from collections.abc import Sequence
@@ -31,11 +31,11 @@ from densenet121.network.fused.inference import infer_block
 def fused_dense_block(
     layers: Sequence[nn.Module], kind: type[nn.Module], x: Tensor
 ) -> Tensor | None:
-    """The block's output, or None where the plain implementation must compute it.
+    """The output of a block, or None if the plain implementation must compute it.
 
     Args:
-        layers: of the block.
-        kind: the class of a layer that nobody has changed.
+        layers: layers of the block.
+        kind: the class of an unmodified layer.
         x: ``(N, C, H, W)``.
 
     Returns:
@@ -54,7 +54,7 @@ def fused_dense_block(
     kernels, dtype = found
     pixels = x.shape[0] * x.shape[2] * x.shape[3]
     if batch and pixels < 2:
-        return None  # for the plain implementation's error
+        return None  # the plain implementation raises the error
     x = x.to(dtype).contiguous(memory_format=torch.channels_last)
     plan = make_plan(kernels, dtype, layers, norms, x, frozen=not batch)
     keep = torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in parameters))
@@ -77,7 +77,7 @@ def _is_plain_layer(layer: Any, kind: type[nn.Module]) -> bool:
 
 
 class _DenseBlock(torch.autograd.Function):
-    """Saves y and the bottlenecks z; the pointwise passes between them are computed again."""
+    """Saves y and the bottlenecks z; the pointwise operations between them are recomputed."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, plan: BlockPlan, keep: bool, *parameters: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""When the fast paths apply, and what they share.
+"""When the fused kernels can be used, and helpers that they share.
 
-A fast path computes what the plain implementation does, which is taken wherever the difference
-would show: hooks inside a block, replaced modules, tracing, other devices and types of numbers.
+They compute the same as the plain implementation, which is used whenever a difference would be
+visible: hooks inside a block, replaced modules, tracing, other devices and dtypes.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ _PLAIN = [False]
 
 @contextlib.contextmanager
 def plain_network() -> Iterator[None]:
-    """Within it every network takes the plain implementation, the reference for the fast one."""
+    """A context in which every network uses the plain implementation, the reference."""
     before, _PLAIN[0] = _PLAIN[0], True
     try:
         yield
@@ -29,25 +29,25 @@ def plain_network() -> Iterator[None]:
 
 
 @functools.cache
-def _say_once(reason: str) -> None:
-    log.info("dense blocks take the plain path, slower and with more memory: %s", reason)
+def _log_once(reason: str) -> None:
+    log.info("dense blocks use the plain implementation (slower, more memory): %s", reason)
 
 
 def usable_kernels(parameters: Sequence[Tensor], x: Tensor) -> tuple[Kernels, torch.dtype] | None:
-    """The kernels for a forward of ``x`` and the type they compute with, if there are any."""
+    """The kernels for a forward pass of ``x`` and their dtype, or None."""
     if _PLAIN[0] or type(x) is not Tensor or x.dim() != 4 or x.numel() == 0 or _is_watched():
         return None
     if x.device.type != "cpu":
-        _say_once(f"the kernels are for the CPU, not for {x.device.type}")
+        _log_once(f"the kernels support the CPU, not {x.device.type}")
         return None
     found = kernels()
     if isinstance(found, str):
-        _say_once(found)
+        _log_once(found)
         return None
     autocast = torch.is_autocast_enabled("cpu")
     dtype = torch.get_autocast_dtype("cpu") if autocast else x.dtype
     if not found.supports(dtype):
-        _say_once(f"the kernels for {found.instruction_set} do not compute with {dtype}")
+        _log_once(f"the kernels for {found.instruction_set} do not support {dtype}")
         return None
     real = torch.float64 if dtype == torch.float64 else torch.float32
     if not all(p.dtype == real and p.device.type == "cpu" for p in parameters):
@@ -56,7 +56,7 @@ def usable_kernels(parameters: Sequence[Tensor], x: Tensor) -> tuple[Kernels, to
 
 
 def _is_watched() -> bool:
-    """Whether something follows the single operations: a tracer, a compiler, a counter."""
+    """Whether something observes single operations: a tracer, a compiler, a counter."""
     return (
         torch.compiler.is_compiling()
         or torch._C._get_tracing_state() is not None
@@ -70,7 +70,7 @@ def _is_watched() -> bool:
 
 
 def is_untouched(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether a module is what was built: its own class, no hook, no patched ``forward``."""
+    """Whether a module is unmodified: exactly this class, no hooks, no patched ``forward``."""
     return (
         type(module) is kind
         and not module._forward_hooks
@@ -82,7 +82,7 @@ def is_untouched(module: nn.Module, kind: type[nn.Module]) -> bool:
 
 
 def is_plain_convolution(module: nn.Module, size: int) -> bool:
-    """Whether it is a ``size`` x ``size`` convolution at stride 1 that keeps the image's size."""
+    """Whether it is a ``size`` x ``size`` convolution with stride 1 that keeps height and width."""
     return (
         isinstance(module, nn.Conv2d)
         and is_untouched(module, nn.Conv2d)
@@ -97,13 +97,13 @@ def is_plain_convolution(module: nn.Module, size: int) -> bool:
 
 
 def uses_batch_statistics(norms: Sequence[nn.Module]) -> bool | None:
-    """Whether these batch norms take the batch's statistics, or the running ones; None: unlike."""
+    """Whether these batch norms use the batch's statistics or the running ones; None: mixed."""
     kinds = set()
     for norm in norms:
         # In evaluation both kinds of batch norm do the same.
         kind = SyncBatchNorm2d if isinstance(norm, SyncBatchNorm2d) else nn.BatchNorm2d
         if kind is SyncBatchNorm2d and norm.training:
-            _say_once("its statistics are of one rank, and batch norm is synchronised")
+            _log_once("the kernels do not support synchronised batch norm")
             return None
         if not (isinstance(norm, nn.BatchNorm2d) and is_untouched(norm, kind)):
             return None
@@ -114,14 +114,14 @@ def uses_batch_statistics(norms: Sequence[nn.Module]) -> bool | None:
 
 
 def remember_statistics(y: Tensor, mean: Tensor, variance: Tensor) -> None:
-    """Note the batch statistics of a block's output on it: the next norm needs them."""
+    """Store the batch statistics of a block's output as its attribute, for the next norm."""
     y._channel_statistics = (y._version, mean, variance)  # type: ignore[attr-defined]
 
 
 def known_statistics(x: Tensor) -> tuple[Tensor, Tensor] | None:
-    """What ``remember_statistics`` noted, unless the numbers were changed since."""
-    noted: tuple[int, Tensor, Tensor] | None = getattr(x, "_channel_statistics", None)
-    return noted[1:] if noted is not None and noted[0] == x._version else None
+    """The result of ``remember_statistics``, unless the tensor was changed since."""
+    stored: tuple[int, Tensor, Tensor] | None = getattr(x, "_channel_statistics", None)
+    return stored[1:] if stored is not None and stored[0] == x._version else None
 
 
 @torch.no_grad()
@@ -131,13 +131,13 @@ def update_running_statistics(
     variances: Sequence[Tensor],
     count: int,
 ) -> None:
-    """Move the buffers as ``nn.BatchNorm2d`` does, once.
+    """Update the running statistics once, as ``nn.BatchNorm2d`` does.
 
     Args:
-        norms: in training mode.
-        means: of the batch, one number a channel.
-        variances: likewise, divided by ``count``.
-        count: pixels that they were taken over.
+        norms: batch norms in training mode.
+        means: means of the batch, per channel.
+        variances: variances of the batch, per channel, with divisor ``count``.
+        count: number of pixels per channel.
     """
     tracking = [i for i, norm in enumerate(norms) if norm.running_mean is not None]
     if not tracking:

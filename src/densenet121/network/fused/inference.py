@@ -1,6 +1,6 @@
-"""A dense block in evaluation without gradients: weights folded and packed once, then kept.
+"""A dense block in evaluation without gradients: weights are folded and packed once, then cached.
 
-``native/inference.h`` and ``native/network/inference_layers.h`` have the mathematics.
+The mathematics is in ``native/network/inference.h`` and ``inference_layers.h``.
 """
 
 import ctypes
@@ -29,21 +29,21 @@ class InferenceArguments(ctypes.Structure):
 
 @dataclass(frozen=True)
 class _Packed:
-    """A block's weights for the kernels, and which numbers they were made from."""
+    """Packed weights of a block for the kernels, and the versions of their sources."""
 
     versions: tuple[object, ...]
     weights: Tensor
     norms: Tensor
 
 
-# By the block's first layer: the memory goes when the network goes.
+# By the first layer of the block, so that the memory is freed with the network.
 _PACKED: weakref.WeakKeyDictionary[nn.Module, _Packed] = weakref.WeakKeyDictionary()
 
 
 def infer_block(
     first_layer: nn.Module, plan: BlockPlan, x: Tensor, parameters: Sequence[Tensor]
 ) -> Tensor:
-    """The block's output for ``x``, ``(N, C, H, W)`` channels_last, with the running statistics."""
+    """Output of the block for ``x``, ``(N, C, H, W)`` channels_last, with running statistics."""
     images, columns, height, width = x.shape
     layers = len(plan.means) // 2
     y = torch.empty(
@@ -65,9 +65,9 @@ def _packed(
     arguments: InferenceArguments,
     parameters: Sequence[Tensor],
 ) -> _Packed:
-    """The packed weights: those of the last call where nothing was written to them since."""
+    """The packed weights; those of the last call are reused if their sources did not change."""
     sources = [*parameters, *plan.means, *plan.variances]
-    # Tensors made in inference mode do not count their changes.
+    # Tensors created in inference mode have no version counter.
     countable = not any(t.is_inference() for t in sources)
     plan.kernels.call("inference_fingerprint", plan.dtype, arguments)
     versions = (

@@ -1,6 +1,6 @@
-"""All of a network before its classifier, in evaluation without gradients, as one call.
+"""The whole network before its classifier, in evaluation without gradients, as one call.
 
-What ``network_plan`` finds out is kept until anything about the network changes.
+The result of ``network_plan`` is cached until the network changes.
 """
 
 import weakref
@@ -20,20 +20,20 @@ from densenet121.network.fused.network_plan import (
 )
 from densenet121.network.fused.watch import Watch, same_state
 
-# By norm5: the memory goes when the network goes.
+# By norm5, so that the memory is freed with the network.
 _KNOWN: weakref.WeakKeyDictionary[nn.Module, Known] = weakref.WeakKeyDictionary()
 
 
 def fused_network(
     parts: Sequence[nn.Module], kinds: Kinds, pool: StemPool | None, x: Tensor
 ) -> Tensor | None:
-    """The output of norm5, or None where the parts must compute it one by one.
+    """The output of norm5, or None if the parts must compute it one by one.
 
     Args:
         parts: conv0; norm0, relu0 and pool0 if the stem has them; dense blocks with transitions
             between them; norm5.
-        kinds: the classes of a dense block, of its layers and of a transition that nobody changed.
-        pool: what pool0 is if nobody changed it; None if the stem has none.
+        kinds: the classes of an unmodified dense block, its layers and a transition.
+        pool: an unmodified pool0; None if the stem has none.
         x: the images, ``(N, C, H, W)``.
 
     Returns:
@@ -55,7 +55,7 @@ def fused_network(
         (size + 2 * first.padding - first.kernel) // first.stride + 1 for size in x.shape[2:]
     )
     if channels != first.channels or min(height, width) < 1:
-        return None  # for the plain implementation's error
+        return None  # the plain implementation raises the error
     if pool is not None:
         stem.height, stem.width = height, width
         stem.pad_top, stem.pad_left = pool.padding(height, width)
@@ -64,7 +64,7 @@ def fused_network(
     transitions = arguments.blocks - 1
     height, width = height >> transitions, width >> transitions
     if min(height, width) < 1:
-        return None  # likewise
+        return None  # the plain implementation raises the error
     y = torch.empty(
         (x.shape[0], known.num_features, height, width),
         dtype=dtype,
@@ -84,9 +84,9 @@ def _known(
     kinds: Kinds,
     pool: StemPool | None,
 ) -> Known | None:
-    """What is known of the network, of the last call where nothing has changed since."""
+    """The prepared network; that of the last call is reused if nothing has changed since."""
     known = _KNOWN.get(parts[-1])
-    # Without the last part, which is the key and must be free to go.
+    # Without the last part, which is the weak key: a reference would keep it alive.
     setting = (dtype, kernels, kinds, pool, *parts[:-1])
     watch = Watch(parts) if known is None else known.watch
     state = watch.state(setting)

@@ -1,6 +1,6 @@
-"""What the kernels need to know of a whole network, found out and packed once.
+"""Prepare a whole network for the kernels: check it and pack its weights once.
 
-``native/network/network.h`` has the mathematics.
+The mathematics is in ``native/network/network.h``.
 """
 
 import ctypes
@@ -28,13 +28,13 @@ Kinds = tuple[type[nn.Module], type[nn.Module], type[nn.Module]]
 
 @dataclass(frozen=True)
 class StemPool:
-    """A pool0: its class, and whether it pads as MindSpore's "same" or by a pixel on each side."""
+    """A pool0: its class, and whether it pads like MindSpore's "same" or by 1 on each side."""
 
     kind: type[nn.Module]
     same: bool
 
     def padding(self, height: int, width: int) -> tuple[int, int]:
-        """How far the first window reaches over the top and the left side of conv0's output."""
+        """Padding of the first window at the top and the left of conv0's output."""
         return (height % 2, width % 2) if self.same else (1, 1)
 
 
@@ -75,7 +75,7 @@ class NetworkArguments(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Known:
-    """A network as it was seen last; ``arguments`` is None if the kernels are not for it."""
+    """A prepared network; ``arguments`` is None if the kernels do not support it."""
 
     watch: Watch
     state: list[object]
@@ -93,7 +93,7 @@ def prepare(
     pool: StemPool | None,
     unknown: Known,
 ) -> Known:
-    """Pack the weights of a network, if the kernels are for it."""
+    """Pack the weights of a network, if the kernels support it."""
     stem: Sequence[Any] = parts[: 1 if pool is None else 4]
     blocks: Sequence[Any] = parts[len(stem) : -1 : 2]
     transitions: Sequence[Any] = parts[len(stem) + 1 : -1 : 2]
@@ -178,7 +178,7 @@ def _is_plain(
     kinds: Kinds,
     pool: StemPool | None,
 ) -> bool:
-    """Whether everything but the batch norms is what was built."""
+    """Whether everything except the batch norms is unmodified."""
     block_kind, layer_kind, transition_kind = kinds
     if not _is_plain_first_convolution(stem[0]):
         return False
@@ -211,7 +211,7 @@ def _is_plain(
 
 
 def _is_plain_first_convolution(module: Any) -> bool:
-    """Whether it is a convolution by squares, without a bias or anything unusual."""
+    """Whether it is a square convolution without a bias, dilation or groups."""
     return (
         is_untouched(module, nn.Conv2d)
         and module.kernel_size[0] == module.kernel_size[1]
@@ -226,7 +226,7 @@ def _is_plain_first_convolution(module: Any) -> bool:
 
 
 def _sizes_fit(columns: int, blocks: Sequence[Any], transitions: Sequence[Any], last: Any) -> bool:
-    """Whether each part reads as many channels as there are."""
+    """Whether each part has as many input channels as the parts before it produce."""
     for i, block in enumerate(blocks):
         growth, width = block[0].conv2.out_channels, block[0].conv1.out_channels
         for layer in block:

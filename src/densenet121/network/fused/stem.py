@@ -1,6 +1,6 @@
-"""The fast path of norm0, relu0 and pool0: the same function as the plain one.
+"""Fused norm0, relu0 and pool0: the same function as the plain one.
 
-``native/stem.h`` has the mathematics.
+The mathematics is in ``native/network/stem.h``.
 """
 
 import ctypes
@@ -22,7 +22,7 @@ from densenet121.network.fused.conditions import (
 
 
 class StemArguments(ctypes.Structure):
-    """``StemArguments`` of native/stem.h."""
+    """``StemArguments`` of native/network/stem.h."""
 
     _fields_ = [
         ("images", ctypes.c_int64),
@@ -52,7 +52,7 @@ class StemArguments(ctypes.Structure):
 
 @dataclass(frozen=True)
 class _Plan:
-    """What forward and backward have in common, beside the tensors that autograd keeps."""
+    """What forward and backward share, besides the tensors that autograd saves."""
 
     kernels: Kernels
     dtype: torch.dtype
@@ -67,11 +67,11 @@ class _Plan:
 def fused_stem(
     parts: Sequence[nn.Module], pool_kind: type[nn.Module], padding: tuple[int, int], x: Tensor
 ) -> Tensor | None:
-    """The output of pool0, or None where the plain implementation must compute it.
+    """The output of pool0, or None if the plain implementation must compute it.
 
     Args:
-        parts: norm0, relu0 and pool0, a maximum of 3 x 3 at stride 2.
-        pool_kind: the class of a pool0 that nobody has changed.
+        parts: norm0, relu0 and pool0, a maximum of 3 x 3 with stride 2.
+        pool_kind: the class of an unmodified pool0.
         padding: rows above and columns to the left of the image that the first window covers.
         x: conv0's output, ``(N, C, H, W)``.
 
@@ -155,7 +155,7 @@ class _Stem(torch.autograd.Function):
 def _arguments(
     plan: _Plan, x: Tensor, y: Tensor, winner: Tensor | None, parameters: Sequence[Tensor]
 ) -> StemArguments:
-    """Everything but the gradients; y has the output's shape. The tensors must outlive the call."""
+    """All arguments except the gradients; y has the output's shape. Tensors must stay alive."""
     gamma, beta = parameters
     return StemArguments(
         images=x.shape[0],

@@ -1,6 +1,6 @@
-"""The fast path of a transition: the same function as the plain one, in less time and memory.
+"""Fused transition: the same function as the plain one, with less time and memory.
 
-``native/transition.h`` has the mathematics.
+The mathematics is in ``native/network/transition.h``.
 """
 
 import ctypes
@@ -25,7 +25,7 @@ from densenet121.network.fused.conditions import (
 
 
 class TransitionArguments(ctypes.Structure):
-    """``TransitionArguments`` of native/transition.h."""
+    """``TransitionArguments`` of native/network/transition.h."""
 
     _fields_ = [
         ("images", ctypes.c_int64),
@@ -56,7 +56,7 @@ class TransitionArguments(ctypes.Structure):
 
 @dataclass(frozen=True)
 class _Plan:
-    """What forward and backward have in common, beside the tensors that autograd keeps."""
+    """What forward and backward share, besides the tensors that autograd saves."""
 
     kernels: Kernels
     dtype: torch.dtype
@@ -69,11 +69,11 @@ class _Plan:
 
 
 def fused_transition(parts: Sequence[nn.Module], averages: bool, x: Tensor) -> Tensor | None:
-    """The transition's output, or None where the plain implementation must compute it.
+    """The output of a transition, or None if the plain implementation must compute it.
 
     Args:
         parts: its norm, relu, conv and pool.
-        averages: the pooling is an average of 2 x 2; else the maximum.
+        averages: whether it pools by the average of 2 x 2; else by the maximum.
         x: ``(N, C, H, W)``.
 
     Returns:
@@ -119,7 +119,7 @@ def fused_transition(parts: Sequence[nn.Module], averages: bool, x: Tensor) -> T
 
 
 class _Transition(torch.autograd.Function):
-    """Saves its input; what relu gives is computed again."""
+    """Saves its input; the output of relu is recomputed."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, plan: _Plan, *parameters: Tensor) -> Tensor:
@@ -157,7 +157,7 @@ class _Transition(torch.autograd.Function):
 
 
 def _arguments(plan: _Plan, x: Tensor, parameters: Sequence[Tensor]) -> TransitionArguments:
-    """Everything but y and the gradients. The tensors must outlive the call."""
+    """All arguments except y and the gradients. The tensors must outlive the call."""
     gamma, beta, weight = parameters
     return TransitionArguments(
         images=x.shape[0],

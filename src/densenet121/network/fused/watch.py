@@ -1,4 +1,4 @@
-"""Whether anything about some modules has changed since they were last looked at."""
+"""Detect whether modules have changed since the last check."""
 
 from collections.abc import Sequence
 from operator import itemgetter
@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 
 class Watch:
-    """Modules and all that they contain, looked at in a fraction of a millisecond."""
+    """Modules and everything they contain; a check takes a fraction of a millisecond."""
 
     def __init__(self, parts: Sequence[nn.Module]) -> None:
         """Find the modules, their settings and their tensors."""
         modules = [module for part in parts for module in part.modules()]
-        # Settings have names without an underscore. The modules' dictionaries, not the modules: who
-        # holds this must not keep the network alive.
+        # Names of settings do not begin with an underscore. The dictionaries of the modules are
+        # stored, not the modules: this object must not keep the network alive.
         self._modules = [
             (own, itemgetter("training", *(name for name in own if name[0] != "_")))
             for own in (module.__dict__ for module in modules)
@@ -26,16 +26,16 @@ class Watch:
         ]
 
     def state(self, *others: object) -> list[object] | None:
-        """All that could change the function computed, but for the numbers in tensors.
+        """Everything that could change the computed function, except the numbers in tensors.
 
-        Of those it is where they lie and how often torch's operations wrote to them.
+        For tensors it is their address and torch's count of writes to them.
 
         Args:
-            others: parts of the state.
+            others: further parts of the state.
 
         Returns:
-            None where it cannot be told: modules have hooks or a patched ``forward``, or tensors
-            were made in inference mode, which do not count their changes.
+            The state; None if it is unknown, because modules have hooks or a patched ``forward``,
+            or tensors were created in inference mode and have no version counter.
         """
         state: list[object] = [*others]
         for own, settings in self._modules:
@@ -63,4 +63,4 @@ def same_state(before: list[object], now: list[object]) -> bool:
     try:
         return before == now
     except (RuntimeError, ValueError):
-        return False  # somebody keeps tensors or arrays as attributes
+        return False  # modules may have tensors or arrays as attributes

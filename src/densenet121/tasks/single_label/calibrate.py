@@ -1,4 +1,4 @@
-"""Learning a calibration from the logits of held-out images."""
+"""Fit a calibration to the logits of held-out images."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,17 +22,17 @@ def learn(
 ) -> tuple[Calibration, float, float]:
     """The calibration, and the expected calibration error before and after it.
 
-    One random half fits the temperature; scores, threshold and both errors are of the other, which
-    it has not seen: only so do the prediction sets keep their promise.
+    The temperature is fitted on one random half. Scores, threshold and both errors are computed on
+    the other half, because the guarantee of the prediction sets needs images not used for fitting.
 
     Args:
         logits: ``(N, C)``.
         labels: ``(N,)``.
-        seed: of the halves.
-        target_accuracy: of the answers that are given.
+        seed: seed of the split into halves.
+        target_accuracy: required accuracy of the answers given, or None.
 
     Raises:
-        InputError: no threshold reaches it.
+        InputError: no threshold reaches the target.
     """
     order = np.random.default_rng(seed).permutation(len(labels))
     fitted, kept = order[: len(order) // 2], order[len(order) // 2 :]
@@ -47,8 +47,8 @@ def learn(
         below = abstain_threshold(confidence, correct, target_accuracy)
         if below is None:
             raise InputError(
-                f"`target_accuracy` {target_accuracy}: not reached at any confidence "
-                f"({100 * correct.mean():.2f} % are right in all)"
+                f"`target_accuracy` {target_accuracy} is not reached at any confidence "
+                f"(overall {100 * correct.mean():.2f} % are correct)"
             )
     scores = np.sort(1 - shares[np.arange(len(kept)), labels[kept]])
     answered = float((confidence >= below).mean()) if below is not None else 1.0
@@ -58,15 +58,15 @@ def learn(
 
 
 def describe(calibration: Calibration, before: float, after: float) -> list[str]:
-    """Lines for the user: temperature, calibration error before and after, how much is answered."""
+    """Text lines: temperature, calibration error before and after, share of images answered."""
     lines = [
         f"temperature {calibration.temperature:.4f}; expected calibration error "
         f"{100 * before:.2f} % before, {100 * after:.2f} % after "
-        f"(on {len(calibration.scores)} images that it was not fitted on)"
+        f"(on {len(calibration.scores)} images not used for fitting)"
     ]
     if calibration.abstain_below is not None:
         lines.append(
-            f"below {calibration.abstain_below:.4f} predict abstains: it answers "
-            f"{100 * calibration.note['answered']:.1f} % of these"
+            f"predict abstains below {calibration.abstain_below:.4f}: it answers "
+            f"{100 * calibration.note['answered']:.1f} % of these images"
         )
     return lines

@@ -1,4 +1,4 @@
-"""How sure a network may be: temperature scaling, split conformal sets, when to say nothing.
+"""Calibration: temperature scaling, split conformal prediction sets, threshold to abstain.
 
 Sources: Guo et al. 2017, "On Calibration of Modern Neural Networks" (temperature, expected
 calibration error); Sadinle et al. 2019, "Least Ambiguous Set-Valued Classifiers" (the score
@@ -20,14 +20,14 @@ Floats = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was learnt from held-out images; travels with the weights.
+    """Calibration fitted on held-out images; stored with the weights.
 
     Attributes:
-        temperature: the logits are divided by it before the softmax.
-        scores: ascending, ``1 - p`` of the true class of each held-out image that the
-            temperature was not fitted on.
-        abstain_below: probability below which there is no answer; None answers always.
-        note: where it comes from: folder, fingerprint, number of images.
+        temperature: divisor of the logits before the softmax.
+        scores: ascending, ``1 - p`` of the true class of each held-out image that was not used to
+            fit the temperature.
+        abstain_below: probability below which there is no answer; None always answers.
+        note: origin: folder, fingerprint, number of images.
     """
 
     temperature: float
@@ -41,10 +41,10 @@ class Calibration:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Calibration":
-        """From what ``to_json`` made, after its way through a file.
+        """Read the result of ``to_json``.
 
         Raises:
-            InputError: it was made by something else.
+            InputError: the content is damaged.
         """
         try:
             below = content["abstain_below"]
@@ -61,11 +61,11 @@ class Calibration:
         return found
 
     def set_threshold(self, coverage: float) -> float:
-        """The probability from which on a class belongs to the prediction set.
+        """The smallest probability of a class in the prediction set.
 
-        Sets of the classes at or above it hold the true class with probability ``coverage`` or
-        more, over images drawn like the held-out ones. 0 where the held-out images are too few
-        to promise that with less than all classes.
+        The set of classes at or above it contains the true class with probability ``coverage`` or
+        more, over images from the same distribution as the held-out ones. It is 0 if there are too
+        few held-out images to guarantee that with less than all classes.
         """
         rank = math.ceil((len(self.scores) + 1) * coverage)
         return 0.0 if rank > len(self.scores) else 1.0 - self.scores[rank - 1]
@@ -79,9 +79,9 @@ def probabilities(logits: Floats, temperature: float = 1.0) -> Floats:
 
 
 def fit_temperature(logits: Floats, labels: NDArray[np.int64]) -> float:
-    """The temperature of least negative log likelihood, between 0.01 and 100.
+    """The temperature with the smallest negative log likelihood, between 0.01 and 100.
 
-    The likelihood is convex in 1 / temperature, so a bounded search finds its one minimum.
+    The loss is convex in 1 / temperature, so a bounded search finds its only minimum.
 
     Args:
         logits: ``(N, C)``.
@@ -107,11 +107,11 @@ class Reliability:
     """Confidence against accuracy in equal bins of confidence (Guo et al., figure 1).
 
     Attributes:
-        edges: ``(B + 1,)`` of the bins, 0 to 1.
-        counts: ``(B,)`` images.
-        confidence: ``(B,)`` mean, nan in an empty bin.
-        accuracy: ``(B,)`` share of right answers, nan in an empty bin.
-        ece: expected calibration error: the mean gap between both, weighted by images.
+        edges: ``(B + 1,)`` edges of the bins, 0 to 1.
+        counts: ``(B,)`` number of images.
+        confidence: ``(B,)`` mean confidence, nan in an empty bin.
+        accuracy: ``(B,)`` share of correct answers, nan in an empty bin.
+        ece: expected calibration error: mean gap between the two, weighted by images.
     """
 
     edges: Floats
@@ -137,14 +137,14 @@ def reliability(confidence: Floats, correct: NDArray[np.bool_], bins: int = 15) 
 def abstain_threshold(
     confidence: Floats, correct: NDArray[np.bool_], target: float
 ) -> float | None:
-    """The least confidence from which on the share of right answers is ``target`` or more.
+    """The smallest threshold above which the share of correct answers is at least ``target``.
 
-    None where no threshold reaches it.
+    None if no threshold reaches it.
     """
     order = np.argsort(-confidence, kind="stable")
     right = np.cumsum(correct[order]) / np.arange(1, len(order) + 1)
     sorted_confidence = confidence[order]
-    # Equal confidences are answered together: only the last of them is a place to cut.
+    # Equal confidences are answered together, so only the last of them can be the threshold.
     last = np.append(sorted_confidence[1:] < sorted_confidence[:-1], True)
     reached = np.flatnonzero((right >= target) & last)
     return float(sorted_confidence[reached[-1]]) if len(reached) else None

@@ -1,7 +1,7 @@
-"""Two evaluations of the same images, and whether B is worse than A.
+"""Compare two evaluations of the same images: is B worse than A?
 
-Sources: McNemar 1947, in its exact form (a binomial test over the images on which they differ);
-Efron 1979 for the bootstrap, here paired: an image is drawn with both of its answers.
+Sources: McNemar 1947, in the exact form (a binomial test over the images on which they differ);
+Efron 1979 for the bootstrap, here paired: an image is drawn with both answers.
 """
 
 from collections.abc import Mapping
@@ -26,16 +26,16 @@ class Difference(Compared):
 
     Attributes:
         pictures: number of images.
-        top1_a: share of A's right answers, per cent.
-        top1_b: share of B's right answers, per cent.
-        difference: between them.
+        top1_a: top-1 accuracy of A, per cent.
+        top1_b: top-1 accuracy of B, per cent.
+        difference: difference between them.
         low: lower end of its 95 % interval.
-        high: upper end.
-        only_a: images that only A has right.
-        only_b: images that only B has right.
-        p_value: of McNemar's exact test.
+        high: upper end of its 95 % interval.
+        only_a: images that only A classifies correctly.
+        only_b: images that only B classifies correctly.
+        p_value: p-value of McNemar's exact test.
         classes: name, images, difference of the recall in percentage points; the worst first.
-        flipped: path, label, what A said, what B said, of each image that only one has right.
+        flipped: path, label, answer of A, answer of B, of each image that only one has correct.
     """
 
     pictures: int
@@ -65,7 +65,7 @@ class Difference(Compared):
             f"A {self.top1_a:.2f} %, B {self.top1_b:.2f} % of {self.pictures} images",
             f"B - A: {self.difference:+.2f} percentage points, 95 % interval "
             f"{self.low:+.2f} to {self.high:+.2f} (paired bootstrap)",
-            f"only A right: {self.only_a}, only B right: {self.only_b}; "
+            f"only A correct: {self.only_a}, only B correct: {self.only_b}; "
             f"McNemar's exact test: p = {self.p_value:.4g}",
         ]
         changed = [row for row in self.classes if row[2]]
@@ -81,7 +81,7 @@ class Difference(Compared):
 
 
 def difference(a: Rows, b: Rows, *, resamples: int = 9999, seed: int = 1) -> Difference:
-    """Compare the rows of two predictions.csv, by path, image by image.
+    """Compare the rows of two predictions.csv, matched by path.
 
     Raises:
         InputError: a label differs.
@@ -89,7 +89,9 @@ def difference(a: Rows, b: Rows, *, resamples: int = 9999, seed: int = 1) -> Dif
     paths = sorted(a)
     for path in paths:
         if a[path]["label"] != b[path]["label"]:
-            raise InputError(f"{path}: labelled {a[path]['label']} in A, {b[path]['label']} in B")
+            raise InputError(
+                f"{path}: its label is {a[path]['label']} in A but {b[path]['label']} in B"
+            )
     labels = np.array([a[path]["label"] for path in paths])
     right_a, right_b = (
         np.array([rows[path]["predicted"] for path in paths]) == labels for rows in (a, b)
@@ -120,7 +122,7 @@ def difference(a: Rows, b: Rows, *, resamples: int = 9999, seed: int = 1) -> Dif
 def _by_class(
     labels: NDArray[np.str_], gained: NDArray[np.int64]
 ) -> tuple[tuple[str, int, float], ...]:
-    """Name, images and percentage points gained of each class, the worst first."""
+    """Name, images and gain in percentage points of each class, the worst first."""
     rows = []
     for name in np.unique(labels):
         own = gained[labels == name]
@@ -130,7 +132,7 @@ def _by_class(
 
 def _interval(each: NDArray[np.int64], resamples: int, seed: int) -> tuple[float, float]:
     """95 % percentile interval of the mean of -1, 0 and 1, in percentage points."""
-    if (each == each[0]).all():  # nothing to draw: scipy would warn of a degenerate distribution
+    if (each == each[0]).all():  # scipy would warn about a degenerate distribution
         return 100 * float(each[0]), 100 * float(each[0])
     found = bootstrap(
         (each,),

@@ -11,9 +11,9 @@ from densenet121.utils.errors import InputError
 def label_ranks(logits: Tensor, labels: Tensor) -> Tensor:
     """Rank of each image's true class among its logits: 1 is the highest.
 
-    Of equal logits the lower class index comes first, so rank 1 means that ``logits.argmax(1)`` is
-    the label, on every device and in every float type. (``torch.topk`` leaves ties open.) Makes
-    the host wait for the device once.
+    For equal logits the lower class index comes first, so rank 1 means that ``logits.argmax(1)`` is
+    the label, on every device and in every float type. (``torch.topk`` does not define ties.) The
+    host waits for the device once.
 
     Args:
         logits: ``(N, C)``, any float type.
@@ -23,14 +23,14 @@ def label_ranks(logits: Tensor, labels: Tensor) -> Tensor:
         ``(N,)`` int64, each in ``[1, C]``.
 
     Raises:
-        InputError: a logit is nan or infinite. Every comparison with nan is false, so such a
+        InputError: a logit is nan or infinite. Every comparison with nan is false, so such an
             image would count as correct.
     """
     num_bad = int((~torch.isfinite(logits).all(dim=1)).sum())
     if num_bad:
         raise InputError(
             f"the weights give nan or infinite logits for {num_bad} of {len(logits)} images; "
-            "the checkpoint is damaged, its training diverged, or `amp` fp16 overflows here "
+            "the checkpoint is damaged, its training diverged, or `amp` fp16 overflows "
             "(try `amp` fp32)"
         )
     label_column = labels.unsqueeze(1)
@@ -44,7 +44,7 @@ def topk_correct(ranks: Tensor, k: int) -> int:
     """Number of images whose true class is among the ``k`` highest.
 
     Args:
-        ranks: ``(N,)`` as ``label_ranks`` gives them. With k classes or fewer all are correct.
+        ranks: ``(N,)``, the result of ``label_ranks``. With k classes or fewer all are correct.
         k: 1 or more.
     """
     return int((ranks <= k).sum())
@@ -55,9 +55,9 @@ class Counts:
     """Sums over the images seen so far; add two with ``+``, start from ``Counts()``.
 
     Attributes:
-        top1_correct: images of rank 1.
-        top5_correct: images of rank 1 to 5.
-        total: images.
+        top1_correct: number of images with rank 1.
+        top5_correct: number of images with rank 1 to 5.
+        total: number of images.
         loss_sum: loss in nats, summed over the images, not averaged: the last batch may be
             shorter, and a mean of means would be wrong.
     """
@@ -93,5 +93,5 @@ class Counts:
 
     def _per_image(self, value: float) -> float:
         if self.total == 0:
-            raise InputError("no image was evaluated, so there is no accuracy or loss to report")
+            raise InputError("no image was evaluated, so no accuracy or loss can be reported")
         return value / self.total

@@ -1,4 +1,4 @@
-"""The figures of the report that know classes: confusion matrix and reliability diagram."""
+"""Figures of the report: confusion matrix and reliability diagram."""
 
 import math
 import warnings
@@ -17,26 +17,26 @@ from densenet121.tasks.single_label.scores import Comparison
 
 CELLS_WITH_COUNTS = 20  # classes up to which the confusion matrix shows its counts
 CELLS_WITH_NAMES = 60  # and its names; above, the numbers of the classes
-_MAX_CELLS = 250  # per side: more would be thinner than a dot of the screen
+_MAX_CELLS = 250  # per side; with more, a cell would be smaller than a pixel
 _RIGHT = LinearSegmentedColormap.from_list("right", ["#ffffff", "#9db7ea", "#2457c5"])
 _WRONG = LinearSegmentedColormap.from_list("wrong", ["#ffffff", "#f2b48c", "#c2571a", "#6e2a05"])
 
 
 def reliability(found: Reliability) -> bytes:
-    """Accuracy over confidence in bins, and how many images each bin holds (Guo et al. 2017)."""
+    """Accuracy over confidence in bins, and the number of images in each (Guo et al. 2017)."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6.4, 6.2), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         left, width = 100 * found.edges[:-1], 100 * np.diff(found.edges)
         filled = found.counts > 0
-        above.set_title("Right, % of the images of a bin")
+        above.set_title("Correct, % of the images in a bin")
         above.bar(
             left[filled], 100 * found.accuracy[filled], width[filled], align="edge", color=BLUE,
-            edgecolor="#ffffff", label="right",
+            edgecolor="#ffffff", label="accuracy",
         )  # fmt: skip
         above.plot(
             100 * found.confidence[filled], 100 * found.confidence[filled], "o", color=ORANGE,
-            markersize=4, label="what the network says",
+            markersize=4, label="mean probability",
         )  # fmt: skip
         above.plot((0, 100), (0, 100), "--", color=FAINT, linewidth=1)
         above.set(xlim=(0, 100), ylim=(0, 102))
@@ -52,12 +52,12 @@ def reliability(found: Reliability) -> bytes:
 
 
 def confusion(comparison: Comparison) -> bytes:
-    """The confusion matrix: blue for right, orange for wrong, as shares of the label's images.
+    """The confusion matrix: blue for correct, orange for wrong, as shares of the label's images.
 
-    Up to 20 classes with counts, up to 60 with names. Above 250 a cell stands for a block of
-    classes and shows the largest share in it, so that a single confusion stays visible.
+    It has counts for up to 20 classes, and names for up to 60. For more than 250, a cell is a block
+    of classes and shows the largest share in it, so that a single confusion remains visible.
     """
-    # Class names are any text: a dollar sign in one must not start a formula.
+    # Class names can be any text: a dollar sign must not start a formula.
     with matplotlib.rc_context({**STYLE, "text.parse_math": False}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # the tables have the name
         return as_png(_confusion_figure(comparison))
@@ -70,7 +70,7 @@ def _confusion_figure(comparison: Comparison) -> Figure:
     inches = max(0.55 * side, 1.8) if side <= CELLS_WITH_COUNTS else 7.2
     figure = Figure(figsize=(inches + 2.2, inches + 1.1), layout="constrained")
     axes = figure.subplots()
-    # 10 % is the least that the darkest colour stands for: few mistakes should look like few.
+    # The darkest colour means at least 10 %, so that few errors also look like few.
     norm = PowerNorm(0.5, vmin=0, vmax=max(float(wrong.max()), 0.1))
     corner = (-0.5, classes - 0.5, classes - 0.5, -0.5)
     image = axes.imshow(wrong, cmap=_WRONG, norm=norm, extent=corner, interpolation="nearest")
@@ -94,8 +94,8 @@ def _confusion_figure(comparison: Comparison) -> Figure:
         bar = figure.colorbar(image, ax=axes, shrink=0.6, label="share of the label's images")
         bar.ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g} %")
         axes.set_title(
-            "Orange: wrong. Blue: right."
-            + (f" A cell is the largest of {block} x {block} classes." if block > 1 else ""),
+            "Orange: wrong. Blue: correct."
+            + (f" A cell shows the largest of {block} x {block} classes." if block > 1 else ""),
             fontweight="normal",
             fontsize=9,
         )
@@ -103,7 +103,7 @@ def _confusion_figure(comparison: Comparison) -> Figure:
 
 
 def _cells(comparison: Comparison) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
-    """Shares of right (on the diagonal, NaN elsewhere) and wrong, and the classes per cell."""
+    """Shares of correct (on the diagonal, NaN elsewhere) and wrong, and the classes per cell."""
     block = math.ceil(len(comparison.names) / _MAX_CELLS)
     side = math.ceil(len(comparison.names) / block)
     wrong = np.zeros((side, side))

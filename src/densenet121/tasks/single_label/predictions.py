@@ -1,4 +1,4 @@
-"""What is said of one image: the answer of a network, and a row of predictions.csv."""
+"""The answer for one image, and a row of predictions.csv."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,11 +15,11 @@ class Prediction(Answer):
     """The classes of one image.
 
     Attributes:
-        classes: names of the top classes, the likeliest first.
-        probabilities: theirs, calibrated where the weights are.
-        abstained: the first is below the abstain threshold: no answer should be given.
-        prediction_set: classes that hold the true one with the coverage asked for; None where no
-            coverage was asked for.
+        classes: names of the top classes, the most probable first.
+        probabilities: their probabilities, calibrated if the weights are.
+        abstained: whether the first is below the abstain threshold, so that there is no answer.
+        prediction_set: classes that include the true one with the requested coverage; None if no
+            coverage was requested.
     """
 
     classes: tuple[str, ...]
@@ -28,7 +28,7 @@ class Prediction(Answer):
     prediction_set: tuple[str, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The answer, null where the network abstains, and the top classes."""
+        """The predicted class, null if the network abstains, and the top classes."""
         content: dict[str, Any] = {
             "predicted": None if self.abstained else self.classes[0],
             "top": [
@@ -53,7 +53,7 @@ class Prediction(Answer):
         return shown + more
 
     def csv_rows(self) -> list[Sequence[object]]:
-        """One row a class."""
+        """One row per class."""
         chosen = "" if self.prediction_set is None else ";".join(self.prediction_set)
         return [
             (rank, label, f"{share:.6f}", int(self.abstained), chosen)
@@ -74,12 +74,12 @@ class Row(NamedTuple):
 
     @property
     def correct(self) -> bool:
-        """The label was predicted."""
+        """Whether the label was predicted."""
         return self.label == self.predicted
 
 
 def read_row(row: Mapping[str, str]) -> Row | None:
-    """A row as the csv module reads it; None where it is damaged."""
+    """Parse a row of the csv module; None if it is damaged."""
     try:
         path, label, predicted = (row[name] for name in Row._fields[:3])
         probability, rank = float(row["probability"]), int(row["rank"])

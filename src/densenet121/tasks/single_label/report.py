@@ -36,11 +36,11 @@ from densenet121.tasks.values import (
 
 ERRORS_SHOWN = 24
 _PAIRS = 20
-_CLASSES_SHOWN = 50  # above it: the 20 weakest, the others folded away
+_CLASSES_SHOWN = 50  # with more, the 20 weakest are shown and the others are collapsed
 
 
 def report(results: Results) -> ReportPart:
-    """Everything that the page of a run says of classes."""
+    """The part of the report about classes."""
     sections = [_checkpoints(results.scores)] if len(results.scores) > 1 else []
     figures: dict[str, bytes | None] = {"confusion": None, "reliability": None}
     if results.predictions:
@@ -78,7 +78,7 @@ def _curves(results: Results) -> list[Curve]:
 
 
 def _has_top5(results: Results) -> bool:
-    """Whether top-5 says anything: with five classes or fewer it is 100 % for any network."""
+    """Whether top-5 is informative: with five classes or fewer it is always 100 %."""
     return not results.class_names or len(results.class_names) > 5
 
 
@@ -104,7 +104,7 @@ def _cards(results: Results) -> list[str]:
 
 
 def _best_score(results: Results) -> tuple[CheckpointScore | None, str]:
-    """The score for the headline and where it comes from: eval.json, else the last validation."""
+    """The score for the headline and its source: eval.json, else the last validation."""
     if results.scores:
         best = max(results.scores, key=lambda score: _share(score.metrics))
         name = Path(best.checkpoint).name
@@ -145,14 +145,14 @@ def _checkpoints(scores: Sequence[CheckpointScore]) -> str:
                 number(score.loss, ".4f"),
             )
         )
-    head = ("checkpoint", "right", "top-1", "95 % interval", "top-5", "loss")
+    head = ("checkpoint", "correct", "top-1", "95 % interval", "top-5", "loss")
     return section("Checkpoints", "", table(head, rows, texts=1))
 
 
 def _confusion(comparison: Comparison, figure: bytes) -> str:
-    text = "Rows are labels, columns are predictions; blue is right, orange is wrong."
+    text = "Rows are labels, columns are predictions; blue is correct, orange is wrong."
     if len(comparison.names) > plots.CELLS_WITH_NAMES:
-        text += " The axes give class numbers; the table of classes has their names."
+        text += " The axes show class numbers; the table of classes has the names."
     confused = comparison.confused
     if not confused:
         return section(
@@ -162,7 +162,7 @@ def _confusion(comparison: Comparison, figure: bytes) -> str:
             "<p>Every image was classified correctly.</p>",
         )
     shown = confused[:_PAIRS]
-    title = f"{len(shown)} most confused pairs, of {len(confused)}"
+    title = f"{len(shown)} most confused pairs of {len(confused)}"
     rows = [
         (
             comparison.names[pair.label],
@@ -172,7 +172,7 @@ def _confusion(comparison: Comparison, figure: bytes) -> str:
         )
         for pair in shown
     ]
-    head = ("label", "predicted", "images", "share of the label")
+    head = ("label", "predicted", "images", "share of the label's images")
     return section(
         "Confusion",
         text,
@@ -187,9 +187,11 @@ def _classes(comparison: Comparison) -> str:
     absent = len(comparison.classes) - len(classes)
     parts = ("precision", "recall", "f1")
     means = [sum(getattr(one, part) for one in classes) / len(classes) for part in parts]
-    text = "Mean of the classes: precision {}, recall {}, F1 {}.".format(*map(percent, means))
+    text = "Mean over classes: precision {}, recall {}, F1 {}.".format(*map(percent, means))
     if absent:
-        text += f" Of {len(comparison.classes)} classes {absent} have no image and do not count."
+        text += (
+            f" {absent} of {len(comparison.classes)} classes have no images and are not counted."
+        )
     if len(comparison.classes) <= _CLASSES_SHOWN:
         return section("Classes", text, _class_table(comparison.classes))
     weakest = sorted(classes, key=lambda one: (one.f1, one.number))[:20]
@@ -197,7 +199,7 @@ def _classes(comparison: Comparison) -> str:
     return section(
         "Classes",
         text,
-        f"<h3>The {len(weakest)} classes of lowest F1</h3>",
+        f"<h3>The {len(weakest)} classes with the lowest F1</h3>",
         _class_table(weakest),
         f"<details><summary>All {len(comparison.classes)} classes</summary>{everything}</details>",
     )
@@ -214,10 +216,10 @@ def _class_table(classes: Sequence[ClassScore]) -> str:
 def _confidence(found: Reliability, figure: bytes) -> str:
     total = int(found.counts.sum())
     text = (
-        f"Expected calibration error {percent(found.ece)}: how far the probability of the "
-        "predicted class is from the share of right answers, the mean over "
-        f"{len(found.counts)} bins weighted by their images, of {plural(total, 'image')}. "
-        "Bars below the dashed line: the network is too confident; densenet121 calibrate "
+        f"Expected calibration error {percent(found.ece)}: the mean difference between the "
+        "probability of the predicted class and the share of correct answers, over "
+        f"{len(found.counts)} bins weighted by their images, for {plural(total, 'image')}. "
+        "If bars are below the dashed line, the network is too confident; densenet121 calibrate "
         "corrects that."
     )
     return section("Confidence", text, plot(figure, "Reliability diagram"))
@@ -229,11 +231,9 @@ def _errors(results: Results) -> str:
         return ""
     shown = sorted(wrong, key=lambda row: (-row.probability, row.path))[:ERRORS_SHOWN]
     maps = [results.error_map(row.path) for row in shown]
-    text = (
-        f"{len(shown)} of {plural(len(wrong), 'error')}, those with the highest probability first."
-    )
+    text = f"{len(shown)} of {plural(len(wrong), 'error')}, with the highest probability first."
     if any(maps):
-        text += " Below each, where the network saw the class that it answered."
+        text += " The map below each image shows the evidence for the predicted class."
     figures = "\n".join(
         _error(row, results.data_dir, drawn) for row, drawn in zip(shown, maps, strict=True)
     )
@@ -248,6 +248,6 @@ def _error(row: Row, data_dir: Path | None, drawn: bytes | None) -> str:
     return (
         f'<figure><div class="image">{shown}</div><figcaption>'
         f'<span class="wrong">{escape(row.predicted)} {escape(percent(row.probability))}</span>'
-        f"<span>is {escape(row.label)}, ranked {row.rank}</span>"
+        f"<span>label {escape(row.label)}, rank {row.rank}</span>"
         f'<span class="path">{escape(row.path)}</span></figcaption></figure>'
     )

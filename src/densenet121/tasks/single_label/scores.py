@@ -1,4 +1,4 @@
-"""Numbers of the report: interval of an accuracy, confusions, results per class.
+"""Numbers of the report: confidence interval of an accuracy, confusions, results per class.
 
 ``C`` is the number of classes.
 """
@@ -17,7 +17,7 @@ _Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
 
 class ClassScore(NamedTuple):
-    """One class: shares in 0..1, ``support`` in images."""
+    """Results of one class: shares in 0..1, ``support`` in images."""
 
     number: int
     name: str
@@ -28,7 +28,7 @@ class ClassScore(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """How many ``images`` of one class were taken for another; classes by number."""
+    """Number of ``images`` of one class that were predicted as another; classes by number."""
 
     label: int
     predicted: int
@@ -37,11 +37,11 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Labels against predictions. The confusions are a list: C * C would not fit at 21841."""
+    """Labels against predictions. Pairs are a list, since C * C is too large for 21841 classes."""
 
     names: list[str]
     support: NDArray[np.int64]  # (C,) images of each class
-    pairs: list[Pair]  # each pair that occurs, the right ones too, most frequent first
+    pairs: list[Pair]  # each pair that occurs, including correct ones, most frequent first
     classes: list[ClassScore]  # in the order of names
 
     @property
@@ -62,7 +62,7 @@ def wilson_interval(correct: int, total: int) -> tuple[float, float]:
 
 
 def compare(predictions: Sequence[Row], class_names: Sequence[str]) -> Comparison:
-    """Compare labels with predictions; classes that only the predictions name come last."""
+    """Compare labels with predictions; classes that are not in ``class_names`` come last."""
     from sklearn.metrics import precision_recall_fscore_support
 
     found = sorted({name for one in predictions for name in (one.label, one.predicted)})

@@ -32,7 +32,7 @@ from densenet121.utils.json_values import count
 
 @dataclass(frozen=True)
 class SingleLabel(Task):
-    """Every image has one class, and the classes exclude each other.
+    """Every image has exactly one class.
 
     Attributes:
         smooth_factor: share that the training loss takes from the true class; see
@@ -46,7 +46,7 @@ class SingleLabel(Task):
     answer_columns = ("rank", "class", "probability", "abstained", "prediction_set")
 
     def num_outputs(self, num_classes: int) -> int:
-        """One logit a class."""
+        """One logit per class."""
         return num_classes
 
     def targets(self, dataset: ImageDataset, indices: NDArray[np.int64]) -> Tensor:
@@ -58,9 +58,9 @@ class SingleLabel(Task):
         return smooth_cross_entropy(logits, targets, self.smooth_factor)
 
     def score(self, logits: Tensor, targets: Tensor) -> Scores:
-        """Predicted class, its probability and the rank of the label, of each image."""
+        """Predicted class, its probability and the rank of the label for each image."""
         ranks = label_ranks(logits, targets)
-        # Without smoothing: the loss of an evaluation does not depend on how a run was trained.
+        # Without smoothing, so that an evaluation's loss does not depend on the training settings.
         loss = smooth_cross_entropy(logits, targets) * len(targets)
         largest, predicted = logits.softmax(dim=1).max(dim=1)
         columns = {
@@ -71,7 +71,7 @@ class SingleLabel(Task):
         return Scores(columns, float(loss), float(len(targets)))
 
     def metrics(self, scores: Scores, targets: Tensor) -> Metrics:
-        """Correct at 1 and at 5, the number of images, and the loss."""
+        """Top-1 and top-5 counts and shares, the number of images, and the loss."""
         ranks = torch.from_numpy(scores.columns["rank"])
         counts = Counts(topk_correct(ranks, 1), topk_correct(ranks, 5), len(ranks), scores.loss_sum)
         return {
@@ -84,7 +84,7 @@ class SingleLabel(Task):
         }
 
     def is_better(self, metrics: Metrics, than: Metrics) -> bool:
-        """More images of rank 1; the earlier epoch of two with as many."""
+        """Whether more images have rank 1; of two equal epochs, the earlier one is kept."""
         return bool(metrics["top1_correct"] > than["top1_correct"])
 
     def log_lines(self, metrics: Metrics) -> list[str]:
@@ -92,7 +92,7 @@ class SingleLabel(Task):
         return [f"after allreduce eval: {_counted(metrics, k)}" for k in (1, 5)]
 
     def best_line(self, metrics: Metrics) -> str:
-        """Top-1 as the original writes it."""
+        """Top-1 in the original's form."""
         return _counted(metrics, 1)
 
     def table_row(self, metrics: Metrics) -> dict[str, str]:
@@ -105,7 +105,7 @@ class SingleLabel(Task):
         }
 
     def digest_columns(self, scores: Scores, targets: Tensor) -> list[NDArray[Any]]:
-        """Label, prediction and rank; not the probability, whose last bits a machine decides."""
+        """Label, prediction and rank; not the probability, whose last bits vary by machine."""
         return [targets.numpy(), scores.columns["predicted"], scores.columns["rank"]]
 
     def csv_columns(
@@ -121,7 +121,7 @@ class SingleLabel(Task):
         }
 
     def worst_errors(self, scores: Scores, targets: Tensor) -> list[ImageError]:
-        """Every error, by the probability of the wrong class, which is explained."""
+        """Every error; badness is the probability of the wrong class, which the map explains."""
         predicted, probability = scores.columns["predicted"], scores.columns["probability"]
         wrong = np.flatnonzero(predicted != targets.numpy()).tolist()
         return [ImageError(at, float(probability[at]), int(predicted[at])) for at in wrong]
@@ -133,17 +133,17 @@ class SingleLabel(Task):
         calibration: Calibration | None = None,
         options: AnswerOptions = AnswerOptions(),  # noqa: B008 (frozen)
     ) -> list[Prediction]:
-        """The top classes of each image, with a prediction set where one is asked for."""
+        """The top classes of each image, with a prediction set if requested."""
         coverage, abstain_below = options.coverage, options.abstain_below
         if coverage is not None and calibration is None:
             raise InputError(
-                "prediction sets need calibrated weights: run densenet121 calibrate first"
+                "prediction sets need calibrated weights; run densenet121 calibrate first"
             )
         threshold = calibration.set_threshold(coverage) if calibration and coverage else 0.0
         if abstain_below is None:
             abstain_below = (calibration.abstain_below if calibration else None) or 0.0
         shares = self.probabilities(logits, calibration)
-        # Equal logits: the lower class first, as evaluation ranks them.
+        # For equal logits the lower class comes first, as in evaluation.
         order = np.argsort(-shares, axis=1, kind="stable")
         found = []
         for row, ranked in zip(shares, order, strict=True):
@@ -151,7 +151,7 @@ class SingleLabel(Task):
             chosen = None
             if coverage is not None:
                 inside = [k for k in ranked if row[k] >= threshold]
-                # Never empty: the likeliest class is added, which can only raise the coverage.
+                # Never empty: adding the most probable class can only raise the coverage.
                 chosen = tuple(class_names[k] for k in inside or ranked[:1])
             found.append(
                 Prediction(
@@ -166,18 +166,18 @@ class SingleLabel(Task):
     def probabilities(
         self, logits: Logits, calibration: Calibration | None = None
     ) -> NDArray[np.float32]:
-        """``(N, C)``: evaluation's softmax, bit for bit, of logits over the temperature."""
+        """``(N, C)``: softmax of logits over the temperature, bit for bit as in evaluation."""
         scaled = torch.from_numpy(logits)
         if calibration is not None:
             scaled = scaled / calibration.temperature
         return scaled.softmax(dim=1).numpy()
 
     def explained_output(self, logits: Logits) -> NDArray[np.int64]:
-        """The likeliest class."""
+        """The most probable class."""
         return np.asarray(logits.argmax(axis=1))
 
     def same_answers(self, a: Logits, b: Logits) -> NDArray[np.bool_]:
-        """Whether both have the same likeliest class."""
+        """Whether both have the same most probable class."""
         return np.asarray(a.argmax(axis=1) == b.argmax(axis=1))
 
     def read_calibration(self, content: Mapping[str, Any]) -> Calibration:
@@ -193,7 +193,7 @@ class SingleLabel(Task):
         target_accuracy: float | None,
         note: Mapping[str, Any],
     ) -> Calibrated:
-        """Fit on one half of the images, measure on the other."""
+        """Fit on one half of the images and measure on the other."""
         from densenet121.tasks.single_label.calibrate import describe, learn
 
         found, before, after = learn(
@@ -214,31 +214,31 @@ class SingleLabel(Task):
         resamples: int,
         seed: int,
     ) -> Compared:
-        """Top-1 of both, with McNemar's test and a paired bootstrap."""
+        """Compare top-1 with McNemar's test and a paired bootstrap."""
         from densenet121.tasks.single_label.comparison import difference
 
         return difference(a, b, resamples=resamples, seed=seed)
 
     def check_metrics(self, found: Mapping[str, Any]) -> Metrics:
-        """Counts that fit each other."""
+        """The counts, checked for consistency."""
         top1, top5, total = (
             count(found[name]) for name in ("top1_correct", "top5_correct", "total")
         )
         if not top1 <= top5 <= total:
             raise ValueError(
-                f"top1_correct {top1}, top5_correct {top5} and total {total} do not fit"
+                f"top1_correct {top1}, top5_correct {top5} and total {total} are inconsistent"
             )
         return {"top1_correct": top1, "top5_correct": top5, "total": total}
 
     def disagreement(self, results: Results) -> str | None:
-        """Another number of images, or of right ones."""
+        """Whether the number of images, or of correct ones, differs."""
         correct, total = right(results.predictions), len(results.predictions)
         stated = results.scores[0].metrics
         if (correct, total) == (stated["top1_correct"], stated["total"]):
             return None
         return (
-            f"{correct} of {total} right in the one, {stated['top1_correct']} of "
-            f"{stated['total']} in the other"
+            f"{correct} of {total} correct in the former, {stated['top1_correct']} of "
+            f"{stated['total']} in the latter"
         )
 
     def report(self, results: Results) -> ReportPart:
