@@ -30,9 +30,11 @@ $(BIN)/.installed: pyproject.toml constraints.txt $(KERNELS)
 	$(PIP) install --quiet --constraint constraints.txt --editable .
 	touch $@
 
-$(BIN)/.installed-dev: $(BIN)/.installed
+# Not after .installed: each of the two compiles the kernels once.
+$(BIN)/.installed-dev: pyproject.toml constraints.txt $(KERNELS)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
-	touch $@
+	touch $(BIN)/.installed $@
 
 demo: $(BIN)/.installed
 	$(BIN)/densenet121 demo

@@ -6,6 +6,7 @@ installation goes on and the network takes its plain path
 (``densenet121.native.network.kernels`` says so).
 """
 
+import os
 import platform
 from pathlib import Path
 
@@ -61,9 +62,11 @@ def images_extension(name: str) -> Extension:
 
 is_x86 = platform.machine().lower() in ("x86_64", "amd64")
 setup(
+    # One compiler a core: each kernel library takes ten seconds and more.
+    options={"build_ext": {"parallel": os.cpu_count() or 1}},
     ext_modules=[
         *(extension(name, flags) for name, flags in X86_FLAGS.items() if is_x86),
         extension("portable", []),
         *(images_extension(name) for name in IMAGES_FLAGS if is_x86 or name == "portable"),
-    ]
+    ],
 )

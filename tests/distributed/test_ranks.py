@@ -125,28 +125,28 @@ import json, sys
 from pathlib import Path
 import torch
 from densenet121.datasets.sources.open import open_evaluation
-from densenet121.datasets.transforms import MEAN, STD, EvalTransform, parse_eval_resize
-from densenet121.engine.evaluation import evaluate_folder
+from densenet121.datasets.preprocessing import Preprocessing
+from densenet121.engine.evaluation import evaluate_images
 from densenet121.network import build
 from densenet121.distributed.ranks import join, process_group
+from densenet121.runtime import make_runtime
+from densenet121.tasks import SingleLabel
 from densenet121.utils.var_init import initialise
 
 process = join(True, 0, 1)
-device = torch.device("cpu")
 torch.set_num_threads(1)
-with process_group(process, device, 60):
+with process_group(process, torch.device("cpu"), 60):
     images = open_evaluation(Path(sys.argv[1]))
     model = build("densenet100", num_classes=3)
     initialise(model, torch.Generator().manual_seed(0))
     seen = []
     for batch_size in range(1, 8):
-        found = evaluate_folder(
-            model, images, EvalTransform(16, 16, parse_eval_resize("18,18")), mean=MEAN, std=STD,
-            batch_size=batch_size, device=device, precision=torch.float32, workers=0,
-            skip_bad=False, rank=process.rank, world_size=process.world_size,
+        runtime = make_runtime("cpu", "fp32", batch_size, workers=0, process=process)
+        found = evaluate_images(
+            model, images, SingleLabel(), Preprocessing((16, 16), "18,18"), runtime
         )
-        counts = found.counts
-        seen.append([counts.total, counts.top1_correct, counts.top5_correct, found.digest])
+        counts = [found.metrics[name] for name in ("total", "top1_correct", "top5_correct")]
+        seen.append([*counts, found.digest])
     Path(sys.argv[2] + str(process.rank)).write_text(json.dumps(seen))
 """
 

@@ -1,5 +1,6 @@
 """A run that was stopped anywhere and resumed ends as the one that was not, to the bit."""
 
+import contextlib
 import json
 import logging
 import os
@@ -26,6 +27,7 @@ from densenet121.runs.metrics import read_rows
 from densenet121.utils.errors import InputError, UsageError
 
 from helpers.commands import environment
+from helpers.forking import Forked
 from helpers.images import write_classes
 from helpers.training import train_config
 
@@ -158,7 +160,7 @@ def test_a_process_killed_at_random_moments_ends_as_if_it_had_not_been(
     print(f"seed {seed}")
     moments = random.Random(seed)
     folder = tmp_path / "run"
-    command = [sys.executable, "-m", "densenet121", "train", "--data_dir", str(image_folder)]
+    command = ["-m", "densenet121", "train", "--data_dir", str(image_folder)]
     command += [
         "--net",
         "densenet100",
@@ -182,24 +184,19 @@ def test_a_process_killed_at_random_moments_ends_as_if_it_had_not_been(
     command += ["--output_dir", str(folder), "--resume", "auto"]
     for attempt in range(3):
         before = len(checkpoints_in(folder))
-        process = subprocess.Popen(
-            [*command, "--workers", str(attempt)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env=environment(),
-            text=True,
-        )
+        process = Forked([*command, "--workers", str(attempt)], environment())
         # Somewhere within the two steps after the first that this process saves.
         while process.poll() is None and len(checkpoints_in(folder)) == before:
             time.sleep(0.01)
         time.sleep(moments.uniform(0, 0.5))
-        process.send_signal(number)
-        _, errors = process.communicate(timeout=60)
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            os.kill(process.pid, number)
+        done = process.finished(timeout_seconds=60)
         # A signal after the run's end, while the interpreter shuts down, ends it the system's way.
         expected = {-9} if number == signal.SIGKILL else {143, -number}
-        assert process.returncode in expected | {0}, errors
-        assert "Traceback" not in errors
-    finished = subprocess.run(command, capture_output=True, text=True, env=environment())
+        assert done.returncode in expected | {0}, done.stderr
+        assert "Traceback" not in done.stderr
+    finished = Forked(command, environment()).finished()
     assert finished.returncode == 0, finished.stderr
     assert outcome(folder) == outcome(uninterrupted)
     assert not list(folder.glob(".*.tmp"))

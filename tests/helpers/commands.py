@@ -4,9 +4,10 @@ import contextlib
 import os
 import resource
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+from helpers.forking import Forked
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHARED = REPOSITORY.parent / "shared"
@@ -22,15 +23,8 @@ def run_command(
     *arguments: object, cwd: Path | None = None, timeout_seconds: float = 120
 ) -> "subprocess.CompletedProcess[str]":
     """Run ``python -m densenet121 ...`` to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "densenet121", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env=environment(),
-        timeout=timeout_seconds,
-        check=False,
-    )
+    command = ["-m", "densenet121", *arguments]
+    return Forked(command, environment(), cwd).finished(timeout_seconds)
 
 
 @contextlib.contextmanager

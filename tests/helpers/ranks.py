@@ -1,12 +1,15 @@
 """Ranks on this machine, started by torchrun."""
 
 import json
+import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from helpers.commands import environment
+from helpers.forking import Forked
 
 NAMES = ["ant", "bee", "cat"]
 SMALL = ["--net", "densenet100", "--image_size", "16", "--device", "cpu", "--amp", "fp32"]
@@ -24,12 +27,34 @@ def torchrun(ranks: int, *command: object, **more: str) -> "subprocess.Popen[str
     )
 
 
+def start_ranks(
+    ranks: int, *command: object, folder: Path | None = None, **more: str
+) -> tuple[list[Forked], Path]:
+    """Ranks of ``python ...`` with the variables of a launcher, and the file of what they print."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    output = Path(tempfile.mkdtemp(prefix="ranks", dir=folder)) / "output.txt"
+    place = {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
+    place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    processes = [
+        Forked(
+            command,
+            environment(**place, RANK=str(rank), LOCAL_RANK=str(rank), **more),
+            output=(output, output),
+        )
+        for rank in range(ranks)
+    ]
+    return processes, output
+
+
 def run(ranks: int, *command: object) -> str:
     """The output of ranks that end well."""
-    process = torchrun(ranks, *command)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output[-3000:]
-    return output
+    processes, output = start_ranks(ranks, *command)
+    statuses = [process.wait() for process in processes]
+    text = output.read_text(errors="surrogateescape")
+    assert statuses == [0] * ranks, text[-3000:]
+    return text
 
 
 def train(ranks: int, image_folder: Path, folder: Path, *more: object) -> str:

@@ -1,0 +1,89 @@
+"""A process that has imported everything and forks: importing torch takes most of a small command.
+
+    python fork_server.py
+
+Each line of standard input is a JSON object, each is answered by a line. {"argv": ["-m", MODULE,
+...] or [SCRIPT, ...], "cwd", "env", "output": [STDOUT, STDERR]} starts a process, which is an
+ordinary one from then on, and gives its number; {"wait": NUMBER} gives its exit status, null while
+it runs. Threads do not survive a fork: there must be one, so OMP_NUM_THREADS is 1.
+"""
+
+import atexit
+import gc
+import json
+import os
+import runpy
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import densenet121.commands.calibrate
+import densenet121.commands.eval
+import densenet121.commands.predict
+import densenet121.commands.train  # noqa: F401
+
+
+def main() -> None:
+    gc.freeze()
+    assert len(list(Path("/proc/self/task").iterdir())) == 1, "a thread would be lost in every fork"
+    for line in sys.stdin:
+        request = json.loads(line)
+        answer = wait(request["wait"]) if "wait" in request else start(request)
+        print(json.dumps(answer), flush=True)
+
+
+def start(request: dict[str, Any]) -> int:
+    sys.stdout.flush()
+    number = os.fork()
+    if number == 0:
+        run(request)
+    return number
+
+
+def wait(number: int) -> int | None:
+    found, status = os.waitpid(number, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if found else None
+
+
+def run(request: dict[str, Any]) -> None:
+    """As ``python ARGV`` would; never returns."""
+    status = 1
+    try:
+        os.setsid()
+        signal.set_wakeup_fd(-1)
+        null = os.open(os.devnull, os.O_RDONLY)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        for target, path in ((1, request["output"][0]), (2, request["output"][1])):
+            os.dup2(os.open(path, flags, 0o600), target)
+        os.dup2(null, 0)
+        sys.stdin = open(0)  # noqa: SIM115
+        os.chdir(request["cwd"])
+        os.environ.clear()
+        os.environ.update(request["env"])
+        argv = request["argv"]
+        if argv[0] == "-m":
+            sys.argv = argv[1:]
+            runpy.run_module(argv[1], run_name="__main__", alter_sys=True)
+        else:
+            sys.argv = argv
+            sys.path.insert(0, os.path.dirname(argv[0]))  # noqa: PTH120
+            runpy.run_path(argv[0], run_name="__main__")
+        status = 0
+    except SystemExit as stop:
+        code = stop.code
+        status = code if isinstance(code, int) else 0 if code is None else 1
+        if isinstance(code, str):
+            print(code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status & 0xFF)
+
+
+if __name__ == "__main__":
+    main()
