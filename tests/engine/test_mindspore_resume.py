@@ -93,7 +93,7 @@ def test_what_cannot_go_on_is_refused_in_one_line(
         bad.write_bytes(mindspore.encode(given))
         status, _, errors = go_on(bad, image_folder, tmp_path / "run")
         assert status == 1 and errors.count("\n") == 1
-        assert message in errors and "--pretrained takes its weights" in errors
+        assert message in errors and "pass it as --pretrained to use its weights" in errors
     status, _, errors = go_on(file, image_folder / "train/ant", tmp_path / "run")
     assert status == 1 and errors.count("\n") == 1
     assert not (tmp_path / "run").exists()
