@@ -89,7 +89,7 @@ def test_another_number_of_ranks_goes_on_by_the_stated_rule(
     """Batch and learning rate as given, the steps of an epoch by the new number of ranks."""
     train(3, image_folder, tmp_path / "three", "--resume", trained / "0-1_4.ckpt")
     log = next((tmp_path / "three").glob("*_rank_0.log")).read_text()
-    assert "world_size was 2, is 3" in log
+    assert "world_size was 2, is now 3" in log
     assert "an epoch had 4 steps and now has 3; continuing at step 3" in log
     rows = [json.loads(r) for r in (tmp_path / "three" / "metrics.jsonl").read_text().splitlines()]
     # Epoch 0 is done; epoch 1 is 45 images in 3 steps of 3 x 5, at a learning rate of 0.02 times

@@ -235,7 +235,9 @@ def test_a_finished_run_resumed_does_nothing(config: TrainConfig, uninterrupted:
 
 def test_other_settings_are_shown_and_refused(config: TrainConfig, uninterrupted: Path) -> None:
     other = replace(config, resume="auto", lr=0.1, momentum=0.8)
-    with pytest.raises(UsageError, match=r"--lr was 0.05, is 0.1; --momentum was 0.9, is 0.8"):
+    with pytest.raises(
+        UsageError, match=r"--lr was 0.05, is now 0.1; --momentum was 0.9, is now 0.8"
+    ):
         train(other)
 
 

@@ -137,7 +137,7 @@ def test_what_it_does_not_define_is_refused_by_name(
     trained: Path, graded: Path, tmp_path: Path
 ) -> None:
     config = CompareConfig(a=str(trained), b=str(trained))
-    with pytest.raises(InputError, match="evaluations its task is ordinal cannot be compared"):
+    with pytest.raises(InputError, match="evaluations of the task ordinal cannot be compared"):
         compare(config, Ordinal())
 
 
