@@ -83,7 +83,7 @@ def test_the_first_tutorial_ends_with_an_answer_of_the_server(tmp_path: Path) ->
 
 def test_the_tutorial_on_the_weights_of_others_runs(tmp_path: Path) -> None:
     output = run_page("others-weights", tmp_path, shorten=True)
-    assert "its 4 classes are not the 3 of the data" in output
+    assert "its 4 classes differ from the 3 of the data" in output
 
 
 def test_the_tutorial_on_resuming_ends_with_the_bits_it_promises(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def test_a_bad_image_is_named_or_skipped_counted_and_told_by_the_exit_status(
         ("data", "empty", 1, "no weights in this folder"),
         ("data", "text", 1, "damaged or not a safetensors file"),
         ("data", "other", 1, "has 1000 classes (without names)"),
-        ("parent", "w", 2, "holds train/ but no val/"),
+        ("parent", "w", 2, "has train/ but no val/"),
     ],
 )
 def test_what_cannot_be_evaluated_gets_one_line(

@@ -137,7 +137,7 @@ def reliability(confidence: Floats, correct: NDArray[np.bool_], bins: int = 15) 
 def abstain_threshold(
     confidence: Floats, correct: NDArray[np.bool_], target: float
 ) -> float | None:
-    """The smallest threshold above which the share of correct answers is at least ``target``.
+    """The smallest threshold with a share of correct answers of ``target`` or more at or above it.
 
     None if no threshold reaches it.
     """
