@@ -216,3 +216,10 @@ def test_a_file_that_may_not_be_read_is_a_finding(sound: Path) -> None:
         pytest.skip("root may read everything")
     first(sound / "train/ants").chmod(0)
     assert {kind for kind, _ in found(sound)} == {"damaged"}
+
+
+def test_a_source_that_is_not_there_is_named_as_the_argument(tmp_path: Path) -> None:
+    for command in (("audit",), ("pack", "--output", tmp_path / "out")):
+        result = run_command(*command, tmp_path / "nowhere")
+        assert result.returncode == 1
+        assert result.stderr.startswith(f"densenet121: SOURCE {tmp_path / 'nowhere'}: ")

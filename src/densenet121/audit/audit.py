@@ -90,7 +90,7 @@ def audit(config: AuditConfig) -> Audit:
         InputError: there are no images to check.
     """
     val_dir = absolute(config.val_dir) if config.val_dir else None
-    found = open_splits(absolute(config.source), val_dir)
+    found = open_splits(absolute(config.source), val_dir, field="source")
     dataset = {str(split): part for split, part in found.items()}
     workers = config.num_workers
     splits: list[str] = []

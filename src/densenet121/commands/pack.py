@@ -42,7 +42,9 @@ def pack(config: PackConfig) -> str:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UsageError(f"--output {output} already exists; choose a new folder")
     train, val = open_training(
-        absolute(config.source), exclude=absolute(config.exclude) if config.exclude else None
+        absolute(config.source),
+        exclude=absolute(config.exclude) if config.exclude else None,
+        field="source",
     )
     with _new_folder(output) as folder:
         parts = (

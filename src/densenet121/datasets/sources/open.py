@@ -21,6 +21,7 @@ def open_training(
     *,
     exclude: Path | None = None,
     cache_dir: Path | None = None,
+    field: str = "data_dir",
 ) -> tuple[ImageDataset, ImageDataset | None]:
     """The training and the validation images; the latter may be None.
 
@@ -29,12 +30,13 @@ def open_training(
         val_dir: a source of validation images.
         exclude: a file with the paths of images to exclude, one per line.
         cache_dir: folder for the index of a large folder.
+        field: what messages call ``data_dir``.
 
     Raises:
         InputError: a source cannot be used, or the classes of the two differ.
         UsageError: a path of ``exclude`` is in neither of them.
     """
-    splits = open_splits(data_dir, val_dir, cache_dir)
+    splits = open_splits(data_dir, val_dir, cache_dir, field)
     dataset, validation = _without([splits["train"], splits.get("val")], exclude)
     assert dataset is not None
     if validation is not None:
@@ -48,7 +50,10 @@ def open_training(
 
 
 def open_splits(
-    data_dir: Path, val_dir: Path | None = None, cache_dir: Path | None = None
+    data_dir: Path,
+    val_dir: Path | None = None,
+    cache_dir: Path | None = None,
+    field: str = "data_dir",
 ) -> dict[Split, ImageDataset]:
     """The images of "train" and, if there are any, of "val", without further checks.
 
@@ -57,9 +62,9 @@ def open_splits(
     """
     if val_dir is None and _has_own_splits(data_dir):
         splits: tuple[Split, Split] = ("train", "val")
-        return {split: _open(data_dir, "data_dir", split, cache_dir) for split in splits}
+        return {split: _open(data_dir, field, split, cache_dir) for split in splits}
     train_dir, val_dir = split_folders(data_dir, val_dir)
-    found: dict[Split, ImageDataset] = {"train": _open(train_dir, "data_dir", "train", cache_dir)}
+    found: dict[Split, ImageDataset] = {"train": _open(train_dir, field, "train", cache_dir)}
     if val_dir is not None:
         found["val"] = _open(val_dir, "val_dir", "val", cache_dir)
     return found
