@@ -40,7 +40,7 @@ demo: $(BIN)/.installed
 	$(BIN)/densenet121 demo
 
 test: $(BIN)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow and not frameworks and not serve and not compat and not tutorials" --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow and not frameworks and not serve and not compat and not tutorials" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # In the environment of the tests, which has the package; only what the extra `docs` adds.
 DOCS := import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
