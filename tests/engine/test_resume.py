@@ -21,6 +21,7 @@ import torch
 
 from densenet121.checkpoint.native import read
 from densenet121.config import TrainConfig
+from densenet121.engine.state import RunState
 from densenet121.engine.train import train
 from densenet121.runs.layout import checkpoints_in
 from densenet121.runs.metrics import read_rows
@@ -312,3 +313,11 @@ def test_a_run_that_grows_its_images_resumes_exactly(
     whole, small_only = (read_rows(f / "metrics.jsonl") for f in (folder, uninterrupted))
     assert whole[0]["loss"] == small_only[0]["loss"]
     assert whole[-2]["loss"] != small_only[-2]["loss"]
+
+
+def test_the_best_epoch_of_an_older_checkpoint_is_read() -> None:
+    old = {"step": 7, "evaluated_epochs": 2, "best_epoch": 1, "best_correct": 19, "bad_images": {}}
+    state = RunState.from_json(old)
+    assert (state.best_epoch, state.best) == (1, {"top1_correct": 19})
+    fresh = RunState.from_json(old | {"best_epoch": None, "best_correct": -1})
+    assert fresh.best is None

@@ -1,4 +1,5 @@
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from typing import Any
 
@@ -8,7 +9,12 @@ from torch import Tensor, nn
 
 from densenet121.losses import smooth_cross_entropy
 from densenet121.network import NETWORKS, DenseNet, Variant, densenet121
-from densenet121.optimizers import get_param_groups, momentum_sgd
+from densenet121.optimizers import (
+    get_param_groups,
+    momentum_sgd,
+    optimizer_state,
+    restore_optimizer,
+)
 from densenet121.utils.var_init import initialise
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -172,3 +178,47 @@ def test_one_batch_can_be_overfitted(variant: Variant) -> None:
         losses.append(loss.item())
     assert losses[0] > 1
     assert losses[-1] < 0.01
+
+
+OPTIMIZERS: list[Callable[[list[dict[str, Any]]], torch.optim.Optimizer]] = [
+    lambda groups: momentum_sgd(groups, lr=0.1, momentum=0.9),
+    lambda groups: momentum_sgd(groups, lr=0.1, momentum=0.0),
+    lambda groups: torch.optim.SGD(groups, lr=0.1, momentum=0.9, nesterov=True),
+    lambda groups: torch.optim.Adam(groups, lr=0.01, amsgrad=True),
+    lambda groups: torch.optim.AdamW(groups, lr=0.01, fused=True),
+    lambda groups: torch.optim.RMSprop(groups, lr=0.01, centered=True),
+]
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS)
+def test_the_state_of_any_optimizer_is_put_back_to_the_bit(
+    make: Callable[[list[dict[str, Any]]], torch.optim.Optimizer],
+) -> None:
+    def step(model: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> None:
+        images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(number))
+        optimizer.zero_grad()
+        model(images).square().mean().backward()
+        optimizer.step()
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(288, 2))
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = make(get_param_groups(model, 1e-2))
+    for number in range(3):
+        step(model, optimizer, number)
+    other = deepcopy(model)
+    resumed = make(get_param_groups(other, 1e-2))
+    tensors, values = optimizer_state(model, optimizer)
+    stored = {
+        name: tensor.clone(memory_format=torch.contiguous_format)  # as a file gives them back
+        for name, tensor in tensors.items()
+    }
+    restore_optimizer(other, resumed, stored, json.loads(json.dumps(values)))
+    for number in range(3, 6):
+        step(model, optimizer, number)
+        step(other, resumed, number)
+    for a, b in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
+        for key, value in optimizer.state[a].items():
+            if isinstance(value, Tensor) and value.ndim:
+                assert value.stride() == resumed.state[b][key].stride() == a.stride()

@@ -136,6 +136,9 @@ def test_predict_answers_in_its_words(
 def test_what_it_does_not_define_is_refused_by_name(
     trained: Path, graded: Path, tmp_path: Path
 ) -> None:
+    with pytest.raises(UsageError, match="`label_smooth` is a setting of the task single_label"):
+        train(train_config(graded, tmp_path / "run", label_smooth=1), task=Ordinal())
+    assert not (tmp_path / "run").exists()
     config = CompareConfig(a=str(trained), b=str(trained))
     with pytest.raises(InputError, match="evaluations of the task ordinal cannot be compared"):
         compare(config, Ordinal())

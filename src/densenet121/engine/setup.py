@@ -19,7 +19,7 @@ from densenet121.lr_scheduler import cosine_annealing, exponential
 from densenet121.network import DenseNet, Variant, build
 from densenet121.runs.checkpoints import Checkpoint
 from densenet121.runtime import Runtime
-from densenet121.tasks import Task
+from densenet121.tasks import SingleLabel, Task
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.var_init import initialise
 
@@ -32,6 +32,22 @@ def find_datasets(config: TrainConfig) -> tuple[ImageDataset, ImageDataset | Non
         exclude=absolute(config.exclude) if config.exclude else None,
         cache_dir=absolute(config.ckpt_path),
     )
+
+
+def pick_task(config: TrainConfig, task: Task | None) -> Task:
+    """The caller's own task, or one class per image with the settings' label smoothing.
+
+    Raises:
+        UsageError: label smoothing is asked for, and the task is the caller's own.
+    """
+    if task is None:
+        return SingleLabel(config.smooth_factor)
+    if config.smooth_factor:
+        raise UsageError(
+            f"`label_smooth` is a setting of the task {SingleLabel.name}; the task {task.name} "
+            "defines its own loss"
+        )
+    return task
 
 
 def pick_variant(

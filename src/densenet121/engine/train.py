@@ -33,6 +33,7 @@ from densenet121.engine.setup import (
     find_datasets,
     make_model,
     make_plan,
+    pick_task,
     pick_variant,
 )
 from densenet121.engine.state import Training, restore, save_checkpoint
@@ -44,7 +45,7 @@ from densenet121.runs.folder import RunFolder
 from densenet121.runs.layout import BEST_WEIGHTS, LAST_WEIGHTS, make_folder
 from densenet121.runs.record import describe_run
 from densenet121.runtime import Runtime, joined
-from densenet121.tasks import SingleLabel, Task
+from densenet121.tasks import Task
 from densenet121.utils.logging import log, log_settings, run_log
 from densenet121.utils.signals import StopRequest
 
@@ -87,7 +88,7 @@ def train(config: TrainConfig, task: Task | None = None) -> TrainResult:
             torch.use_deterministic_algorithms(True, warn_only=True)
 
         # 2. Data and task.
-        task = task or SingleLabel(config.smooth_factor)
+        task = pick_task(config, task)
         dataset, val_dataset = find_datasets(config)
         num_classes = check_num_classes(dataset, config.num_classes)
         preprocessing = Preprocessing(
