@@ -114,7 +114,7 @@ test-frameworks: $(BIN)/.installed-dev .frameworks/.installed
 	.frameworks/dali/$(FRAMEWORK_PIP) nvidia-dali-cuda130==2.4.0
 	touch $@
 
-# DATA names a folder of class folders with pictures.
+# DATA names a folder of class folders with images.
 FRAMEWORK = $(1)=.frameworks/$(2)/bin/python
 bench-data: $(BIN)/.installed .frameworks/.installed-dali
 	for workers in 1 2; do \

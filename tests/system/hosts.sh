@@ -57,19 +57,19 @@ for host in 1 2 3; do
     ip -n "$tag$host" link set lo up
 done
 
-"$PYTHON" - "$work" <<'PICTURES' || exit 1
+"$PYTHON" - "$work" <<'IMAGES' || exit 1
 import sys
 from pathlib import Path
 import cv2
 import numpy as np
 for split, count in (("train", 48), ("val", 17)):
     for label, name in enumerate(("ant", "bee", "cat")):
-        folder = Path(sys.argv[1], "pictures", split, name)
+        folder = Path(sys.argv[1], "images", split, name)
         folder.mkdir(parents=True)
         for index in range(count):
             noise = np.random.default_rng([label, index, count]).integers(0, 90, (24, 24, 3))
             cv2.imwrite(str(folder / f"{index:03d}.png"), (noise + 60 * label).astype(np.uint8))
-PICTURES
+IMAGES
 
 # host NUMBER HOSTS NAME COMMAND...: one agent of torchrun on a host; the first host is the meeting
 # place. gloo takes the interface by its name. Which host gets which rank is torchrun's choice.
@@ -88,7 +88,7 @@ train() {
     for number in $(seq "$1"); do start_training "$number" "$1" "$2"; done
 }
 start_training() {
-    host "$1" "$2" "$3" train --data_dir "$work/pictures" --output_dir "$work/$3" --resume auto \
+    host "$1" "$2" "$3" train --data_dir "$work/images" --output_dir "$work/$3" --resume auto \
         --net densenet100 --image_size 16 --amp fp32 --device cpu --per_batch_size 8 \
         --max_epoch 4 --ckpt_interval 1 --log_interval 1 --timeout_seconds 5 --workers 1
 }
@@ -141,11 +141,11 @@ for count in ${HOSTS:-2 3}; do
     echo "$count hosts, one cut off and back: the same weights to the bit"
 
     for number in $(seq "$count"); do
-        host "$number" "$count" "eval$count" eval --data_dir "$work/pictures" --amp fp32 \
+        host "$number" "$count" "eval$count" eval --data_dir "$work/images" --amp fp32 \
             --pretrained "$work/quiet$count/last.safetensors" --output_dir "$work/eval$count" \
             --device cpu --per_batch_size 5
     done
     wait
-    grep -q '"total": 51' "$work/eval$count/eval.json" || fail "eval$count did not count 51 pictures"
-    echo "$count hosts: evaluated 51 pictures, each once"
+    grep -q '"total": 51' "$work/eval$count/eval.json" || fail "eval$count did not count 51 images"
+    echo "$count hosts: evaluated 51 images, each once"
 done
