@@ -9,11 +9,12 @@ KERNELS := setup.py $(wildcard src/densenet121/native/network/*.h src/densenet12
 
 BENCH := .venv-bench/bin
 
-.PHONY: demo test docs docs-serve test-docs test-slow test-serve test-hosts test-frameworks test-compat bench bench-data bench-memory lint format clean help
+.PHONY: demo test test-fast docs docs-serve test-docs test-slow test-serve test-hosts test-frameworks test-compat bench bench-data bench-memory lint format clean help
 
 help:
 	@echo "make demo       train DenseNet-121 on handwritten digits, evaluate it, write a report"
 	@echo "make test       run the tests"
+	@echo "make test-fast  those of a minute, for the inner loop"
 	@echo "make test-slow  the tests that train for minutes"
 	@echo "make test-serve  the server under load: 10,000 requests, good and bad"
 	@echo "make test-hosts 2 and 3 hosts as network namespaces; kills and cuts off one (root)"
@@ -39,8 +40,16 @@ $(BIN)/.installed-dev: pyproject.toml constraints.txt $(KERNELS)
 demo: $(BIN)/.installed
 	$(BIN)/densenet121 demo
 
+QUICK := not slow and not frameworks and not serve and not compat and not tutorials
 test: $(BIN)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow and not frameworks and not serve and not compat and not tutorials" --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "$(QUICK)" --numprocesses 2 --dist worksteal
+
+# For the inner loop: what needs no run of a command and no ranks.
+FAST := config datasets losses lr_scheduler optimizers utils report network inference docs/test_docs.py \
+  checkpoint/test_load.py checkpoint/test_native.py engine/test_step.py tasks/test_metrics.py \
+  system/test_imports.py system/test_words.py
+test-fast: $(BIN)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "$(QUICK)" --numprocesses 2 --dist worksteal $(FAST:%=tests/%)
 
 # In the environment of the tests, which has the package; only what the extra `docs` adds.
 DOCS := import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
