@@ -147,3 +147,12 @@ def test_only_distributed_exchanges_between_ranks() -> None:
             inside = path.relative_to(PACKAGE)
             using.add("distributed" if inside.parts[0] == "distributed" else str(inside))
     assert using == EXCHANGE_BETWEEN_RANKS
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_function_fits_on_one_screen(path: Path) -> None:
+    """60 lines; a training run, which reads from top to bottom, has 100."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno:
+            lines = node.end_lineno - node.lineno + 1
+            assert lines <= (100 if path.match("engine/train.py") else 60), node.name

@@ -112,13 +112,10 @@ def evaluate_images(
     skip_bad: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Evaluation | None:
-    """Score every image of ``dataset`` once; None if ``should_stop`` returned true.
-
-    Several ranks share the images, and each returns the result for all images.
+    """Score every image once, shared by the ranks; None if ``should_stop`` returned true.
 
     Args:
-        model: images ``(N, 3, H, W)`` to logits ``(N, K)``; switched to evaluation mode, and back
-            afterwards.
+        model: images ``(N, 3, H, W)`` to logits ``(N, K)``; its mode is restored afterwards.
         dataset: the images and their labels.
         task: what the labels mean.
         preprocessing: how each image is prepared.
@@ -129,8 +126,7 @@ def evaluate_images(
     Raises:
         InputError: an image cannot be read, or the weights give nan.
     """
-    rank, world_size = runtime.process.rank, runtime.process.world_size
-    size = runtime.batch_size  # the last batch may be smaller, none is dropped
+    rank, world_size, size = runtime.process.rank, runtime.process.world_size, runtime.batch_size
     batches = evaluation_batches(len(dataset), size, rank=rank, world_size=world_size)
     # Rank 0 has the most batches. The others must call any_rank as often.
     most = -(-len(range(0, len(dataset), world_size)) // size)
@@ -144,7 +140,7 @@ def evaluate_images(
     )
     was_training = model.training
     model.eval()
-    scored: list[NDArray[np.int64]] = []
+    scored: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
     scores: list[Scores] = []
     bad: list[tuple[str, str]] = []
     with progress_bar("evaluate", len(batches), unit="batch") as advance:
@@ -163,8 +159,8 @@ def evaluate_images(
     for _ in range(most - len(batches)):
         if any_rank(should_stop()):
             return None
-    indices = np.concatenate([np.empty(0, np.int64), *scored])
-    return _merge_ranks(Evaluation(dataset, task, indices, Scores.joined(scores), tuple(bad)))
+    joined = np.concatenate(scored), Scores.joined(scores), tuple(bad)
+    return _merge_ranks(Evaluation(dataset, task, *joined))
 
 
 def _merge_ranks(own: Evaluation) -> Evaluation:

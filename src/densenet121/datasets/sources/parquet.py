@@ -1,8 +1,8 @@
 """Parquet files with encoded images, the format of datasets on the Hugging Face hub.
 
-An image is a struct {bytes, path} or binary, in a column called image (or img, picture). Its class is
-an integer or a name in a column called label (labels, class, fine_label). Class names come from the
-schema metadata of the ``datasets`` library, or from ``classes.txt``.
+An image is a struct {bytes, path} or binary, in a column called image (or img, picture). Its class
+is an integer or a name in a column called label (labels, class, fine_label). Class names come from
+the schema metadata of the ``datasets`` library, or from ``classes.txt``.
 """
 
 import json

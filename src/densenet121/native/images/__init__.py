@@ -79,8 +79,7 @@ class ImageKernel:
         """Crop ``source``, resize it, take a window of the size of ``out``, flip, adjust colours.
 
         Args:
-            source: a JPEG for which ``jpeg_size`` returned a size, or ``(H, W, 3)`` uint8 RGB with
-                contiguous rows.
+            source: a JPEG that ``jpeg_size`` read, or ``(H, W, 3)`` uint8 RGB, rows contiguous.
             out: ``(h, w, 3)`` uint8, C-contiguous; the result.
             crop: top, left, height, width; within the image.
             resized: height and width that the crop is resized to, bilinearly.

@@ -130,6 +130,27 @@ def prepare(
         block=(InferenceArguments * len(blocks))(),
         transition=(TransitionArguments * len(blocks))(),
     )
+    columns = _add_blocks(arguments, kernels, dtype, blocks, transitions, last)
+    kernels.call("network_fingerprint", dtype, arguments)
+    packed = (
+        torch.empty(arguments.weight_numbers, dtype=dtype),
+        torch.empty(arguments.norm_numbers, dtype=dtype),
+    )
+    arguments.weights, arguments.norms = (tensor.data_ptr() for tensor in packed)
+    kernels.call("network_pack", dtype, arguments)
+    return replace(unknown, arguments=arguments, num_features=columns, packed=packed)
+
+
+def _add_blocks(
+    arguments: NetworkArguments,
+    kernels: Kernels,
+    dtype: torch.dtype,
+    blocks: Sequence[Any],
+    transitions: Sequence[Any],
+    last: Any,
+) -> int:
+    """Fill in the blocks and what follows each of them; the number of features of the last."""
+    columns: int = arguments.first.columns
     for i, block in enumerate(blocks):
         layers = tuple(block)
         of_layers = [norm for layer in layers for norm in (layer.norm1, layer.norm2)]
@@ -151,14 +172,7 @@ def prepare(
             columns=columns, pool=2, frozen=True, **norm, **convolution
         )
         columns = columns if i + 1 == len(blocks) else arguments.transition[i].output_columns
-    kernels.call("network_fingerprint", dtype, arguments)
-    packed = (
-        torch.empty(arguments.weight_numbers, dtype=dtype),
-        torch.empty(arguments.norm_numbers, dtype=dtype),
-    )
-    arguments.weights, arguments.norms = (tensor.data_ptr() for tensor in packed)
-    kernels.call("network_pack", dtype, arguments)
-    return replace(unknown, arguments=arguments, num_features=columns, packed=packed)
+    return columns
 
 
 def _norm(norm: Any) -> dict[str, Any]:
