@@ -37,11 +37,9 @@ def predict(config: PredictConfig, task: Task | None = None) -> int:
         UsageError: a setting cannot be used.
         InputError: weights cannot be used, or an image, unless bad images are skipped.
     """
-    choices = weights_choices(config)
-    del choices["interpolation"]  # this command does not have it
     predictor = Predictor(
         absolute(config.pretrained),
-        **choices,
+        **weights_choices(config),
         device=config.device,
         amp=config.amp,
         batch_size=config.per_batch_size,

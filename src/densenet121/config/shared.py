@@ -216,10 +216,12 @@ def settings_of(config: Any) -> dict[str, Any]:
 
 def weights_choices(config: WeightsSettings) -> dict[str, Any]:
     """The settings that override those of the weights, for ``inference``."""
-    return {
+    choices = {
         "net": config.net,
         "variant": config.variant,
         "image_size": config.size,
         "eval_resize": config.resize,
-        "interpolation": getattr(config, "interpolation", None),
     }
+    if hasattr(config, "interpolation"):  # a setting of eval alone
+        choices["interpolation"] = config.interpolation
+    return choices

@@ -10,11 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from densenet121.datasets.decoding import MAX_PIXELS, not_readable
+from densenet121.datasets.decoding import MAX_PIXELS
 from densenet121.datasets.image_dataset import ImageDataset
-from densenet121.datasets.preparation import prepare_evaluation
+from densenet121.datasets.preparation import evaluation_images, prepare_evaluation
 from densenet121.datasets.transforms import MEAN, STD, EvalTransform, normalise, parse_eval_resize
-from densenet121.utils.errors import InputError
 
 # The value in old files, written when there was only one interpolation.
 _SENTENCE = "bilinear without antialiasing (OpenCV INTER_LINEAR)"
@@ -98,15 +97,7 @@ class Preprocessing:
 
     def reader(self, dataset: ImageDataset) -> Callable[[int, NDArray[np.uint8]], None]:
         """The function that ``load_batches`` calls for each image of a dataset."""
-        transform = self.transform  # raises for bad settings before the first image is read
-
-        def prepare(index: int, out: NDArray[np.uint8]) -> None:
-            try:
-                prepare_evaluation(dataset.read(index), transform, out)
-            except InputError as error:
-                raise not_readable(dataset.name(index), error) from error
-
-        return prepare
+        return evaluation_images(dataset, self.transform)
 
     def normalise(self, images: Tensor) -> Tensor:
         """Pixels ``(N, H, W, 3)`` uint8 to ``(N, 3, H, W)`` float32 for the network."""

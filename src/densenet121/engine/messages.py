@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from densenet121.config import TrainConfig, default_eval_resize
+from densenet121.config import TrainConfig
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.engine.state import Training
 from densenet121.lr_scheduler import lost_milestones
@@ -56,7 +56,7 @@ def log_advice(config: TrainConfig, epoch_steps: int) -> None:
     if config.eval_resize is None and config.size != (224, 224):
         log.info(
             "`eval_resize` is %s, scaled from `image_size` as 256 is from 224",
-            default_eval_resize(config.size),
+            config.resize,
         )
 
 

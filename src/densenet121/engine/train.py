@@ -11,7 +11,6 @@ from densenet121.checkpoint.native import ModelInfo
 from densenet121.config import (
     TrainConfig,
     absolute,
-    default_eval_resize,
     settings_of,
 )
 from densenet121.datasets.image_dataset import ImageDataset, check_num_classes
@@ -91,9 +90,7 @@ def train(config: TrainConfig, task: Task | None = None) -> TrainResult:
         task = pick_task(config, task)
         dataset, val_dataset = find_datasets(config)
         num_classes = check_num_classes(dataset, config.num_classes)
-        preprocessing = Preprocessing(
-            config.size, str(config.eval_resize or default_eval_resize(config.size))
-        )
+        preprocessing = Preprocessing(config.size, config.resize)
         _ = preprocessing.transform  # raises if the crop does not fit
 
         # 3. Start: a run to resume overrides pretrained weights, which override fresh ones.

@@ -88,11 +88,9 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _predictor(config: ServeConfig) -> Predictor:
-    choices = weights_choices(config)
-    del choices["interpolation"]  # this command does not have it
     return Predictor(
         absolute(config.weights),
-        **choices,
+        **weights_choices(config),
         device=config.device,
         amp=config.amp,
         batch_size=config.per_batch_size,
