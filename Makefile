@@ -4,8 +4,7 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 BIN := $(VENV)/bin
 SOURCES := src tests tools benchmarks train.py eval.py setup.py
-KERNELS := setup.py $(wildcard src/densenet121/native/network/*.h src/densenet121/native/network/*.cpp \
-  src/densenet121/native/images/*.h src/densenet121/native/images/*.cpp)
+KERNELS := setup.py $(shell find src/densenet121/native -name "*.h" -o -name "*.cpp")
 
 BENCH := .venv-bench/bin
 

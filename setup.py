@@ -6,13 +6,16 @@ installation goes on and the network takes its plain path
 (``densenet121.native.network.kernels`` says so).
 """
 
+import copy
 import os
 import platform
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 NATIVE = Path("src/densenet121/native/network")
+SHARED = [str(NATIVE.parent / "instruction_set.h")]
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma", "-mf16c"]
 X86_FLAGS = {
     "amx": [*AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
@@ -39,7 +42,7 @@ def extension(name: str, flags: list[str]) -> Extension:
     return Extension(
         f"densenet121.native.network._{name}",
         sources=[str(NATIVE / "kernels.cpp")],
-        depends=[str(header) for header in sorted(NATIVE.glob("*.h"))],
+        depends=SHARED + [str(header) for header in sorted(NATIVE.glob("*.h"))],
         # gcc takes its own intrinsics for uses of uninitialised values
         extra_compile_args=[
             *(*COMMON, "-fopenmp", "-Wno-uninitialized", "-Wno-maybe-uninitialized"),
@@ -54,14 +57,28 @@ def images_extension(name: str) -> Extension:
     return Extension(
         f"densenet121.native.images._{name}",
         sources=[str(IMAGES / "images.cpp")],
-        depends=[str(header) for header in sorted(IMAGES.glob("*.h"))],
+        depends=SHARED + [str(header) for header in sorted(IMAGES.glob("*.h"))],
         extra_compile_args=[*COMMON, *IMAGES_FLAGS[name]],
         optional=True,
     )
 
 
+class BuildKernels(build_ext):
+    """Compiles each library's objects in a folder of its own.
+
+    The libraries share their sources. In one folder their objects would have the same name, and
+    those that are built at the same time would overwrite each other's.
+    """
+
+    def build_extension(self, ext: Extension) -> None:
+        own = copy.copy(self)
+        own.build_temp = os.path.join(self.build_temp, ext.name)
+        build_ext.build_extension(own, ext)
+
+
 is_x86 = platform.machine().lower() in ("x86_64", "amd64")
 setup(
+    cmdclass={"build_ext": BuildKernels},
     # One compiler a core: each kernel library takes ten seconds and more.
     options={"build_ext": {"parallel": os.cpu_count() or 1}},
     ext_modules=[

@@ -18,6 +18,12 @@ def load_library(folder: Path, name: str) -> ctypes.CDLL | str:
     else:
         return "not built (no C++ compiler at installation?)"
     try:
-        return ctypes.CDLL(str(path))
-    except OSError as error:
+        library = ctypes.CDLL(str(path))
+        library.densenet121_instruction_set.restype = ctypes.c_char_p
+        built_for = library.densenet121_instruction_set().decode()
+    except (OSError, AttributeError) as error:
         return str(error)
+    if built_for != name:
+        # A library that is not what its name says could use instructions that are not there.
+        return f"{path.name} was built for {built_for}; install the package again"
+    return library

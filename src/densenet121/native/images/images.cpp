@@ -2,12 +2,11 @@
 // image, flipped and with adjusted colours. Plain C, without Python or OpenMP; runs in the calling
 // thread.
 
+#include "../instruction_set.h"
 #include "adjust.h"
 #include "colour.h"
 #include "jpeg.h"
 #include "resize.h"
-
-#define DENSENET121_PUBLIC __attribute__((visibility("default")))
 
 extern "C" {
 
@@ -102,6 +101,9 @@ void make(const ImageArguments& g, Source& source) {
 }  // namespace
 
 extern "C" {
+
+// What this library was compiled for; ../library.py holds it against the file's name.
+DENSENET121_PUBLIC const char* densenet121_instruction_set() { return instruction_set(); }
 
 // Height and width of a JPEG that densenet121_image supports, if its code is undamaged.
 DENSENET121_PUBLIC int densenet121_jpeg_size(const uint8_t* data, int64_t size,

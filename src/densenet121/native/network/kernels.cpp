@@ -1,11 +1,13 @@
 // The functions that Python calls, for one instruction set. Plain C: it links no Python, torch or
 // OpenMP library; torch's own OpenMP is found in the process (see ../library.py).
 
+#include "../instruction_set.h"
 #include "network.h"
 
-#define DENSENET121_PUBLIC __attribute__((visibility("default")))
-
 extern "C" {
+
+// What this library was compiled for; ../library.py holds it against the file's name.
+DENSENET121_PUBLIC const char* densenet121_instruction_set() { return instruction_set(); }
 
 // 0 if this processor and operating system can run the library.
 DENSENET121_PUBLIC int densenet121_start() { return allow_tiles() ? 0 : 1; }

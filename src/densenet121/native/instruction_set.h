@@ -1,0 +1,22 @@
+// What the compiler was told it may use, by the names of setup.py.
+
+#ifndef DENSENET121_INSTRUCTION_SET_H
+#define DENSENET121_INSTRUCTION_SET_H
+
+#define DENSENET121_PUBLIC __attribute__((visibility("default")))
+
+inline const char* instruction_set() {
+#if defined(__AMX_TILE__)
+  return "amx";
+#elif defined(__AVX512BF16__)
+  return "avx512_bf16";
+#elif defined(__AVX512F__)
+  return "avx512";
+#elif defined(__AVX2__)
+  return "avx2";
+#else
+  return "portable";
+#endif
+}
+
+#endif
