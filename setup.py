@@ -71,8 +71,9 @@ class BuildKernels(build_ext):
     """
 
     def build_extension(self, ext: Extension) -> None:
+        """Build one library as setuptools does, in a copy of this command with its own folder."""
         own = copy.copy(self)
-        own.build_temp = os.path.join(self.build_temp, ext.name)
+        own.build_temp = str(Path(self.build_temp) / ext.name)
         build_ext.build_extension(own, ext)
 
 
