@@ -1,24 +1,19 @@
 """One epoch of training steps."""
 
-import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 
-from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.loader import Batch, load_batches
 from densenet121.datasets.preparation import training_images
-from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.datasets.sampler import epoch_order, split_batches, training_batches
-from densenet121.datasets.transforms import TrainTransform
 from densenet121.distributed.ranks import any_rank, sum_over_ranks
+from densenet121.engine.clock import StepClock
 from densenet121.engine.loading import LoadingClock, advice
+from densenet121.engine.plan import EpochPlan
 from densenet121.engine.state import Training, save_checkpoint
 from densenet121.engine.step import TrainingBatch, train_step
 from densenet121.runs.folder import RunFolder
-from densenet121.runtime import Runtime
-from densenet121.tasks import Task
 from densenet121.utils.cores import default_workers
 from densenet121.utils.errors import InputError
 from densenet121.utils.logging import log
@@ -27,50 +22,6 @@ from densenet121.utils.progress import progress_bar
 # Halvings that bring the first loss scale, 65536, below 1. An overflow that survives them does not
 # come from the scale.
 _MOST_SKIPPED_STEPS = 17
-
-
-@dataclass(frozen=True)
-class EpochPlan:
-    """What stays the same in every epoch of a run.
-
-    Attributes:
-        dataset: the training images.
-        task: their targets and the loss.
-        runtime: process, device, arithmetic, batch size and workers.
-        preprocessing: mean and std of the images.
-        augment: augmentation of each image, except in the first ``small_epochs``.
-        augment_small: augmentation in the first ``small_epochs``.
-        small_epochs: number of epochs at the beginning that use smaller images.
-        seed: seed of the image order and the augmentation.
-        micro_batches: forward passes per step.
-        steps: steps per epoch.
-        max_epoch: epochs of the run, for the progress bar.
-        learning_rate: step to learning rate.
-        skip_bad: skip images that cannot be read.
-        log_interval: steps between log lines.
-        ckpt_interval: steps between checkpoints.
-    """
-
-    dataset: ImageDataset
-    task: Task
-    runtime: Runtime
-    preprocessing: Preprocessing
-    augment: TrainTransform
-    augment_small: TrainTransform
-    small_epochs: int
-    seed: int
-    micro_batches: int
-    steps: int
-    max_epoch: int
-    learning_rate: Callable[[int], float]
-    skip_bad: bool
-    log_interval: int
-    ckpt_interval: int
-
-    @property
-    def step_size(self) -> int:
-        """Images per step on each rank."""
-        return self.runtime.batch_size * self.micro_batches
 
 
 def train_epoch(
@@ -90,7 +41,7 @@ def train_epoch(
     first_step = state.step - epoch * plan.steps
     loading_clock = LoadingClock()
     batches = _load_epoch(plan, epoch, first_step, loading_clock)
-    clock = _Clock()
+    clock = StepClock()
     with progress_bar(
         f"epoch {epoch + 1}/{plan.max_epoch}", plan.steps, done=first_step
     ) as advance:
@@ -125,7 +76,7 @@ def _read_step(
     plan: EpochPlan,
     folder: RunFolder,
     batches: Generator[Batch],
-    clock: "_Clock",
+    clock: StepClock,
 ) -> list[Batch]:
     """Read the batches of one step, without those that have no readable image.
 
@@ -229,7 +180,7 @@ def _load_epoch(
     )
 
 
-def _log_loading(loading_clock: LoadingClock, clock: "_Clock", plan: EpochPlan) -> None:
+def _log_loading(loading_clock: LoadingClock, clock: StepClock, plan: EpochPlan) -> None:
     message = advice(
         loading_clock,
         waited_share=clock.waited_share,
@@ -241,39 +192,8 @@ def _log_loading(loading_clock: LoadingClock, clock: "_Clock", plan: EpochPlan) 
         log.warning("%s", message)
 
 
-class _Clock:
-    """Images per second and the share of the time spent waiting for images, between log lines."""
-
-    def __init__(self) -> None:
-        self.images = 0
-        self._waited_seconds = 0.0
-        self._start = self._first = time.perf_counter()
-        self._all_waited_seconds = 0.0
-
-    @property
-    def waited_share(self) -> float:
-        """Share of the time since the start of the epoch that was spent waiting."""
-        return self._all_waited_seconds / max(time.perf_counter() - self._first, 1e-9)
-
-    def wait_for(self, batches: Generator[Batch]) -> Batch:
-        before = time.perf_counter()
-        batch = next(batches)
-        seconds = time.perf_counter() - before
-        self._waited_seconds += seconds
-        self._all_waited_seconds += seconds
-        return batch
-
-    def lap(self) -> tuple[float, float]:
-        """(images per second, share of time spent waiting) since the last call."""
-        now = time.perf_counter()
-        seconds = max(now - self._start, 1e-9)
-        images_per_second, data_wait = self.images / seconds, self._waited_seconds / seconds
-        self.images, self._waited_seconds, self._start = 0, 0.0, now
-        return images_per_second, data_wait
-
-
 def _log_step(
-    folder: RunFolder, clock: _Clock, epoch: int, step: int, loss: float, lr: float
+    folder: RunFolder, clock: StepClock, epoch: int, step: int, loss: float, lr: float
 ) -> None:
     images_per_second, data_wait = clock.lap()
     log.info(

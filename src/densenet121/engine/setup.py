@@ -1,8 +1,5 @@
 """Build the parts of a training run: datasets, variant, network, learning rates, plan."""
 
-from collections.abc import Callable
-from functools import partial
-
 import numpy as np
 import torch
 
@@ -10,15 +7,9 @@ from densenet121.checkpoint.load import Weights, load_state
 from densenet121.checkpoint.native import ModelInfo
 from densenet121.config import TrainConfig, absolute
 from densenet121.datasets.image_dataset import ImageDataset
-from densenet121.datasets.preprocessing import Preprocessing
-from densenet121.datasets.sampler import steps_per_epoch
 from densenet121.datasets.sources.open import open_training
-from densenet121.datasets.transforms import TrainTransform
-from densenet121.engine.epoch import EpochPlan
-from densenet121.lr_scheduler import cosine_annealing, exponential
 from densenet121.network import DenseNet, Variant, build
 from densenet121.runs.checkpoints import Checkpoint
-from densenet121.runtime import Runtime
 from densenet121.tasks import SingleLabel, Task
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.var_init import initialise
@@ -128,77 +119,4 @@ def start_from(model: DenseNet, weights: Weights, config: TrainConfig, info: Mod
     return (
         f"load model {source} success; its {weights.num_classes} classes differ from the "
         f"{model.num_classes} of the data, so the head is new{other}"
-    )
-
-
-def make_schedule(config: TrainConfig, epoch_steps: int) -> Callable[[int], float]:
-    """The learning rate of each step."""
-    if config.lr_scheduler == "exponential":
-        return partial(
-            exponential,
-            base_lr=config.lr,
-            steps_per_epoch=epoch_steps,
-            milestones=config.milestones,
-            gamma=config.lr_gamma,
-            warmup_epochs=config.warmup_epochs,
-        )
-    return partial(
-        cosine_annealing,
-        base_lr=config.lr,
-        steps_per_epoch=epoch_steps,
-        T_max=config.T_max or config.max_epoch,
-        eta_min=config.eta_min,
-        warmup_epochs=config.warmup_epochs,
-    )
-
-
-def make_plan(
-    config: TrainConfig,
-    dataset: ImageDataset,
-    task: Task,
-    runtime: Runtime,
-    preprocessing: Preprocessing,
-) -> EpochPlan:
-    """Collect what stays the same in every epoch.
-
-    Raises:
-        UsageError: there are fewer images than one step of all ranks needs.
-    """
-    batch_size, world_size = runtime.batch_size, runtime.process.world_size
-    step_size = batch_size * config.gradient_accumulation
-    if world_size > 1 and len(dataset) < step_size * world_size:
-        times = "" if config.gradient_accumulation == 1 else f" x {config.gradient_accumulation}"
-        raise UsageError(
-            f"{len(dataset)} images are fewer than the {world_size} x {batch_size}{times} of one "
-            "step; pass a smaller `per_batch_size`"
-        )
-    steps = steps_per_epoch(len(dataset), step_size, world_size)
-    augment_small, augment = (_augment(config, *size) for size in config.train_sizes)
-    return EpochPlan(
-        dataset=dataset,
-        task=task,
-        runtime=runtime,
-        preprocessing=preprocessing,
-        augment=augment,
-        augment_small=augment_small,
-        small_epochs=config.small_epochs,
-        seed=config.seed,
-        micro_batches=-(-min(step_size, len(dataset)) // batch_size),
-        steps=steps,
-        max_epoch=config.max_epoch,
-        learning_rate=make_schedule(config, steps),
-        skip_bad=config.on_bad_image == "skip",
-        log_interval=config.log_interval,
-        ckpt_interval=config.ckpt_interval or steps,
-    )
-
-
-def _augment(config: TrainConfig, height: int, width: int) -> TrainTransform:
-    return TrainTransform(
-        height=height,
-        width=width,
-        crop_scale=config.crop_scale_range,
-        crop_ratio=config.crop_ratio_range,
-        flip_prob=config.flip_prob,
-        color_jitter=config.jitter_amounts,
     )

@@ -6,20 +6,18 @@ from typing import Any
 
 import torch
 
-from densenet121.checkpoint.load import Weights, read_weights
 from densenet121.checkpoint.native import ModelInfo
 from densenet121.config import (
     TrainConfig,
-    absolute,
-    settings_of,
 )
 from densenet121.datasets.image_dataset import ImageDataset, check_num_classes
 from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.distributed.ranks import any_rank, copy_buffers_from_rank_0, from_rank_0, gather
-from densenet121.engine.epoch import EpochPlan, train_epoch
+from densenet121.engine.epoch import train_epoch
 from densenet121.engine.error_maps import draw_error_maps
 from densenet121.engine.evaluation import Evaluation, evaluate_images
 from densenet121.engine.messages import log_advice, log_data, log_end
+from densenet121.engine.plan import EpochPlan, make_plan
 from densenet121.engine.resume import (
     check_resumable,
     check_same_data,
@@ -31,19 +29,23 @@ from densenet121.engine.setup import (
     check_size,
     find_datasets,
     make_model,
-    make_plan,
     pick_task,
     pick_variant,
 )
+from densenet121.engine.start import (
+    begin_training,
+    effective_settings,
+    find_start_of,
+    first_weights,
+    log_start,
+    make_run_folder,
+)
 from densenet121.engine.state import Training, restore, save_checkpoint
-from densenet121.network import DenseNet, synchronise_norms
-from densenet121.optimizers import get_param_groups, momentum_sgd
-from densenet121.runs.checkpoints import Start, find_start
 from densenet121.runs.evaluations import write_error_maps
 from densenet121.runs.folder import RunFolder
-from densenet121.runs.layout import BEST_WEIGHTS, LAST_WEIGHTS, make_folder
+from densenet121.runs.layout import BEST_WEIGHTS, LAST_WEIGHTS
 from densenet121.runs.record import describe_run
-from densenet121.runtime import Runtime, joined
+from densenet121.runtime import joined
 from densenet121.tasks import Task
 from densenet121.utils.logging import log, log_settings, run_log
 from densenet121.utils.signals import StopRequest
@@ -94,8 +96,8 @@ def train(config: TrainConfig, task: Task | None = None) -> TrainResult:
         _ = preprocessing.transform  # raises if the crop does not fit
 
         # 3. Start: a run to resume overrides pretrained weights, which override fresh ones.
-        start = _find_start(config, runtime)
-        weights = _first_weights(config, start)
+        start = find_start_of(config, runtime)
+        weights = first_weights(config, start)
 
         # 4. Network, optimiser, loss scale, schedule.
         variant = pick_variant(config, start.checkpoint, weights)
@@ -103,9 +105,9 @@ def train(config: TrainConfig, task: Task | None = None) -> TrainResult:
         model, note = make_model(config, info, task.num_outputs(num_classes), weights)
         for side in config.train_sizes:
             check_size(model, *side, min(runtime.batch_size, len(dataset)))
-        training = _begin(model, config, runtime)
+        training = begin_training(model, config, runtime)
         plan = make_plan(config, dataset, task, runtime, preprocessing)
-        settings = _settings(config, runtime, info, num_classes)
+        settings = effective_settings(config, runtime, info, num_classes)
         run = describe_run(
             "train", settings, runtime, task.name, dataset.class_names, dataset, val_dataset
         )
@@ -121,14 +123,14 @@ def train(config: TrainConfig, task: Task | None = None) -> TrainResult:
             note = resume_mindspore(training, weights, start.mindspore, plan.steps)
 
         # 5. Run folder and log.
-        folder, stamp = _make_run_folder(config, runtime, start, info, run)
+        folder, stamp = make_run_folder(config, runtime, start, info, run)
         with run_log(folder.path, stamp, runtime.process.rank):
             log_settings(settings)
             log.info("run folder: %s", folder.path)
             log.info("%s; %s", runtime.process.note, runtime)
             log_data(dataset, val_dataset, plan.step_size, plan.steps)
             log_advice(config, plan.steps)
-            _log_start(note, warnings, start, training.state.step)
+            log_start(note, warnings, start, training.state.step)
             source = start.checkpoint.path.parent if start.checkpoint else None
             folder.begin(training.state.step, training.state.evaluated_epochs, source)
 
@@ -166,85 +168,6 @@ def train(config: TrainConfig, task: Task | None = None) -> TrainResult:
                     write_error_maps(folder.path, maps)
                 log_end(training, task, folder.path)
     return TrainResult(folder.path, stopped, evaluation, state.bad_images, runtime.process.rank)
-
-
-def _find_start(config: TrainConfig, runtime: Runtime) -> Start:
-    """Where the run begins, as found by rank 0."""
-    output_dir = absolute(config.output_dir) if config.output_dir else None
-    resume = config.resume if config.resume in (None, "auto") else absolute(config.resume)
-    rank = runtime.process.rank
-    start = from_rank_0(
-        find_start(resume, output_dir, absolute(config.ckpt_path), rank) if rank == 0 else None
-    )
-    assert start is not None
-    return start
-
-
-def _first_weights(config: TrainConfig, start: Start) -> Weights | None:
-    file = start.mindspore or (absolute(config.pretrained) if config.pretrained else None)
-    return read_weights(file) if file and not start.checkpoint else None
-
-
-def _begin(model: DenseNet, config: TrainConfig, runtime: Runtime) -> Training:
-    """The training state before the first step."""
-    model.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if config.sync_batch_norm and runtime.process.world_size > 1:
-        synchronise_norms(model)
-    groups = get_param_groups(model, config.weight_decay)
-    return Training.begin(
-        model,
-        momentum_sgd(groups, lr=config.lr, momentum=config.momentum),
-        scale_loss=runtime.precision == torch.float16,
-        compress=config.gradient_compression == "bf16",
-    )
-
-
-def _settings(
-    config: TrainConfig, runtime: Runtime, info: ModelInfo, num_classes: int
-) -> dict[str, Any]:
-    """The settings with their effective values."""
-    return settings_of(config) | {
-        "num_classes": num_classes,
-        "eval_resize": info.preprocessing.eval_resize,
-        "variant": info.variant,
-        "T_max": config.T_max or config.max_epoch,
-        **runtime.settings(),
-    }
-
-
-def _make_run_folder(
-    config: TrainConfig, runtime: Runtime, start: Start, info: ModelInfo, run: dict[str, Any]
-) -> tuple[RunFolder, str]:
-    """The run folder, and the date for the name of the log.
-
-    All folders have the date of rank 0. On other hosts each rank makes its own folder.
-    """
-    rank, parent = runtime.process.rank, absolute(config.ckpt_path)
-    first = make_folder(start.folder, parent) if rank == 0 else None
-    stamp = from_rank_0(first[1] if first else "")
-    output_dir = absolute(config.output_dir) if config.output_dir else None
-    own = output_dir or (parent / start.folder.name if start.folder else None)
-    path = first[0] if first else make_folder(own, parent, stamp)[0]
-    folder = RunFolder(
-        path,
-        rank=rank,
-        keep=config.keep_checkpoint_max,
-        info=info,
-        run=run,
-        resumed_from=start.checkpoint.path if start.checkpoint else None,
-        saves=rank == 0 or not config.is_save_on_master,
-    )
-    return folder, stamp
-
-
-def _log_start(note: str, warnings: list[str], start: Start, steps_done: int) -> None:
-    if note:
-        log.info(note)
-    for warning in warnings:
-        log.warning(warning)
-    if start.checkpoint:
-        log.info("resumed from %s", start.checkpoint.path)
-        log.info("%d steps were already done", steps_done)
 
 
 def _validate(

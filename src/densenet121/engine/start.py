@@ -1,0 +1,99 @@
+"""The start of a training run: where it begins, its state, its settings and its folder."""
+
+from typing import Any
+
+import torch
+
+from densenet121.checkpoint.load import Weights, read_weights
+from densenet121.checkpoint.native import ModelInfo
+from densenet121.config import TrainConfig, absolute, settings_of
+from densenet121.distributed.ranks import from_rank_0
+from densenet121.engine.state import Training
+from densenet121.network import DenseNet, synchronise_norms
+from densenet121.optimizers import get_param_groups, momentum_sgd
+from densenet121.runs.checkpoints import Start, find_start
+from densenet121.runs.folder import RunFolder
+from densenet121.runs.layout import make_folder
+from densenet121.runtime import Runtime
+from densenet121.utils.logging import log
+
+
+def find_start_of(config: TrainConfig, runtime: Runtime) -> Start:
+    """Where the run begins, as found by rank 0."""
+    output_dir = absolute(config.output_dir) if config.output_dir else None
+    resume = config.resume if config.resume in (None, "auto") else absolute(config.resume)
+    rank = runtime.process.rank
+    start = from_rank_0(
+        find_start(resume, output_dir, absolute(config.ckpt_path), rank) if rank == 0 else None
+    )
+    assert start is not None
+    return start
+
+
+def first_weights(config: TrainConfig, start: Start) -> Weights | None:
+    """The weights that a fresh run starts from; None for new ones or for a resumed run."""
+    file = start.mindspore or (absolute(config.pretrained) if config.pretrained else None)
+    return read_weights(file) if file and not start.checkpoint else None
+
+
+def begin_training(model: DenseNet, config: TrainConfig, runtime: Runtime) -> Training:
+    """The training state before the first step."""
+    model.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if config.sync_batch_norm and runtime.process.world_size > 1:
+        synchronise_norms(model)
+    groups = get_param_groups(model, config.weight_decay)
+    return Training.begin(
+        model,
+        momentum_sgd(groups, lr=config.lr, momentum=config.momentum),
+        scale_loss=runtime.precision == torch.float16,
+        compress=config.gradient_compression == "bf16",
+    )
+
+
+def effective_settings(
+    config: TrainConfig, runtime: Runtime, info: ModelInfo, num_classes: int
+) -> dict[str, Any]:
+    """The settings with their effective values."""
+    return settings_of(config) | {
+        "num_classes": num_classes,
+        "eval_resize": info.preprocessing.eval_resize,
+        "variant": info.variant,
+        "T_max": config.T_max or config.max_epoch,
+        **runtime.settings(),
+    }
+
+
+def make_run_folder(
+    config: TrainConfig, runtime: Runtime, start: Start, info: ModelInfo, run: dict[str, Any]
+) -> tuple[RunFolder, str]:
+    """The run folder, and the date for the name of the log.
+
+    All folders have the date of rank 0. On other hosts each rank makes its own folder.
+    """
+    rank, parent = runtime.process.rank, absolute(config.ckpt_path)
+    first = make_folder(start.folder, parent) if rank == 0 else None
+    stamp = from_rank_0(first[1] if first else "")
+    output_dir = absolute(config.output_dir) if config.output_dir else None
+    own = output_dir or (parent / start.folder.name if start.folder else None)
+    path = first[0] if first else make_folder(own, parent, stamp)[0]
+    folder = RunFolder(
+        path,
+        rank=rank,
+        keep=config.keep_checkpoint_max,
+        info=info,
+        run=run,
+        resumed_from=start.checkpoint.path if start.checkpoint else None,
+        saves=rank == 0 or not config.is_save_on_master,
+    )
+    return folder, stamp
+
+
+def log_start(note: str, warnings: list[str], start: Start, steps_done: int) -> None:
+    """Log where the weights come from, and what a resume found."""
+    if note:
+        log.info(note)
+    for warning in warnings:
+        log.warning(warning)
+    if start.checkpoint:
+        log.info("resumed from %s", start.checkpoint.path)
+        log.info("%d steps were already done", steps_done)
