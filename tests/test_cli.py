@@ -157,7 +157,8 @@ def test_an_unknown_flag_is_refused_with_the_nearest(
         (["--data_dir", "d", "--label_smooth", "2"], "--label_smooth must be one of 0, 1, got 2"),
         (
             ["--data_dir", "d", "--lr_scheduler", "step"],
-            "--lr_scheduler must be one of exponential, cosine_annealing, got step",
+            "--lr_scheduler must be one of exponential, cosine_annealing, cosine, "
+            "one_cycle, polynomial, plateau, constant, got step",
         ),
         ([], "--data_dir must be given"),
         (["--data_dir"], "--data_dir needs a value: --data_dir PATH"),
@@ -370,7 +371,7 @@ def test_help_has_sections_and_every_default(capsys: pytest.CaptureFixture[str])
     text = capsys.readouterr().out
     sections = [line[:-1] for line in text.splitlines() if line.endswith(":") and line[0] != " "]
     assert sections == [
-        *("data", "network", "optimisation", "augmentation"),
+        *("data", "network", "optimisation", "schedule", "fine-tuning", "loss", "augmentation"),
         *("devices and processes", "output", "settings and help"),
     ]
     flat = " ".join(text.split())

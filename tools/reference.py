@@ -73,6 +73,12 @@ def page(name: str, config: type[Any]) -> str:
     lines = [WRITTEN_BY + f"# {name}", ""]
     lines += [f"{summary(config)}. See also [the guide](../../{GUIDES[name]})."]
     lines += ["```", usage(name, flags), "```"]
+    if config.recipes:
+        names = ", ".join(f"`{recipe}`" for recipe in config.recipes)
+        lines += ["", f"`--recipe NAME` takes settings that were chosen together: {names}."]
+        lines += [
+            "A file of `--config` and flags override them; `--print_config` shows the result."
+        ]
     for section, members in sections.items():
         lines += ["", f"## {section.capitalize()}", *map(entry, members)]
     return "\n".join(lines) + "\n"

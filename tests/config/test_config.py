@@ -33,7 +33,7 @@ TRAIN = {
     # the original's, with its defaults
     "data_dir": REQUIRED,
     "num_classes": None,
-    "image_size": "224,224",
+    "image_size": None,  # 224,224 unless the weights record another
     "per_batch_size": None,
     "gradient_accumulation": 1,
     "sync_batch_norm": 0,
@@ -48,7 +48,7 @@ TRAIN = {
     "max_epoch": 120,
     "warmup_epochs": 0.0,
     "weight_decay": 1e-4,
-    "momentum": 0.9,
+    "momentum": None,  # 0.9 with sgd
     "label_smooth": 0,
     "label_smooth_factor": 0.1,
     "log_interval": 100,
@@ -79,6 +79,24 @@ TRAIN = {
     "on_bad_image": "error",
     "output_dir": None,
     "resume": None,
+    "last_batch": "drop",
+    "normalisation": "weights",
+    "optimizer": "sgd",
+    "betas": None,
+    "eps": None,
+    "amsgrad": 0,
+    "clip_grad": None,
+    "lr_power": 1.0,
+    "plateau_patience": 5,
+    "patience": None,
+    "best_metric": None,
+    "min_delta": 0.0,
+    "freeze": "none",
+    "freeze_epochs": 0,
+    "freeze_bn": "auto",
+    "head_lr_mult": 1.0,
+    "layer_lr_decay": 1.0,
+    "ema_decay": None,
 }
 EVAL = {
     "data_dir": REQUIRED,
@@ -227,8 +245,8 @@ def test_comma_lists_become_numbers() -> None:
 
 
 def test_small_images_come_first() -> None:
-    assert train_config(small_size="96,128", small_epochs=3).train_sizes == ((96, 128), (224, 224))
-    assert train_config().train_sizes == ((224, 224), (224, 224))
+    assert train_config(small_size="96,128", small_epochs=3).small == (96, 128)
+    assert train_config().small is None
 
 
 def test_labels_are_smoothed_only_when_asked() -> None:

@@ -75,7 +75,7 @@ def page_of(command: str) -> Path:
 
 def test_every_flag_that_is_mentioned_exists() -> None:
     known = {field.name for config in COMMANDS.values() for field in fields(config)}
-    known |= {"config", "print_config", "help"}
+    known |= {"config", "recipe", "print_config", "help"}
     known |= {"wait", "stop"}  # of the original's scripts
     known |= {"nproc_per_node", "nnodes", "max_restarts", "ntasks", "nodes", "requeue", "signal"}
     known |= {"rdzv_backend", "rdzv_id", "rdzv_endpoint", "node_rank", "gpus", "cpus"}

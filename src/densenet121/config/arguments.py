@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from densenet121.config.files import as_yaml, read_settings
+from densenet121.config.files import as_yaml, read_recipe, read_settings
 from densenet121.config.flags import REQUIRED, Flag, flags_of, nearest
 from densenet121.config.help import help_text
 from densenet121.utils.errors import UsageError
@@ -28,7 +28,8 @@ class Parser(argparse.ArgumentParser):
 def parse_settings(command: str, config_class: type[Any], arguments: Sequence[str]) -> Any:
     """The settings from the arguments of one command.
 
-    Flags override the files of --config in any order; a later file overrides an earlier one.
+    Flags override the files of --config in any order, which override a --recipe; a later file
+    overrides an earlier one.
 
     Raises:
         UsageError: the arguments are wrong; the text is one line.
@@ -36,13 +37,15 @@ def parse_settings(command: str, config_class: type[Any], arguments: Sequence[st
     """
     flags = {flag.name: flag for flag in flags_of(config_class)}
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    _refuse_unknown(arguments[:end], flags)
-    given, words = _split(arguments[:end], flags)
+    _refuse_unknown(arguments[:end], flags, config_class)
+    given, words = _split(arguments[:end], flags, config_class)
     if "help" in given:
         print(help_text(command, config_class), end="")  # noqa: T201 (the requested output)
         raise SystemExit(0)
     files, printing = given.pop("config", []), given.pop("print_config", None)
     values: dict[str, Any] = {}
+    if "recipe" in given:
+        values |= read_recipe(given.pop("recipe"), config_class)
     for file in files:
         values |= read_settings(file, flags)
     values |= {name: _value(flags[name], text) for name, text in given.items()}
@@ -58,9 +61,11 @@ def parse_settings(command: str, config_class: type[Any], arguments: Sequence[st
     return config
 
 
-def _refuse_unknown(arguments: Sequence[str], flags: Mapping[str, Flag]) -> None:
+def _refuse_unknown(
+    arguments: Sequence[str], flags: Mapping[str, Flag], config_class: type[Any]
+) -> None:
     known = [flag.label for flag in flags.values() if not flag.positional]
-    known += _COMMON
+    known += [*_COMMON, *(["--recipe"] if config_class.recipes else [])]
     for argument in arguments:
         name = argument.partition("=")[0]
         # An argument with a space is a value, as in argparse: no flag has a space.
@@ -78,7 +83,9 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _split(arguments: Sequence[str], flags: Mapping[str, Flag]) -> tuple[dict[str, Any], list[str]]:
+def _split(
+    arguments: Sequence[str], flags: Mapping[str, Flag], config_class: type[Any]
+) -> tuple[dict[str, Any], list[str]]:
     """The value of each given flag, as text; and the arguments that are not flags."""
     # No abbreviations: a flag of a later version could make one ambiguous.
     parser = Parser(
@@ -89,6 +96,8 @@ def _split(arguments: Sequence[str], flags: Mapping[str, Flag]) -> tuple[dict[st
     )
     parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("--config", action="append")
+    if config_class.recipes:
+        parser.add_argument("--recipe")
     for flag in flags.values():
         if flag.switch:
             parser.add_argument(flag.label, action="store_const", const="true")
@@ -98,19 +107,23 @@ def _split(arguments: Sequence[str], flags: Mapping[str, Flag]) -> tuple[dict[st
     try:
         found, words = parser.parse_known_args([a for a in arguments if a not in printing])
     except argparse.ArgumentError as error:
-        raise UsageError(_wrong_value(str(error.argument_name), flags)) from None
+        raise UsageError(
+            _wrong_value(str(error.argument_name), flags, config_class.recipes)
+        ) from None
     given = vars(found)
     if "" in given.get("config", []):
-        raise UsageError(_wrong_value("--config", flags))
+        raise UsageError(_wrong_value("--config", flags, ()))
     if printing:
         given["print_config"] = printing[-1].partition("=")[2]
     return given, words
 
 
-def _wrong_value(name: str, flags: Mapping[str, Flag]) -> str:
+def _wrong_value(name: str, flags: Mapping[str, Flag], recipes: Sequence[str]) -> str:
     """The error if argparse rejects the value of a flag: it is missing, or it is superfluous."""
     if name == "--config":
         return "--config must name a YAML file of settings, got none"
+    if name == "--recipe":
+        return f"--recipe must be one of {', '.join(recipes)}, got none"
     flag = flags.get(name.removeprefix("--"))
     if flag is None or flag.switch:
         return f"{name.rpartition('/')[2]} takes no value"

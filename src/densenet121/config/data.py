@@ -1,10 +1,10 @@
 """The images of a training run."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from densenet121.config.shared import AnyPath, File, Resize, Settings, Size
-from densenet121.config.values import at_least, default_eval_resize, parse_image_size
+from densenet121.config.values import at_least, parse_image_size
 from densenet121.utils.errors import UsageError
 
 
@@ -22,13 +22,16 @@ class DataSettings(Settings):
             (default: none).
         num_classes: number of classes; if given, it must fit the data (default: the number of
             class folders).
-        image_size: height and width of the network's input in pixels, "H,W" or one number.
+        image_size: height and width of the network's input in pixels, "H,W" or one number
+            (default: as the weights of pretrained record, else 224,224).
         small_size: height and width in pixels of the training images in the first small_epochs,
             "H,W" or one number; small images train faster (default: image_size).
         small_epochs: number of first epochs that train on images of small_size.
         eval_resize: size to which a validation image is resized before the central crop: 256
             stretches it to 256 x 256, H,W to H x W, short:256 makes its shorter side 256 and keeps
             the aspect ratio (default: 256 at image_size 224 and in proportion at others).
+        last_batch: drop leaves out the images that do not fill the last batch of an epoch, as the
+            original; keep trains on them in a smaller batch, if it has two images for each device.
     """
 
     section: ClassVar[str] = "data"
@@ -36,10 +39,11 @@ class DataSettings(Settings):
     val_dir: AnyPath | None = None
     exclude: File | None = None
     num_classes: int | None = None
-    image_size: Size = "224,224"
+    image_size: Size | None = None
     small_size: Size | None = None
     small_epochs: int = 0
     eval_resize: Resize | None = None
+    last_batch: Literal["drop", "keep"] = "drop"
 
     def check(self) -> None:
         """Refuse sizes and counts that cannot be used."""
@@ -49,21 +53,14 @@ class DataSettings(Settings):
         at_least("small_epochs", self.small_epochs, 0, "epochs")
         if (self.small_size is None) != (self.small_epochs == 0):
             raise UsageError("--small_size and --small_epochs need each other")
-        _ = self.train_sizes
+        _ = self.size, self.small
 
     @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the network's input, pixels."""
-        return parse_image_size(self.image_size)
+    def size(self) -> tuple[int, int] | None:
+        """Height and width of the network's input, pixels; None: as the weights record."""
+        return None if self.image_size is None else parse_image_size(self.image_size)
 
     @property
-    def train_sizes(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Height and width of the training images, pixels: in the first epochs, and later."""
-        if self.small_size is None:
-            return self.size, self.size
-        return parse_image_size(self.small_size, "small_size"), self.size
-
-    @property
-    def resize(self) -> str:
-        """The resize rule of validation, with the default in place of None."""
-        return str(self.eval_resize or default_eval_resize(self.size))
+    def small(self) -> tuple[int, int] | None:
+        """Height and width of the training images in the first epochs, pixels; None: as later."""
+        return None if self.small_size is None else parse_image_size(self.small_size, "small_size")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from densenet121.config.flags import Flag, nearest
+from densenet121.config.flags import Flag, flags_of, nearest
 from densenet121.utils.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,6 +37,18 @@ def read_settings(file: str, flags: Mapping[str, Flag]) -> dict[str, Any]:
             raise UsageError(f"{where} {name} is given twice")
         settings[name] = _value(node, flags[name], f"{where} {name}", text)
     return settings
+
+
+def read_recipe(name: str, config_class: type[Any]) -> dict[str, Any]:
+    """The values of a recipe that comes with the package.
+
+    Raises:
+        UsageError: the command has no recipe of this name.
+    """
+    if name not in config_class.recipes:
+        raise UsageError(f"--recipe must be one of {', '.join(config_class.recipes)}, got {name}")
+    file = Path(__file__).parent / "recipes" / f"{name}.yaml"
+    return read_settings(str(file), {flag.name: flag for flag in flags_of(config_class)})
 
 
 def as_yaml(settings: Mapping[str, Any]) -> str:

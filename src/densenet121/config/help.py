@@ -53,6 +53,9 @@ def help_text(command: str, config_class: type[Any]) -> str:
             flag.name if flag.positional else flag.label, help=text.replace("%", "%%"), **more
         )
     common = parser.add_argument_group("settings and help")
+    if config_class.recipes:
+        chosen = "settings that were chosen together; a file of --config and flags override them"
+        common.add_argument("--recipe", metavar="|".join(config_class.recipes), help=chosen)
     for names, options in _COMMON.items():
         common.add_argument(*names, **options)
     parser.usage = " ".join([*usage, "[flags]"])

@@ -1,7 +1,7 @@
 """The network of a training run and its initial weights."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from densenet121.config.shared import AnyPath, Net, Settings, Switch, Variant
 
@@ -17,6 +17,8 @@ class NetworkSettings(Settings):
             paper).
         pretrained: weights to start from; another number of classes gives a new head (default:
             none).
+        normalisation: mean and std of the images: weights takes those that pretrained records,
+            else the original's; original takes the original's, those of ImageNet.
         sync_batch_norm: 1 takes the statistics of batch norm over the images of all ranks, 0 over
             each rank's own.
     """
@@ -25,4 +27,5 @@ class NetworkSettings(Settings):
     net: Net = "densenet121"
     variant: Variant | None = None
     pretrained: AnyPath | None = None
+    normalisation: Literal["weights", "original"] = "weights"
     sync_batch_norm: Switch = 0

@@ -49,6 +49,7 @@ class Settings:
 
     section: ClassVar[str] = "settings"
     positional: ClassVar[tuple[str, ...]] = ()
+    recipes: ClassVar[tuple[str, ...]] = ()  # names of --recipe, files in recipes/
 
     def __post_init__(self) -> None:
         """Refuse invalid values.

@@ -5,10 +5,12 @@ from typing import Any, ClassVar, Literal
 
 from densenet121.config.augmentation import AugmentationSettings
 from densenet121.config.data import DataSettings
+from densenet121.config.files import read_recipe
+from densenet121.config.fine_tuning import FineTuningSettings
 from densenet121.config.flags import flags_of
 from densenet121.config.loss import LossSettings
 from densenet121.config.network import NetworkSettings
-from densenet121.config.optimisation import OptimisationSettings
+from densenet121.config.optimisation import OptimiserSettings, ScheduleSettings
 from densenet121.config.output import OutputSettings
 from densenet121.config.shared import (
     BadImageSettings,
@@ -18,6 +20,7 @@ from densenet121.config.shared import (
     ProcessSettings,
     WorkerSettings,
 )
+from densenet121.utils.errors import UsageError
 
 # Settings that a resumed run may change; none of them changes a bit of its result.
 FREE_ON_RESUME = frozenset(
@@ -59,7 +62,9 @@ class TrainConfig(
     DataSettings,
     BadImageSettings,
     NetworkSettings,
-    OptimisationSettings,
+    OptimiserSettings,
+    ScheduleSettings,
+    FineTuningSettings,
     LossSettings,
     AugmentationSettings,
     BatchSettings,
@@ -75,6 +80,35 @@ class TrainConfig(
         amp: arithmetic: O0 or fp32, O2 or bf16, O3 or fp16 with dynamic loss scaling (default:
             bf16 where the device has it in hardware, else fp16 on a GPU, else fp32).
     """
+
+    recipes: ClassVar[tuple[str, ...]] = ("original", "finetune", "scratch_small")
+
+    @classmethod
+    def from_recipe(cls, name: str, **settings: Any) -> "TrainConfig":
+        """The settings of a recipe, as --recipe takes them, with these in place of its own.
+
+        Raises:
+            UsageError: there is no such recipe, or a setting is invalid.
+        """
+        return cls(**(read_recipe(name, cls) | settings))
+
+    def check(self) -> None:
+        """Refuse settings of different groups that contradict each other."""
+        if self.freeze != "none" and not (self.pretrained or self.resume):
+            raise UsageError(
+                f"--freeze {self.freeze} needs --pretrained, because frozen random weights never "
+                "learn; without pretrained weights omit it (or take --recipe scratch_small)"
+            )
+        if self.freeze_epochs >= self.max_epoch > 0 and self.freeze_epochs:
+            raise UsageError(
+                f"--freeze_epochs must be less than --max_epoch {self.max_epoch} (0: the whole "
+                f"run), got {self.freeze_epochs}"
+            )
+        falls = ("cosine", "one_cycle", "polynomial", "plateau")
+        if self.lr_scheduler in falls and self.eta_min > self.lr:
+            raise UsageError(f"--eta_min must be at most --lr {self.lr}, got {self.eta_min}")
+        if self.min_delta and self.patience is None and self.lr_scheduler != "plateau":
+            raise UsageError("--min_delta needs --patience or --lr_scheduler plateau")
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

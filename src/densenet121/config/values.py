@@ -39,6 +39,16 @@ def at_least(flag: str, value: float | None, least: float, unit: str = "") -> No
         raise UsageError(f"--{flag} must be at least {f'{least} {unit}'.strip()}, got {value}")
 
 
+def above(flag: str, value: float | None, low: float) -> None:
+    """Refuse a value that is not greater than ``low``, nan or infinity; None passes.
+
+    Raises:
+        UsageError: the text has the flag and what is allowed.
+    """
+    if value is not None and not low < value < math.inf:
+        raise UsageError(f"--{flag} must be greater than {low}, got {value}")
+
+
 def between(
     flag: str, value: float | None, low: float, high: float, *, upper_open: bool = False
 ) -> None:

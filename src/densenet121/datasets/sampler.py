@@ -19,20 +19,30 @@ def epoch_order(num_images: int, seed: int, epoch: int) -> Indices:
     return np.argsort(philox.random_raw(num_images), kind="stable")
 
 
-def steps_per_epoch(num_images: int, batch_size: int, world_size: int = 1) -> int:
-    """Number of full batches in an epoch; at least one, smaller than ``batch_size`` if necessary.
+def steps_per_epoch(
+    num_images: int, batch_size: int, world_size: int = 1, least_last: int = 0
+) -> int:
+    """Number of batches in an epoch; at least one, smaller than ``batch_size`` if necessary.
 
     The images that do not fill a batch are dropped (the original's drop_remainder). The next epoch
-    has another order.
+    has another order. With ``least_last`` they are a smaller batch, if each rank gets at least that
+    many.
     """
-    return max(1, num_images // (batch_size * world_size))
+    full, left = divmod(num_images, batch_size * world_size)
+    return max(1, full + (left >= least_last * world_size > 0))
 
 
 def training_batches(
-    order: Indices, batch_size: int, *, rank: int = 0, world_size: int = 1, first_step: int = 0
+    order: Indices,
+    batch_size: int,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    first_step: int = 0,
+    least_last: int = 0,
 ) -> list[Indices]:
     """Batches of this rank in an epoch, from ``first_step`` on; no image occurs on two ranks."""
-    steps = steps_per_epoch(len(order), batch_size, world_size)
+    steps = steps_per_epoch(len(order), batch_size, world_size, least_last)
     across = min(batch_size * world_size, len(order))
     return [
         order[step * across : (step + 1) * across][rank::world_size]

@@ -22,6 +22,7 @@ from torch.futures import Future
 
 from densenet121.distributed.roll_call import RollCall
 from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.modes import evaluation_mode
 
 T = TypeVar("T")
 
@@ -257,11 +258,9 @@ def synchronised(
     if compress:
         together.register_comm_hook(None, _exchange_as_bf16)
     if example is not None:
-        was_training = model.training
-        model.eval()  # keeps the running statistics unchanged
-        torch.autograd.backward(together(example).sum())
+        with evaluation_mode(model):  # keeps the running statistics unchanged
+            torch.autograd.backward(together(example).sum())
         model.zero_grad(set_to_none=True)
-        model.train(was_training)
     return together
 
 

@@ -50,9 +50,11 @@ def train_epoch(
                 batches.close()
                 return False
             parts = _read_step(training, plan, folder, batches, clock)
-            lr = plan.learning_rate(state.step)
+            lr = _learning_rate(training, plan)
             if parts:
                 losses.add(_train(training, plan, parts, lr))
+            if training.average is not None:
+                training.average.update(training.model, state.step)
             state.step += 1
             clock.images += _count(parts) * plan.runtime.process.world_size
             note = ""
@@ -125,7 +127,13 @@ def _train(training: Training, plan: EpochPlan, parts: Sequence[Batch], lr: floa
         lr=lr,
         precision=plan.runtime.precision,
         weight=_rank_weight(total, plan),
+        clip_grad=plan.clip_grad,
     )
+
+
+def _learning_rate(training: Training, plan: EpochPlan) -> float:
+    lr, factor = plan.learning_rate(training.state.step), training.state.progress.lr_factor
+    return lr if factor == 1 else max(lr * factor, plan.least_lr)
 
 
 def _count(parts: Sequence[Batch]) -> int:
@@ -135,7 +143,8 @@ def _count(parts: Sequence[Batch]) -> int:
 def _rank_weight(total: float, plan: EpochPlan) -> float:
     """Weight of this rank's loss, such that the mean over ranks is the mean over all images."""
     world_size = plan.runtime.process.world_size
-    if world_size == 1 or (plan.task.every_image_weighs_one and not plan.skip_bad):
+    equal = plan.task.every_image_weighs_one and not (plan.skip_bad or plan.least_last)
+    if world_size == 1 or equal:
         return 1.0
     of_all = float(sum_over_ranks(torch.tensor(total, dtype=torch.float64)))
     return total * world_size / of_all if of_all else 0.0
@@ -168,6 +177,7 @@ def _load_epoch(
         rank=process.rank,
         world_size=process.world_size,
         first_step=first_step,
+        least_last=plan.least_last,
     )
     return load_batches(
         clock.timed(training_images(plan.dataset, augment, plan.seed, epoch, clock.read)),

@@ -9,6 +9,7 @@ from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.engine.evaluation import Evaluation
 from densenet121.inference.cam import class_activation_maps, overlay
 from densenet121.network import DenseNet
+from densenet121.utils.modes import evaluation_mode
 
 _MAX_ERRORS = 24  # as many as the report shows
 _SIDE = 128  # longer side of a map in pixels, as for the report's thumbnails
@@ -41,12 +42,10 @@ def draw_error_maps(
     images = np.empty((len(worst), *preprocessing.image_size, 3), dtype=np.uint8)
     for error, out in zip(worst, images, strict=True):
         read(int(evaluation.scored[error.position]), out)
-    was_training = model.training
-    model.eval()
     inputs = preprocessing.normalise(torch.from_numpy(images).to(device))
     outputs = torch.tensor([error.output for error in worst])
-    heat = class_activation_maps(model, inputs, outputs).numpy()
-    model.train(was_training)
+    with evaluation_mode(model):
+        heat = class_activation_maps(model, inputs, outputs).numpy()
     return {
         paths[error.position]: _jpeg(overlay(pixels, one, _SIDE))
         for error, pixels, one in zip(worst, images, heat, strict=True)

@@ -23,6 +23,7 @@ from densenet121.runtime import Runtime
 from densenet121.tasks import Scores, Task
 from densenet121.utils.errors import InputError
 from densenet121.utils.logging import log
+from densenet121.utils.modes import evaluation_mode
 from densenet121.utils.progress import progress_bar
 
 
@@ -138,16 +139,13 @@ def evaluate_images(
         skip_bad=skip_bad,
         pin_memory=runtime.pins_memory,
     )
-    was_training = model.training
-    model.eval()
     scored: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
     scores: list[Scores] = []
     bad: list[tuple[str, str]] = []
-    with progress_bar("evaluate", len(batches), unit="batch") as advance:
+    with evaluation_mode(model), progress_bar("evaluate", len(batches), unit="batch") as advance:
         for batch in loaded:
             if any_rank(should_stop()):
                 loaded.close()
-                model.train(was_training)
                 return None
             bad += [(dataset.paths[index], reason) for index, reason in batch.bad]
             if len(batch.indices):
@@ -155,7 +153,6 @@ def evaluate_images(
                 scored.append(batch.indices)
                 scores.append(task.score(logits, task.targets(dataset, batch.indices)))
             advance()
-    model.train(was_training)
     for _ in range(most - len(batches)):
         if any_rank(should_stop()):
             return None

@@ -4,11 +4,18 @@ from pathlib import Path
 
 from densenet121.config import TrainConfig
 from densenet121.datasets.image_dataset import ImageDataset
+from densenet121.datasets.preprocessing import Preprocessing
+from densenet121.engine.plan import EpochPlan
 from densenet121.engine.state import Training
 from densenet121.lr_scheduler import lost_milestones
-from densenet121.runs.layout import BEST_WEIGHTS
+from densenet121.network import stages
+from densenet121.runs.layout import BEST_AVERAGE, BEST_WEIGHTS
 from densenet121.tasks import Task
 from densenet121.utils.logging import log
+
+# From here on SGD destroys pretrained weights; with fewer images the original's settings are poor.
+_FAST_LR, _FEW_IMAGES = 0.05, 5000
+_MOST_USED = 0.95  # share of the images; an epoch that uses less of them is worth a warning
 
 
 def log_data(
@@ -37,8 +44,12 @@ def log_data(
         log.warning("the dataset has fewer images than `per_batch_size` %d", batch_size)
 
 
-def log_advice(config: TrainConfig, epoch_steps: int) -> None:
+def log_advice(
+    config: TrainConfig, preprocessing: Preprocessing, dataset: ImageDataset, plan: EpochPlan
+) -> None:
     """Log settings that have an effect one might not expect."""
+    epoch_steps = plan.steps
+    _log_recipe(config, dataset, plan)
     if config.lr_scheduler == "exponential":
         lost = lost_milestones(
             config.milestones, steps_per_epoch=epoch_steps, warmup_epochs=config.warmup_epochs
@@ -53,11 +64,63 @@ def log_advice(config: TrainConfig, epoch_steps: int) -> None:
             config.T_max,
             config.max_epoch,
         )
-    if config.eval_resize is None and config.size != (224, 224):
+    if config.eval_resize is None and preprocessing.image_size != (224, 224):
         log.info(
             "`eval_resize` is %s, scaled from `image_size` as 256 is from 224",
-            config.resize,
+            preprocessing.eval_resize,
         )
+
+
+def _log_recipe(config: TrainConfig, dataset: ImageDataset, plan: EpochPlan) -> None:
+    """Name a recipe where the defaults, which are those of ImageNet, suit the images badly."""
+    fast = config.optimizer in ("sgd", "nesterov") and config.lr >= _FAST_LR
+    if config.pretrained and fast:
+        log.warning(
+            "`pretrained` with `optimizer` %s and `lr` %g: so large steps soon destroy the "
+            "weights that were loaded; `recipe` finetune suits them",
+            config.optimizer,
+            config.lr,
+        )
+    elif len(dataset) < _FEW_IMAGES and fast and not plan.least_last:
+        log.warning(
+            "%d images are few for the settings of the original, which are those of training on "
+            "ImageNet from scratch; `recipe` finetune with `pretrained` suits them, or `recipe` "
+            "scratch_small without",
+            len(dataset),
+        )
+    used = plan.steps * plan.step_size * plan.runtime.process.world_size
+    if used < _MOST_USED * len(dataset):
+        log.warning(
+            "an epoch leaves out %d of %d images, which do not fill a batch of %d; pass "
+            "`last_batch` keep or a smaller `per_batch_size`",
+            len(dataset) - used,
+            len(dataset),
+            plan.step_size * plan.runtime.process.world_size,
+        )
+
+
+def freeze_for_epoch(training: Training, plan: EpochPlan) -> None:
+    """Freeze the stages of the next epoch, thaw all others, and log a change."""
+    if training.freeze(plan.frozen_in(training.state.evaluated_epochs), plan.freeze_bn):
+        log_trained(training, plan)
+
+
+def log_trained(training: Training, plan: EpochPlan) -> None:
+    """Log which stages are frozen and which learn at what rate, with the number of weights."""
+    groups = training.optimizer.param_groups
+    if not plan.frozen and all(group["lr_factor"] == 1 for group in groups):
+        return
+    factors = {id(p): group["lr_factor"] for group in groups for p in group["params"]}
+    for name, modules in stages(training.model).items():
+        params = [p for module in modules for p in module.parameters()]
+        count, numbers = len(params), sum(p.numel() for p in params)
+        if name in training.frozen:
+            log.info("%s: frozen, %d tensors with %d weights", name, count, numbers)
+        else:
+            factor = factors[id(params[0])]
+            log.info(
+                "%s: learns at %g of `lr`, %d tensors with %d weights", name, factor, count, numbers
+            )
 
 
 def log_end(training: Training, task: Task, path: Path) -> None:
@@ -67,6 +130,14 @@ def log_end(training: Training, task: Task, path: Path) -> None:
     if state.best is not None and state.best_epoch is not None:
         best = task.best_line(state.best)
         log.info("best: epoch[%d], %s, %s", state.best_epoch, best, path / BEST_WEIGHTS)
+    if state.best_average is not None and state.best_average_epoch is not None:
+        best = task.best_line(state.best_average)
+        log.info(
+            "best averaged weights: epoch[%d], %s, %s",
+            state.best_average_epoch,
+            best,
+            path / BEST_AVERAGE,
+        )
     if state.bad_images:
         log.warning("%d images could not be read and were skipped:", len(state.bad_images))
         for reason in state.bad_images.values():

@@ -9,7 +9,15 @@ from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.datasets.sampler import steps_per_epoch
 from densenet121.datasets.transforms import TrainTransform
-from densenet121.lr_scheduler import cosine_annealing, exponential
+from densenet121.lr_scheduler import (
+    cosine,
+    cosine_annealing,
+    exponential,
+    linear_warmup,
+    one_cycle,
+    polynomial,
+)
+from densenet121.network import DenseNet, frozen_stages
 from densenet121.runtime import Runtime
 from densenet121.tasks import Task
 from densenet121.utils.errors import UsageError
@@ -31,7 +39,18 @@ class EpochPlan:
         micro_batches: forward passes per step.
         steps: steps per epoch.
         max_epoch: epochs of the run, for the progress bar.
-        learning_rate: step to learning rate.
+        learning_rate: step to learning rate, before the factor of the plateau schedule.
+        least_lr: the plateau schedule does not go below this learning rate.
+        clip_grad: largest length of the gradient; None: any.
+        frozen: names of the stages that are frozen, in the first ``freeze_epochs``.
+        freeze_epochs: 0: in the whole run.
+        freeze_bn: which batch norms have fixed statistics, see ``set_frozen``.
+        best_metric: metric that decides which weights are the best; None: the task's.
+        min_delta: least gain that is an improvement.
+        patience: validations without improvement that end the run; None: none do.
+        plateau_patience: validations without improvement that lower the learning rate; None: none.
+        plateau_factor: what the learning rate is then multiplied by.
+        least_last: least images per rank of a last, smaller batch of an epoch; 0: there is none.
         skip_bad: skip images that cannot be read.
         log_interval: steps between log lines.
         ckpt_interval: steps between checkpoints.
@@ -49,6 +68,17 @@ class EpochPlan:
     steps: int
     max_epoch: int
     learning_rate: Callable[[int], float]
+    least_lr: float
+    clip_grad: float | None
+    frozen: tuple[str, ...]
+    freeze_epochs: int
+    freeze_bn: str
+    best_metric: str | None
+    min_delta: float
+    patience: int | None
+    plateau_patience: int | None
+    plateau_factor: float
+    least_last: int
     skip_bad: bool
     log_interval: int
     ckpt_interval: int
@@ -58,6 +88,10 @@ class EpochPlan:
         """Images per step on each rank."""
         return self.runtime.batch_size * self.micro_batches
 
+    def frozen_in(self, epoch: int) -> tuple[str, ...]:
+        """Names of the stages that are frozen in an epoch, counted from 0."""
+        return self.frozen if not self.freeze_epochs or epoch < self.freeze_epochs else ()
+
 
 def make_plan(
     config: TrainConfig,
@@ -65,6 +99,7 @@ def make_plan(
     task: Task,
     runtime: Runtime,
     preprocessing: Preprocessing,
+    model: DenseNet,
 ) -> EpochPlan:
     """Collect what stays the same in every epoch.
 
@@ -79,8 +114,13 @@ def make_plan(
             f"{len(dataset)} images are fewer than the {world_size} x {batch_size}{times} of one "
             "step; pass a smaller `per_batch_size`"
         )
-    steps = steps_per_epoch(len(dataset), step_size, world_size)
-    augment_small, augment = (_augment(config, *size) for size in config.train_sizes)
+    # Batch norm needs two images in each forward pass.
+    least_last = 2 * config.gradient_accumulation if config.last_batch == "keep" else 0
+    steps = steps_per_epoch(len(dataset), step_size, world_size, least_last)
+    augment_small, augment = (
+        _augment(config, *size) for size in train_sizes(config, preprocessing)
+    )
+    plateau = config.lr_scheduler == "plateau"
     return EpochPlan(
         dataset=dataset,
         task=task,
@@ -94,6 +134,17 @@ def make_plan(
         steps=steps,
         max_epoch=config.max_epoch,
         learning_rate=make_schedule(config, steps),
+        least_lr=config.eta_min,
+        clip_grad=config.clip_grad,
+        frozen=tuple(frozen_stages(model, config.freeze)),
+        freeze_epochs=config.freeze_epochs,
+        freeze_bn=config.freeze_bn,
+        best_metric=config.best_metric,
+        min_delta=config.min_delta,
+        patience=config.patience,
+        plateau_patience=config.plateau_patience if plateau else None,
+        plateau_factor=config.lr_gamma,
+        least_last=least_last,
         skip_bad=config.on_bad_image == "skip",
         log_interval=config.log_interval,
         ckpt_interval=config.ckpt_interval or steps,
@@ -101,8 +152,10 @@ def make_plan(
 
 
 def make_schedule(config: TrainConfig, epoch_steps: int) -> Callable[[int], float]:
-    """The learning rate of each step."""
-    if config.lr_scheduler == "exponential":
+    """The learning rate of each step, before the factor of the plateau schedule."""
+    name, steps = config.lr_scheduler, config.max_epoch * epoch_steps
+    warmup_steps = int(config.warmup_epochs * epoch_steps)
+    if name == "exponential":
         return partial(
             exponential,
             base_lr=config.lr,
@@ -111,14 +164,42 @@ def make_schedule(config: TrainConfig, epoch_steps: int) -> Callable[[int], floa
             gamma=config.lr_gamma,
             warmup_epochs=config.warmup_epochs,
         )
-    return partial(
-        cosine_annealing,
-        base_lr=config.lr,
-        steps_per_epoch=epoch_steps,
-        T_max=config.T_max or config.max_epoch,
-        eta_min=config.eta_min,
-        warmup_epochs=config.warmup_epochs,
-    )
+    if name == "cosine_annealing":
+        return partial(
+            cosine_annealing,
+            base_lr=config.lr,
+            steps_per_epoch=epoch_steps,
+            T_max=config.T_max or config.max_epoch,
+            eta_min=config.eta_min,
+            warmup_epochs=config.warmup_epochs,
+        )
+    if name == "one_cycle":
+        return partial(
+            one_cycle,
+            base_lr=config.lr,
+            steps=steps,
+            eta_min=config.eta_min,
+            rising_steps=warmup_steps,
+        )
+    after_warmup: Callable[..., float] = _constant
+    if name == "cosine":
+        after_warmup = partial(cosine, steps=steps, eta_min=config.eta_min)
+    elif name == "polynomial":
+        after_warmup = partial(
+            polynomial, steps=steps, power=config.lr_power, eta_min=config.eta_min
+        )
+    return partial(after_warmup, base_lr=config.lr, warmup_steps=warmup_steps)
+
+
+def _constant(step: int, *, base_lr: float, warmup_steps: int) -> float:
+    return linear_warmup(step, base_lr, warmup_steps) if step < warmup_steps else base_lr
+
+
+def train_sizes(
+    config: TrainConfig, preprocessing: Preprocessing
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Height and width of the training images, pixels: in the first epochs, and later."""
+    return config.small or preprocessing.image_size, preprocessing.image_size
 
 
 def _augment(config: TrainConfig, height: int, width: int) -> TrainTransform:

@@ -1,12 +1,15 @@
 """Build the parts of a training run: datasets, variant, network, learning rates, plan."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
 from densenet121.checkpoint.load import Weights, load_state
 from densenet121.checkpoint.native import ModelInfo
-from densenet121.config import TrainConfig, absolute
+from densenet121.config import TrainConfig, absolute, default_eval_resize
 from densenet121.datasets.image_dataset import ImageDataset
+from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.datasets.sources.open import open_training
 from densenet121.network import DenseNet, Variant, build
 from densenet121.runs.checkpoints import Checkpoint
@@ -61,6 +64,29 @@ def pick_variant(
     return "model_zoo" if (config.variant or recorded) == "model_zoo" else "paper"
 
 
+def pick_preprocessing(
+    config: TrainConfig, checkpoint: Checkpoint | None, pretrained: Weights | None
+) -> Preprocessing:
+    """Size, mean and std: of a resumed run, else as set, else as the weights record.
+
+    Raises:
+        InputError: the crop does not fit into the resized image.
+    """
+    own = checkpoint.info if checkpoint else pretrained.info if pretrained else None
+    size = config.size or (own.preprocessing.image_size if own else (224, 224))
+    found = Preprocessing(size, str(config.eval_resize or default_eval_resize(size)))
+    # Values that differ only by rounding give way, so that the bits of the original are kept.
+    differs = own and not _same_normalisation(own.preprocessing, found)
+    if own and differs and (checkpoint or config.normalisation == "weights"):
+        found = replace(found, mean=own.preprocessing.mean, std=own.preprocessing.std)
+    _ = found.transform  # raises if the crop does not fit
+    return found
+
+
+def _same_normalisation(a: Preprocessing, b: Preprocessing) -> bool:
+    return np.allclose([a.mean, a.std], [b.mean, b.std], atol=0.01)
+
+
 def check_size(model: DenseNet, height: int, width: int, batch_size: int) -> None:
     """Refuse images that are too small for the network's five halvings and batch norm."""
     least = model.min_image_size
@@ -103,14 +129,14 @@ def start_from(model: DenseNet, weights: Weights, config: TrainConfig, info: Mod
     state_dict = dict(weights.state_dict)
     other = ""
     if theirs:
-        own = theirs.preprocessing
-        if not np.allclose(
-            [own.mean, own.std], [info.preprocessing.mean, info.preprocessing.std], atol=0.01
-        ):
+        own, used = theirs.preprocessing, info.preprocessing
+        if not _same_normalisation(own, used):
             other = (
                 f"; it was trained with mean {own.mean} and std {own.std}, this run uses those of "
-                "the original"
+                "the original (`normalisation` original)"
             )
+        elif not _same_normalisation(used, Preprocessing(used.image_size, used.eval_resize)):
+            other = f"; its mean {own.mean} and std {own.std} are used for training too"
     if weights.num_classes == model.num_classes and same_head:
         load_state(model, state_dict, source)
         return f"load model {source} success{other}"

@@ -9,8 +9,8 @@ from densenet121.checkpoint.native import ModelInfo
 from densenet121.config import TrainConfig, absolute, settings_of
 from densenet121.distributed.ranks import from_rank_0
 from densenet121.engine.state import Training
-from densenet121.network import DenseNet, synchronise_norms
-from densenet121.optimizers import get_param_groups, momentum_sgd
+from densenet121.network import DenseNet, frozen_stages, set_frozen, stages, synchronise_norms
+from densenet121.optimizers import get_param_groups, make_optimizer, stage_factors
 from densenet121.runs.checkpoints import Start, find_start
 from densenet121.runs.folder import RunFolder
 from densenet121.runs.layout import make_folder
@@ -41,24 +41,45 @@ def begin_training(model: DenseNet, config: TrainConfig, runtime: Runtime) -> Tr
     model.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.sync_batch_norm and runtime.process.world_size > 1:
         synchronise_norms(model)
-    groups = get_param_groups(model, config.weight_decay)
+    parts = stages(model)
+    frozen = tuple(frozen_stages(model, config.freeze))
+    set_frozen(model, frozen, config.freeze_bn)
+    factors = stage_factors(list(parts), config.head_lr_mult, config.layer_lr_decay)
+    if not config.freeze_epochs:  # then they never learn
+        factors = {name: factor for name, factor in factors.items() if name not in frozen}
+    optimizer = make_optimizer(
+        config.optimizer,
+        get_param_groups(model, config.weight_decay, parts, factors),
+        lr=config.lr,
+        momentum=config.momentum_value,
+        betas=config.beta_values,
+        eps=1e-8 if config.eps is None else config.eps,
+        amsgrad=bool(config.amsgrad),
+    )
     return Training.begin(
         model,
-        momentum_sgd(groups, lr=config.lr, momentum=config.momentum),
+        optimizer,
         scale_loss=runtime.precision == torch.float16,
         compress=config.gradient_compression == "bf16",
+        ema_decay=config.ema_decay,
+        frozen=frozen,
     )
 
 
 def effective_settings(
-    config: TrainConfig, runtime: Runtime, info: ModelInfo, num_classes: int
+    config: TrainConfig, runtime: Runtime, info: ModelInfo, num_classes: int, start: Start
 ) -> dict[str, Any]:
     """The settings with their effective values."""
+    before = start.checkpoint.content["run"]["settings"] if start.checkpoint else {}
+    height, width = info.preprocessing.image_size
+    adam = config.optimizer in ("adam", "adamw")
     return settings_of(config) | {
         "num_classes": num_classes,
+        "image_size": config.image_size or before.get("image_size", f"{height},{width}"),
         "eval_resize": info.preprocessing.eval_resize,
         "variant": info.variant,
         "T_max": config.T_max or config.max_epoch,
+        "momentum": None if adam else config.momentum_value,
         **runtime.settings(),
     }
 

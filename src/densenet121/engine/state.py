@@ -1,7 +1,7 @@
 """The state of a training run, and how it is saved and restored."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from densenet121.distributed.ranks import gather, sum_over_ranks, synchronised, world_size
-from densenet121.network import DenseNet
-from densenet121.optimizers import optimizer_state, restore_optimizer
+from densenet121.lr_scheduler import Progress
+from densenet121.network import DenseNet, set_frozen
+from densenet121.optimizers import AveragedWeights, optimizer_state, restore_optimizer
 from densenet121.runs.checkpoints import Checkpoint
 from densenet121.runs.folder import RunFolder
 from densenet121.utils.errors import InputError
@@ -27,6 +28,9 @@ class RunState:
         best_epoch: epoch (from 0) of the best validation, None before the first one.
         best: metrics of that validation.
         bad_images: path to reason of each image skipped so far.
+        best_average_epoch: epoch of the best validation of the averaged weights.
+        best_average: metrics of that validation.
+        progress: whether validations still improve.
     """
 
     step: int
@@ -34,6 +38,13 @@ class RunState:
     best_epoch: int | None
     best: dict[str, Any] | None
     bad_images: dict[str, str]
+    best_average_epoch: int | None = None
+    best_average: dict[str, Any] | None = None
+    progress: Progress = field(default_factory=Progress)
+
+    def is_done(self, max_epoch: int) -> bool:
+        """Whether no epoch is left, or patience has ended the run."""
+        return self.progress.ended or self.evaluated_epochs >= max_epoch
 
     @classmethod
     def fresh(cls) -> "RunState":
@@ -47,7 +58,8 @@ class RunState:
         if "best_correct" in found:
             correct = found.pop("best_correct")
             found["best"] = None if found["best_epoch"] is None else {"top1_correct": correct}
-        return cls(**found)
+        progress = Progress(**found.pop("progress", {}))
+        return cls(**found, progress=progress)
 
 
 class LossMeter:
@@ -108,10 +120,20 @@ class Training:
     scaler: torch.amp.GradScaler
     state: RunState
     losses: LossMeter
+    compress: bool = False
+    average: AveragedWeights | None = None
+    frozen: tuple[str, ...] = ()
 
     @classmethod
     def begin(
-        cls, model: DenseNet, optimizer: Optimizer, *, scale_loss: bool, compress: bool = False
+        cls,
+        model: DenseNet,
+        optimizer: Optimizer,
+        *,
+        scale_loss: bool,
+        compress: bool = False,
+        ema_decay: float | None = None,
+        frozen: tuple[str, ...] = (),
     ) -> "Training":
         """The state before the first step.
 
@@ -120,18 +142,46 @@ class Training:
             optimizer: the optimiser of its parameters.
             scale_loss: whether float16 needs a loss scale.
             compress: exchange gradients as bfloat16.
+            ema_decay: decay of the averaged weights; None: there are none.
+            frozen: names of the stages that are frozen.
         """
-        first = next(model.parameters())
-        device, side = first.device, model.min_image_size
-        example = torch.zeros(1, 3, side, side, dtype=first.dtype, device=device)
+        device = next(model.parameters()).device
+        average = None if ema_decay is None else AveragedWeights(model, ema_decay)
         return cls(
             model=model,
-            synchronised=synchronised(model, device, compress=compress, example=example),
+            synchronised=_synchronised(model, compress),
             optimizer=optimizer,
             scaler=torch.amp.GradScaler(device.type, enabled=scale_loss),
             state=RunState.fresh(),
             losses=LossMeter(device),
+            compress=compress,
+            average=average,
+            frozen=frozen,
         )
+
+    def freeze(self, names: tuple[str, ...], norms: str) -> bool:
+        """Freeze these stages and thaw all others; whether that changed anything.
+
+        Args:
+            names: names of the stages.
+            norms: which batch norms have fixed statistics, see ``set_frozen``.
+        """
+        if names == self.frozen:
+            return False
+        set_frozen(self.model, names, norms)
+        self.frozen = names
+        # The exchange of gradients is prepared for the weights that learn. The old one must be gone
+        # before: both would hook into the same weights.
+        self.synchronised = self.model
+        self.synchronised = _synchronised(self.model, self.compress)
+        return True
+
+
+def _synchronised(model: DenseNet, compress: bool) -> nn.Module:
+    first = next(model.parameters())
+    side = model.min_image_size
+    example = torch.zeros(1, 3, side, side, dtype=first.dtype, device=first.device)
+    return synchronised(model, first.device, compress=compress, example=example)
 
 
 def snapshot(training: Training, losses: Tensor) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -144,6 +194,8 @@ def snapshot(training: Training, losses: Tensor) -> tuple[dict[str, Tensor], dic
     state = training.state
     optimizer, values = optimizer_state(training.model, training.optimizer)
     sets = {"model": training.model.state_dict(), "optimizer": optimizer}
+    if training.average is not None:
+        sets["average"] = training.average.model.state_dict()
     tensors = {f"{name}.{key}": t for name, found in sets.items() for key, t in found.items()}
     content = {
         "origin": {"epochs": state.evaluated_epochs, "step": state.step},
@@ -178,6 +230,8 @@ def restore(training: Training, checkpoint: Checkpoint, rank: int = 0) -> None:
     """Restore the state from the checkpoint, bit for bit."""
     tensors, content = checkpoint.tensors, checkpoint.content
     training.model.load_state_dict(checkpoint.set_of("model"))
+    if training.average is not None:
+        training.average.model.load_state_dict(checkpoint.set_of("average"))
     # Old checkpoints contain only the momentum of SGD, then the only optimiser.
     momentum = {f"{k}.momentum_buffer": v for k, v in checkpoint.set_of("momentum").items()}
     restore_optimizer(

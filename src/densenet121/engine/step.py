@@ -36,6 +36,7 @@ def train_step(
     lr: float,
     precision: torch.dtype,
     weight: float = 1.0,
+    clip_grad: float | None = None,
 ) -> Tensor:
     """Update the weights once. The loss stays on the device: nothing here waits for it.
 
@@ -46,15 +47,16 @@ def train_step(
         batches: one for each forward pass, read one at a time.
         loss_function: logits and targets to the weighted mean of the losses.
         micro_batches: number of batches; the ranks exchange gradients only in the last one.
-        lr: learning rate of this step.
+        lr: learning rate of this step, before the factor of each group of parameters.
         precision: dtype of the network's arithmetic; weights and optimiser state stay float32.
         weight: weight of this rank's loss in the mean over the ranks.
+        clip_grad: largest length of the gradient of all weights together; None: any.
 
     Returns:
         The mean loss before the update, a scalar without gradient.
     """
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_factor", 1.0)
     optimizer.zero_grad(set_to_none=True)
     losses = []
     for number, (images, targets, share) in enumerate(batches, start=1):
@@ -65,6 +67,10 @@ def train_step(
             factor = weight * share
             torch.autograd.backward(scaler.scale(loss if factor == 1 else loss * factor))
         losses.append(loss.detach() if share == 1 else loss.detach() * share)
+    if clip_grad is not None:
+        scaler.unscale_(optimizer)
+        trained = [p for group in optimizer.param_groups for p in group["params"]]
+        torch.nn.utils.clip_grad_norm_(trained, clip_grad)
     # Skips the update where a scaled gradient overflowed.
     scaler.step(optimizer)
     scaler.update()

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -10,14 +9,19 @@ from densenet121.checkpoint.native import ModelInfo
 from densenet121.config import (
     TrainConfig,
 )
-from densenet121.datasets.image_dataset import ImageDataset, check_num_classes
-from densenet121.datasets.preprocessing import Preprocessing
+from densenet121.datasets.image_dataset import check_num_classes
 from densenet121.distributed.ranks import any_rank, copy_buffers_from_rank_0, from_rank_0, gather
 from densenet121.engine.epoch import train_epoch
 from densenet121.engine.error_maps import draw_error_maps
-from densenet121.engine.evaluation import Evaluation, evaluate_images
-from densenet121.engine.messages import log_advice, log_data, log_end
-from densenet121.engine.plan import EpochPlan, make_plan
+from densenet121.engine.evaluation import Evaluation
+from densenet121.engine.messages import (
+    freeze_for_epoch,
+    log_advice,
+    log_data,
+    log_end,
+    log_trained,
+)
+from densenet121.engine.plan import make_plan, train_sizes
 from densenet121.engine.resume import (
     check_resumable,
     check_same_data,
@@ -29,6 +33,7 @@ from densenet121.engine.setup import (
     check_size,
     find_datasets,
     make_model,
+    pick_preprocessing,
     pick_task,
     pick_variant,
 )
@@ -41,9 +46,9 @@ from densenet121.engine.start import (
     make_run_folder,
 )
 from densenet121.engine.state import Training, restore, save_checkpoint
+from densenet121.engine.validation import check_validation, save_last, validate_epoch
 from densenet121.runs.evaluations import write_error_maps
 from densenet121.runs.folder import RunFolder
-from densenet121.runs.layout import BEST_WEIGHTS, LAST_WEIGHTS
 from densenet121.runs.record import describe_run
 from densenet121.runtime import joined
 from densenet121.tasks import Task
@@ -92,8 +97,6 @@ def train(config: TrainConfig, task: Task | None = None) -> TrainResult:
         task = pick_task(config, task)
         dataset, val_dataset = find_datasets(config)
         num_classes = check_num_classes(dataset, config.num_classes)
-        preprocessing = Preprocessing(config.size, config.resize)
-        _ = preprocessing.transform  # raises if the crop does not fit
 
         # 3. Start: a run to resume overrides pretrained weights, which override fresh ones.
         start = find_start_of(config, runtime)
@@ -101,13 +104,15 @@ def train(config: TrainConfig, task: Task | None = None) -> TrainResult:
 
         # 4. Network, optimiser, loss scale, schedule.
         variant = pick_variant(config, start.checkpoint, weights)
+        preprocessing = pick_preprocessing(config, start.checkpoint, weights)
         info = ModelInfo(config.net, variant, dataset.class_names, preprocessing, task.name)
         model, note = make_model(config, info, task.num_outputs(num_classes), weights)
-        for side in config.train_sizes:
+        for side in train_sizes(config, preprocessing):
             check_size(model, *side, min(runtime.batch_size, len(dataset)))
         training = begin_training(model, config, runtime)
-        plan = make_plan(config, dataset, task, runtime, preprocessing)
-        settings = effective_settings(config, runtime, info, num_classes)
+        plan = make_plan(config, dataset, task, runtime, preprocessing, model)
+        check_validation(plan, val_dataset)
+        settings = effective_settings(config, runtime, info, num_classes, start)
         run = describe_run(
             "train", settings, runtime, task.name, dataset.class_names, dataset, val_dataset
         )
@@ -129,7 +134,8 @@ def train(config: TrainConfig, task: Task | None = None) -> TrainResult:
             log.info("run folder: %s", folder.path)
             log.info("%s; %s", runtime.process.note, runtime)
             log_data(dataset, val_dataset, plan.step_size, plan.steps)
-            log_advice(config, plan.steps)
+            log_advice(config, preprocessing, dataset, plan)
+            log_trained(training, plan)
             log_start(note, warnings, start, training.state.step)
             source = start.checkpoint.path.parent if start.checkpoint else None
             folder.begin(training.state.step, training.state.evaluated_epochs, source)
@@ -138,8 +144,9 @@ def train(config: TrainConfig, task: Task | None = None) -> TrainResult:
             log.info("start network train...")
             state = training.state
             evaluation = None
-            while state.evaluated_epochs < config.max_epoch and not any_rank(stop.requested):
+            while not state.is_done(config.max_epoch) and not any_rank(stop.requested):
                 if state.step < (state.evaluated_epochs + 1) * plan.steps:
+                    freeze_for_epoch(training, plan)
                     if not train_epoch(training, plan, folder, lambda: stop.requested):
                         break
                     log.info("local passed")
@@ -147,19 +154,19 @@ def train(config: TrainConfig, task: Task | None = None) -> TrainResult:
                     # Validation may take long: save the trained epoch before it.
                     save_checkpoint(training, folder)
                 if val_dataset:
-                    evaluation = _validate(training, plan, val_dataset, lambda: stop.requested)
+                    evaluation = validate_epoch(
+                        training, plan, val_dataset, folder, lambda: stop.requested
+                    )
                     if evaluation is None:
                         break
-                    _keep_validation(training, evaluation, folder)
-                origin = {"epoch": state.evaluated_epochs, "step": state.step - 1}
                 state.evaluated_epochs += 1
-                folder.save_weights(LAST_WEIGHTS, model.state_dict(), origin)
+                save_last(training, folder)
                 save_checkpoint(training, folder)
 
             # 7. Close.
             for bad_images in gather(state.bad_images):
                 state.bad_images.update(bad_images)
-            stopped = state.evaluated_epochs < config.max_epoch
+            stopped = not state.is_done(config.max_epoch)
             if stopped:
                 _save_stopped(training, folder)
             else:
@@ -168,39 +175,6 @@ def train(config: TrainConfig, task: Task | None = None) -> TrainResult:
                     write_error_maps(folder.path, maps)
                 log_end(training, task, folder.path)
     return TrainResult(folder.path, stopped, evaluation, state.bad_images, runtime.process.rank)
-
-
-def _validate(
-    training: Training,
-    plan: EpochPlan,
-    val_dataset: ImageDataset,
-    should_stop: Any,
-) -> Evaluation | None:
-    return evaluate_images(
-        training.model,
-        val_dataset,
-        plan.task,
-        plan.preprocessing,
-        plan.runtime,
-        skip_bad=plan.skip_bad,
-        should_stop=should_stop,
-    )
-
-
-def _keep_validation(training: Training, evaluation: Evaluation, folder: RunFolder) -> None:
-    """Log a validation, and save the weights if they are the best so far."""
-    state = training.state
-    epoch, metrics = state.evaluated_epochs, evaluation.metrics
-    evaluation.log()
-    row = {"epoch": epoch, "step": state.step - 1} | metrics
-    folder.note({"kind": "eval"} | row)
-    state.bad_images.update(evaluation.bad)
-    if state.best is None or evaluation.task.is_better(metrics, state.best):
-        state.best_epoch, state.best = epoch, metrics
-        folder.save_weights(BEST_WEIGHTS, training.model.state_dict(), row)
-    # Of the last weights, not the best, which were selected on these same images.
-    if folder.is_first:
-        evaluation.write(folder.path, evaluation.to_json(LAST_WEIGHTS) | row)
 
 
 def _save_stopped(training: Training, folder: RunFolder) -> None:

@@ -35,7 +35,7 @@ def exponential(
     """
     warmup_steps = int(warmup_epochs * steps_per_epoch)
     if step < warmup_steps:
-        return _warmup(step, base_lr, warmup_steps)
+        return linear_warmup(step, base_lr, warmup_steps)
     lr = base_lr
     # One product per milestone, not gamma ** n, to round as the original does.
     for milestone in set(milestones):
@@ -71,7 +71,7 @@ def cosine_annealing(
     """
     warmup_steps = int(warmup_epochs * steps_per_epoch)
     if step < warmup_steps:
-        return _warmup(step, base_lr, warmup_steps)
+        return linear_warmup(step, base_lr, warmup_steps)
     epoch = step // steps_per_epoch
     if epoch == 0 or epoch * steps_per_epoch < warmup_steps:
         return base_lr
@@ -89,6 +89,6 @@ def lost_milestones(
     return sorted(m for m in set(milestones) if m * steps_per_epoch < warmup_steps)
 
 
-def _warmup(step: int, base_lr: float, warmup_steps: int) -> float:
+def linear_warmup(step: int, base_lr: float, warmup_steps: int) -> float:
     """The rate of step ``step`` of ``warmup_steps``, in the original's order of operations."""
     return base_lr / warmup_steps * (step + 1)

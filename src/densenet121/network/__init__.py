@@ -18,6 +18,7 @@ from densenet121.network.densenet import (
     densenet264,
 )
 from densenet121.network.fused import plain_network
+from densenet121.network.stages import frozen_stages, set_frozen, stages
 from densenet121.network.sync_batch_norm import synchronise_norms
 
 __all__ = [
@@ -36,6 +37,9 @@ __all__ = [
     "densenet169",
     "densenet201",
     "densenet264",
+    "frozen_stages",
     "plain_network",
+    "set_frozen",
+    "stages",
     "synchronise_norms",
 ]

@@ -117,19 +117,42 @@ class Features(nn.Sequential):
     def forward(self, images: Tensor) -> Tensor:
         """Map ``(N, 3, H, W)`` to ``(N, num_features, H', W')``."""
         x, parts = images, list(self.children())
-        pool = None
-        if len(parts) > 4 and isinstance(parts[3], MaxPoolSame | nn.MaxPool2d):
-            pool = StemPool(type(parts[3]), isinstance(parts[3], MaxPoolSame))
+        frozen = _frozen_parts(parts, x)
+        if frozen:
+            # Stores nothing for the backward pass, and runs by the inference kernels.
+            with torch.no_grad():
+                x = _run(parts[:frozen], x)
+        return _run(parts[frozen:], x)
+
+
+def _frozen_parts(parts: Sequence[nn.Module], x: Tensor) -> int:
+    """Number of first parts through which no gradient flows."""
+    if not torch.is_grad_enabled() or x.requires_grad:
+        return 0
+    count = 0
+    for part in parts:
+        if any(parameter.requires_grad for parameter in part.parameters()):
+            break
+        count += 1
+    return count
+
+
+def _run(parts: Sequence[nn.Module], x: Tensor) -> Tensor:
+    """Apply ``parts``, the first or the last of a network's, by the fast paths where they can."""
+    pool = None
+    if len(parts) >= 4 and isinstance(parts[3], MaxPoolSame | nn.MaxPool2d):
+        pool = StemPool(type(parts[3]), isinstance(parts[3], MaxPoolSame))
+    if parts and isinstance(parts[-1], nn.BatchNorm2d):
         fused = fused_network(parts, (DenseBlock, DenseLayer, Transition), pool, x)
         if fused is not None:
             return fused
-        if pool is not None:
-            x = parts[0](x)
-            fused = fused_stem(parts[1:4], pool.kind, pool.padding(*x.shape[2:]), x)
-            x, parts = (x, parts[1:]) if fused is None else (fused, parts[4:])
-        for part in parts:
-            x = part(x)
-        return x
+    if pool is not None:
+        x = parts[0](x)
+        fused = fused_stem(parts[1:4], pool.kind, pool.padding(*x.shape[2:]), x)
+        x, parts = (x, parts[1:]) if fused is None else (fused, parts[4:])
+    for part in parts:
+        x = part(x)
+    return x
 
 
 class DenseNet(nn.Module):

@@ -12,6 +12,7 @@ from torch import Tensor
 from densenet121.checkpoint.native import ModelInfo, data_note, save, save_weights
 from densenet121.runs.evaluations import copy_evaluation
 from densenet121.runs.layout import (
+    BEST_AVERAGE,
     BEST_WEIGHTS,
     METRICS,
     RECORD,
@@ -85,8 +86,9 @@ class RunFolder:
         )
         write_json(self.path / RECORD, content)
         if source != self.path:
-            if (source / BEST_WEIGHTS).exists():
-                shutil.copyfile(source / BEST_WEIGHTS, self.path / BEST_WEIGHTS)
+            for name in (BEST_WEIGHTS, BEST_AVERAGE):
+                if (source / name).exists():
+                    shutil.copyfile(source / name, self.path / name)
             copy_evaluation(source, self.path)
 
     def note(self, row: Mapping[str, Any]) -> None:

@@ -17,6 +17,8 @@ PREDICTIONS = "predictions.csv"
 REPORT = "report.html"
 BEST_WEIGHTS = "best.safetensors"
 LAST_WEIGHTS = "last.safetensors"
+BEST_AVERAGE = "best_ema.safetensors"
+LAST_AVERAGE = "last_ema.safetensors"
 ERROR_MAPS = "error_maps"
 
 _STAMP = "%Y-%m-%d_time_%H_%M_%S"

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from densenet121.tasks import Task, Validation
+from densenet121.tasks import AveragedValidation, Task, Validation
 from densenet121.utils.errors import InputError
 from densenet121.utils.files import write_atomic
 from densenet121.utils.json_values import count, number
@@ -20,6 +20,9 @@ class TrainRow(NamedTuple):
     lr: float
     images_per_second: float
     data_wait: float
+
+
+Row = TrainRow | Validation | AveragedValidation
 
 
 class MetricsFile:
@@ -40,7 +43,7 @@ class MetricsFile:
         kept = []
         for row in read_rows(source) if source.is_file() else []:
             train_row_done = row["kind"] == "train" and row["step"] < step
-            eval_row_done = row["kind"] == "eval" and row["epoch"] < evaluated_epochs
+            eval_row_done = row["kind"] in ("eval", "eval_ema") and row["epoch"] < evaluated_epochs
             if train_row_done or eval_row_done:
                 kept.append(row)
         write_atomic(self.path, "".join(_line(row) for row in kept).encode())
@@ -73,12 +76,12 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def parse(text: str, task: Task) -> tuple[list[TrainRow | Validation], list[int]]:
+def parse(text: str, task: Task) -> tuple[list[Row], list[int]]:
     """The valid rows, and the numbers of lines that cannot be read.
 
     A resumed run repeats some steps; the last row of a step is used.
     """
-    rows: list[TrainRow | Validation] = []
+    rows: list[Row] = []
     unreadable: list[int] = []
     for line_number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
@@ -87,15 +90,18 @@ def parse(text: str, task: Task) -> tuple[list[TrainRow | Validation], list[int]
         if row is None:
             unreadable.append(line_number)
             continue
-        while rows and (
-            rows[-1].step > row.step or (rows[-1].step == row.step and type(rows[-1]) is type(row))
-        ):
+        while rows and _is_repeated_by(rows[-1], row):
             rows.pop()
         rows.append(row)
     return rows, unreadable
 
 
-def _parse_line(line: str, task: Task) -> TrainRow | Validation | None:
+def _is_repeated_by(earlier: Row, row: Row) -> bool:
+    """Whether a resumed run wrote ``row`` again, or a step before it."""
+    return earlier.step > row.step or (earlier.step == row.step and type(earlier) is type(row))
+
+
+def _parse_line(line: str, task: Task) -> Row | None:
     """The row, or None for a line that is truncated, damaged or of an unknown kind."""
     try:
         found = json.loads(line)
@@ -105,9 +111,10 @@ def _parse_line(line: str, task: Task) -> TrainRow | Validation | None:
                 count(found["step"]),
                 *(number(found.get(name)) for name in TrainRow._fields[2:]),
             )
-        if found["kind"] == "eval":
+        if found["kind"] in ("eval", "eval_ema"):
+            kind = Validation if found["kind"] == "eval" else AveragedValidation
             epoch, step = count(found["epoch"]), count(found["step"])
-            return Validation(epoch, step, number(found.get("loss")), task.check_metrics(found))
+            return kind(epoch, step, number(found.get("loss")), task.check_metrics(found))
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
         return None
     return None

@@ -15,7 +15,14 @@ from typing import Any
 from densenet121.runs.evaluations import read_error_map
 from densenet121.runs.layout import EVALUATION, METRICS, PREDICTIONS, RECORD
 from densenet121.runs.metrics import TrainRow, parse
-from densenet121.tasks import CheckpointScore, Results, Task, Validation, task_named
+from densenet121.tasks import (
+    AveragedValidation,
+    CheckpointScore,
+    Results,
+    Task,
+    Validation,
+    task_named,
+)
 from densenet121.utils.errors import InputError
 from densenet121.utils.json_values import number
 
@@ -100,6 +107,7 @@ def _read_metrics(run: RunFiles, path: Path) -> None:
     rows, unreadable = parse(text, run.task)
     run.train = [row for row in rows if isinstance(row, TrainRow)]
     run.results.validations = [row for row in rows if isinstance(row, Validation)]
+    run.results.averaged = [row for row in rows if isinstance(row, AveragedValidation)]
     if unreadable == [len(text.split("\n"))]:
         run.notes.append(
             f"The last line of {METRICS} is incomplete, because the run was stopped while writing "

@@ -5,6 +5,7 @@ from densenet121.tasks.task import Task
 from densenet121.tasks.values import (
     Answer,
     AnswerOptions,
+    AveragedValidation,
     Calibrated,
     CheckpointScore,
     Compared,
@@ -21,6 +22,7 @@ from densenet121.utils.errors import InputError
 __all__ = [
     "Answer",
     "AnswerOptions",
+    "AveragedValidation",
     "Calibrated",
     "CheckpointScore",
     "Compared",

@@ -38,6 +38,8 @@ class Task(ABC):
         name: stored with weights and runs.
         prediction_columns: columns of predictions.csv after "path" that must not be empty.
         answer_columns: columns of ``Answer.csv_rows``, for the header of a CSV file.
+        best_metrics: metrics that can decide which weights are the best, and whether higher is
+            better; ``is_better`` follows the first.
         every_image_weighs_one: the loss is a mean over images. Otherwise ranks exchange the
             weights of their batches in every step.
     """
@@ -45,6 +47,7 @@ class Task(ABC):
     name: ClassVar[str]
     prediction_columns: ClassVar[tuple[str, ...]]
     answer_columns: ClassVar[tuple[str, ...]]
+    best_metrics: ClassVar[Mapping[str, bool]] = {"loss": False}
     every_image_weighs_one: ClassVar[bool] = True
 
     # Labels

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,6 +54,15 @@ class Validation(NamedTuple):
     metrics: Metrics
 
 
+class AveragedValidation(NamedTuple):
+    """One validation of the averaged weights of a run; ``metrics`` are the task's."""
+
+    epoch: int
+    step: int
+    loss: float
+    metrics: Metrics
+
+
 class CheckpointScore(NamedTuple):
     """One evaluated weights file; ``metrics`` are the task's."""
 
@@ -74,6 +83,7 @@ class Results:
         class_names: class names in the order of the labels.
         data_dir: folder of the evaluated images, if known.
         error_map: path of an image to the JPEG of its class-activation map, or None.
+        averaged: the validations of the averaged weights; empty without `ema_decay`.
     """
 
     validations: list[Validation]
@@ -82,6 +92,7 @@ class Results:
     class_names: list[str]
     data_dir: Path | None = None
     error_map: Callable[[str], bytes | None] = lambda path: None
+    averaged: list[AveragedValidation] = field(default_factory=list)
 
 
 class ImageError(NamedTuple):

@@ -28,10 +28,12 @@ from densenet121.tasks.single_label.scores import (
     wilson_interval,
 )
 from densenet121.tasks.values import (
+    AveragedValidation,
     CheckpointScore,
     Curve,
     ReportPart,
     Results,
+    Validation,
 )
 
 ERRORS_SHOWN = 24
@@ -65,15 +67,16 @@ def report(results: Results) -> ReportPart:
 
 def _curves(results: Results) -> list[Curve]:
     ks = (1, 5) if _has_top5(results) else (1,)
+    plain = [Curve(f"top-{k}", _shares(results.validations, k)) for k in ks]
+    # A run that was resumed may lack some; the curves share their epochs.
+    if not results.averaged or len(results.averaged) != len(results.validations):
+        return plain
+    return [*plain, Curve("top-1, averaged weights", _shares(results.averaged, 1))]
+
+
+def _shares(validations: Sequence[Validation | AveragedValidation], k: int) -> list[float]:
     return [
-        Curve(
-            f"top-{k}",
-            [
-                100 * row.metrics[f"top{k}_correct"] / max(row.metrics["total"], 1)
-                for row in results.validations
-            ],
-        )
-        for k in ks
+        100 * row.metrics[f"top{k}_correct"] / max(row.metrics["total"], 1) for row in validations
     ]
 
 

@@ -12,7 +12,12 @@ from torch import Tensor
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.losses import smooth_cross_entropy
 from densenet121.tasks.single_label.calibration import Calibration
-from densenet121.tasks.single_label.metrics import Counts, label_ranks, topk_correct
+from densenet121.tasks.single_label.metrics import (
+    Counts,
+    balanced_accuracy,
+    label_ranks,
+    topk_correct,
+)
 from densenet121.tasks.single_label.predictions import Prediction, Row, read_row, right
 from densenet121.tasks.task import Task
 from densenet121.tasks.values import (
@@ -43,6 +48,7 @@ class SingleLabel(Task):
 
     name = "single_label"
     prediction_columns = ("label", "predicted")
+    best_metrics = {"top1": True, "balanced_accuracy": True, "loss": False}  # noqa: RUF012
     answer_columns = ("rank", "class", "probability", "abstained", "prediction_set")
 
     def num_outputs(self, num_classes: int) -> int:
@@ -71,7 +77,7 @@ class SingleLabel(Task):
         return Scores(columns, float(loss), float(len(targets)))
 
     def metrics(self, scores: Scores, targets: Tensor) -> Metrics:
-        """Top-1 and top-5 counts and shares, the number of images, and the loss."""
+        """Top-1 and top-5 counts and shares, the number of images, loss, balanced accuracy."""
         ranks = torch.from_numpy(scores.columns["rank"])
         counts = Counts(topk_correct(ranks, 1), topk_correct(ranks, 5), len(ranks), scores.loss_sum)
         return {
@@ -81,6 +87,7 @@ class SingleLabel(Task):
             "total": counts.total,
             "top1": counts.top1,
             "top5": counts.top5,
+            "balanced_accuracy": balanced_accuracy(ranks, targets),
         }
 
     def is_better(self, metrics: Metrics, than: Metrics) -> bool:

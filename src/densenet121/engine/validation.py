@@ -1,0 +1,150 @@
+"""The validation after an epoch: what is the best, and whether it still improves."""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from densenet121.datasets.image_dataset import ImageDataset
+from densenet121.distributed.ranks import copy_buffers_from_rank_0
+from densenet121.engine.evaluation import Evaluation, evaluate_images
+from densenet121.engine.plan import EpochPlan
+from densenet121.engine.state import Training
+from densenet121.runs.folder import RunFolder
+from densenet121.runs.layout import (
+    BEST_AVERAGE,
+    BEST_WEIGHTS,
+    LAST_AVERAGE,
+    LAST_WEIGHTS,
+)
+from densenet121.tasks import Metrics, Task
+from densenet121.utils.errors import UsageError
+from densenet121.utils.logging import log
+
+
+def check_validation(plan: EpochPlan, val: ImageDataset | None) -> None:
+    """Refuse settings that need a validation, or a metric that the task does not have.
+
+    Raises:
+        UsageError: the text names the setting.
+    """
+    known = plan.task.best_metrics
+    if plan.best_metric is not None and plan.best_metric not in known:
+        raise UsageError(
+            f"`best_metric` must be one of {', '.join(known)} for the task {plan.task.name}, "
+            f"got {plan.best_metric}"
+        )
+    needed = {
+        "`patience`": plan.patience is not None,
+        "`best_metric`": plan.best_metric is not None,
+        "`lr_scheduler` plateau": plan.plateau_patience is not None,
+    }
+    for name, asked in needed.items():
+        if asked and val is None:
+            raise UsageError(
+                f"{name} needs validation images: put a val folder beside train, or pass `val_dir`"
+            )
+
+
+def validate_epoch(
+    training: Training,
+    plan: EpochPlan,
+    val: ImageDataset,
+    folder: RunFolder,
+    should_stop: Callable[[], bool],
+) -> Evaluation | None:
+    """Validate the weights and the averaged ones, and save those that are the best so far.
+
+    Returns:
+        The validation of the plain weights; None if ``should_stop`` returned true.
+    """
+    state = training.state
+    evaluation = _evaluate(training.model, plan, val, should_stop)
+    if evaluation is None:
+        return None
+    averaged = None
+    if training.average is not None:
+        copy_buffers_from_rank_0(training.average.model)
+        averaged = _evaluate(training.average.model, plan, val, should_stop)
+        if averaged is None:
+            return None
+    evaluation.log()
+    row = {"epoch": state.evaluated_epochs, "step": state.step - 1}
+    folder.note({"kind": "eval"} | row | evaluation.metrics)
+    state.bad_images.update(evaluation.bad)
+    if is_better(plan.task, plan.best_metric, evaluation.metrics, state.best):
+        state.best_epoch, state.best = state.evaluated_epochs, evaluation.metrics
+        folder.save_weights(BEST_WEIGHTS, training.model.state_dict(), row | evaluation.metrics)
+    if averaged is not None and training.average is not None:
+        log.info("with averaged weights:")
+        averaged.log()
+        folder.note({"kind": "eval_ema"} | row | averaged.metrics)
+        if is_better(plan.task, plan.best_metric, averaged.metrics, state.best_average):
+            state.best_average_epoch = state.evaluated_epochs
+            state.best_average = averaged.metrics
+            weights = training.average.model.state_dict()
+            folder.save_weights(BEST_AVERAGE, weights, row | averaged.metrics)
+    # Of the last weights, not the best, which were selected on these same images.
+    if folder.is_first:
+        evaluation.write(folder.path, evaluation.to_json(LAST_WEIGHTS) | row | evaluation.metrics)
+    _follow_progress(training, plan, (averaged or evaluation).metrics)
+    return evaluation
+
+
+def save_last(training: Training, folder: RunFolder) -> None:
+    """Save the weights of the last epoch, and the averaged ones."""
+    origin = {"epoch": training.state.evaluated_epochs - 1, "step": training.state.step - 1}
+    folder.save_weights(LAST_WEIGHTS, training.model.state_dict(), origin)
+    if training.average is not None:
+        folder.save_weights(LAST_AVERAGE, training.average.model.state_dict(), origin)
+
+
+def is_better(task: Task, metric: str | None, metrics: Metrics, than: Metrics | None) -> bool:
+    """Whether a validation is better than the best so far, by ``metric`` or the task's own rule."""
+    if than is None:
+        return True
+    if metric is None:
+        return task.is_better(metrics, than)
+    gain = metrics[metric] - than[metric]
+    return bool(gain > 0 if task.best_metrics[metric] else gain < 0)
+
+
+def _follow_progress(training: Training, plan: EpochPlan, metrics: Metrics) -> None:
+    """Count a validation for patience and the plateau schedule, and log what follows from it."""
+    progress, known = training.state.progress, plan.task.best_metrics
+    name = plan.best_metric or next(iter(known))
+    before = progress.lr_factor
+    progress.add(
+        float(metrics[name]),
+        higher_is_better=known[name],
+        min_delta=plan.min_delta,
+        patience=plan.patience,
+        plateau_patience=plan.plateau_patience,
+        factor=plan.plateau_factor,
+    )
+    if progress.lr_factor != before:
+        log.info(
+            "%s has not improved for %d validations: the learning rate is multiplied by %g",
+            name,
+            plan.plateau_patience,
+            plan.plateau_factor,
+        )
+    if progress.ended:
+        log.info(
+            "%s has not improved for %d validations (`patience`): the run ends",
+            name,
+            progress.waited,
+        )
+
+
+def _evaluate(
+    model: nn.Module, plan: EpochPlan, val: ImageDataset, should_stop: Callable[[], bool]
+) -> Evaluation | None:
+    return evaluate_images(
+        model,
+        val,
+        plan.task,
+        plan.preprocessing,
+        plan.runtime,
+        skip_bad=plan.skip_bad,
+        should_stop=should_stop,
+    )
