@@ -1,0 +1,330 @@
+"""Fine-tuning in whole runs: frozen weights, patience, averaged weights, exact resumption."""
+
+import json
+import random
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from densenet121.checkpoint.load import read_weights
+from densenet121.checkpoint.native import read, save_weights
+from densenet121.config import EvalConfig, TrainConfig
+from densenet121.engine.evaluate import evaluate
+from densenet121.engine.train import train
+from densenet121.network import densenet100, stages
+from densenet121.runs.layout import checkpoints_in
+from densenet121.runs.metrics import read_rows
+from densenet121.runs.read import read_run
+from densenet121.utils.errors import UsageError
+
+from helpers.images import write_classes
+from helpers.ranks import result
+from helpers.ranks import train as train_ranks
+from helpers.training import train_config
+
+
+@pytest.fixture(scope="module")
+def pretrained(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Weights of a short run on the same images, with a mean and std of their own."""
+    folder = tmp_path_factory.mktemp("pretrained") / "run"
+    train(train_config(image_folder, folder, max_epoch=1))
+    weights = read_weights(folder / "last.safetensors")
+    assert weights.info is not None
+    preprocessing = replace(
+        weights.info.preprocessing, mean=(100.0, 101.0, 102.0), std=(50.0, 51.0, 52.0)
+    )
+    path = folder / "own.safetensors"
+    info = replace(weights.info, preprocessing=preprocessing)
+    save_weights(path, weights.state_dict, info, weights.origin)
+    return str(path)
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """All that a run leaves but times and paths."""
+    newest = checkpoints_in(folder)[0]
+    _, tensors, content = read(newest)
+    timed = ("images_per_second", "data_wait")
+    rows = read_rows(folder / "metrics.jsonl")
+    weights = sorted(folder.glob("*.safetensors"))
+    return {
+        "newest": newest.name,
+        "tensors": {name: tensor.numpy().tobytes() for name, tensor in tensors.items()},
+        "state": content["state"],
+        "rows": [{k: v for k, v in row.items() if k not in timed} for row in rows],
+        "files": {path.name: path.read_bytes() for path in weights},
+        "predictions": (folder / "predictions.csv").read_bytes(),
+    }
+
+
+def killed_and_resumed(config: TrainConfig, folder: Path, steps: int, tmp_path: Path) -> Path:
+    """The run as if killed after ``steps``, then resumed."""
+    part = tmp_path / f"part{steps}"
+    shutil.copytree(folder, part)
+    for path in checkpoints_in(part)[::-1][steps:]:
+        path.unlink()
+    train(replace(config, output_dir=str(part), resume="auto"))
+    return part
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "adamw, thaw, ema": {
+        "optimizer": "adamw",
+        "lr": 0.002,
+        "freeze": "all_but_head",
+        "freeze_epochs": 1,
+        "head_lr_mult": 10.0,
+        "layer_lr_decay": 0.7,
+        "ema_decay": 0.9,
+        "lr_scheduler": "cosine",
+        "clip_grad": 1.0,
+    },
+    "amsgrad, frozen": {
+        "optimizer": "adam",
+        "amsgrad": 1,
+        "lr": 0.002,
+        "freeze": "block1",
+        "freeze_bn": "1",
+        "lr_scheduler": "one_cycle",
+        "last_batch": "keep",
+        "per_batch_size": 13,
+    },
+    "nesterov, plateau": {
+        "optimizer": "nesterov",
+        "lr_scheduler": "plateau",
+        "plateau_patience": 1,
+        "min_delta": 0.5,
+        "max_epoch": 4,
+        "best_metric": "loss",
+    },
+    "rmsprop, patience": {
+        "optimizer": "rmsprop",
+        "momentum": 0.5,
+        "lr": 1e-4,
+        "lr_scheduler": "polynomial",
+        "patience": 2,
+        "min_delta": 0.9,
+        "max_epoch": 6,
+        "best_metric": "balanced_accuracy",
+        "ema_decay": 0.99,
+    },
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_run_killed_at_a_random_step_ends_as_the_uninterrupted_one(
+    image_folder: Path, pretrained: str, tmp_path: Path, case: str
+) -> None:
+    config = train_config(
+        image_folder,
+        tmp_path / "whole",
+        ckpt_interval=1,
+        keep_checkpoint_max=0,
+        pretrained=pretrained,
+        **CASES[case],
+    )
+    folder = train(config).folder
+    expected = outcome(folder)
+    done = len(checkpoints_in(folder))
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    for steps in random.Random(seed).sample(range(1, done), 2):
+        assert outcome(killed_and_resumed(config, folder, steps, tmp_path)) == expected, steps
+
+
+def test_the_frozen_part_is_that_of_the_pretrained_weights_to_the_bit(
+    image_folder: Path, pretrained: str, tmp_path: Path
+) -> None:
+    config = train_config(
+        image_folder,
+        tmp_path / "run",
+        pretrained=pretrained,
+        freeze="block2",
+        weight_decay=0.1,
+        optimizer="adamw",
+        max_epoch=1,
+        ema_decay=0.5,
+    )
+    folder = train(config).folder
+    before = read_weights(Path(pretrained)).state_dict
+    model = densenet100(3)
+    inside = {
+        name
+        for name, tensor in model.state_dict(keep_vars=True).items()
+        for stage in ("stem", "block1", "block2")
+        for module in stages(model)[stage]
+        if any(tensor is t for t in (*module.parameters(), *module.buffers()))
+    }
+    assert len(inside) > 300
+    for file in ("last.safetensors", "last_ema.safetensors"):
+        after = load_file(folder / file)
+        assert {name for name in after if torch.equal(after[name], before[name])} == inside
+
+
+def test_the_log_says_what_is_frozen_with_counts_and_when_it_thaws(
+    image_folder: Path, pretrained: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = train_config(
+        image_folder,
+        tmp_path / "run",
+        pretrained=pretrained,
+        freeze="block3",
+        freeze_epochs=1,
+        head_lr_mult=5.0,
+    )
+    train(config)
+    log = capsys.readouterr().out
+    assert "stem: frozen, 1 tensors with 648 weights" in log
+    assert "head: learns at 5 of `lr`, 2 tensors with 1029 weights" in log
+    assert log.index("stem: frozen") < log.index("local passed") < log.index("stem: learns at 1 of")
+
+
+def test_the_mean_and_size_of_the_weights_are_used_unless_a_setting_says_otherwise(
+    image_folder: Path, pretrained: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = train_config(
+        image_folder, tmp_path / "a", pretrained=pretrained, image_size=None, max_epoch=1
+    )
+    train(config)
+    info = read_weights(tmp_path / "a" / "last.safetensors").info
+    assert info is not None
+    assert info.preprocessing.image_size == (16, 16)
+    assert info.preprocessing.mean == (100.0, 101.0, 102.0)
+    assert "are used for training too" in capsys.readouterr().out
+    # A resumed run keeps them, even where the file of the weights is gone.
+    train(replace(config, pretrained=None, resume="auto"))
+    train(replace(config, output_dir=str(tmp_path / "b"), image_size=20, normalisation="original"))
+    info = read_weights(tmp_path / "b" / "last.safetensors").info
+    assert info is not None
+    assert info.preprocessing.image_size == (20, 20)
+    assert info.preprocessing.mean[0] == pytest.approx(0.485 * 255)
+    assert "this run uses those of the original" in capsys.readouterr().out
+
+
+def test_patience_ends_the_run_and_names_the_best_epoch(
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = train_config(
+        image_folder, tmp_path / "run", patience=2, min_delta=0.99, max_epoch=9, lr=0.0
+    )
+    result = train(config)
+    assert not result.stopped
+    log = capsys.readouterr().out
+    assert "top1 has not improved for 2 validations (`patience`): the run ends" in log
+    assert "best: epoch[0]" in log
+    rows = read_rows(tmp_path / "run" / "metrics.jsonl")
+    assert [row["epoch"] for row in rows if row["kind"] == "eval"] == [0, 1, 2]
+    # Resumed, it has nothing left to do.
+    before = (tmp_path / "run" / "last.safetensors").read_bytes()
+    assert not train(replace(config, resume="auto")).stopped
+    assert (tmp_path / "run" / "last.safetensors").read_bytes() == before
+
+
+def test_averaged_weights_are_validated_saved_and_shown(image_folder: Path, tmp_path: Path) -> None:
+    config = train_config(image_folder, tmp_path / "run", ema_decay=0.5)
+    train(config)
+    rows = read_rows(tmp_path / "run" / "metrics.jsonl")
+    averaged = [row for row in rows if row["kind"] == "eval_ema"]
+    assert [row["epoch"] for row in averaged] == [0, 1]
+    file = tmp_path / "run" / "last_ema.safetensors"
+    found = evaluate(
+        EvalConfig(
+            data_dir=str(image_folder), pretrained=str(file), output_dir=str(tmp_path / "eval")
+        )
+    )
+    (evaluation,) = found.evaluations.values()
+    assert evaluation is not None
+    assert evaluation.metrics["loss"] == pytest.approx(averaged[-1]["loss"], rel=1e-6)
+    run = read_run(tmp_path / "run")
+    assert run.notes == []
+    labels = [curve.label for curve in run.task.report(run.results).curves]
+    assert labels == ["top-1", "top-1, averaged weights"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"patience": 2}, "`patience` needs validation images"),
+        ({"lr_scheduler": "plateau"}, "`lr_scheduler` plateau needs validation images"),
+        ({"best_metric": "loss"}, "`best_metric` needs validation images"),
+    ],
+)
+def test_what_needs_a_validation_is_refused_without_one(
+    tmp_path: Path, settings: dict[str, Any], message: str
+) -> None:
+    write_classes(tmp_path / "images", ["ant", "bee"], 8)
+    with pytest.raises(UsageError, match=message):
+        train(train_config(tmp_path / "images", tmp_path / "run", **settings))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_metric_that_the_task_does_not_have_is_refused(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="one of top1, balanced_accuracy, loss for the task"):
+        train(train_config(image_folder, tmp_path / "run", best_metric="auroc"))
+
+
+def test_every_image_is_used_when_the_last_batch_is_kept(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    config = train_config(
+        image_folder, tmp_path / "run", per_batch_size=20, last_batch="keep", max_epoch=1
+    )
+    train(config)
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert run["steps_per_epoch"] == 3  # 20 + 20 + 5 of 45
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"lr": 0.1, "with_weights": True}, "`recipe` finetune suits them"),
+        ({"lr": 0.1}, "45 images are few for the settings of the original"),
+        ({"lr": 0.01, "per_batch_size": 32}, "an epoch leaves out 13 of 45 images"),
+    ],
+)
+def test_settings_that_suit_the_images_badly_are_named(
+    image_folder: Path,
+    pretrained: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    settings: dict[str, Any],
+    expected: str,
+) -> None:
+    weights = pretrained if settings.pop("with_weights", False) else None
+    train(train_config(image_folder, tmp_path / "run", max_epoch=1, pretrained=weights, **settings))
+    assert expected in capsys.readouterr().out
+
+
+def test_an_older_checkpoint_without_these_settings_is_resumed(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    config = train_config(image_folder, tmp_path / "run", ckpt_interval=1, keep_checkpoint_max=0)
+    folder = train(config).folder
+    before = outcome(folder)
+    with pytest.raises(UsageError, match="--optimizer was sgd, is now adamw"):
+        train(replace(config, resume="auto", optimizer="adamw"))
+    assert outcome(folder) == before
+
+
+def test_two_ranks_thaw_and_resume_to_the_bit(
+    image_folder: Path, pretrained: str, tmp_path: Path
+) -> None:
+    flags = ["--pretrained", pretrained, "--freeze", "all_but_head", "--freeze_epochs", 1]
+    flags += ["--optimizer", "adamw", "--ema_decay", 0.9, "--last_batch", "keep"]
+    folder = tmp_path / "whole"
+    train_ranks(2, image_folder, folder, *flags)
+    for steps in (2, 7):
+        part = tmp_path / f"part{steps}"
+        shutil.copytree(folder, part)
+        for path in checkpoints_in(part)[::-1][steps:]:
+            path.unlink()
+        train_ranks(2, image_folder, part, *flags, "--resume", "auto")
+        assert result(part) == result(folder)
+        for name in ("best_ema.safetensors", "last_ema.safetensors"):
+            assert (part / name).read_bytes() == (folder / name).read_bytes()
