@@ -1,5 +1,6 @@
 """Optimisers against torch's own, groups of stages, averaged weights against the formula."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ def small_net() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, 5, 3, bias=False), nn.BatchNorm2d(5), nn.Linear(5, 7))
 
 
-def step(optimizer: torch.optim.Optimizer, params: list[Tensor], seed: int) -> None:
+def step(optimizer: torch.optim.Optimizer, params: Sequence[Tensor], seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     for p in params:
         p.grad = torch.randn(p.shape, generator=generator)
@@ -79,7 +80,7 @@ def test_adam_adds_the_decay_to_the_gradient_and_adamw_shrinks_the_weights() -> 
 
 def test_every_weight_is_in_one_group_and_has_the_factor_of_its_stage() -> None:
     with torch.device("meta"):
-        model = densenet121()
+        model: Any = densenet121()
     parts = stages(model)
     assert list(parts) == ["stem", "block1", "block2", "block3", "block4", "head"]
     factors = stage_factors(list(parts), head_lr_mult=10, layer_lr_decay=0.5)
@@ -111,15 +112,15 @@ def test_without_stages_there_are_the_two_groups_of_always() -> None:
 
 
 def test_averaged_weights_follow_the_formula_with_its_warm_up() -> None:
-    model = small_net()
+    model: Any = small_net()
     average = AveragedWeights(model, 0.9)
     weight = model[0].weight
     expected = weight.detach().double().clone()
     for t in range(200):
         with torch.no_grad():
             weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(t)))
-            model[1].running_mean.fill_(t)  # type: ignore[operator, union-attr]
-            model[1].num_batches_tracked.fill_(t)  # type: ignore[operator, union-attr]
+            model[1].running_mean.fill_(t)
+            model[1].num_batches_tracked.fill_(t)
         average.update(model, t)
         decay = min(0.9, (1 + t) / (10 + t))
         expected = decay * expected + (1 - decay) * weight.detach().double()
