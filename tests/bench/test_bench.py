@@ -5,12 +5,14 @@ from pathlib import Path
 
 import cv2
 import pytest
+import torch
 
 from densenet121.bench.compute import Comparison, Side, as_json, compare, table
 from densenet121.bench.data import Loading, LoadingSide, loading_table
 from densenet121.bench.scaling import measure_scaling, scaling_table
+from densenet121.bench.worker import step
 from densenet121.config import BenchConfig
-from densenet121.network import build
+from densenet121.network import build, densenet100
 from densenet121.utils.errors import UsageError
 
 from helpers.commands import run_command
@@ -219,3 +221,13 @@ def test_scaling_measures_processes_threads_and_the_exchange() -> None:
     assert "2 processes x 1 thread" in scaling_table(found)
     with pytest.raises(UsageError, match="must be at least 2 and a divisor"):
         measure_scaling(BenchConfig(what="scaling", per_batch_size=3, threads=2))
+
+
+def test_only_the_classifier_learns_in_bench_head() -> None:
+    model = densenet100(10)
+    spec = {"side": "ours", "what": "head", "size": (32, 32), "batch_size": 2, "amp": "fp32"}
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    step(spec, model)()
+    after = model.state_dict()
+    changed = {name for name in after if not torch.equal(after[name], before[name])}
+    assert changed == {"classifier.weight", "classifier.bias"}

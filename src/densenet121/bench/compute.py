@@ -1,4 +1,4 @@
-"""``bench train`` and ``bench infer``: compare our steps with other libraries, in turns."""
+"""``bench train``, ``head`` and ``infer``: compare our steps with other libraries, in turns."""
 
 import contextlib
 import importlib.util

@@ -111,8 +111,11 @@ def step(spec: dict[str, Any], model: nn.Module) -> Callable[[], None]:
         return infer
 
     model.train()
+    if spec["what"] == "head":
+        _freeze_all_but_head(model)
     labels = torch.randint(0, 1000, (len(images),))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
+    learning = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(learning, lr=0.1, momentum=0.9, weight_decay=1e-4)
 
     def train() -> None:
         with arithmetic():
@@ -123,6 +126,13 @@ def step(spec: dict[str, Any], model: nn.Module) -> Callable[[], None]:
         optimizer.step()
 
     return train
+
+
+def _freeze_all_but_head(model: nn.Module) -> None:
+    """As ``network.set_frozen`` does it, on the network of any library."""
+    for module in model.children():
+        if not isinstance(module, nn.Linear):
+            module.eval().requires_grad_(False)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ def scaling(config: BenchConfig) -> str:
 
 MEASUREMENTS: dict[str, Callable[[BenchConfig], str]] = {
     "train": compute,
+    "head": compute,
     "infer": compute,
     "data": data,
     "scaling": scaling,

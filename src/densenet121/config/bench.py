@@ -89,10 +89,11 @@ class BenchConfig(LoadingSettings, MeasurementSettings):
     """Measure training steps, inference or data loading, alone or against other libraries.
 
     Attributes:
-        what: train (forward, backward and update), infer (forward alone), data (images from
+        what: train (forward, backward and update), head (the same with everything but the
+            classifier frozen), infer (forward alone), data (images from
             files to normalised batches; and a training step with and without them), or scaling
             (one process per core against one process, and the exchange of gradients).
-        against: libraries to compare against, comma list. For train and infer: torchvision, timm
+        against: libraries to compare against, comma list. For train, head and infer: torchvision, timm
             (both channels_last and in the arithmetic of --amp), torchvision-reference (fp32, NCHW,
             as its training script), torchvision-compile, plain (densenet121 without its own
             kernels), convolutions (the network's convolutions and nothing else, run by PyTorch);
@@ -108,7 +109,7 @@ class BenchConfig(LoadingSettings, MeasurementSettings):
 
     section: ClassVar[str] = "comparison"
     positional: ClassVar[tuple[str, ...]] = ("what",)
-    what: Literal["train", "infer", "data", "scaling"] = "train"
+    what: Literal["train", "head", "infer", "data", "scaling"] = "train"
     against: Annotated[str, "LIBRARY,..."] | None = None
     net: Net = "densenet121"
     variant: Variant = "paper"
