@@ -224,7 +224,7 @@ def test_scaling_measures_processes_threads_and_the_exchange() -> None:
 
 
 def test_only_the_classifier_learns_in_bench_head() -> None:
-    model = densenet100(10)
+    model = densenet100(1000)
     spec = {"side": "ours", "what": "head", "size": (32, 32), "batch_size": 2, "amp": "fp32"}
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     step(spec, model)()

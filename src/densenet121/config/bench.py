@@ -93,9 +93,9 @@ class BenchConfig(LoadingSettings, MeasurementSettings):
             classifier frozen), infer (forward alone), data (images from
             files to normalised batches; and a training step with and without them), or scaling
             (one process per core against one process, and the exchange of gradients).
-        against: libraries to compare against, comma list. For train, head and infer: torchvision, timm
-            (both channels_last and in the arithmetic of --amp), torchvision-reference (fp32, NCHW,
-            as its training script), torchvision-compile, plain (densenet121 without its own
+        against: libraries to compare against, comma list. For train, head and infer: torchvision,
+            timm (both channels_last and in the arithmetic of --amp), torchvision-reference (fp32,
+            NCHW, as its training script), torchvision-compile, plain (densenet121 without its own
             kernels), convolutions (the network's convolutions and nothing else, run by PyTorch);
             for infer also onnxruntime and openvino. For data: torchvision-v1 (Pillow images, the
             usual script), torchvision-v2 (tensors), dali (on the CPU), mindspore, plain. They must
