@@ -26,6 +26,7 @@ from densenet121.config import (
     InspectConfig,
     PackConfig,
     PredictConfig,
+    ProbeConfig,
     ReportConfig,
     ServeConfig,
     TrainConfig,
@@ -43,6 +44,7 @@ GROUPS: dict[str, dict[str, type[Any]]] = {
     "train and evaluate": {
         "train": TrainConfig,
         "eval": EvalConfig,
+        "probe": ProbeConfig,
         "compare": CompareConfig,
         "report": ReportConfig,
         "demo": DemoConfig,

@@ -16,6 +16,7 @@ from densenet121.config.flags import Flag, flags_of
 from densenet121.config.inspect import InspectConfig
 from densenet121.config.pack import PackConfig
 from densenet121.config.predict import PredictConfig
+from densenet121.config.probe import ProbeConfig
 from densenet121.config.report import ReportConfig
 from densenet121.config.serve import ServeConfig
 from densenet121.config.shared import (
@@ -54,6 +55,7 @@ __all__ = [
     "OnBadImage",
     "PackConfig",
     "PredictConfig",
+    "ProbeConfig",
     "ReportConfig",
     "ServeConfig",
     "Target",

@@ -236,9 +236,12 @@ class DenseNet(nn.Module):
         Returns:
             ``(N, num_classes)``.
         """
-        features = F.relu(self.features(images))
-        logits: Tensor = self.classifier(features.mean(dim=(2, 3)))
+        logits: Tensor = self.classifier(self.pooled(images))
         return logits
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """The classifier's input, ``(N, num_features)``, for the images of ``forward``."""
+        return F.relu(self.features(images)).mean(dim=(2, 3))
 
 
 def _stem(num_init_features: int, variant: Variant, stem: Stem) -> Features:
