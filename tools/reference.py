@@ -23,6 +23,7 @@ GUIDES = {
     "report": "reference/run-folder.md",
     "bench": "internals/performance.md#measure-your-machine",
     "convert": "guides/weights.md",
+    "average": "guides/weights.md#average-several-weights",
     "inspect": "guides/weights.md",
     "predict": "guides/predict.md",
     "compare": "guides/predict.md#compare-two-evaluations",

@@ -16,6 +16,7 @@ from typing import Any
 from densenet121.commands import FAILED, STOPPED, WRONG_USAGE
 from densenet121.config import (
     AuditConfig,
+    AverageConfig,
     BenchConfig,
     CalibrateConfig,
     CompareConfig,
@@ -60,6 +61,7 @@ GROUPS: dict[str, dict[str, type[Any]]] = {
         "pack": PackConfig,
         "inspect": InspectConfig,
         "convert": ConvertConfig,
+        "average": AverageConfig,
     },
     "measure": {"bench": BenchConfig},
 }

@@ -5,6 +5,7 @@ numpy, so that ``--help`` answers at once.
 """
 
 from densenet121.config.audit import AuditConfig
+from densenet121.config.average import AverageConfig
 from densenet121.config.bench import BenchConfig
 from densenet121.config.calibrate import CalibrateConfig
 from densenet121.config.compare import CompareConfig
@@ -41,6 +42,7 @@ __all__ = [
     "FREE_ON_RESUME",
     "Amp",
     "AuditConfig",
+    "AverageConfig",
     "BenchConfig",
     "CalibrateConfig",
     "CompareConfig",

@@ -1,5 +1,6 @@
 """Write files atomically: a reader sees the old or the new content, never a part."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -36,6 +37,16 @@ def write_json(path: Path, content: Any) -> None:
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     # A file name that is not UTF-8 contains surrogates; they become JSON escapes.
     write_atomic(path, (text + "\n").encode(errors="backslashreplace"))
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal digits.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def remove_temporary_files(folder: Path) -> None:
