@@ -16,7 +16,7 @@ WRITTEN_BY = "<!-- Written by `python tools/reference.py`; do not edit. -->\n"
 GUIDES = {
     "train": "guides/training.md",
     "eval": "guides/training.md#evaluate",
-    "probe": "guides/training.md#a-new-head-in-seconds",
+    "probe": "guides/fine-tuning.md#a-new-head-in-seconds",
     "demo": "tutorials/first-model.md",
     "audit": "guides/data.md#check-the-images",
     "pack": "guides/data.md#pack-images-into-shards",

@@ -97,6 +97,10 @@ TRAIN = {
     "head_lr_mult": 1.0,
     "layer_lr_decay": 1.0,
     "ema_decay": None,
+    "loss": "ce",
+    "focal_gamma": None,
+    "class_weights": "none",
+    "sampler": "uniform",
 }
 EVAL = {
     "data_dir": REQUIRED,

@@ -23,7 +23,7 @@ import torch
 from densenet121.datasets.sampler import split_batches, training_batches
 from densenet121.engine.state import Training
 from densenet121.engine.step import TrainingBatch, train_step
-from densenet121.losses import smooth_cross_entropy
+from densenet121.tasks import SingleLabel
 from densenet121.network import DenseNet, synchronise_norms
 from densenet121.optimizers import get_param_groups, momentum_sgd
 from densenet121.distributed.ranks import join, process_group, sum_over_ranks
@@ -46,7 +46,7 @@ with process_group(process, torch.device("cpu"), 60):
         compress=compress,
     )
     net.train()
-    if norms == "frozen":
+    if norms in ("frozen", "weighted"):
         for module in net.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.eval()
@@ -55,20 +55,22 @@ with process_group(process, torch.device("cpu"), 60):
     labels = torch.randint(0, 3, (128,), generator=generator)
     step_size = batch_size * micro
     order = torch.arange(128).numpy()
+    task = SingleLabel(0.1, None, (0.5, 1.0, 2.0) if norms == "weighted" else None)
     place = {"rank": process.rank, "world_size": process.world_size}
     losses = []
     for step in training_batches(order, step_size, **place):
         parts = split_batches([step], micro)
         if norms == "uneven":  # some images could not be read: 13 and 3 of 16 are left
             parts = [part[:13] if process.rank else part[:3] for part in parts]
-        count = sum(map(len, parts))
+        weights = [task.weight(labels[p]) for p in parts]
+        count = sum(weights)
         weight = count * process.world_size / float(sum_over_ranks(torch.tensor(count)))
         loss = train_step(
             training.synchronised,
             training.optimizer,
             training.scaler,
-            [TrainingBatch(images[p], labels[p], len(p) / count) for p in parts],
-            lambda logits, labels: smooth_cross_entropy(logits, labels, 0.1),
+            [TrainingBatch(images[p], labels[p], w / count) for p, w in zip(parts, weights)],
+            task.loss,
             micro_batches=micro,
             lr=0.1,
             precision=torch.float32,
@@ -120,6 +122,13 @@ def test_accumulated_gradients_are_those_of_one_large_batch(tmp_path: Path) -> N
     large = steps(tmp_path, 1, 64, 1, "frozen")
     assert_same(steps(tmp_path, 1, 16, 4, "frozen"), large, 1e-10)
     assert_same(steps(tmp_path, 2, 8, 4, "frozen"), large, 1e-10)
+
+
+def test_a_weighted_loss_is_that_of_one_large_batch(tmp_path: Path) -> None:
+    """The weights of all ranks and batches divide it; a mean of their means would differ."""
+    large = steps(tmp_path, 1, 64, 1, "weighted")
+    assert_same(steps(tmp_path, 1, 16, 4, "weighted"), large, 1e-10)
+    assert_same(steps(tmp_path, 2, 8, 4, "weighted"), large, 1e-10)
 
 
 UNEVEN = """

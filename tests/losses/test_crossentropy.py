@@ -69,6 +69,30 @@ def test_equal_logits_cost_the_log_of_the_number_of_classes() -> None:
         assert loss.item() == pytest.approx(math.log(10))
 
 
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_class_weights_are_those_of_torch(classes: int) -> None:
+    logits, labels = batch(classes)
+    weights = torch.arange(1.0, classes + 1, dtype=torch.float64)
+    expected = F.cross_entropy(logits, labels, weight=weights)
+    assert torch.allclose(smooth_cross_entropy(logits, labels, weights=weights), expected)
+    # The scale of the weights does not matter, and equal weights are none.
+    assert torch.allclose(smooth_cross_entropy(logits, labels, weights=9 * weights), expected)
+    ones = torch.ones(classes)
+    plain = smooth_cross_entropy(logits, labels, 0.1)
+    assert torch.allclose(smooth_cross_entropy(logits, labels, 0.1, ones), plain)
+
+
+def test_a_weighted_smoothed_loss_weighs_each_image_by_its_class() -> None:
+    logits, labels = batch(5)
+    weights = torch.tensor([0.5, 2.0, 1.0, 3.0, 0.25], dtype=torch.float64)
+    each = [
+        smooth_cross_entropy(logits[i : i + 1], labels[i : i + 1], 0.2) for i in range(len(labels))
+    ]
+    own = weights[labels]
+    expected = (torch.stack(each) * own).sum() / own.sum()
+    assert torch.allclose(smooth_cross_entropy(logits, labels, 0.2, weights), expected)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_logits_are_summed_in_float32(dtype: torch.dtype) -> None:
     logits, labels = batch(1000)

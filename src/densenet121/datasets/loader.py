@@ -9,7 +9,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -37,6 +37,11 @@ class Batch:
     images: Tensor
     indices: Indices
     bad: tuple[tuple[int, str], ...]
+
+    def of_images(self, num_images: int) -> "Batch":
+        """The batch with the index of the image in place of that of the draw (``class_draws``)."""
+        bad = tuple((draw % num_images, reason) for draw, reason in self.bad)
+        return replace(self, indices=self.indices % num_images, bad=bad)
 
 
 def load_batches(

@@ -28,11 +28,15 @@ def training_images(
     epoch: int,
     read: Callable[[ImageDataset, int], Encoded] = ImageDataset.read,
 ) -> Prepare:
-    """A ``prepare`` for ``load_batches``: each image as augmented in this epoch."""
+    """A ``prepare`` for ``load_batches``: each image as augmented in this epoch.
 
-    def prepare(index: int, out: Pixels) -> None:
+    It takes the draws of ``class_draws`` too: every copy of an image has its own augmentation.
+    """
+
+    def prepare(draw: int, out: Pixels) -> None:
+        index = draw % len(dataset)
         try:
-            prepare_training(read(dataset, index), transform, uniforms(seed, epoch, index), out)
+            prepare_training(read(dataset, index), transform, uniforms(seed, epoch, draw), out)
         except InputError as error:
             raise not_readable(dataset.name(index), error) from error
 

@@ -6,7 +6,7 @@ import torch
 
 from densenet121.datasets.loader import Batch, load_batches
 from densenet121.datasets.preparation import training_images
-from densenet121.datasets.sampler import epoch_order, split_batches, training_batches
+from densenet121.datasets.sampler import split_batches, training_batches
 from densenet121.distributed.ranks import any_rank, sum_over_ranks
 from densenet121.engine.clock import StepClock
 from densenet121.engine.loading import LoadingClock, advice
@@ -90,6 +90,7 @@ def _read_step(
     """
     try:
         parts = [clock.wait_for(batches) for _ in range(plan.micro_batches)]
+        parts = [part.of_images(len(plan.dataset)) for part in parts]
         for part in parts:
             if plan.runtime.process.world_size > 1 and not len(part.indices):
                 raise InputError(f"none of the {len(part.bad)} images of a step can be read")
@@ -172,7 +173,7 @@ def _load_epoch(
     process = plan.runtime.process
     augment = plan.augment_small if epoch < plan.small_epochs else plan.augment
     batches = training_batches(
-        epoch_order(len(plan.dataset), plan.seed, epoch),
+        plan.order(epoch),
         plan.step_size,
         rank=process.rank,
         world_size=process.world_size,

@@ -7,8 +7,9 @@ from functools import partial
 from densenet121.config import TrainConfig
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.preprocessing import Preprocessing
-from densenet121.datasets.sampler import steps_per_epoch
+from densenet121.datasets.sampler import Indices, steps_per_epoch
 from densenet121.datasets.transforms import TrainTransform
+from densenet121.engine.balance import make_order
 from densenet121.lr_scheduler import (
     cosine,
     cosine_annealing,
@@ -35,7 +36,8 @@ class EpochPlan:
         augment: augmentation of each image, except in the first ``small_epochs``.
         augment_small: augmentation in the first ``small_epochs``.
         small_epochs: number of epochs at the beginning that use smaller images.
-        seed: seed of the image order and the augmentation.
+        order: epoch to the order of its images, or of draws of them (``class_draws``).
+        seed: seed of the augmentation.
         micro_batches: forward passes per step.
         steps: steps per epoch.
         max_epoch: epochs of the run, for the progress bar.
@@ -63,6 +65,7 @@ class EpochPlan:
     augment: TrainTransform
     augment_small: TrainTransform
     small_epochs: int
+    order: Callable[[int], Indices]
     seed: int
     micro_batches: int
     steps: int
@@ -129,6 +132,7 @@ def make_plan(
         augment=augment,
         augment_small=augment_small,
         small_epochs=config.small_epochs,
+        order=make_order(config, dataset),
         seed=config.seed,
         micro_batches=-(-min(step_size, len(dataset)) // batch_size),
         steps=steps,

@@ -11,6 +11,7 @@ from densenet121.config import TrainConfig, absolute, default_eval_resize
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.datasets.sources.open import open_training
+from densenet121.engine.balance import make_class_weights
 from densenet121.network import DenseNet, Variant, build
 from densenet121.runs.checkpoints import Checkpoint
 from densenet121.tasks import SingleLabel, Task
@@ -28,19 +29,27 @@ def find_datasets(config: TrainConfig) -> tuple[ImageDataset, ImageDataset | Non
     )
 
 
-def pick_task(config: TrainConfig, task: Task | None) -> Task:
-    """The caller's own task, or one class per image with the settings' label smoothing.
+def pick_task(config: TrainConfig, task: Task | None, dataset: ImageDataset) -> Task:
+    """The caller's own task, or one class per image with the loss of the settings.
 
     Raises:
-        UsageError: label smoothing is asked for, and the task is the caller's own.
+        UsageError: a setting of the loss is given, and the task is the caller's own.
+        InputError: the class weights cannot be computed from the training images.
     """
     if task is None:
-        return SingleLabel(config.smooth_factor)
-    if config.smooth_factor:
-        raise UsageError(
-            f"`label_smooth` is a setting of the task {SingleLabel.name}; the task {task.name} "
-            "defines its own loss"
-        )
+        weights = make_class_weights(config, dataset)
+        return SingleLabel(config.smooth_factor, config.gamma, weights)
+    given = {
+        "label_smooth": config.smooth_factor != 0,
+        "loss": config.gamma is not None,
+        "class_weights": config.class_weights != "none",
+    }
+    for name, is_given in given.items():
+        if is_given:
+            raise UsageError(
+                f"`{name}` is a setting of the task {SingleLabel.name}; the task {task.name} "
+                "defines its own loss"
+            )
     return task
 
 

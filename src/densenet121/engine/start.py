@@ -8,6 +8,7 @@ from densenet121.checkpoint.load import Weights, read_weights
 from densenet121.checkpoint.native import ModelInfo
 from densenet121.config import TrainConfig, absolute, settings_of
 from densenet121.distributed.ranks import from_rank_0
+from densenet121.engine.balance import weights_setting
 from densenet121.engine.state import Training
 from densenet121.network import DenseNet, frozen_stages, set_frozen, stages, synchronise_norms
 from densenet121.optimizers import get_param_groups, make_optimizer, stage_factors
@@ -78,6 +79,7 @@ def effective_settings(
         "image_size": config.image_size or before.get("image_size", f"{height},{width}"),
         "eval_resize": info.preprocessing.eval_resize,
         "variant": info.variant,
+        "class_weights": weights_setting(config),
         "T_max": config.T_max or config.max_epoch,
         "momentum": None if adam else config.momentum_value,
         **runtime.settings(),

@@ -11,6 +11,7 @@ from densenet121.config import (
 )
 from densenet121.datasets.image_dataset import check_num_classes
 from densenet121.distributed.ranks import any_rank, copy_buffers_from_rank_0, from_rank_0, gather
+from densenet121.engine.balance import log_balance
 from densenet121.engine.epoch import train_epoch
 from densenet121.engine.error_maps import draw_error_maps
 from densenet121.engine.evaluation import Evaluation
@@ -94,8 +95,8 @@ def train(config: TrainConfig, task: Task | None = None) -> TrainResult:
             torch.use_deterministic_algorithms(True, warn_only=True)
 
         # 2. Data and task.
-        task = pick_task(config, task)
         dataset, val_dataset = find_datasets(config)
+        task = pick_task(config, task, dataset)
         num_classes = check_num_classes(dataset, config.num_classes)
 
         # 3. Start: a run to resume overrides pretrained weights, which override fresh ones.
@@ -134,6 +135,7 @@ def train(config: TrainConfig, task: Task | None = None) -> TrainResult:
             log.info("run folder: %s", folder.path)
             log.info("%s; %s", runtime.process.note, runtime)
             log_data(dataset, val_dataset, plan.step_size, plan.steps)
+            log_balance(config, dataset, task)
             log_advice(config, preprocessing, dataset, plan)
             log_trained(training, plan)
             log_start(note, warnings, start, training.state.step)

@@ -1,5 +1,6 @@
-"""The training loss."""
+"""The training losses."""
 
 from densenet121.losses.crossentropy import smooth_cross_entropy
+from densenet121.losses.focal import focal_loss
 
-__all__ = ["smooth_cross_entropy"]
+__all__ = ["focal_loss", "smooth_cross_entropy"]

@@ -40,15 +40,12 @@ class Task(ABC):
         answer_columns: columns of ``Answer.csv_rows``, for the header of a CSV file.
         best_metrics: metrics that can decide which weights are the best, and whether higher is
             better; ``is_better`` follows the first.
-        every_image_weighs_one: the loss is a mean over images. Otherwise ranks exchange the
-            weights of their batches in every step.
     """
 
     name: ClassVar[str]
     prediction_columns: ClassVar[tuple[str, ...]]
     answer_columns: ClassVar[tuple[str, ...]]
     best_metrics: ClassVar[Mapping[str, bool]] = {"loss": False}
-    every_image_weighs_one: ClassVar[bool] = True
 
     # Labels
 
@@ -70,6 +67,11 @@ class Task(ABC):
             logits: ``(N, K)``, of any float type.
             targets: the result of ``targets``, on the device of the logits.
         """
+
+    @property
+    def every_image_weighs_one(self) -> bool:
+        """Whether the loss is a mean over images; else ranks exchange weights in every step."""
+        return True
 
     def weight(self, targets: Tensor) -> float:
         """Weight of a batch in the mean over batches and ranks; ``targets`` are on the CPU."""

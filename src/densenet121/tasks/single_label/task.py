@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from densenet121.datasets.image_dataset import ImageDataset
-from densenet121.losses import smooth_cross_entropy
+from densenet121.losses import focal_loss, smooth_cross_entropy
 from densenet121.tasks.single_label.calibration import Calibration
 from densenet121.tasks.single_label.metrics import (
     Counts,
@@ -42,9 +43,13 @@ class SingleLabel(Task):
     Attributes:
         smooth_factor: share that the training loss takes from the true class; see
             ``smooth_cross_entropy``.
+        focal_gamma: exponent of the focal loss for training; None is cross-entropy.
+        class_weights: weight of each class in the training loss, or None.
     """
 
     smooth_factor: float = 0.0
+    focal_gamma: float | None = None
+    class_weights: tuple[float, ...] | None = None
 
     name = "single_label"
     prediction_columns = ("label", "predicted")
@@ -60,8 +65,22 @@ class SingleLabel(Task):
         return torch.from_numpy(dataset.labels[indices])
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy in nats per image, with smoothed labels."""
-        return smooth_cross_entropy(logits, targets, self.smooth_factor)
+        """Mean cross-entropy in nats per image with smoothed labels, or focal loss; weighted."""
+        weights = _on_device(self.class_weights, logits.device) if self.class_weights else None
+        if self.focal_gamma is not None:
+            return focal_loss(logits, targets, self.focal_gamma, weights)
+        return smooth_cross_entropy(logits, targets, self.smooth_factor, weights)
+
+    @property
+    def every_image_weighs_one(self) -> bool:
+        """Whether there are no class weights."""
+        return self.class_weights is None
+
+    def weight(self, targets: Tensor) -> float:
+        """Sum of the weights of the classes of a batch, or the number of images."""
+        if self.class_weights is None:
+            return float(len(targets))
+        return float(np.take(self.class_weights, targets.numpy()).sum())
 
     def score(self, logits: Tensor, targets: Tensor) -> Scores:
         """Predicted class, its probability and the rank of the label for each image."""
@@ -253,6 +272,13 @@ class SingleLabel(Task):
         from densenet121.tasks.single_label.report import report
 
         return report(results)
+
+
+@lru_cache(maxsize=16)
+def _on_device(weights: tuple[float, ...], device: torch.device) -> Tensor:
+    """The weights on the device, cached: a copy for every batch would make the host wait."""
+    with torch.inference_mode(False):
+        return torch.tensor(weights, device=device)
 
 
 def _counted(metrics: Metrics, k: int) -> str:

@@ -1,0 +1,85 @@
+"""The settings about classes of unequal size, for one training set."""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from densenet121.config import TrainConfig, absolute
+from densenet121.datasets.class_balance import (
+    balanced_weights,
+    class_counts,
+    effective_weights,
+    read_weights_file,
+    sqrt_weights,
+)
+from densenet121.datasets.image_dataset import ImageDataset
+from densenet121.datasets.sampler import Indices, class_draws, epoch_order
+from densenet121.tasks import SingleLabel, Task
+from densenet121.utils.files import file_digest
+from densenet121.utils.logging import log
+
+_MOST_SHOWN = 20  # classes in a log line
+
+
+def make_class_weights(config: TrainConfig, dataset: ImageDataset) -> tuple[float, ...] | None:
+    """The weight of each class in the loss, with mean 1; None without weights.
+
+    Raises:
+        InputError: a class has no training image, or the file of weights cannot be used.
+    """
+    rule = config.class_weights
+    if rule == "none":
+        return None
+    counts = class_counts(dataset, "class_weights")
+    if rule == "balanced":
+        weights = balanced_weights(counts)
+    elif rule == "sqrt":
+        weights = sqrt_weights(counts)
+    elif config.effective_beta is not None:
+        weights = effective_weights(counts, config.effective_beta)
+    else:
+        weights = read_weights_file(absolute(rule), dataset.class_names)
+    return tuple(weights.tolist())
+
+
+def make_order(config: TrainConfig, dataset: ImageDataset) -> Callable[[int], Indices]:
+    """Epoch to the order of its images, as `sampler` says.
+
+    Raises:
+        InputError: a class has no training image, so it cannot be drawn.
+    """
+    if config.sampler == "uniform":
+        return partial(epoch_order, len(dataset), config.seed)
+    counts = class_counts(dataset, "sampler")
+    shares = np.sqrt(counts) if config.sampler == "sqrt" else np.ones(len(counts))
+    return partial(class_draws, dataset.labels, shares, config.seed)
+
+
+def weights_setting(config: TrainConfig) -> str:
+    """`class_weights` for run.json: of a file its digest, so that a resume sees a change."""
+    rule = config.class_weights
+    if rule in ("none", "balanced", "sqrt") or config.effective_beta is not None:
+        return rule
+    return f"file {file_digest(absolute(rule))[:16]}"
+
+
+def log_balance(config: TrainConfig, dataset: ImageDataset, task: Task) -> None:
+    """Log the images and the weight of each class, if anything is done about them."""
+    weights = task.class_weights if isinstance(task, SingleLabel) else None
+    if weights is None and config.sampler == "uniform":
+        return
+    counts = np.bincount(dataset.labels, minlength=len(dataset.class_names)).tolist()
+    facts = [
+        f"{name} {count}" + ("" if weights is None else f" x {weights[label]:.4g}")
+        for label, (name, count) in enumerate(zip(dataset.class_names, counts, strict=True))
+    ]
+    more = f" and {len(facts) - _MOST_SHOWN} more" if len(facts) > _MOST_SHOWN else ""
+    what = "images" if weights is None else "images x weight"
+    log.info("classes (training %s): %s%s", what, ", ".join(facts[:_MOST_SHOWN]), more)
+    if weights is not None and config.sampler != "uniform":
+        log.warning(
+            "`sampler` %s and `class_weights` %s are both on: rare classes count twice",
+            config.sampler,
+            config.class_weights,
+        )
