@@ -371,7 +371,8 @@ def test_help_has_sections_and_every_default(capsys: pytest.CaptureFixture[str])
     text = capsys.readouterr().out
     sections = [line[:-1] for line in text.splitlines() if line.endswith(":") and line[0] != " "]
     assert sections == [
-        *("data", "network", "optimisation", "schedule", "fine-tuning", "loss", "augmentation"),
+        *("data", "network", "optimisation", "schedule", "fine-tuning", "loss"),
+        *("distillation", "augmentation"),
         *("devices and processes", "output", "settings and help"),
     ]
     flat = " ".join(text.split())

@@ -101,6 +101,9 @@ TRAIN = {
     "focal_gamma": None,
     "class_weights": "none",
     "sampler": "uniform",
+    "teacher": None,
+    "distill_alpha": None,
+    "distill_temperature": None,
 }
 EVAL = {
     "data_dir": REQUIRED,

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from densenet121.config.augmentation import AugmentationSettings
 from densenet121.config.data import DataSettings
+from densenet121.config.distillation import DistillationSettings
 from densenet121.config.files import read_recipe
 from densenet121.config.fine_tuning import FineTuningSettings
 from densenet121.config.flags import flags_of
@@ -66,6 +67,7 @@ class TrainConfig(
     ScheduleSettings,
     FineTuningSettings,
     LossSettings,
+    DistillationSettings,
     AugmentationSettings,
     BatchSettings,
     PrecisionSettings,

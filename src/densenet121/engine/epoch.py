@@ -116,20 +116,34 @@ def _train(training: Training, plan: EpochPlan, parts: Sequence[Batch], lr: floa
         for part, target, weight in zip(parts, targets, weights, strict=True):
             images = plan.preprocessing.normalise(part.images.to(device, non_blocking=True))
             share = weight / total if total else 0.0
-            yield TrainingBatch(images, target.to(device, non_blocking=True), share)
+            teacher = _teach(plan, part, images)
+            yield TrainingBatch(images, target.to(device, non_blocking=True), share, teacher)
 
     return train_step(
         training.synchronised,
         training.optimizer,
         training.scaler,
         on_device(),
-        plan.task.loss,
+        plan.distillation.loss if plan.distillation else plan.task.loss,
         micro_batches=len(parts),
         lr=lr,
         precision=plan.runtime.precision,
         weight=_rank_weight(total, plan),
         clip_grad=plan.clip_grad,
     )
+
+
+def _teach(plan: EpochPlan, part: Batch, images: torch.Tensor) -> torch.Tensor | None:
+    """The teacher's logits for a batch; None without a teacher.
+
+    It sees the same pixels, with its own mean and std.
+    """
+    if plan.distillation is None:
+        return None
+    own, theirs = plan.preprocessing, plan.distillation.preprocessing
+    if (own.mean, own.std) != (theirs.mean, theirs.std):
+        images = theirs.normalise(part.images.to(plan.runtime.device, non_blocking=True))
+    return plan.distillation.logits(images, plan.runtime)
 
 
 def _learning_rate(training: Training, plan: EpochPlan) -> float:

@@ -50,6 +50,13 @@ def log_advice(
     """Log settings that have an effect one might not expect."""
     epoch_steps = plan.steps
     _log_recipe(config, dataset, plan)
+    if plan.distillation:
+        log.info(
+            "teacher: %s, %g of the loss, at temperature %g",
+            plan.distillation.note,
+            plan.distillation.alpha,
+            plan.distillation.temperature,
+        )
     if config.lr_scheduler == "exponential":
         lost = lost_milestones(
             config.milestones, steps_per_epoch=epoch_steps, warmup_epochs=config.warmup_epochs

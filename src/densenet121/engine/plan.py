@@ -10,6 +10,7 @@ from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.datasets.sampler import Indices, steps_per_epoch
 from densenet121.datasets.transforms import TrainTransform
 from densenet121.engine.balance import make_order
+from densenet121.engine.distillation import Distillation, make_distillation
 from densenet121.lr_scheduler import (
     cosine,
     cosine_annealing,
@@ -31,6 +32,7 @@ class EpochPlan:
     Attributes:
         dataset: the training images.
         task: their targets and the loss.
+        distillation: the network that the run learns from beside the labels, or None.
         runtime: process, device, arithmetic, batch size and workers.
         preprocessing: mean and std of the images.
         augment: augmentation of each image, except in the first ``small_epochs``.
@@ -60,6 +62,7 @@ class EpochPlan:
 
     dataset: ImageDataset
     task: Task
+    distillation: Distillation | None
     runtime: Runtime
     preprocessing: Preprocessing
     augment: TrainTransform
@@ -108,6 +111,7 @@ def make_plan(
 
     Raises:
         UsageError: there are fewer images than one step of all ranks needs.
+        InputError: the teacher cannot be used, or a class has no image.
     """
     batch_size, world_size = runtime.batch_size, runtime.process.world_size
     step_size = batch_size * config.gradient_accumulation
@@ -120,13 +124,15 @@ def make_plan(
     # Batch norm needs two images in each forward pass.
     least_last = 2 * config.gradient_accumulation if config.last_batch == "keep" else 0
     steps = steps_per_epoch(len(dataset), step_size, world_size, least_last)
-    augment_small, augment = (
-        _augment(config, *size) for size in train_sizes(config, preprocessing)
-    )
+    sizes = train_sizes(config, preprocessing)
+    augment_small, augment = (_augment(config, *size) for size in sizes)
     plateau = config.lr_scheduler == "plateau"
     return EpochPlan(
         dataset=dataset,
         task=task,
+        distillation=make_distillation(
+            config, task, dataset.class_names, min(map(min, sizes)), runtime
+        ),
         runtime=runtime,
         preprocessing=preprocessing,
         augment=augment,

@@ -9,6 +9,7 @@ from densenet121.checkpoint.native import ModelInfo
 from densenet121.config import TrainConfig, absolute, settings_of
 from densenet121.distributed.ranks import from_rank_0
 from densenet121.engine.balance import weights_setting
+from densenet121.engine.distillation import teacher_setting
 from densenet121.engine.state import Training
 from densenet121.network import DenseNet, frozen_stages, set_frozen, stages, synchronise_norms
 from densenet121.optimizers import get_param_groups, make_optimizer, stage_factors
@@ -80,6 +81,10 @@ def effective_settings(
         "eval_resize": info.preprocessing.eval_resize,
         "variant": info.variant,
         "class_weights": weights_setting(config),
+        "focal_gamma": config.gamma,
+        "teacher": teacher_setting(config),
+        "distill_alpha": config.alpha,
+        "distill_temperature": config.temperature,
         "T_max": config.T_max or config.max_epoch,
         "momentum": None if adam else config.momentum_value,
         **runtime.settings(),

@@ -18,11 +18,13 @@ class TrainingBatch(NamedTuple):
         images: ``(N, 3, H, W)`` float32, normalised.
         targets: ``(N, ...)``, targets of the loss.
         share: share of this batch in the step's weight on this rank.
+        teacher: ``(N, K)`` logits of another network, if the loss function takes them.
     """
 
     images: Tensor
     targets: Tensor
     share: float
+    teacher: Tensor | None = None
 
 
 def train_step(
@@ -30,7 +32,7 @@ def train_step(
     optimizer: Optimizer,
     scaler: torch.amp.GradScaler,
     batches: Iterable[TrainingBatch],
-    loss_function: Callable[[Tensor, Tensor], Tensor],
+    loss_function: Callable[..., Tensor],
     *,
     micro_batches: int = 1,
     lr: float,
@@ -45,7 +47,8 @@ def train_step(
         optimizer: the optimiser of the model's parameters.
         scaler: loss scale; disabled unless ``precision`` is float16.
         batches: one for each forward pass, read one at a time.
-        loss_function: logits and targets to the weighted mean of the losses.
+        loss_function: logits and targets, and the teacher's logits of batches that have them, to
+            the weighted mean of the losses.
         micro_batches: number of batches; the ranks exchange gradients only in the last one.
         lr: learning rate of this step, before the factor of each group of parameters.
         precision: dtype of the network's arithmetic; weights and optimiser state stay float32.
@@ -59,11 +62,12 @@ def train_step(
         group["lr"] = lr * group.get("lr_factor", 1.0)
     optimizer.zero_grad(set_to_none=True)
     losses = []
-    for number, (images, targets, share) in enumerate(batches, start=1):
+    for number, (images, targets, share, teacher) in enumerate(batches, start=1):
         with keep_gradients_local(model, number < micro_batches):
             with arithmetic(images.device, precision):
                 logits = model(images)
-            loss = loss_function(logits, targets)
+            learnt_from = (targets,) if teacher is None else (targets, teacher)
+            loss = loss_function(logits, *learnt_from)
             factor = weight * share
             torch.autograd.backward(scaler.scale(loss if factor == 1 else loss * factor))
         losses.append(loss.detach() if share == 1 else loss.detach() * share)

@@ -77,6 +77,22 @@ class Task(ABC):
         """Weight of a batch in the mean over batches and ranks; ``targets`` are on the CPU."""
         return float(len(targets))
 
+    def distillation(
+        self, logits: Tensor, teacher: Tensor, targets: Tensor, temperature: float
+    ) -> Tensor:
+        """Loss against the logits of a teacher, with the weights of ``loss``: a scalar.
+
+        Args:
+            logits: ``(N, K)``, of any float type.
+            teacher: ``(N, K)`` of a network for the same task, without gradient.
+            targets: as for ``loss``.
+            temperature: above 0; both networks' logits are divided by it.
+
+        Raises:
+            InputError: this task cannot learn from a teacher.
+        """
+        raise InputError(f"the task {self.name} cannot learn from a `teacher`")
+
     # Evaluation
 
     @abstractmethod

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from densenet121.datasets.image_dataset import ImageDataset
-from densenet121.losses import focal_loss, smooth_cross_entropy
+from densenet121.losses import distillation_loss, focal_loss, smooth_cross_entropy
 from densenet121.tasks.single_label.calibration import Calibration
 from densenet121.tasks.single_label.metrics import (
     Counts,
@@ -66,10 +66,20 @@ class SingleLabel(Task):
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy in nats per image with smoothed labels, or focal loss; weighted."""
-        weights = _on_device(self.class_weights, logits.device) if self.class_weights else None
+        weights = self._weights(logits.device)
         if self.focal_gamma is not None:
             return focal_loss(logits, targets, self.focal_gamma, weights)
         return smooth_cross_entropy(logits, targets, self.smooth_factor, weights)
+
+    def distillation(
+        self, logits: Tensor, teacher: Tensor, targets: Tensor, temperature: float
+    ) -> Tensor:
+        """``T^2`` times the weighted mean of ``KL(teacher || network)`` at temperature ``T``."""
+        weights = self._weights(logits.device)
+        return distillation_loss(logits, teacher, targets, temperature, weights)
+
+    def _weights(self, device: torch.device) -> Tensor | None:
+        return _on_device(self.class_weights, device) if self.class_weights else None
 
     @property
     def every_image_weighs_one(self) -> bool:
