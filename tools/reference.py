@@ -17,6 +17,7 @@ GUIDES = {
     "train": "guides/training.md",
     "eval": "guides/training.md#evaluate",
     "probe": "guides/fine-tuning.md#a-new-head-in-seconds",
+    "metrics": "guides/metrics.md",
     "demo": "tutorials/first-model.md",
     "audit": "guides/data.md#check-the-images",
     "pack": "guides/data.md#pack-images-into-shards",

@@ -21,6 +21,7 @@ LAYERS = (
     {
         "network",
         "losses",
+        "metrics",
         "lr_scheduler",
         "optimizers",
         "datasets",

@@ -21,6 +21,7 @@ ROOMS_WITHOUT_FLAGS = (
     "inference",
     "losses",
     "lr_scheduler",
+    "metrics",
     "native",
     "network",
     "optimizers",

@@ -1,0 +1,248 @@
+"""The ``metrics`` command: every metric, with intervals, from any file of predictions."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from densenet121.commands import DONE
+from densenet121.config import MetricsConfig, absolute
+from densenet121.datasets.label_cells import labels_of_columns, labels_of_lists
+from densenet121.datasets.tables import Table, read_table
+from densenet121.metrics.bootstrap import group_numbers
+from densenet121.metrics.classes import summarise_classes
+from densenet121.metrics.summary import summarise
+from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.files import write_json
+
+_MOST_VALUES = 50  # of a column of subgroups; more is likely an id
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a file of predictions says, ready for the metrics.
+
+    Attributes:
+        names: the L labels.
+        truth: ``(n, L)``: 1, 0 or nan (unknown).
+        probability: ``(n, L)``.
+        group: ``(n,)`` id of each image's group, or None.
+        by: column to the value of each image.
+        one_class: each image has one of the labels as its class.
+    """
+
+    names: list[str]
+    truth: NDArray[np.float64]
+    probability: NDArray[np.float64]
+    group: NDArray[np.str_] | None
+    by: dict[str, NDArray[np.str_]]
+    one_class: bool
+
+
+def metrics(config: MetricsConfig) -> dict[str, Any]:
+    """The metrics as JSON values, written to ``output`` if that is set.
+
+    Raises:
+        InputError: the file cannot be used.
+        UsageError: a threshold is for a label that there is not.
+    """
+    file = absolute(config.file)
+    found = read_predictions(read_table(file), config)
+    thresholds = _thresholds(config, found.names)
+    everything = np.ones(len(found.truth), dtype=np.bool_)
+    result: dict[str, Any] = {"file": str(file), "group": config.group}
+    result |= _of_images(found, everything, thresholds, config)
+    for column, values in found.by.items():
+        parts = {
+            value: _of_images(found, values == value, thresholds, config)
+            for value in np.unique(values).tolist()
+        }
+        result.setdefault("by", {})[column] = parts
+    if config.output is not None:
+        write_json(absolute(config.output), result)
+    return result
+
+
+def read_predictions(table: Table, config: MetricsConfig) -> Predictions:
+    """Labels, probabilities and groups of a table.
+
+    Raises:
+        InputError: something is missing or is not what it should be.
+    """
+    columns = config.columns or _columns_with(table, config)
+    names = list(config.label_names or columns)
+    without = [name for name in names if name not in columns]
+    if without:
+        raise InputError(
+            f"{table.file}: label {without[0]} has no column of probabilities; those found are for "
+            f"{', '.join(columns)}"
+        )
+    if config.label_column is None:
+        if config.labels is None and not set(names) & set(table.columns):
+            raise InputError(
+                f"{table.file}: where are the labels? It has no columns {', '.join(names)}; pass "
+                "`label_column` for one column that lists them, or `labels`"
+            )
+        truth = labels_of_columns(table, names, uncertain=config.uncertain, missing=config.missing)
+    else:
+        truth = labels_of_lists(
+            table,
+            config.label_column,
+            names,
+            separator=config.label_separator,
+            negative=config.negative_label,
+            ignored=config.ignored_labels,
+            missing=config.missing,
+        )
+    field = "probability_columns" if config.probability_columns else "probability_prefix"
+    probability = [table.probabilities(columns[name], field) for name in names]
+    by = {column: np.array(table.cells(column, "by")) for column in config.by_columns}
+    for column, values in by.items():
+        if len(np.unique(values)) > _MOST_VALUES:
+            raise InputError(
+                f"{table.file}: column {column} (`by`) has {len(np.unique(values))} values; at "
+                f"most {_MOST_VALUES} subgroups are compared"
+            )
+    single = config.label_column is not None and config.label_separator is None
+    return Predictions(
+        names=names,
+        truth=truth,
+        probability=np.stack(probability, axis=1),
+        group=table.identities(config.group, "group") if config.group is not None else None,
+        by=by,
+        one_class=single and config.negative_label is None and len(names) > 1,
+    )
+
+
+def _columns_with(table: Table, config: MetricsConfig) -> dict[str, str]:
+    """Label to column, by the prefix."""
+    prefix = str(config.probability_prefix)
+    found = {
+        column.removeprefix(prefix): column
+        for column in table.columns
+        if column.startswith(prefix) and column != prefix
+    }
+    if not found:
+        raise InputError(
+            f"{table.file}: no column begins with {prefix} (`probability_prefix`); it has "
+            f"{', '.join(table.columns)}"
+        )
+    return found
+
+
+def _thresholds(config: MetricsConfig, names: Sequence[str]) -> dict[str, float]:
+    given = config.thresholds
+    if given is None:
+        return {}
+    if isinstance(given, float):
+        return dict.fromkeys(names, given)
+    unknown = [name for name in given if name not in names]
+    if unknown:
+        raise UsageError(f"--threshold: {unknown[0]} is not a label; they are {', '.join(names)}")
+    return given
+
+
+def _of_images(
+    found: Predictions,
+    chosen: NDArray[np.bool_],
+    thresholds: Mapping[str, float],
+    config: MetricsConfig,
+) -> dict[str, Any]:
+    """The metrics of some of the images."""
+    truth, probability = found.truth[chosen], found.probability[chosen]
+    group = None if found.group is None else group_numbers(found.group[chosen])
+    result = summarise(
+        truth,
+        probability,
+        found.names,
+        group=group,
+        thresholds=thresholds,
+        least_positives=config.least_positives,
+        resamples=config.resamples,
+        seed=config.seed,
+    )
+    if found.one_class:
+        # A row has one 1, or is unknown, or holds a label that does not count.
+        labels = np.where((truth == 1).any(axis=1), (truth == 1).argmax(axis=1), -1)
+        result["classes"] = summarise_classes(
+            labels, probability, group=group, resamples=config.resamples, seed=config.seed
+        )
+    return result
+
+
+def text(result: Mapping[str, Any]) -> str:
+    """The metrics as tables for people."""
+    lines = _tables(result)
+    for column, parts in result.get("by", {}).items():
+        for value, part in parts.items():
+            lines += ["", f"{column} = {value or '(blank)'}", *_tables(part)]
+    lines += ["", f"95 % intervals: {_methods(result['intervals'])}"]
+    return "\n".join(lines).encode("utf-8", "backslashreplace").decode()
+
+
+def _tables(result: Mapping[str, Any]) -> list[str]:
+    groups = result["n_groups"]
+    lines = [f"{result['n_images']} images" + (f" of {groups} groups" if groups else "")]
+    labels, macro = result["labels"], result["macro"]
+    rows = [
+        ["label", "pos", "neg", "unknown", "AUROC", "average precision", "Brier", "ECE", "log loss"]
+    ]
+    for name, found in [*labels.items(), (f"macro ({macro['n_labels']})", macro)]:
+        counts = [str(found.get(f"n_{kind}", "")) for kind in ("positive", "negative", "unknown")]
+        both = [_with_interval(found, metric) for metric in ("auroc", "average_precision")]
+        rest = [_shown(found[metric]) for metric in ("brier", "ece", "log_loss")]
+        rows.append([name, *counts, *both, *rest])
+    lines += _aligned(rows)
+    decided = {name: found for name, found in labels.items() if "threshold" in found}
+    if decided:
+        shares = ("sensitivity", "specificity", "ppv", "npv")
+        rows = [["label", "threshold", *shares[:2], "PPV", "NPV", "F1"]]
+        for name, found in decided.items():
+            both = [_with_interval(found, share) for share in shares]
+            rows.append([name, f"{found['threshold']:g}", *both, _shown(found["f1"])])
+        lines += ["", *_aligned(rows)]
+    if "classes" in result:
+        found = result["classes"]
+        lines += ["", f"likeliest class, {found['n_images']} images:"]
+        for metric in ("accuracy", "balanced_accuracy", "quadratic_kappa"):
+            lines.append(f"  {metric.replace('_', ' ')} {_with_interval(found, metric)}")
+    if macro["left_out"]:
+        lines += ["", f"not in the macro means: {', '.join(macro['left_out'])}"]
+    for metric, names in macro["also_left_out"].items():
+        lines.append(f"not in the macro {metric}: {', '.join(names)}")
+    return lines
+
+
+def _methods(how: Mapping[str, Any]) -> str:
+    others = f"{how['others']}, {how['resamples']} resamples"
+    if how["auroc"] == how["others"]:
+        return others
+    return f"{how['auroc']} for the AUROC, {how['shares']} for shares, else {others}"
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _with_interval(found: Mapping[str, Any], metric: str) -> str:
+    interval = found.get(f"{metric}_ci")
+    ends = "" if interval is None else f" [{interval[0]:.4f}, {interval[1]:.4f}]"
+    return _shown(found[metric]) + ends
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def run(config: MetricsConfig) -> int:
+    """Compute the metrics and print them."""
+    result = metrics(config)
+    print(json.dumps(result, indent=2, allow_nan=False) if config.json else text(result))  # noqa: T201
+    return DONE

@@ -1,0 +1,99 @@
+"""Settings that say where the labels of a table are, and what their cells mean."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from densenet121.config.shared import Settings
+from densenet121.utils.errors import UsageError
+
+Names = Annotated[str, "A,B,..."]
+Column = Annotated[str, "COLUMN"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelSettings(Settings):
+    """Labels of a table: one column a label, or one column that lists them.
+
+    Attributes:
+        labels: columns that are labels, one a label: 1, 0, -1, blank, true, false, yes or no
+            (default: the labels that have a probability).
+        label_column: the one column that holds the labels of an image, instead of a column a label.
+        label_separator: what separates several labels in that column, such as "|" (default: each
+            image has one label).
+        negative_label: the word in that column for an image without any label, such as "No
+            Finding" (default: none).
+        ignore_labels: labels in that column that do not count (default: none; a label without a
+            probability is an error).
+        uncertain: what a cell of -1 means: ignore leaves it out for this label, 0 negative, 1
+            positive (default: such cells are an error).
+        missing: what a blank cell means: ignore leaves it out for this label, 0 negative (default:
+            such cells are an error).
+    """
+
+    section: ClassVar[str] = "labels"
+    labels: Names | None = None
+    label_column: Column | None = None
+    label_separator: str | None = None
+    negative_label: str | None = None
+    ignore_labels: Names | None = None
+    uncertain: Literal["ignore", "0", "1"] | None = None
+    missing: Literal["ignore", "0"] | None = None
+
+    @property
+    def label_names(self) -> tuple[str, ...] | None:
+        """The columns that are labels."""
+        return None if self.labels is None else names_in("labels", self.labels)
+
+    @property
+    def ignored_labels(self) -> tuple[str, ...]:
+        """The labels that do not count."""
+        return names_in("ignore_labels", self.ignore_labels) if self.ignore_labels else ()
+
+    def check(self) -> None:
+        """Refuse settings of both kinds of table, and of neither."""
+        _ = self.label_names, self.ignored_labels
+        if self.label_column is None:
+            for name in ("label_separator", "negative_label", "ignore_labels"):
+                if getattr(self, name) is not None:
+                    raise UsageError(f"--{name} goes with --label_column, which is not given")
+        elif self.labels is not None or self.uncertain is not None:
+            other = "labels" if self.labels is not None else "uncertain"
+            raise UsageError(
+                f"--{other} is for a column a label, --label_column for one column with all; "
+                "give one of the two"
+            )
+        if self.label_separator == "" or self.label_column == "":
+            raise UsageError("--label_separator and --label_column must not be empty")
+
+
+def names_in(flag: str, text: str) -> tuple[str, ...]:
+    """The names of a comma-separated list.
+
+    Raises:
+        UsageError: an empty name, or one that occurs twice.
+    """
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise UsageError(f"--{flag} must be names separated by commas, got {text!r}")
+    if len(set(names)) < len(names):
+        raise UsageError(f"--{flag} has a name twice: {text!r}")
+    return names
+
+
+def pairs_in(flag: str, text: str) -> dict[str, str]:
+    """The pairs of a comma-separated list of ``name=value``.
+
+    Raises:
+        UsageError: an element is no such pair, or a name occurs twice.
+    """
+    found: dict[str, str] = {}
+    for element in text.split(","):
+        name, equals, value = (part.strip() for part in element.rpartition("="))
+        if not (name and equals and value):
+            raise UsageError(
+                f"--{flag} must be label=value pairs separated by commas, got {text!r}"
+            )
+        if name in found:
+            raise UsageError(f"--{flag} has {name} twice")
+        found[name] = value
+    return found

@@ -1,0 +1,94 @@
+"""The settings of ``metrics``."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from densenet121.config.labels import Column, LabelSettings, Names, names_in, pairs_in
+from densenet121.config.shared import File
+from densenet121.config.values import at_least, between
+from densenet121.utils.errors import UsageError
+
+Pairs = Annotated[str, "LABEL=VALUE,..."]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricsConfig(LabelSettings):
+    """Compute AUROC, average precision and others, with intervals, from any file of predictions.
+
+    Attributes:
+        file: CSV or TSV file with a header and one row per image: its labels and probabilities.
+        probability_prefix: what the names of the columns with probabilities begin with, before the
+            label.
+        probability_columns: the columns with probabilities, instead of a prefix: label=column
+            pairs separated by commas.
+        group: column with an id, such as the patient, whose images belong together; intervals then
+            come from resampling ids (default: images are independent).
+        by: column, or several separated by commas, such as View,Sex: the metrics of each of its
+            values as well (default: none).
+        threshold: probability from which on an image is called positive, for sensitivity,
+            specificity and others: one number, or label=value pairs separated by commas (default:
+            none of these).
+        least_positives: labels with fewer positives are left out of the macro means.
+        resamples: resamples of the bootstrap; 0 leaves out the intervals that need it.
+        seed: seed of the bootstrap.
+        json: print JSON instead of tables.
+        output: file for the JSON (default: none).
+    """
+
+    section: ClassVar[str] = "metrics"
+    positional: ClassVar[tuple[str, ...]] = ("file",)
+    file: str
+    probability_prefix: str | None = None
+    probability_columns: Pairs | None = None
+    group: Column | None = None
+    by: Names | None = None
+    threshold: Pairs | None = None
+    least_positives: int = 1
+    resamples: int = 2000
+    seed: int = 1
+    json: bool = False
+    output: File | None = None
+
+    @property
+    def columns(self) -> dict[str, str] | None:
+        """Label to its column of probabilities; None: by the prefix."""
+        text = self.probability_columns
+        return None if text is None else pairs_in("probability_columns", text)
+
+    @property
+    def by_columns(self) -> tuple[str, ...]:
+        """The columns of the subgroups."""
+        return names_in("by", self.by) if self.by else ()
+
+    @property
+    def thresholds(self) -> dict[str, float] | float | None:
+        """One threshold for all labels, or by label; None: none."""
+        if self.threshold is None:
+            return None
+        if "=" not in self.threshold:
+            return _probability(self.threshold)
+        pairs = pairs_in("threshold", self.threshold)
+        return {name: _probability(value) for name, value in pairs.items()}
+
+    def check(self) -> None:
+        """Refuse values out of range, and two ways to name the probabilities."""
+        if not self.file:
+            raise UsageError("metrics needs a file of predictions")
+        if (self.probability_prefix is None) == (self.probability_columns is None):
+            raise UsageError("give one of --probability_prefix and --probability_columns")
+        if self.probability_prefix == "":
+            raise UsageError("--probability_prefix must not be empty; see --probability_columns")
+        at_least("least_positives", self.least_positives, 1, "image")
+        if self.resamples:
+            at_least("resamples", self.resamples, 100)
+        between("seed", self.seed, 0, 2**63 - 1)
+        _ = self.columns, self.by_columns, self.thresholds
+
+
+def _probability(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise UsageError(f"--threshold must be a number or label=value pairs, got {text}") from None
+    between("threshold", value, 0, 1)
+    return value

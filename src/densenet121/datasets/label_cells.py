@@ -1,0 +1,157 @@
+"""Labels of images with several findings, from the columns of a table.
+
+Either one column a label (1, 0, -1, blank, true, false, yes, no), as in CheXpert's files, or one
+column with all findings of an image (``Edema|Mass``), as in NIH's. Nothing is guessed: what -1
+(uncertain) and blank cells mean has to be said.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from densenet121.datasets.image_dataset import some
+from densenet121.datasets.tables import Table
+from densenet121.utils.errors import InputError
+
+Meaning = Literal["ignore", "0", "1"]
+
+_MEANINGS = {"ignore": np.nan, "0": 0.0, "1": 1.0}
+_CELLS = {"1": 1.0, "1.0": 1.0, "true": 1.0, "yes": 1.0}
+_CELLS |= {"0": 0.0, "0.0": 0.0, "false": 0.0, "no": 0.0}
+_UNCERTAIN = ("-1", "-1.0")
+
+
+def labels_of_columns(
+    table: Table,
+    names: Sequence[str],
+    *,
+    uncertain: Meaning | None = None,
+    missing: Meaning | None = None,
+) -> NDArray[np.float64]:
+    """``(n, L)``: 1, 0 or nan (unknown) from one column a label.
+
+    Args:
+        table: the table.
+        names: the labels, which are columns.
+        uncertain: what a -1 means; None refuses it.
+        missing: what a blank cell means; None refuses it.
+
+    Raises:
+        InputError: a label is no column, a cell is something else, a column is blank throughout,
+            or there are cells whose meaning is not said.
+    """
+    found = np.empty((len(table), len(names)))
+    uncertain_cells: Counter[str] = Counter()
+    missing_cells: Counter[str] = Counter()
+    for column, name in enumerate(names):
+        for row, cell in enumerate(table.cells(name, "labels")):
+            value = _CELLS.get(cell.lower())
+            if value is not None:
+                found[row, column] = value
+            elif cell in _UNCERTAIN:
+                uncertain_cells[name] += 1
+                found[row, column] = _MEANINGS[uncertain or "ignore"]
+            elif not cell:
+                missing_cells[name] += 1
+                found[row, column] = _MEANINGS[missing or "ignore"]
+            else:
+                raise InputError(
+                    f'{table.where(row, name)}: "{cell}" is not a label; allowed are 1, 0, -1, '
+                    "blank, true, false, yes and no"
+                )
+    blank = [name for name in names if missing_cells[name] == len(table)]
+    if blank:
+        raise InputError(
+            f"{table.file}: all {len(table)} cells of {some(blank)} are blank; leave it out of "
+            "`labels`"
+        )
+    if uncertain is None:
+        _refuse(table, uncertain_cells, "-1 (uncertain)", "uncertain", "ignore, 0 or 1")
+    if missing is None:
+        _refuse(table, missing_cells, "blank", "missing", "ignore or 0")
+    return found
+
+
+def labels_of_lists(
+    table: Table,
+    column: str,
+    names: Sequence[str],
+    *,
+    separator: str | None = None,
+    negative: str | None = None,
+    ignored: Collection[str] = (),
+    missing: Meaning | None = None,
+) -> NDArray[np.float64]:
+    """``(n, L)``: 1, 0 or nan (unknown) from one column that lists the findings of each image.
+
+    Findings are compared as a whole: "Mass" is not found in "Massive".
+
+    Args:
+        table: the table.
+        column: the column.
+        names: the labels.
+        separator: what separates the findings of an image; None: a cell is one finding.
+        negative: the word for no finding.
+        ignored: findings that are no label, and are passed over.
+        missing: what a blank cell means for all labels of the image; None refuses it.
+
+    Raises:
+        InputError: no such column, an unknown finding, the negative word beside a finding, a
+            column that is blank throughout, or blank cells whose meaning is not said.
+    """
+    place = {name: index for index, name in enumerate(names)}
+    found = np.zeros((len(table), len(names)))
+    unknown: Counter[str] = Counter()
+    blank = 0
+    for row, cell in enumerate(table.cells(column, "label_column")):
+        if not cell:
+            blank += 1
+            found[row] = _MEANINGS[missing or "ignore"]
+            continue
+        findings = [part.strip() for part in cell.split(separator)] if separator else [cell]
+        if negative in findings and len(set(findings)) > 1:
+            raise InputError(
+                f'{table.where(row, column)}: "{cell}" has {negative} (`negative_label`) beside '
+                "a finding"
+            )
+        for finding in findings:
+            if finding in place:
+                found[row, place[finding]] = 1.0
+            elif finding != negative and finding not in ignored:
+                unknown[finding] += 1
+    if blank == len(table):
+        raise InputError(f"{table.file}: all {blank} cells of {column} are blank")
+    if unknown:
+        raise InputError(_unknown(table, column, unknown, names, separator))
+    if blank and missing is None:
+        _refuse(table, Counter({column: blank}), "blank", "missing", "ignore or 0")
+    return found
+
+
+def _unknown(
+    table: Table, column: str, unknown: Counter[str], names: Sequence[str], separator: str | None
+) -> str:
+    found = _counted(unknown)
+    hint = "name a word for no finding by `negative_label`, others that do not count by "
+    hint += "`ignore_labels`"
+    joined = [mark for mark in "|;," if any(mark in finding for finding in unknown)]
+    if separator is None and joined:
+        hint = f"`label_separator` {joined[0]} would separate them"
+    return (
+        f"{table.file}, column {column}: {found} is not among the labels {some(names, 20)}; {hint}"
+    )
+
+
+def _refuse(table: Table, cells: Counter[str], what: str, field: str, choices: str) -> None:
+    if cells:
+        raise InputError(
+            f"{table.file}: of {len(table)} rows these are {what}: {_counted(cells)}; "
+            f"`{field}` says what that means: {choices}"
+        )
+
+
+def _counted(cells: Counter[str]) -> str:
+    return some([f"{name} ({count})" for name, count in cells.most_common()])

@@ -1,0 +1,127 @@
+"""Tables in CSV and TSV files: columns by name, every error with file, line and column."""
+
+import csv
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from densenet121.datasets.image_dataset import some
+from densenet121.utils.errors import InputError
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of a file, as text.
+
+    Attributes:
+        file: the file.
+        columns: column to its cells, one per row, without spaces around them.
+        lines: line of the file in which each row ends, for messages.
+    """
+
+    file: Path
+    columns: dict[str, list[str]]
+    lines: list[int]
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def cells(self, column: str, field: str) -> list[str]:
+        """The cells of a column; ``field`` is the setting that names it.
+
+        Raises:
+            InputError: there is no such column; the text has those there are.
+        """
+        if column not in self.columns:
+            raise InputError(
+                f"{self.file}: no column named {column} (`{field}`); it has "
+                f"{some(list(self.columns), 20)}"
+            )
+        return self.columns[column]
+
+    def where(self, row: int, column: str) -> str:
+        """Place of a cell, for messages."""
+        return f"{self.file}, line {self.lines[row]}, column {column}"
+
+    def identities(self, column: str, field: str) -> NDArray[np.str_]:
+        """The cells of a column that has to name something in every row, such as a patient.
+
+        Raises:
+            InputError: no such column, or a blank cell.
+        """
+        cells = self.cells(column, field)
+        blank = [row for row, cell in enumerate(cells) if not cell]
+        if blank:
+            raise InputError(
+                f"{self.where(blank[0], column)}: is blank, as are {len(blank)} of {len(self)} "
+                f"rows; `{field}` needs an id in every row"
+            )
+        return np.array(cells)
+
+    def probabilities(self, column: str, field: str) -> NDArray[np.float64]:
+        """The numbers of a column, each in [0, 1].
+
+        Raises:
+            InputError: no such column, or a cell is blank, no number, or outside.
+        """
+        found = np.empty(len(self))
+        for row, cell in enumerate(self.cells(column, field)):
+            try:
+                found[row] = float(cell)
+            except ValueError:
+                found[row] = math.nan
+            if math.isnan(found[row]):
+                raise InputError(f'{self.where(row, column)}: "{cell}" is not a probability')
+        outside = np.flatnonzero((found < 0) | (found > 1))
+        if len(outside):
+            first = int(outside[0])
+            raise InputError(
+                f"{self.where(first, column)}: {found[first]:g} is outside 0 to 1, as are "
+                f"{len(outside)} of {len(self)} rows; logits must become probabilities first"
+            )
+        return found
+
+
+def read_table(file: Path) -> Table:
+    """Read a file with a header; ``.tsv`` is separated by tabs, everything else by commas.
+
+    Raises:
+        InputError: the file cannot be read, has no rows, a column twice, or a row of another
+            length.
+    """
+    try:
+        text = file.read_bytes().decode("utf-8-sig", "surrogateescape")
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror})") from None
+    delimiter = "\t" if file.suffix.lower() == ".tsv" else ","
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    names: list[str] = []
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    try:
+        for row in reader:
+            if not any(cell.strip() for cell in row):
+                continue
+            if not names:
+                names = [cell.strip() for cell in row]
+                continue
+            if len(row) != len(names):
+                raise InputError(
+                    f"{file}, line {reader.line_num}: has {len(row)} cells, but the header has "
+                    f"{len(names)}"
+                )
+            rows.append([cell.strip() for cell in row])
+            lines.append(reader.line_num)
+    except csv.Error as error:
+        raise InputError(f"{file}, line {reader.line_num}: {error}") from None
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"{file}: the header has {twice[0] or 'a blank name'} twice")
+    if not rows:
+        raise InputError(f"{file}: has no rows; a header and one line per image are needed")
+    cells = [list(column) for column in zip(*rows, strict=True)]
+    return Table(file, dict(zip(names, cells, strict=True)), lines)

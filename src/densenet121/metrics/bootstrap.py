@@ -1,0 +1,162 @@
+"""Bootstrap over groups, such as patients: all images of a group are drawn together.
+
+Source: Efron 1979, percentile intervals; Field and Welsh 2007 (clusters drawn as a whole). A
+resample is the number of times that each group is drawn, and a metric of it is the metric with
+these numbers as weights, so that scores are sorted once.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from densenet121.metrics.probabilities import brier_of_each, log_loss_of_each
+from densenet121.metrics.values import Counts, Floats, Interval
+
+# Separates these draws from the other uses of a seed.
+_STREAM = 2**62
+_CELLS = 2_000_000  # weights held at a time
+_LEAST_DEFINED = 0.5  # share of the resamples that must have a value
+
+Draws = NDArray[np.int32]
+
+
+def group_numbers(ids: NDArray[np.str_]) -> Counts:
+    """Number of the group of each image, 0, 1, 2 ... in the order of the ids."""
+    return np.unique(ids, return_inverse=True)[1].astype(np.int64)
+
+
+def draw(groups: int, first: int, last: int, seed: int) -> Draws:
+    """How often each group is drawn in the resamples ``first`` to ``last - 1``.
+
+    Each resample has its own Philox stream, keyed by (seed, resample): the result depends neither
+    on how many are drawn at a time nor on numpy's version.
+
+    Returns:
+        ``(groups, last - first)``; each column sums to ``groups``.
+    """
+    drawn = np.empty((groups, last - first), dtype=np.int32)
+    for column, resample in enumerate(range(first, last)):
+        key = np.array([seed, _STREAM + resample], dtype=np.uint64)
+        raw = np.random.Philox(key=key).random_raw(groups)
+        chosen = ((raw >> np.uint64(11)) * 2.0**-53 * groups).astype(np.int64)
+        drawn[:, column] = np.bincount(chosen, minlength=groups)
+    return drawn
+
+
+class LabelResampler:
+    """The metrics of one label in every resample.
+
+    Args:
+        truth: ``(n,)`` 0, 1 or nan (unknown; left out).
+        probability: ``(n,)``.
+        group: ``(n,)`` number of each image's group.
+        groups: number of groups.
+        threshold: positive calls are at or above it; None leaves out the metrics of decisions.
+    """
+
+    def __init__(
+        self,
+        truth: Floats,
+        probability: Floats,
+        group: Counts,
+        groups: int,
+        threshold: float | None = None,
+    ) -> None:
+        keep = ~np.isnan(truth)
+        truth, probability, group = truth[keep], probability[keep], group[keep]
+        order = np.argsort(probability, kind="stable")
+        score = probability[order]
+        self._group = group[order]
+        self._positive = np.flatnonzero(truth[order] == 1)
+        # For each positive: images, and positives, below its score and up to its score.
+        own = score[self._positive]
+        self._below = np.searchsorted(score, own, side="left")
+        self._up_to = np.searchsorted(score, own, side="right")
+        self._own_below = np.searchsorted(self._positive, self._below)
+        self._own_up_to = np.searchsorted(self._positive, self._up_to)
+        columns = [
+            np.ones(len(truth)),
+            brier_of_each(truth, probability),
+            log_loss_of_each(truth, probability),
+        ]
+        if threshold is not None:
+            called, positive = probability >= threshold, truth == 1
+            columns += [called & positive, called & ~positive, ~called & ~positive]
+            columns += [~called & positive]
+        self._sums = np.stack([np.bincount(group, column, groups) for column in columns])
+
+    def __call__(self, drawn: Draws) -> dict[str, Floats]:
+        """Each metric, ``(resamples,)``, nan where it is not defined."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            images, brier, log_loss, *cells = self._sums @ drawn
+            found = self._ranking(drawn)
+            found |= {"brier": brier / images, "log_loss": log_loss / images}
+            if cells:
+                tp, fp, tn, fn = cells
+                found |= {"sensitivity": tp / (tp + fn), "specificity": tn / (tn + fp)}
+                found |= {"ppv": tp / (tp + fp), "npv": tn / (tn + fn)}
+                found["f1"] = 2 * tp / (2 * tp + fp + fn)
+                found["balanced_accuracy"] = (found["sensitivity"] + found["specificity"]) / 2
+        return found
+
+    def _ranking(self, drawn: Draws) -> dict[str, Floats]:
+        weights = drawn[self._group]
+        total, own = _cumulative(weights), weights[self._positive]
+        own_total = _cumulative(own)
+        positives, images = own_total[-1].astype(np.float64), total[-1]
+        negatives = images - positives
+        below = total[self._below] - own_total[self._own_below]
+        up_to = total[self._up_to] - own_total[self._own_up_to]
+        wins = (own * (below + up_to).astype(np.float64)).sum(axis=0) / 2
+        called = images - total[self._below]
+        precision = (positives - own_total[self._own_below]) / np.maximum(called, 1)
+        return {
+            "auroc": wins / (positives * negatives),
+            "average_precision": (own * precision).sum(axis=0) / positives,
+        }
+
+
+def resampled(
+    labels: list[LabelResampler], images: int, groups: int, resamples: int, seed: int
+) -> dict[str, Floats]:
+    """Each metric of each label in each resample, the same resamples for all labels.
+
+    Args:
+        labels: the labels.
+        images: number of images; decides only how many resamples are held at a time.
+        groups: number of groups.
+        resamples: number of resamples.
+        seed: 0 to 2**64 - 1.
+
+    Returns:
+        Metric to ``(labels, resamples)``; nan where a label has no such metric.
+    """
+    found: dict[str, Floats] = {}
+    step = max(1, min(resamples, _CELLS // max(1, images)))
+    for first in range(0, resamples, step):
+        last = min(first + step, resamples)
+        drawn = draw(groups, first, last, seed)
+        for row, label in enumerate(labels):
+            for name, values in label(drawn).items():
+                empty = np.full((len(labels), resamples), np.nan)
+                found.setdefault(name, empty)[row, first:last] = values
+    return found
+
+
+def percentile_interval(values: Floats, level: float = 0.95) -> Interval | None:
+    """Percentile interval of the resamples in which the metric is defined (not nan).
+
+    None if it is defined in fewer than half of them, or the same in all: then the bootstrap says
+    nothing.
+    """
+    defined = values[~np.isnan(values)]
+    if not len(defined) or len(defined) < _LEAST_DEFINED * len(values):
+        return None
+    low, high = np.percentile(defined, [50 * (1 - level), 50 * (1 + level)])
+    return None if defined.min() == defined.max() else Interval(float(low), float(high))
+
+
+def _cumulative(weights: Draws) -> NDArray[np.int32]:
+    """Sums of the first 0, 1, 2 ... rows, ``(rows + 1, resamples)``."""
+    sums = np.zeros((len(weights) + 1, weights.shape[1]), dtype=np.int32)
+    np.cumsum(weights, axis=0, out=sums[1:])
+    return sums

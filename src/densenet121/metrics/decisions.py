@@ -1,0 +1,103 @@
+"""Metrics of decisions: sensitivity, specificity and others at a threshold; several classes.
+
+Source: Wilson 1927 (interval of a share); Cohen 1968 (weighted kappa).
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from densenet121.metrics.ranking import quantile
+from densenet121.metrics.values import Counts, Floats, Interval, known, ratio
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """Positive and negative calls against the truth, as counts of images.
+
+    Attributes:
+        tp: positives that are called positive.
+        fp: negatives that are called positive.
+        tn: negatives that are called negative.
+        fn: positives that are called negative.
+    """
+
+    tp: int
+    fp: int
+    tn: int
+    fn: int
+
+    @property
+    def shares(self) -> dict[str, tuple[int, int]]:
+        """Numerator and denominator of each share."""
+        return {
+            "sensitivity": (self.tp, self.tp + self.fn),
+            "specificity": (self.tn, self.tn + self.fp),
+            "ppv": (self.tp, self.tp + self.fp),
+            "npv": (self.tn, self.tn + self.fn),
+        }
+
+    @property
+    def values(self) -> dict[str, float | None]:
+        """The shares, their F1 and balanced accuracy; None where a denominator is 0."""
+        found = {name: ratio(*share) for name, share in self.shares.items()}
+        found["f1"] = ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
+        both = found["sensitivity"], found["specificity"]
+        found["balanced_accuracy"] = None
+        if both[0] is not None and both[1] is not None:
+            found["balanced_accuracy"] = (both[0] + both[1]) / 2
+        return found
+
+
+def decisions(truth: Floats, probability: Floats, threshold: float) -> Decisions:
+    """Call an image positive if its probability is ``threshold`` or more."""
+    truth, probability = known(truth, probability)
+    called, positive = probability >= threshold, truth == 1
+    return Decisions(
+        tp=int((called & positive).sum()),
+        fp=int((called & ~positive).sum()),
+        tn=int((~called & ~positive).sum()),
+        fn=int((~called & positive).sum()),
+    )
+
+
+def wilson_interval(part: int, whole: int, level: float = 0.95) -> Interval | None:
+    """Interval of the share ``part / whole``; None if ``whole`` is 0."""
+    if whole == 0:
+        return None
+    share, z = part / whole, quantile(level)
+    middle = share + z * z / (2 * whole)
+    half = z * math.sqrt(share * (1 - share) / whole + z * z / (4 * whole * whole))
+    scale = 1 + z * z / whole
+    # At 0 and at 1 an end is exactly that; rounding would miss it.
+    low = 0.0 if part == 0 else max(0.0, (middle - half) / scale)
+    return Interval(low, 1.0 if part == whole else min(1.0, (middle + half) / scale))
+
+
+def confusion(labels: Counts, predicted: Counts, classes: int) -> Counts:
+    """``(classes, classes)`` counts: row is the true class, column the predicted one."""
+    cells = np.bincount(labels * classes + predicted, minlength=classes * classes)
+    return cells.reshape(classes, classes)
+
+
+def balanced_accuracy(matrix: Counts) -> float | None:
+    """Mean of the recalls of the classes that have images; None without images."""
+    images = matrix.sum(axis=1)
+    present = images > 0
+    if not present.any():
+        return None
+    return float((np.diag(matrix)[present] / images[present]).mean())
+
+
+def quadratic_kappa(matrix: Counts) -> float | None:
+    """Cohen's kappa with weights (i - j)^2, for ordered classes such as grades.
+
+    None if chance alone would agree entirely: no images, or one class in labels and predictions.
+    """
+    grades = np.arange(len(matrix), dtype=np.float64)
+    weights = (grades[:, None] - grades[None, :]) ** 2
+    by_chance = np.outer(matrix.sum(axis=1), matrix.sum(axis=0)) / max(1, matrix.sum())
+    expected = (weights * by_chance).sum()
+    found = ratio(float((weights * matrix).sum()), float(expected))
+    return None if found is None else 1 - found

@@ -1,0 +1,52 @@
+"""Metrics of probabilities as such: Brier score, log loss, calibration error."""
+
+import numpy as np
+
+from densenet121.metrics.values import Floats, known
+
+_LEAST = float(np.finfo(np.float64).eps)
+
+
+def brier(truth: Floats, probability: Floats) -> float | None:
+    """Mean squared distance of the probability from 0 or 1; None without images."""
+    return _mean(brier_of_each(*known(truth, probability)))
+
+
+def brier_of_each(truth: Floats, probability: Floats) -> Floats:
+    """The squared distance of each image."""
+    return (probability - truth) ** 2
+
+
+def log_loss(truth: Floats, probability: Floats) -> float | None:
+    """Mean of -ln of the probability of the truth, in nats; None without images.
+
+    Probabilities are kept 2.2e-16 away from 0 and 1, as in scikit-learn; otherwise one confident
+    error would make the mean infinite.
+    """
+    return _mean(log_loss_of_each(*known(truth, probability)))
+
+
+def log_loss_of_each(truth: Floats, probability: Floats) -> Floats:
+    """The loss of each image, in nats."""
+    inside = np.clip(probability, _LEAST, 1 - _LEAST)
+    loss: Floats = -(truth * np.log(inside) + (1 - truth) * np.log(1 - inside))
+    return loss
+
+
+def calibration_error(truth: Floats, probability: Floats, bins: int = 15) -> float | None:
+    """Expected calibration error of the probability of being positive; None without images.
+
+    Mean over the images of ``|share of positives - mean probability|`` in their bin. The bins have
+    equal widths, and (lower, upper] belongs to a bin, 0 to the first.
+    """
+    truth, probability = known(truth, probability)
+    if not len(truth):
+        return None
+    edges = np.linspace(0.0, 1.0, bins + 1)
+    number = np.clip(np.searchsorted(edges, probability, side="left") - 1, 0, bins - 1)
+    gaps = np.bincount(number, weights=truth - probability, minlength=bins)
+    return float(np.abs(gaps).sum() / len(truth))
+
+
+def _mean(values: Floats) -> float | None:
+    return float(values.mean()) if len(values) else None

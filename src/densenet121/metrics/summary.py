@@ -1,0 +1,188 @@
+"""All metrics of a table of probabilities: per label, macro, with intervals, as JSON values."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from densenet121.metrics.bootstrap import LabelResampler, percentile_interval, resampled
+from densenet121.metrics.decisions import Decisions, decisions, wilson_interval
+from densenet121.metrics.probabilities import brier, calibration_error, log_loss
+from densenet121.metrics.ranking import auroc, average_precision, delong_interval
+from densenet121.metrics.values import Counts, Floats, Interval
+
+# In the order in which they are written.
+SCORES = ("auroc", "average_precision", "brier", "log_loss", "ece")
+SHARES = ("sensitivity", "specificity", "ppv", "npv")
+_MACRO = (*SCORES, *SHARES, "f1", "balanced_accuracy")
+
+
+def summarise(
+    truth: Floats,
+    probability: Floats,
+    names: Sequence[str],
+    *,
+    group: Counts | None = None,
+    thresholds: Mapping[str, float] | None = None,
+    least_positives: int = 1,
+    resamples: int = 2000,
+    seed: int = 1,
+) -> dict[str, Any]:
+    """Every metric of every label and their macro means.
+
+    Without groups the interval of an AUROC is DeLong's, that of a share Wilson's, and the others
+    come from a bootstrap over images. With groups all come from a bootstrap over groups, since
+    images of one patient are not independent.
+
+    Args:
+        truth: ``(n, L)``: 1, 0 or nan, which is unknown: left out for that label, and counted.
+        probability: ``(n, L)``.
+        names: the L labels.
+        group: ``(n,)`` number of each image's group, 0, 1, 2 ...
+        thresholds: label to the probability from which on an image is called positive; labels
+            without one have no metrics of decisions.
+        least_positives: labels with fewer positives are left out of the macro means.
+        resamples: resamples of the bootstrap; 0 leaves out the intervals that need it.
+        seed: seed of the bootstrap.
+
+    Returns:
+        JSON values, undefined ones None: ``labels`` by name, ``macro``, ``intervals`` (how they
+        were computed), ``n_images``, ``n_groups``.
+    """
+    thresholds = thresholds or {}
+    images = len(truth)
+    units = np.arange(images) if group is None else group
+    groups = int(units.max()) + 1 if images else 0
+    labels = {
+        name: _of_label(truth[:, row], probability[:, row], thresholds.get(name))
+        for row, name in enumerate(names)
+    }
+    resamplers = [
+        LabelResampler(truth[:, row], probability[:, row], units, groups, thresholds.get(name))
+        for row, name in enumerate(names)
+    ]
+    drawn = resampled(resamplers, images, groups, resamples, seed) if groups > 1 else {}
+    for row, name in enumerate(names):
+        _add_intervals(
+            labels[name],
+            truth[:, row],
+            probability[:, row],
+            {metric: values[row] for metric, values in drawn.items()},
+            group,
+        )
+    return {
+        "n_images": images,
+        "n_groups": None if group is None else groups,
+        "intervals": _methods(group is not None, resamples, seed),
+        "labels": labels,
+        "macro": _macro(labels, drawn, least_positives),
+    }
+
+
+def _of_label(truth: Floats, probability: Floats, threshold: float | None) -> dict[str, Any]:
+    positive, negative = int((truth == 1).sum()), int((truth == 0).sum())
+    found: dict[str, Any] = {
+        "n_positive": positive,
+        "n_negative": negative,
+        "n_unknown": len(truth) - positive - negative,
+        "auroc": auroc(truth, probability),
+        "average_precision": average_precision(truth, probability),
+        "brier": brier(truth, probability),
+        "log_loss": log_loss(truth, probability),
+        "ece": calibration_error(truth, probability),
+    }
+    if threshold is not None:
+        calls = decisions(truth, probability, threshold)
+        found |= {"threshold": threshold, **vars(calls), **calls.values}
+    return found
+
+
+def _add_intervals(
+    found: dict[str, Any],
+    truth: Floats,
+    probability: Floats,
+    drawn: Mapping[str, Floats],
+    group: Counts | None,
+) -> None:
+    """Insert ``<metric>_ci`` after each metric that has an interval."""
+    plain = dict(found)
+    found.clear()
+    for metric, value in plain.items():
+        found[metric] = value
+        if metric not in _MACRO or metric == "ece":
+            continue
+        interval: Interval | None = None
+        if value is None:
+            pass
+        elif metric == "auroc" and group is None:
+            interval = delong_interval(truth, probability)
+        elif metric in SHARES and (group is None or value in (0.0, 1.0)):
+            interval = _wilson(metric, plain, truth, probability, group)
+        elif metric in drawn:
+            interval = percentile_interval(drawn[metric])
+        found[f"{metric}_ci"] = None if interval is None else list(interval)
+
+
+def _wilson(
+    metric: str, found: Mapping[str, Any], truth: Floats, probability: Floats, group: Counts | None
+) -> Interval | None:
+    """Wilson's interval; with groups, at a share of 0 or 1, as if each group were one image.
+
+    There a bootstrap gives no width: no resample has another share.
+    """
+    calls = Decisions(found["tp"], found["fp"], found["tn"], found["fn"])
+    part, whole = calls.shares[metric]
+    if group is not None:
+        called = probability >= found["threshold"]
+        inside = {
+            "sensitivity": truth == 1,
+            "specificity": truth == 0,
+            "ppv": called & ~np.isnan(truth),
+            "npv": ~called & ~np.isnan(truth),
+        }[metric]
+        part, whole = part and len(np.unique(group[inside])), len(np.unique(group[inside]))
+    return wilson_interval(part, whole)
+
+
+def _macro(
+    labels: Mapping[str, Mapping[str, Any]], drawn: Mapping[str, Floats], least_positives: int
+) -> dict[str, Any]:
+    """Means over the labels whose AUROC is defined; a metric that some of them lack says which."""
+    inside = [
+        name
+        for name, found in labels.items()
+        if found["auroc"] is not None and found["n_positive"] >= least_positives
+    ]
+    macro: dict[str, Any] = {
+        "n_labels": len(inside),
+        "left_out": [name for name in labels if name not in inside],
+    }
+    lacking: dict[str, list[str]] = {}
+    rows = {name: row for row, name in enumerate(labels)}
+    for metric in _MACRO:
+        if metric not in SCORES and not (inside and all(metric in labels[name] for name in inside)):
+            continue  # not every label has a threshold
+        own = [name for name in inside if labels[name][metric] is not None]
+        if len(own) < len(inside):
+            lacking[metric] = [name for name in inside if name not in own]
+        macro[metric] = float(np.mean([labels[name][metric] for name in own])) if own else None
+        if metric != "ece":
+            interval = None
+            if own and metric in drawn:
+                # A resample in which one of the labels has no value has no mean.
+                means = drawn[metric][[rows[name] for name in own]].mean(axis=0)
+                interval = percentile_interval(means)
+            macro[f"{metric}_ci"] = None if interval is None else list(interval)
+    return macro | {"also_left_out": lacking}
+
+
+def _methods(grouped: bool, resamples: int, seed: int) -> dict[str, Any]:
+    others = f"percentile bootstrap over {'groups' if grouped else 'images'}"
+    return {
+        "level": 0.95,
+        "auroc": others if grouped else "DeLong, logit scale",
+        "shares": f"{others}, Wilson over groups at 0 and 1" if grouped else "Wilson",
+        "others": others,
+        "resamples": resamples,
+        "seed": seed,
+    }

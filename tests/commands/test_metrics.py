@@ -1,0 +1,240 @@
+"""The metrics command: published figures, readable refusals, no torch."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, roc_auc_score
+
+from densenet121.cli import main
+
+from helpers.commands import SHARED, environment
+
+NIH = SHARED / "reference" / "nih"
+PREDICTIONS = NIH / "nih_test_predictions.csv"
+NIH_FLAGS = [
+    *("--label_column", "Finding Labels", "--label_separator", "|"),
+    *("--negative_label", "No Finding", "--probability_prefix", "prob_"),
+]
+needs_nih = pytest.mark.skipif(
+    not PREDICTIONS.exists(), reason="needs the published predictions in ../shared/reference/nih"
+)
+
+
+def as_json(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Any]:
+    assert main(["metrics", *map(str, arguments), "--json"]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: object, status: int = 1) -> str:
+    assert main(["metrics", *map(str, arguments)]) == status
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+    return captured.err
+
+
+@pytest.fixture
+def wide(tmp_path: Path) -> Path:
+    """80 images of 20 patients with two labels, one column each."""
+    rng = np.random.default_rng(1)
+    file = tmp_path / "wide.csv"
+    with file.open("w", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(["path", "patient", "view", "A", "B", "p_A", "p_B"])
+        for row in range(80):
+            p = rng.random(2).round(2)
+            labels = (rng.random(2) < p).astype(int)
+            writer.writerow([f"{row}.png", row // 4, "AP" if row % 3 else "PA", *labels, *p])
+    return file
+
+
+def edited(file: Path, line: int, column: int, cell: str) -> Path:
+    rows = [row.split(",") for row in file.read_text().splitlines()]
+    rows[line - 1][column] = cell
+    file.write_text("\n".join(",".join(row) for row in rows) + "\n")
+    return file
+
+
+@needs_nih
+def test_the_published_aurocs_of_nih(capsys: pytest.CaptureFixture[str]) -> None:
+    found = as_json(capsys, PREDICTIONS, *NIH_FLAGS, "--resamples", 0)
+    with (NIH / "nih_test_aucs_reference.csv").open(newline="") as file:
+        published = {row["label"]: float(row["auc"]) for row in csv.DictReader(file)}
+    assert len(published) == 14
+    assert list(found["labels"]) == list(published)
+    for name, value in published.items():
+        assert abs(found["labels"][name]["auroc"] - value) < 1e-12, name
+    assert abs(found["macro"]["auroc"] - np.mean(list(published.values()))) < 1e-12
+    assert found["macro"]["average_precision"] == pytest.approx(0.259346, abs=5e-7)
+    assert found["labels"]["Hernia"]["n_positive"] == 42
+
+
+@needs_nih
+def test_intervals_by_patient_are_wider_than_by_image(capsys: pytest.CaptureFixture[str]) -> None:
+    """3.6 images a patient: those of one patient are alike."""
+    flags = [PREDICTIONS, *NIH_FLAGS, "--resamples", 300]
+    images = as_json(capsys, *flags)
+    patients = as_json(capsys, *flags, "--group", "Patient ID")
+    assert (patients["n_images"], patients["n_groups"]) == (22433, 6187)
+    ratios = [
+        np.ptp(patients["labels"][name]["auroc_ci"]) / np.ptp(found["auroc_ci"])
+        for name, found in images["labels"].items()
+    ]
+    assert len(ratios) == 14 and np.median(ratios) > 1.2
+    assert sum(ratio > 1 for ratio in ratios) >= 12  # Pneumonia has 1.4 images a patient
+    macro = [np.ptp(found["macro"]["auroc_ci"]) for found in (images, patients)]
+    assert macro[1] > 1.1 * macro[0]
+
+
+@needs_nih
+def test_at_one_half_no_pneumonia_is_found(capsys: pytest.CaptureFixture[str]) -> None:
+    found = as_json(capsys, PREDICTIONS, *NIH_FLAGS, "--resamples", 0, "--threshold", 0.5)
+    calls = found["labels"]["Pneumonia"]
+    assert (calls["tp"], calls["fp"], calls["fn"], calls["sensitivity"]) == (0, 0, 260, 0)
+    assert calls["ppv"] is calls["ppv_ci"] is None
+    assert calls["sensitivity_ci"][0] == 0 < calls["sensitivity_ci"][1]
+    assert set(found["macro"]["also_left_out"]["ppv"]) == {"Pneumonia", "Hernia"}
+
+
+def test_wide_columns_and_their_subgroups(wide: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = [wide, "--probability_prefix", "p_", "--resamples", 100]
+    found = as_json(capsys, *flags, "--by", "view", "--group", "patient")
+    rows = list(csv.DictReader(io.StringIO(wide.read_text())))
+    for view, part in found["by"]["view"].items():
+        own = [row for row in rows if row["view"] == view]
+        expected = roc_auc_score([int(r["A"]) for r in own], [float(r["p_A"]) for r in own])
+        assert part["labels"]["A"]["auroc"] == pytest.approx(expected, abs=1e-14)
+        assert part["n_images"] == len(own)
+    assert list(found["by"]["view"]) == ["AP", "PA"] and found["n_groups"] == 20
+    assert as_json(capsys, *flags, "--labels", "B")["labels"].keys() == {"B"}
+    named = [wide, "--probability_columns", "B=p_A", "--resamples", 100]
+    assert as_json(capsys, *named)["labels"].keys() == {"B"}
+
+
+def test_one_class_an_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(2)
+    grades = rng.integers(0, 3, 60)
+    p = rng.dirichlet(np.ones(3), 60)
+    text = "grade,p_g0,p_g1,p_g2\n"
+    text += "".join(f"g{g},{','.join(map(str, row))}\n" for g, row in zip(grades, p, strict=True))
+    (tmp_path / "x.csv").write_text(text)
+    flags = [tmp_path / "x.csv", "--label_column", "grade", "--probability_prefix", "p_"]
+    found = as_json(capsys, *flags)
+    answers = p.argmax(axis=1)
+    kappa = cohen_kappa_score(grades, answers, weights="quadratic")
+    assert found["classes"]["quadratic_kappa"] == pytest.approx(kappa, abs=1e-12)
+    expected = balanced_accuracy_score(grades, answers)
+    assert found["classes"]["balanced_accuracy"] == pytest.approx(expected, abs=1e-12)
+    macro = np.mean([roc_auc_score(grades == grade, p[:, grade]) for grade in range(3)])
+    assert found["macro"]["auroc"] == pytest.approx(macro, abs=1e-12)
+    assert main(["metrics", *map(str, flags)]) == 0
+    assert "quadratic kappa " in capsys.readouterr().out
+
+
+def test_the_tables_for_people_show_what_is_undefined(
+    wide: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = wide.read_text().splitlines()
+    cells = [row.split(",") for row in rows]
+    wide.write_text(
+        "\n".join(",".join([*c[:4], "B" if c is cells[0] else "0", *c[5:]]) for c in cells)
+    )
+    out = tmp_path / "out.json"
+    flags = ["--probability_prefix", "p_", "--resamples", "100", "--threshold", "A=0.5"]
+    assert main(["metrics", str(wide), *flags, "--output", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert "80 images" in text and "DeLong" in text and "Wilson" in text
+    assert "not in the macro means: B" in text
+    (line,) = [line for line in text.splitlines() if line.startswith("B ")]
+    assert line.split()[:6] == ["B", "0", "80", "0", "-", "-"]
+    assert json.loads(out.read_text())["labels"]["B"]["auroc"] is None
+
+
+def test_the_same_seed_gives_the_same_intervals(
+    wide: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = [wide, "--probability_prefix", "p_", "--group", "patient", "--resamples", 100]
+    assert as_json(capsys, *flags) == as_json(capsys, *flags)
+    other = as_json(capsys, *flags, "--seed", 2)
+    assert other["macro"]["auroc_ci"] != as_json(capsys, *flags)["macro"]["auroc_ci"]
+
+
+@pytest.mark.parametrize(
+    ("line", "column", "cell", "message"),
+    [
+        (5, 5, "1.2", "line 5, column p_A: 1.2 is outside 0 to 1, as are 1 of 80 rows"),
+        (5, 1, "", "line 5, column patient: is blank, as are 1 of 80 rows; --group needs an id"),
+        (5, 3, "-1", "these are -1 (uncertain): A (1); --uncertain says what that means"),
+        (5, 4, "", "these are blank: B (1); --missing says what that means: ignore or 0"),
+        (5, 4, "maybe", 'line 5, column B: "maybe" is not a label'),
+        (1, 4, "C", "no column named B (--labels); it has path, patient, view, A, C"),
+        (1, 1, "id", "no column named patient (--group); it has path, id"),
+        (1, 2, "v", "no column named view (--by); it has path"),
+    ],
+)
+def test_wrong_input_is_one_line(
+    wide: Path,
+    capsys: pytest.CaptureFixture[str],
+    line: int,
+    column: int,
+    cell: str,
+    message: str,
+) -> None:
+    file = edited(wide, line, column, cell)
+    flags = ["--probability_prefix", "p_", "--group", "patient", "--by", "view"]
+    assert message in refusal(capsys, file, *flags)
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "message"),
+    [
+        (["--probability_prefix", "q_"], 1, "no column begins with q_ (--probability_prefix)"),
+        (["--probability_columns", "A=x"], 1, "no column named x (--probability_columns)"),
+        (["--probability_prefix", "p_", "--labels", "A,view"], 1, "label view has no column of"),
+        (["--probability_prefix", "p_", "--by", "path"], 1, "column path (--by) has 80 values"),
+        (["--probability_columns", "Z=p_A"], 1, "where are the labels? It has no columns Z"),
+        (["--probability_prefix", "p_", "--threshold", "C=0.5"], 2, "C is not a label; they are"),
+        (["--probability_prefix", "p_", "--threshold", "1.5"], 2, "--threshold must be at least 0"),
+        (["--probability_prefix", "p_", "--threshold", "A"], 2, "--threshold must be a number or"),
+        ([], 2, "give one of --probability_prefix and --probability_columns"),
+        (["--probability_prefix", "p_", "--negative_label", "x"], 2, "goes with --label_column"),
+        (
+            ["--probability_prefix", "p_", "--label_column", "A", "--labels", "A"],
+            2,
+            "--labels is for a column a label, --label_column for one column with all",
+        ),
+        (["--probability_prefix", "p_", "--labels", "A,,B"], 2, "--labels must be names separated"),
+        (["--probability_prefix", "p_", "--resamples", "5"], 2, "--resamples must be at least 100"),
+    ],
+)
+def test_wrong_settings_are_one_line(
+    wide: Path,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    status: int,
+    message: str,
+) -> None:
+    assert message in refusal(capsys, wide, *flags, status=status)
+
+
+def test_it_starts_without_torch_scipy_and_scikit_learn(wide: Path) -> None:
+    program = (
+        "import sys; from densenet121.cli import main; "
+        f"main(['metrics', {str(wide)!r}, '--probability_prefix', 'p_', '--resamples', '100']); "
+        "print(sorted({'torch', 'scipy', 'sklearn', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -1,0 +1,145 @@
+"""Decisions, probabilities and classes: scikit-learn, hand calculations."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import (
+    balanced_accuracy_score,
+    brier_score_loss,
+    cohen_kappa_score,
+    f1_score,
+    precision_score,
+    recall_score,
+)
+from sklearn.metrics import log_loss as sklearn_log_loss
+
+from densenet121.metrics.classes import summarise_classes
+from densenet121.metrics.decisions import (
+    balanced_accuracy,
+    confusion,
+    decisions,
+    quadratic_kappa,
+    wilson_interval,
+)
+from densenet121.metrics.probabilities import brier, calibration_error, log_loss
+from densenet121.tasks.single_label.calibration import reliability
+
+CASES = st.lists(
+    st.tuples(st.sampled_from([0.0, 1.0, math.nan]), st.integers(0, 10)), min_size=1, max_size=40
+)
+GRADES = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=40)
+
+
+@settings(deadline=None)
+@given(CASES)
+def test_decisions_as_scikit_learn(rows: list[tuple[float, int]]) -> None:
+    table = np.array(rows)
+    truth, probability = table[:, 0], table[:, 1] / 10
+    found = decisions(truth, probability, 0.5)
+    keep = ~np.isnan(truth)
+    true, called = truth[keep] == 1, probability[keep] >= 0.5
+    if not keep.any():
+        assert set(found.values.values()) == {None}
+        return
+    assert found.tp + found.fp + found.tn + found.fn == keep.sum()
+    expected = {
+        "sensitivity": recall_score(true, called, zero_division=np.nan),
+        "specificity": recall_score(~true, ~called, zero_division=np.nan),
+        "ppv": precision_score(true, called, zero_division=np.nan),
+        "npv": precision_score(~true, ~called, zero_division=np.nan),
+        "f1": f1_score(true, called, zero_division=np.nan),
+    }
+    for name, value in expected.items():
+        own = found.values[name]
+        assert (own is None) if math.isnan(value) else own == pytest.approx(value, abs=1e-14)
+
+
+@settings(deadline=None)
+@given(CASES)
+def test_brier_and_log_loss_as_scikit_learn(rows: list[tuple[float, int]]) -> None:
+    table = np.array(rows)
+    truth, probability = table[:, 0], table[:, 1] / 10  # 0 and 1 are among them
+    keep = ~np.isnan(truth)
+    if not keep.any():
+        assert brier(truth, probability) is None and log_loss(truth, probability) is None
+        return
+    true, own = truth[keep], probability[keep]
+    expected = sklearn_log_loss(true, own, labels=[0, 1])
+    assert log_loss(truth, probability) == pytest.approx(expected, rel=1e-12)
+    expected = brier_score_loss(true, own, pos_label=1, labels=[0, 1])
+    assert brier(truth, probability) == pytest.approx(expected, abs=1e-15)
+
+
+def test_calibration_error_by_hand_and_as_that_of_the_calibration() -> None:
+    truth = np.array([0, 1, 1, 1, math.nan])
+    probability = np.array([0.1, 0.1, 0.95, 0.99, 0.5])
+    expected = (abs(1 - 0.2) + abs(2 - 1.94)) / 4
+    assert calibration_error(truth, probability, bins=10) == pytest.approx(expected, abs=1e-15)
+    rng = np.random.default_rng(1)
+    probability = np.round(rng.random(500), 2)
+    truth = (rng.random(500) < probability**2).astype(np.float64)
+    same = reliability(probability, truth == 1).ece
+    assert calibration_error(truth, probability) == pytest.approx(same, abs=1e-14)
+    assert calibration_error(truth[:0], probability[:0]) is None
+
+
+@settings(deadline=None)
+@given(GRADES)
+def test_kappa_and_balanced_accuracy_as_scikit_learn(rows: list[tuple[int, int]]) -> None:
+    labels, predicted = np.array(rows).T
+    matrix = confusion(labels, predicted, 5)
+    assert matrix.sum() == len(rows) and matrix[labels[0], predicted[0]] > 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of classes that are only predicted
+        expected = balanced_accuracy_score(labels, predicted)
+        assert balanced_accuracy(matrix) == pytest.approx(expected, abs=1e-14)
+        if len(set(labels) | set(predicted)) == 1:
+            assert quadratic_kappa(matrix) is None
+            return
+        kappa = cohen_kappa_score(labels, predicted, weights="quadratic", labels=range(5))
+    assert quadratic_kappa(matrix) == pytest.approx(kappa, abs=1e-12)
+
+
+def test_wilson_is_the_formula_of_statsmodels_by_hand() -> None:
+    """statsmodels' proportion_confint(method="wilson"), written out for 7 of 20."""
+    z = 1.959963984540054
+    share, n = 7 / 20, 20
+    center = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    distance = z * math.sqrt((share * (1 - share) + z**2 / (4 * n)) / n) / (1 + z**2 / n)
+    found = wilson_interval(7, 20)
+    assert found == pytest.approx((center - distance, center + distance), abs=1e-15)
+    assert found == pytest.approx((0.18119, 0.56714), abs=1e-4)
+
+
+@given(st.integers(0, 200), st.integers(0, 200))
+def test_wilson_contains_the_share_and_stays_inside(part: int, rest: int) -> None:
+    found = wilson_interval(part, part + rest)
+    if part + rest == 0:
+        assert found is None
+        return
+    assert found is not None
+    assert 0 <= found.low <= part / (part + rest) <= found.high <= 1
+    mirrored = wilson_interval(rest, part + rest)
+    assert mirrored == pytest.approx((1 - found.high, 1 - found.low), abs=1e-14)
+
+
+def test_classes_have_intervals_that_hold_their_value() -> None:
+    rng = np.random.default_rng(2)
+    labels = rng.integers(-1, 4, 300)
+    probability = rng.random((300, 4))
+    probability[np.arange(300), labels] += 0.6
+    found = summarise_classes(labels, probability, resamples=300)
+    known = labels >= 0
+    assert (found["n_images"], found["n_unknown"]) == (known.sum(), (~known).sum())
+    for name in ("accuracy", "balanced_accuracy", "quadratic_kappa"):
+        low, high = found[f"{name}_ci"]
+        assert low < found[name] < high
+    assert found["accuracy_ci"] == pytest.approx(
+        wilson_interval(round(found["accuracy"] * known.sum()), int(known.sum())), abs=1e-12
+    )
+    empty = summarise_classes(np.full(3, -1), np.ones((3, 2)), resamples=100)
+    assert empty["accuracy"] is empty["quadratic_kappa"] is empty["balanced_accuracy_ci"] is None
