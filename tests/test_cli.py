@@ -178,7 +178,7 @@ def test_wrong_arguments_are_named_as_the_user_types_them(
 def test_other_commands_name_theirs() -> None:
     names = ", ".join(cli.COMMANDS)
     assert refusal() == f"name a command: {names}; see densenet121 --help"
-    kinds = "train, infer, data, scaling"
+    kinds = "train, head, infer, data, scaling"
     assert refusal("bench", "trian") == f"WHAT must be one of {kinds}, got trian"
     assert refusal("trian") == "unknown command trian; did you mean train?"
     assert refusal("--verison") == "unknown flag --verison; did you mean --version?"
@@ -371,7 +371,7 @@ def test_help_has_sections_and_every_default(capsys: pytest.CaptureFixture[str])
     text = capsys.readouterr().out
     sections = [line[:-1] for line in text.splitlines() if line.endswith(":") and line[0] != " "]
     assert sections == [
-        *("data", "network", "optimisation", "schedule", "fine-tuning", "loss"),
+        *("data", "labels", "network", "optimisation", "schedule", "fine-tuning", "loss"),
         *("distillation", "augmentation"),
         *("devices and processes", "output", "settings and help"),
     ]

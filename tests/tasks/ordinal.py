@@ -68,7 +68,9 @@ class Ordinal(Task):
         columns = {"expected": logits.sigmoid().sum(dim=1).numpy(), "grade": _grades(logits)}
         return Scores(columns, loss, count)
 
-    def metrics(self, scores: Scores, targets: Tensor) -> dict[str, Any]:
+    def metrics(
+        self, scores: Scores, targets: Tensor, class_names: Sequence[str]
+    ) -> dict[str, Any]:
         errors = np.abs(scores.columns["grade"] - targets.sum(dim=1).numpy())
         return {
             "loss": scores.loss_sum / scores.weight,
@@ -121,7 +123,9 @@ class Ordinal(Task):
     def explained_output(self, logits: NDArray[np.float32]) -> NDArray[np.int64]:
         return np.asarray(np.abs(logits).argmin(axis=1))
 
-    def same_answers(self, a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.bool_]:
+    def same_answers(
+        self, a: NDArray[np.float32], b: NDArray[np.float32], calibration: Any = None
+    ) -> NDArray[np.bool_]:
         return np.asarray(_grades(torch.from_numpy(a)) == _grades(torch.from_numpy(b)))
 
     def read_prediction(self, row: Mapping[str, str]) -> tuple[str, str] | None:

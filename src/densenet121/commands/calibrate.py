@@ -11,7 +11,7 @@ from densenet121.checkpoint.native import save_weights
 from densenet121.commands import DONE
 from densenet121.config import CalibrateConfig, absolute
 from densenet121.datasets.image_dataset import check_same_classes
-from densenet121.datasets.sources.open import open_evaluation
+from densenet121.engine.images import open_images
 from densenet121.inference.predictor import Predictor
 from densenet121.tasks import Task
 from densenet121.utils.errors import InputError
@@ -47,8 +47,8 @@ def calibrate(config: CalibrateConfig, task: Task | None = None) -> CalibrateRes
     weights = read_weights(source)
     if weights.info is None:
         raise InputError(f"{source}: has no class names; calibrate needs weights of densenet121")
-    dataset = open_evaluation(absolute(config.data_dir))
     names = weights.info.class_names
+    dataset = open_images(config, weights.info.task, names)
     check_same_classes(names, str(source), dataset.class_names, str(dataset.root))
     if len(dataset) < _LEAST:
         raise InputError(f"{dataset.root}: has {len(dataset)} images; at least {_LEAST} are needed")
@@ -71,6 +71,8 @@ def calibrate(config: CalibrateConfig, task: Task | None = None) -> CalibrateRes
         seed=config.seed,
         target_accuracy=config.target_accuracy,
         note={"data_dir": str(dataset.root), "fingerprint": dataset.fingerprint},
+        operating_point=config.operating_point,
+        class_names=names,
     )
     name = f"{source.stem}_calibrated.safetensors"
     output = absolute(config.output) if config.output else source.with_name(name)

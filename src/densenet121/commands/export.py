@@ -16,7 +16,7 @@ from densenet121.checkpoint.load import Weights, read_weights
 from densenet121.commands import DONE
 from densenet121.config import ExportConfig, absolute
 from densenet121.datasets.image_dataset import ImageDataset
-from densenet121.datasets.sources.open import open_evaluation
+from densenet121.engine.images import open_images
 from densenet121.inference.classifier import Choices, Classifier, make_classifier
 from densenet121.inference.exporting import (
     BATCH,
@@ -53,7 +53,9 @@ def export(config: ExportConfig, task: Task | None = None) -> dict[str, Any]:
         raise InputError(f"{source}: has no class names; export needs weights of densenet121")
     classifier = make_classifier(weights, source, Choices(net=weights.info.net, task=task))
     checked, calibrating = _pick(
-        open_evaluation(absolute(config.data_dir)), classifier, config.pictures
+        open_images(config, weights.info.task, weights.info.class_names),
+        classifier,
+        config.pictures,
     )
     module = ExportedNetwork(classifier, uint8_input=bool(config.uint8_input)).eval()
     write = _as_torch if config.format == "torch" else _as_onnx
@@ -70,7 +72,7 @@ def export(config: ExportConfig, task: Task | None = None) -> dict[str, Any]:
         "int8": bool(config.int8),
         "uint8_input": module.uint8_input,
         "bytes": len(data),
-        **_parity(classifier.task, reference, run, checked),
+        **_parity(classifier.task, classifier.calibration, reference, run, checked),
     }
     _check_parity(parity, config)
     write_atomic(output, data)
@@ -135,10 +137,12 @@ def _pick(
     return pixels[::2], pixels[1::2]
 
 
-def _parity(task: Task, reference: Run, run: Run, pixels: NDArray[np.uint8]) -> dict[str, Any]:
+def _parity(
+    task: Task, calibration: Any, reference: Run, run: Run, pixels: NDArray[np.uint8]
+) -> dict[str, Any]:
     expected = np.concatenate([reference(part) for part in _parts(pixels)])
     found = np.concatenate([run(part) for part in _parts(pixels)])
-    same = task.same_answers(expected, found)
+    same = task.same_answers(expected, found, calibration)
     return {
         "pictures": len(pixels),
         "largest_logit_difference": float(np.abs(expected - found).max()),

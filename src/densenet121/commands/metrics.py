@@ -86,7 +86,9 @@ def read_predictions(table: Table, config: MetricsConfig) -> Predictions:
                 f"{table.file}: where are the labels? It has no columns {', '.join(names)}; pass "
                 "`label_column` for one column that lists them, or `labels`"
             )
-        truth = labels_of_columns(table, names, uncertain=config.uncertain, missing=config.missing)
+        truth = labels_of_columns(
+            table, names, uncertain=config.uncertain_choice, missing=config.missing_choice
+        )
     else:
         truth = labels_of_lists(
             table,
@@ -95,7 +97,7 @@ def read_predictions(table: Table, config: MetricsConfig) -> Predictions:
             separator=config.label_separator,
             negative=config.negative_label,
             ignored=config.ignored_labels,
-            missing=config.missing,
+            missing=config.missing_choice,
         )
     field = "probability_columns" if config.probability_columns else "probability_prefix"
     probability = [table.probabilities(columns[name], field) for name in names]

@@ -177,7 +177,7 @@ def _measure(
     logits = features.logits(model.classifier, runtime)
     parts = torch.split(targets, [len(batch) for batch in logits])
     scores = [task.score(batch, part) for batch, part in zip(logits, parts, strict=True)]
-    return task.metrics(Scores.joined(scores), targets)
+    return task.metrics(Scores.joined(scores), targets, ())
 
 
 def _top1(found: NDArray[np.int64], truth: NDArray[np.int64]) -> Metrics:

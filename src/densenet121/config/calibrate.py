@@ -1,8 +1,9 @@
 """The settings of ``calibrate``."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
+from densenet121.config.labels import LabelTableSettings
 from densenet121.config.shared import (
     AnyPath,
     BatchSettings,
@@ -16,7 +17,9 @@ from densenet121.utils.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
-class CalibrateConfig(BatchSettings, PrecisionSettings, DeviceSettings, WorkerSettings):
+class CalibrateConfig(
+    LabelTableSettings, BatchSettings, PrecisionSettings, DeviceSettings, WorkerSettings
+):
     """Calibrate the confidence of weights on held-out images, and store it with the weights.
 
     Attributes:
@@ -27,6 +30,8 @@ class CalibrateConfig(BatchSettings, PrecisionSettings, DeviceSettings, WorkerSe
             name).
         target_accuracy: share of predict's answers that shall be right, such as 0.99; predict
             abstains below the confidence that this takes (default: it always answers).
+        operating_point: for several labels per image: how the threshold of each label is chosen:
+            youden, f1, sensitivity=X, specificity=X or precision=X (default: no thresholds).
         seed: seed of the split: one half of the images gives the temperature, the other the rest.
     """
 
@@ -35,6 +40,7 @@ class CalibrateConfig(BatchSettings, PrecisionSettings, DeviceSettings, WorkerSe
     pretrained: AnyPath
     output: File | None = None
     target_accuracy: float | None = None
+    operating_point: Annotated[str, "RULE"] | None = None
     seed: int = 1
 
     def check(self) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from densenet121.config.labels import LabelTableSettings
 from densenet121.config.shared import (
     AnyPath,
     BadImageSettings,
@@ -85,6 +86,7 @@ class EvalOutputSettings(Settings):
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig(
     EvalDataSettings,
+    LabelTableSettings,
     EvalWeightsSettings,
     BatchSettings,
     PrecisionSettings,

@@ -1,15 +1,16 @@
 """The settings of ``export``."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
-from densenet121.config.shared import AnyPath, File, Settings, Switch
+from densenet121.config.labels import LabelTableSettings
+from densenet121.config.shared import AnyPath, File, Switch
 from densenet121.config.values import at_least, between
 from densenet121.utils.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportConfig(Settings):
+class ExportConfig(LabelTableSettings):
     """Export the network for another runtime, with a parity report.
 
     Attributes:
@@ -27,6 +28,7 @@ class ExportConfig(Settings):
         min_agreement: smallest share of images with the same top class (default: 1; int8: 0.95).
     """
 
+    section: ClassVar[str] = "export"
     pretrained: AnyPath
     output: File
     data_dir: AnyPath

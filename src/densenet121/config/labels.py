@@ -8,6 +8,7 @@ from densenet121.utils.errors import UsageError
 
 Names = Annotated[str, "A,B,..."]
 Column = Annotated[str, "COLUMN"]
+Meaning = Literal["ignore", "0", "1"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +26,10 @@ class LabelSettings(Settings):
         ignore_labels: labels in that column that do not count (default: none; a label without a
             probability is an error).
         uncertain: what a cell of -1 means: ignore leaves it out for this label, 0 negative, 1
-            positive (default: such cells are an error).
-        missing: what a blank cell means: ignore leaves it out for this label, 0 negative (default:
-            such cells are an error).
+            positive; or LABEL=CHOICE for labels that differ, as in "ignore,Edema=1" (default: such
+            cells are an error).
+        missing: what a blank cell means: ignore leaves it out for this label, 0 negative; or
+            LABEL=CHOICE for labels that differ (default: such cells are an error).
     """
 
     section: ClassVar[str] = "labels"
@@ -36,13 +38,23 @@ class LabelSettings(Settings):
     label_separator: str | None = None
     negative_label: str | None = None
     ignore_labels: Names | None = None
-    uncertain: Literal["ignore", "0", "1"] | None = None
-    missing: Literal["ignore", "0"] | None = None
+    uncertain: Annotated[str, "CHOICE"] | None = None
+    missing: Annotated[str, "CHOICE"] | None = None
 
     @property
     def label_names(self) -> tuple[str, ...] | None:
         """The columns that are labels."""
         return None if self.labels is None else names_in("labels", self.labels)
+
+    @property
+    def uncertain_choice(self) -> dict[str, Meaning] | None:
+        """What a -1 means, by label; "" for those that are not named."""
+        return _choices("uncertain", self.uncertain, ("ignore", "0", "1"))
+
+    @property
+    def missing_choice(self) -> dict[str, Meaning] | None:
+        """What a blank cell means, by label; "" for those that are not named."""
+        return _choices("missing", self.missing, ("ignore", "0"))
 
     @property
     def ignored_labels(self) -> tuple[str, ...]:
@@ -51,7 +63,7 @@ class LabelSettings(Settings):
 
     def check(self) -> None:
         """Refuse settings of both kinds of table, and of neither."""
-        _ = self.label_names, self.ignored_labels
+        _ = self.label_names, self.ignored_labels, self.uncertain_choice, self.missing_choice
         if self.label_column is None:
             for name in ("label_separator", "negative_label", "ignore_labels"):
                 if getattr(self, name) is not None:
@@ -64,6 +76,68 @@ class LabelSettings(Settings):
             )
         if self.label_separator == "" or self.label_column == "":
             raise UsageError("--label_separator and --label_column must not be empty")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelTableSettings(LabelSettings):
+    """A table of images with several labels each.
+
+    Attributes:
+        labels: columns that are labels, one a label: 1, 0, -1, blank, true, false, yes or no
+            (default: every column that has nothing else; the log names them).
+        path_column: column of the paths, relative to the table (default: the one called path,
+            image, file, filename, image_path or filepath).
+    """
+
+    section: ClassVar[str] = "labels"
+    labels: Names | None = None
+    path_column: Column | None = None
+
+    @property
+    def names_a_table(self) -> bool:
+        """Whether one of these settings is given."""
+        given = (
+            *(self.path_column, self.labels, self.label_column, self.label_separator),
+            *(self.negative_label, self.ignore_labels, self.uncertain, self.missing),
+        )
+        return any(value is not None for value in given)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSettings(LabelTableSettings):
+    """What a label means.
+
+    Attributes:
+        task: single_label (each image has one class) or multilabel (each image has any number of
+            labels, some perhaps unknown, from a table).
+    """
+
+    section: ClassVar[str] = "labels"
+    task: Literal["single_label", "multilabel"] = "single_label"
+
+    def check(self) -> None:
+        """Refuse settings of a table of labels for another task."""
+        if self.task == "single_label" and self.names_a_table:
+            raise UsageError("the settings of a table of labels need --task multilabel")
+
+
+def _choices(
+    flag: str, text: str | None, allowed: tuple[Meaning, ...]
+) -> dict[str, Meaning] | None:
+    """The choice for all labels (""), and for those that are named, as in "ignore,Edema=1"."""
+    if text is None:
+        return None
+    known: dict[str, Meaning] = {name: name for name in allowed}
+    found: dict[str, Meaning] = {}
+    for element in text.split(","):
+        name, _, choice = (part.strip() for part in element.rpartition("="))
+        if choice not in known or name in found:
+            raise UsageError(
+                f"--{flag} must be {', '.join(allowed[:-1])} or {allowed[-1]}, and LABEL=CHOICE "
+                f"for labels that differ, separated by commas, got {text!r}"
+            )
+        found[name] = known[choice]
+    return found
 
 
 def names_in(flag: str, text: str) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ class LossSettings(Settings):
 
     Attributes:
         loss: ce is cross-entropy; focal is the mean of -(1-p)^g log p, where p is the probability
-            of the true class and g is focal_gamma.
+            of the true class (of several labels: of each label's true value) and g is focal_gamma.
         focal_gamma: exponent of the focal loss; 0 is cross-entropy (default: 2).
         label_smooth: 1 smooths the labels, 0 does not.
         label_smooth_factor: share s taken from the true class; each wrong class gets s/(C-1).
@@ -24,6 +24,9 @@ class LossSettings(Settings):
             1: none; balanced is 1/n; sqrt is 1/sqrt(n); effective:B is (1-B)/(1-B^n), such as
             effective:0.999; or a CSV file of a class and its weight a line. The loss is the
             weighted mean.
+        pos_weight: factor of the loss of positive images of each label, for several labels per
+            image: none; balanced is negative / positive training images, at most 50; sqrt is its
+            square root.
         sampler: uniform shows every image once an epoch; balanced draws with replacement, every
             class equally often; sqrt in between, in proportion to sqrt(n). An epoch has as many
             images in any case.
@@ -35,6 +38,7 @@ class LossSettings(Settings):
     label_smooth: Switch = 0
     label_smooth_factor: float = 0.1
     class_weights: Annotated[str, "none|balanced|sqrt|effective:B|FILE"] = "none"
+    pos_weight: Literal["none", "balanced", "sqrt"] = "none"
     sampler: Literal["uniform", "balanced", "sqrt"] = "uniform"
 
     def check(self) -> None:

@@ -9,6 +9,7 @@ from densenet121.config.distillation import DistillationSettings
 from densenet121.config.files import read_recipe
 from densenet121.config.fine_tuning import FineTuningSettings
 from densenet121.config.flags import flags_of
+from densenet121.config.labels import TaskSettings
 from densenet121.config.loss import LossSettings
 from densenet121.config.network import NetworkSettings
 from densenet121.config.optimisation import OptimiserSettings, ScheduleSettings
@@ -61,6 +62,7 @@ class TrainProcessSettings(ProcessSettings):
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(
     DataSettings,
+    TaskSettings,
     BadImageSettings,
     NetworkSettings,
     OptimiserSettings,
@@ -106,6 +108,17 @@ class TrainConfig(
                 f"--freeze_epochs must be less than --max_epoch {self.max_epoch} (0: the whole "
                 f"run), got {self.freeze_epochs}"
             )
+        several = self.task == "multilabel"
+        for name, given, fits in (
+            ("class_weights", self.class_weights != "none", not several),
+            ("sampler", self.sampler != "uniform", not several),
+            ("pos_weight", self.pos_weight != "none", several),
+        ):
+            if given and not fits:
+                raise UsageError(
+                    f"--{name} has no meaning with --task {self.task}; use "
+                    f"{'--pos_weight' if several else '--class_weights'}, or omit it"
+                )
         falls = ("cosine", "one_cycle", "polynomial", "plateau")
         if self.lr_scheduler in falls and self.eta_min > self.lr:
             raise UsageError(f"--eta_min must be at most --lr {self.lr}, got {self.eta_min}")

@@ -2,10 +2,11 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,22 +27,25 @@ class ImageDataset:
         root: the folder or file with the images.
         class_names: class names in the order of the labels.
         paths: path of each image; for a file below ``root``, relative and with forward slashes.
-        labels: ``(num_images,)`` int64, index into ``class_names``.
+        labels: ``(num_images,)`` int64, index into ``class_names``; or, with several labels each,
+            ``(num_images, num_labels)`` float32, 1, 0 or nan for not known.
         sizes: ``(num_images,)`` int64, bytes of the encoded image.
         ignored: files among the images whose names are not those of images.
         read_one: index to image, for sources other than files below ``root``; called from
             threads. Raises InputError with the reason only.
         known_fingerprint: ``fingerprint``, if it was computed before.
+        columns: what else a table of labels has of each image, by column.
     """
 
     root: Path
     class_names: tuple[str, ...]
     paths: Sequence[str]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     sizes: NDArray[np.int64]
     ignored: tuple[str, ...] = ()
     read_one: Callable[[int], Encoded] | None = field(default=None, repr=False, compare=False)
     known_fingerprint: str | None = field(default=None, repr=False, compare=False)
+    columns: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -74,7 +78,9 @@ class ImageDataset:
         digest = hashlib.sha256()
         for name in self.class_names:
             digest.update(name.encode(errors="surrogateescape") + b"\0")
-        for path, size, label in zip(self.paths, self.sizes, self.labels, strict=True):
+        several = self.labels.ndim == 2
+        for path, size, row in zip(self.paths, self.sizes, self.labels, strict=True):
+            label = row.tolist() if several else row
             digest.update(path.encode(errors="surrogateescape") + f"\0{size}\0{label}\n".encode())
         return digest.hexdigest()
 
@@ -85,7 +91,10 @@ class ImageDataset:
             InputError: a class would lose its last image.
         """
         kept = np.flatnonzero([path not in excluded for path in self.paths])
-        counts = np.bincount(self.labels[kept], minlength=len(self.class_names))
+        if self.labels.ndim == 1:
+            counts = np.bincount(self.labels[kept], minlength=len(self.class_names))
+        else:
+            counts = (~np.isnan(self.labels[kept])).sum(axis=0)
         if (counts == 0).any():
             name = self.class_names[int(np.argmin(counts))]
             raise InputError(f"{self.root}: class {name} would have no image left")
@@ -102,6 +111,7 @@ class ImageDataset:
             sizes=self.sizes[kept],
             read_one=read_kept if read else None,
             known_fingerprint=None,
+            columns={name: [cells[int(i)] for i in kept] for name, cells in self.columns.items()},
         )
 
 

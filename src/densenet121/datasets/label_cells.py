@@ -5,8 +5,9 @@ column with all findings of an image (``Edema|Mass``), as in NIH's. Nothing is g
 (uncertain) and blank cells mean has to be said.
 """
 
+import math
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -17,19 +18,23 @@ from densenet121.datasets.tables import Table
 from densenet121.utils.errors import InputError
 
 Meaning = Literal["ignore", "0", "1"]
+# What all labels have, or by label, with "" for those that are not named; None refuses the cells.
+Choice = Meaning | Mapping[str, Meaning] | None
 
 _MEANINGS = {"ignore": np.nan, "0": 0.0, "1": 1.0}
 _CELLS = {"1": 1.0, "1.0": 1.0, "true": 1.0, "yes": 1.0}
 _CELLS |= {"0": 0.0, "0.0": 0.0, "false": 0.0, "no": 0.0}
 _UNCERTAIN = ("-1", "-1.0")
+# Every cell that can be in a column of labels; those without a value of their own are nan.
+LABEL_CELLS = _CELLS | dict.fromkeys((*_UNCERTAIN, ""), math.nan)
 
 
 def labels_of_columns(
     table: Table,
     names: Sequence[str],
     *,
-    uncertain: Meaning | None = None,
-    missing: Meaning | None = None,
+    uncertain: Choice = None,
+    missing: Choice = None,
 ) -> NDArray[np.float64]:
     """``(n, L)``: 1, 0 or nan (unknown) from one column a label.
 
@@ -46,33 +51,41 @@ def labels_of_columns(
     found = np.empty((len(table), len(names)))
     uncertain_cells: Counter[str] = Counter()
     missing_cells: Counter[str] = Counter()
+    blank_cells: Counter[str] = Counter()
     for column, name in enumerate(names):
+        of_uncertain, of_missing = meaning(uncertain, name), meaning(missing, name)
         for row, cell in enumerate(table.cells(name, "labels")):
             value = _CELLS.get(cell.lower())
             if value is not None:
                 found[row, column] = value
             elif cell in _UNCERTAIN:
-                uncertain_cells[name] += 1
-                found[row, column] = _MEANINGS[uncertain or "ignore"]
+                uncertain_cells[name] += of_uncertain is None
+                found[row, column] = _MEANINGS[of_uncertain or "ignore"]
             elif not cell:
-                missing_cells[name] += 1
-                found[row, column] = _MEANINGS[missing or "ignore"]
+                blank_cells[name] += 1
+                missing_cells[name] += of_missing is None
+                found[row, column] = _MEANINGS[of_missing or "ignore"]
             else:
                 raise InputError(
                     f'{table.where(row, name)}: "{cell}" is not a label; allowed are 1, 0, -1, '
                     "blank, true, false, yes and no"
                 )
-    blank = [name for name in names if missing_cells[name] == len(table)]
+    blank = [name for name in names if blank_cells[name] == len(table)]
     if blank:
         raise InputError(
             f"{table.file}: all {len(table)} cells of {some(blank)} are blank; leave it out of "
             "`labels`"
         )
-    if uncertain is None:
-        _refuse(table, uncertain_cells, "-1 (uncertain)", "uncertain", "ignore, 0 or 1")
-    if missing is None:
-        _refuse(table, missing_cells, "blank", "missing", "ignore or 0")
+    _refuse(table, uncertain_cells, "-1 (uncertain)", "uncertain", "ignore, 0 or 1")
+    _refuse(table, missing_cells, "blank", "missing", "ignore or 0")
     return found
+
+
+def meaning(choice: Choice, name: str) -> Meaning | None:
+    """What the cells of a label mean by this choice; None refuses them."""
+    if choice is None or isinstance(choice, str):
+        return choice
+    return choice.get(name, choice.get(""))
 
 
 def labels_of_lists(
@@ -83,7 +96,7 @@ def labels_of_lists(
     separator: str | None = None,
     negative: str | None = None,
     ignored: Collection[str] = (),
-    missing: Meaning | None = None,
+    missing: Choice = None,
 ) -> NDArray[np.float64]:
     """``(n, L)``: 1, 0 or nan (unknown) from one column that lists the findings of each image.
 
@@ -109,7 +122,7 @@ def labels_of_lists(
     for row, cell in enumerate(table.cells(column, "label_column")):
         if not cell:
             blank += 1
-            found[row] = _MEANINGS[missing or "ignore"]
+            found[row] = [_MEANINGS[meaning(missing, name) or "ignore"] for name in names]
             continue
         findings = [part.strip() for part in cell.split(separator)] if separator else [cell]
         if negative in findings and len(set(findings)) > 1:
@@ -126,7 +139,7 @@ def labels_of_lists(
         raise InputError(f"{table.file}: all {blank} cells of {column} are blank")
     if unknown:
         raise InputError(_unknown(table, column, unknown, names, separator))
-    if blank and missing is None:
+    if blank and any(meaning(missing, name) is None for name in names):
         _refuse(table, Counter({column: blank}), "blank", "missing", "ignore or 0")
     return found
 
@@ -146,6 +159,7 @@ def _unknown(
 
 
 def _refuse(table: Table, cells: Counter[str], what: str, field: str, choices: str) -> None:
+    cells = +cells  # without zeros
     if cells:
         raise InputError(
             f"{table.file}: of {len(table)} rows these are {what}: {_counted(cells)}; "

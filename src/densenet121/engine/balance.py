@@ -15,10 +15,12 @@ from densenet121.datasets.class_balance import (
 )
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.sampler import Indices, class_draws, epoch_order
-from densenet121.tasks import SingleLabel, Task
+from densenet121.tasks import MultiLabel, SingleLabel, Task
+from densenet121.utils.errors import InputError
 from densenet121.utils.files import file_digest
 from densenet121.utils.logging import log
 
+_LARGEST_POS_WEIGHT = 50.0
 _MOST_SHOWN = 20  # classes in a log line
 
 
@@ -41,6 +43,25 @@ def make_class_weights(config: TrainConfig, dataset: ImageDataset) -> tuple[floa
     else:
         weights = read_weights_file(absolute(rule), dataset.class_names)
     return tuple(weights.tolist())
+
+
+def make_pos_weight(config: TrainConfig, dataset: ImageDataset) -> tuple[float, ...]:
+    """The factor of the loss of positive cells, by label; empty without one.
+
+    Raises:
+        InputError: a label has no positive training image.
+    """
+    if config.pos_weight == "none":
+        return ()
+    positives, negatives = (dataset.labels == 1).sum(axis=0), (dataset.labels == 0).sum(axis=0)
+    for name, count in zip(dataset.class_names, positives.tolist(), strict=True):
+        if count == 0:
+            raise InputError(
+                f"{dataset.root}: the label {name} has no positive image, so `pos_weight` "
+                f"{config.pos_weight} has no value for it; leave it out of `labels`"
+            )
+    weights = np.minimum(negatives / positives, _LARGEST_POS_WEIGHT)
+    return tuple((np.sqrt(weights) if config.pos_weight == "sqrt" else weights).tolist())
 
 
 def make_order(config: TrainConfig, dataset: ImageDataset) -> Callable[[int], Indices]:
@@ -66,6 +87,9 @@ def weights_setting(config: TrainConfig) -> str:
 
 def log_balance(config: TrainConfig, dataset: ImageDataset, task: Task) -> None:
     """Log the images and the weight of each class, if anything is done about them."""
+    if isinstance(task, MultiLabel):
+        _log_labels(dataset, task)
+        return
     weights = task.class_weights if isinstance(task, SingleLabel) else None
     if weights is None and config.sampler == "uniform":
         return
@@ -82,4 +106,19 @@ def log_balance(config: TrainConfig, dataset: ImageDataset, task: Task) -> None:
             "`sampler` %s and `class_weights` %s are both on: rare classes count twice",
             config.sampler,
             config.class_weights,
+        )
+
+
+def _log_labels(dataset: ImageDataset, task: MultiLabel) -> None:
+    """Log the positive, negative and unknown training images of each label, and its weight."""
+    weights = task.pos_weight or (1.0,) * len(dataset.class_names)
+    for k, (name, weight) in enumerate(zip(dataset.class_names, weights, strict=True)):
+        column = dataset.labels[:, k]
+        log.info(
+            "label %s: %d positive, %d negative, %d unknown training images%s",
+            name,
+            (column == 1).sum(),
+            (column == 0).sum(),
+            np.isnan(column).sum(),
+            f"; positives weigh {weight:.4g}" if task.pos_weight else "",
         )

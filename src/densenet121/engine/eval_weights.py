@@ -1,6 +1,6 @@
 """Find the weights files to evaluate, and load each as a classifier for the dataset."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from densenet121.datasets.image_dataset import ImageDataset, check_same_classes
 from densenet121.inference.classifier import Choices, Classifier, make_classifier
 from densenet121.inference.onnx_model import SUFFIX, load_onnx
 from densenet121.runs.layout import position_in_name
-from densenet121.tasks import Task, task_named
+from densenet121.tasks import SingleLabel, Task, task_named
 from densenet121.utils.errors import InputError
 from densenet121.utils.logging import log
 
@@ -35,6 +35,31 @@ def weights_files(source: Path) -> list[Path]:
         key=lambda file: (position_in_name(file) or (-1, -1), file.stat().st_mtime),
         reverse=True,
     )
+
+
+def task_and_names(
+    weights: Weights | None, files: Sequence[Path], task: Task | None
+) -> tuple[str, tuple[str, ...]]:
+    """Name of the task, and the classes or labels, of the weights to evaluate.
+
+    Args:
+        weights: the only weights file, if it was read already.
+        files: the weights files; the first that can be read decides.
+        task: the caller's own task.
+    """
+    if weights is None:
+        for file in files:
+            try:
+                if file.suffix == SUFFIX:
+                    found = load_onnx(file, Choices(task=task))
+                    return found.task.name, found.class_names
+                weights = read_weights(file, shapes_only=True)
+                break
+            except InputError:
+                continue  # it is reported when its turn comes
+    info = weights.info if weights else None
+    name = task.name if task else info.task if info else SingleLabel.name
+    return name, info.class_names if info else ()
 
 
 def load_for(

@@ -13,18 +13,18 @@ from densenet121.datasets.image_dataset import (
     ImageDataset,
     check_num_classes,
 )
-from densenet121.datasets.sources.open import open_evaluation
 from densenet121.distributed.ranks import any_rank, from_rank_0
 from densenet121.engine.error_maps import draw_error_maps
-from densenet121.engine.eval_weights import load_for, weights_files
+from densenet121.engine.eval_weights import load_for, task_and_names, weights_files
 from densenet121.engine.evaluation import Evaluation, evaluate_images
+from densenet121.engine.images import open_images
 from densenet121.inference.classifier import Classifier
 from densenet121.inference.onnx_model import SUFFIX
 from densenet121.runs.evaluations import write_error_maps, write_summary
 from densenet121.runs.layout import RECORD, make_folder, read_record
 from densenet121.runs.record import describe_run
 from densenet121.runtime import Runtime, joined
-from densenet121.tasks import SingleLabel, Task
+from densenet121.tasks import Task
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.files import write_json
 from densenet121.utils.logging import log, log_settings, run_log
@@ -65,20 +65,17 @@ def evaluate(config: EvalConfig, task: Task | None = None) -> EvalResult:
             used is logged, and the result is incomplete.
     """
     with StopRequest() as stop, joined(config) as runtime:
-        dataset = open_evaluation(
-            absolute(config.data_dir),
-            exclude=absolute(config.exclude) if config.exclude else None,
-            cache_dir=absolute(config.log_path),
-        )
-        check_num_classes(dataset, config.num_classes)
+        # Read before the folder is made, so that a wrong path leaves no folder behind.
         source = absolute(config.pretrained)
         files = weights_files(source)
-        # Read before the folder is made, so that a wrong path leaves no folder behind.
         alone = not source.is_dir() and source.suffix != SUFFIX
         first = read_weights(source) if alone else None
+        task_name, names = task_and_names(first, files, task)
+        dataset = open_images(config, task_name, names, absolute(config.log_path))
+        check_num_classes(dataset, config.num_classes)
         path, stamp = _make_folder(config, runtime)
         with run_log(path, stamp, runtime.process.rank):
-            _log_start(config, task or SingleLabel(), runtime, dataset, path)
+            _log_start(config, task_name, runtime, dataset, path)
             results: dict[Path, Evaluation | None] = {}
             contents: list[dict[str, Any]] = []
             for file in files:
@@ -123,14 +120,14 @@ def _make_folder(config: EvalConfig, runtime: Runtime) -> tuple[Path, str]:
 
 
 def _log_start(
-    config: EvalConfig, task: Task, runtime: Runtime, dataset: ImageDataset, path: Path
+    config: EvalConfig, task_name: str, runtime: Runtime, dataset: ImageDataset, path: Path
 ) -> None:
     """Write run.json and the first lines of the log."""
     settings = settings_of(config) | runtime.settings()
     log_settings(settings)
     log.info("%s; %s", runtime.process.note, runtime)
     log.info("%d images of %d classes in %s", len(dataset), len(dataset.class_names), dataset.root)
-    run = describe_run("eval", settings, runtime, task.name, dataset.class_names, None, dataset)
+    run = describe_run("eval", settings, runtime, task_name, dataset.class_names, None, dataset)
     # The folder may be that of a training run; its run.json is kept.
     if runtime.process.rank == 0 and read_record(path).get("command") != "train":
         write_json(path / RECORD, run)

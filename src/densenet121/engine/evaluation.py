@@ -64,7 +64,7 @@ class Evaluation:
         """
         if not len(self.scored):
             raise InputError("no image was evaluated, so no accuracy or loss can be reported")
-        return self.task.metrics(self.scores, self.targets)
+        return self.task.metrics(self.scores, self.targets, self.dataset.class_names)
 
     @cached_property
     def digest(self) -> str:

@@ -11,20 +11,27 @@ from densenet121.config import TrainConfig, absolute, default_eval_resize
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.datasets.sources.open import open_training
-from densenet121.engine.balance import make_class_weights
+from densenet121.datasets.sources.open_table import open_labelled_training
+from densenet121.engine.balance import make_class_weights, make_pos_weight
+from densenet121.engine.images import label_rules
 from densenet121.network import DenseNet, Variant, build
 from densenet121.runs.checkpoints import Checkpoint
-from densenet121.tasks import SingleLabel, Task
+from densenet121.tasks import MultiLabel, SingleLabel, Task
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.var_init import initialise
 
 
 def find_datasets(config: TrainConfig) -> tuple[ImageDataset, ImageDataset | None]:
     """The training and the validation images; the latter may be None."""
+    val_dir = absolute(config.val_dir) if config.val_dir else None
+    exclude = absolute(config.exclude) if config.exclude else None
+    if config.task == MultiLabel.name:
+        rules = label_rules(config)
+        return open_labelled_training(absolute(config.data_dir), val_dir, rules, exclude)
     return open_training(
         absolute(config.data_dir),
-        absolute(config.val_dir) if config.val_dir else None,
-        exclude=absolute(config.exclude) if config.exclude else None,
+        val_dir,
+        exclude=exclude,
         cache_dir=absolute(config.ckpt_path),
     )
 
@@ -37,6 +44,9 @@ def pick_task(config: TrainConfig, task: Task | None, dataset: ImageDataset) -> 
         InputError: the class weights cannot be computed from the training images.
     """
     if task is None:
+        if config.task == MultiLabel.name:
+            pos_weight = make_pos_weight(config, dataset)
+            return MultiLabel(config.smooth_factor, pos_weight, config.gamma or 0.0)
         weights = make_class_weights(config, dataset)
         return SingleLabel(config.smooth_factor, config.gamma, weights)
     given = {

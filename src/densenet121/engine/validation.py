@@ -1,5 +1,6 @@
 """The validation after an epoch: what is the best, and whether it still improves."""
 
+import math
 from collections.abc import Callable
 
 from torch import nn
@@ -73,7 +74,8 @@ def validate_epoch(
     state.bad_images.update(evaluation.bad)
     if is_better(plan.task, plan.best_metric, evaluation.metrics, state.best):
         state.best_epoch, state.best = state.evaluated_epochs, evaluation.metrics
-        folder.save_weights(BEST_WEIGHTS, training.model.state_dict(), row | evaluation.metrics)
+        origin = row | _plain(evaluation.metrics)
+        folder.save_weights(BEST_WEIGHTS, training.model.state_dict(), origin)
     if averaged is not None and training.average is not None:
         log.info("with averaged weights:")
         averaged.log()
@@ -82,12 +84,17 @@ def validate_epoch(
             state.best_average_epoch = state.evaluated_epochs
             state.best_average = averaged.metrics
             weights = training.average.model.state_dict()
-            folder.save_weights(BEST_AVERAGE, weights, row | averaged.metrics)
+            folder.save_weights(BEST_AVERAGE, weights, row | _plain(averaged.metrics))
     # Of the last weights, not the best, which were selected on these same images.
     if folder.is_first:
         evaluation.write(folder.path, evaluation.to_json(LAST_WEIGHTS) | row | evaluation.metrics)
     _follow_progress(training, plan, (averaged or evaluation).metrics)
     return evaluation
+
+
+def _plain(metrics: Metrics) -> Metrics:
+    """The metrics that are one number each, which is what weights record of their validation."""
+    return {name: value for name, value in metrics.items() if not isinstance(value, dict)}
 
 
 def save_last(training: Training, folder: RunFolder) -> None:
@@ -104,6 +111,8 @@ def is_better(task: Task, metric: str | None, metrics: Metrics, than: Metrics | 
         return True
     if metric is None:
         return task.is_better(metrics, than)
+    if metrics[metric] is None or than[metric] is None:  # not defined
+        return metrics[metric] is not None
     gain = metrics[metric] - than[metric]
     return bool(gain > 0 if task.best_metrics[metric] else gain < 0)
 
@@ -112,9 +121,9 @@ def _follow_progress(training: Training, plan: EpochPlan, metrics: Metrics) -> N
     """Count a validation for patience and the plateau schedule, and log what follows from it."""
     progress, known = training.state.progress, plan.task.best_metrics
     name = plan.best_metric or next(iter(known))
-    before = progress.lr_factor
+    before, value = progress.lr_factor, metrics[name]
     progress.add(
-        float(metrics[name]),
+        math.nan if value is None else float(value),
         higher_is_better=known[name],
         min_delta=plan.min_delta,
         patience=plan.patience,

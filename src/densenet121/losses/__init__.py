@@ -1,7 +1,13 @@
 """The training losses."""
 
+from densenet121.losses.binary import masked_binary_cross_entropy
 from densenet121.losses.crossentropy import smooth_cross_entropy
 from densenet121.losses.distillation import distillation_loss
 from densenet121.losses.focal import focal_loss
 
-__all__ = ["distillation_loss", "focal_loss", "smooth_cross_entropy"]
+__all__ = [
+    "distillation_loss",
+    "focal_loss",
+    "masked_binary_cross_entropy",
+    "smooth_cross_entropy",
+]

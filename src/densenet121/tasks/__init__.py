@@ -1,5 +1,6 @@
 """What a label means: one package per task, used by training, evaluation and reports."""
 
+from densenet121.tasks.multi_label.task import MultiLabel
 from densenet121.tasks.single_label.task import SingleLabel
 from densenet121.tasks.task import Task
 from densenet121.tasks.values import (
@@ -29,6 +30,7 @@ __all__ = [
     "Curve",
     "ImageError",
     "Metrics",
+    "MultiLabel",
     "ReportPart",
     "Results",
     "Scores",
@@ -38,7 +40,10 @@ __all__ = [
     "task_named",
 ]
 
-_KNOWN: dict[str, type[SingleLabel]] = {SingleLabel.name: SingleLabel}
+_KNOWN: dict[str, type[SingleLabel | MultiLabel]] = {
+    SingleLabel.name: SingleLabel,
+    MultiLabel.name: MultiLabel,
+}
 
 
 def task_named(name: str | None, where: object, given: Task | None = None) -> Task:

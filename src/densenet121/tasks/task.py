@@ -104,12 +104,13 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def metrics(self, scores: Scores, targets: Tensor) -> Metrics:
+    def metrics(self, scores: Scores, targets: Tensor, class_names: Sequence[str]) -> Metrics:
         """Metrics of all images, for metrics.jsonl and eval.json; they include "loss".
 
         Args:
             scores: scores of at least one image, in the order of the dataset.
             targets: targets of the same images.
+            class_names: in the order of the labels.
         """
 
     @abstractmethod
@@ -163,8 +164,8 @@ class Task(ABC):
         """``(N,)``: the output that a class-activation map should explain, for each image."""
 
     @abstractmethod
-    def same_answers(self, a: Logits, b: Logits) -> NDArray[np.bool_]:
-        """``(N,)``: whether two networks give the same answer."""
+    def same_answers(self, a: Logits, b: Logits, calibration: Any = None) -> NDArray[np.bool_]:
+        """``(N,)``: whether two networks give the same answer, with this calibration."""
 
     # Calibration and comparison
 
@@ -184,6 +185,8 @@ class Task(ABC):
         seed: int,
         target_accuracy: float | None,
         note: Mapping[str, Any],
+        operating_point: str | None = None,
+        class_names: Sequence[str] = (),
     ) -> Calibrated:
         """Fit a calibration of the probabilities on held-out images.
 
@@ -193,6 +196,8 @@ class Task(ABC):
             seed: seed of any random split.
             target_accuracy: required accuracy of the answers given, or None.
             note: origin of the images; stored with the calibration.
+            operating_point: rule for the thresholds of labels, or None.
+            class_names: in the order of the labels.
 
         Raises:
             InputError: the target cannot be reached, or this task has no calibration.

@@ -37,7 +37,7 @@ def open_training(
         UsageError: a path of ``exclude`` is in neither of them.
     """
     splits = open_splits(data_dir, val_dir, cache_dir, field)
-    dataset, validation = _without([splits["train"], splits.get("val")], exclude)
+    dataset, validation = without_excluded([splits["train"], splits.get("val")], exclude)
     assert dataset is not None
     if validation is not None:
         check_same_classes(
@@ -79,7 +79,7 @@ def open_evaluation(
         InputError, UsageError: as ``open_training``.
     """
     found = _open(evaluation_folder(data_dir), "data_dir", "val", cache_dir)
-    (dataset,) = _without([found], exclude)
+    (dataset,) = without_excluded([found], exclude)
     assert dataset is not None
     return dataset
 
@@ -110,7 +110,14 @@ def _has_own_splits(where: Path) -> bool:
     return where.is_dir() and (is_cifar(where) or has_own_splits(where))
 
 
-def _without(sides: list[ImageDataset | None], exclude: Path | None) -> list[ImageDataset | None]:
+def without_excluded(
+    sides: list[ImageDataset | None], exclude: Path | None
+) -> list[ImageDataset | None]:
+    """The datasets without the images that a file names, one path per line.
+
+    Raises:
+        UsageError: a path of ``exclude`` is in none of them.
+    """
     if exclude is None:
         return sides
     text = read_whole(exclude).decode("utf-8-sig", "surrogateescape")

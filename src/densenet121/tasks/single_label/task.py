@@ -32,7 +32,7 @@ from densenet121.tasks.values import (
     Results,
     Scores,
 )
-from densenet121.utils.errors import InputError
+from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.json_values import count
 
 
@@ -105,7 +105,7 @@ class SingleLabel(Task):
         }
         return Scores(columns, float(loss), float(len(targets)))
 
-    def metrics(self, scores: Scores, targets: Tensor) -> Metrics:
+    def metrics(self, scores: Scores, targets: Tensor, class_names: Sequence[str]) -> Metrics:
         """Top-1 and top-5 counts and shares, the number of images, loss, balanced accuracy."""
         ranks = torch.from_numpy(scores.columns["rank"])
         counts = Counts(topk_correct(ranks, 1), topk_correct(ranks, 5), len(ranks), scores.loss_sum)
@@ -212,7 +212,9 @@ class SingleLabel(Task):
         """The most probable class."""
         return np.asarray(logits.argmax(axis=1))
 
-    def same_answers(self, a: Logits, b: Logits) -> NDArray[np.bool_]:
+    def same_answers(
+        self, a: Logits, b: Logits, calibration: Calibration | None = None
+    ) -> NDArray[np.bool_]:
         """Whether both have the same most probable class."""
         return np.asarray(a.argmax(axis=1) == b.argmax(axis=1))
 
@@ -228,9 +230,17 @@ class SingleLabel(Task):
         seed: int,
         target_accuracy: float | None,
         note: Mapping[str, Any],
+        operating_point: str | None = None,
+        class_names: Sequence[str] = (),
     ) -> Calibrated:
         """Fit on one half of the images and measure on the other."""
         from densenet121.tasks.single_label.calibrate import describe, learn
+
+        if operating_point is not None:
+            raise UsageError(
+                f"`operating_point` is for several labels per image; {self.name} takes "
+                "`target_accuracy`"
+            )
 
         found, before, after = learn(
             logits, targets.numpy(), seed=seed, target_accuracy=target_accuracy

@@ -1,0 +1,158 @@
+"""A table of images with several labels each: a column a label, or one column that lists them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from densenet121.datasets.image_dataset import ImageDataset, some
+from densenet121.datasets.label_cells import (
+    LABEL_CELLS,
+    Choice,
+    labels_of_columns,
+    labels_of_lists,
+)
+from densenet121.datasets.packed_strings import Names
+from densenet121.datasets.tables import Table, read_table
+from densenet121.utils.errors import InputError, UsageError
+
+TABLE = "labels.csv"  # in a folder that is named as the source
+SUFFIXES = (".csv", ".tsv")
+_PATH_COLUMNS = ("path", "image", "file", "filename", "image_path", "filepath")
+_NO_LABELS = ("id", "age", "fold", "split", "index", "number")  # columns of numbers that are none
+_SEPARATORS = "|;,"
+
+
+@dataclass(frozen=True)
+class LabelRules:
+    """How a table of labels is read.
+
+    Attributes:
+        path_column: the column of the paths; None: found by its name.
+        names: the labels, in order; empty: all that the table has.
+        label_column: the one column that lists the labels of an image; None: a column a label.
+        separator: what separates the labels in that column; None: a cell is one label.
+        negative: the word in that column for no label; None: there is none.
+        ignored: words in that column that are no label, and are passed over.
+        uncertain: what -1 means; None refuses it.
+        missing: what a blank cell means; None refuses it.
+    """
+
+    path_column: str | None = None
+    names: tuple[str, ...] = ()
+    label_column: str | None = None
+    separator: str | None = None
+    negative: str | None = None
+    ignored: tuple[str, ...] = ()
+    uncertain: Choice = None
+    missing: Choice = None
+
+
+def read_label_table(source: Path, rules: LabelRules) -> ImageDataset:
+    """The images of a CSV or TSV file, or of ``labels.csv`` in a folder; paths relative to it.
+
+    ``ImageDataset.labels`` is ``(N, K)`` float32: 1, 0, or nan where the label is not known.
+
+    Raises:
+        InputError: a path or a label cannot be used; the text names the file and the line.
+        UsageError: a setting does not fit the table.
+    """
+    file = source / TABLE if source.is_dir() else source
+    if file.suffix.lower() not in SUFFIXES:
+        raise InputError(f"{file}: labels are read from .csv or .tsv, or from {TABLE} in a folder")
+    table = read_table(file)
+    path_column = _path_column(table, rules)
+    if rules.label_column is None:
+        names = rules.names or _label_columns(table, path_column)
+        labels = labels_of_columns(table, names, uncertain=rules.uncertain, missing=rules.missing)
+    else:
+        names = rules.names or _listed(table, rules)
+        labels = labels_of_lists(
+            table,
+            rules.label_column,
+            names,
+            separator=rules.separator,
+            negative=rules.negative,
+            ignored=rules.ignored,
+            missing=rules.missing,
+        )
+    for name, column in zip(names, labels.T, strict=True):
+        if np.isnan(column).all():
+            raise InputError(f"{file}: no image has a known value of the label {name}")
+    paths, sizes = _files(table, path_column)
+    return ImageDataset(
+        file.parent,
+        tuple(names),
+        Names.of(paths),
+        labels.astype(np.float32),
+        np.array(sizes, dtype=np.int64),
+        columns={name: cells for name, cells in table.columns.items() if name != path_column},
+    )
+
+
+def _path_column(table: Table, rules: LabelRules) -> str:
+    if rules.path_column is not None:
+        table.cells(rules.path_column, "path_column")
+        return rules.path_column
+    found = [name for name in table.columns if name.lower() in _PATH_COLUMNS]
+    if len(found) == 1:
+        return found[0]
+    problem = f"the columns {', '.join(found)} could be" if found else "no column is called like"
+    raise UsageError(
+        f"{table.file}: {problem} the path; pass `path_column`, one of {some(list(table.columns))}"
+    )
+
+
+def _label_columns(table: Table, path_column: str) -> tuple[str, ...]:
+    """The columns that have nothing but labels, and a positive one."""
+    found = []
+    for name, cells in table.columns.items():
+        words = name.lower().replace("_", " ").split()
+        is_number = any(word in _NO_LABELS for word in words)
+        values = {LABEL_CELLS.get(cell.lower()) for cell in cells}
+        if name != path_column and not is_number and None not in values and 1.0 in values:
+            found.append(name)
+    if not found:
+        raise UsageError(
+            f"{table.file}: no column has only labels (1, 0, true, false, yes, no, -1, blank); "
+            f"pass `labels`, or `label_column`, of the columns {some(list(table.columns))}"
+        )
+    return tuple(found)
+
+
+def _listed(table: Table, rules: LabelRules) -> tuple[str, ...]:
+    """The labels that occur in the one column, sorted."""
+    cells = [cell for cell in table.cells(str(rules.label_column), "label_column") if cell]
+    if rules.separator is None:
+        marks = [mark for mark in _SEPARATORS if any(mark in cell for cell in cells)]
+        if marks:
+            example = next(cell for cell in cells if marks[0] in cell)
+            raise UsageError(
+                f'{table.file}, column {rules.label_column}: "{example}" looks like several '
+                f"labels; pass `label_separator` {marks[0]}, or another that no cell has"
+            )
+    parts = [part.strip() for cell in cells for part in cell.split(rules.separator or "\0")]
+    names = sorted(set(parts) - {rules.negative, *rules.ignored, ""})
+    if not names:
+        raise InputError(f"{table.file}: the column {rules.label_column} has no label")
+    return tuple(names)
+
+
+def _files(table: Table, path_column: str) -> tuple[list[str], list[int]]:
+    """The path of each image, and its size in bytes."""
+    known: dict[str, int] = {}
+    sizes = []
+    for row, path in enumerate(table.columns[path_column]):
+        where, line = table.where(row, path_column), table.lines[row]
+        if not path:
+            raise InputError(f"{where}: no path")
+        if path in known:
+            raise InputError(f"{where}: {path} is already in line {known[path]}")
+        known[path] = line
+        place = table.file.parent / path
+        try:
+            sizes.append(place.stat().st_size)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise InputError(f"{where}: {place}: {reason}") from None
+    return list(known), sizes

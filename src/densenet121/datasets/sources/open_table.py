@@ -1,0 +1,64 @@
+"""Open the training and validation images of a table of labels."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from densenet121.datasets.image_dataset import ImageDataset
+from densenet121.datasets.sources.label_table import TABLE, LabelRules, read_label_table
+from densenet121.datasets.sources.open import without_excluded
+from densenet121.utils.errors import InputError
+
+
+def open_labelled_training(
+    data_dir: Path, val_dir: Path | None, rules: LabelRules, exclude: Path | None = None
+) -> tuple[ImageDataset, ImageDataset | None]:
+    """The training and the validation images, with the same labels; the latter may be None.
+
+    Args:
+        data_dir: a table; a folder with ``labels.csv``; or one with ``train/labels.csv`` and,
+            optionally, ``val/labels.csv``.
+        val_dir: a table or folder of validation images.
+        rules: how a table is read.
+        exclude: a file with the paths of images to exclude, one per line.
+
+    Raises:
+        InputError, UsageError: see ``read_label_table``.
+    """
+    inside = {name: data_dir / name for name in ("train", "val") if _has_table(data_dir / name)}
+    if "train" in inside:
+        data_dir, val_dir = inside["train"], val_dir or inside.get("val")
+    train = read_label_table(_checked(data_dir, "data_dir"), rules)
+    same = replace(rules, names=train.class_names)
+    val = read_label_table(_checked(val_dir, "val_dir"), same) if val_dir else None
+    dataset, validation = without_excluded([train, val], exclude)
+    assert dataset is not None
+    return dataset, validation
+
+
+def open_labelled_evaluation(
+    data_dir: Path, rules: LabelRules, exclude: Path | None = None
+) -> ImageDataset:
+    """The images to evaluate: of a table, of ``labels.csv`` in a folder, or in its ``val``.
+
+    Raises:
+        InputError, UsageError: see ``read_label_table``.
+    """
+    source = data_dir / "val" if _has_table(data_dir / "val") else data_dir
+    found = read_label_table(_checked(source, "data_dir"), rules)
+    (dataset,) = without_excluded([found], exclude)
+    assert dataset is not None
+    return dataset
+
+
+def _has_table(folder: Path) -> bool:
+    return (folder / TABLE).is_file()
+
+
+def _checked(source: Path, field: str) -> Path:
+    if source.is_file() or _has_table(source):
+        return source
+    kind = f"has no {TABLE}" if source.is_dir() else "does not exist"
+    raise InputError(
+        f"`{field}` {source}: {kind}; the task multilabel needs a table of labels: a .csv or .tsv "
+        f"file, or a folder with {TABLE}"
+    )

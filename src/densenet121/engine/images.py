@@ -1,0 +1,59 @@
+"""Open the images that settings name, with one class or several labels each."""
+
+from pathlib import Path
+from typing import Any
+
+from densenet121.config import absolute
+from densenet121.config.labels import LabelTableSettings
+from densenet121.datasets.image_dataset import ImageDataset
+from densenet121.datasets.sources.label_table import LabelRules
+from densenet121.datasets.sources.open import open_evaluation
+from densenet121.datasets.sources.open_table import open_labelled_evaluation
+from densenet121.tasks import MultiLabel
+from densenet121.utils.errors import UsageError
+
+
+def label_rules(config: LabelTableSettings, names: tuple[str, ...] = ()) -> LabelRules:
+    """How the settings read a table of labels; ``names`` are those of the weights."""
+    return LabelRules(
+        path_column=config.path_column,
+        names=names or config.label_names or (),
+        label_column=config.label_column,
+        separator=config.label_separator,
+        negative=config.negative_label,
+        ignored=config.ignored_labels,
+        uncertain=config.uncertain_choice,
+        missing=config.missing_choice,
+    )
+
+
+def open_images(
+    config: Any, task_name: str, class_names: tuple[str, ...], cache_dir: Path | None = None
+) -> ImageDataset:
+    """The images of ``data_dir`` to evaluate, read as the task of the weights needs them.
+
+    Args:
+        config: settings with ``data_dir`` and those of a table of labels.
+        task_name: the task of the weights.
+        class_names: their classes or labels; a table must have these.
+        cache_dir: folder for the index of a large folder.
+
+    Raises:
+        UsageError: settings of a table of labels, and weights of another task.
+        InputError: the images cannot be used.
+    """
+    source, excluded = absolute(config.data_dir), getattr(config, "exclude", None)
+    exclude = absolute(excluded) if excluded else None
+    if task_name == MultiLabel.name:
+        if config.label_names and set(config.label_names) != set(class_names):
+            raise UsageError(
+                f"`labels` {config.labels} differ from those of the weights: "
+                f"{','.join(class_names)}; omit it"
+            )
+        return open_labelled_evaluation(source, label_rules(config, class_names), exclude)
+    if config.names_a_table:
+        raise UsageError(
+            f"the settings of a table of labels are for the task {MultiLabel.name}, but the "
+            f"weights are of {task_name}"
+        )
+    return open_evaluation(source, exclude=exclude, cache_dir=cache_dir)

@@ -1,0 +1,1 @@
+"""Any number of labels per image, some perhaps unknown: sigmoid, masked cross-entropy, AUROC."""

@@ -1,0 +1,93 @@
+"""Fit temperatures and operating points to the logits of held-out images."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from densenet121.metrics.decisions import wilson_interval
+from densenet121.tasks.multi_label.calibration import (
+    Calibration,
+    OperatingPoint,
+    choose,
+    fit_temperature,
+    parse_rule,
+)
+from densenet121.tasks.values import Calibrated
+from densenet121.utils.errors import InputError
+
+
+def learn(
+    logits: NDArray[np.float32],
+    targets: NDArray[np.float64],
+    names: Sequence[str],
+    rule: str | None,
+    note: Mapping[str, Any],
+) -> Calibrated:
+    """Temperatures and, with a rule, the operating point of each label.
+
+    Both are fitted on all images: what a threshold reaches is measured on the images it was chosen
+    on, and is therefore a little too good for few of them.
+
+    Args:
+        logits: ``(N, K)``.
+        targets: ``(N, K)``, 1, 0 or nan for not known.
+        names: the labels.
+        rule: a text of ``parse_rule``, or None.
+        note: origin of the images.
+
+    Raises:
+        InputError: a label lacks positive or negative images, or no threshold reaches the target.
+    """
+    asked = None if rule is None else parse_rule(rule)
+    temperatures: list[float] = []
+    points: list[OperatingPoint] = []
+    for k, name in enumerate(names):
+        known = ~np.isnan(targets[:, k])
+        truth, raw = targets[known, k], logits[known, k].astype(np.float64)
+        if truth.min(initial=1) == truth.max(initial=0):
+            kind = "negative" if truth.min(initial=1) == 1 and len(truth) else "positive"
+            raise InputError(
+                f"the label {name} has no {kind} image among these {len(targets)}: it cannot be "
+                "calibrated; pass more images"
+            )
+        temperatures.append(fit_temperature(raw, truth))
+        if asked is not None:
+            shares = 1 / (1 + np.exp(-raw / temperatures[-1]))
+            point = choose(shares, truth, *asked)
+            if point is None:
+                raise InputError(
+                    f"`operating_point` {rule} is not reached by any threshold of the label {name}"
+                )
+            points.append(point)
+    content = dict(note) | {"pictures": len(targets)}
+    found = Calibration(tuple(temperatures), tuple(points), rule or "", content)
+    return Calibrated(found, _lines(found, names))
+
+
+def _lines(found: Calibration, names: Sequence[str]) -> list[str]:
+    """A line for each label: temperature, threshold, and what it reaches with its interval."""
+    width = max(len(name) for name in names)
+    lines = []
+    for k, (name, temperature) in enumerate(zip(names, found.temperatures, strict=True)):
+        text = f"{name:<{width}}  temperature {temperature:.4f}"
+        if found.points:
+            point = found.points[k]
+            text += f"  threshold {point.threshold:.4f}"
+            negatives_right = point.negatives - point.false_positives
+            for kind, part, whole in (
+                ("sensitivity", point.true_positives, point.positives),
+                ("specificity", negatives_right, point.negatives),
+            ):
+                interval = wilson_interval(part, whole)
+                assert interval is not None  # both have images
+                low, high = interval
+                text += f"  {kind} {part / whole:.3f} ({low:.3f} to {high:.3f})"
+        lines.append(text)
+    if found.points:
+        lines.append(
+            f"operating point {found.rule}; measured on the images that it was chosen on, 95 % "
+            "intervals"
+        )
+    return lines

@@ -1,0 +1,175 @@
+"""Temperatures and operating points of labels, fitted on held-out images."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from densenet121.utils.errors import InputError, UsageError
+
+OPERATING_POINTS = ("youden", "f1", "sensitivity=X", "specificity=X", "precision=X")
+_WITH_TARGET = ("sensitivity", "specificity", "precision")
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """The threshold of one label, with what it reaches on the images it was chosen on.
+
+    Attributes:
+        threshold: probability from which on the label is positive.
+        true_positives: positive images at or above the threshold.
+        false_positives: negative images at or above the threshold.
+        positives: positive images.
+        negatives: negative images.
+    """
+
+    threshold: float
+    true_positives: int
+    false_positives: int
+    positives: int
+    negatives: int
+
+    @property
+    def sensitivity(self) -> float:
+        """Share of the positive images at or above the threshold."""
+        return self.true_positives / self.positives
+
+    @property
+    def specificity(self) -> float:
+        """Share of the negative images below the threshold."""
+        return 1 - self.false_positives / self.negatives
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What ``calibrate`` stores with weights.
+
+    Attributes:
+        temperatures: what the logits of each label are divided by.
+        points: the operating point of each label; empty if none was asked for.
+        rule: how the thresholds were chosen; empty if none was asked for.
+        note: origin of the images.
+    """
+
+    temperatures: tuple[float, ...]
+    points: tuple[OperatingPoint, ...]
+    rule: str
+    note: Mapping[str, Any]
+
+    @property
+    def thresholds(self) -> tuple[float, ...] | None:
+        """The thresholds; None without operating points."""
+        return tuple(point.threshold for point in self.points) or None
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self) | {"note": dict(self.note)}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Calibration":
+        """Read the result of ``to_json``.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        try:
+            found = cls(
+                temperatures=tuple(float(x) for x in content["temperatures"]),
+                points=tuple(OperatingPoint(**point) for point in content["points"]),
+                rule=str(content["rule"]),
+                note=dict(content["note"]),
+            )
+            numbers = [*found.temperatures, *(point.threshold for point in found.points)]
+            if not all(math.isfinite(number) for number in numbers) or (
+                min(found.temperatures) <= 0
+                or (found.points and len(found.points) != len(found.temperatures))
+            ):
+                raise ValueError("a number is out of range")
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"the calibration of these weights is damaged ({error})") from None
+        return found
+
+
+def parse_rule(text: str) -> tuple[str, float | None]:
+    """The name and the target of an operating point, such as ``sensitivity=0.95``.
+
+    Raises:
+        UsageError: there is no such rule, or its target is not between 0 and 1.
+    """
+    name, _, target = text.partition("=")
+    try:
+        value = float(target) if target else None
+    except ValueError:
+        value = math.nan
+    needs = name in _WITH_TARGET
+    known = needs or name in ("youden", "f1")
+    if not known or needs != (value is not None) or not 0 < (value or 0.5) < 1:
+        raise UsageError(
+            f"`operating_point` must be one of {', '.join(OPERATING_POINTS)} with X between 0 and "
+            f"1, got {text}"
+        )
+    return name, value
+
+
+def fit_temperature(logits: NDArray[np.float64], labels: NDArray[np.float64]) -> float:
+    """The temperature with the lowest binary cross-entropy of one label (Guo et al. 2017).
+
+    The loss is convex in the inverse temperature; its minimum is found between 1/100 and 100.
+    """
+    from scipy.optimize import minimize_scalar
+
+    def loss(log_temperature: float) -> float:
+        scaled = logits / math.exp(log_temperature)
+        return float(np.mean(np.logaddexp(0, scaled) - labels * scaled))
+
+    bound = math.log(100)
+    return math.exp(minimize_scalar(loss, bounds=(-bound, bound), method="bounded").x)
+
+
+def choose(
+    shares: NDArray[np.float64], labels: NDArray[np.float64], name: str, target: float | None
+) -> OperatingPoint | None:
+    """The best threshold of one label among the cuts between its observed probabilities.
+
+    A cut is the mean of two neighbouring probabilities, so that rounding does not move an image
+    across it. Among equally good cuts the lowest, the most sensitive one, is taken. With a target:
+    for sensitivity the highest cut that reaches it, for specificity and precision the lowest.
+
+    Args:
+        shares: ``(N,)`` probabilities.
+        labels: ``(N,)``, 1 or 0, with both.
+        name: a rule of ``parse_rule``.
+        target: its target.
+
+    Returns:
+        None if no cut reaches the target.
+    """
+    order = np.argsort(-shares, kind="stable")
+    ordered = shares[order]
+    ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))  # last of equal ones
+    hits = np.cumsum(labels[order])[ends]
+    called = ends + 1
+    false = called - hits
+    positives, negatives = float(labels.sum()), float(len(labels) - labels.sum())
+    below = np.append(ordered[ends[:-1] + 1], 0.0)
+    cuts = (ordered[ends] + below) / 2
+    cuts = np.where(cuts > below, cuts, ordered[ends])  # neighbours without a number between them
+    sensitivity, specificity, precision = hits / positives, 1 - false / negatives, hits / called
+    if name in ("youden", "f1"):
+        gain = (
+            sensitivity + specificity - 1 if name == "youden" else 2 * hits / (called + positives)
+        )
+        at = int(np.flatnonzero(gain == gain.max())[-1])
+    else:
+        found = {"sensitivity": sensitivity, "specificity": specificity, "precision": precision}
+        assert target is not None  # parse_rule has checked it
+        reached = np.flatnonzero(found[name] >= target)
+        if not len(reached):
+            return None
+        at = int(reached[0] if name == "sensitivity" else reached[-1])
+    return OperatingPoint(
+        float(cuts[at]), int(hits[at]), int(false[at]), int(positives), int(negatives)
+    )

@@ -1,0 +1,183 @@
+"""Tables of several labels: read as they are meant, or refused with what to pass."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from densenet121.datasets.image_dataset import ImageDataset
+from densenet121.datasets.sources.label_table import LabelRules, read_label_table
+from densenet121.datasets.sources.open_table import (
+    open_labelled_evaluation,
+    open_labelled_training,
+)
+from densenet121.utils.errors import InputError, UsageError
+
+WIDE = """path,Age,Edema,Mass,Patient ID,Note
+a.png,61,1,0,1,x
+b.png,7,no,TRUE,0,y
+c.png,1,0.0,1.0,1,
+"""
+
+
+ONE: dict[str, Any] = {"label_column": "L", "separator": "|"}
+
+
+def table(folder: Path, text: str, images: str = "abc", name: str = "labels.csv") -> Path:
+    folder.mkdir(exist_ok=True)
+    for image in images:
+        (folder / f"{image}.png").write_bytes(b"image")
+    (folder / name).write_text(text, encoding="utf-8")
+    return folder / name
+
+
+def read(file: Path, **rules: Any) -> ImageDataset:
+    return read_label_table(file, LabelRules(**rules))
+
+
+def test_columns_of_nothing_but_labels_are_the_labels_and_numbers_of_patients_never(
+    tmp_path: Path,
+) -> None:
+    found = read(table(tmp_path, WIDE))
+    assert found.class_names == ("Edema", "Mass")
+    assert found.labels.tolist() == [[1, 0], [0, 1], [0, 1]]
+    assert found.labels.dtype == np.float32
+    assert list(found.paths) == ["a.png", "b.png", "c.png"]
+    assert found.columns["Age"] == ["61", "7", "1"]
+    assert found.columns["Patient ID"] == ["1", "0", "1"]
+
+
+def test_named_columns_are_taken_in_the_order_of_the_names(tmp_path: Path) -> None:
+    found = read(table(tmp_path, WIDE), names=("Mass", "Edema"))
+    assert found.class_names == ("Mass", "Edema")
+    assert found.labels[0].tolist() == [0, 1]
+
+
+def test_one_column_is_split_into_whole_words(tmp_path: Path) -> None:
+    text = "path,Finding\na.png,Mass|Pleural Mass\nb.png,No Finding\nc.png, Pleural Mass\n"
+    rules = {"label_column": "Finding", "separator": "|", "negative": "No Finding"}
+    found = read(table(tmp_path, text), **rules)
+    assert found.class_names == ("Mass", "Pleural Mass")
+    assert found.labels.tolist() == [[1, 1], [0, 0], [0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [("ignore", math.nan), ("0", 0.0), ("1", 1.0), ({"": "ignore", "Mass": "1"}, 1.0)],
+)
+def test_an_uncertain_cell_becomes_what_is_asked_for(
+    tmp_path: Path, choice: Any, expected: float
+) -> None:
+    file = table(tmp_path, "path,Edema,Mass\na.png,1,-1\nb.png,0,0\nc.png,0,1\n")
+    np.testing.assert_equal(read(file, uncertain=choice).labels[0, 1], np.float32(expected))
+
+
+def test_uncertain_and_blank_cells_are_refused_with_counts_and_the_settings(
+    tmp_path: Path,
+) -> None:
+    file = table(tmp_path, "path,Edema,Mass\na.png,1,-1\nb.png,,0\nc.png,0,1\n")
+    with pytest.raises(InputError, match=r"-1 \(uncertain\): Mass \(1\); `uncertain` says what"):
+        read(file)
+    with pytest.raises(InputError, match=r"blank: Edema \(1\); `missing` says what that means"):
+        read(file, uncertain="0", missing={"Mass": "0"})
+    assert np.isnan(read(file, uncertain="0", missing="ignore").labels[1, 0])
+
+
+@pytest.mark.parametrize(
+    ("text", "rules", "message"),
+    [
+        ("path,Edema\na.png,1\na.png,0\n", {}, "line 3, column path: a.png is already in line 2"),
+        ("path,Edema\nz.png,1\n", {}, "line 2, column path: .*z.png: No such file"),
+        ("path,Edema\n,1\n", {}, "line 2, column path: no path"),
+        ("path,Edema\na.png,maybe\n", {"names": ("Edema",)}, '"maybe" is not a label'),
+        ("path,Edema\na.png,1,2\n", {}, "line 2: has 3 cells, but the header has 2"),
+        ("path,Edema\na.png,\n", {"names": ("Edema",)}, "all 1 cells of Edema are blank"),
+        ("path,L\na.png,None|x\n", ONE | {"negative": "None"}, "has None .* beside a finding"),
+        ("path,L\na.png,y\n", ONE | {"names": ("x",)}, r"y \(1\) is not among the labels x"),
+        ("path,A,B\na.png,1,\nb.png,0,\n", {"names": ("A", "B"), "missing": "0"}, "B are blank"),
+        ("path,B\na.png,-1\n", {"names": ("B",), "uncertain": "ignore"}, "no image has a known"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_line(
+    tmp_path: Path, text: str, rules: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        read(table(tmp_path, text), **rules)
+
+
+@pytest.mark.parametrize(
+    ("text", "rules", "message"),
+    [
+        (
+            "path,L\na.png,x|y\n",
+            {"label_column": "L"},
+            r"looks like several .* `label_separator` \|",
+        ),
+        ("scan,Edema\na.png,1\n", {}, "no column is called like the path; pass `path_column`"),
+        ("path,file,Edema\na.png,a,1\n", {}, "the columns path, file could be the path"),
+        ("path,Age\na.png,61\n", {}, "no column has only labels"),
+    ],
+)
+def test_settings_that_do_not_fit_are_named_with_what_there_is(
+    tmp_path: Path, text: str, rules: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        read(table(tmp_path, text), **rules)
+
+
+@pytest.mark.parametrize("rules", [{"names": ("Mass",)}, {"label_column": "X"}])
+def test_a_column_that_is_not_there_is_named_with_those_that_are(
+    tmp_path: Path, rules: dict[str, Any]
+) -> None:
+    with pytest.raises(InputError, match=r"no column named \w+ .*; it has path, Edema"):
+        read(table(tmp_path, "path,Edema\na.png,1\n"), **rules)
+
+
+def test_a_folder_with_two_tables_is_training_and_validation_with_the_same_labels(
+    tmp_path: Path,
+) -> None:
+    table(tmp_path / "train", "path,L\na.png,x|y\nb.png,z\n")
+    table(tmp_path / "val", "path,L\na.png,y\n")
+    rules = LabelRules(label_column="L", separator="|")
+    train, val = open_labelled_training(tmp_path, None, rules)
+    assert val is not None
+    assert train.class_names == val.class_names == ("x", "y", "z")
+    assert val.labels.tolist() == [[0, 1, 0]]
+    assert len(open_labelled_evaluation(tmp_path, rules)) == 1
+    with pytest.raises(InputError, match=r"has no labels\.csv; the task multilabel needs a"):
+        open_labelled_training(tmp_path / "..", None, rules)
+
+
+def test_an_excluded_image_is_left_out_with_its_columns(tmp_path: Path) -> None:
+    file = table(tmp_path, WIDE)
+    (tmp_path / "out.txt").write_text("b.png\n")
+    found, _ = open_labelled_training(file, None, LabelRules(), tmp_path / "out.txt")
+    assert list(found.paths) == ["a.png", "c.png"]
+    assert found.labels.tolist() == [[1, 0], [0, 1]]
+    assert found.columns["Age"] == ["61", "1"]
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(
+        st.lists(st.sampled_from(["1", "0", "-1", "", "yes", "No"]), min_size=3, max_size=3),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_every_cell_is_one_zero_or_unknown(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[list[str]]
+) -> None:
+    folder = tmp_path_factory.mktemp("table")
+    # A first line that gives every label a known value.
+    lines = [f"{i}.png,{','.join(cells)}" for i, cells in enumerate([["1", "1", "1"], *rows])]
+    text = "path,x,y,z\n" + "\n".join(lines) + "\n"
+    file = table(folder, text, images=[str(i) for i in range(len(lines))])  # type: ignore[arg-type]
+    found = read(file, uncertain="ignore", missing="0").labels[1:]
+    meaning = {"1": 1.0, "yes": 1.0, "0": 0.0, "No": 0.0, "": 0.0, "-1": math.nan}
+    expected = np.array([[meaning[cell] for cell in row] for row in rows], np.float32)
+    np.testing.assert_equal(found, expected)

@@ -1,0 +1,274 @@
+"""Several labels per image, in whole runs: trained, evaluated, calibrated, answered, reported."""
+
+import csv
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from densenet121.checkpoint.load import read_weights
+from densenet121.cli import main
+from densenet121.config import EvalConfig, TrainConfig
+from densenet121.engine.evaluate import evaluate
+from densenet121.engine.step import TrainingBatch, train_step
+from densenet121.engine.train import train
+from densenet121.inference.predictor import Predictor
+from densenet121.network import DenseNet
+from densenet121.optimizers import get_param_groups, momentum_sgd
+from densenet121.report import write_report
+from densenet121.runs.layout import checkpoints_in
+from densenet121.tasks import AnswerOptions, MultiLabel, Scores
+from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.var_init import initialise
+
+from helpers.ranks import result
+from helpers.ranks import run as run_ranks
+from helpers.training import train_config
+
+LABELS = ("red", "green", "blue")
+
+
+def write_table(folder: Path, count: int, seed: int) -> Path:
+    """Images whose channels are bright where they have the label; some labels are unknown."""
+    generator = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    with (folder / "labels.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["path", *LABELS, "patient"])
+        for i in range(count):
+            truth = generator.integers(0, 2, 3)
+            pixels = generator.integers(0, 90, (20, 20, 3), dtype=np.uint8)
+            pixels += (truth[::-1] * 140).astype(np.uint8)  # OpenCV writes BGR
+            cv2.imwrite(str(folder / f"{i}.png"), pixels)
+            cells = ["" if generator.random() < 0.1 else int(y) for y in truth]
+            rows.writerow([f"{i}.png", *cells, i // 3])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("several")
+    write_table(root / "train", 45, 1)
+    write_table(root / "val", 32, 2)
+    return root
+
+
+def settings(images: Path, folder: Path, **more: Any) -> TrainConfig:
+    given: dict[str, Any] = {
+        "task": "multilabel",
+        "missing": "ignore",
+        "optimizer": "adamw",
+        "lr": 0.003,
+        "crop_scale": "0.9,1.0",
+        "color_jitter": "0,0,0",
+    }
+    return train_config(images, folder, **(given | more))
+
+
+@pytest.fixture(scope="module")
+def trained(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    config = settings(images, folder, max_epoch=6, ckpt_interval=1, keep_checkpoint_max=0)
+    train(config)
+    return folder
+
+
+def rows_of(folder: Path) -> Iterator[dict[str, Any]]:
+    for line in (folder / "metrics.jsonl").read_text().splitlines():
+        yield {
+            name: value
+            for name, value in json.loads(line).items()
+            if name not in ("images_per_second", "data_wait")
+        }
+
+
+def test_a_network_learns_labels_of_which_some_are_unknown(trained: Path) -> None:
+    found = json.loads((trained / "eval.json").read_text())
+    assert found["task"] == "multilabel"
+    assert list(found["labels"]) == list(LABELS)
+    assert found["macro"]["auroc"] > 0.9
+    for label in found["labels"].values():
+        assert label["n_positive"] + label["n_negative"] + label["n_unknown"] == 32
+        assert label["n_unknown"] > 0
+        low, high = label["auroc_ci"] or (label["auroc"], label["auroc"])
+        assert low <= label["auroc"] <= high
+
+
+def test_a_killed_run_ends_as_the_uninterrupted_one(
+    images: Path, trained: Path, tmp_path: Path
+) -> None:
+    config = settings(images, trained, max_epoch=6, ckpt_interval=1, keep_checkpoint_max=0)
+    for steps in (1, 8):
+        part = tmp_path / f"part{steps}"
+        shutil.copytree(trained, part)
+        for path in checkpoints_in(part)[::-1][steps:]:
+            path.unlink()
+        train(replace(config, output_dir=str(part), resume="auto"))
+        for name in ("last.safetensors", "best.safetensors", "predictions.csv"):
+            assert (part / name).read_bytes() == (trained / name).read_bytes()
+        assert list(rows_of(part)) == list(rows_of(trained))
+
+
+def test_two_ranks_see_every_image_once(images: Path, tmp_path: Path) -> None:
+    flags: list[object] = ["--task", "multilabel", "--missing", "ignore", "--net", "densenet100"]
+    flags += ["--image_size", 16, "--per_batch_size", 5, "--max_epoch", 1, "--device", "cpu"]
+    flags += ["--amp", "fp32", "--data_dir", images, "--output_dir", tmp_path / "run"]
+    run_ranks(2, "-m", "densenet121", "train", *flags)
+    _, rows, predictions = result(tmp_path / "run")
+    assert rows[-1]["total"] == 32
+    assert len(predictions.splitlines()) == 33
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_accumulated_batches_are_one_batch_whatever_is_unknown(parts: int) -> None:
+    """The denominator is the number of known cells of the whole step, not of each part."""
+    task = MultiLabel()
+    generator = torch.Generator().manual_seed(3)
+    targets = (torch.rand(12, 4, generator=generator) < 0.4).double()
+    targets[torch.rand(12, 4, generator=generator) < 0.5] = math.nan
+    x = torch.randn(12, 3, 16, 16, generator=generator, dtype=torch.float64)
+    model = DenseNet(
+        growth_rate=4, block_config=(2,), num_init_features=6, num_classes=4, stem="cifar"
+    )
+    initialise(model, torch.Generator().manual_seed(1))
+    model.double().eval()  # batch statistics of parts would differ
+    expected = task.loss(model(x), targets)
+    gradients = torch.autograd.grad(expected, list(model.parameters()))
+    pieces = list(zip(x.chunk(parts), targets.chunk(parts), strict=True))
+    weights = [task.weight(target) for _, target in pieces]
+    batches = [
+        TrainingBatch(part, target, weight / sum(weights))
+        for (part, target), weight in zip(pieces, weights, strict=True)
+    ]
+    optimizer = momentum_sgd(get_param_groups(model, 0.0), lr=0.0, momentum=0.0)
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    loss = train_step(
+        model,
+        optimizer,
+        scaler,
+        batches,
+        task.loss,
+        micro_batches=parts,
+        lr=0.0,
+        precision=torch.float32,  # no autocast: the network is float64
+    )
+    torch.testing.assert_close(loss, expected.detach(), rtol=1e-12, atol=1e-12)
+    for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-10, atol=1e-12)
+
+
+def test_permuted_labels_have_permuted_results() -> None:
+    task, generator = MultiLabel(), np.random.default_rng(1)
+    logits = generator.normal(size=(50, 3)).astype(np.float32)
+    targets = torch.from_numpy(generator.integers(0, 2, (50, 3)).astype(np.float32))
+    order = [2, 0, 1]
+    names = ("a", "b", "c")
+    scores = task.score(torch.from_numpy(logits), targets)
+    swapped = task.score(torch.from_numpy(logits[:, order]), targets[:, order])
+    first = task.metrics(scores, targets, names)
+    second = task.metrics(swapped, targets[:, order], tuple(names[k] for k in order))
+    assert first["labels"] == second["labels"]
+    assert first["auroc"] == pytest.approx(second["auroc"], abs=1e-15)
+
+
+def test_a_label_without_both_kinds_is_left_out_of_the_means_and_named() -> None:
+    task = MultiLabel()
+    logits = torch.tensor([[2.0, 1.0], [1.0, 0.0], [0.0, 3.0]])
+    targets = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, math.nan]])
+    found = task.metrics(task.score(logits, targets), targets, ("seen", "never"))
+    assert found["macro"]["left_out"] == ["never"]
+    assert found["labels"]["never"]["auroc"] is None
+    assert found["auroc"] == 1.0
+    nothing = Scores({"logits": np.zeros((1, 2), np.float32)}, 0.0, 0.0)
+    empty = task.metrics(nothing, torch.full((1, 2), math.nan), ("seen", "never"))
+    assert empty["auroc"] is None
+    assert task.is_better(found, empty)
+    assert not task.is_better(empty, found)
+
+
+def test_logits_that_are_nan_are_refused() -> None:
+    with pytest.raises(InputError, match="nan or infinite logits for 1 of 2 images"):
+        MultiLabel().score(torch.tensor([[0.0], [math.nan]]), torch.zeros(2, 1))
+
+
+def test_evaluation_prediction_calibration_and_report_agree(
+    images: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = trained / "best.safetensors"
+    flags = ["--data_dir", str(images), "--pretrained", str(best), "--missing", "ignore"]
+    output = tmp_path / "calibrated.safetensors"
+    assert main(["calibrate", *flags, "--operating_point", "youden", "--output", str(output)]) == 0
+    assert "operating point youden" in capsys.readouterr().out
+    found = evaluate(
+        EvalConfig(
+            data_dir=str(images),
+            pretrained=str(best),
+            missing="ignore",
+            output_dir=str(tmp_path / "eval"),
+        )
+    )
+    (evaluation,) = found.evaluations.values()
+    assert evaluation is not None
+    predictor = Predictor(output)
+    paths = [images / "val" / path for path in evaluation.paths]
+    answers = predictor.predict(paths)
+    calibration = predictor.classifier.calibration
+    logits = evaluation.scores.columns["logits"] / np.array(calibration.temperatures)
+    expected = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    np.testing.assert_allclose([a.probabilities for a in answers], expected, atol=1e-5)
+    truth = evaluation.targets.numpy()
+    for k, (label, point) in enumerate(zip(LABELS, calibration.points, strict=True)):
+        called = np.array([label in a.positive for a in answers])
+        assert int((called & (truth[:, k] == 1)).sum()) == point.true_positives
+        assert int((called & (truth[:, k] == 0)).sum()) == point.false_positives
+    text = write_report(tmp_path / "eval").read_text()
+    assert "ROC and precision-recall curves" in text
+    assert all(label in text for label in LABELS)
+
+
+def test_without_an_operating_point_nothing_is_decided(images: Path, trained: Path) -> None:
+    (answer,) = Predictor(trained / "last.safetensors").predict([images / "val" / "0.png"])
+    assert answer.positive is None
+    assert all(one["positive"] is None for one in answer.to_json()["labels"])
+
+
+@pytest.mark.parametrize("options", [{"coverage": 0.9}, {"abstain_below": 0.5}])
+def test_options_of_one_class_per_image_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="is for one class per image, not for multilabel"):
+        MultiLabel().answers(
+            np.zeros((1, 2), np.float32), ("a", "b"), None, AnswerOptions(**options)
+        )
+
+
+def test_weights_and_settings_of_different_tasks_are_refused(
+    images: Path, trained: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    best = str(trained / "best.safetensors")
+    with pytest.raises(InputError, match="needs a table of labels"):
+        evaluate(EvalConfig(data_dir=str(image_folder), pretrained=best))
+    with pytest.raises(UsageError, match="differ from those of the weights: red,green,blue"):
+        evaluate(EvalConfig(data_dir=str(images), pretrained=best, labels="red,blue"))
+    with pytest.raises(UsageError, match="need --task multilabel"):
+        TrainConfig(data_dir=str(images), label_column="x")
+
+
+def test_weights_of_one_class_per_image_give_a_new_head(
+    images: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    train(train_config(image_folder, tmp_path / "single", max_epoch=1))
+    weights = str(tmp_path / "single" / "last.safetensors")
+    train(settings(images, tmp_path / "several", pretrained=weights, max_epoch=1, lr=0.0))
+    before, after = (
+        read_weights(Path(file)).state_dict["classifier.weight"]
+        for file in (weights, tmp_path / "several" / "last.safetensors")
+    )
+    assert before.shape == after.shape
+    assert not torch.equal(before, after)

@@ -1,0 +1,109 @@
+"""Thresholds against every threshold there is, and temperatures against a search."""
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from densenet121.tasks.multi_label.calibrate import learn
+from densenet121.tasks.multi_label.calibration import (
+    Calibration,
+    choose,
+    fit_temperature,
+    parse_rule,
+)
+from densenet121.utils.errors import InputError, UsageError
+
+RULES = ["youden", "f1", "sensitivity=0.8", "specificity=0.7", "precision=0.6"]
+
+
+def value(rule: str, truth: NDArray[np.float64], called: NDArray[np.bool_]) -> float:
+    hits, false = (called & (truth == 1)).sum(), (called & (truth == 0)).sum()
+    sensitivity, specificity = hits / truth.sum(), 1 - false / (truth == 0).sum()
+    found = {
+        "youden": sensitivity + specificity - 1,
+        "f1": 2 * hits / (called.sum() + truth.sum()),
+        "sensitivity": sensitivity,
+        "specificity": specificity,
+        "precision": hits / max(called.sum(), 1),
+    }
+    return float(found[rule])
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 8), st.booleans()), min_size=2, max_size=30),
+    st.sampled_from(RULES),
+)
+def test_no_other_threshold_is_better(rows: list[tuple[int, bool]], rule: str) -> None:
+    shares = np.array([share / 8 for share, _ in rows])
+    truth = np.array([float(positive) for _, positive in rows])
+    assume(0 < truth.sum() < len(truth))
+    name, target = parse_rule(rule)
+    cuts = np.unique(shares)
+    values = {cut: value(name, truth, shares >= cut) for cut in cuts}
+    found = choose(shares, truth, name, target)
+    if target is None:
+        assert found is not None
+        called = shares >= found.threshold
+        best = max(values.values())
+        assert value(name, truth, called) == pytest.approx(best)
+        lower = [cut for cut in cuts if cut < shares[called].min()]
+        assert all(values[cut] < best for cut in lower)  # ties go to the more sensitive one
+    elif found is None:
+        assert all(one < target for one in values.values())
+    else:
+        called = shares >= found.threshold
+        assert value(name, truth, called) >= target
+        reaching = [cut for cut in cuts if values[cut] >= target]
+        expected = max(reaching) if name == "sensitivity" else min(reaching)
+        assert (called == (shares >= expected)).all()
+    if found is not None:
+        assert found.true_positives == int((called & (truth == 1)).sum())
+        assert found.false_positives == int((called & (truth == 0)).sum())
+        assert (found.positives, found.negatives) == (truth.sum(), len(truth) - truth.sum())
+
+
+@pytest.mark.parametrize(
+    "text", ["best", "youden=0.5", "sensitivity", "sensitivity=1.5", "precision=x", "f1=", ""]
+)
+def test_an_unknown_rule_is_refused_with_those_there_are(text: str) -> None:
+    if text == "f1=":
+        assert parse_rule(text) == ("f1", None)
+        return
+    with pytest.raises(UsageError, match="must be one of youden, f1, sensitivity=X"):
+        parse_rule(text)
+
+
+def test_the_temperature_has_the_lowest_loss() -> None:
+    generator = np.random.default_rng(1)
+    logits = generator.normal(size=4000) * 2
+    truth = (generator.random(4000) < 1 / (1 + np.exp(-logits))).astype(np.float64)
+    assert fit_temperature(logits, truth) == pytest.approx(1.0, abs=0.1)
+    assert fit_temperature(logits * 3, truth) == pytest.approx(3.0, abs=0.3)
+
+
+def test_a_stored_calibration_is_read_back_and_a_damaged_one_refused() -> None:
+    generator = np.random.default_rng(1)
+    logits = generator.normal(size=(60, 2)).astype(np.float32)
+    targets = (generator.random((60, 2)) < 0.4).astype(np.float64)
+    targets[::7, 0] = np.nan
+    found = learn(logits, targets, ("a", "b"), "youden", {"data_dir": "x"}).calibration
+    assert Calibration.from_json(found.to_json()) == found
+    for change in ({"temperatures": [0.0, 1.0]}, {"points": [1]}, {"rule": None, "note": 3}):
+        with pytest.raises(InputError, match="is damaged"):
+            Calibration.from_json(found.to_json() | change)
+
+
+@pytest.mark.parametrize(("cell", "kind"), [(0.0, "positive"), (1.0, "negative")])
+def test_a_label_of_one_kind_cannot_be_calibrated(cell: float, kind: str) -> None:
+    targets = np.array([[1.0, cell], [0.0, cell]])
+    with pytest.raises(InputError, match=f"the label b has no {kind} image among these 2"):
+        learn(np.zeros((2, 2), np.float32), targets, ("a", "b"), None, {})
+
+
+def test_a_target_that_no_threshold_reaches_is_refused() -> None:
+    logits = np.array([[3.0], [2.0], [1.0]], np.float32)
+    with pytest.raises(InputError, match=r"`operating_point` precision=0\.9 is not"):
+        learn(logits, np.array([[0.0], [1.0], [0.0]]), ("a",), "precision=0.9", {})
