@@ -40,7 +40,7 @@ def train_epoch(
     end = (epoch + 1) * plan.steps
     first_step = state.step - epoch * plan.steps
     loading_clock = LoadingClock()
-    batches = _load_epoch(plan, epoch, first_step, loading_clock)
+    batches = load_epoch(plan, epoch, first_step, loading_clock)
     clock = StepClock()
     with progress_bar(
         f"epoch {epoch + 1}/{plan.max_epoch}", plan.steps, done=first_step
@@ -52,7 +52,7 @@ def train_epoch(
             parts = _read_step(training, plan, folder, batches, clock)
             lr = _learning_rate(training, plan)
             if parts:
-                losses.add(_train(training, plan, parts, lr))
+                losses.add(run_step(training, plan, parts, lr))
             if training.average is not None:
                 training.average.update(training.model, state.step)
             state.step += 1
@@ -105,7 +105,9 @@ def _read_step(
     return [part for part in parts if len(part.indices)]
 
 
-def _train(training: Training, plan: EpochPlan, parts: Sequence[Batch], lr: float) -> torch.Tensor:
+def run_step(
+    training: Training, plan: EpochPlan, parts: Sequence[Batch], lr: float
+) -> torch.Tensor:
     """Run one step with these batches and return its loss, on the device."""
     targets = [plan.task.targets(plan.dataset, part.indices) for part in parts]
     weights = [plan.task.weight(target) for target in targets]
@@ -181,9 +183,10 @@ def check_loss(training: Training, plan: EpochPlan, folder: RunFolder) -> None:
         )
 
 
-def _load_epoch(
+def load_epoch(
     plan: EpochPlan, epoch: int, first_step: int, clock: LoadingClock
 ) -> Generator[Batch]:
+    """The batches of this rank in an epoch, of draws: see ``Batch.of_images``."""
     process = plan.runtime.process
     augment = plan.augment_small if epoch < plan.small_epochs else plan.augment
     batches = training_batches(
