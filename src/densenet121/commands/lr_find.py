@@ -13,8 +13,7 @@ from densenet121.config import LrFindConfig, absolute
 from densenet121.engine.lr_range import LrRange, find_lr
 from densenet121.pages.plotting import BLUE, FAINT, ORANGE, STYLE, as_png
 from densenet121.tasks import Task
-from densenet121.utils.errors import InputError
-from densenet121.utils.files import write_atomic
+from densenet121.utils.files import check_output, write_atomic
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,7 @@ def lr_find(config: LrFindConfig, task: Task | None = None) -> LrFindResult:
         OSError: a file cannot be written.
     """
     plot = absolute(config.output)
-    if not plot.parent.is_dir():
-        raise InputError(f"`output` {plot}: there is no folder {plot.parent}")
+    check_output(plot, "output")
     found = find_lr(config, task)
     result = LrFindResult(found, plot, plot.with_suffix(".csv"))
     write_atomic(result.table, _table(found).encode())

@@ -118,7 +118,8 @@ def run_step(
         for part, target, weight in zip(parts, targets, weights, strict=True):
             images = plan.preprocessing.normalise(part.images.to(device, non_blocking=True))
             share = weight / total if total else 0.0
-            teacher = _teach(plan, part, images)
+            learnt_from = plan.distillation
+            teacher = learnt_from.logits(images, plan.runtime) if learnt_from else None
             yield TrainingBatch(images, target.to(device, non_blocking=True), share, teacher)
 
     return train_step(
@@ -133,19 +134,6 @@ def run_step(
         weight=_rank_weight(total, plan),
         clip_grad=plan.clip_grad,
     )
-
-
-def _teach(plan: EpochPlan, part: Batch, images: torch.Tensor) -> torch.Tensor | None:
-    """The teacher's logits for a batch; None without a teacher.
-
-    It sees the same pixels, with its own mean and std.
-    """
-    if plan.distillation is None:
-        return None
-    own, theirs = plan.preprocessing, plan.distillation.preprocessing
-    if (own.mean, own.std) != (theirs.mean, theirs.std):
-        images = theirs.normalise(part.images.to(plan.runtime.device, non_blocking=True))
-    return plan.distillation.logits(images, plan.runtime)
 
 
 def _learning_rate(training: Training, plan: EpochPlan) -> float:
