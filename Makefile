@@ -115,7 +115,7 @@ FRAMEWORK_PIP := bin/python -m pip --disable-pip-version-check install --quiet
 	touch $@
 
 test-frameworks: $(BIN)/.installed-dev .frameworks/.installed
-	$(BIN)/python -m pytest -s -m frameworks tests/system/test_frameworks.py
+	$(BIN)/python -m pytest -s -m frameworks $(wildcard tests/system/test_frameworks*.py)
 
 .frameworks/.installed-dali: .frameworks/.installed
 	test -x .frameworks/dali/bin/python || $(PYTHON) -m venv .frameworks/dali

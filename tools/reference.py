@@ -16,6 +16,7 @@ WRITTEN_BY = "<!-- Written by `python tools/reference.py`; do not edit. -->\n"
 GUIDES = {
     "train": "guides/training.md",
     "eval": "guides/training.md#evaluate",
+    "lr-find": "guides/fine-tuning.md#find-a-learning-rate",
     "probe": "guides/fine-tuning.md#a-new-head-in-seconds",
     "metrics": "guides/metrics.md",
     "demo": "tutorials/first-model.md",

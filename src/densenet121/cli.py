@@ -25,6 +25,7 @@ from densenet121.config import (
     EvalConfig,
     ExportConfig,
     InspectConfig,
+    LrFindConfig,
     MetricsConfig,
     PackConfig,
     PredictConfig,
@@ -41,12 +42,13 @@ from densenet121.utils.errors import InputError, UsageError
 from densenet121.version import __version__
 
 DESCRIPTION = "Train, evaluate and ship DenseNet-121 image classifiers."
-# Each command calls run() of the module with its name in densenet121.commands.
+# Each command calls run() of the module with its name in densenet121.commands (lr-find: lr_find).
 GROUPS: dict[str, dict[str, type[Any]]] = {
     "train and evaluate": {
         "train": TrainConfig,
         "eval": EvalConfig,
         "probe": ProbeConfig,
+        "lr-find": LrFindConfig,
         "metrics": MetricsConfig,
         "compare": CompareConfig,
         "report": ReportConfig,
@@ -117,7 +119,7 @@ def _load(command: str) -> ModuleType:
     The garbage collector would scan torch's half a million objects many times, during the import
     and after it. They all live until the process ends, so it need not scan them.
     """
-    name = f"densenet121.commands.{command}"
+    name = f"densenet121.commands.{command.replace('-', '_')}"
     if name in sys.modules:
         return sys.modules[name]
     collecting = gc.isenabled()

@@ -231,3 +231,28 @@ def test_images_that_do_not_fit_are_one_line(
     shutil.copytree(image_folder, tmp_path / "images")
     (tmp_path / "images" / "train" / "ant" / "003.png").write_bytes(b"")
     assert "003.png" in refusal(tmp_path / "images", "--per_batch_size", "45")
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [write_weights(tmp_path / f"{seed}.safetensors", seed) for seed in (1, 2)]
+    before = [file.read_bytes() for file in files]
+    for output, message in (
+        (tmp_path / "no" / "o", "there is no folder"),
+        (tmp_path, "is a folder"),
+        (tmp_path / "." / "2.safetensors", "is an input, which would be lost"),
+    ):
+        assert main(["average", *map(str, files), "--output", str(output)]) == 1
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and "--output" in error and message in error
+    assert [file.read_bytes() for file in files] == before
+
+
+def test_a_checkpoint_is_a_member_too(
+    image_folder: Path, members: list[Path], tmp_path: Path
+) -> None:
+    run = members[0].parent / "run"
+    output = tmp_path / "soup.safetensors"
+    average(config([run / "0-1_3.ckpt", run / "best.safetensors"], output))
+    assert len(read_weights(output).origin["members"]) == 2

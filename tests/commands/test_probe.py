@@ -223,6 +223,7 @@ def test_an_image_that_cannot_be_read_is_left_out_and_reported(
         (["--method", "knn", "--output", "x"], 2, "--output needs a linear layer"),
         (["--method", "knn", "--neighbours", "46"], 1, "must be at most the 45 training images"),
         (["--image_size", "3"], 2, "--image_size must be at least 16"),
+        (["--output", "no/such/folder/o"], 1, "--output"),
         (["--seed", "-1"], 2, "--seed must be at least 0"),
     ],
 )
@@ -288,3 +289,26 @@ def test_weights_that_give_no_features_are_one_line(
     assert main(["probe", *given, "--variant", "model_zoo"]) == 2
     assert "has weights of paper" in capsys.readouterr().err
     assert isinstance(probe(config(image_folder, weights, method="knn")), ProbeResult)
+
+
+def test_the_weights_are_a_start_for_training(
+    image_folder: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from densenet121.engine.train import train
+
+    from helpers.training import train_config
+
+    output = tmp_path / "probe.safetensors"
+    result = probe(config(image_folder, weights, output=str(output)))
+    flags = {"pretrained": str(output), "lr": 0.0, "max_epoch": 1, "freeze_bn": "1", "amp": "fp32"}
+    trained = train(train_config(image_folder, tmp_path / "run", image_size=None, **flags))
+    assert trained.evaluation is not None
+    assert trained.evaluation.metrics["top1_correct"] == result.metrics["top1_correct"]
+
+
+def test_its_own_weights_are_not_written_over(
+    image_folder: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--data_dir", str(image_folder), "--pretrained", str(weights)]
+    assert main(["probe", *given, "--output", str(weights)]) == 1
+    assert "is an input, which would be lost" in capsys.readouterr().err

@@ -54,3 +54,12 @@ def test_its_numbers_can_be_used_by_autograd_after_an_inference() -> None:
 def test_a_crop_that_cannot_fit_is_refused() -> None:
     with pytest.raises(InputError, match="`eval_resize` 200 is smaller than"):
         _ = Preprocessing((224, 224), "200").transform
+
+
+def test_images_are_normalised_anew() -> None:
+    a = Preprocessing((16, 16), "18,18")
+    b = Preprocessing((16, 16), "18,18", (120.0, 110.0, 100.0), (50.0, 60.0, 70.0))
+    images = torch.randint(0, 256, (2, 16, 16, 3), dtype=torch.uint8)
+    again = b.renormalise(a.normalise(images), a)
+    assert torch.allclose(again, b.normalise(images), atol=1e-5)
+    assert again.is_contiguous(memory_format=torch.channels_last)

@@ -32,6 +32,7 @@ from densenet121.tasks import SingleLabel
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.var_init import initialise
 
+from helpers.ranks import train as train_ranks
 from helpers.training import train_config
 from helpers.weights import write_weights
 from tasks.ordinal import Ordinal
@@ -130,7 +131,9 @@ def test_the_first_step_has_the_loss_of_a_plain_computation(
 def test_the_teacher_learns_nothing(image_folder: Path, tmp_path: Path, teacher: Path) -> None:
     settings = config(image_folder, tmp_path, teacher)
     runtime = make_runtime("cpu", "fp32", 4, 0)
-    found = make_distillation(settings, SingleLabel(), NAMES, 16, runtime)
+    found = make_distillation(
+        settings, SingleLabel(), NAMES, Preprocessing((16, 16), "18,18"), runtime
+    )
     assert found is not None and (found.alpha, found.temperature) == (0.5, 2.0)
     before = read_weights(teacher).state_dict
     logits = found.logits(torch.randn(4, 3, 24, 24), runtime)
@@ -253,3 +256,24 @@ def test_a_teacher_that_does_not_fit_is_refused_by_name(
     with pytest.raises(InputError, match="densenet121 needs images of at least 29 pixels"):
         train(config(image_folder, tmp_path / "run", large))
     assert not (tmp_path / "run").exists()
+
+
+def test_two_ranks_learn_from_it_and_resume_exactly(
+    image_folder: Path, tmp_path: Path, teacher: Path
+) -> None:
+    train_ranks(2, image_folder, tmp_path / "whole", "--teacher", teacher)
+    middle = tmp_path / "whole" / "0-2_2.ckpt"
+    train_ranks(2, image_folder, tmp_path / "again", "--teacher", teacher, "--resume", middle)
+    assert last_weights(tmp_path / "again") == last_weights(tmp_path / "whole")
+
+
+def test_a_recipe_with_frozen_stages_learns_from_it(
+    image_folder: Path, tmp_path: Path, teacher: Path
+) -> None:
+    """The first epoch trains the head alone; then all thaws, and averaged weights follow."""
+    flags = {"recipe": "finetune", "pretrained": str(teacher), "teacher": str(teacher)}
+    command = ["train", "--data_dir", str(image_folder), "--output_dir", str(tmp_path / "run")]
+    command += [word for name, value in flags.items() for word in (f"--{name}", value)]
+    command += ["--net", "densenet100", "--max_epoch", "2", "--ema_decay", "0.9", "--workers", "0"]
+    assert main(command) == 0
+    assert (tmp_path / "run" / "best_ema.safetensors").exists()

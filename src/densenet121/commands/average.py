@@ -26,7 +26,7 @@ from densenet121.runs.record import describe_run
 from densenet121.runtime import Runtime, runtime_of
 from densenet121.tasks import Metrics, Task, task_named
 from densenet121.utils.errors import InputError
-from densenet121.utils.files import file_digest
+from densenet121.utils.files import check_output, file_digest
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,8 @@ def average(config: AverageConfig, task: Task | None = None) -> AverageResult:
         InputError: weights or images cannot be used, or the weights are of different kinds.
     """
     files = [absolute(name) for name in config.inputs]
+    output = absolute(config.output)
+    check_output(output, "output", files)
     weights = [_read(file) for file in files]
     infos = [info for found in weights if (info := found.info)]
     check_same_kind(infos, config.inputs)
@@ -98,7 +100,6 @@ def average(config: AverageConfig, task: Task | None = None) -> AverageResult:
         _say(f"val: {setup.task.best_line(metrics)}")
         if config.method == "greedy":
             _say("the members were chosen on these validation images, so others may do worse")
-    output = absolute(config.output)
     origin = {
         "average": f"{config.method}, {len(chosen)} of {len(files)} files",
         "members": [f"{files[m].name} {file_digest(files[m])[:16]}" for m in chosen],

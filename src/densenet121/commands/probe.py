@@ -29,6 +29,7 @@ from densenet121.runs.record import describe_run
 from densenet121.runtime import Runtime, runtime_of
 from densenet121.tasks import Metrics, Scores, SingleLabel
 from densenet121.utils.errors import InputError
+from densenet121.utils.files import check_output
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,9 @@ def probe(config: ProbeConfig) -> ProbeResult:
     """
     runtime = runtime_of(config)
     source = absolute(config.pretrained)
+    output = absolute(config.output or str(source.with_name(f"{source.stem}_probe.safetensors")))
+    if config.method != "knn":
+        check_output(output, "output", [source])
     classifier = load_classifier(source, Choices(**weights_choices(config)))
     model = classifier.model
     assert isinstance(model, DenseNet)
@@ -87,7 +91,6 @@ def probe(config: ProbeConfig) -> ProbeResult:
     _put(head, model, runtime)
     metrics = _measure(features[1], truth, model, runtime)
     _say(f"val: {SingleLabel().best_line(metrics)}, loss {metrics['loss']:.4f}")
-    output = absolute(config.output or str(source.with_name(f"{source.stem}_probe.safetensors")))
     info = ModelInfo(
         classifier.net, classifier.variant, train.class_names, classifier.preprocessing
     )

@@ -15,6 +15,7 @@ from densenet121.config.eval import EvalConfig, Interpolation
 from densenet121.config.export import ExportConfig
 from densenet121.config.flags import Flag, flags_of
 from densenet121.config.inspect import InspectConfig
+from densenet121.config.lr_find import LrFindConfig
 from densenet121.config.metrics import MetricsConfig
 from densenet121.config.pack import PackConfig
 from densenet121.config.predict import PredictConfig
@@ -54,6 +55,7 @@ __all__ = [
     "Flag",
     "InspectConfig",
     "Interpolation",
+    "LrFindConfig",
     "MetricsConfig",
     "Net",
     "OnBadImage",

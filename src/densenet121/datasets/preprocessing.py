@@ -104,6 +104,13 @@ class Preprocessing:
         mean, std = _constants(self.mean, self.std, images.device)
         return normalise(images, mean, std)
 
+    def renormalise(self, images: Tensor, before: "Preprocessing") -> Tensor:
+        """Images that ``before`` has normalised, with this mean and std instead."""
+        mean, std = _constants(self.mean, self.std, images.device)
+        mean_before, std_before = _constants(before.mean, before.std, images.device)
+        scale, shift = std_before / std, (mean_before - mean) / std
+        return images * scale.view(3, 1, 1) + shift.view(3, 1, 1)
+
 
 @lru_cache(maxsize=16)
 def _constants(

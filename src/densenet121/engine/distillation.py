@@ -25,6 +25,7 @@ class Distillation:
     Attributes:
         model: the teacher, in evaluation mode, without gradients.
         preprocessing: its mean and std; size and augmentation are those of the run.
+        of_run: mean and std of the images of the run.
         task: what the logits mean.
         alpha: share of the teacher in the loss.
         temperature: of both softmaxes.
@@ -33,6 +34,7 @@ class Distillation:
 
     model: nn.Module
     preprocessing: Preprocessing
+    of_run: Preprocessing
     task: Task
     alpha: float
     temperature: float
@@ -40,7 +42,13 @@ class Distillation:
 
     @torch.no_grad()
     def logits(self, images: Tensor, runtime: Runtime) -> Tensor:
-        """The teacher's ``(N, K)`` for images that ``preprocessing`` normalised."""
+        """The teacher's ``(N, K)`` for images that were normalised for the run.
+
+        They may be mixtures of images: they are normalised anew, not the pixels.
+        """
+        own, theirs = self.of_run, self.preprocessing
+        if (own.mean, own.std) != (theirs.mean, theirs.std):
+            images = theirs.renormalise(images, own)
         with runtime.arithmetic():
             found: Tensor = self.model(images)
         return found
@@ -54,7 +62,11 @@ class Distillation:
 
 
 def make_distillation(
-    config: TrainConfig, task: Task, class_names: Sequence[str], smallest: int, runtime: Runtime
+    config: TrainConfig,
+    task: Task,
+    class_names: Sequence[str],
+    preprocessing: Preprocessing,
+    runtime: Runtime,
 ) -> Distillation | None:
     """The teacher of the settings on the device of the run; None without one.
 
@@ -62,7 +74,7 @@ def make_distillation(
         config: the settings.
         task: of the run; the teacher must have the same.
         class_names: of the training images; the teacher must have the same.
-        smallest: smallest side of the training images, in pixels.
+        preprocessing: of the run.
         runtime: device and arithmetic.
 
     Raises:
@@ -85,6 +97,7 @@ def make_distillation(
     classifier = make_classifier(weights, file, Choices(net=config.net, task=task))
     model = classifier.model
     assert isinstance(model, DenseNet)
+    smallest = min(*preprocessing.image_size, *(config.small or ()))
     if smallest < model.min_image_size:
         raise InputError(
             f"`teacher` {file}: {classifier.net} needs images of at least {model.min_image_size} "
@@ -96,6 +109,7 @@ def make_distillation(
     return Distillation(
         model.eval(),
         classifier.preprocessing,
+        preprocessing,
         task,
         config.alpha,
         config.temperature,

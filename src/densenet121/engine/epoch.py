@@ -40,7 +40,7 @@ def train_epoch(
     end = (epoch + 1) * plan.steps
     first_step = state.step - epoch * plan.steps
     loading_clock = LoadingClock()
-    batches = _load_epoch(plan, epoch, first_step, loading_clock)
+    batches = load_epoch(plan, epoch, first_step, loading_clock)
     clock = StepClock()
     with progress_bar(
         f"epoch {epoch + 1}/{plan.max_epoch}", plan.steps, done=first_step
@@ -52,7 +52,7 @@ def train_epoch(
             parts = _read_step(training, plan, folder, batches, clock)
             lr = _learning_rate(training, plan)
             if parts:
-                losses.add(_train(training, plan, parts, lr))
+                losses.add(run_step(training, plan, parts, lr))
             if training.average is not None:
                 training.average.update(training.model, state.step)
             state.step += 1
@@ -105,7 +105,9 @@ def _read_step(
     return [part for part in parts if len(part.indices)]
 
 
-def _train(training: Training, plan: EpochPlan, parts: Sequence[Batch], lr: float) -> torch.Tensor:
+def run_step(
+    training: Training, plan: EpochPlan, parts: Sequence[Batch], lr: float
+) -> torch.Tensor:
     """Run one step with these batches and return its loss, on the device."""
     targets = [plan.task.targets(plan.dataset, part.indices) for part in parts]
     weights = [plan.task.weight(target) for target in targets]
@@ -116,7 +118,8 @@ def _train(training: Training, plan: EpochPlan, parts: Sequence[Batch], lr: floa
         for part, target, weight in zip(parts, targets, weights, strict=True):
             images = plan.preprocessing.normalise(part.images.to(device, non_blocking=True))
             share = weight / total if total else 0.0
-            teacher = _teach(plan, part, images)
+            learnt_from = plan.distillation
+            teacher = learnt_from.logits(images, plan.runtime) if learnt_from else None
             yield TrainingBatch(images, target.to(device, non_blocking=True), share, teacher)
 
     return train_step(
@@ -131,19 +134,6 @@ def _train(training: Training, plan: EpochPlan, parts: Sequence[Batch], lr: floa
         weight=_rank_weight(total, plan),
         clip_grad=plan.clip_grad,
     )
-
-
-def _teach(plan: EpochPlan, part: Batch, images: torch.Tensor) -> torch.Tensor | None:
-    """The teacher's logits for a batch; None without a teacher.
-
-    It sees the same pixels, with its own mean and std.
-    """
-    if plan.distillation is None:
-        return None
-    own, theirs = plan.preprocessing, plan.distillation.preprocessing
-    if (own.mean, own.std) != (theirs.mean, theirs.std):
-        images = theirs.normalise(part.images.to(plan.runtime.device, non_blocking=True))
-    return plan.distillation.logits(images, plan.runtime)
 
 
 def _learning_rate(training: Training, plan: EpochPlan) -> float:
@@ -181,9 +171,10 @@ def check_loss(training: Training, plan: EpochPlan, folder: RunFolder) -> None:
         )
 
 
-def _load_epoch(
+def load_epoch(
     plan: EpochPlan, epoch: int, first_step: int, clock: LoadingClock
 ) -> Generator[Batch]:
+    """The batches of this rank in an epoch, of draws: see ``Batch.of_images``."""
     process = plan.runtime.process
     augment = plan.augment_small if epoch < plan.small_epochs else plan.augment
     batches = training_batches(

@@ -124,15 +124,14 @@ def make_plan(
     # Batch norm needs two images in each forward pass.
     least_last = 2 * config.gradient_accumulation if config.last_batch == "keep" else 0
     steps = steps_per_epoch(len(dataset), step_size, world_size, least_last)
-    sizes = train_sizes(config, preprocessing)
-    augment_small, augment = (_augment(config, *size) for size in sizes)
+    augment_small, augment = (
+        _augment(config, *size) for size in train_sizes(config, preprocessing)
+    )
     plateau = config.lr_scheduler == "plateau"
     return EpochPlan(
         dataset=dataset,
         task=task,
-        distillation=make_distillation(
-            config, task, dataset.class_names, min(map(min, sizes)), runtime
-        ),
+        distillation=make_distillation(config, task, dataset.class_names, preprocessing, runtime),
         runtime=runtime,
         preprocessing=preprocessing,
         augment=augment,

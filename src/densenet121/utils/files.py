@@ -3,8 +3,11 @@
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from densenet121.utils.errors import InputError
 
 
 def write_atomic(path: Path, data: bytes | memoryview) -> None:
@@ -47,6 +50,25 @@ def file_digest(path: Path) -> str:
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_output(path: Path, field: str, inputs: Sequence[Path] = ()) -> None:
+    """Refuse a file that could not be written at the end, or that would replace an input.
+
+    Args:
+        path: the file to write.
+        field: the setting that names it.
+        inputs: files that are read.
+
+    Raises:
+        InputError: its folder does not exist, it is a folder, or it is one of the inputs.
+    """
+    if not path.parent.is_dir():
+        raise InputError(f"`{field}` {path}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise InputError(f"`{field}` {path}: is a folder; name a file")
+    if path.exists() and any(other.exists() and path.samefile(other) for other in inputs):
+        raise InputError(f"`{field}` {path}: is an input, which would be lost; name another file")
 
 
 def remove_temporary_files(folder: Path) -> None:

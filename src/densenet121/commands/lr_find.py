@@ -1,0 +1,111 @@
+"""The ``lr-find`` command: the loss at rising learning rates, a plot and a suggestion."""
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from densenet121.commands import DONE, FAILED
+from densenet121.config import LrFindConfig, absolute
+from densenet121.engine.lr_range import LrRange, find_lr
+from densenet121.pages.plotting import BLUE, FAINT, ORANGE, STYLE, as_png
+from densenet121.tasks import Task
+from densenet121.utils.files import check_output, write_atomic
+
+
+@dataclass(frozen=True)
+class LrFindResult:
+    """Result of ``lr-find``.
+
+    Attributes:
+        found: the learning rates and losses.
+        plot: the PNG file.
+        table: the CSV file, columns step, lr, loss and smoothed_loss.
+    """
+
+    found: LrRange
+    plot: Path
+    table: Path
+
+
+def lr_find(config: LrFindConfig, task: Task | None = None) -> LrFindResult:
+    """Test the learning rates, write plot and numbers, and print the suggestion.
+
+    Args:
+        config: the settings.
+        task: the caller's own task (default: one class per image).
+
+    Raises:
+        UsageError, InputError: as ``find_lr``.
+        OSError: a file cannot be written.
+    """
+    plot = absolute(config.output)
+    check_output(plot, "output")
+    found = find_lr(config, task)
+    result = LrFindResult(found, plot, plot.with_suffix(".csv"))
+    write_atomic(result.table, _table(found).encode())
+    write_atomic(plot, draw(found))
+    ended = "the loss diverged" if found.diverged else "all steps done"
+    first, last = found.rates[0], found.rates[-1]
+    _say(f"tried {len(found.rates)} learning rates from {first:.2g} to {last:.2g} ({ended})")
+    if found.fell:
+        _say(f"the loss falls fastest at {found.steepest:.2g}")
+        _say(f"a tenth of the rate with the lowest loss is {found.tenth_of_lowest:.2g}")
+        _say(f"suggested: --lr {suggestion(config, found):.2g}")
+    else:
+        _say("no suggestion: the loss did not fall; try another range")
+    if found.fell and not found.is_clear:
+        _say(
+            "the fall is within the noise; more --steps or a larger --per_batch_size makes it clear"
+        )
+    _say(f"plot: {plot}; numbers: {result.table}")
+    return result
+
+
+def suggestion(config: LrFindConfig, found: LrRange) -> float:
+    """The rate of the steepest descent; for pretrained weights the smaller one, to spare them."""
+    return min(found.steepest, found.tenth_of_lowest) if config.pretrained else found.steepest
+
+
+def draw(found: LrRange) -> bytes:
+    """The plot as PNG bytes: losses, their smoothed curve and the suggestions."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(8, 4.5), layout="constrained")
+        axes = figure.subplots()
+        axes.set_title("Loss at rising learning rates")
+        axes.plot(found.rates, found.losses, color="#c3ccd6", linewidth=0.8, label="training loss")
+        axes.plot(found.rates, found.smoothed, color=BLUE, label="smoothed")
+        axes.set_xscale("log")
+        axes.set_xlabel("learning rate")
+        low, high = float(found.smoothed.min()), float(found.smoothed[0])
+        margin = max(high - low, 0.1 * abs(high), 1e-6)
+        axes.set_ylim(low - 0.5 * margin, high + margin)
+        if found.fell:
+            label = f"steepest descent, {found.steepest:.2g}"
+            axes.axvline(found.steepest, color=ORANGE, label=label)
+            label = f"a tenth of the lowest, {found.tenth_of_lowest:.2g}"
+            axes.axvline(found.tenth_of_lowest, color=FAINT, linestyle="--", label=label)
+        axes.legend(loc="lower left")
+        axes.grid(visible=True)
+        return as_png(figure)
+
+
+def _table(found: LrRange) -> str:
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["step", "lr", "loss", "smoothed_loss"])
+    values = zip(found.rates.tolist(), found.losses.tolist(), found.smoothed.tolist(), strict=True)
+    rows.writerows([step, *row] for step, row in enumerate(values))
+    return text.getvalue()
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201 (the command's output)
+
+
+def run(config: LrFindConfig) -> int:
+    """Test, write and print; 1 without a suggestion."""
+    return DONE if lr_find(config).found.fell else FAILED

@@ -1,0 +1,175 @@
+"""lr-find: formulas, suggestions for curves with a planted descent, and the steps of train."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from densenet121.cli import main
+from densenet121.commands.lr_find import draw, lr_find, suggestion
+from densenet121.config import LrFindConfig
+from densenet121.engine.lr_range import LrRange, rates_between, smooth
+from densenet121.engine.train import train
+from densenet121.runs.metrics import read_rows
+
+from helpers.ranks import SMALL as RANK_FLAGS
+from helpers.ranks import start_ranks
+from helpers.training import train_config
+from helpers.weights import write_weights
+
+SMALL: dict[str, Any] = {
+    "net": "densenet100",
+    "image_size": 16,
+    "per_batch_size": 15,
+    "workers": 1,
+    "amp": "fp32",
+}
+
+
+def config(image_folder: Path, folder: Path, **flags: Any) -> LrFindConfig:
+    given = SMALL | {"data_dir": str(image_folder), "output": str(folder / "lr.png"), "steps": 30}
+    return LrFindConfig(**(given | flags))
+
+
+def test_the_rates_are_a_geometric_series_with_both_ends() -> None:
+    rates = rates_between(1e-4, 1.0, 5)
+    assert np.allclose(rates, [1e-4, 1e-3, 1e-2, 1e-1, 1.0], rtol=1e-12)
+
+
+def test_the_smoothed_loss_is_an_exponential_mean_without_bias() -> None:
+    losses = [3.0, 1.0, 2.0]
+    weights = [[1.0], [0.95, 1.0], [0.95**2, 0.95, 1.0]]
+    expected = [np.average(losses[: len(w)], weights=w) for w in weights]
+    assert np.allclose(smooth(losses), expected, rtol=1e-12)
+    assert np.allclose(smooth([2.5] * 50), 2.5, rtol=1e-12)
+
+
+def curve(noise: float) -> LrRange:
+    """Flat at 2, falling as a logistic step around 0.01 to 1, rising from 0.3 on."""
+    rates = rates_between(1e-5, 1.0, 200)
+    x = np.log10(rates)
+    losses = 1 + 1 / (1 + np.exp(6 * (x + 2))) + 20 * np.maximum(x + 0.5, 0) ** 2
+    losses = losses + noise * np.random.default_rng(1).normal(size=200)
+    return LrRange(rates, losses, smooth(losses.tolist()), diverged=False)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02, 0.1])
+def test_a_planted_descent_is_found(noise: float) -> None:
+    found = curve(noise)
+    assert found.fell and found.is_clear
+    assert 0.004 < found.steepest < 0.025  # planted at 0.01
+    assert 0.01 < found.tenth_of_lowest < 0.08  # the lowest is before 0.3, smoothed a little later
+
+
+def test_noise_alone_is_no_clear_fall() -> None:
+    rates = rates_between(1e-5, 1.0, 100)
+    clear = []
+    for seed in range(50):
+        losses = 2 + 0.1 * np.random.default_rng(seed).normal(size=100)
+        clear.append(LrRange(rates, losses, smooth(losses.tolist()), diverged=False).is_clear)
+    assert np.mean(clear) < 0.2
+    rising = 1 + np.linspace(0, 1, 100)
+    assert not LrRange(rates, rising, smooth(rising.tolist()), diverged=True).fell
+
+
+def test_pretrained_weights_are_spared(image_folder: Path, tmp_path: Path) -> None:
+    found = curve(0.0)
+    scratch = config(image_folder, tmp_path)
+    tuned = config(image_folder, tmp_path, pretrained="w.safetensors")
+    assert suggestion(scratch, found) == found.steepest
+    assert suggestion(tuned, found) == min(found.steepest, found.tenth_of_lowest)
+    assert draw(found).startswith(b"\x89PNG")
+
+
+def test_it_writes_a_plot_and_numbers_and_nothing_else(
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = write_weights(tmp_path / "w.safetensors", class_names=("a", "b", "c", "d"))
+    before = weights.read_bytes()
+    settings = config(image_folder, tmp_path, pretrained=str(weights), lr_max=100.0, steps=20)
+    result = lr_find(settings)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lr.csv", "lr.png", "w.safetensors"]
+    assert weights.read_bytes() == before
+    assert result.plot.read_bytes().startswith(b"\x89PNG")
+    with result.table.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["lr"]) for row in rows] == result.found.rates.tolist()
+    assert [float(row["loss"]) for row in rows] == result.found.losses.tolist()
+    assert [float(row["smoothed_loss"]) for row in rows] == result.found.smoothed.tolist()
+    printed = capsys.readouterr().out
+    assert f"tried {len(rows)} learning rates from 1e-05 to" in printed and "lr.csv" in printed
+
+
+def test_it_stops_where_the_loss_diverges(image_folder: Path, tmp_path: Path) -> None:
+    found = lr_find(config(image_folder, tmp_path, lr_min=0.1, lr_max=1e6)).found
+    assert found.diverged and len(found.rates) < 30
+    assert (found.smoothed[:-1] <= 4 * np.minimum.accumulate(found.smoothed[:-1])).all()
+
+
+def test_the_steps_are_those_of_train(image_folder: Path, tmp_path: Path) -> None:
+    """With a constant rate of 0 the losses of both are those of the initial weights."""
+    found = lr_find(config(image_folder, tmp_path, lr_min=1e-30, lr_max=1e-29, steps=20)).found
+    settings = train_config(image_folder, tmp_path / "run", lr=0.0, amp="fp32", log_interval=1)
+    train(settings)
+    rows = read_rows(tmp_path / "run" / "metrics.jsonl")
+    losses = [row["loss"] for row in rows if row["kind"] == "train"]
+    assert found.losses[: len(losses)].tolist() == losses
+
+
+def test_the_result_does_not_depend_on_the_workers(image_folder: Path, tmp_path: Path) -> None:
+    flags = {"sampler": "balanced", "class_weights": "sqrt"}
+    found = [
+        lr_find(config(image_folder, tmp_path, workers=workers, steps=20, **flags)).found
+        for workers in (0, 2)
+    ]
+    assert found[0].losses.tolist() == found[1].losses.tolist()
+
+
+def test_a_recipe_of_train_is_taken(
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = write_weights(tmp_path / "w.safetensors")
+    command = ["lr-find", "--recipe", "finetune", "--data_dir", str(image_folder)]
+    command += ["--pretrained", str(weights), "--output", str(tmp_path / "lr.png")]
+    command += ["--net", "densenet100", "--steps", "20", "--workers", "0", "--lr_max", "1e-3"]
+    assert main(command) in (0, 1)
+    assert "tried 20 learning rates from 1e-05 to 0.001 (all steps done)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "message"),
+    [
+        (["--lr_min", "0"], 2, "--lr_min must be above 0 and below --lr_max, got 0"),
+        (["--lr_min", "1", "--lr_max", "0.1"], 2, "--lr_min must be above 0 and below --lr_max"),
+        (["--steps", "5"], 2, "--steps must be at least 20 steps, got 5"),
+        (["--output", "lr.csv"], 2, "--output must be a .png file, got lr.csv"),
+        (["--resume", "auto"], 2, "--resume has no place in lr-find"),
+        (["--class_weights", "nowhere.csv"], 1, "nowhere.csv: cannot be read"),
+        (["--pretrained", "nowhere"], 1, "nowhere: there is no such weights file"),
+        (["--output", "no/such/folder/lr.png"], 1, "there is no folder"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(
+    flags: list[str],
+    status: int,
+    message: str,
+    image_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = ["--data_dir", str(image_folder), "--net", "densenet100", "--image_size", "16"]
+    assert main(["lr-find", *given, *flags]) == status
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and message in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_several_ranks_are_refused(image_folder: Path) -> None:
+    command = ["-m", "densenet121", "lr-find", "--data_dir", image_folder, *RANK_FLAGS]
+    processes, output = start_ranks(2, *command)
+    assert [process.wait() for process in processes] == [2, 2]
+    assert "lr-find runs in one process" in output.read_text()
