@@ -36,7 +36,8 @@ def training_images(
     def prepare(draw: int, out: Pixels) -> None:
         index = draw % len(dataset)
         try:
-            prepare_training(read(dataset, index), transform, uniforms(seed, epoch, draw), out)
+            u = uniforms(seed, epoch, draw, transform.num_uniforms)
+            prepare_training(read(dataset, index), transform, u, out)
         except InputError as error:
             raise not_readable(dataset.name(index), error) from error
 
@@ -63,13 +64,15 @@ def prepare_training(
     Args:
         image: an encoded image, or ``(H, W, 3)`` RGB.
         transform: its augmentation.
-        u: the result of ``uniforms``.
+        u: the result of ``uniforms``, ``transform.num_uniforms`` of them.
         out: ``(height, width, 3)``, C-contiguous.
 
     Raises:
         InputError: the image cannot be decoded; the reason only.
     """
     _prepare(image, lambda height, width: transform.operations(height, width, u), out)
+    if transform.after.is_on:
+        out[...] = transform.after(out, u)
 
 
 def prepare_evaluation(
