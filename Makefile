@@ -19,7 +19,7 @@ help:
 	@echo "make test-hosts 2 and 3 hosts as network namespaces; kills and cuts off one (root)"
 	@echo "make bench      speed and memory beside torchvision, timm, ONNX Runtime, OpenVINO"
 	@echo "make bench-data DATA=folder  loading beside torchvision, DALI, MindSpore"
-	@echo "make test-frameworks  install MindSpore, torchvision, timm, Keras; compare weights and logits"
+	@echo "make test-frameworks  install MindSpore, torchvision, timm, Keras; compare weights, logits, augmented images"
 	@echo "make test-compat  the same bits as before the reorganisation; old files are read"
 	@echo "make docs       the documentation site, into site/; make docs-serve shows it"
 	@echo "make test-docs  run the commands of the tutorials"
@@ -115,7 +115,8 @@ FRAMEWORK_PIP := bin/python -m pip --disable-pip-version-check install --quiet
 	touch $@
 
 test-frameworks: $(BIN)/.installed-dev .frameworks/.installed
-	$(BIN)/python -m pytest -s -m frameworks tests/system/test_frameworks.py
+	$(BIN)/python -m pytest -s -m frameworks tests/system/test_frameworks.py \
+	    tests/system/test_frameworks_augmentation.py
 
 .frameworks/.installed-dali: .frameworks/.installed
 	test -x .frameworks/dali/bin/python || $(PYTHON) -m venv .frameworks/dali

@@ -5,6 +5,7 @@ numpy, so that ``--help`` answers at once.
 """
 
 from densenet121.config.audit import AuditConfig
+from densenet121.config.augmentation import AugmentationSettings, effective
 from densenet121.config.average import AverageConfig
 from densenet121.config.bench import BenchConfig
 from densenet121.config.calibrate import CalibrateConfig
@@ -43,6 +44,7 @@ __all__ = [
     "FREE_ON_RESUME",
     "Amp",
     "AuditConfig",
+    "AugmentationSettings",
     "AverageConfig",
     "BenchConfig",
     "CalibrateConfig",
@@ -69,6 +71,7 @@ __all__ = [
     "default_eval_resize",
     "default_workers",
     "differences",
+    "effective",
     "flags_of",
     "parse_image_size",
     "settings_of",

@@ -13,6 +13,7 @@ from densenet121.engine.loading import LoadingClock, advice
 from densenet121.engine.plan import EpochPlan
 from densenet121.engine.state import Training, save_checkpoint
 from densenet121.engine.step import TrainingBatch, train_step
+from densenet121.losses.mixing import Mix
 from densenet121.runs.folder import RunFolder
 from densenet121.utils.cores import default_workers
 from densenet121.utils.errors import InputError
@@ -113,11 +114,13 @@ def _train(training: Training, plan: EpochPlan, parts: Sequence[Batch], lr: floa
 
     def on_device() -> Iterator[TrainingBatch]:
         device = plan.runtime.device
-        for part, target, weight in zip(parts, targets, weights, strict=True):
+        for number, (part, target, weight) in enumerate(zip(parts, targets, weights, strict=True)):
             images = plan.preprocessing.normalise(part.images.to(device, non_blocking=True))
+            mix = _draw_mix(plan, training.state.step, number, images)
+            images = mix.images(images) if mix else images
             share = weight / total if total else 0.0
-            teacher = _teach(plan, part, images)
-            yield TrainingBatch(images, target.to(device, non_blocking=True), share, teacher)
+            teacher = _teach(plan, part, images, mix)
+            yield TrainingBatch(images, target.to(device, non_blocking=True), share, teacher, mix)
 
     return train_step(
         training.synchronised,
@@ -133,22 +136,37 @@ def _train(training: Training, plan: EpochPlan, parts: Sequence[Batch], lr: floa
     )
 
 
-def _teach(plan: EpochPlan, part: Batch, images: torch.Tensor) -> torch.Tensor | None:
+def _teach(
+    plan: EpochPlan, part: Batch, images: torch.Tensor, mix: Mix | None
+) -> torch.Tensor | None:
     """The teacher's logits for a batch; None without a teacher.
 
-    It sees the same pixels, with its own mean and std.
+    It sees the same pixels, mixed in the same way, with its own mean and std.
     """
     if plan.distillation is None:
         return None
     own, theirs = plan.preprocessing, plan.distillation.preprocessing
     if (own.mean, own.std) != (theirs.mean, theirs.std):
         images = theirs.normalise(part.images.to(plan.runtime.device, non_blocking=True))
+        images = mix.images(images) if mix else images
     return plan.distillation.logits(images, plan.runtime)
 
 
 def _learning_rate(training: Training, plan: EpochPlan) -> float:
     lr, factor = plan.learning_rate(training.state.step), training.state.progress.lr_factor
     return lr if factor == 1 else max(lr * factor, plan.least_lr)
+
+
+def _draw_mix(plan: EpochPlan, step: int, part: int, images: torch.Tensor) -> Mix | None:
+    """How one batch of a step is mixed; a single image has none to mix with."""
+    epoch = step // plan.steps
+    if plan.mixing is None or epoch >= plan.mixed_epochs or len(images) < 2:
+        return None
+    height, width = images.shape[2:]
+    rank, step = plan.runtime.process.rank, step % plan.steps
+    return plan.mixing.draw(
+        (height, width), seed=plan.seed, epoch=epoch, step=step, rank=rank, part=part
+    )
 
 
 def _count(parts: Sequence[Batch]) -> int:
