@@ -31,6 +31,7 @@ from densenet121.config import (
     ProbeConfig,
     ReportConfig,
     ServeConfig,
+    ShowConfig,
     TrainConfig,
     flags_of,
 )
@@ -60,6 +61,7 @@ GROUPS: dict[str, dict[str, type[Any]]] = {
     },
     "data and weights": {
         "audit": AuditConfig,
+        "show": ShowConfig,
         "pack": PackConfig,
         "inspect": InspectConfig,
         "convert": ConvertConfig,

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from densenet121.config import TrainConfig, differences, effective, settings_of
+from densenet121.config.arguments import parse_settings
 from densenet121.config.augmentation import PRESETS
 from densenet121.utils.errors import UsageError
 
@@ -155,6 +156,17 @@ def test_contradictions_are_refused_with_both_names(settings: dict[str, Any], me
 )
 def test_the_ends_of_the_ranges_are_allowed(settings: dict[str, Any]) -> None:
     train_config(**settings)
+
+
+def test_a_preset_that_is_given_replaces_the_recipes_augmentation_and_no_more() -> None:
+    config = TrainConfig.from_recipe("finetune", data_dir="data", pretrained="x")
+    assert config.chosen("crop_scale") == "0.35,1.0"
+    config = TrainConfig.from_recipe("finetune", data_dir="data", pretrained="x", augment="trivial")
+    assert effective(settings_of(config)).items() >= PRESETS["trivial"].items()
+    assert config.optimizer == "adamw"
+    flags = ["--data_dir", "data", "--recipe", "scratch_small", "--augment", "rand"]
+    parsed = parse_settings("train", TrainConfig, [*flags, "--crop_scale", "0.5,1"])
+    assert (parsed.chosen("crop_scale"), parsed.jitter_amounts) == ("0.5,1", (0, 0, 0))
 
 
 def test_a_resumed_run_compares_the_values_that_are_used() -> None:

@@ -31,6 +31,7 @@ from densenet121.config.shared import (
     settings_of,
     weights_choices,
 )
+from densenet121.config.show import ShowConfig
 from densenet121.config.train import FREE_ON_RESUME, TrainConfig, differences
 from densenet121.config.values import (
     absolute,
@@ -64,6 +65,7 @@ __all__ = [
     "ProbeConfig",
     "ReportConfig",
     "ServeConfig",
+    "ShowConfig",
     "Target",
     "TrainConfig",
     "Variant",

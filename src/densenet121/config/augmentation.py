@@ -1,6 +1,6 @@
 """Augmentation of training images: presets, and settings that override them one by one."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -56,10 +56,11 @@ class AugmentationSettings(Settings):
     """Augmentation of training images.
 
     Attributes:
-        augment: values of all other augmentation settings, each of which overrides it: original
-            (the original's crop, flip and colour), none (the whole image, resized), light (crops of
-            half the image and more, flip, half the colour), trivial (crop, flip and
-            TrivialAugmentWide in place of colour), rand (crop, flip and RandAugment in its place).
+        augment: values of all other augmentation settings, each of which overrides it (a recipe's
+            do not): original (the original's crop, flip and colour), none (the whole image,
+            resized), light (crops of half the image and more, flip, half the colour), trivial
+            (crop, flip and TrivialAugmentWide in place of colour), rand (crop, flip and RandAugment
+            in its place).
         crop_scale: smallest and largest share of an image's area that a training crop takes
             (default: as --augment; original: 0.08,1.0).
         crop_ratio: narrowest and widest aspect ratio (width/height) of a training crop (default: as
@@ -100,6 +101,7 @@ class AugmentationSettings(Settings):
     """
 
     section: ClassVar[str] = "augmentation"
+    presets: ClassVar[Mapping[str, Collection[str]]] = {"augment": tuple(_ORIGINAL)}
     augment: Literal["none", "light", "original", "trivial", "rand"] = "original"
     crop_scale: NumberList | None = None
     crop_ratio: NumberList | None = None

@@ -5,6 +5,7 @@ defines a field also explains it (in ``Attributes:``), checks it (in ``check``) 
 section of ``--help``.
 """
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -50,6 +51,10 @@ class Settings:
     section: ClassVar[str] = "settings"
     positional: ClassVar[tuple[str, ...]] = ()
     recipes: ClassVar[tuple[str, ...]] = ()  # names of --recipe, files in recipes/
+    # A command whose files of settings may be given to this one, which uses what it knows.
+    also_reads: ClassVar[type | None] = None
+    # Setting to those whose values it stands for: given, it replaces what a recipe has of them.
+    presets: ClassVar[Mapping[str, Collection[str]]] = {}
 
     def __post_init__(self) -> None:
         """Refuse invalid values.

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 from densenet121.config.augmentation import AugmentationSettings, effective
 from densenet121.config.data import DataSettings
 from densenet121.config.distillation import DistillationSettings
-from densenet121.config.files import read_recipe
+from densenet121.config.files import over_recipe, read_recipe
 from densenet121.config.fine_tuning import FineTuningSettings
 from densenet121.config.flags import flags_of
 from densenet121.config.loss import LossSettings
@@ -93,7 +93,7 @@ class TrainConfig(
         Raises:
             UsageError: there is no such recipe, or a setting is invalid.
         """
-        return cls(**(read_recipe(name, cls) | settings))
+        return cls(**over_recipe(settings, read_recipe(name, cls), cls))
 
     def check(self) -> None:
         """Refuse settings of different groups that contradict each other."""

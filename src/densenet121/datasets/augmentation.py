@@ -68,6 +68,12 @@ class Augmentation:
             self.policy or self.affine.is_on or self.vflip_prob or self.turns or self.erase_prob
         )
 
+    def policy_operations(
+        self, height: int, width: int, u: NDArray[np.float64]
+    ) -> list[tuple[str, float]]:
+        """Operations and strengths of the policy for an image of this size; empty without one."""
+        return self.policy.chosen(height, width, u[_POLICY]) if self.policy else []
+
     def __call__(self, image: Pixels, u: NDArray[np.float64]) -> Pixels:
         """The image after the steps; may be a view of ``image``, which stays as it is.
 
@@ -76,9 +82,8 @@ class Augmentation:
             u: ``NUM_UNIFORMS`` numbers of ``uniforms``.
         """
         height, width = image.shape[:2]
-        if self.policy:
-            operations = self.policy.chosen(height, width, u[_POLICY])
-            image = perform(image, operations, self.interpolation, self.fill)
+        operations = self.policy_operations(height, width, u)
+        image = perform(image, operations, self.interpolation, self.fill)
         if self.affine.is_on:
             matrix = self.affine.matrix(height, width, u[_AFFINE])
             found = resample(Image.fromarray(image), matrix, self.interpolation, self.fill)

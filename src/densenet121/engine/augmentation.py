@@ -78,3 +78,70 @@ def make_mixing(settings: AugmentationSettings, num_classes: int, batch_size: in
             "or more"
         )
     return mixing
+
+
+def describe(settings: AugmentationSettings) -> list[str]:
+    """The augmentation in words, in the order of its steps."""
+    chosen = settings.chosen
+    (least, most), (narrow, wide) = settings.pair("crop_scale"), settings.pair("crop_ratio")
+    crop = (
+        f"a crop of {_percent(least)} to {_percent(most)} of the area, "
+        f"as wide as {narrow:g} to {wide:g} times its height"
+    )
+    words = [f"{'the whole image' if least == 1 and wide >= 1000 else crop}, resized"]
+    words += _with("a left-right flip", chosen("flip_prob"))
+    if any(settings.jitter_amounts):
+        amounts = ", ".join(map(_percent, settings.jitter_amounts))
+        words.append(f"brightness, contrast and saturation by up to {amounts}, in random order")
+    if chosen("policy") == "trivial":
+        words.append("TrivialAugmentWide: one random operation of random strength")
+    elif chosen("policy") == "rand":
+        words.append(
+            f"RandAugment: {chosen('rand_operations')} random operations of strength "
+            f"{chosen('rand_magnitude')} of 30"
+        )
+    affine = []
+    if chosen("rotate"):
+        affine.append(f"rotated by up to {chosen('rotate'):g} degrees")
+    if chosen("translate"):
+        affine.append(f"shifted by up to {_percent(chosen('translate'))} of each side")
+    if settings.is_on("scale"):
+        smallest, largest = settings.pair("scale")
+        affine.append(f"scaled by {smallest:g} to {largest:g}")
+    if chosen("shear"):
+        affine.append(f"sheared by up to {chosen('shear'):g} degrees")
+    if affine:
+        words.append(", ".join(affine))
+    if affine or settings.is_on("policy"):
+        fill = "the mean" if chosen("augment_fill") == "mean" else "black"
+        words[-1] += f"; {chosen('augment_interpolation')}, filled with {fill}"
+    words += _with("a top-bottom flip", chosen("vflip_prob"))
+    if chosen("turns"):
+        words.append("one of the eight flips and quarter turns")
+    low, high = settings.pair("erase_scale")
+    box = f"a box of {_percent(low)} to {_percent(high)} of the area erased"
+    words += _with(box, chosen("erase_prob"))
+    return words + _mixing_in_words(settings)
+
+
+def _mixing_in_words(settings: AugmentationSettings) -> list[str]:
+    kinds = {"mixup": "mixup", "cutmix": "CutMix"}
+    shown = [
+        f"{word} with alpha {settings.chosen(name):g}"
+        for name, word in kinds.items()
+        if settings.is_on(name)
+    ]
+    if not shown:
+        return []
+    off = settings.chosen("mix_off_epochs")
+    return [
+        f"each batch: {' or '.join(shown)}" + (f", but in the last {off} epochs" if off else "")
+    ]
+
+
+def _with(what: str, probability: float) -> list[str]:
+    return [f"{what} with probability {probability:g}"] if probability else []
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:g} %"
