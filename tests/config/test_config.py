@@ -134,6 +134,7 @@ EVAL = {
     "interpolation": None,
     "variant": None,
     "net": "densenet121",
+    "tta": None,
     "amp": None,
     "log_path": "output",
     "output_dir": None,

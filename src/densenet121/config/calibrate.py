@@ -9,6 +9,7 @@ from densenet121.config.shared import (
     DeviceSettings,
     File,
     PrecisionSettings,
+    Tta,
     WorkerSettings,
 )
 from densenet121.config.values import between
@@ -27,6 +28,8 @@ class CalibrateConfig(BatchSettings, PrecisionSettings, DeviceSettings, WorkerSe
             name).
         target_accuracy: share of predict's answers that shall be right, such as 0.99; predict
             abstains below the confidence that this takes (default: it always answers).
+        tta: views of each image whose probabilities are averaged, stored with the weights, so that
+            predict, serve and eval use the same (default: what the weights have, else none).
         seed: seed of the split: one half of the images gives the temperature, the other the rest.
     """
 
@@ -35,6 +38,7 @@ class CalibrateConfig(BatchSettings, PrecisionSettings, DeviceSettings, WorkerSe
     pretrained: AnyPath
     output: File | None = None
     target_accuracy: float | None = None
+    tta: Tta | None = None
     seed: int = 1
 
     def check(self) -> None:

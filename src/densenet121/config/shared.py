@@ -30,6 +30,7 @@ Variant = Literal["paper", "model_zoo"]
 Amp = Literal["O0", "O2", "O3", "fp32", "bf16", "fp16"]
 OnBadImage = Literal["error", "skip"]
 Switch = Literal[0, 1]
+Tta = Literal["none", "flip", "dihedral", "ten_crop"]
 
 # Text, with the placeholder that the help shows for the value.
 AnyPath = Annotated[str, "PATH"]
@@ -190,6 +191,10 @@ class WeightsSettings(Settings):
         variant: paper (average pooling) or model_zoo (max pooling), for weights that do not record
             it (default: paper).
         net: the network, for weights that do not record it.
+        tta: views of each image whose probabilities are averaged, at the cost of as many images:
+            none, flip (2: with the left-right flip), dihedral (8: all flips and quarter turns of
+            a square), ten_crop (10: centre and corners of the resized image, and their flips)
+            (default: what the weights were calibrated with, else none).
     """
 
     section: ClassVar[str] = "network"
@@ -197,6 +202,7 @@ class WeightsSettings(Settings):
     eval_resize: Resize | None = None
     variant: Variant | None = None
     net: Net = "densenet121"
+    tta: Tta | None = None
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -227,6 +233,7 @@ def weights_choices(config: WeightsSettings) -> dict[str, Any]:
         "variant": config.variant,
         "image_size": config.size,
         "eval_resize": config.resize,
+        "tta": config.tta,
     }
     if hasattr(config, "interpolation"):  # a setting of eval alone
         choices["interpolation"] = config.interpolation

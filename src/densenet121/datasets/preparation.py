@@ -44,12 +44,14 @@ def training_images(
     return prepare
 
 
-def evaluation_images(dataset: ImageDataset, transform: EvalTransform) -> Prepare:
+def evaluation_images(
+    dataset: ImageDataset, transform: EvalTransform, five_crops: bool = False
+) -> Prepare:
     """A ``prepare`` for ``load_batches``: each image as prepared for evaluation."""
 
     def prepare(index: int, out: Pixels) -> None:
         try:
-            prepare_evaluation(dataset.read(index), transform, out)
+            prepare_evaluation(dataset.read(index), transform, out, five_crops=five_crops)
         except InputError as error:
             raise not_readable(dataset.name(index), error) from error
 
@@ -76,16 +78,21 @@ def prepare_training(
 
 
 def prepare_evaluation(
-    image: bytes | Pixels, transform: EvalTransform, out: Pixels, max_pixels: int = MAX_PIXELS
+    image: bytes | Pixels,
+    transform: EvalTransform,
+    out: Pixels,
+    max_pixels: int = MAX_PIXELS,
+    *,
+    five_crops: bool = False,
 ) -> None:
-    """Write the evaluation image to ``out``, as ``prepare_training`` does.
+    """Write the evaluation image, or its ``five_crops``, to ``out``, as ``prepare_training`` does.
 
     Raises:
         InputError: the image cannot be decoded or has too many pixels, or the crop does not fit.
     """
-    if transform.by_pillow:
+    if transform.by_pillow or five_crops:
         pixels = decode(image, max_pixels) if isinstance(image, bytes) else image
-        out[...] = transform(pixels)
+        out[...] = transform.five_crops(pixels) if five_crops else transform(pixels)
     else:
         _prepare(image, transform.operations, out, max_pixels)
 

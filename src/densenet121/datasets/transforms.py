@@ -22,7 +22,7 @@ from torch import Tensor
 
 from densenet121.datasets.augmentation import NUM_UNIFORMS, Augmentation
 from densenet121.datasets.decoding import MAX_PIXELS
-from densenet121.datasets.operations import Operations, Pixels, apply
+from densenet121.datasets.operations import Operations, Pixels, apply, resize
 from densenet121.utils.errors import InputError
 
 # Those of ImageNet, for pixels in 0..255, from the original's classification.py.
@@ -269,11 +269,24 @@ class EvalTransform:
         operations = self.operations(*image.shape[:2])
         if not self.by_pillow:
             return apply(operations, image)
-        resized = Image.fromarray(image).resize(
-            operations.resized[::-1], _PILLOW[self.interpolation]
-        )
         top, left, height, width = operations.window
-        return np.asarray(resized)[top : top + height, left : left + width]
+        return self._resized(image, operations)[top : top + height, left : left + width]
+
+    def _resized(self, image: Pixels, operations: Operations) -> Pixels:
+        if not self.by_pillow:
+            return resize(image, *operations.resized)
+        size = operations.resized[::-1]
+        return np.asarray(Image.fromarray(image).resize(size, _PILLOW[self.interpolation]))
+
+    def five_crops(self, image: Pixels) -> Pixels:
+        """``(5 * height, width, 3)``: the central crop and those of the corners, row by row."""
+        operations = self.operations(*image.shape[:2])
+        resized = self._resized(image, operations)
+        down, right = (resized.shape[0] - self.height, resized.shape[1] - self.width)
+        places = (operations.window[:2], (0, 0), (0, right), (down, 0), (down, right))
+        return np.concatenate(
+            [resized[top : top + self.height, left : left + self.width] for top, left in places]
+        )
 
 
 def _sides(height: int, width: int) -> str:
