@@ -105,6 +105,19 @@ def test_erasing_with_the_mean_is_0_after_normalisation_up_to_rounding() -> None
         np.testing.assert_array_equal(found[kept], image[kept])
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 20), (3, 2), (5, 5)])
+def test_tiny_images_are_erased_in_part_or_not_at_all(size: tuple[int, int]) -> None:
+    erasing = Augmentation(erase_prob=1.0, erased=(7, 7, 7))
+    image = np.zeros((*size, 3), np.uint8)
+    for u in DRAWS[:200]:
+        box = erased_box(*size, (0.02, 0.33), u[40:62])
+        expected = image.copy()
+        if box:
+            top, left, h, w = box
+            expected[top : top + h, left : left + w] = 7
+        np.testing.assert_array_equal(erasing(image, u), expected)
+
+
 def test_probabilities_are_those_asked_for() -> None:
     image = noise(8, 8)
     for prob in (0.25, 0.9):

@@ -6,6 +6,7 @@ fields say which are on. All are pure functions of the image and its random numb
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -89,13 +90,15 @@ class Augmentation:
             found = resample(Image.fromarray(image), matrix, self.interpolation, self.fill)
             image = np.asarray(found)
         if u[_FLIP] < self.vflip_prob:
-            image = image[::-1]
+            image = np.asarray(cv2.flip(image, 0), dtype=np.uint8)
         if self.turns:
             image = turn(image, float(u[_TURN]))
         if u[_ERASED] < self.erase_prob:
             box = erased_box(height, width, self.erase_scale, u[_ERASING])
-            if box:
+            if box and min(box[2:]) > 0:
                 top, left, h, w = box
-                image = image.copy()
-                image[top : top + h, left : left + w] = self.erased
+                # Both corners are inside.
+                corners = (left, top), (left + w - 1, top + h - 1)
+                filled = cv2.rectangle(image.copy(), *corners, self.erased, cv2.FILLED)
+                image = np.asarray(filled, dtype=np.uint8)
         return image

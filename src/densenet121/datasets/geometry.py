@@ -3,11 +3,12 @@
 import math
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from densenet121.datasets.operations import Pixels
+from densenet121.datasets.operations import Pixels, flip
 
 INTERPOLATIONS = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -15,6 +16,7 @@ INTERPOLATIONS = {
 }
 
 Matrix = tuple[float, float, float, float, float, float]
+_QUARTERS = (None, cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE)
 _ATTEMPTS = 10
 NUMBERS_OF_ERASING = 2 * _ATTEMPTS + 2
 _ERASED_RATIO = (0.3, 3.3)  # height / width
@@ -109,18 +111,21 @@ def resample(
 
 
 def turn(image: Pixels, u: float) -> Pixels:
-    """One of the eight flips and quarter turns of a square image; a view.
+    """One of the eight flips and quarter turns of a square image.
 
     0 to 3 are quarter turns anticlockwise, 4 to 7 the same after a left-right flip.
     """
     number = int(u * 8)
-    return np.rot90(image if number < 4 else image[:, ::-1], number % 4)
+    if number >= 4:
+        image = flip(image)
+    quarter = _QUARTERS[number % 4]
+    return image if quarter is None else np.asarray(cv2.rotate(image, quarter), dtype=np.uint8)
 
 
 def erased_box(
     height: int, width: int, scale: tuple[float, float], u: NDArray[np.float64]
 ) -> tuple[int, int, int, int] | None:
-    """Top, left, height, width of a box to erase; None if none of ten fits.
+    """Top, left, height, width of a box to erase; None if none of ten fits. It may be empty.
 
     As in torchvision's RandomErasing (Zhong et al. 2017): the area is uniform in ``scale``, the
     logarithm of height / width uniform between those of 0.3 and 3.3, the place uniform, and the box
