@@ -1,5 +1,6 @@
 """Test-time augmentation: the mean over views against a plain loop, in eval, predict and serve."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,7 @@ def test_eval_scores_the_mean(weights: Path, image_folder: Path, tmp_path: Path,
     assert evaluation.metrics["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
     log = next((tmp_path / "out").glob("*.log")).read_text()
     assert f"the mean of {VIEWS[tta]} views of each image ({tta})" in log
+    assert json.loads((tmp_path / "out" / "eval.json").read_text())["tta"] == tta
 
 
 @pytest.mark.parametrize("tta", ["none", *TTA])
