@@ -22,6 +22,8 @@ from densenet121.utils.errors import UsageError
 
 from helpers.commands import environment
 from helpers.forking import Forked
+from helpers.ranks import result
+from helpers.ranks import train as train_ranks
 from helpers.training import train_config
 
 MUCH: dict[str, Any] = {
@@ -171,6 +173,29 @@ def test_one_class_cannot_be_mixed() -> None:
     config = TrainConfig(data_dir="data", cutmix=1.0)
     with pytest.raises(UsageError, match="`cutmix` needs at least 2 classes, but the data has 1"):
         make_mixing(config, num_classes=1, batch_size=32)
+
+
+def test_a_teacher_sees_the_mixed_images_and_the_run_resumes_exactly(
+    config: TrainConfig, uninterrupted: Path, tmp_path: Path
+) -> None:
+    teacher = uninterrupted / "last.safetensors"
+    taught = replace(config, teacher=str(teacher), output_dir=str(tmp_path / "whole"))
+    train(taught)
+    assert losses(tmp_path / "whole") != losses(uninterrupted)
+    folder = tmp_path / "part"
+    shutil.copytree(tmp_path / "whole", folder)
+    for path in checkpoints_in(folder)[::-1][4:]:
+        path.unlink()
+    train(replace(taught, output_dir=str(folder), resume="auto", workers=2))
+    assert outcome(folder) == outcome(tmp_path / "whole")
+
+
+def test_ranks_resume_exactly_with_mixed_batches(image_folder: Path, tmp_path: Path) -> None:
+    flags = [part for name, value in MUCH.items() for part in (f"--{name}", value)]
+    train_ranks(2, image_folder, tmp_path / "whole", *flags)
+    again = ("--resume", tmp_path / "whole" / "0-1_3.ckpt", *flags)
+    train_ranks(2, image_folder, tmp_path / "again", *again)
+    assert result(tmp_path / "again") == result(tmp_path / "whole")
 
 
 def test_gradient_accumulation_mixes_each_batch_on_its_own(

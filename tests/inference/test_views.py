@@ -188,6 +188,24 @@ def test_calibration_stores_its_views_and_everything_uses_them(
     assert Predictor(output, tta=tta).classifier.preprocessing.tta == tta
 
 
+def test_a_new_head_has_features_of_one_view(
+    weights: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    calibrated = tmp_path / "calibrated.safetensors"
+    flags: dict[str, Any] = {"workers": 1, "tta": "ten_crop", "output": str(calibrated)}
+    calibrate(CalibrateConfig(data_dir=str(image_folder), pretrained=str(weights), **flags))
+    found = []
+    for source in (weights, calibrated):
+        output = tmp_path / f"head_of_{source.stem}.safetensors"
+        command = ["probe", "--data_dir", str(image_folder), "--pretrained", str(source)]
+        command += ["--output", str(output), "--method", "class_mean", "--workers", "1"]
+        assert cli.main([*command, "--amp", "fp32"]) == 0
+        head = read_weights(output)
+        assert head.info is not None and head.info.preprocessing.tta == "none"
+        found.append(head.state_dict["classifier.weight"])
+    assert torch.equal(found[0], found[1])
+
+
 def test_weights_without_views_are_written_as_before(weights: Path, image_folder: Path) -> None:
     content = Preprocessing((16, 16), "20,20").to_json()
     assert "tta" not in content and Preprocessing.from_json(content).tta == "none"

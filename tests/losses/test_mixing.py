@@ -78,6 +78,19 @@ def test_loss_and_gradient_are_those_of_the_mixed_targets(
     torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
 
 
+def test_a_teachers_logits_are_those_of_the_mixed_images() -> None:
+    logits, teacher = (torch.randn(4, 3, generator=torch.manual_seed(n)) for n in (1, 2))
+    labels = torch.tensor([0, 1, 2, 1])
+
+    def learn(own: Tensor, targets: Tensor, taught: Tensor) -> Tensor:
+        return F.cross_entropy(own, targets) + F.mse_loss(own, taught)
+
+    expected = 0.3 * F.cross_entropy(logits, labels)
+    expected = expected + 0.7 * F.cross_entropy(logits, labels[[3, 0, 1, 2]])
+    expected = expected + F.mse_loss(logits, teacher)
+    torch.testing.assert_close(Mix(0.3).loss(learn, logits, labels, teacher), expected)
+
+
 @pytest.mark.parametrize("alpha", [0.1, 0.2, 1.0, 8.0])
 def test_shares_have_the_beta_distribution(alpha: float) -> None:
     found = [mix.share for mix in drawn(Mixing(mixup=alpha), 4000)]

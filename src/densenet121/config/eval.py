@@ -13,6 +13,7 @@ from densenet121.config.shared import (
     PrecisionSettings,
     ProcessSettings,
     Settings,
+    ViewSettings,
     WeightsSettings,
     WorkerSettings,
 )
@@ -86,6 +87,7 @@ class EvalOutputSettings(Settings):
 class EvalConfig(
     EvalDataSettings,
     EvalWeightsSettings,
+    ViewSettings,
     BatchSettings,
     PrecisionSettings,
     DeviceSettings,

@@ -191,10 +191,6 @@ class WeightsSettings(Settings):
         variant: paper (average pooling) or model_zoo (max pooling), for weights that do not record
             it (default: paper).
         net: the network, for weights that do not record it.
-        tta: views of each image whose probabilities are averaged, at the cost of as many images:
-            none, flip (2: with the left-right flip), dihedral (8: all flips and quarter turns of
-            a square), ten_crop (10: centre and corners of the resized image, and their flips)
-            (default: what the weights were calibrated with, else none).
     """
 
     section: ClassVar[str] = "network"
@@ -202,7 +198,6 @@ class WeightsSettings(Settings):
     eval_resize: Resize | None = None
     variant: Variant | None = None
     net: Net = "densenet121"
-    tta: Tta | None = None
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -221,6 +216,21 @@ class WeightsSettings(Settings):
         _ = self.size
 
 
+@dataclass(frozen=True, kw_only=True)
+class ViewSettings(Settings):
+    """Several views of each image.
+
+    Attributes:
+        tta: views of each image whose probabilities are averaged, at the cost of as many images:
+            none, flip (2: with the left-right flip), dihedral (8: all flips and quarter turns of
+            a square), ten_crop (10: centre and corners of the resized image, and their flips)
+            (default: what calibrate stored with the weights, else none).
+    """
+
+    section: ClassVar[str] = "network"
+    tta: Tta | None = None
+
+
 def settings_of(config: Any) -> dict[str, Any]:
     """Each field and its value, for run.json and checkpoints."""
     return {flag.name: getattr(config, flag.name) for flag in flags_of(type(config))}
@@ -233,8 +243,8 @@ def weights_choices(config: WeightsSettings) -> dict[str, Any]:
         "variant": config.variant,
         "image_size": config.size,
         "eval_resize": config.resize,
-        "tta": config.tta,
     }
-    if hasattr(config, "interpolation"):  # a setting of eval alone
-        choices["interpolation"] = config.interpolation
+    for name in ("interpolation", "tta"):  # settings of some commands alone
+        if hasattr(config, name):
+            choices[name] = getattr(config, name)
     return choices

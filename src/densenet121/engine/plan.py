@@ -122,12 +122,7 @@ def make_plan(
     """
     batch_size, world_size = runtime.batch_size, runtime.process.world_size
     step_size = batch_size * config.gradient_accumulation
-    if world_size > 1 and len(dataset) < step_size * world_size:
-        times = "" if config.gradient_accumulation == 1 else f" x {config.gradient_accumulation}"
-        raise UsageError(
-            f"{len(dataset)} images are fewer than the {world_size} x {batch_size}{times} of one "
-            "step; pass a smaller `per_batch_size`"
-        )
+    _check_enough(len(dataset), batch_size, config.gradient_accumulation, world_size)
     # Batch norm needs two images in each forward pass.
     least_last = 2 * config.gradient_accumulation if config.last_batch == "keep" else 0
     steps = steps_per_epoch(len(dataset), step_size, world_size, least_last)
@@ -168,6 +163,15 @@ def make_plan(
         log_interval=config.log_interval,
         ckpt_interval=config.ckpt_interval or steps,
     )
+
+
+def _check_enough(count: int, batch_size: int, accumulated: int, world_size: int) -> None:
+    if world_size > 1 and count < batch_size * accumulated * world_size:
+        times = "" if accumulated == 1 else f" x {accumulated}"
+        raise UsageError(
+            f"{count} images are fewer than the {world_size} x {batch_size}{times} of one step; "
+            "pass a smaller `per_batch_size`"
+        )
 
 
 def make_schedule(config: TrainConfig, epoch_steps: int) -> Callable[[int], float]:
