@@ -19,7 +19,7 @@ help:
 	@echo "make test-hosts 2 and 3 hosts as network namespaces; kills and cuts off one (root)"
 	@echo "make bench      speed and memory beside torchvision, timm, ONNX Runtime, OpenVINO"
 	@echo "make bench-data DATA=folder  loading beside torchvision, DALI, MindSpore"
-	@echo "make test-frameworks  install MindSpore, torchvision, timm, Keras; compare weights and logits"
+	@echo "make test-frameworks  install MindSpore, torchvision, timm, Keras; compare weights, logits, augmented images"
 	@echo "make test-compat  the same bits as before the reorganisation; old files are read"
 	@echo "make docs       the documentation site, into site/; make docs-serve shows it"
 	@echo "make test-docs  run the commands of the tutorials"

@@ -21,6 +21,7 @@ GUIDES = {
     "metrics": "guides/metrics.md",
     "demo": "tutorials/first-model.md",
     "audit": "guides/data.md#check-the-images",
+    "show": "guides/augmentation.md#see-it-first",
     "pack": "guides/data.md#pack-images-into-shards",
     "report": "reference/run-folder.md",
     "bench": "internals/performance.md#measure-your-machine",

@@ -1,4 +1,4 @@
-"""Take the screenshots in docs/images/: the demo's report, an audit's page, the server's page.
+"""Take the screenshots in docs/images/: pages of the demo's report, audit, show and the server.
 
 Usage: ``python tools/screenshots.py DEMO [CHROMIUM]``. DEMO is the folder of ``densenet121 demo``
 with all of its output; CHROMIUM is the browser, by default ``chromium`` on the PATH.
@@ -29,6 +29,7 @@ def main() -> None:
         browser = player.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         report(browser, demo / "run" / "report.html")
         audit(browser, Path(folder))
+        show(browser, Path(folder))
         server(browser, demo)
         browser.close()
 
@@ -59,7 +60,20 @@ def audit(browser: Browser, folder: Path) -> None:
     part(opened(browser, sheet.as_uri(), 1000), "audit.png", 0, 1300)
 
 
-def write_images(root: Path) -> None:
+def show(browser: Browser, folder: Path) -> None:
+    """Parts of two photographs before and after TrivialAugment and erasing."""
+    write_images(folder / "good", faults=False)
+    sheet = folder / "shown.html"
+    flags = ["--augment", "trivial", "--erase_prob", "0.3", "--images", "2"]
+    subprocess.run(
+        [*PROGRAM, "show", "--data_dir", "good", "--output", sheet, *flags], cwd=folder, check=True
+    )
+    text = sheet.read_text(encoding="utf-8")
+    sheet.write_text(text.replace(f"{folder}/", ""), encoding="utf-8")
+    part(opened(browser, sheet.as_uri(), 1080), "show.png", 20, 1040)
+
+
+def write_images(root: Path, *, faults: bool = True) -> None:
     """Parts of two photographs as two classes, and four files that are not as they should be."""
     random = np.random.default_rng(0)
     for name, photograph in zip(("china", "flower"), load_sample_images().images, strict=True):
@@ -69,6 +83,8 @@ def write_images(root: Path) -> None:
             file = root / ("train" if number % 3 else "val") / name / f"{number:02}.jpg"
             file.parent.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(file), photograph[y : y + 180, x : x + 200, ::-1])
+    if not faults:
+        return
     china, flower = root / "train" / "china", root / "train" / "flower"
     (china / "page.jpg").write_text("<html>not an image</html>", encoding="utf-8")
     (china / "cut.jpg").write_bytes((china / "01.jpg").read_bytes()[:4000])

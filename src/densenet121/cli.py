@@ -32,6 +32,7 @@ from densenet121.config import (
     ProbeConfig,
     ReportConfig,
     ServeConfig,
+    ShowConfig,
     TrainConfig,
     flags_of,
 )
@@ -62,6 +63,7 @@ GROUPS: dict[str, dict[str, type[Any]]] = {
     },
     "data and weights": {
         "audit": AuditConfig,
+        "show": ShowConfig,
         "pack": PackConfig,
         "inspect": InspectConfig,
         "convert": ConvertConfig,

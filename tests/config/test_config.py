@@ -69,10 +69,28 @@ TRAIN = {
     "variant": None,
     "net": "densenet121",
     "eval_resize": None,
-    "crop_scale": "0.08,1.0",
-    "crop_ratio": "0.75,1.333",
-    "flip_prob": 0.5,
-    "color_jitter": "0.4,0.4,0.4",
+    "augment": "original",
+    # None: as the preset, see test_augmentation.py
+    "crop_scale": None,
+    "crop_ratio": None,
+    "flip_prob": None,
+    "color_jitter": None,
+    "policy": None,
+    "rand_operations": None,
+    "rand_magnitude": None,
+    "rotate": None,
+    "translate": None,
+    "scale": None,
+    "shear": None,
+    "vflip_prob": None,
+    "turns": None,
+    "erase_prob": None,
+    "erase_scale": None,
+    "augment_fill": None,
+    "augment_interpolation": None,
+    "mixup": None,
+    "cutmix": None,
+    "mix_off_epochs": None,
     "seed": 1,
     "workers": None,
     "device": None,
@@ -134,6 +152,7 @@ EVAL = {
     "interpolation": None,
     "variant": None,
     "net": "densenet121",
+    "tta": None,
     "amp": None,
     "log_path": "output",
     "output_dir": None,
@@ -264,8 +283,8 @@ def test_comma_lists_become_numbers() -> None:
     assert config.size == (192, 256)
     assert config.milestones == (30, 60)
     assert train_config(lr_epochs=30).milestones == (30,)
-    assert config.crop_scale_range == (0.08, 1.0)
-    assert config.crop_ratio_range == (0.75, 1.333)
+    assert config.pair("crop_scale") == (0.08, 1.0)
+    assert config.pair("crop_ratio") == (0.75, 1.333)
     assert config.jitter_amounts == (0.1, 0.2, 0.3)
 
 

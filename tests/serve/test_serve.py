@@ -57,6 +57,20 @@ def test_a_lone_image_has_the_answer_of_predictor_bit_for_bit(
         assert found["predicted"] == expected.classes[0] and found["abstained"] is False
 
 
+@pytest.mark.parametrize("tta", ["flip", "ten_crop"])
+def test_several_views_give_the_answers_of_predictor(
+    weights: Path, files: list[Path], tta: str
+) -> None:
+    predictor = Predictor(weights, amp="fp32", tta=tta)
+    flags = [*FLAGS, "--tta", tta]
+    with running_server(weights, *flags, environment=environment()) as (port, _):
+        for file in files[:2]:
+            (expected,) = predictor.predict([file], top_k=3)
+            _, content, _ = ask(port, file.read_bytes(), "/predict?top_k=3&cam=1")
+            found = [one["probability"] for one in content["predictions"][0]["top"]]
+            assert found == list(expected.probabilities)
+
+
 def test_images_of_many_clients_have_the_answers_of_predictor(
     port: int, weights: Path, files: list[Path]
 ) -> None:

@@ -40,7 +40,7 @@ def other_side(home: str, *arguments: object) -> None:
         pytest.skip(f"{python} is not there: make test-frameworks installs it")
     script = "mindspore_side.py" if home == "mindspore" else "torch_side.py"
     done = subprocess.run(
-        [python, REPOSITORY / "tests" / "frameworks" / script, *map(str, arguments)],
+        [python, REPOSITORY / "tests" / "system" / "frameworks" / script, *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=540,

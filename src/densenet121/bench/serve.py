@@ -129,7 +129,9 @@ async def load(port: int, bodies: Sequence[bytes], clients: int, seconds: float)
 def network_alone(predictor: Predictor, seconds: float) -> float:
     """Images per second of the network in full batches, without normalisation."""
     classifier = predictor.classifier
-    images = torch.randint(0, 255, (predictor.batch_size, *predictor.size, 3), dtype=torch.uint8)
+    images = torch.randint(
+        0, 255, (predictor.batch_size, *predictor.pixels_size, 3), dtype=torch.uint8
+    )
     images = classifier.preprocessing.normalise(images)
     times: list[float] = []
     with torch.inference_mode(), arithmetic(predictor.device, predictor.precision):

@@ -60,7 +60,8 @@ def _rows(weights: Weights) -> Iterator[tuple[str, str]]:
         yield (
             "images",
             f"resized to {p.eval_resize} ({p.interpolation}), central {p.image_size[0]} x "
-            f"{p.image_size[1]}, mean {_triple(p.mean)}, std {_triple(p.std)}",
+            f"{p.image_size[1]}, mean {_triple(p.mean)}, std {_triple(p.std)}"
+            + ("" if p.tta == "none" else f"; mean of the views of tta {p.tta}"),
         )
     else:
         yield "images", "preprocessing not recorded"

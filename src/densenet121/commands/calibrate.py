@@ -1,6 +1,6 @@
 """The ``calibrate`` command: calibrate the probabilities of weights on held-out images."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ def calibrate(config: CalibrateConfig, task: Task | None = None) -> CalibrateRes
         amp=config.amp,
         batch_size=config.per_batch_size,
         workers=config.num_workers,
+        tta=config.tta,
         task=task,
     )
     batches = -(-len(dataset) // predictor.batch_size)
@@ -76,7 +77,8 @@ def calibrate(config: CalibrateConfig, task: Task | None = None) -> CalibrateRes
     )
     name = f"{source.stem}_calibrated.safetensors"
     output = absolute(config.output) if config.output else source.with_name(name)
-    save_weights(output, weights.state_dict, weights.info, weights.origin, calibration.to_json())
+    info = replace(weights.info, preprocessing=predictor.classifier.preprocessing)
+    save_weights(output, weights.state_dict, info, weights.origin, calibration.to_json())
     for line in (*lines, f"calibrated weights: {output}"):
         print(line)  # noqa: T201 (the command's output)
     return CalibrateResult(output, calibration)

@@ -129,8 +129,8 @@ def _pick(
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Images to check parity on, and others to calibrate int8 with, spread over the dataset."""
     wanted = np.unique(np.linspace(0, len(dataset) - 1, min(2 * count, len(dataset))).astype(int))
-    prepare = classifier.preprocessing.reader(dataset)
-    size = classifier.preprocessing.image_size
+    preprocessing = classifier.preprocessing.changed(tta="none")  # one view is exported
+    prepare, size = preprocessing.reader(dataset), preprocessing.image_size
     pixels = np.empty((len(wanted), *size, 3), dtype=np.uint8)
     for index, out in zip(wanted.tolist(), pixels, strict=True):
         prepare(index, out)

@@ -91,9 +91,8 @@ def probe(config: ProbeConfig) -> ProbeResult:
     _put(head, model, runtime)
     metrics = _measure(features[1], truth, model, runtime)
     _say(f"val: {SingleLabel().best_line(metrics)}, loss {metrics['loss']:.4f}")
-    info = ModelInfo(
-        classifier.net, classifier.variant, train.class_names, classifier.preprocessing
-    )
+    preprocessing = classifier.preprocessing.changed(tta="none")  # as measured
+    info = ModelInfo(classifier.net, classifier.variant, train.class_names, preprocessing)
     settings = settings_of(config) | runtime.settings()
     run = describe_run("probe", settings, runtime, info.task, train.class_names, train, val)
     origin = {"probe": how, "features": source.name, **metrics}

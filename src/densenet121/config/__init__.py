@@ -5,6 +5,7 @@ numpy, so that ``--help`` answers at once.
 """
 
 from densenet121.config.audit import AuditConfig
+from densenet121.config.augmentation import AugmentationSettings, effective
 from densenet121.config.average import AverageConfig
 from densenet121.config.bench import BenchConfig
 from densenet121.config.calibrate import CalibrateConfig
@@ -31,6 +32,7 @@ from densenet121.config.shared import (
     settings_of,
     weights_choices,
 )
+from densenet121.config.show import ShowConfig
 from densenet121.config.train import FREE_ON_RESUME, TrainConfig, differences
 from densenet121.config.values import (
     absolute,
@@ -44,6 +46,7 @@ __all__ = [
     "FREE_ON_RESUME",
     "Amp",
     "AuditConfig",
+    "AugmentationSettings",
     "AverageConfig",
     "BenchConfig",
     "CalibrateConfig",
@@ -64,6 +67,7 @@ __all__ = [
     "ProbeConfig",
     "ReportConfig",
     "ServeConfig",
+    "ShowConfig",
     "Target",
     "TrainConfig",
     "Variant",
@@ -71,6 +75,7 @@ __all__ = [
     "default_eval_resize",
     "default_workers",
     "differences",
+    "effective",
     "flags_of",
     "parse_image_size",
     "settings_of",

@@ -10,6 +10,7 @@ from densenet121.config.shared import (
     DeviceSettings,
     File,
     PrecisionSettings,
+    Tta,
     WorkerSettings,
 )
 from densenet121.config.values import between
@@ -32,6 +33,8 @@ class CalibrateConfig(
             abstains below the confidence that this takes (default: it always answers).
         operating_point: for several labels per image: how the threshold of each label is chosen:
             youden, f1, sensitivity=X, specificity=X or precision=X (default: no thresholds).
+        tta: views of each image whose probabilities are averaged, stored with the weights, so that
+            predict, serve and eval use the same (default: what the weights have, else none).
         seed: seed of the split: one half of the images gives the temperature, the other the rest.
     """
 
@@ -41,6 +44,7 @@ class CalibrateConfig(
     output: File | None = None
     target_accuracy: float | None = None
     operating_point: Annotated[str, "RULE"] | None = None
+    tta: Tta | None = None
     seed: int = 1
 
     def check(self) -> None:

@@ -14,6 +14,7 @@ from densenet121.config.shared import (
     PrecisionSettings,
     ProcessSettings,
     Settings,
+    ViewSettings,
     WeightsSettings,
     WorkerSettings,
 )
@@ -88,6 +89,7 @@ class EvalConfig(
     EvalDataSettings,
     LabelTableSettings,
     EvalWeightsSettings,
+    ViewSettings,
     BatchSettings,
     PrecisionSettings,
     DeviceSettings,

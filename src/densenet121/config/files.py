@@ -20,12 +20,16 @@ _NULL = f"{_TAG}null"
 _SCALARS = {f"{_TAG}{name}" for name in ("str", "int", "float", "bool", "timestamp")}
 
 
-def read_settings(file: str, flags: Mapping[str, Flag]) -> dict[str, Any]:
-    """The values that a YAML file gives to ``flags``; REQUIRED for a null that has no default.
+def read_settings(file: str, config_class: type[Any]) -> dict[str, Any]:
+    """The values that a YAML file gives to settings; REQUIRED for a null that has no default.
+
+    Settings of another command whose files this one also reads are checked and left out.
 
     Raises:
         UsageError: the file cannot be read, is not a mapping, or a key or value is not allowed.
     """
+    own, also = flags_of(config_class), config_class.also_reads
+    flags = {flag.name: flag for flag in (*(flags_of(also) if also else ()), *own)}
     text = _text(file)
     settings: dict[str, Any] = {}
     for key, node in _pairs(file, text):
@@ -36,7 +40,8 @@ def read_settings(file: str, flags: Mapping[str, Flag]) -> dict[str, Any]:
         if name in settings:
             raise UsageError(f"{where} {name} is given twice")
         settings[name] = _value(node, flags[name], f"{where} {name}", text)
-    return settings
+    names = {flag.name for flag in own}
+    return {name: value for name, value in settings.items() if name in names}
 
 
 def read_recipe(name: str, config_class: type[Any]) -> dict[str, Any]:
@@ -48,7 +53,20 @@ def read_recipe(name: str, config_class: type[Any]) -> dict[str, Any]:
     if name not in config_class.recipes:
         raise UsageError(f"--recipe must be one of {', '.join(config_class.recipes)}, got {name}")
     file = Path(__file__).parent / "recipes" / f"{name}.yaml"
-    return read_settings(str(file), {flag.name: flag for flag in flags_of(config_class)})
+    return read_settings(str(file), config_class)
+
+
+def over_recipe(
+    given: Mapping[str, Any], recipe: Mapping[str, Any], config_class: type[Any]
+) -> dict[str, Any]:
+    """The given values and, where there are none, those of a recipe.
+
+    A preset that is given also replaces the recipe's values of the settings that it stands for.
+    """
+    replaced = {
+        name for preset, names in config_class.presets.items() if preset in given for name in names
+    }
+    return {name: v for name, v in recipe.items() if name not in replaced} | dict(given)
 
 
 def as_yaml(settings: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from densenet121.config.shared import (
     Folder,
     PrecisionSettings,
     Settings,
+    ViewSettings,
     WeightsSettings,
     WorkerSettings,
 )
@@ -58,6 +59,7 @@ class PredictConfig(
     BadImageSettings,
     AnswerSettings,
     WeightsSettings,
+    ViewSettings,
     BatchSettings,
     PrecisionSettings,
     DeviceSettings,

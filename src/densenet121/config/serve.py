@@ -8,6 +8,7 @@ from densenet121.config.shared import (
     DeviceSettings,
     PrecisionSettings,
     Settings,
+    ViewSettings,
     WeightsSettings,
     WorkerSettings,
 )
@@ -81,6 +82,7 @@ class ServeThreadSettings(WorkerSettings):
 class ServeConfig(
     LimitSettings,
     WeightsSettings,
+    ViewSettings,
     BatchSettings,
     PrecisionSettings,
     DeviceSettings,

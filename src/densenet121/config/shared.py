@@ -5,6 +5,7 @@ defines a field also explains it (in ``Attributes:``), checks it (in ``check``) 
 section of ``--help``.
 """
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -29,6 +30,7 @@ Variant = Literal["paper", "model_zoo"]
 Amp = Literal["O0", "O2", "O3", "fp32", "bf16", "fp16"]
 OnBadImage = Literal["error", "skip"]
 Switch = Literal[0, 1]
+Tta = Literal["none", "flip", "dihedral", "ten_crop"]
 
 # Text, with the placeholder that the help shows for the value.
 AnyPath = Annotated[str, "PATH"]
@@ -50,6 +52,10 @@ class Settings:
     section: ClassVar[str] = "settings"
     positional: ClassVar[tuple[str, ...]] = ()
     recipes: ClassVar[tuple[str, ...]] = ()  # names of --recipe, files in recipes/
+    # A command whose files of settings may be given to this one, which uses what it knows.
+    also_reads: ClassVar[type | None] = None
+    # Setting to those whose values it stands for: given, it replaces what a recipe has of them.
+    presets: ClassVar[Mapping[str, Collection[str]]] = {}
 
     def __post_init__(self) -> None:
         """Refuse invalid values.
@@ -210,6 +216,21 @@ class WeightsSettings(Settings):
         _ = self.size
 
 
+@dataclass(frozen=True, kw_only=True)
+class ViewSettings(Settings):
+    """Several views of each image.
+
+    Attributes:
+        tta: views of each image whose probabilities are averaged, at the cost of as many images:
+            none, flip (2: with the left-right flip), dihedral (8: all flips and quarter turns of
+            a square), ten_crop (10: centre and corners of the resized image, and their flips)
+            (default: what calibrate stored with the weights, else none).
+    """
+
+    section: ClassVar[str] = "network"
+    tta: Tta | None = None
+
+
 def settings_of(config: Any) -> dict[str, Any]:
     """Each field and its value, for run.json and checkpoints."""
     return {flag.name: getattr(config, flag.name) for flag in flags_of(type(config))}
@@ -223,6 +244,7 @@ def weights_choices(config: WeightsSettings) -> dict[str, Any]:
         "image_size": config.size,
         "eval_resize": config.resize,
     }
-    if hasattr(config, "interpolation"):  # a setting of eval alone
-        choices["interpolation"] = config.interpolation
+    for name in ("interpolation", "tta"):  # settings of some commands alone
+        if hasattr(config, name):
+            choices[name] = getattr(config, name)
     return choices

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from densenet121.config.augmentation import AugmentationSettings
+from densenet121.config.augmentation import AugmentationSettings, effective
 from densenet121.config.data import DataSettings
 from densenet121.config.distillation import DistillationSettings
-from densenet121.config.files import read_recipe
+from densenet121.config.files import over_recipe, read_recipe
 from densenet121.config.fine_tuning import FineTuningSettings
 from densenet121.config.flags import flags_of
 from densenet121.config.labels import TaskSettings
@@ -42,6 +42,7 @@ FREE_ON_RESUME = frozenset(
         "output_dir",
         "resume",
         "on_bad_image",
+        "augment",  # the settings that it chooses show a change
     }
 )
 
@@ -94,7 +95,7 @@ class TrainConfig(
         Raises:
             UsageError: there is no such recipe, or a setting is invalid.
         """
-        return cls(**(read_recipe(name, cls) | settings))
+        return cls(**over_recipe(settings, read_recipe(name, cls), cls))
 
     def check(self) -> None:
         """Refuse settings of different groups that contradict each other."""
@@ -124,14 +125,22 @@ class TrainConfig(
             raise UsageError(f"--eta_min must be at most --lr {self.lr}, got {self.eta_min}")
         if self.min_delta and self.patience is None and self.lr_scheduler != "plateau":
             raise UsageError("--min_delta needs --patience or --lr_scheduler plateau")
+        off = self.chosen("mix_off_epochs")
+        if off and off >= self.max_epoch:
+            raise UsageError(
+                f"--mix_off_epochs {off} leaves no epoch of --max_epoch {self.max_epoch} with "
+                "--mixup or --cutmix"
+            )
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Changed flags that would change the result of a resumed run: "--flag was x, is now y".
 
-    A setting that an older run does not record had the value that is its default now.
+    A setting that an older run does not record had the value that is its default now. Of
+    augmentation, the values that are used are compared, whether given or of a preset.
     """
-    before = {flag.name: flag.default for flag in flags_of(TrainConfig)} | before
+    before = effective({flag.name: flag.default for flag in flags_of(TrainConfig)} | before)
+    now = effective(now)
     names = [name for name in now if name not in FREE_ON_RESUME and name in before]
     return [
         f"--{name} was {before[name]}, is now {now[name]}"

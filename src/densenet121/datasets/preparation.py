@@ -36,19 +36,22 @@ def training_images(
     def prepare(draw: int, out: Pixels) -> None:
         index = draw % len(dataset)
         try:
-            prepare_training(read(dataset, index), transform, uniforms(seed, epoch, draw), out)
+            u = uniforms(seed, epoch, draw, transform.num_uniforms)
+            prepare_training(read(dataset, index), transform, u, out)
         except InputError as error:
             raise not_readable(dataset.name(index), error) from error
 
     return prepare
 
 
-def evaluation_images(dataset: ImageDataset, transform: EvalTransform) -> Prepare:
+def evaluation_images(
+    dataset: ImageDataset, transform: EvalTransform, five_crops: bool = False
+) -> Prepare:
     """A ``prepare`` for ``load_batches``: each image as prepared for evaluation."""
 
     def prepare(index: int, out: Pixels) -> None:
         try:
-            prepare_evaluation(dataset.read(index), transform, out)
+            prepare_evaluation(dataset.read(index), transform, out, five_crops=five_crops)
         except InputError as error:
             raise not_readable(dataset.name(index), error) from error
 
@@ -63,26 +66,33 @@ def prepare_training(
     Args:
         image: an encoded image, or ``(H, W, 3)`` RGB.
         transform: its augmentation.
-        u: the result of ``uniforms``.
+        u: the result of ``uniforms``, ``transform.num_uniforms`` of them.
         out: ``(height, width, 3)``, C-contiguous.
 
     Raises:
         InputError: the image cannot be decoded; the reason only.
     """
     _prepare(image, lambda height, width: transform.operations(height, width, u), out)
+    if transform.after.is_on:
+        out[...] = transform.after(out, u)
 
 
 def prepare_evaluation(
-    image: bytes | Pixels, transform: EvalTransform, out: Pixels, max_pixels: int = MAX_PIXELS
+    image: bytes | Pixels,
+    transform: EvalTransform,
+    out: Pixels,
+    max_pixels: int = MAX_PIXELS,
+    *,
+    five_crops: bool = False,
 ) -> None:
-    """Write the evaluation image to ``out``, as ``prepare_training`` does.
+    """Write the evaluation image, or its ``five_crops``, to ``out``, as ``prepare_training`` does.
 
     Raises:
         InputError: the image cannot be decoded or has too many pixels, or the crop does not fit.
     """
-    if transform.by_pillow:
+    if transform.by_pillow or five_crops:
         pixels = decode(image, max_pixels) if isinstance(image, bytes) else image
-        out[...] = transform(pixels)
+        out[...] = transform.five_crops(pixels) if five_crops else transform(pixels)
     else:
         _prepare(image, transform.operations, out, max_pixels)
 

@@ -14,6 +14,8 @@ from densenet121.datasets.decoding import MAX_PIXELS
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.preparation import evaluation_images, prepare_evaluation
 from densenet121.datasets.transforms import MEAN, STD, EvalTransform, normalise, parse_eval_resize
+from densenet121.datasets.views import CROPS, VIEWS, central, views_of
+from densenet121.utils.errors import InputError
 
 # The value in old files, written when there was only one interpolation.
 _SENTENCE = "bilinear without antialiasing (OpenCV INTER_LINEAR)"
@@ -29,6 +31,7 @@ class Preprocessing:
         mean: mean of R, G and B, in grey levels 0 to 255.
         std: standard deviation of R, G and B, in grey levels.
         interpolation: how images are resized and cropped, a name of ``EvalTransform``.
+        tta: views of an image whose probabilities are averaged, a name of ``VIEWS``.
     """
 
     image_size: tuple[int, int]
@@ -36,10 +39,14 @@ class Preprocessing:
     mean: tuple[float, float, float] = tuple(MEAN.tolist())
     std: tuple[float, float, float] = tuple(STD.tolist())
     interpolation: str = "opencv_bilinear"
+    tta: str = "none"
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return asdict(self)
+        """As plain JSON values; without ``tta`` if there is none, as in older files."""
+        content = asdict(self)
+        if self.tta == "none":
+            del content["tta"]
+        return content
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Preprocessing":
@@ -51,6 +58,7 @@ class Preprocessing:
             mean=tuple(content["mean"]),
             std=tuple(content["std"]),
             interpolation=content["interpolation"].replace(_SENTENCE, "opencv_bilinear"),
+            tta=content.get("tta", "none"),
         )
 
     def changed(
@@ -58,6 +66,7 @@ class Preprocessing:
         image_size: tuple[int, int] | None = None,
         eval_resize: str | None = None,
         interpolation: str | None = None,
+        tta: str | None = None,
     ) -> "Preprocessing":
         """A copy with the given values."""
         return replace(
@@ -65,6 +74,7 @@ class Preprocessing:
             image_size=image_size or self.image_size,
             eval_resize=eval_resize or self.eval_resize,
             interpolation=interpolation or self.interpolation,
+            tta=tta or self.tta,
         )
 
     @cached_property
@@ -72,8 +82,16 @@ class Preprocessing:
         """Resize and central crop of an image to classify.
 
         Raises:
-            InputError: the crop cannot fit into the resized image, or a name is unknown.
+            InputError: the crop cannot fit into the resized image, or a name is unknown; the views
+                need a square image.
         """
+        height, width = self.image_size
+        if self.tta not in VIEWS:
+            raise InputError(f'`tta` must be one of {", ".join(VIEWS)}, got "{self.tta}"')
+        if self.tta == "dihedral" and height != width:
+            raise InputError(
+                f"`tta` dihedral needs square images, but `image_size` is {height},{width}"
+            )
         resize = parse_eval_resize(self.eval_resize)
         return EvalTransform(*self.image_size, resize, self.interpolation)
 
@@ -87,17 +105,35 @@ class Preprocessing:
 
         Args:
             image: encoded, or ``(h, w, 3)`` uint8 RGB.
-            out: ``(H, W, 3)`` uint8 RGB.
+            out: ``(*pixels_size, 3)`` uint8 RGB.
             max_pixels: maximum pixels of an encoded image; checked in the header first.
 
         Raises:
             InputError: it cannot be decoded, or is too large; the reason only.
         """
-        prepare_evaluation(image, self.transform, out, max_pixels)
+        prepare_evaluation(image, self.transform, out, max_pixels, five_crops=self._five_crops)
 
     def reader(self, dataset: ImageDataset) -> Callable[[int, NDArray[np.uint8]], None]:
         """The function that ``load_batches`` calls for each image of a dataset."""
-        return evaluation_images(dataset, self.transform)
+        return evaluation_images(dataset, self.transform, self._five_crops)
+
+    @property
+    def pixels_size(self) -> tuple[int, int]:
+        """Rows and columns of prepared pixels: the network's input, or five of them as rows."""
+        height, width = self.image_size
+        return (CROPS * height if self._five_crops else height), width
+
+    @property
+    def _five_crops(self) -> bool:
+        return self.tta == "ten_crop"
+
+    def views(self, images: Tensor) -> list[Tensor]:
+        """The views ``(N, H, W, 3)`` of prepared pixels; the first is the central crop."""
+        return views_of(images, self.tta)
+
+    def central(self, images: Tensor) -> Tensor:
+        """The central crop ``(N, H, W, 3)`` of prepared pixels."""
+        return central(images, self.tta)
 
     def normalise(self, images: Tensor) -> Tensor:
         """Pixels ``(N, H, W, 3)`` uint8 to ``(N, 3, H, W)`` float32 for the network."""

@@ -1,8 +1,9 @@
 """The original's preprocessing, on ``(H, W, 3)`` uint8 RGB arrays and in its order.
 
-Training: random crop, resize, flip, colour. Evaluation: resize, centre crop. Both: normalise, which
-is done here for a whole batch, on the device. Everything is a pure function: all randomness comes
-from the numbers ``u`` that :func:`uniforms` draws for one image.
+Training: random crop, resize, flip, colour, and then what the original does not have
+(augmentation.py). Evaluation: resize, centre crop. Both: normalise, which is done here for a whole
+batch, on the device. Everything is a pure function: all randomness comes from the numbers ``u``
+that :func:`uniforms` draws for one image.
 
 The ``Operations`` of an image are computed first, from its size and its random numbers. ``apply``
 (operations.py) performs them one by one; preparation.py performs them in one pass, with the same
@@ -19,8 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from densenet121.datasets.augmentation import NUM_UNIFORMS, Augmentation
 from densenet121.datasets.decoding import MAX_PIXELS
-from densenet121.datasets.operations import Operations, Pixels, apply
+from densenet121.datasets.operations import Operations, Pixels, apply, resize
 from densenet121.utils.errors import InputError
 
 # Those of ImageNet, for pixels in 0..255, from the original's classification.py.
@@ -28,10 +30,10 @@ MEAN = torch.tensor([0.485 * 255, 0.456 * 255, 0.406 * 255], dtype=torch.float32
 STD = torch.tensor([0.229 * 255, 0.224 * 255, 0.225 * 255], dtype=torch.float32)
 
 # The use of each random number of an image. Fixed, so that disabling one step does not change
-# another.
+# another. Those from 32 on are of augmentation.py.
 _ATTEMPTS = 10
 _TOP, _LEFT, _FLIP, _ORDER, _FACTORS = 20, 21, 22, 23, 24  # 0..19: area and ratio of each attempt
-_NUM_UNIFORMS = 32
+_OWN_UNIFORMS = 32
 
 # torchvision and timm resize with Pillow, which antialiases except for "nearest".
 _PILLOW = {
@@ -43,8 +45,8 @@ _PILLOW = {
 _ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
 
 
-def uniforms(seed: int, epoch: int, index: int) -> NDArray[np.float64]:
-    """The 32 random numbers in ``[0, 1)`` of one image in one epoch.
+def uniforms(seed: int, epoch: int, index: int, count: int = _OWN_UNIFORMS) -> NDArray[np.float64]:
+    """The first ``count`` random numbers in ``[0, 1)`` of one image in one epoch.
 
     Philox4x64 keyed by (seed, epoch), counting from index * 2**192: no two triples share a block,
     in any thread or process. The raw bits are used because numpy may change the methods of its
@@ -58,7 +60,7 @@ def uniforms(seed: int, epoch: int, index: int) -> NDArray[np.float64]:
         )
     key = np.array([seed, epoch], dtype=np.uint64)
     counter = np.array([0, 0, 0, index], dtype=np.uint64)
-    raw = np.random.Philox(key=key, counter=counter).random_raw(_NUM_UNIFORMS)
+    raw = np.random.Philox(key=key, counter=counter).random_raw(count)
     return np.asarray((raw >> np.uint64(11)) * 2.0**-53, dtype=np.float64)
 
 
@@ -74,6 +76,7 @@ class TrainTransform:
         flip_prob: probability of a left-right flip.
         color_jitter: brightness, contrast, saturation: each factor is uniform in
             ``[max(0, 1 - amount), 1 + amount]``; 0 disables the step.
+        after: the steps after these.
     """
 
     height: int
@@ -82,9 +85,15 @@ class TrainTransform:
     crop_ratio: tuple[float, float] = (0.75, 1.333)
     flip_prob: float = 0.5
     color_jitter: tuple[float, float, float] = (0.4, 0.4, 0.4)
+    after: Augmentation = Augmentation()  # noqa: RUF009 (frozen)
+
+    @property
+    def num_uniforms(self) -> int:
+        """How many random numbers an image needs."""
+        return NUM_UNIFORMS if self.after.is_on else _OWN_UNIFORMS
 
     def operations(self, height: int, width: int, u: NDArray[np.float64]) -> Operations:
-        """Operations on a ``height`` x ``width`` image, for the numbers of :func:`uniforms`."""
+        """Operations before ``after`` on an image of this size, for the numbers ``u``."""
         steps = []
         for step in _ORDERS[int(u[_ORDER] * 6)]:
             amount = self.color_jitter[step]
@@ -102,7 +111,8 @@ class TrainTransform:
     def __call__(self, image: Pixels, u: NDArray[np.float64]) -> Pixels:
         """The ``(height, width, 3)`` training image for the numbers ``u`` of :func:`uniforms`."""
         height, width = image.shape[:2]
-        return apply(self.operations(height, width, u), image)
+        image = apply(self.operations(height, width, u), image)
+        return self.after(image, u) if self.after.is_on else image
 
 
 def crop_box(
@@ -259,11 +269,24 @@ class EvalTransform:
         operations = self.operations(*image.shape[:2])
         if not self.by_pillow:
             return apply(operations, image)
-        resized = Image.fromarray(image).resize(
-            operations.resized[::-1], _PILLOW[self.interpolation]
-        )
         top, left, height, width = operations.window
-        return np.asarray(resized)[top : top + height, left : left + width]
+        return self._resized(image, operations)[top : top + height, left : left + width]
+
+    def _resized(self, image: Pixels, operations: Operations) -> Pixels:
+        if not self.by_pillow:
+            return resize(image, *operations.resized)
+        size = operations.resized[::-1]
+        return np.asarray(Image.fromarray(image).resize(size, _PILLOW[self.interpolation]))
+
+    def five_crops(self, image: Pixels) -> Pixels:
+        """``(5 * height, width, 3)``: the central crop and those of the corners, row by row."""
+        operations = self.operations(*image.shape[:2])
+        resized = self._resized(image, operations)
+        down, right = (resized.shape[0] - self.height, resized.shape[1] - self.width)
+        places = (operations.window[:2], (0, 0), (0, right), (down, 0), (down, right))
+        return np.concatenate(
+            [resized[top : top + self.height, left : left + self.width] for top, left in places]
+        )
 
 
 def _sides(height: int, width: int) -> str:

@@ -92,6 +92,7 @@ def estimate_statistics(
     Raises:
         InputError: an image cannot be read.
     """
+    preprocessing = preprocessing.changed(tta="none")  # one view
     order = epoch_order(len(dataset), seed, 0)[:most]
     batches = training_batches(order, runtime.batch_size)
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]

@@ -13,6 +13,7 @@ from densenet121.engine.loading import LoadingClock, advice
 from densenet121.engine.plan import EpochPlan
 from densenet121.engine.state import Training, save_checkpoint
 from densenet121.engine.step import TrainingBatch, train_step
+from densenet121.losses.mixing import Mix
 from densenet121.runs.folder import RunFolder
 from densenet121.utils.cores import default_workers
 from densenet121.utils.errors import InputError
@@ -115,12 +116,14 @@ def run_step(
 
     def on_device() -> Iterator[TrainingBatch]:
         device = plan.runtime.device
-        for part, target, weight in zip(parts, targets, weights, strict=True):
+        for number, (part, target, weight) in enumerate(zip(parts, targets, weights, strict=True)):
             images = plan.preprocessing.normalise(part.images.to(device, non_blocking=True))
+            mix = _draw_mix(plan, training.state.step, number, images)
+            images = mix.images(images) if mix else images
             share = weight / total if total else 0.0
             learnt_from = plan.distillation
             teacher = learnt_from.logits(images, plan.runtime) if learnt_from else None
-            yield TrainingBatch(images, target.to(device, non_blocking=True), share, teacher)
+            yield TrainingBatch(images, target.to(device, non_blocking=True), share, teacher, mix)
 
     return train_step(
         training.synchronised,
@@ -139,6 +142,18 @@ def run_step(
 def _learning_rate(training: Training, plan: EpochPlan) -> float:
     lr, factor = plan.learning_rate(training.state.step), training.state.progress.lr_factor
     return lr if factor == 1 else max(lr * factor, plan.least_lr)
+
+
+def _draw_mix(plan: EpochPlan, step: int, part: int, images: torch.Tensor) -> Mix | None:
+    """How one batch of a step is mixed; a single image has none to mix with."""
+    epoch = step // plan.steps
+    if plan.mixing is None or epoch >= plan.mixed_epochs or len(images) < 2:
+        return None
+    height, width = images.shape[2:]
+    rank, step = plan.runtime.process.rank, step % plan.steps
+    return plan.mixing.draw(
+        (height, width), seed=plan.seed, epoch=epoch, step=step, rank=rank, part=part
+    )
 
 
 def _count(parts: Sequence[Batch]) -> int:

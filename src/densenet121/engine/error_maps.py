@@ -39,16 +39,17 @@ def draw_error_maps(
     if not worst:
         return {}
     read = preprocessing.reader(dataset)
-    images = np.empty((len(worst), *preprocessing.image_size, 3), dtype=np.uint8)
-    for error, out in zip(worst, images, strict=True):
+    pixels = np.empty((len(worst), *preprocessing.pixels_size, 3), dtype=np.uint8)
+    for error, out in zip(worst, pixels, strict=True):
         read(int(evaluation.scored[error.position]), out)
-    inputs = preprocessing.normalise(torch.from_numpy(images).to(device))
+    images = preprocessing.central(torch.from_numpy(pixels))
+    inputs = preprocessing.normalise(images.to(device))
     outputs = torch.tensor([error.output for error in worst])
     with evaluation_mode(model):
         heat = class_activation_maps(model, inputs, outputs).numpy()
     return {
-        paths[error.position]: _jpeg(overlay(pixels, one, _SIDE))
-        for error, pixels, one in zip(worst, images, heat, strict=True)
+        paths[error.position]: _jpeg(overlay(image.numpy(), one, _SIDE))
+        for error, image, one in zip(worst, images, heat, strict=True)
     }
 
 

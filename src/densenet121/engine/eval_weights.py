@@ -8,6 +8,7 @@ from densenet121.checkpoint.load import Weights, read_weights
 from densenet121.checkpoint.native import folder_digest
 from densenet121.config import EvalConfig, weights_choices
 from densenet121.datasets.image_dataset import ImageDataset, check_same_classes
+from densenet121.datasets.views import VIEWS
 from densenet121.inference.classifier import Choices, Classifier, make_classifier
 from densenet121.inference.onnx_model import SUFFIX, load_onnx
 from densenet121.runs.layout import position_in_name
@@ -116,6 +117,13 @@ def _log_preprocessing(classifier: Classifier, weights: Weights, config: EvalCon
         transform.width,
         origin,
     )
+    _log_views(classifier)
+
+
+def _log_views(classifier: Classifier) -> None:
+    tta = classifier.preprocessing.tta
+    if tta != "none":
+        log.info("probabilities are the mean of %d views of each image (%s)", VIEWS[tta], tta)
 
 
 def _load_onnx(file: Path, choices: Choices, dataset: ImageDataset) -> Classifier:
@@ -128,6 +136,7 @@ def _load_onnx(file: Path, choices: Choices, dataset: ImageDataset) -> Classifie
             classifier.class_names, str(file), dataset.class_names, str(dataset.root)
         )
     log.info("load model %s success, runs in ONNX Runtime on the CPU", file)
+    _log_views(classifier)
     return classifier
 
 

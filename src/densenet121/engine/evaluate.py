@@ -95,7 +95,7 @@ def evaluate(config: EvalConfig, task: Task | None = None) -> EvalResult:
                     continue
                 if evaluation is None:
                     break
-                content = evaluation.to_json(str(file))
+                content = evaluation.to_json(str(file)) | _views(classifier)
                 target = path / file.stem if source.is_dir() else path
                 _write_results(target, evaluation, content, classifier, runtime)
                 results[file] = evaluation
@@ -161,6 +161,11 @@ def _evaluate(
             for _, reason in evaluation.bad:
                 log.warning("%s", reason)  # begins with the path
     return evaluation
+
+
+def _views(classifier: Classifier) -> dict[str, str]:
+    tta = classifier.preprocessing.tta
+    return {} if tta == "none" else {"tta": tta}
 
 
 def _write_results(

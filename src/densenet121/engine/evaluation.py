@@ -134,7 +134,7 @@ def evaluate_images(
     loaded = load_batches(
         preprocessing.reader(dataset),
         batches,
-        preprocessing.image_size,
+        preprocessing.pixels_size,
         workers=runtime.workers,
         skip_bad=skip_bad,
         pin_memory=runtime.pins_memory,
@@ -149,7 +149,7 @@ def evaluate_images(
                 return None
             bad += [(dataset.paths[index], reason) for index, reason in batch.bad]
             if len(batch.indices):
-                logits = logits_of(model, batch.images, preprocessing, runtime)
+                logits = logits_of(model, batch.images, preprocessing, task, runtime)
                 scored.append(batch.indices)
                 scores.append(task.score(logits, task.targets(dataset, batch.indices)))
             advance()

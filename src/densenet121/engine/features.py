@@ -71,6 +71,7 @@ def compute_features(
     Raises:
         InputError: an image cannot be read, none can, or a feature is nan or infinite.
     """
+    preprocessing = preprocessing.changed(tta="none")  # one view
     batches = evaluation_batches(len(dataset), runtime.batch_size)
     found: list[Tensor] = []
     indices: list[NDArray[np.int64]] = []

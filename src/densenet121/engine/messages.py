@@ -71,6 +71,11 @@ def log_advice(
             config.T_max,
             config.max_epoch,
         )
+    if config.is_on("mixup") or config.is_on("cutmix"):
+        log.info(
+            "`mixup`, `cutmix`: the training loss is that of mixed images, so it stays above the "
+            "validation's"
+        )
     if config.eval_resize is None and preprocessing.image_size != (224, 224):
         log.info(
             "`eval_resize` is %s, scaled from `image_size` as 256 is from 224",

@@ -9,8 +9,10 @@ from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.datasets.sampler import Indices, steps_per_epoch
 from densenet121.datasets.transforms import TrainTransform
+from densenet121.engine.augmentation import make_mixing, make_transform
 from densenet121.engine.balance import make_order
 from densenet121.engine.distillation import Distillation, make_distillation
+from densenet121.losses.mixing import Mixing
 from densenet121.lr_scheduler import (
     cosine,
     cosine_annealing,
@@ -38,6 +40,8 @@ class EpochPlan:
         augment: augmentation of each image, except in the first ``small_epochs``.
         augment_small: augmentation in the first ``small_epochs``.
         small_epochs: number of epochs at the beginning that use smaller images.
+        mixing: mixup and CutMix, except in the last epochs; None if both are off.
+        mixed_epochs: number of epochs at the beginning that use ``mixing``.
         order: epoch to the order of its images, or of draws of them (``class_draws``).
         seed: seed of the augmentation.
         micro_batches: forward passes per step.
@@ -68,6 +72,8 @@ class EpochPlan:
     augment: TrainTransform
     augment_small: TrainTransform
     small_epochs: int
+    mixing: Mixing | None
+    mixed_epochs: int
     order: Callable[[int], Indices]
     seed: int
     micro_batches: int
@@ -110,23 +116,18 @@ def make_plan(
     """Collect what stays the same in every epoch.
 
     Raises:
-        UsageError: there are fewer images than one step of all ranks needs.
+        UsageError: there are fewer images than one step of all ranks needs, or the augmentation
+            does not fit them.
         InputError: the teacher cannot be used, or a class has no image.
     """
     batch_size, world_size = runtime.batch_size, runtime.process.world_size
     step_size = batch_size * config.gradient_accumulation
-    if world_size > 1 and len(dataset) < step_size * world_size:
-        times = "" if config.gradient_accumulation == 1 else f" x {config.gradient_accumulation}"
-        raise UsageError(
-            f"{len(dataset)} images are fewer than the {world_size} x {batch_size}{times} of one "
-            "step; pass a smaller `per_batch_size`"
-        )
+    _check_enough(len(dataset), batch_size, config.gradient_accumulation, world_size)
     # Batch norm needs two images in each forward pass.
     least_last = 2 * config.gradient_accumulation if config.last_batch == "keep" else 0
     steps = steps_per_epoch(len(dataset), step_size, world_size, least_last)
-    augment_small, augment = (
-        _augment(config, *size) for size in train_sizes(config, preprocessing)
-    )
+    sizes = train_sizes(config, preprocessing)
+    augment_small, augment = (make_transform(config, *size, preprocessing.mean) for size in sizes)
     plateau = config.lr_scheduler == "plateau"
     return EpochPlan(
         dataset=dataset,
@@ -137,6 +138,8 @@ def make_plan(
         augment=augment,
         augment_small=augment_small,
         small_epochs=config.small_epochs,
+        mixing=make_mixing(config, len(dataset.class_names), batch_size),
+        mixed_epochs=config.max_epoch - config.chosen("mix_off_epochs"),
         order=make_order(config, dataset),
         seed=config.seed,
         micro_batches=-(-min(step_size, len(dataset)) // batch_size),
@@ -158,6 +161,15 @@ def make_plan(
         log_interval=config.log_interval,
         ckpt_interval=config.ckpt_interval or steps,
     )
+
+
+def _check_enough(count: int, batch_size: int, accumulated: int, world_size: int) -> None:
+    if world_size > 1 and count < batch_size * accumulated * world_size:
+        times = "" if accumulated == 1 else f" x {accumulated}"
+        raise UsageError(
+            f"{count} images are fewer than the {world_size} x {batch_size}{times} of one step; "
+            "pass a smaller `per_batch_size`"
+        )
 
 
 def make_schedule(config: TrainConfig, epoch_steps: int) -> Callable[[int], float]:
@@ -209,14 +221,3 @@ def train_sizes(
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """Height and width of the training images, pixels: in the first epochs, and later."""
     return config.small or preprocessing.image_size, preprocessing.image_size
-
-
-def _augment(config: TrainConfig, height: int, width: int) -> TrainTransform:
-    return TrainTransform(
-        height=height,
-        width=width,
-        crop_scale=config.crop_scale_range,
-        crop_ratio=config.crop_ratio_range,
-        flip_prob=config.flip_prob,
-        color_jitter=config.jitter_amounts,
-    )

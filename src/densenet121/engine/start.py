@@ -6,7 +6,7 @@ import torch
 
 from densenet121.checkpoint.load import Weights, read_weights
 from densenet121.checkpoint.native import ModelInfo
-from densenet121.config import TrainConfig, absolute, settings_of
+from densenet121.config import TrainConfig, absolute, effective, settings_of
 from densenet121.distributed.ranks import from_rank_0
 from densenet121.engine.balance import weights_setting
 from densenet121.engine.distillation import teacher_setting
@@ -75,7 +75,7 @@ def effective_settings(
     before = start.checkpoint.content["run"]["settings"] if start.checkpoint else {}
     height, width = info.preprocessing.image_size
     adam = config.optimizer in ("adam", "adamw")
-    return settings_of(config) | {
+    return effective(settings_of(config)) | {
         "num_classes": num_classes,
         "image_size": config.image_size or before.get("image_size", f"{height},{width}"),
         "eval_resize": info.preprocessing.eval_resize,

@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from densenet121.device import arithmetic
 from densenet121.distributed.ranks import keep_gradients_local
+from densenet121.losses.mixing import Mix
 
 
 class TrainingBatch(NamedTuple):
@@ -19,12 +20,14 @@ class TrainingBatch(NamedTuple):
         targets: ``(N, ...)``, targets of the loss.
         share: share of this batch in the step's weight on this rank.
         teacher: ``(N, K)`` logits of another network, if the loss function takes them.
+        mix: how the images were mixed; the targets are those of the images before.
     """
 
     images: Tensor
     targets: Tensor
     share: float
     teacher: Tensor | None = None
+    mix: Mix | None = None
 
 
 def train_step(
@@ -62,12 +65,15 @@ def train_step(
         group["lr"] = lr * group.get("lr_factor", 1.0)
     optimizer.zero_grad(set_to_none=True)
     losses = []
-    for number, (images, targets, share, teacher) in enumerate(batches, start=1):
+    for number, (images, targets, share, teacher, mix) in enumerate(batches, start=1):
         with keep_gradients_local(model, number < micro_batches):
             with arithmetic(images.device, precision):
                 logits = model(images)
             learnt_from = (targets,) if teacher is None else (targets, teacher)
-            loss = loss_function(logits, *learnt_from)
+            if mix:
+                loss = mix.loss(loss_function, logits, *learnt_from)
+            else:
+                loss = loss_function(logits, *learnt_from)
             factor = weight * share
             torch.autograd.backward(scaler.scale(loss if factor == 1 else loss * factor))
         losses.append(loss.detach() if share == 1 else loss.detach() * share)

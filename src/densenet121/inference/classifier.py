@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from densenet121.checkpoint.load import Weights, load_state, read_weights
@@ -50,6 +51,7 @@ class Choices:
         image_size: height and width of the network's input, in pixels.
         eval_resize: size before the central crop, in the form of the setting ``eval_resize``.
         interpolation: how images are resized.
+        tta: views of an image whose probabilities are averaged.
         task: the caller's own task.
     """
 
@@ -58,6 +60,7 @@ class Choices:
     image_size: tuple[int, int] | None = None
     eval_resize: str | None = None
     interpolation: str | None = None
+    tta: str | None = None
     task: Task | None = None
 
 
@@ -87,8 +90,10 @@ def make_classifier(weights: Weights, file: Path, choices: Choices) -> Classifie
     net, variant = info.net if info else choices.net, weights.variant_for(choices.variant)
     model = build(net, num_classes=weights.num_classes, variant=variant)
     load_state(model, weights.state_dict, file)
-    preprocessing = (info.preprocessing if info else ORIGINAL).changed(
-        choices.image_size, choices.eval_resize, choices.interpolation
+    recorded = info.preprocessing if info else ORIGINAL
+    check_views(file, recorded, choices, calibrated=bool(weights.calibration))
+    preprocessing = recorded.changed(
+        choices.image_size, choices.eval_resize, choices.interpolation, choices.tta
     )
     _ = preprocessing.transform  # raises if the crop does not fit
     if min(preprocessing.image_size) < model.min_image_size:
@@ -109,12 +114,31 @@ def make_classifier(weights: Weights, file: Path, choices: Choices) -> Classifie
     )
 
 
+def check_views(file: Path, recorded: Preprocessing, choices: Choices, *, calibrated: bool) -> None:
+    """Refuse other views than those that the probabilities of a file were calibrated with.
+
+    Raises:
+        UsageError: they differ.
+    """
+    if calibrated and choices.tta not in (None, recorded.tta):
+        raise UsageError(
+            f"`tta` is {choices.tta}, but {file} was calibrated with `tta` {recorded.tta}; omit "
+            "`tta`, or take the weights from before calibration"
+        )
+
+
 def logits_of(
-    model: nn.Module, images: Tensor, preprocessing: Preprocessing, runtime: Runtime
+    model: nn.Module, images: Tensor, preprocessing: Preprocessing, task: Task, runtime: Runtime
 ) -> Tensor:
-    """Logits ``(N, K)`` of uint8 images ``(N, H, W, 3)``: float32, on the CPU."""
+    """Logits ``(N, K)`` of prepared pixels: float32, on the CPU.
+
+    With several views of each image, logits of the mean of their probabilities.
+    """
     images = images.to(runtime.device, non_blocking=True)
-    normalised = preprocessing.normalise(images)
-    with runtime.arithmetic():
-        logits: Tensor = model(normalised)
-    return logits.float().cpu()
+    found = []
+    for view in preprocessing.views(images):
+        normalised = preprocessing.normalise(view)
+        with runtime.arithmetic():
+            logits: Tensor = model(normalised)
+        found.append(logits.float().cpu())
+    return found[0] if len(found) == 1 else task.mean_of_views(torch.stack(found))

@@ -17,7 +17,7 @@ from densenet121.utils.files import write_atomic
 def maps_of(
     predictor: Predictor, images: torch.Tensor, logits: NDArray[np.float32], layer: str | None
 ) -> list[bytes]:
-    """A PNG for each prepared image ``(N, H, W, 3)``, overlaid with the map of its answer.
+    """A PNG for each prepared image, its central crop overlaid with the map of its answer.
 
     Raises:
         InputError: there is no such layer, or the network is an exported one (ONNX).
@@ -26,6 +26,7 @@ def maps_of(
     if not isinstance(classifier.model, DenseNet):
         raise InputError("class-activation maps need weights, not an exported network")
     outputs = torch.from_numpy(classifier.task.explained_output(logits))
+    images = classifier.preprocessing.central(images)
     inputs = classifier.preprocessing.normalise(images.to(predictor.device))
     heat = class_activation_maps(classifier.model, inputs, outputs, layer or LAST)
     return [

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from densenet121.checkpoint.native import METADATA_KEY, ModelInfo
-from densenet121.inference.classifier import Choices, Classifier
+from densenet121.inference.classifier import Choices, Classifier, check_views
 from densenet121.tasks import task_named
 from densenet121.utils.errors import InputError
 
@@ -86,7 +86,8 @@ def load_onnx(path: Path, choices: Choices) -> Classifier:
     size = info.preprocessing.image_size
     if choices.image_size not in (None, size):
         raise InputError(f"{path}: was exported for images of {size}; `image_size` cannot change")
-    preprocessing = info.preprocessing.changed(eval_resize=choices.eval_resize)
+    check_views(path, info.preprocessing, choices, calibrated=bool(stored))
+    preprocessing = info.preprocessing.changed(eval_resize=choices.eval_resize, tta=choices.tta)
     if model.takes_uint8:
         preprocessing = replace(preprocessing, mean=(0.0,) * 3, std=(1.0,) * 3)
     _ = preprocessing.transform  # raises if the crop does not fit

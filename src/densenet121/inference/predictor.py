@@ -42,6 +42,7 @@ class Predictor:
         variant: Variant | None = None,
         image_size: tuple[int, int] | None = None,
         eval_resize: str | None = None,
+        tta: str | None = None,
         device: str | None = None,
         amp: str | None = None,
         batch_size: int | None = None,
@@ -56,6 +57,7 @@ class Predictor:
             variant: paper or model_zoo, for weights that do not record it.
             image_size: height and width of the network's input, in pixels.
             eval_resize: size before the central crop, such as "256" or "short:256".
+            tta: views whose probabilities are averaged: none, flip, dihedral or ten_crop.
             device: name of the device in torch.
             amp: fp32, bf16 or fp16.
             batch_size: images per forward.
@@ -67,7 +69,7 @@ class Predictor:
         """
         self.runtime = make_runtime(device, amp, batch_size, workers)
         path = Path(weights)
-        choices = Choices(net, variant, image_size, eval_resize, task=task)
+        choices = Choices(net, variant, image_size, eval_resize, tta=tta, task=task)
         load = load_onnx if path.suffix == SUFFIX else load_classifier
         self.classifier = load(path, choices)
         self.classifier.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -92,8 +94,13 @@ class Predictor:
         """Height and width of the network's input, in pixels."""
         return self.classifier.preprocessing.image_size
 
+    @property
+    def pixels_size(self) -> tuple[int, int]:
+        """Rows and columns of prepared pixels; larger than ``size`` for ten crops."""
+        return self.classifier.preprocessing.pixels_size
+
     def prepare(self, image: ImageInput, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-        """The ``(H, W, 3)`` uint8 pixels of an image for the network.
+        """The ``(*pixels_size, 3)`` uint8 pixels of an image for ``logits``.
 
         Args:
             image: a path, the bytes of an encoded image, ``(H, W, 3)`` uint8 RGB, or a PIL image.
@@ -102,7 +109,7 @@ class Predictor:
         Raises:
             InputError: it cannot be read, or is of another type.
         """
-        out = np.empty((*self.size, 3), np.uint8)
+        out = np.empty((*self.pixels_size, 3), np.uint8)
         self._prepare(image, out, max_pixels)
         return out
 
@@ -120,13 +127,15 @@ class Predictor:
 
     @torch.inference_mode()
     def logits(self, images: torch.Tensor) -> NDArray[np.float32]:
-        """Logits ``(N, K)`` of prepared images ``(N, H, W, 3)`` uint8.
+        """Logits ``(N, K)`` of prepared images ``(N, *pixels_size, 3)`` uint8.
 
         Raises:
             InputError: a logit is not finite.
         """
         classifier = self.classifier
-        found = logits_of(classifier.model, images, classifier.preprocessing, self.runtime)
+        found = logits_of(
+            classifier.model, images, classifier.preprocessing, classifier.task, self.runtime
+        )
         if not bool(torch.isfinite(found).all()):
             raise InputError("the weights give nan or infinite logits; try `amp` fp32")
         return found.numpy()
@@ -154,7 +163,7 @@ class Predictor:
         for batch in load_batches(
             prepare,
             evaluation_batches(len(images), self.batch_size),
-            self.size,
+            self.pixels_size,
             workers=self.runtime.workers,
             skip_bad=skip_bad,
             pin_memory=self.runtime.pins_memory,

@@ -70,10 +70,10 @@ class Batcher:
         self._observe: Callable[[int, float], None] = lambda n, s: None
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         for size in (predictor.batch_size, 1):
-            self._measure(torch.zeros((size, *predictor.size, 3), dtype=torch.uint8))
+            self._measure(torch.zeros((size, *predictor.pixels_size, 3), dtype=torch.uint8))
         if cam_layer is not None:
             maps_of(
-                predictor, torch.zeros((1, *predictor.size, 3), dtype=torch.uint8),
+                predictor, torch.zeros((1, *predictor.pixels_size, 3), dtype=torch.uint8),
                 np.zeros((1, predictor.num_outputs), np.float32), cam_layer,
             )  # fmt: skip
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -95,6 +95,20 @@ class Task(ABC):
 
     # Evaluation
 
+    def mean_of_views(self, logits: Tensor) -> Tensor:
+        """Logits whose probabilities are the mean over several views of the same images.
+
+        Args:
+            logits: ``(V, N, K)``, float32 on the CPU.
+
+        Returns:
+            ``(N, K)`` float32.
+
+        Raises:
+            InputError: this task has no such mean.
+        """
+        raise InputError(f"the task {self.name} has no test-time augmentation; omit `tta`")
+
     @abstractmethod
     def score(self, logits: Tensor, targets: Tensor) -> Scores:
         """The scores of a batch of logits ``(N, K)``, float32 on the CPU.

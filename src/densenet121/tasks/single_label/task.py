@@ -1,5 +1,6 @@
 """One class per image: softmax, cross-entropy with the original's smoothing, top-1 and top-5."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -91,6 +92,12 @@ class SingleLabel(Task):
         if self.class_weights is None:
             return float(len(targets))
         return float(np.take(self.class_weights, targets.numpy()).sum())
+
+    def mean_of_views(self, logits: Tensor) -> Tensor:
+        """Logarithms of the mean of the softmax of each view."""
+        # Not through the probabilities, of which the smallest would be 0.
+        log_shares = logits.double().log_softmax(dim=2)
+        return (log_shares.logsumexp(dim=0) - math.log(len(logits))).float()
 
     def score(self, logits: Tensor, targets: Tensor) -> Scores:
         """Predicted class, its probability and the rank of the label for each image."""
