@@ -134,6 +134,8 @@ TRAIN = {
     "distill_temperature": None,
 }
 EVAL = {
+    "group": None,
+    "by": None,
     "path_column": None,
     "labels": None,
     "label_column": None,

@@ -14,8 +14,8 @@ class CompareConfig(Settings):
     Attributes:
         a: the reference: a folder that `eval` wrote, or its predictions.csv.
         b: what is compared with it: a folder that `eval` wrote, or its predictions.csv.
-        fail_if_worse_by: exit status 1 if B's top-1 is lower by more than this many percentage
-            points (default: never).
+        fail_if_worse_by: exit status 1 if B's top-1 (of several labels: mean AUROC) is lower by
+            more than this many percentage points (default: never).
         format: text for people, or json with every image whose answer changed.
         output: file for the whole comparison as JSON (default: none).
         top: number of classes and of changed images that the text shows.

@@ -1,9 +1,9 @@
 """The settings of ``eval``."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from densenet121.config.labels import LabelTableSettings
+from densenet121.config.labels import Column, LabelTableSettings
 from densenet121.config.shared import (
     AnyPath,
     BadImageSettings,
@@ -31,6 +31,11 @@ class EvalDataSettings(BadImageSettings):
     Attributes:
         data_dir: images: a folder of class folders, or one that holds `val/`; or another source
             that `train` reads.
+        group: column of a table of labels that images of one patient, or another group, have in
+            common: intervals are then over groups, and predictions.csv has the column (default:
+            none).
+        by: columns of a table of labels whose values are subgroups, each evaluated too, comma list
+            (default: none).
         exclude: file with the paths of images to leave out, one per line (default: none).
         num_classes: number of classes; if given, it must fit the data and the weights (default:
             what the weights have).
@@ -38,6 +43,8 @@ class EvalDataSettings(BadImageSettings):
 
     section: ClassVar[str] = "data"
     data_dir: AnyPath
+    group: Column | None = None
+    by: Annotated[str, "COLUMN,..."] | None = None
     exclude: File | None = None
     num_classes: int | None = None
 
@@ -46,6 +53,11 @@ class EvalDataSettings(BadImageSettings):
         if not self.data_dir:
             raise UsageError("--data_dir must name images, got an empty path")
         at_least("num_classes", self.num_classes, 2, "classes")
+
+    @property
+    def by_columns(self) -> tuple[str, ...]:
+        """The columns of --by."""
+        return tuple(name.strip() for name in (self.by or "").split(",") if name.strip())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Evaluate one weights file, or a folder of them, on a dataset."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +95,9 @@ def evaluate(config: EvalConfig, task: Task | None = None) -> EvalResult:
                     continue
                 if evaluation is None:
                     break
-                content = evaluation.to_json(str(file)) | _views(classifier)
+                content = _content(evaluation, file, classifier, config)
                 target = path / file.stem if source.is_dir() else path
-                _write_results(target, evaluation, content, classifier, runtime)
+                _write_results(target, evaluation, content, classifier, runtime, config)
                 results[file] = evaluation
                 contents.append(content)
             stopped = len(results) < len(files)
@@ -152,6 +152,8 @@ def _evaluate(
         should_stop=should_stop,
     )
     if evaluation is not None:
+        scores = classifier.task.calibrated(evaluation.scores, classifier.calibration)
+        evaluation = replace(evaluation, scores=scores)
         evaluation.log()
         if evaluation.bad:
             log.warning(
@@ -168,17 +170,34 @@ def _views(classifier: Classifier) -> dict[str, str]:
     return {} if tta == "none" else {"tta": tta}
 
 
+def _content(
+    evaluation: Evaluation, file: Path, classifier: Classifier, config: EvalConfig
+) -> dict[str, Any]:
+    """The content of eval.json."""
+    intervals = evaluation.task.metrics_with_intervals(
+        evaluation.scores,
+        evaluation.targets,
+        evaluation.dataset.class_names,
+        calibration=classifier.calibration,
+        group=evaluation.cells(config.group) if config.group else None,
+        by={column: evaluation.cells(column) for column in config.by_columns},
+    )
+    return evaluation.to_json(str(file)) | _views(classifier) | intervals
+
+
 def _write_results(
     folder: Path,
     evaluation: Evaluation,
     content: dict[str, Any],
     classifier: Classifier,
     runtime: Runtime,
+    config: EvalConfig,
 ) -> None:
     """Write the results of one network, on rank 0 only."""
     if runtime.process.rank == 0:
         folder.mkdir(exist_ok=True)
-        evaluation.write(folder, content)
+        more = [config.group, *config.by_columns] if config.group else config.by_columns
+        evaluation.write(folder, content, tuple(dict.fromkeys(more)))
         maps = draw_error_maps(
             evaluation, classifier.model, classifier.preprocessing, runtime.device
         )

@@ -90,10 +90,27 @@ class Evaluation:
             "bad_images": [{"path": path, "error": reason} for path, reason in self.bad],
         }
 
-    def write(self, folder: Path, content: dict[str, Any]) -> None:
-        """Write eval.json and predictions.csv into a run folder."""
+    def cells(self, column: str) -> list[str]:
+        """The cells of a column of the table of labels, for the scored images.
+
+        Raises:
+            InputError: the images are not from such a table, or it has no such column.
+        """
+        known = self.dataset.columns
+        if column not in known:
+            raise InputError(
+                f"{self.dataset.root}: there is no column {column} beside the labels; there are "
+                f"{', '.join(known) or 'none, since the images are not from a table of labels'}"
+            )
+        return [known[column][index] for index in self.scored.tolist()]
+
+    def write(
+        self, folder: Path, content: dict[str, Any], more_columns: Sequence[str] = ()
+    ) -> None:
+        """Write eval.json and predictions.csv, with more columns of the table of labels."""
         names = self.dataset.class_names
         columns = self.task.csv_columns(self.scores, self.targets, names)
+        columns = {name: self.cells(name) for name in more_columns} | columns
         write_evaluation(folder, content, self.paths, columns)
 
     def log(self) -> None:

@@ -11,7 +11,7 @@ from densenet121.config import TrainConfig, absolute, default_eval_resize
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.datasets.sources.open import open_training
-from densenet121.datasets.sources.open_table import open_labelled_training
+from densenet121.datasets.sources.open_table import open_labelled_training, refuse_label_table
 from densenet121.engine.balance import make_class_weights, make_pos_weight
 from densenet121.engine.images import label_rules
 from densenet121.network import DenseNet, Variant, build
@@ -28,8 +28,10 @@ def find_datasets(config: TrainConfig) -> tuple[ImageDataset, ImageDataset | Non
     if config.task == MultiLabel.name:
         rules = label_rules(config)
         return open_labelled_training(absolute(config.data_dir), val_dir, rules, exclude)
+    source = absolute(config.data_dir)
+    refuse_label_table(source)
     return open_training(
-        absolute(config.data_dir),
+        source,
         val_dir,
         exclude=exclude,
         cache_dir=absolute(config.ckpt_path),

@@ -127,6 +127,37 @@ class Task(ABC):
             class_names: in the order of the labels.
         """
 
+    def calibrated(self, scores: Scores, calibration: Any) -> Scores:
+        """The scores as they are with the calibration of the weights."""
+        return scores
+
+    def metrics_with_intervals(
+        self,
+        scores: Scores,
+        targets: Tensor,
+        class_names: Sequence[str],
+        *,
+        calibration: Any = None,
+        group: Sequence[str] | None = None,
+        by: Mapping[str, Sequence[str]] | None = None,
+    ) -> Metrics:
+        """What ``eval`` adds to ``metrics``: intervals, thresholds, subgroups.
+
+        Args:
+            scores: scores of all images.
+            targets: targets of the same images.
+            class_names: in the order of the labels.
+            calibration: of the weights, or None.
+            group: what the images of one group, such as a patient, have in common.
+            by: column to the subgroup of each image.
+
+        Raises:
+            InputError: groups or subgroups, and the task has no such metrics.
+        """
+        if group is not None or by:
+            raise InputError(f"the task {self.name} has no metrics by `group` or `by`")
+        return {}
+
     @abstractmethod
     def is_better(self, metrics: Metrics, than: Metrics) -> bool:
         """Whether weights with ``metrics`` should replace the best so far."""

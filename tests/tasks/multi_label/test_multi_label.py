@@ -272,3 +272,83 @@ def test_weights_of_one_class_per_image_give_a_new_head(
     )
     assert before.shape == after.shape
     assert not torch.equal(before, after)
+
+
+def test_evaluation_has_intervals_over_groups_thresholds_and_subgroups(
+    images: Path, trained: Path, tmp_path: Path
+) -> None:
+    weights = tmp_path / "calibrated.safetensors"
+    flags = ["--data_dir", str(images), "--missing", "ignore"]
+    best = str(trained / "best.safetensors")
+    wanted = ["--operating_point", "f1", "--output", str(weights)]
+    assert main(["calibrate", *flags, "--pretrained", best, *wanted]) == 0
+    folder = tmp_path / "eval"
+    more = ["--group", "patient", "--by", "patient", "--output_dir", str(folder)]
+    assert main(["eval", *flags, "--pretrained", str(weights), *more]) == 0
+    found = json.loads((folder / "eval.json").read_text())
+    assert found["n_groups"] == 11
+    assert set(found["by"]["patient"]) == {str(i) for i in range(11)}
+    assert all(
+        "threshold" in label and "sensitivity_ci" in label for label in found["labels"].values()
+    )
+    # The same from predictions.csv, which has the groups and the calibrated probabilities.
+    output = tmp_path / "metrics.json"
+    prefix = ["--probability_prefix", "probability_", "--missing", "ignore"]
+    command = ["metrics", str(folder / "predictions.csv"), *prefix, "--group", "patient"]
+    assert main([*command, "--output", str(output)]) == 0
+    again = json.loads(output.read_text())
+    for name in LABELS:
+        for metric in ("auroc", "average_precision", "brier"):
+            assert again["labels"][name][metric] == pytest.approx(found["labels"][name][metric])
+            assert again["labels"][name][f"{metric}_ci"] == pytest.approx(
+                found["labels"][name][f"{metric}_ci"]
+            )
+
+
+@pytest.mark.parametrize("flag", ["--group", "--by"])
+def test_a_column_that_is_not_there_is_named(
+    images: Path, trained: Path, tmp_path: Path, flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["eval", "--data_dir", str(images), "--missing", "ignore", flag, "ward"]
+    command += ["--pretrained", str(trained / "best.safetensors")]
+    assert main([*command, "--output_dir", str(tmp_path / "eval")]) == 1
+    assert (
+        "there is no column ward beside the labels; there are red, green" in capsys.readouterr().err
+    )
+
+
+def test_groups_of_one_class_per_image_are_refused(
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(train_config(image_folder, tmp_path / "run", max_epoch=1))
+    command = ["eval", "--data_dir", str(image_folder), "--group", "patient"]
+    command += ["--pretrained", str(tmp_path / "run" / "last.safetensors")]
+    assert main([*command, "--output_dir", str(tmp_path / "eval")]) == 1
+    assert "the images are not from a table of labels" in capsys.readouterr().err
+
+
+def test_two_evaluations_are_compared_label_by_label(
+    images: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = trained / "0-1_3.ckpt"
+    for name, weights in (("a", trained / "best.safetensors"), ("b", first)):
+        flags = ["--data_dir", str(images), "--missing", "ignore", "--pretrained", str(weights)]
+        assert main(["eval", *flags, "--output_dir", str(tmp_path / name)]) == 0
+    capsys.readouterr()
+    command = ["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--fail_if_worse_by", "1"]
+    status = main([*command, "--format", "json"])
+    found = json.loads(capsys.readouterr().out)
+    means = [json.loads((tmp_path / name / "eval.json").read_text())["auroc"] for name in "ab"]
+    assert (found["auroc_a"], found["auroc_b"]) == pytest.approx(means)
+    assert found["low"] <= found["difference"] <= found["high"]
+    assert status == int(means[0] - means[1] > 0.01)
+    assert [one["label"] for one in found["labels"]]
+    same = main(["compare", str(tmp_path / "a"), str(tmp_path / "a"), "--fail_if_worse_by", "0"])
+    assert same == 0
+
+
+def test_a_table_of_labels_is_not_taken_for_class_folders(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--data_dir", str(images), "--output_dir", str(tmp_path / "run")]) == 2
+    assert "is a table of labels; pass --task multilabel" in capsys.readouterr().err

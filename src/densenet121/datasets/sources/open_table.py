@@ -6,7 +6,7 @@ from pathlib import Path
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.sources.label_table import TABLE, LabelRules, read_label_table
 from densenet121.datasets.sources.open import without_excluded
-from densenet121.utils.errors import InputError
+from densenet121.utils.errors import InputError, UsageError
 
 
 def open_labelled_training(
@@ -48,6 +48,21 @@ def open_labelled_evaluation(
     (dataset,) = without_excluded([found], exclude)
     assert dataset is not None
     return dataset
+
+
+def refuse_label_table(source: Path) -> None:
+    """Refuse a folder with a table of labels where one class per image is asked for.
+
+    Raises:
+        UsageError: there is one; it could mean either.
+    """
+    for folder in (source, source / "train"):
+        classes = [path for path in folder.glob("*/") if path.name not in ("train", "val")]
+        if _has_table(folder) and len(classes) < 2:
+            raise UsageError(
+                f"{folder / TABLE}: is a table of labels; pass `task` multilabel for several "
+                "labels per image, or name the file itself for one class per image"
+            )
 
 
 def _has_table(folder: Path) -> bool:

@@ -1,51 +1,62 @@
-"""Metrics of each label, and their means over the labels for which they are defined."""
+"""Metrics of all images: for each label, and means over the labels for which they are defined."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from densenet121.metrics.probabilities import brier, calibration_error, log_loss
-from densenet121.metrics.ranking import auroc, average_precision, delong_interval
+from densenet121.metrics.bootstrap import group_numbers
+from densenet121.metrics.summary import summarise
 
-MEANS = ("auroc", "average_precision", "brier", "ece", "log_loss")
-
-
-def label_metrics(truth: NDArray[np.float64], shares: NDArray[np.float64]) -> dict[str, Any]:
-    """Metrics of one label; those that are not defined are None.
-
-    Args:
-        truth: ``(N,)``, 1, 0 or nan for not known.
-        shares: ``(N,)`` probabilities.
-    """
-    interval = delong_interval(truth, shares)
-    return {
-        "n_positive": int((truth == 1).sum()),
-        "n_negative": int((truth == 0).sum()),
-        "n_unknown": int(np.isnan(truth).sum()),
-        "auroc": auroc(truth, shares),
-        "auroc_ci": None if interval is None else list(interval),
-        "average_precision": average_precision(truth, shares),
-        "brier": brier(truth, shares),
-        "ece": calibration_error(truth, shares),
-        "log_loss": log_loss(truth, shares),
-    }
+_LEAST_POSITIVES = 1
 
 
 def all_metrics(
     truth: NDArray[np.float64], shares: NDArray[np.float64], names: Sequence[str]
 ) -> dict[str, Any]:
-    """``labels`` by name, and ``macro``: means over the labels for which the AUROC is defined.
+    """``labels`` by name with DeLong's intervals, and ``macro``, without any bootstrap.
 
-    A label of which all known images are alike has no AUROC; it is named in ``left_out`` and takes
-    part in no mean.
+    A label of which all known images are alike has no AUROC; ``left_out`` names it.
     """
-    labels = {name: label_metrics(truth[:, k], shares[:, k]) for k, name in enumerate(names)}
-    left_out = [name for name, found in labels.items() if found["auroc"] is None]
-    defined = [found for name, found in labels.items() if name not in left_out]
-    macro: dict[str, Any] = {
-        name: float(np.mean([found[name] for found in defined])) if defined else None
-        for name in MEANS
-    }
-    return {"labels": labels, "macro": macro | {"left_out": left_out}}
+    found = summarise(truth, shares, names, least_positives=_LEAST_POSITIVES, resamples=0)
+    return {"labels": found["labels"], "macro": found["macro"]}
+
+
+def metrics_with_intervals(
+    truth: NDArray[np.float64],
+    shares: NDArray[np.float64],
+    names: Sequence[str],
+    *,
+    thresholds: Mapping[str, float],
+    group: Sequence[str] | None,
+    by: Mapping[str, Sequence[str]],
+) -> dict[str, Any]:
+    """Every metric with its interval, at the thresholds, and for the images of each subgroup.
+
+    Args:
+        truth: ``(N, K)``, 1, 0 or nan for not known.
+        shares: ``(N, K)`` probabilities.
+        names: the labels.
+        thresholds: label to threshold; empty without operating points.
+        group: what the images of one group, such as a patient, have in common; None: nothing.
+        by: column to the subgroup of each image.
+    """
+
+    def of(chosen: NDArray[np.bool_]) -> dict[str, Any]:
+        numbers = None if group is None else group_numbers(np.array(group)[chosen])
+        return summarise(
+            truth[chosen],
+            shares[chosen],
+            names,
+            group=numbers,
+            thresholds=thresholds,
+            least_positives=_LEAST_POSITIVES,
+        )
+
+    found = of(np.ones(len(truth), dtype=np.bool_))
+    for column, values in by.items():
+        cells = np.array(values)
+        parts = {value: of(cells == value) for value in np.unique(cells).tolist()}
+        found.setdefault("by", {})[column] = parts
+    return found

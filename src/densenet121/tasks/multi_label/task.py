@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,12 @@ from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.losses import masked_binary_cross_entropy
 from densenet121.tasks.multi_label.answers import PROBABILITY, Findings, Row, read_row
 from densenet121.tasks.multi_label.calibration import Calibration
-from densenet121.tasks.multi_label.metrics import all_metrics
+from densenet121.tasks.multi_label.metrics import all_metrics, metrics_with_intervals
 from densenet121.tasks.task import Task
 from densenet121.tasks.values import (
     AnswerOptions,
     Calibrated,
+    Compared,
     ImageError,
     Logits,
     Metrics,
@@ -109,6 +110,37 @@ class MultiLabel(Task):
             **found,
         }
 
+    def calibrated(self, scores: Scores, calibration: Calibration | None) -> Scores:
+        """The scores with each logit over the temperature of its label."""
+        if calibration is None:
+            return scores
+        logits = scores.columns["logits"] / np.asarray(calibration.temperatures)
+        return replace(scores, columns={"logits": logits})
+
+    def metrics_with_intervals(
+        self,
+        scores: Scores,
+        targets: Tensor,
+        class_names: Sequence[str],
+        *,
+        calibration: Calibration | None = None,
+        group: Sequence[str] | None = None,
+        by: Mapping[str, Sequence[str]] | None = None,
+    ) -> Metrics:
+        """Every metric with its interval, at the operating points, and by subgroup.
+
+        The scores are the result of ``calibrated``.
+        """
+        thresholds = (calibration.thresholds if calibration else None) or ()
+        return metrics_with_intervals(
+            targets.double().numpy(),
+            _probabilities(scores.columns["logits"]),
+            class_names,
+            thresholds=dict(zip(class_names, thresholds, strict=False)),
+            group=group,
+            by=by or {},
+        )
+
     def is_better(self, metrics: Metrics, than: Metrics) -> bool:
         """Whether the mean AUROC is higher; of two equal epochs, the earlier one is kept."""
         return _or_nan(metrics["auroc"]) > _or_nan(than["auroc"], -math.inf)
@@ -150,7 +182,8 @@ class MultiLabel(Task):
         for k, name in enumerate(class_names):
             columns[name] = ["" if math.isnan(y) else int(y) for y in targets[:, k].tolist()]
         for k, name in enumerate(class_names):
-            columns[PROBABILITY + name] = [f"{share:.9g}" for share in shares[:, k]]
+            # In full: rounding would make scores equal that are not, and change the AUROC.
+            columns[PROBABILITY + name] = [repr(share) for share in shares[:, k].tolist()]
         return columns
 
     def worst_errors(self, scores: Scores, targets: Tensor) -> list[ImageError]:
@@ -230,6 +263,19 @@ class MultiLabel(Task):
     def read_prediction(self, row: Mapping[str, str]) -> Row | None:
         """Labels and probabilities."""
         return read_row(row)
+
+    def compare(
+        self,
+        a: Mapping[str, Mapping[str, str]],
+        b: Mapping[str, Mapping[str, str]],
+        *,
+        resamples: int,
+        seed: int,
+    ) -> Compared:
+        """Compare the AUROC of each label by DeLong's test, and their mean by a bootstrap."""
+        from densenet121.tasks.multi_label.comparison import difference
+
+        return difference(a, b, resamples=resamples, seed=seed)
 
     def check_metrics(self, found: Mapping[str, Any]) -> Metrics:
         """The means, and the metrics of each label."""

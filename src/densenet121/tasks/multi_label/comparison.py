@@ -1,0 +1,170 @@
+"""Compare two evaluations of the same images: is the mean AUROC of B lower than that of A?
+
+Each label by DeLong's test of paired AUROCs, the mean by a paired bootstrap over images.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from densenet121.metrics.bootstrap import LabelResampler, percentile_interval, resampled
+from densenet121.metrics.ranking import delong_test
+from densenet121.tasks.multi_label.answers import Row, read_row
+from densenet121.tasks.values import Compared
+from densenet121.utils.errors import InputError
+
+Rows = Mapping[str, Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class LabelDifference:
+    """The AUROC of one label in both evaluations, and DeLong's test of the difference."""
+
+    label: str
+    auroc_a: float
+    auroc_b: float
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+
+@dataclass(frozen=True)
+class Difference(Compared):
+    """B against A on the same images.
+
+    Attributes:
+        pictures: number of images.
+        auroc_a: mean AUROC of A over the compared labels.
+        auroc_b: mean AUROC of B.
+        difference: B - A.
+        low: lower end of its 95 % interval, None if the bootstrap gives none.
+        high: upper end.
+        labels: each label, the worst first.
+        left_out: labels with fewer than two positive or two negative images.
+    """
+
+    pictures: int
+    auroc_a: float
+    auroc_b: float
+    difference: float
+    low: float | None
+    high: float | None
+    labels: tuple[LabelDifference, ...]
+    left_out: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field."""
+        return asdict(self)
+
+    @property
+    def drop(self) -> float:
+        """Percentage points of mean AUROC that B loses."""
+        return -100 * self.difference
+
+    def text(self, top: int) -> str:
+        """The means, then the labels that changed most."""
+        interval = (
+            "" if self.low is None else f", 95 % interval {self.low:+.4f} to {self.high:+.4f}"
+        )
+        lines = [
+            f"mean AUROC of {len(self.labels)} labels, {self.pictures} images: A "
+            f"{self.auroc_a:.4f}, B {self.auroc_b:.4f}",
+            f"B - A: {self.difference:+.4f}{interval} (paired bootstrap over images)",
+        ]
+        if self.left_out:
+            lines.append(f"left out, with too few images of one kind: {', '.join(self.left_out)}")
+        shown = sorted(self.labels, key=lambda label: -abs(label.difference))[:top]
+        width = max((len(label.label) for label in shown), default=0)
+        lines += [
+            f"  {one.label:<{width}}  A {one.auroc_a:.4f}  B {one.auroc_b:.4f}  "
+            f"{one.difference:+.4f} ({one.low:+.4f} to {one.high:+.4f}), p = {one.p_value:.4g}"
+            for one in shown
+        ]
+        return "\n".join(lines)
+
+
+def difference(a: Rows, b: Rows, *, resamples: int = 9999, seed: int = 1) -> Difference:
+    """Compare the rows of two predictions.csv, matched by path.
+
+    Raises:
+        InputError: a row is damaged, the labels differ, or none can be compared.
+    """
+    paths = sorted(a)
+    pairs = [(_row(a[path], path, "A"), _row(b[path], path, "B")) for path in paths]
+    names = list(pairs[0][0].targets)
+    for one, two in pairs:
+        if list(two.targets) != names or any(
+            not _same(one.targets[name], two.targets[name]) for name in names
+        ):
+            raise InputError(f"{one.path}: its labels in A differ from those in B")
+    truth = np.array([[one.targets[name] for name in names] for one, _ in pairs])
+    shares_a, shares_b = (
+        np.array([[row.probabilities[name] for name in names] for row in rows])
+        for rows in zip(*pairs, strict=True)
+    )
+    labels, kept = [], []
+    for k, name in enumerate(names):
+        test = delong_test(truth[:, k], shares_a[:, k], shares_b[:, k])
+        if test is not None:
+            kept.append(k)
+            labels.append(
+                LabelDifference(
+                    name, test.auroc_a, test.auroc_b, test.difference, *test.interval, test.p_value
+                )
+            )
+    if not labels:
+        raise InputError("no label has two positive and two negative images; pass more images")
+    interval = _interval(truth, shares_a, shares_b, kept, resamples, seed)
+    mean_a, mean_b = (
+        float(np.mean([getattr(label, name) for label in labels]))
+        for name in ("auroc_a", "auroc_b")
+    )
+    return Difference(
+        pictures=len(paths),
+        auroc_a=mean_a,
+        auroc_b=mean_b,
+        difference=mean_b - mean_a,
+        low=interval[0] if interval else None,
+        high=interval[1] if interval else None,
+        labels=tuple(sorted(labels, key=lambda label: (label.difference, label.label))),
+        left_out=tuple(name for k, name in enumerate(names) if k not in kept),
+    )
+
+
+def _interval(
+    truth: NDArray[np.float64],
+    a: NDArray[np.float64],
+    b: NDArray[np.float64],
+    kept: list[int],
+    resamples: int,
+    seed: int,
+) -> tuple[float, float] | None:
+    """95 % interval of the difference of the means: an image is drawn with both probabilities."""
+    images = np.arange(len(truth))
+    means = [
+        resampled(
+            [LabelResampler(truth[:, k], shares[:, k], images, len(images)) for k in kept],
+            len(images),
+            len(images),
+            resamples,
+            seed,
+        )["auroc"].mean(axis=0)
+        for shares in (a, b)
+    ]
+    return percentile_interval(means[1] - means[0])
+
+
+def _row(row: Mapping[str, str], path: str, side: str) -> Row:
+    found = read_row(row)
+    if found is None:
+        raise InputError(f"{path}: its row of predictions.csv in {side} is damaged")
+    return found
+
+
+def _same(one: float, two: float) -> bool:
+    return one == two or (math.isnan(one) and math.isnan(two))
