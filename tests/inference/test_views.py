@@ -21,7 +21,7 @@ from densenet121.datasets.transforms import MEAN, STD, EvalTransform, normalise,
 from densenet121.datasets.views import VIEWS, views_of
 from densenet121.engine.evaluate import evaluate
 from densenet121.inference.predictor import Predictor
-from densenet121.tasks import SingleLabel
+from densenet121.tasks import MultiLabel, SingleLabel
 from densenet121.tasks.single_label.calibration import probabilities
 from densenet121.utils.errors import InputError, UsageError
 
@@ -148,6 +148,15 @@ def test_the_mean_is_exact_and_never_infinite() -> None:
     )
     # Logits of probabilities: a second softmax of them gives the same.
     assert SingleLabel().mean_of_views(two).exp().sum() == pytest.approx(1.0)
+
+
+def test_the_mean_over_views_of_several_labels() -> None:
+    logits = torch.tensor([[[0.0, 800.0, -3.0]], [[2.0, -800.0, -3.0]]])
+    found = MultiLabel().mean_of_views(logits)
+    expected = torch.tensor([[(0.5 + 0.880797) / 2, 0.5, 0.0474259]])
+    torch.testing.assert_close(found.sigmoid(), expected)
+    certain = torch.tensor([[[-900.0, 900.0]], [[-900.0, 900.0]]])
+    torch.testing.assert_close(MultiLabel().mean_of_views(certain), certain[0])
 
 
 def test_views_do_not_share_memory_with_the_images() -> None:
