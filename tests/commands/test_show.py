@@ -87,7 +87,8 @@ def test_size_and_mean_are_those_of_the_weights_that_training_will_start_from(
 def test_mixed_batches_are_shown_as_they_are_mixed(image_folder: Path, tmp_path: Path) -> None:
     shown = figures(sheet(image_folder, tmp_path, versions=1, mixup=0.4))
     batch = np.stack([shown[3 * place + 2][1] for place in range(3)])
-    mixing = make_mixing(TrainConfig(data_dir="data", mixup=0.4), 3, 3)
+    dataset, _ = open_training(image_folder)
+    mixing = make_mixing(TrainConfig(data_dir="data", mixup=0.4), dataset, 3)
     assert mixing
     mix = mixing.draw((SIZE, SIZE), seed=1, epoch=0, step=0, rank=0, part=0)
     expected = mix.images(torch.from_numpy(batch).permute(0, 3, 1, 2).double())
@@ -103,6 +104,17 @@ def test_the_page_is_one_file_that_needs_no_other(image_folder: Path, tmp_path: 
     assert not re.search(r"https?://|<script|<link|src=\"(?!data:)", page)
     assert "RandAugment: 2 random operations of strength 9 of 30" in page
     assert "<h2>ant</h2>" in page and "ant/000.png" in page
+
+
+def test_a_table_of_several_labels_is_shown(image_folder: Path, tmp_path: Path) -> None:
+    table = tmp_path / "labels.csv"
+    ants = [image_folder / "train" / "ant" / f"00{number}.png" for number in range(3)]
+    rows = zip(ants, ("1,1", "0,1", "0,0"), strict=True)
+    lines = ["path,small,red", *(f"{path},{cells}" for path, cells in rows)]
+    table.write_text("\n".join(lines), encoding="utf-8")
+    page = sheet(table, tmp_path, task="multilabel", mixup=0.2, versions=1)
+    titles = re.findall("<h2>([^<]*)</h2>", page)
+    assert titles == ["In this order", "small, red", "red", "no label", "Mixed batches"]
 
 
 def test_names_are_escaped(tmp_path: Path, image_folder: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from densenet121.checkpoint.native import read
 from densenet121.config import TrainConfig
+from densenet121.datasets.sources.folder import scan
 from densenet121.engine.augmentation import make_mixing
 from densenet121.engine.train import train
 from densenet121.runs.layout import checkpoints_in, read_record
@@ -169,10 +170,11 @@ def test_what_cannot_be_is_refused_before_the_first_step(
     assert not (tmp_path / "run").exists()
 
 
-def test_one_class_cannot_be_mixed() -> None:
+def test_one_class_cannot_be_mixed(image_folder: Path) -> None:
     config = TrainConfig(data_dir="data", cutmix=1.0)
-    with pytest.raises(UsageError, match="`cutmix` needs at least 2 classes, but the data has 1"):
-        make_mixing(config, num_classes=1, batch_size=32)
+    alone = replace(scan(image_folder / "val"), class_names=("ant",))
+    with pytest.raises(UsageError, match=r"`cutmix` needs at least 2 classes, but .* has 1"):
+        make_mixing(config, alone, batch_size=32)
 
 
 def test_a_teacher_sees_the_mixed_images_and_the_run_resumes_exactly(

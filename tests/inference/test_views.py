@@ -21,7 +21,7 @@ from densenet121.datasets.transforms import MEAN, STD, EvalTransform, normalise,
 from densenet121.datasets.views import VIEWS, views_of
 from densenet121.engine.evaluate import evaluate
 from densenet121.inference.predictor import Predictor
-from densenet121.tasks import SingleLabel
+from densenet121.tasks import MultiLabel, SingleLabel
 from densenet121.tasks.single_label.calibration import probabilities
 from densenet121.utils.errors import InputError, UsageError
 
@@ -150,6 +150,15 @@ def test_the_mean_is_exact_and_never_infinite() -> None:
     assert SingleLabel().mean_of_views(two).exp().sum() == pytest.approx(1.0)
 
 
+def test_the_mean_over_views_of_several_labels() -> None:
+    logits = torch.tensor([[[0.0, 800.0, -3.0]], [[2.0, -800.0, -3.0]]])
+    found = MultiLabel().mean_of_views(logits)
+    expected = torch.tensor([[(0.5 + 0.880797) / 2, 0.5, 0.0474259]])
+    torch.testing.assert_close(found.sigmoid(), expected)
+    certain = torch.tensor([[[-900.0, 900.0]], [[-900.0, 900.0]]])
+    torch.testing.assert_close(MultiLabel().mean_of_views(certain), certain[0])
+
+
 def test_views_do_not_share_memory_with_the_images() -> None:
     images = torch.arange(2 * 4 * 4 * 3, dtype=torch.uint8).reshape(2, 4, 4, 3)
     for tta in ("flip", "dihedral"):
@@ -206,9 +215,10 @@ def test_a_new_head_has_features_of_one_view(
     assert torch.equal(found[0], found[1])
 
 
-def test_weights_without_views_are_written_as_before(weights: Path, image_folder: Path) -> None:
+def test_weights_without_views_are_written_as_before(weights: Path) -> None:
     content = Preprocessing((16, 16), "20,20").to_json()
     assert "tta" not in content and Preprocessing.from_json(content).tta == "none"
+    assert b"tta" not in weights.read_bytes()
     told = Preprocessing((16, 16), "20,20", tta="flip")
     assert Preprocessing.from_json(told.to_json()) == told
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
-from densenet121.losses import smooth_cross_entropy
+from densenet121.losses import masked_binary_cross_entropy, smooth_cross_entropy
 from densenet121.losses.mixing import Mix, Mixing
 
 KEYS: dict[str, Any] = {"seed": 1, "epoch": 0, "step": 0, "rank": 0, "part": 0}
@@ -76,6 +76,26 @@ def test_loss_and_gradient_are_those_of_the_mixed_targets(
     (ours,) = torch.autograd.grad(found, logits)
     (theirs,) = torch.autograd.grad(expected, logits)
     torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+def test_several_labels_are_mixed_where_they_are_known() -> None:
+    logits = torch.randn(3, 2, generator=torch.manual_seed(1), dtype=torch.float64)
+    logits.requires_grad_()
+    targets = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    mixed = 0.3 * targets + 0.7 * targets[[2, 0, 1]]
+    expected = F.binary_cross_entropy_with_logits(logits, mixed.double())
+    found = Mix(0.3).loss(masked_binary_cross_entropy, logits, targets)
+    torch.testing.assert_close(found, expected)
+    # Unknown in image 0: its share of the loss of images 0 and 1 is missing, no more.
+    unknown = targets.clone()
+    unknown[0, 1] = torch.nan
+    found = Mix(0.3).loss(masked_binary_cross_entropy, logits, unknown)
+    cells = [F.binary_cross_entropy_with_logits(logits, t.double(), reduction="none") for t in
+             (targets, targets[[2, 0, 1]])]  # fmt: skip
+    shares = [torch.full((3, 2), 0.3), torch.full((3, 2), 0.7)]
+    shares[0][0, 1] = shares[1][1, 1] = 0.0
+    expected = (cells[0] * shares[0] + cells[1] * shares[1]).sum() / 5
+    torch.testing.assert_close(found, expected)
 
 
 def test_a_teachers_logits_are_those_of_the_mixed_images() -> None:

@@ -48,7 +48,7 @@ class ModelInfo:
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; the default task is omitted, as in older files."""
-        content = asdict(self)
+        content = asdict(self) | {"preprocessing": self.preprocessing.to_json()}
         if self.task == DEFAULT_TASK:
             del content["task"]
         return content

@@ -14,10 +14,9 @@ from densenet121.datasets.decoding import decode, not_readable
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.preparation import training_images
 from densenet121.datasets.preprocessing import Preprocessing
-from densenet121.datasets.sources.open import open_training
 from densenet121.datasets.transforms import TrainTransform, uniforms
 from densenet121.engine.augmentation import describe, make_mixing, make_transform
-from densenet121.engine.setup import pick_preprocessing
+from densenet121.engine.setup import find_datasets, pick_preprocessing
 from densenet121.losses.mixing import Mixing
 from densenet121.pages.markup import bullets, card, escape, plural, section
 from densenet121.pages.sheet import CSS as SHEET_CSS
@@ -41,13 +40,12 @@ def show(config: ShowConfig) -> Path:
     output = absolute(config.output)
     if not output.parent.is_dir():
         raise InputError(f"`output` {output}: there is no folder {output.parent}")
-    exclude = absolute(config.exclude) if config.exclude else None
-    dataset, _ = open_training(absolute(config.data_dir), None, exclude=exclude)
+    dataset, _ = find_datasets(config.training)
     weights = read_weights(absolute(config.pretrained)) if config.pretrained else None
     preprocessing = pick_preprocessing(config.training, None, weights)
     height, width = preprocessing.image_size
     transform = make_transform(config, height, width, preprocessing.mean)
-    mixing = make_mixing(config, len(dataset.class_names), 2)
+    mixing = make_mixing(config, dataset, 2)
     count = min(config.images, len(dataset))
     indices = np.linspace(0, len(dataset) - 1, count).round().astype(np.int64)
     batches = versions(dataset, transform, indices, config.seed, config.versions)
@@ -102,8 +100,15 @@ def _section(
         if drawn:
             caption += ": " + ", ".join(_named(name, strength) for name, strength in drawn)
         shown.append(_encoded(image, caption))
-    label = dataset.class_names[int(dataset.labels[index])]
-    return section(label, dataset.paths[index], row(shown))
+    return section(_labels(dataset, index), dataset.paths[index], row(shown))
+
+
+def _labels(dataset: ImageDataset, index: int) -> str:
+    """The class of an image, or all of its labels."""
+    if dataset.labels.ndim == 1:
+        return dataset.class_names[int(dataset.labels[index])]
+    positive = np.flatnonzero(dataset.labels[index] == 1)
+    return ", ".join(dataset.class_names[int(label)] for label in positive) or "no label"
 
 
 def _named(operation: str, strength: float) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from densenet121.config import AugmentationSettings
 from densenet121.datasets.augmentation import Augmentation
 from densenet121.datasets.geometry import Affine
+from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.policies import Policy, RandAugment, TrivialAugment
 from densenet121.datasets.transforms import TrainTransform
 from densenet121.losses.mixing import Mixing
@@ -60,18 +61,20 @@ def make_transform(
     )
 
 
-def make_mixing(settings: AugmentationSettings, num_classes: int, batch_size: int) -> Mixing | None:
+def make_mixing(
+    settings: AugmentationSettings, dataset: ImageDataset, batch_size: int
+) -> Mixing | None:
     """Mixup and CutMix of the settings; None if both are off.
 
     Raises:
-        UsageError: there is nothing to mix.
+        UsageError: there is nothing to mix: every image has the same class, or is alone.
     """
     mixing = Mixing(settings.chosen("mixup"), settings.chosen("cutmix"))
     if not mixing.is_on:
         return None
     name = "mixup" if mixing.mixup else "cutmix"
-    if num_classes < 2:
-        raise UsageError(f"`{name}` needs at least 2 classes, but the data has {num_classes}")
+    if dataset.labels.ndim == 1 and len(dataset.class_names) < 2:
+        raise UsageError(f"`{name}` needs at least 2 classes, but {dataset.root} has 1")
     if batch_size < 2:
         raise UsageError(
             f"`{name}` mixes the images of a batch, but `per_batch_size` is {batch_size}; pass 2 "

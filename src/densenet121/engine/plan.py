@@ -138,7 +138,7 @@ def make_plan(
         augment=augment,
         augment_small=augment_small,
         small_epochs=config.small_epochs,
-        mixing=make_mixing(config, len(dataset.class_names), batch_size),
+        mixing=make_mixing(config, dataset, batch_size),
         mixed_epochs=config.max_epoch - config.chosen("mix_off_epochs"),
         order=make_order(config, dataset),
         seed=config.seed,

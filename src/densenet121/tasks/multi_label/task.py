@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -84,6 +85,12 @@ class MultiLabel(Task):
     def weight(self, targets: Tensor) -> float:
         """The number of known cells."""
         return float((~targets.isnan()).sum())
+
+    def mean_of_views(self, logits: Tensor) -> Tensor:
+        """Logits of the mean of the sigmoid of each view."""
+        # Not through the probabilities, of which the smallest would be 0.
+        yes, no = (F.logsigmoid(sign * logits.double()).logsumexp(dim=0) for sign in (1, -1))
+        return (yes - no).float()
 
     def score(self, logits: Tensor, targets: Tensor) -> Scores:
         """The logits themselves; metrics need those of all images together."""
