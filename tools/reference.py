@@ -22,6 +22,7 @@ GUIDES = {
     "demo": "tutorials/first-model.md",
     "audit": "guides/data.md#check-the-images",
     "show": "guides/augmentation.md#see-it-first",
+    "split": "guides/data.md#split-images",
     "pack": "guides/data.md#pack-images-into-shards",
     "report": "reference/run-folder.md",
     "bench": "internals/performance.md#measure-your-machine",

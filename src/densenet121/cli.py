@@ -33,6 +33,7 @@ from densenet121.config import (
     ReportConfig,
     ServeConfig,
     ShowConfig,
+    SplitConfig,
     TrainConfig,
     flags_of,
 )
@@ -64,6 +65,7 @@ GROUPS: dict[str, dict[str, type[Any]]] = {
     "data and weights": {
         "audit": AuditConfig,
         "show": ShowConfig,
+        "split": SplitConfig,
         "pack": PackConfig,
         "inspect": InspectConfig,
         "convert": ConvertConfig,

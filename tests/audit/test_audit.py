@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from densenet121.audit.audit import KINDS, Finding, audit
+from densenet121.cli import main
 from densenet121.config import AuditConfig
 from densenet121.datasets.decoding import read_image
 from densenet121.datasets.sources.open import open_training
@@ -116,7 +117,34 @@ def test_planted_faults_are_all_found_and_nothing_else(sound: Path) -> None:
     expected |= {("imbalance", "train/wasps"), ("imbalance", "val/flies")}
 
     assert found(sound, most_pixels=1.4) == expected
-    assert {kind for kind, _ in expected} == set(KINDS)
+    assert {kind for kind, _ in expected} == set(KINDS) - {"group_in_both"}
+
+
+def test_patients_in_both_splits_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By a column of lists, and by what their paths say; patient 2 is in both."""
+    for split, patients in (("train", (1, 1, 2)), ("val", (2, 3, 2))):
+        rows = ["path,label,patient"]
+        for index, patient in enumerate(patients):
+            path = f"{split}/{'ab'[index % 2]}/p{patient}_{index}.png"
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(scene(len(split) * 100 + index)).save(tmp_path / path)
+            rows.append(f"{path},{'ab'[index % 2]},{patient}")
+        (tmp_path / f"{split}.csv").write_text("\n".join(rows) + "\n")
+    lists = {"source": str(tmp_path / "train.csv"), "val_dir": str(tmp_path / "val.csv")}
+    for settings in (lists | {"group": "patient"}, lists | {"group": r"p(\d)_"}):
+        (finding,) = audit(AuditConfig(**settings)).findings  # type: ignore[arg-type]
+        assert (finding.kind, finding.detail) == ("group_in_both", "2: 2 images in val, 1 in train")
+        assert (finding.path, finding.other) == ("val/a/p2_0.png", ("train", "train/a/p2_2.png"))
+    assert main(["audit", str(tmp_path), "--group", r"p(\d)_"]) == 1
+    text = capsys.readouterr().out
+    assert "FAULT: groups with images in both train and val: 1" in text
+    assert "val/a/p2_0.png: 2: 2 images in val, 1 in train" in text
+    assert main(["audit", str(tmp_path / "train.csv"), "--group", "patient"]) == 2
+    assert "--group compares train with val, but there is no val" in capsys.readouterr().err
+    assert main(["audit", str(tmp_path), "--group", "patient"]) == 1
+    assert "--group patient is no column and finds no id in a/p1_0.png" in capsys.readouterr().err
 
 
 def test_json_page_list_and_exit_status(sound: Path, tmp_path: Path) -> None:

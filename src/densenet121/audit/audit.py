@@ -1,6 +1,7 @@
 """Find faults in a collection of images. Nothing is changed."""
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -12,8 +13,11 @@ import numpy as np
 from densenet121.audit.copies import exact_groups, near_pairs
 from densenet121.audit.facts import ImageFacts, facts_of
 from densenet121.config import AuditConfig, absolute
+from densenet121.datasets.groups import check_spelling, group_ids
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.sources.open import open_splits
+from densenet121.datasets.tables import read_table
+from densenet121.utils.errors import UsageError
 from densenet121.utils.files import write_atomic
 from densenet121.utils.progress import progress_bar
 
@@ -26,6 +30,7 @@ FAULTS = {
     "damaged": "images that cannot be decoded",
     "train_and_val": "validation images that are also in train",
     "two_classes": "images that are in two classes",
+    "group_in_both": "groups with images in both train and val",
     "class_sets": "classes that only one split has",
 }
 REMARKS = {
@@ -87,11 +92,13 @@ def audit(config: AuditConfig) -> Audit:
     """Check every image; write the page and the list if requested.
 
     Raises:
-        InputError: there are no images to check.
+        InputError: there are no images to check, or one has no id of its group.
+        UsageError: groups cannot be compared without validation images.
     """
     val_dir = absolute(config.val_dir) if config.val_dir else None
     found = open_splits(absolute(config.source), val_dir, field="source")
     dataset = {str(split): part for split, part in found.items()}
+    divided = _divided_groups(dataset, config)
     workers = config.num_workers
     splits: list[str] = []
     indices: list[int] = []
@@ -113,6 +120,7 @@ def audit(config: AuditConfig) -> Audit:
         *_copies(places, labels, facts, config.near),
         *(f for split, part in dataset.items() for f in _of_split(split, part, config)),
         *_class_sets(dataset),
+        *divided,
     ]
     order = list(KINDS)
     findings.sort(key=lambda finding: order.index(finding.kind))
@@ -198,6 +206,35 @@ def _class_sets(dataset: dict[str, ImageDataset]) -> list[Finding]:
         for split, other in (("train", "val"), ("val", "train"))
         for name in names[split]
         if name not in set(names[other])
+    ]
+
+
+def _divided_groups(dataset: dict[str, ImageDataset], config: AuditConfig) -> list[Finding]:
+    """One finding for each group, such as a patient, that is not in one split alone."""
+    if config.group is None:
+        return []
+    if len(dataset) < 2:
+        raise UsageError("`group` compares train with val, but there is no val; see `val_dir`")
+    sources = {"train": config.source, "val": config.val_dir or config.source}
+    of_group: dict[str, dict[str, list[str]]] = defaultdict(lambda: {"train": [], "val": []})
+    for split, part in dataset.items():
+        source = absolute(sources[split])
+        is_list = source.is_file() and source.suffix.lower() in (".csv", ".tsv")
+        columns = read_table(source).columns if is_list else part.columns
+        ids = group_ids(part.paths, columns, config.group, str(part.root))
+        for name, path in zip(ids, part.paths, strict=True):
+            of_group[name][split].append(path)
+    check_spelling(list(of_group), config.group)
+    return [
+        Finding(
+            "group_in_both",
+            "val",
+            paths["val"][0],
+            f"{name}: {len(paths['val'])} images in val, {len(paths['train'])} in train",
+            ("train", paths["train"][0]),
+        )
+        for name, paths in sorted(of_group.items())
+        if paths["train"] and paths["val"]
     ]
 
 

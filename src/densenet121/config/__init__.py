@@ -33,6 +33,7 @@ from densenet121.config.shared import (
     weights_choices,
 )
 from densenet121.config.show import ShowConfig
+from densenet121.config.split import SplitConfig
 from densenet121.config.train import FREE_ON_RESUME, TrainConfig, differences
 from densenet121.config.values import (
     absolute,
@@ -68,6 +69,7 @@ __all__ = [
     "ReportConfig",
     "ServeConfig",
     "ShowConfig",
+    "SplitConfig",
     "Target",
     "TrainConfig",
     "Variant",

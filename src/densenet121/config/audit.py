@@ -1,7 +1,7 @@
 """The settings of ``audit``."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from densenet121.config.shared import AnyPath, File, Settings, WorkerSettings
 from densenet121.config.values import at_least, between
@@ -42,6 +42,9 @@ class AuditConfig(AuditThresholds, WorkerSettings):
     Attributes:
         source: images, in any source that `train` reads; `train/` and `val/` are compared.
         val_dir: validation images (default: the `val` beside `train`, else none).
+        group: what must not be in both, such as a patient: a column of the list, or a regular
+            expression that finds the id in the path, in parentheses if there are any (default:
+            not checked).
         json: print JSON instead of the table.
         page: file for an HTML page that shows the images found (default: none).
         exclude_list: file for the paths of the images that cannot be used, of the second and
@@ -54,6 +57,7 @@ class AuditConfig(AuditThresholds, WorkerSettings):
     positional: ClassVar[tuple[str, ...]] = ("source",)
     source: str
     val_dir: AnyPath | None = None
+    group: Annotated[str, "COLUMN|REGEX"] | None = None
     json: bool = False
     page: File | None = None
     exclude_list: File | None = None

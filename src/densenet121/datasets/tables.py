@@ -58,7 +58,7 @@ class Table:
         if blank:
             raise InputError(
                 f"{self.where(blank[0], column)}: is blank, as are {len(blank)} of {len(self)} "
-                f"rows; `{field}` needs an id in every row"
+                f"rows; `{field}` needs a value in every row"
             )
         return np.array(cells)
 

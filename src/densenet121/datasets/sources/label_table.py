@@ -13,12 +13,12 @@ from densenet121.datasets.label_cells import (
     labels_of_lists,
 )
 from densenet121.datasets.packed_strings import Names
+from densenet121.datasets.sources.lists import PATH_COLUMNS
 from densenet121.datasets.tables import Table, read_table
 from densenet121.utils.errors import InputError, UsageError
 
 TABLE = "labels.csv"  # in a folder that is named as the source
 SUFFIXES = (".csv", ".tsv")
-_PATH_COLUMNS = ("path", "image", "file", "filename", "image_path", "filepath")
 _NO_LABELS = ("id", "age", "fold", "split", "index", "number")  # columns of numbers that are none
 _SEPARATORS = "|;,"
 
@@ -61,7 +61,7 @@ def read_label_table(source: Path, rules: LabelRules) -> ImageDataset:
     if file.suffix.lower() not in SUFFIXES:
         raise InputError(f"{file}: labels are read from .csv or .tsv, or from {TABLE} in a folder")
     table = read_table(file)
-    path_column = _path_column(table, rules)
+    path_column = path_column_of(table, rules.path_column)
     if rules.label_column is None:
         names = rules.names or _label_columns(table, path_column)
         labels = labels_of_columns(table, names, uncertain=rules.uncertain, missing=rules.missing)
@@ -79,7 +79,7 @@ def read_label_table(source: Path, rules: LabelRules) -> ImageDataset:
     for name, column in zip(names, labels.T, strict=True):
         if np.isnan(column).all():
             raise InputError(f"{file}: no image has a known value of the label {name}")
-    paths, sizes = _files(table, path_column)
+    paths, sizes = files_of(table, path_column)
     return ImageDataset(
         file.parent,
         tuple(names),
@@ -90,11 +90,17 @@ def read_label_table(source: Path, rules: LabelRules) -> ImageDataset:
     )
 
 
-def _path_column(table: Table, rules: LabelRules) -> str:
-    if rules.path_column is not None:
-        table.cells(rules.path_column, "path_column")
-        return rules.path_column
-    found = [name for name in table.columns if name.lower() in _PATH_COLUMNS]
+def path_column_of(table: Table, given: str | None = None) -> str:
+    """The column of the paths: the given one, or the one that is called like it.
+
+    Raises:
+        InputError: there is no such column.
+        UsageError: none or several are called like it.
+    """
+    if given is not None:
+        table.cells(given, "path_column")
+        return given
+    found = [name for name in table.columns if name.lower() in PATH_COLUMNS]
     if len(found) == 1:
         return found[0]
     problem = f"the columns {', '.join(found)} could be" if found else "no column is called like"
@@ -138,8 +144,12 @@ def _listed(table: Table, rules: LabelRules) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _files(table: Table, path_column: str) -> tuple[list[str], list[int]]:
-    """The path of each image, and its size in bytes."""
+def files_of(table: Table, path_column: str) -> tuple[list[str], list[int]]:
+    """The path of each image, and its size in bytes.
+
+    Raises:
+        InputError: a path is blank, occurs twice, or is no file.
+    """
     known: dict[str, int] = {}
     sizes = []
     for row, path in enumerate(table.columns[path_column]):

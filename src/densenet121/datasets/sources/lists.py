@@ -12,8 +12,8 @@ from densenet121.datasets.packed_strings import Names
 from densenet121.utils.errors import InputError
 
 SUFFIXES = (".txt", ".lst", ".csv", ".tsv")
-_PATH_COLUMNS = ("path", "image", "file", "filename", "image_path", "filepath")
-_LABEL_COLUMNS = ("label", "class", "target", "class_name")
+PATH_COLUMNS = ("path", "image", "file", "filename", "image_path", "filepath")
+LABEL_COLUMNS = ("label", "class", "target", "class_name")
 
 
 def read_list(file: Path) -> ImageDataset:
@@ -70,10 +70,10 @@ def _table(file: Path, text: str) -> Iterator[tuple[int, str, str]]:
             if not any(cell.strip() for cell in row):
                 continue
             header = [cell.strip().lower() for cell in row]
-            own = [name in header for name in (*_PATH_COLUMNS, *_LABEL_COLUMNS)]
+            own = [name in header for name in (*PATH_COLUMNS, *LABEL_COLUMNS)]
             if is_first and any(own):
-                path_at = _column(file, header, _PATH_COLUMNS)
-                label_at = _column(file, header, _LABEL_COLUMNS)
+                path_at = _column(file, header, PATH_COLUMNS)
+                label_at = _column(file, header, LABEL_COLUMNS)
             elif len(row) <= max(path_at, label_at) or not row[label_at].strip():
                 raise InputError(f"{file}, line {rows.line_num}: no path or no label")
             else:
