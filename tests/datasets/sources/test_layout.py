@@ -99,9 +99,7 @@ def test_splits_under_other_names_are_not_classes(names: tuple[str, str], tmp_pa
     put(tmp_path, *split(names[0]), *split(names[1]))
     for source in (tmp_path, put(tmp_path, "extra/1.jpg")):
         for read in (open_training, open_evaluation, open_splits):
-            with pytest.raises(
-                InputError, match=r"are splits and not classes; call them"
-            ):
+            with pytest.raises(InputError, match=r"are splits and not classes; call them"):
                 read(source)
 
 
