@@ -6,7 +6,10 @@ saving. A user's mistake is one line on stderr.
 
 import contextlib
 import gc
+import io
+import os
 import re
+import select
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -80,13 +83,19 @@ _OWN_FLAGS = ("--help", "--version")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command in ``argv`` (default: the process's arguments) and return its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal or a job with an old locale gets escapes for what it cannot show.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         command, config = parse(arguments)
         status: int = _load(command).run(config)
+        _reader_left()
         return status
     except UsageError as error:
         return _fail(error, arguments, status=WRONG_USAGE)
     except (InputError, OSError) as error:
+        if isinstance(error, BrokenPipeError) and _reader_left():
+            return FAILED
         return _fail(error, arguments, status=FAILED)
     except KeyboardInterrupt:
         return _fail("stopped; everything saved before is intact", arguments, status=STOPPED)
@@ -134,6 +143,24 @@ def _load(command: str) -> ModuleType:
         gc.freeze()
         if collecting:
             gc.enable()
+
+
+def _reader_left() -> bool:
+    """Whether the program that reads the output has ended, as head does; nothing is said then."""
+    left = False
+    try:
+        output = sys.stdout.fileno()
+        reader = select.poll()
+        reader.register(output, 0)
+        left = any(event & select.POLLERR for _, event in reader.poll(0))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        left = True
+    except (AttributeError, OSError, ValueError):  # no output, or one that is no file
+        return False
+    if left:  # Python flushes once more at its end, and would complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return left
 
 
 def _fail(error: object, arguments: Sequence[str], *, status: int) -> int:

@@ -97,6 +97,9 @@ def test_planted_faults_are_all_found_and_nothing_else(sound: Path) -> None:
     exif = Image.Exif()
     exif[274] = 6
     Image.fromarray(scene(7004)).save(plant("rotated", train / "p08.jpg"), exif=exif)
+    deep = cv2.cvtColor(scene(7007), cv2.COLOR_RGB2GRAY).astype(np.uint16)
+    cv2.imwrite(str(plant("low_range", train / "p11.png")), deep << 4)
+    cv2.imwrite(str(train / "p12.png"), scene(7008).astype(np.uint16) << 8)  # uses all 16 bits
     Image.fromarray(scene(7005)[:20, :40]).save(plant("tiny", train / "p09.png"))
     Image.fromarray(scene(7006, (1100, 1300))).save(plant("huge", train / "p10.png"))
     # Copies come after their originals by name.
@@ -145,6 +148,38 @@ def test_patients_in_both_splits_are_named(
     assert "--group compares train with val, but there is no val" in capsys.readouterr().err
     assert main(["audit", str(tmp_path), "--group", "patient"]) == 1
     assert "--group patient is no column and finds no id in a/p1_0.png" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "bits", "channels", "levels"),
+    [
+        ("x.png", 12, 1, 16),
+        ("x.png", 12, 3, 16),
+        ("x.png", 12, 4, 16),
+        ("x.tif", 12, 1, 16),
+        ("x.png", 10, 1, 4),
+        ("x.png", 16, 1, None),
+        ("x.tif", 16, 1, None),
+    ],
+)
+def test_twelve_bits_in_sixteen_are_named_with_what_is_left(
+    name: str, bits: int, channels: int, levels: int | None, sound: Path
+) -> None:
+    grey = cv2.cvtColor(scene(7007), cv2.COLOR_RGB2GRAY)
+    grey[0, 0] = 255
+    samples = grey.astype(np.uint16) * 257 >> 16 - bits
+    pixels = samples if channels == 1 else np.stack([samples] * channels, axis=2)
+    if channels == 4:
+        pixels[..., 3] = 65535
+    file = sound / "train" / "ants" / name
+    cv2.imwrite(str(file), pixels)
+    findings = audit(AuditConfig(source=str(sound))).findings
+    details = [finding.detail for finding in findings if finding.kind == "low_range"]
+    expected = f"16-bit samples of at most {2**bits - 1}, as of {bits} bits: only the high byte"
+    assert [detail.startswith(expected) for detail in details] == [True] * bool(levels)
+    if levels:
+        assert f"so {levels} of 256 levels are left" in details[0]
+        assert read_image(file).max() == levels - 1
 
 
 def test_json_page_list_and_exit_status(sound: Path, tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_other_names_of_columns_become_those_that_train_reads(table: Path, tmp_p
     table.write_text(text)
     flags = ["--path_column", "Image Index", "--label_column", "severity"]
     split(table, *flags, "--output", tmp_path / "out")
-    assert len(read_list(tmp_path / "out" / "train.csv")) > 60
+    assert len(read_list(tmp_path / "out" / "train.csv", "train")) > 60
 
 
 @pytest.mark.skipif(not NIH.exists(), reason="needs the chest X-rays in ../shared/data/nih-chest")

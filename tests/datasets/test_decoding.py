@@ -49,6 +49,39 @@ def pillow(data: bytes) -> Pixels:
         return np.array(image.convert("RGB"))
 
 
+@pytest.mark.parametrize("luma", [(h, v) for h in (1, 2, 3, 4) for v in (1, 2, 3, 4)])
+@pytest.mark.parametrize("chroma", [(h, v) for h in (1, 2, 4) for v in (1, 2, 4)])
+def test_a_jpeg_of_any_subsampling_is_read_as_pillow_reads_it(
+    luma: tuple[int, int], chroma: tuple[int, int]
+) -> None:
+    """Also 4:1:1 turned to 4:4:1, (1, 4) and (1, 1), which simplejpeg has no name for."""
+    noise = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
+    image = Image.fromarray(noise).resize((70, 90))
+    data = bytearray(encode(image, "JPEG", subsampling=0))
+    frame = data.index(b"\xff\xc0")
+    for component, (h, v) in enumerate((luma, chroma, chroma)):
+        data[frame + 11 + 3 * component] = h << 4 | v
+    try:
+        expected = pillow(bytes(data))
+    except OSError:  # it refuses so many blocks at once
+        with pytest.raises(InputError, match="truncated, damaged or unsupported JPEG"):
+            decode(bytes(data))
+        return
+    np.testing.assert_array_equal(decode(bytes(data)), expected)
+
+
+@pytest.mark.parametrize(
+    ("start", "word"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a git-LFS pointer"),
+        (b"<!DOCTYPE html>", "a web page saved in place of the file"),
+    ],
+)
+def test_what_is_saved_in_place_of_an_image_is_named(start: bytes, word: str) -> None:
+    with pytest.raises(InputError, match=f"^not an image, but {word}"):
+        decode(start)
+
+
 def tiff(samples: NDArray[Any], photometric: int, changed: dict[int, int] | None = None) -> bytes:
     """An uncompressed TIFF of ``(H, W, C)`` samples in their byte order; tags can be changed."""
     end = ">" if samples.dtype.byteorder == ">" else "<"

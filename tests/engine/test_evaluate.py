@@ -117,6 +117,34 @@ def test_other_classes_are_an_error_that_shows_the_difference(
         evaluate(eval_config(other, weights, tmp_path / "eval"))
 
 
+@pytest.mark.parametrize("kind", ["empty", "absent"])
+def test_a_class_without_images_keeps_its_number_and_is_named(
+    kind: str, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_classes(tmp_path / "data", list(NAMES), 4)
+    evaluate(eval_config(data, weights, tmp_path / "all"))
+    shutil.rmtree(data / "bee")
+    if kind == "empty":
+        (data / "bee").mkdir()
+    capsys.readouterr()
+    evaluate(eval_config(data, weights, tmp_path / "eval", num_classes=3))
+    assert re.search(r"WARNING:.*no image of bee \(1 of 3 classes\)", capsys.readouterr().out)
+
+    def rows(name: str) -> list[str]:
+        return (tmp_path / name / "predictions.csv").read_text().splitlines()
+
+    assert rows("eval") == [row for row in rows("all") if not row.startswith("bee/")]
+    folder = tmp_path / "folder"  # of weights, each with classes of its own
+    folder.mkdir()
+    shutil.copy(weights, folder / "a.safetensors")
+    write_weights(folder / "b.safetensors", class_names=("ant", "bee", "cat", "dog"))
+    several = evaluate(eval_config(data, folder, tmp_path / "several")).evaluations
+    assert {f.name: e and len(e.dataset.class_names) for f, e in several.items()} == {
+        "a.safetensors": 3,
+        "b.safetensors": 4,
+    }
+
+
 def test_a_contradicting_variant_is_refused(prime: Path, weights: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"`variant` is model_zoo, but .* weights of paper"):
         evaluate(eval_config(prime, weights, tmp_path / "eval", variant="model_zoo"))
@@ -159,7 +187,7 @@ def test_a_bad_image_is_named_or_skipped_counted_and_told_by_the_exit_status(
         ("nowhere", "w", 1, "there is no such folder"),
         ("empty", "w", 1, "no class folder"),
         ("one", "w", 1, "only one class folder"),
-        ("hollow", "w", 1, "this class folder has no images"),
+        ("hollow", "w", 1, "no image in its class folders"),
         ("data", "nowhere.ckpt", 1, "nowhere.ckpt: there is no such weights file"),
         ("data", "empty", 1, "no weights in this folder"),
         ("data", "text", 1, "damaged or not a safetensors file"),
@@ -174,8 +202,8 @@ def test_what_cannot_be_evaluated_gets_one_line(
 
     write_classes(tmp_path / "data", list(NAMES), 1)
     write_classes(tmp_path / "one", ["ant"], 1)
-    write_classes(tmp_path / "hollow", ["ant", "bee"], 1)
-    (tmp_path / "hollow" / "cat").mkdir()
+    for name in NAMES:
+        (tmp_path / "hollow" / name).mkdir(parents=True)
     (tmp_path / "empty").mkdir()
     write_classes(tmp_path / "parent" / "train", list(NAMES), 1)
     shutil.copy(weights, tmp_path / "w")

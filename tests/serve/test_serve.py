@@ -95,6 +95,33 @@ def test_a_form_of_images_is_answered_in_its_order_with_names(
         assert one["predicted"] == Predictor(weights, amp="fp32").predict([data])[0].classes[0]
 
 
+@pytest.mark.parametrize(
+    ("disposition", "name"),
+    [
+        ("filename*=UTF-8''%e8%8b%b9.png", "\u82f9.png"),
+        ("filename=\"a.png\"; filename*=utf-8'en'%E2%82%AC%20rates.png", "\u20ac rates.png"),
+        ("filename*=UTF-8''%e8%8b%b9.png; filename=a.png", "\u82f9.png"),
+        ("filename*=iso-8859-1''caf%e9.png", "caf\xe9.png"),
+        ("filename*=UTF-8''%ff.png", "\ufffd.png"),
+        ("filename=\"; filename*=UTF-8''x\"", "; filename*=UTF-8''x"),
+    ],
+)
+def test_the_name_of_a_file_may_be_given_in_any_script(
+    disposition: str, name: str, port: int, files: list[Path]
+) -> None:
+    head = f'--xx\r\nContent-Disposition: form-data; name="p"; {disposition}\r\n\r\n'.encode()
+    body = head + files[0].read_bytes() + b"\r\n--xx--\r\n"
+    status, content, _ = ask(port, body, **FORM)
+    assert (status, content["predictions"][0]["name"]) == (200, name)
+
+
+def test_a_name_in_another_character_set_is_refused(port: int, files: list[Path]) -> None:
+    head = b"--xx\r\nContent-Disposition: form-data; name=p; filename*=utf-7''a.png\r\n\r\n"
+    body = head + files[0].read_bytes() + b"\r\n--xx--\r\n"
+    status, content, _ = ask(port, body, **FORM)
+    assert (status, content["error"]) == (400, "filename* must be UTF-8 or ISO-8859-1, got utf-7")
+
+
 def test_a_map_is_an_image_of_what_predict_draws(port: int, files: list[Path]) -> None:
     _, content, _ = ask(port, files[0].read_bytes(), "/predict?cam=true")
     prefix, _, data = content["predictions"][0]["cam"].partition(",")
@@ -123,6 +150,8 @@ def test_a_body_of_unknown_length_is_cut_off_at_the_limit(port: int) -> None:
     [
         ("top_k=0", "top_k"),
         ("top_k=many", "top_k"),
+        ("topk=3", "topk: unknown in the query; it may have top_k, coverage, cam"),
+        ("top_k=2&top_k=3", "top_k: is given more than once"),
         ("coverage=2", "coverage"),
         ("coverage=0.9", "calibrate"),
         ("cam=perhaps", "cam"),

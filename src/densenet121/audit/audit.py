@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from densenet121.audit.copies import exact_groups, near_pairs
 from densenet121.audit.facts import ImageFacts, facts_of
 from densenet121.config import AuditConfig, absolute
@@ -40,6 +38,7 @@ REMARKS = {
     "cmyk": "CMYK images",
     "alpha": "images with transparency",
     "rotated": "images with an EXIF orientation",
+    "low_range": "16-bit images that use few of the 16 bits",
     "tiny": "tiny images",
     "huge": "huge images",
     "imbalance": "splits with imbalanced classes",
@@ -186,7 +185,7 @@ def _copies(
 
 def _of_split(split: str, dataset: ImageDataset, config: AuditConfig) -> list[Finding]:
     found = [Finding("ignored", split, path, "skipped") for path in dataset.ignored]
-    counts = np.bincount(dataset.labels, minlength=len(dataset.class_names))
+    counts = dataset.counts()
     most, least = int(counts.argmax()), int(counts.argmin())
     if counts[most] > config.imbalance * counts[least]:
         detail = (
@@ -200,7 +199,10 @@ def _of_split(split: str, dataset: ImageDataset, config: AuditConfig) -> list[Fi
 def _class_sets(dataset: dict[str, ImageDataset]) -> list[Finding]:
     if len(dataset) < 2:
         return []
-    names = {split: part.class_names for split, part in dataset.items()}
+    names = {
+        split: [name for name, count in zip(part.class_names, part.counts(), strict=True) if count]
+        for split, part in dataset.items()
+    }
     return [
         Finding("class_sets", split, name, f"is in {split} but not in {other}")
         for split, other in (("train", "val"), ("val", "train"))
@@ -256,6 +258,7 @@ def table(result: Audit, most: int = 5) -> str:
         f"{split}: {len(part)} images of {len(part.class_names)} classes in {part.root}"
         for split, part in result.dataset.items()
     ]
+    lines += [f"note: {note}" for part in result.dataset.values() for note in part.notes]
     for kind, meaning in KINDS.items():
         own = [finding for finding in result.findings if finding.kind == kind]
         if own:
@@ -278,13 +281,8 @@ def as_json(result: Audit) -> str:
                 "root": str(part.root),
                 "pictures": len(part),
                 "fingerprint": part.fingerprint,
-                "classes": dict(
-                    zip(
-                        part.class_names,
-                        np.bincount(part.labels, minlength=len(part.class_names)).tolist(),
-                        strict=True,
-                    )
-                ),
+                "classes": dict(zip(part.class_names, part.counts().tolist(), strict=True)),
+                "notes": list(part.notes),
             }
             for split, part in result.dataset.items()
         },

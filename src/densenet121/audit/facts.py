@@ -15,8 +15,10 @@ from scipy import fft
 from densenet121.datasets.decoding import decode, format_of
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.utils.errors import InputError
+from densenet121.utils.strays import stray
 
 SIDE = 32  # of the small grey image that is compared to find near copies
+_MOST_LOW_BITS = 14  # sensors give 10, 12 or 14 bits; samples with more use the range
 _FLAT = 3.0  # grey levels; images with a smaller spread cannot be compared
 
 # Usual extensions of each format.
@@ -41,7 +43,7 @@ class ImageFacts:
         fault: ``empty``, ``not_a_picture``, ``truncated`` or ``damaged``; None if there is none.
         reason: error message of the decoder.
         remarks: (kind, detail) of what is unusual: ``wrong_extension``, ``cmyk``, ``alpha``,
-            ``rotated``.
+            ``rotated``, ``low_range``.
         height: pixels; 0 if there is a fault.
         width: pixels; 0 if there is a fault.
         digest: hash of the pixels.
@@ -71,8 +73,14 @@ def facts_of(dataset: ImageDataset, index: int) -> ImageFacts:
         return ImageFacts("empty", "0 bytes")
     name = format_of(data)
     if name is None:
-        return ImageFacts("not_a_picture", "its first bytes match no known format")
-    remarks = (*_extension(dataset.paths[index], name), *_header(data, name))
+        instead = stray(data[:512])
+        reason = f"it is {instead}" if instead else "its first bytes match no known format"
+        return ImageFacts("not_a_picture", reason)
+    remarks = (
+        *_extension(dataset.paths[index], name),
+        *_header(data, name),
+        *_low_range(data, name),
+    )
     try:
         return _measure(decode(data), remarks)
     except InputError as error:
@@ -111,6 +119,35 @@ def _extension(path: str, name: str) -> tuple[tuple[str, str], ...]:
     if not extension or extension in _EXTENSIONS[name]:
         return ()
     return (("wrong_extension", f"{name} data in a {extension} file"),)
+
+
+def _low_range(data: bytes, name: str) -> list[tuple[str, str]]:
+    """A remark on 16-bit samples that come from fewer bits, as those of X-rays and microscopes."""
+    try:
+        most = _largest_sample(data, name)
+    except Exception:  # damaged data raises exceptions of almost any type; decode() reports it
+        return []
+    if not most or most.bit_length() > _MOST_LOW_BITS:
+        return []
+    detail = (
+        f"16-bit samples of at most {most}, as of {most.bit_length()} bits: only the high byte is "
+        f"used, so {(most >> 8) + 1} of 256 levels are left; scale them to 16 bits"
+    )
+    return [("low_range", detail)]
+
+
+def _largest_sample(data: bytes, name: str) -> int | None:
+    """The largest sample of a 16-bit PNG or TIFF; None for other images."""
+    if name == "PNG" and data[24:25] == b"\x10":
+        decode(data)  # OpenCV must not see what it may not be given
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if pixels is None or pixels.dtype != np.uint16:
+            return None
+        return int((pixels[..., :3] if pixels.ndim == 3 else pixels).max())  # without opacity
+    if name == "TIFF":
+        with Image.open(io.BytesIO(data), formats=[name]) as image:
+            return int(np.asarray(image).max()) if image.mode.startswith("I;16") else None
+    return None
 
 
 def _header(data: bytes, name: str) -> list[tuple[str, str]]:

@@ -39,6 +39,8 @@ def _rows(weights: Weights) -> Iterator[tuple[str, str]]:
         variant += f" ({caveat})"
     yield "variant", variant
     classes = str(weights.num_classes or "no classifier")
+    if weights.other_head:
+        classes = f"another head: {', '.join(weights.other_head[:4])}"
     if info and info.class_names:
         shown = ", ".join(info.class_names[:10])
         classes += f": {shown}{', ...' if len(info.class_names) > 10 else ''}"

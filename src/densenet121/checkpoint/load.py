@@ -22,8 +22,10 @@ from densenet121.checkpoint.native import (
     read_note,
     read_safetensors,
 )
+from densenet121.datasets.image_dataset import some
 from densenet121.network import DenseNet, Variant, build
 from densenet121.utils.errors import InputError
+from densenet121.utils.strays import stray
 
 LARGEST = 4 * 2**30  # bytes of a weights file; DenseNet-121 with its momentum has 66 million
 MODEL_KEY = "densenet121_model"  # in the metadata of safetensors that ``convert`` writes
@@ -59,9 +61,49 @@ class Weights:
 
     @property
     def num_classes(self) -> int | None:
-        """Number of rows of the classifier, None without a classifier."""
+        """Number of rows of the classifier; None without one, or with another head."""
         classifier = self.state_dict.get("classifier.weight")
-        return int(classifier.shape[0]) if classifier is not None and classifier.ndim else None
+        if classifier is None or not classifier.ndim or self.other_head:
+            return None
+        return int(classifier.shape[0])
+
+    @property
+    def other_head(self) -> tuple[str, ...]:
+        """Names of the layers after the features, if they are not one linear ``classifier``."""
+        names = [name for name in self.state_dict if not name.startswith("features.")]
+        weight = self.state_dict.get("classifier.weight")
+        last = self.state_dict.get("features.norm5.weight")
+        if self.family == "native" or (weight is None and not names):
+            return ()
+        fits = weight is not None and weight.ndim == 2
+        if weight is not None and fits and last is not None:
+            fits = weight.shape[1] == last.shape[0]
+        return () if fits else tuple(names)
+
+    def check_head(self, file: Path) -> None:
+        """Refuse weights that cannot classify.
+
+        Raises:
+            InputError: there is no classifier, or it is not one linear layer.
+        """
+        if self.other_head:
+            raise InputError(
+                f"{file}: its head is another than one linear layer ({some(self.other_head, 4)}), "
+                "so it cannot classify here; train with it as `pretrained`, which takes all other "
+                "weights and makes a new head"
+            )
+        if self.num_classes is None:
+            raise InputError(
+                f'{file}: no "classifier.weight", so these are not weights that can classify; '
+                "train with it as `pretrained`, which makes a new head"
+            )
+
+    def with_head_of(self, model: DenseNet) -> dict[str, Tensor]:
+        """The state dict with the head of ``model`` in place of its own, whatever that is."""
+        left_out = {"classifier.weight", "classifier.bias", *self.other_head}
+        kept = {name: tensor for name, tensor in self.state_dict.items() if name not in left_out}
+        head = model.classifier.state_dict()
+        return kept | {f"classifier.{name}": tensor for name, tensor in head.items()}
 
     def variant_for(self, asked: Variant | None) -> Variant:
         """The variant to build: the file's if certain, else ``asked``, else paper."""
@@ -89,6 +131,10 @@ def read_weights(path: Path, *, shapes_only: bool = False) -> Weights:
         raise InputError(f"{path}: there is no such weights file")
     if path.stat().st_size > LARGEST:
         raise InputError(f"{path}: has {path.stat().st_size} bytes; the limit is {LARGEST}")
+    with path.open("rb") as file:
+        instead = stray(file.read(512))
+    if instead:
+        raise InputError(f"{path}: is {instead}")
     family: Family | None = None
     metadata: Mapping[str, Any] = {}
     if is_keras_file(path):
@@ -260,8 +306,8 @@ def load_pretrained(
         InputError: the file cannot be used.
     """
     weights = read_weights(Path(path))
-    if weights.num_classes is None:
-        raise InputError(f'{path}: no "classifier.weight", so these are not weights of a DenseNet')
+    weights.check_head(Path(path))
+    assert weights.num_classes is not None
     info = weights.info
     chosen = weights.variant_for(variant)
     model = build(info.net if info else net, num_classes=weights.num_classes, variant=chosen)

@@ -119,8 +119,7 @@ def _read(file: Path) -> Weights:
             f"{file}: does not record its network, so it cannot be compared with the others; "
             "densenet121 convert writes a file that does"
         )
-    if weights.num_classes is None:
-        raise InputError(f'{file}: no "classifier.weight", so these are not weights of a DenseNet')
+    weights.check_head(file)
     return weights
 
 

@@ -1,5 +1,6 @@
 """The ``calibrate`` command: calibrate the probabilities of weights on held-out images."""
 
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import save_weights
 from densenet121.commands import DONE
 from densenet121.config import CalibrateConfig, absolute
-from densenet121.datasets.image_dataset import check_same_classes
+from densenet121.datasets.image_dataset import with_classes
 from densenet121.engine.images import open_images
 from densenet121.inference.predictor import Predictor
 from densenet121.tasks import Task
@@ -49,7 +50,9 @@ def calibrate(config: CalibrateConfig, task: Task | None = None) -> CalibrateRes
         raise InputError(f"{source}: has no class names; calibrate needs weights of densenet121")
     names = weights.info.class_names
     dataset = open_images(config, weights.info.task, names)
-    check_same_classes(names, str(source), dataset.class_names, str(dataset.root))
+    dataset = with_classes(dataset, names, str(source))
+    for note in dataset.notes:
+        print(f"densenet121: {note}", file=sys.stderr)  # noqa: T201
     if len(dataset) < _LEAST:
         raise InputError(f"{dataset.root}: has {len(dataset)} images; at least {_LEAST} are needed")
     predictor = Predictor(

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,6 +47,8 @@ def pack(config: PackConfig) -> str:
         exclude=absolute(config.exclude) if config.exclude else None,
         field="source",
     )
+    for note in (*train.notes, *(val.notes if val else ())):
+        print(f"densenet121: {note}", file=sys.stderr)  # noqa: T201
     with _new_folder(output) as folder:
         parts = (
             [(train, folder)] if val is None else [(train, folder / "train"), (val, folder / "val")]

@@ -64,7 +64,7 @@ def probe(config: ProbeConfig) -> ProbeResult:
     output = absolute(config.output or str(source.with_name(f"{source.stem}_probe.safetensors")))
     if config.method != "knn":
         check_output(output, "output", [source])
-    classifier = load_classifier(source, Choices(**weights_choices(config)))
+    classifier = load_classifier(source, Choices(**weights_choices(config)), any_head=True)
     model = classifier.model
     assert isinstance(model, DenseNet)
     model.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

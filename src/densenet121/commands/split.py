@@ -14,8 +14,8 @@ import numpy as np
 from densenet121.commands import DONE
 from densenet121.config import SplitConfig, absolute
 from densenet121.datasets.groups import group_ids
-from densenet121.datasets.image_dataset import check_labels
 from densenet121.datasets.sources.label_table import files_of, path_column_of, read_label_table
+from densenet121.datasets.sources.labels import check_labels
 from densenet121.datasets.sources.lists import LABEL_COLUMNS, PATH_COLUMNS
 from densenet121.datasets.sources.open import open_splits
 from densenet121.datasets.splits import Members, Numbers, assign, best_seed, group_hashes

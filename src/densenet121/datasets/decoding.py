@@ -39,6 +39,7 @@ from PIL.TiffImagePlugin import (
 )
 
 from densenet121.utils.errors import InputError, TooLargeError
+from densenet121.utils.strays import stray
 
 MAX_BYTES = 2**27
 MAX_PIXELS = 89_478_485  # Pillow's limit; above it Pillow only warns
@@ -114,7 +115,10 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
         raise TooLargeError(f"{len(data)} bytes; the limit is {MAX_BYTES}")
     name = format_of(data)
     if name is None:
-        raise InputError("not an image (no known format)")
+        instead = stray(data[:512])
+        raise InputError(
+            f"not an image, but {instead}" if instead else "not an image (no known format)"
+        )
     if name == "JPEG":
         return _decode_jpeg(data, max_pixels)
     if name == "PNG":
@@ -160,7 +164,7 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
 def _decode_jpeg(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-    except ValueError:
+    except (ValueError, KeyError):  # KeyError: a subsampling that it has no name for, as 4:4:1
         return _decode_pillow(data, "JPEG", max_pixels)
     _check_size(width, height, max_pixels)
     if colours in ("CMYK", "YCCK"):  # Adobe stores them inverted, which Pillow handles

@@ -1,7 +1,6 @@
 """A dataset of images from any source: paths, labels and how to read an image."""
 
 import hashlib
-import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -35,6 +34,8 @@ class ImageDataset:
             threads. Raises InputError with the reason only.
         known_fingerprint: ``fingerprint``, if it was computed before.
         columns: what else a table of labels has of each image, by column.
+        notes: what a user should know about the way the images were found; to be logged.
+        listed_in: the list that names the images, if there is one.
     """
 
     root: Path
@@ -46,9 +47,16 @@ class ImageDataset:
     read_one: Callable[[int], Encoded] | None = field(default=None, repr=False, compare=False)
     known_fingerprint: str | None = field(default=None, repr=False, compare=False)
     columns: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False, compare=False)
+    notes: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    listed_in: Path | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def source(self) -> Path:
+        """Where the images come from: the list, else the folder or file."""
+        return self.listed_in or self.root
 
     def name(self, index: int) -> str:
         """The name of an image in messages."""
@@ -84,18 +92,29 @@ class ImageDataset:
             digest.update(path.encode(errors="surrogateescape") + f"\0{size}\0{label}\n".encode())
         return digest.hexdigest()
 
-    def without(self, excluded: Collection[str]) -> "ImageDataset":
+    def with_notes(self, *notes: str) -> "ImageDataset":
+        """The dataset with further notes."""
+        return replace(self, notes=(*self.notes, *notes)) if notes else self
+
+    def counts(self) -> NDArray[np.int64]:
+        """``(num_classes,)`` number of images of each class, or with a known label."""
+        if self.labels.ndim == 2:
+            return np.asarray((~np.isnan(self.labels)).sum(axis=0), dtype=np.int64)
+        return np.bincount(self.labels, minlength=len(self.class_names))
+
+    def without(self, excluded: Collection[str], *, partial: bool = False) -> "ImageDataset":
         """The dataset without the images at these paths.
 
+        Args:
+            excluded: the paths.
+            partial: whether a class may lose its last image.
+
         Raises:
-            InputError: a class would lose its last image.
+            InputError: a class, or the dataset, would lose its last image.
         """
         kept = np.flatnonzero([path not in excluded for path in self.paths])
-        if self.labels.ndim == 1:
-            counts = np.bincount(self.labels[kept], minlength=len(self.class_names))
-        else:
-            counts = (~np.isnan(self.labels[kept])).sum(axis=0)
-        if (counts == 0).any():
+        counts = replace(self, labels=self.labels[kept]).counts()
+        if (counts == 0).any() and not (partial and len(kept)):
             name = self.class_names[int(np.argmin(counts))]
             raise InputError(f"{self.root}: class {name} would have no image left")
         read = self.read_one
@@ -113,46 +132,6 @@ class ImageDataset:
             known_fingerprint=None,
             columns={name: [cells[int(i)] for i in kept] for name, cells in self.columns.items()},
         )
-
-
-def check_labels(
-    labels: Sequence[str], classes_file: Path, where: str
-) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """Class names and numbers from the labels in a list or a shard.
-
-    Labels are names, sorted in byte order, or the numbers 0, 1, 2 ... A file of class names, one
-    per line, sets names and order; then a class may have no image.
-
-    Raises:
-        InputError: fewer than two classes, a gap in the numbers, or a label that the file of class
-            names does not have; the text names ``where``.
-    """
-    found = set(labels)
-    numbers = all(label.isascii() and label.isdecimal() for label in found)
-    if classes_file.is_file():
-        text = read_whole(classes_file).decode("utf-8-sig", "surrogateescape")
-        names = [line.strip() for line in text.splitlines() if line.strip()]
-        if len(set(names)) != len(names):
-            raise InputError(f"{classes_file}: a class name occurs twice")
-        known = set(names)
-        # Class names may themselves be numbers.
-        by_number = numbers and not found <= known
-    else:
-        by_number = numbers
-        names = sorted(found, key=int if numbers else os.fsencode)
-        if numbers and [int(name) for name in names] != list(range(len(names))):
-            raise InputError(
-                f"{where}: the labels are numbers, but not all of 0 to {names[-1]} occur; "
-                f"write the class names into {classes_file}, one per line"
-            )
-    if len(names) < 2:
-        raise InputError(f"{where}: has only one class ({''.join(names)}); at least two are needed")
-    place = {str(i) if by_number else name: i for i, name in enumerate(names)}
-    unknown = sorted({str(int(label)) if by_number else label for label in found} - place.keys())
-    if unknown:
-        raise InputError(f"{where}: labels that are not in {classes_file}: {some(unknown)}")
-    numbered = [place[str(int(label)) if by_number else label] for label in labels]
-    return tuple(names), np.array(numbered, dtype=np.int64)
 
 
 def check_num_classes(dataset: ImageDataset, num_classes: int | None) -> int:
@@ -191,6 +170,45 @@ def check_same_classes(
     raise InputError(
         f"{found_in}: its {len(found)} classes differ from the {len(expected)} of {expected_by} "
         f"({difference})"
+    )
+
+
+def with_classes(
+    dataset: ImageDataset, class_names: Sequence[str], expected_by: str
+) -> ImageDataset:
+    """Validation images with the classes of the training images or the weights.
+
+    Names and numbers of the classes are those of ``class_names``. A class may have no image, and a
+    note then names it.
+
+    Raises:
+        InputError: an image is of another class, or the order of the classes differs.
+    """
+    names, counts = list(dataset.class_names), dataset.counts()
+    if dataset.labels.ndim == 2:  # a table of labels has a column for each
+        check_same_classes(class_names, expected_by, names, str(dataset.root))
+        return dataset
+    own = [name for name, count in zip(names, counts, strict=True) if count]
+    number = {name: i for i, name in enumerate(class_names)}
+    shared = [name for name in class_names if name in set(own)]
+    if names != list(class_names) and own != shared:
+        unknown = set(own) - number.keys()
+        expected = class_names if unknown else shared
+        check_same_classes(expected, expected_by, names if unknown else own, str(dataset.root))
+    absent = [name for name in class_names if name not in set(own)]
+    if absent:
+        dataset = dataset.with_notes(
+            f"{dataset.root}: no image of {some(absent)} ({len(absent)} of {len(class_names)} "
+            "classes), so nothing is measured about them"
+        )
+    if names == list(class_names):
+        return dataset
+    table = np.array([number.get(name, -1) for name in names], dtype=np.int64)
+    return replace(
+        dataset,
+        class_names=tuple(class_names),
+        labels=table[dataset.labels],
+        known_fingerprint=None,
     )
 
 

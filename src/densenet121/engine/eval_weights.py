@@ -7,7 +7,7 @@ from typing import Any
 from densenet121.checkpoint.load import Weights, read_weights
 from densenet121.checkpoint.native import folder_digest
 from densenet121.config import EvalConfig, weights_choices
-from densenet121.datasets.image_dataset import ImageDataset, check_same_classes
+from densenet121.datasets.image_dataset import ImageDataset, with_classes
 from densenet121.datasets.views import VIEWS
 from densenet121.inference.classifier import Choices, Classifier, make_classifier
 from densenet121.inference.onnx_model import SUFFIX, load_onnx
@@ -63,14 +63,27 @@ def task_and_names(
     return name, info.class_names if info else ()
 
 
+def fit_classes(dataset: ImageDataset, weights: Weights, file: Path) -> ImageDataset:
+    """The images with the classes of the weights, of which they may lack some.
+
+    Raises:
+        InputError: an image is of a class that the weights do not have.
+    """
+    names = weights.info.class_names if weights.info else ()
+    return with_classes(dataset, names, str(file)) if names else dataset
+
+
 def load_for(
     weights: Weights | None,
     file: Path,
     config: EvalConfig,
     dataset: ImageDataset,
     task: Task | None,
-) -> Classifier:
+) -> tuple[Classifier, ImageDataset]:
     """Build the classifier to evaluate; settings override what the file contains.
+
+    Returns:
+        The classifier, and the images with its classes.
 
     Raises:
         InputError: the file cannot be used, or its classes differ from those of the dataset.
@@ -80,9 +93,7 @@ def load_for(
         return _load_onnx(file, choices, dataset)
     weights = weights or read_weights(file)
     info = weights.info
-    if info and info.class_names:
-        names = dataset.class_names
-        check_same_classes(info.class_names, str(file), names, str(dataset.root))
+    dataset = fit_classes(dataset, weights, file)
     task = task_named(info.task if info else None, file, task)
     wanted = task.num_outputs(len(dataset.class_names))
     if weights.num_classes not in (None, wanted):
@@ -94,7 +105,7 @@ def load_for(
     log.info("load model %s success", file)
     _compare_data(weights.data, dataset)
     _log_preprocessing(classifier, weights, config)
-    return classifier
+    return classifier, dataset
 
 
 def _log_preprocessing(classifier: Classifier, weights: Weights, config: EvalConfig) -> None:
@@ -126,34 +137,38 @@ def _log_views(classifier: Classifier) -> None:
         log.info("probabilities are the mean of %d views of each image (%s)", VIEWS[tta], tta)
 
 
-def _load_onnx(file: Path, choices: Choices, dataset: ImageDataset) -> Classifier:
+def _load_onnx(
+    file: Path, choices: Choices, dataset: ImageDataset
+) -> tuple[Classifier, ImageDataset]:
     """Load an exported network, which has a fixed image size."""
     classifier = load_onnx(file, choices)
     # `export` writes numbers when the weights have no class names.
     numbers = tuple(str(number) for number in range(len(dataset.class_names)))
     if classifier.class_names != numbers:
-        check_same_classes(
-            classifier.class_names, str(file), dataset.class_names, str(dataset.root)
-        )
+        dataset = with_classes(dataset, classifier.class_names, str(file))
     log.info("load model %s success, runs in ONNX Runtime on the CPU", file)
     _log_views(classifier)
-    return classifier
+    return classifier, dataset
 
 
 def _compare_data(data: Mapping[str, Any], dataset: ImageDataset) -> None:
     """Log whether the weights were trained or validated on these images, if the file records it."""
     now = len(dataset), dataset.fingerprint
-    for split, known in data.items():
-        then = known["pictures"], known["fingerprint"]
-        if then == now:
-            if split == "train":
-                log.warning("the weights were trained on these same images")
-            else:
-                log.info("the training run validated on these same images")
-        elif known["folder"] == folder_digest(str(dataset.root)):
-            log.warning(
-                "the %s data changed since these weights were written: %d images then, %d now",
-                split,
-                then[0],
-                now[0],
-            )
+    known = {split: (note["pictures"], note["fingerprint"]) for split, note in data.items()}
+    if known.get("train") == now:
+        log.warning("the weights were trained on these same images")
+    if known.get("val") == now:
+        log.info("the training run validated on these same images")
+    if now in known.values():
+        return
+    here = folder_digest(str(dataset.source))
+    changed = [split for split, note in data.items() if note["folder"] == here]
+    # A source with splits of its own has one folder for both; eval reads the validation images.
+    if changed:
+        split = "val" if "val" in changed else changed[0]
+        log.warning(
+            "the %s data changed since these weights were written: %d images then, %d now",
+            split,
+            known[split][0],
+            now[0],
+        )

@@ -9,15 +9,13 @@ import torch
 
 from densenet121.checkpoint.load import read_weights
 from densenet121.config import EvalConfig, absolute, settings_of
-from densenet121.datasets.image_dataset import (
-    ImageDataset,
-    check_num_classes,
-)
+from densenet121.datasets.image_dataset import ImageDataset, check_num_classes
 from densenet121.distributed.ranks import any_rank, from_rank_0
 from densenet121.engine.error_maps import draw_error_maps
-from densenet121.engine.eval_weights import load_for, task_and_names, weights_files
+from densenet121.engine.eval_weights import fit_classes, load_for, task_and_names, weights_files
 from densenet121.engine.evaluation import Evaluation, evaluate_images
 from densenet121.engine.images import open_images
+from densenet121.engine.messages import log_notes
 from densenet121.inference.classifier import Classifier
 from densenet121.inference.onnx_model import SUFFIX
 from densenet121.runs.evaluations import write_error_maps, write_summary
@@ -72,7 +70,9 @@ def evaluate(config: EvalConfig, task: Task | None = None) -> EvalResult:
         first = read_weights(source) if alone else None
         task_name, names = task_and_names(first, files, task)
         dataset = open_images(config, task_name, names, absolute(config.log_path))
-        check_num_classes(dataset, config.num_classes)
+        if first:
+            dataset = fit_classes(dataset, first, source)
+            check_num_classes(dataset, config.num_classes)
         path, stamp = _make_folder(config, runtime)
         with run_log(path, stamp, runtime.process.rank):
             _log_start(config, task_name, runtime, dataset, path)
@@ -82,10 +82,9 @@ def evaluate(config: EvalConfig, task: Task | None = None) -> EvalResult:
                 if any_rank(stop.requested):
                     break
                 try:
-                    classifier = load_for(first, file, config, dataset, task)
-                    evaluation = _evaluate(
-                        classifier, dataset, runtime, config, lambda: stop.requested
-                    )
+                    classifier, own = load_for(first, file, config, dataset, task)
+                    check_num_classes(own, config.num_classes)
+                    evaluation = _evaluate(classifier, own, runtime, config, lambda: stop.requested)
                 except InputError as error:
                     if not source.is_dir() or isinstance(error, UsageError):
                         raise
@@ -126,7 +125,9 @@ def _log_start(
     settings = settings_of(config) | runtime.settings()
     log_settings(settings)
     log.info("%s; %s", runtime.process.note, runtime)
-    log.info("%d images of %d classes in %s", len(dataset), len(dataset.class_names), dataset.root)
+    num_classes = len(dataset.class_names)
+    log.info("%d images of %d classes in %s", len(dataset), num_classes, dataset.source)
+    log_notes(dataset)
     run = describe_run("eval", settings, runtime, task_name, dataset.class_names, None, dataset)
     # The folder may be that of a training run; its run.json is kept.
     if runtime.process.rank == 0 and read_record(path).get("command") != "train":

@@ -31,8 +31,9 @@ def log_data(
             name,
             len(split),
             len(split.class_names),
-            split.root,
+            split.source,
         )
+        log_notes(split)
         if split.ignored:
             log.warning(
                 "skipped %d files that are not images by their names, first %s",
@@ -42,6 +43,12 @@ def log_data(
     log.info("an epoch has %d steps of %d images", epoch_steps, min(batch_size, len(dataset)))
     if len(dataset) < batch_size:
         log.warning("the dataset has fewer images than `per_batch_size` %d", batch_size)
+
+
+def log_notes(dataset: ImageDataset) -> None:
+    """Log what a user should know about the way the images were found."""
+    for note in dataset.notes:
+        log.warning("%s", note)
 
 
 def log_advice(

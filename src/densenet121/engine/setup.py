@@ -8,7 +8,7 @@ import torch
 from densenet121.checkpoint.load import Weights, load_state
 from densenet121.checkpoint.native import ModelInfo
 from densenet121.config import TrainConfig, absolute, default_eval_resize
-from densenet121.datasets.image_dataset import ImageDataset
+from densenet121.datasets.image_dataset import ImageDataset, some
 from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.datasets.sources.open import open_training
 from densenet121.datasets.sources.open_table import open_labelled_training, refuse_label_table
@@ -147,7 +147,6 @@ def start_from(model: DenseNet, weights: Weights, config: TrainConfig, info: Mod
     same_head = (not names or names == info.class_names) and (
         theirs is None or theirs.task == info.task
     )
-    state_dict = dict(weights.state_dict)
     other = ""
     if theirs:
         own, used = theirs.preprocessing, info.preprocessing
@@ -159,11 +158,17 @@ def start_from(model: DenseNet, weights: Weights, config: TrainConfig, info: Mod
         elif not _same_normalisation(used, Preprocessing(used.image_size, used.eval_resize)):
             other = f"; its mean {own.mean} and std {own.std} are used for training too"
     if weights.num_classes == model.num_classes and same_head:
-        load_state(model, state_dict, source)
+        load_state(model, weights.state_dict, source)
         return f"load model {source} success{other}"
-    head = {f"classifier.{name}": tensor for name, tensor in model.classifier.named_parameters()}
-    load_state(model, state_dict | head, source)
-    return (
-        f"load model {source} success; its {weights.num_classes} classes differ from the "
-        f"{model.num_classes} of the data, so the head is new{other}"
-    )
+    load_state(model, weights.with_head_of(model), source)
+    if weights.other_head:
+        reason = f"its head is another ({some(weights.other_head, 4)}) and is left out"
+    elif weights.num_classes is None:
+        reason = "it has no head"
+    elif weights.num_classes != model.num_classes:
+        reason = (
+            f"its {weights.num_classes} classes differ from the {model.num_classes} of the data"
+        )
+    else:
+        reason = f"its {weights.num_classes} classes have other names or another task"
+    return f"load model {source} success; {reason}, so the head is new{other}"

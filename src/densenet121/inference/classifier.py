@@ -12,7 +12,7 @@ from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.network import Variant, build
 from densenet121.runtime import Runtime
 from densenet121.tasks import Task, task_named
-from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.errors import UsageError
 
 # The original's preprocessing, for weights that do not record theirs.
 ORIGINAL = Preprocessing((224, 224), "256,256")
@@ -64,32 +64,43 @@ class Choices:
     task: Task | None = None
 
 
-def load_classifier(file: Path, choices: Choices) -> Classifier:
-    """Read a weights file and build the network.
+def load_classifier(file: Path, choices: Choices, *, any_head: bool = False) -> Classifier:
+    """Read a weights file and build the network, as ``make_classifier`` does.
 
     Raises:
         InputError: the file cannot be used; a UsageError if a choice contradicts it.
     """
-    return make_classifier(read_weights(file), file, choices)
+    return make_classifier(read_weights(file), file, choices, any_head=any_head)
 
 
-def make_classifier(weights: Weights, file: Path, choices: Choices) -> Classifier:
+def make_classifier(
+    weights: Weights, file: Path, choices: Choices, *, any_head: bool = False
+) -> Classifier:
     """Build a classifier from weights; ``choices`` override what the file contains.
+
+    Args:
+        weights: the weights.
+        file: their file, for messages.
+        choices: settings that override what the file contains.
+        any_head: allow weights without a classifier, or with another head than one linear layer,
+            and give them a new one of two classes, which the caller replaces.
 
     Raises:
         InputError: the weights cannot be used; a UsageError if a choice contradicts them.
     """
     info = weights.info
-    if weights.num_classes is None:
-        raise InputError(f'{file}: no "classifier.weight", so these are not weights of a DenseNet')
+    if not any_head:
+        weights.check_head(file)
+    num_classes = weights.num_classes or 2
     if info and choices.variant not in (None, info.variant) and weights.variant_is_certain:
         raise UsageError(
             f"`variant` is {choices.variant}, but {file} has weights of {info.variant}, which "
             f"give wrong results in the other; pass `variant` {info.variant} or omit it"
         )
     net, variant = info.net if info else choices.net, weights.variant_for(choices.variant)
-    model = build(net, num_classes=weights.num_classes, variant=variant)
-    load_state(model, weights.state_dict, file)
+    model = build(net, num_classes=num_classes, variant=variant)
+    state_dict = weights.state_dict if weights.num_classes else weights.with_head_of(model)
+    load_state(model, state_dict, file)
     recorded = info.preprocessing if info else ORIGINAL
     check_views(file, recorded, choices, calibrated=bool(weights.calibration))
     preprocessing = recorded.changed(
@@ -102,7 +113,7 @@ def make_classifier(weights: Weights, file: Path, choices: Choices) -> Classifie
             f"{preprocessing.image_size}"
         )
     task = task_named(info.task if info else None, file, choices.task)
-    names = (info.class_names if info else ()) or tuple(map(str, range(weights.num_classes)))
+    names = (info.class_names if info else ()) or tuple(map(str, range(num_classes)))
     return Classifier(
         model=model.eval(),
         class_names=names,

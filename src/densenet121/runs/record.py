@@ -49,7 +49,7 @@ def _describe(dataset: ImageDataset | None) -> dict[str, Any] | None:
     if dataset is None:
         return None
     return {
-        "folder": str(dataset.root),
+        "folder": str(dataset.source),
         "pictures": len(dataset),
         "fingerprint": dataset.fingerprint,
     }

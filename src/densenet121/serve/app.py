@@ -28,6 +28,7 @@ _PAGE_POLICY = (
     "img-src blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
+_KEYS = ("top_k", "coverage", "cam")  # of the query of /predict
 _BODY = {
     "requestBody": {
         "required": True,
@@ -75,6 +76,7 @@ def make_app(service: Service) -> FastAPI:
         ] = False,
     ) -> Response:
         with service.metrics.request_seconds.time():
+            await _check_keys(request)
             if coverage is not None and not calibrated:
                 await drain(request)
                 raise Refusal(400, "coverage needs calibrated weights; run densenet121 calibrate")
@@ -87,6 +89,23 @@ def make_app(service: Service) -> FastAPI:
     _add_information(app, service, calibrated=calibrated, maps=maps)
     _add_refusals(app, service)
     return app
+
+
+async def _check_keys(request: Request) -> None:
+    """Refuse a query with keys that are unknown or given twice: no wish is ignored.
+
+    Raises:
+        Refusal: 400.
+    """
+    keys = [key for key, _ in request.query_params.multi_items()]
+    unknown = [key for key in keys if key not in _KEYS]
+    twice = [key for key in _KEYS if keys.count(key) > 1]
+    if unknown or twice:
+        await drain(request)
+        if unknown:
+            allowed = ", ".join(_KEYS)
+            raise Refusal(400, f"{unknown[0]}: unknown in the query; it may have {allowed}")
+        raise Refusal(400, f"{twice[0]}: is given more than once")
 
 
 def _add_information(app: FastAPI, service: Service, *, calibrated: bool, maps: bool) -> None:

@@ -1,8 +1,10 @@
 """Read the body of a request within its limits, and find its images; nothing is decoded here."""
 
 import asyncio
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -106,6 +108,18 @@ def images_of(body: bytes, content_type: str, max_images: int) -> list[NamedImag
     return form.images
 
 
+def _extended_name(disposition: bytes) -> str | None:
+    """The name that ``filename*`` gives in the form of RFC 8187; None if there is none."""
+    unquoted = re.sub(rb'"(?:[^"\\]|\\.)*"', b'""', disposition)
+    found = re.search(rb";\s*filename\*\s*=\s*([^';\s]*)'[^';\s]*'([^;\s]*)", unquoted, re.I)
+    if not found:
+        return None
+    charset = found[1].decode("ascii", "replace").lower()
+    if charset not in ("utf-8", "iso-8859-1"):  # those that every reader must know
+        raise Refusal(400, f"filename* must be UTF-8 or ISO-8859-1, got {charset}")
+    return unquote_to_bytes(found[2]).decode(charset, "replace")
+
+
 class _Form:
     """The files of a form, collected by callbacks of the parser."""
 
@@ -145,6 +159,8 @@ class _Form:
             _, options = parse_options_header(self._value)
             name = options.get(b"filename")
             self._name = None if name is None else name.decode("utf-8", "replace")
+            extended = _extended_name(self._value)  # takes precedence (RFC 6266, section 4.3)
+            self._name = self._name if extended is None else extended
         self._field = self._value = b""
 
     def _on_data(self, data: bytes, start: int, end: int) -> None:

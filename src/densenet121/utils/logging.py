@@ -28,6 +28,11 @@ class _StdoutHandler(logging.StreamHandler[IO[str]]):
     def stream(self) -> IO[str]:  # type: ignore[override]
         return sys.stdout
 
+    def handleError(self, record: logging.LogRecord) -> None:
+        """A run goes on if nobody reads its output any more; the log file has every line."""
+        if not isinstance(sys.exc_info()[1], BrokenPipeError):
+            super().handleError(record)
+
 
 class _LogFile(logging.FileHandler):
     """Raises errors such as a full disk, instead of printing a traceback to stderr."""

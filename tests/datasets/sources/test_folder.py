@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from densenet121.datasets.image_dataset import ImageDataset, check_num_classes, check_same_classes
-from densenet121.datasets.sources.folder import evaluation_folder, scan, split_folders
+from densenet121.datasets.sources.folder import scan
+from densenet121.datasets.sources.layout import evaluation_folder, split_folders
 from densenet121.utils.errors import InputError, UsageError
 
 

@@ -1,6 +1,5 @@
 """Read state dicts from torch's own files without running any code in them."""
 
-import argparse
 import pickle
 import re
 import warnings
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from densenet121.checkpoint.foreign.inert import stand_ins
 from densenet121.utils.errors import InputError
 
 # Where training scripts store the weights, in order of preference: the weights themselves before
@@ -45,8 +45,7 @@ def read_torch_file(path: Path, *, mmap: bool = False) -> tuple[dict[str, Tensor
         InputError: damaged, without a state dict, or not readable without running code.
     """
     try:
-        # A Namespace has a training script's flags; unpickling one only sets attributes.
-        safe = torch.serialization.safe_globals([argparse.Namespace])
+        safe = torch.serialization.safe_globals(stand_ins())
         with safe, warnings.catch_warnings(action="ignore"):  # about the age of the file
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap or None)
     except Exception as error:  # a damaged file makes torch raise exceptions of almost any type

@@ -7,16 +7,17 @@ first. The Python version is pickled; only numpy arrays and plain values are unp
 import io
 import pickle
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from densenet121.datasets.image_dataset import ImageDataset, read_whole
 from densenet121.datasets.packed_strings import Names
+from densenet121.datasets.sources.splits import Split
+from densenet121.datasets.sources.text import lines_of, read_text
 from densenet121.utils.errors import InputError
 
-Split = Literal["train", "val"]
 Planes = NDArray[np.uint8]  # (N, 3, 32, 32)
 _BYTES = 3 * 32 * 32
 
@@ -81,8 +82,7 @@ def _layout(folder: Path) -> str | None:
 
 def _class_names(meta: Path, key: str) -> tuple[str, ...]:
     if not key:
-        text = read_whole(meta).decode(errors="replace")
-        return tuple(line.strip() for line in text.splitlines() if line.strip())
+        return tuple(line.strip() for line in lines_of(read_text(meta)) if line.strip())
     content = _unpickle(meta)
     found = content.get("label_names" if key == "labels" else "fine_label_names")
     if not isinstance(found, list):

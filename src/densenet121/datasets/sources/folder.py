@@ -1,6 +1,7 @@
 """A folder of class folders: find its images and their classes."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,14 @@ import numpy as np
 from densenet121.datasets.decoding import EXTENSIONS
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.packed_strings import Names
-from densenet121.utils.errors import InputError, UsageError
+from densenet121.datasets.sources.layout import (
+    has_packed,
+    images_inside,
+    refuse_splits,
+    subfolders,
+)
+from densenet121.datasets.sources.splits import split_of
+from densenet121.utils.errors import InputError
 
 _SUFFIXES = tuple(os.fsencode(extension) for extension in EXTENSIONS)
 
@@ -16,49 +24,66 @@ _SUFFIXES = tuple(os.fsencode(extension) for extension in EXTENSIONS)
 Folder = tuple[str, int]
 
 
-def split_folders(data_dir: Path, val_dir: Path | None) -> tuple[Path, Path | None]:
-    """The folders of the training and the validation images.
-
-    ``data_dir`` has class folders, or ``train/`` with or without ``val/``. Without ``val_dir``
-    the ``val`` beside ``train`` is used, if it exists.
-    """
-    train_dir = data_dir / "train" if (data_dir / "train").is_dir() else data_dir
-    if val_dir is None and train_dir.name == "train" and (train_dir.parent / "val").is_dir():
-        val_dir = train_dir.parent / "val"
-    return train_dir, val_dir
-
-
-def evaluation_folder(data_dir: Path) -> Path:
-    """``data_dir/val`` if ``data_dir`` has ``val/`` beside ``train/``, else ``data_dir``.
-
-    Raises:
-        UsageError: there is a ``train/`` but no ``val/``, so the folder is ambiguous.
-    """
-    if not (data_dir / "train").is_dir():
-        return data_dir
-    if (data_dir / "val").is_dir():
-        return data_dir / "val"
-    raise UsageError(
-        f"`data_dir` {data_dir} has train/ but no val/; pass the folder to evaluate, "
-        f"e.g. {data_dir / 'train'}"
-    )
-
-
-def scan(root: Path, field: str = "data_dir") -> ImageDataset:
+def scan(root: Path, field: str = "data_dir", *, partial: bool = False) -> ImageDataset:
     """Find every image below the class folders of ``root``.
 
     Class folders are sorted in byte order. Hidden files and folders are skipped; subfolders of a
     class folder belong to the class; files without an image extension are listed in ``ignored``.
 
+    Args:
+        root: the folder of class folders.
+        field: what messages call it.
+        partial: allow empty class folders and a single one, as validation images may have.
+
     Raises:
-        InputError: no such folder, fewer than two class folders, a class folder without images, or
-            a file or folder that cannot be read.
+        InputError: no such folder, fewer than two class folders, a class folder without images,
+            folders that are splits instead of classes, or a file or folder that cannot be read.
     """
-    return scan_folders(root, field)[0]
+    dataset = scan_folders(root, field, partial=partial)[0]
+    check_counts(dataset, field, partial=partial)
+    return dataset
 
 
-def scan_folders(root: Path, field: str = "data_dir") -> tuple[ImageDataset, list[Folder]]:
-    """As ``scan``, and every folder that was scanned, ``root`` first.
+def check_names(root: Path, field: str, names: Sequence[str], *, partial: bool) -> None:
+    """Refuse too few class folders, and folders that are splits."""
+    refuse_splits(root, field, names)
+    if len(names) < (1 if partial else 2):
+        found = f"only one class folder ({names[0]})" if names else "no class folder"
+        raise InputError(
+            f"`{field}` {root}: {found}; at least two are needed, one folder of images per "
+            f"class{_hint(root, names)}"
+        )
+
+
+def check_counts(dataset: ImageDataset, field: str, *, partial: bool) -> None:
+    """Refuse classes without images; if ``partial``, only a dataset without images."""
+    counts = dataset.counts()
+    if partial and not counts.any():
+        raise InputError(f"`{field}` {dataset.root}: no image in its class folders")
+    if not partial and not counts.all():
+        name = dataset.class_names[int(np.argmin(counts))]
+        raise InputError(
+            f"{dataset.root / name}: this class folder has no images; remove it, or add images "
+            f"({', '.join(sorted(EXTENSIONS))})"
+        )
+
+
+def _hint(root: Path, names: Sequence[str]) -> str:
+    """What a user may have meant, for a folder with fewer than two class folders."""
+    packed = next((name for name in names if has_packed(root / name)), None)
+    if packed:
+        return f"; {packed}/ has tar or Parquet files, so pass {root / packed}"
+    if names and split_of(names[0]):
+        return "; folders of splits are called train and val"
+    if images_inside(root):
+        return f"; there are images right inside {root.name}/, without a class"
+    return ""
+
+
+def scan_folders(
+    root: Path, field: str = "data_dir", *, partial: bool = False
+) -> tuple[ImageDataset, list[Folder]]:
+    """As ``scan`` without ``check_counts``, and every folder that was scanned, ``root`` first.
 
     Raises:
         InputError: as ``scan``.
@@ -67,15 +92,8 @@ def scan_folders(root: Path, field: str = "data_dir") -> tuple[ImageDataset, lis
         found = "it is a file" if root.exists() else "there is no such folder"
         raise InputError(f"`{field}` {root}: {found}")
     folders = [("", root.stat().st_mtime_ns)]
-    class_names = sorted(
-        (entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name[0] != "."),
-        key=os.fsencode,
-    )
-    if len(class_names) < 2:
-        found = f"only one class folder ({class_names[0]})" if class_names else "no class folder"
-        raise InputError(
-            f"`{field}` {root}: {found}; at least two are needed, one folder of images per class"
-        )
+    class_names = subfolders(root)
+    check_names(root, field, class_names, partial=partial)
     text, lengths = bytearray(), []
     sizes: list[int] = []
     counts: list[int] = []
@@ -90,11 +108,6 @@ def scan_folders(root: Path, field: str = "data_dir") -> tuple[ImageDataset, lis
             lengths.append(len(path))
             sizes.append(size)
         counts.append(len(sizes) - before)
-        if len(sizes) == before:
-            raise InputError(
-                f"{root / name}: this class folder has no images; remove it, or add images "
-                f"({', '.join(sorted(EXTENSIONS))})"
-            )
     dataset = ImageDataset(
         root=root,
         class_names=tuple(class_names),

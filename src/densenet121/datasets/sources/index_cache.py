@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.packed_strings import Names, from_npz, to_npz
-from densenet121.datasets.sources.folder import Folder, scan_folders
+from densenet121.datasets.sources.folder import Folder, check_counts, check_names, scan_folders
 from densenet121.utils.files import write_atomic
 from densenet121.utils.logging import log
 
@@ -23,21 +23,30 @@ _LEAST_CACHED = 20_000  # images; a scan of fewer is fast enough
 _VERSION = 1
 
 
-def scan_cached(root: Path, field: str, cache_dir: Path | None) -> ImageDataset:
+def scan_cached(
+    root: Path, field: str, cache_dir: Path | None, *, partial: bool = False
+) -> ImageDataset:
     """As ``scan``, with an index in ``cache_dir`` if the folder is large.
 
     Raises:
         InputError: as ``scan``.
     """
+    dataset = _scan(root, field, cache_dir, partial=partial)
+    check_counts(dataset, field, partial=partial)
+    return dataset
+
+
+def _scan(root: Path, field: str, cache_dir: Path | None, *, partial: bool) -> ImageDataset:
     if cache_dir is None:
-        return scan_folders(root, field)[0]
+        return scan_folders(root, field, partial=partial)[0]
     key = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
     file = cache_dir / ".index" / f"{root.name[:40]}-{key}.npz"
     found = _load(file, root)
     if found is not None:
+        check_names(root, field, found.class_names, partial=partial)
         log.info("%s: index of %d images from %s", root, len(found), file)
         return found
-    dataset, folders = scan_folders(root, field)
+    dataset, folders = scan_folders(root, field, partial=partial)
     if len(dataset) >= _LEAST_CACHED:
         try:
             _save(file, dataset, folders)

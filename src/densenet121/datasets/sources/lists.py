@@ -2,89 +2,247 @@
 
 import csv
 import io
-from collections.abc import Iterator
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from densenet121.datasets.image_dataset import ImageDataset, check_labels, read_whole
+from densenet121.datasets.decoding import EXTENSIONS
+from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.packed_strings import Names
+from densenet121.datasets.sources.labels import check_labels
+from densenet121.datasets.sources.splits import Split, split_of, test_note
+from densenet121.datasets.sources.text import lines_of, read_text
 from densenet121.utils.errors import InputError
 
 SUFFIXES = (".txt", ".lst", ".csv", ".tsv")
 PATH_COLUMNS = ("path", "image", "file", "filename", "image_path", "filepath")
 LABEL_COLUMNS = ("label", "class", "target", "class_name")
+_SPLIT_COLUMNS = ("split", "subset", "partition")
 
 
-def read_list(file: Path) -> ImageDataset:
+@dataclass(frozen=True)
+class _Row:
+    line: int
+    path: str
+    label: str
+    split: str = ""
+
+
+@dataclass(frozen=True)
+class _List:
+    """The content of a list; ``comments`` are the lines that are none of its images."""
+
+    rows: list[_Row]
+    comments: list[int]
+    has_splits: bool = False
+
+
+def read_list(file: Path, split: Split, *, partial: bool = False) -> ImageDataset:
     """The images listed in ``file``, in its order.
 
     Paths are relative to the folder of the list. In ``.txt`` and ``.lst`` the label is the last
-    word of the line, so paths may have spaces; empty lines and lines that begin with # are skipped.
-    ``.csv`` and ``.tsv`` have a header that names a path and a label column, or two columns.
+    word of the line, so paths may have spaces; empty lines are skipped, and lines that begin with #
+    unless they name an image. ``.csv`` and ``.tsv`` have a header that names a path and a label
+    column, or two columns. With a column called split only the rows of ``split`` are read.
     ``classes.txt`` beside the list, if it exists, has the class names in order.
+
+    Args:
+        file: the list.
+        split: the rows to read of a list with a column called split.
+        partial: allow missing classes, as validation images may have.
 
     Raises:
         InputError: no label, no such file, or an image is listed twice; the text names the line.
     """
-    text = read_whole(file).decode("utf-8-sig", "surrogateescape")
-    rows = _table(file, text) if file.suffix.lower() in (".csv", ".tsv") else _lines(file, text)
+    found = _parse(file)
+    rows, notes = _rows_of(file, found, split)
     root = file.parent
-    lines: dict[str, int] = {}
-    labels: list[str] = []
-    sizes: list[int] = []
-    for line, path, label in rows:
-        if path in lines:
-            raise InputError(f"{file}, line {line}: {path} is already in line {lines[path]}")
-        lines[path] = line
-        labels.append(label)
-        try:
-            sizes.append((root / path).stat().st_size)
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise InputError(f"{file}, line {line}: {root / path}: {reason}") from None
-    if not lines:
+    sizes = _check_files(file, rows)
+    if not rows:
         raise InputError(f"{file}: has no images; each line needs a path and a label")
-    class_names, numbers = check_labels(labels, root / "classes.txt", str(file))
+    class_names, numbers = check_labels(
+        [row.label for row in rows],
+        root / "classes.txt",
+        str(file),
+        partial=partial,
+        place=lambda index: f"{file}, line {rows[index].line}",
+    )
+    if found.comments:
+        notes.append(
+            f"{file}: {len(found.comments)} lines that begin with # are comments, first line "
+            f"{found.comments[0]}"
+        )
     return ImageDataset(
-        root, class_names, Names.of(lines), numbers, np.array(sizes, dtype=np.int64)
+        root,
+        class_names,
+        Names.of(row.path for row in rows),
+        numbers,
+        np.array(sizes, dtype=np.int64),
+        notes=tuple(notes),
+        listed_in=file,
     )
 
 
-def _lines(file: Path, text: str) -> Iterator[tuple[int, str, str]]:
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip() or line.startswith("#"):
+def has_own_splits(file: Path) -> bool:
+    """Whether a list has a column called split, with rows of training and of others."""
+    if file.suffix.lower() not in SUFFIXES or not file.is_file():
+        return False
+    found = _parse(file)
+    splits = {row.split for row in found.rows}
+    return found.has_splits and "train" in splits and len(splits) > 1
+
+
+def _parse(file: Path) -> _List:
+    text = read_text(file)
+    return _table(file, text) if file.suffix.lower() in (".csv", ".tsv") else _lines(file, text)
+
+
+def _rows_of(file: Path, found: _List, split: Split) -> tuple[list[_Row], list[str]]:
+    """The rows of a split, and notes."""
+    if not found.has_splits:
+        return found.rows, []
+    rows = [row for row in found.rows if row.split == split]
+    notes = []
+    if split == "val" and not rows:
+        rows = [row for row in found.rows if row.split == "test"]
+        notes = [test_note(f"{file}: no row is of the split val")] if rows else []
+    if not rows:
+        splits = ", ".join(sorted({row.split for row in found.rows}))
+        raise InputError(f"{file}: no row is of the split {split}; it has {splits}")
+    return rows, notes
+
+
+def _check_files(file: Path, rows: Sequence[_Row]) -> list[int]:
+    """The bytes of each image.
+
+    Raises:
+        InputError: there is no such file, or it is listed twice.
+    """
+    lines: dict[str, _Row] = {}
+    sizes = []
+    for row in rows:
+        path = os.path.normpath(row.path)
+        if path in lines:
+            other = lines[path]
+            advice = (
+                "remove one of the two lines"
+                if other.label == row.label
+                else f"with the label {other.label}, and one class per image is needed"
+            )
+            raise InputError(
+                f"{file}, line {row.line}: {row.path} is already in line {other.line}; {advice}"
+            )
+        lines[path] = row
+        try:
+            sizes.append((file.parent / row.path).stat().st_size)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise InputError(
+                f"{file}, line {row.line}: {file.parent / row.path}: {reason}"
+            ) from None
+    return sizes
+
+
+def _lines(file: Path, text: str) -> _List:
+    found = _List([], [])
+    for number, line in enumerate(lines_of(text), 1):
+        if not line.strip():
             continue
         words = line.rsplit(maxsplit=1)
+        path = words[0].strip()
+        # A folder may be called #food; but a line may also be commented out.
+        if line.startswith("#") and not (len(words) == 2 and _exists(file.parent, path)):
+            after = path.lstrip("# ")
+            if len(words) == 2 and _is_image(path) and not _exists(file.parent, after):
+                raise InputError(
+                    f"{file}, line {number}: {file.parent / path}: there is no such image; remove "
+                    "the line if it is a comment"
+                )
+            found.comments.append(number)
+            continue
         if len(words) != 2:
             raise InputError(f'{file}, line {number}: "{line}" is not a path and a label')
-        yield number, words[0].strip(), words[1]
+        found.rows.append(_Row(number, path, words[1]))
+    return found
 
 
-def _table(file: Path, text: str) -> Iterator[tuple[int, str, str]]:
-    delimiter = "\t" if file.suffix.lower() == ".tsv" else ","
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    path_at, label_at, is_first = 0, 1, True
+def _table(file: Path, text: str) -> _List:
+    found = _List([], [])
+    rows = csv.reader(
+        io.StringIO(text, newline=""),
+        delimiter=_delimiter(file, text),
+        skipinitialspace=True,
+        strict=True,
+    )
+    path_at, label_at, split_at, is_first = 0, 1, None, True
     try:
         for row in rows:
             if not any(cell.strip() for cell in row):
                 continue
-            header = [cell.strip().lower() for cell in row]
-            own = [name in header for name in (*PATH_COLUMNS, *LABEL_COLUMNS)]
-            if is_first and any(own):
+            cells = [cell.strip() for cell in row]
+            if is_first and _is_header(file, cells):
+                header = [cell.lower() for cell in cells]
                 path_at = _column(file, header, PATH_COLUMNS)
                 label_at = _column(file, header, LABEL_COLUMNS)
-            elif len(row) <= max(path_at, label_at) or not row[label_at].strip():
+                split_at = next((header.index(n) for n in _SPLIT_COLUMNS if n in header), None)
+            elif len(cells) <= max(path_at, label_at) or not cells[label_at] or not cells[path_at]:
                 raise InputError(f"{file}, line {rows.line_num}: no path or no label")
             else:
-                yield rows.line_num, row[path_at].strip(), row[label_at].strip()
+                split = _split(file, rows.line_num, cells, split_at)
+                found.rows.append(_Row(rows.line_num, cells[path_at], cells[label_at], split))
             is_first = False
     except csv.Error as error:
         raise InputError(f"{file}, line {rows.line_num}: {error}") from None
+    return replace(found, has_splits=split_at is not None)
 
 
-def _column(file: Path, header: list[str], names: tuple[str, ...]) -> int:
+def _delimiter(file: Path, text: str) -> str:
+    """A tab in .tsv; else a comma, or the semicolon that spreadsheets write in many countries."""
+    if file.suffix.lower() == ".tsv":
+        return "\t"
+    first = next((line for line in lines_of(text) if line.strip()), "")
+    return next((mark for mark in ",;\t" if mark in first), ",")
+
+
+def _is_header(file: Path, cells: Sequence[str]) -> bool:
+    """Whether the first row names columns. A class may be called as a column is."""
+    header = {cell.lower() for cell in cells}
+    has_path, has_label = header & set(PATH_COLUMNS), header & set(LABEL_COLUMNS)
+    if has_path and has_label:
+        return True
+    is_image = any(_is_image(cell) or _exists(file.parent, cell) for cell in cells)
+    return bool(has_path or has_label) and not is_image
+
+
+def _split(file: Path, line: int, cells: Sequence[str], at: int | None) -> str:
+    if at is None:
+        return ""
+    value = cells[at] if at < len(cells) else ""
+    found = split_of(value)
+    if found is None:
+        raise InputError(
+            f'{file}, line {line}: the split is "{value}"; it must be train, val (or valid, '
+            "validation, dev) or test"
+        )
+    return found
+
+
+def _column(file: Path, header: Sequence[str], names: tuple[str, ...]) -> int:
     for name in names:
         if name in header:
             return header.index(name)
     raise InputError(f"{file}: no column named {', '.join(names)}; it has {', '.join(header)}")
+
+
+def _exists(root: Path, path: str) -> bool:
+    try:
+        return (root / path).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _is_image(path: str) -> bool:
+    return os.path.splitext(path)[1].lower() in EXTENSIONS  # noqa: PTH122

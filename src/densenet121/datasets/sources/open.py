@@ -1,18 +1,26 @@
 """Open any source of images: class folders, a list, shards, Parquet, CIFAR."""
 
 from pathlib import Path
-from typing import Literal
 
-from densenet121.datasets.image_dataset import ImageDataset, check_same_classes, read_whole
+from densenet121.datasets.image_dataset import ImageDataset, some, with_classes
 from densenet121.datasets.sources import lists, shards
 from densenet121.datasets.sources.cifar import is_cifar, read_cifar
-from densenet121.datasets.sources.folder import evaluation_folder, split_folders
+from densenet121.datasets.sources.folder import check_names
 from densenet121.datasets.sources.index_cache import scan_cached
+from densenet121.datasets.sources.layout import (
+    evaluation_folder,
+    folder_notes,
+    has_images,
+    is_split,
+    packed_in,
+    split_folders,
+    subfolders,
+)
 from densenet121.datasets.sources.lists import read_list
-from densenet121.datasets.sources.parquet import find_parquet, has_own_splits, read_parquet
+from densenet121.datasets.sources.parquet import read_parquet
+from densenet121.datasets.sources.splits import Split, have_own_splits
+from densenet121.datasets.sources.text import lines_of, read_text
 from densenet121.utils.errors import InputError, UsageError
-
-Split = Literal["train", "val"]
 
 
 def open_training(
@@ -23,7 +31,7 @@ def open_training(
     cache_dir: Path | None = None,
     field: str = "data_dir",
 ) -> tuple[ImageDataset, ImageDataset | None]:
-    """The training and the validation images; the latter may be None.
+    """The training and the validation images; the latter may be None, and may lack classes.
 
     Args:
         data_dir: a source, or a folder with ``train`` and optionally ``val``.
@@ -33,19 +41,15 @@ def open_training(
         field: what messages call ``data_dir``.
 
     Raises:
-        InputError: a source cannot be used, or the classes of the two differ.
+        InputError: a source cannot be used, or validation has a class that training does not have.
         UsageError: a path of ``exclude`` is in neither of them.
     """
     splits = open_splits(data_dir, val_dir, cache_dir, field)
-    dataset, validation = without_excluded([splits["train"], splits.get("val")], exclude)
+    sides = without_excluded([splits["train"], splits.get("val")], exclude)
+    dataset, validation = sides
     assert dataset is not None
     if validation is not None:
-        check_same_classes(
-            dataset.class_names,
-            str(dataset.root),
-            validation.class_names,
-            str(validation.root),
-        )
+        validation = with_classes(validation, dataset.class_names, str(dataset.root))
     return dataset, validation
 
 
@@ -60,13 +64,17 @@ def open_splits(
     Raises:
         InputError: a source cannot be used.
     """
+    data_dir = _repository_data(data_dir)
     if val_dir is None and _has_own_splits(data_dir):
         splits: tuple[Split, Split] = ("train", "val")
         return {split: _open(data_dir, field, split, cache_dir) for split in splits}
     train_dir, val_dir = split_folders(data_dir, val_dir)
-    found: dict[Split, ImageDataset] = {"train": _open(train_dir, field, "train", cache_dir)}
+    train = _open(train_dir, field, "train", cache_dir)
+    found: dict[Split, ImageDataset] = {
+        "train": train.with_notes(*folder_notes(data_dir, train_dir, val_dir))
+    }
     if val_dir is not None:
-        found["val"] = _open(val_dir, "val_dir", "val", cache_dir)
+        found["val"] = _open(_repository_data(val_dir), "val_dir", "val", cache_dir)
     return found
 
 
@@ -75,55 +83,127 @@ def open_evaluation(
 ) -> ImageDataset:
     """The images to evaluate: the source, its validation split, or its ``val`` folder.
 
+    They may lack classes: ``with_classes`` gives them those of the weights.
+
     Raises:
         InputError, UsageError: as ``open_training``.
     """
-    found = _open(evaluation_folder(data_dir), "data_dir", "val", cache_dir)
-    (dataset,) = without_excluded([found], exclude)
+    data_dir = _repository_data(data_dir)
+    where = evaluation_folder(data_dir)
+    found = _open(where, "data_dir", "val", cache_dir)
+    if where == data_dir and len(found.class_names) < 2 and not _has_own_splits(where):
+        _refuse_single(where, found)
+    (dataset,) = without_excluded([found], exclude, partial=True)
     assert dataset is not None
     return dataset
 
 
 def _open(where: Path, field: str, split: Split, cache_dir: Path | None) -> ImageDataset:
+    partial = split == "val"
     if where.is_file():
         if where.suffix.lower() in lists.SUFFIXES:
-            return read_list(where)
+            return read_list(where, split, partial=partial)
         if where.suffix == ".tar":
-            return shards.read_shards(where)
+            return shards.read_shards(where, partial=partial)
         if where.suffix == ".parquet":
-            return read_parquet(where, split)
+            return read_parquet(where, split, partial=partial)
         allowed = ", ".join((*lists.SUFFIXES, ".tar", ".parquet"))
         raise InputError(
             f"`{field}` {where}: unsupported kind of file; pass a folder or one of {allowed}"
         )
-    if where.is_dir():
-        if is_cifar(where):
-            return read_cifar(where, split)
-        if shards.find_shards(where):
-            return shards.read_shards(where)
-        if find_parquet(where, split):
-            return read_parquet(where, split)
-    return scan_cached(where, field, cache_dir)
+    packed = _packed_in(where)
+    if not packed:
+        return scan_cached(where, field, cache_dir, partial=partial)
+    folders = _folders_with_images(where)
+    beside = [f"{kind} ({some(names, 3)})" for kind, names in packed.items()]
+    if len(folders) > 1:
+        found = scan_cached(where, field, cache_dir, partial=partial)
+        return found.with_notes(
+            f"{where}: the class folders are read; {' and '.join(beside)} beside them are not"
+        )
+    kind = next(iter(packed))
+    if kind != "CIFAR files" and len(packed) > 1:
+        raise UsageError(
+            f"`{field}` {where} has {' and '.join(beside)}, and either may be the images; move one "
+            "away, or pass a single file"
+        )
+    if kind == "CIFAR files":
+        found = read_cifar(where, split)
+    elif kind == "tar files":
+        found = shards.read_shards(where, split, partial=partial)
+    else:
+        found = read_parquet(where, split, partial=partial)
+    others = [*beside[1:], *(f"{name}/" for name in folders)]
+    if others:
+        found = found.with_notes(f"{where}: the {kind} are read; {' and '.join(others)} are not")
+    return found
+
+
+def _refuse_single(where: Path, dataset: ImageDataset) -> None:
+    """A split may have images of one class, but a source by itself is rather the wrong one."""
+    if where.is_dir() and not _packed_in(where):
+        check_names(where, "data_dir", dataset.class_names, partial=False)
+    names = "".join(dataset.class_names)
+    raise InputError(f"{where}: has only one class ({names}); at least two are needed")
+
+
+def _packed_in(where: Path) -> dict[str, list[str]]:
+    """The kinds of sources besides class folders that lie right inside a folder, with names."""
+    if not where.is_dir():
+        return {}
+    found = {
+        "CIFAR files": [where.name] if is_cifar(where) else [],
+        "tar files": [file.name for file in packed_in(where, ".tar")],
+        "Parquet files": [file.name for file in packed_in(where, ".parquet")],
+    }
+    return {kind: names for kind, names in found.items() if names}
+
+
+def _folders_with_images(where: Path) -> list[str]:
+    return [name for name in subfolders(where) if has_images(where / name)]
 
 
 def _has_own_splits(where: Path) -> bool:
-    return where.is_dir() and (is_cifar(where) or has_own_splits(where))
+    """Whether one source has training and validation images, told apart by its own names."""
+    if where.is_file():
+        return lists.has_own_splits(where)
+    if not where.is_dir() or is_split(where / "train") or not _packed_in(where):
+        return False
+    if len(_folders_with_images(where)) > 1:
+        return False  # the class folders are read
+    files = [packed_in(where, ".tar"), packed_in(where, ".parquet")]
+    return is_cifar(where) or any(map(have_own_splits, files))
+
+
+def _repository_data(where: Path) -> Path:
+    """``where/data`` if the Parquet files are there, as in a repository of the hub."""
+    data = where / "data"
+    if not data.is_dir() or _packed_in(where) or not packed_in(data, ".parquet"):
+        return where
+    return data if _folders_with_images(where) == ["data"] else where
 
 
 def without_excluded(
-    sides: list[ImageDataset | None], exclude: Path | None
+    sides: list[ImageDataset | None], exclude: Path | None, *, partial: bool = False
 ) -> list[ImageDataset | None]:
     """The datasets without the images that a file names, one path per line.
+
+    Args:
+        sides: training images, then those of validation, which may lose a class.
+        exclude: the file.
+        partial: whether the first may lose a class too.
 
     Raises:
         UsageError: a path of ``exclude`` is in none of them.
     """
     if exclude is None:
         return sides
-    text = read_whole(exclude).decode("utf-8-sig", "surrogateescape")
-    excluded = {line.strip() for line in text.splitlines() if line.strip()}
+    excluded = {line.strip() for line in lines_of(read_text(exclude)) if line.strip()}
     known = {path for side in sides if side for path in side.paths if path in excluded}
     unknown = sorted(excluded - known)
     if unknown:
         raise UsageError(f"`exclude` {exclude}: there is no image {unknown[0]}")
-    return [side and side.without(excluded) for side in sides]
+    return [
+        side and side.without(excluded, partial=partial or number > 0)
+        for number, side in enumerate(sides)
+    ]

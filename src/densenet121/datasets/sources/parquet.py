@@ -2,60 +2,52 @@
 
 An image is a struct {bytes, path} or binary, in a column called image (or img, picture). Its class
 is an integer or a name in a column called label (labels, class, fine_label). Class names come from
-the schema metadata of the ``datasets`` library, or from ``classes.txt``.
+the schema metadata of the ``datasets`` library, or from ``classes.txt``. An image without a class,
+or with several, is refused.
 """
 
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from densenet121.datasets.decoding import MAX_BYTES
-from densenet121.datasets.image_dataset import ImageDataset, check_labels
+from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.packed_strings import Names
+from densenet121.datasets.sources.labels import check_labels
+from densenet121.datasets.sources.layout import packed_in
+from densenet121.datasets.sources.splits import Split, files_of_split
 from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.strays import stray
 
 _IMAGE_COLUMNS = ("image", "img", "picture")
 _LABEL_COLUMNS = ("label", "labels", "class", "fine_label")
-_PREFIXES = {"train": ("train",), "val": ("val", "validation", "test")}
 _MOST_CACHED_BYTES = 2**28
+Label = int | str
 
 
-def find_parquet(where: Path, split: Literal["train", "val"]) -> list[Path]:
-    """The files of a split in byte order: those named after it, or all if none is."""
-    if where.is_file():
-        return [where] if where.suffix == ".parquet" else []
-    files = sorted(file for file in where.glob("*.parquet") if file.is_file())
-    named = {file: _split_of(file) for file in files}
-    if not any(named.values()):
-        return files
-    return [file for file in files if named[file] == split]
+def read_parquet(where: Path, split: Split, *, partial: bool = False) -> ImageDataset:
+    """The images of a Parquet file, or of those of a folder, in their order.
 
-
-def has_own_splits(where: Path) -> bool:
-    """Whether a folder has files named after training and others named after validation."""
-    return where.is_dir() and {"train", "val"} <= {_split_of(f) for f in where.glob("*.parquet")}
-
-
-def _split_of(file: Path) -> str | None:
-    first = file.name.split("-")[0].split(".")[0].lower()
-    return next((split for split, names in _PREFIXES.items() if first in names), None)
-
-
-def read_parquet(where: Path, split: Literal["train", "val"]) -> ImageDataset:
-    """The images of Parquet files, in their order.
+    Of a folder whose files are named after splits, those of ``split`` are read; test files are
+    taken for validation only if there are no others.
 
     A row group is read as a whole and cached. If the files are larger than the cache, a random
     order reads each group many times: ``densenet121 pack`` turns them into shards.
 
+    Args:
+        where: the file or the folder.
+        split: the files of a folder to read.
+        partial: allow missing classes, as validation images may have.
+
     Raises:
-        UsageError: pyarrow is not installed.
-        InputError: a column is missing, or a file cannot be read.
+        UsageError: pyarrow is not installed, or the folder has no file of the split.
+        InputError: a column is missing, an image has no class, or a file cannot be read.
     """
     try:
         import pyarrow.parquet
@@ -63,16 +55,16 @@ def read_parquet(where: Path, split: Literal["train", "val"]) -> ImageDataset:
         raise UsageError(
             f"{where}: Parquet needs pyarrow; pip install 'densenet121[parquet]'"
         ) from None
-    files = find_parquet(where, split)
-    if not files:
-        raise InputError(f"{where}: no Parquet file with the {split} images")
+    files, notes = ([where], []) if where.is_file() else _files(where, split)
     groups: list[tuple[Path, int]] = []  # file and row group
     starts: list[int] = []  # the first image of each group
-    labels: list[str] = []
+    labels: list[Label] = []
+    places: list[tuple[Path, int]] = []  # file and row
     paths: list[str] = []
     sizes: list[int] = []
     names: list[str] = []
     for file in files:
+        rows = 0
         try:
             reader = pyarrow.parquet.ParquetFile(file)
             schema = reader.schema_arrow
@@ -83,16 +75,37 @@ def read_parquet(where: Path, split: Literal["train", "val"]) -> ImageDataset:
                 groups.append((file, number))
                 starts.append(len(labels))
                 table = reader.read_row_group(number, columns=[image, label])
-                labels += [str(value) for value in table.column(label).to_pylist()]
+                for value in table.column(label).to_pylist():
+                    labels.append(_label(value, file, rows))
+                    places.append((file, rows))
+                    rows += 1
                 for value in table.column(image).to_pylist():
                     data, path = _encoded(value)
                     sizes.append(len(data))
                     paths.append(path or f"{file.name}/{len(paths):08d}")
         except (pyarrow.ArrowException, OSError, TypeError) as error:
+            with file.open("rb") as opened:
+                instead = stray(opened.read(512))
+            if instead:
+                raise InputError(f"{file}: is {instead}") from None
             raise InputError(f"{file}: not a Parquet file of images ({error})") from None
     if not labels:
         raise InputError(f"{where}: no images")
-    class_names, numbers = _classes(names, labels, files[0].parent / "classes.txt", where)
+
+    def place(index: int) -> str:
+        file, row = places[index]
+        return f"{file}, row {row}"
+
+    if names and all(isinstance(label, int) for label in labels):
+        class_names, numbers = tuple(names), _numbers(names, labels, place)
+    else:
+        class_names, numbers = check_labels(
+            [str(label) for label in labels],
+            files[0].parent / "classes.txt",
+            str(where),
+            partial=partial,
+            place=place,
+        )
     groups_of = _Groups(groups, np.array(starts))
     if len(set(paths)) != len(paths):  # the hub stores only the file names, without folders
         paths = [f"{index:08d}/{path}" for index, path in enumerate(paths)]
@@ -103,16 +116,63 @@ def read_parquet(where: Path, split: Literal["train", "val"]) -> ImageDataset:
         numbers,
         np.array(sizes, dtype=np.int64),
         read_one=groups_of.read,
+        notes=tuple(notes),
     )
 
 
-def _classes(
-    names: Sequence[str], labels: Sequence[str], classes_file: Path, where: Path
-) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """Class names and numbers: from the schema if the labels are its numbers."""
-    if names and all(label.isdecimal() and int(label) < len(names) for label in labels):
-        return tuple(names), np.array([int(label) for label in labels], dtype=np.int64)
-    return check_labels(labels, classes_file, str(where))
+def _files(where: Path, split: Split) -> tuple[list[Path], list[str]]:
+    """The files of a folder for a split, and notes."""
+    files = packed_in(where, ".parquet")
+    chosen, notes = files_of_split(files, split)
+    if not chosen:
+        raise UsageError(
+            f"{where}: no Parquet file is named after {split}, the first is {files[0].name}; pass "
+            "a file instead of the folder"
+        )
+    return chosen, notes
+
+
+def _label(value: Any, file: Path, row: int) -> Label:
+    """A label as a number or a name.
+
+    Raises:
+        InputError: it is none, several, or of another kind.
+    """
+    if isinstance(value, float) and value.is_integer():  # pandas, where another label is none
+        value = int(value)
+    if isinstance(value, bytes):
+        value = value.decode(errors="surrogateescape")
+    if isinstance(value, bool):
+        return str(value)
+    if isinstance(value, int) or (isinstance(value, str) and value.strip()):
+        return value
+    if isinstance(value, list | dict):
+        raise InputError(
+            f"{file}, row {row}: the label is a {type(value).__name__} ({value!s:.40}); one class "
+            "per image is needed"
+        )
+    raise InputError(
+        f"{file}, row {row}: the label is {value!r}, which is no class; leave such images out "
+        "(test sets are often published without labels)"
+    )
+
+
+def _numbers(
+    names: Sequence[str], labels: Sequence[Label], place: Callable[[int], str]
+) -> NDArray[np.int64]:
+    """Numbers of classes whose names the schema has.
+
+    Raises:
+        InputError: a number has no name.
+    """
+    numbers = np.array(labels, dtype=np.int64)
+    wrong = np.flatnonzero((numbers < 0) | (numbers >= len(names)))
+    if len(wrong):
+        raise InputError(
+            f"{place(int(wrong[0]))}: the label is {numbers[wrong[0]]}, but the file names the "
+            f"classes 0 to {len(names) - 1}; leave such images out ({len(wrong)} of {len(labels)})"
+        )
+    return numbers
 
 
 class _Groups:

@@ -1,14 +1,13 @@
 """Tar shards in the WebDataset layout, read by offset: random access to images, as in a folder.
 
-Layout (https://github.com/webdataset/webdataset): the files of a sample are adjacent and share
-their file name up to its first dot: ``000017.jpg``, ``000017.cls`` (the label as text),
-``000017.json`` ({"path": ..., "label": ...}). ``densenet121 pack`` also writes ``classes.txt`` with
-the class names and ``index.npz`` with the offsets beside the shards.
+Layout (https://github.com/webdataset/webdataset): the files of a sample share their folder and
+their name up to its first dot: ``000017.jpg``, ``000017.cls`` (the label as text), ``000017.json``
+({"path": ..., "label": ...}). They need not be adjacent. Where no sample of all the shards has a
+.cls or .json, the folder of an image is its class (``tar_samples.py``). ``densenet121 pack`` also
+writes ``classes.txt`` with the class names and ``index.npz`` with the offsets beside the shards.
 """
 
-import json
 import os
-import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,14 +15,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from densenet121.datasets.decoding import EXTENSIONS, MAX_BYTES
-from densenet121.datasets.image_dataset import ImageDataset, check_labels
+from densenet121.datasets.decoding import MAX_BYTES
+from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.packed_strings import Names, from_npz, to_npz
+from densenet121.datasets.sources.labels import check_labels
+from densenet121.datasets.sources.layout import packed_in, refuse_packed_splits
+from densenet121.datasets.sources.splits import Split, files_of_split, have_own_splits
+from densenet121.datasets.sources.tar_samples import label_samples, read_members
 from densenet121.utils.errors import InputError
 
 INDEX = "index.npz"
 CLASSES = "classes.txt"
-_MOST_NOTE_BYTES = 2**16  # maximum size of a .cls or .json
 
 
 @dataclass(frozen=True)
@@ -82,36 +84,52 @@ class Index:
         ]
 
 
-def find_shards(where: Path) -> list[Path]:
-    """The shards of a folder in byte order, or the single shard ``where``."""
+def find_shards(where: Path, split: Split | None = None) -> list[Path]:
+    """The shards of a folder in byte order, or the single shard ``where``.
+
+    Args:
+        where: the folder or the file.
+        split: only the shards of this split, if some are named after training and others after
+            validation or test.
+    """
+    return _chosen(where, split)[0]
+
+
+def _chosen(where: Path, split: Split | None) -> tuple[list[Path], list[str]]:
     if where.is_file():
-        return [where] if where.suffix == ".tar" else []
-    found = [file for file in where.glob("*.tar") if file.name[0] != "." and file.is_file()]
-    return sorted(found, key=lambda file: os.fsencode(file.name))
+        return [where] if where.suffix == ".tar" else [], []
+    files = packed_in(where, ".tar")
+    return files_of_split(files, split) if split and have_own_splits(files) else (files, [])
 
 
-def read_shards(where: Path, index: Index | None = None) -> ImageDataset:
+def read_shards(where: Path, split: Split | None = None, *, partial: bool = False) -> ImageDataset:
     """The images of the shards in a folder, or of one shard, in their order.
 
     Args:
         where: the folder or the file.
-        index: the result of ``index_shards`` for these shards.
+        split: as in ``find_shards``.
+        partial: allow missing classes, as validation images may have.
 
     Raises:
         InputError: a shard is damaged, or a sample has no label or two images.
     """
-    files = find_shards(where)
-    index = index or index_shards(where)
+    files, notes = _chosen(where, split)
+    index = index_shards(where, files)
     folder = files[0].parent
-    class_names, labels = check_labels(list(index.labels), folder / CLASSES, str(where))
-    chosen = index
+    class_names, labels = check_labels(
+        list(index.labels),
+        folder / CLASSES,
+        str(where),
+        partial=partial,
+        place=lambda i: f"{files[index.shard[i]]}: {index.paths[i]}",
+    )
 
     def read_one(number: int) -> bytes:
-        file, size = files[chosen.shard[number]], int(chosen.sizes[number])
+        file, size = files[index.shard[number]], int(index.sizes[number])
         try:
             descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_BINARY", 0))
             try:
-                data = os.pread(descriptor, size, int(chosen.offsets[number]))
+                data = os.pread(descriptor, size, int(index.offsets[number]))
             finally:
                 os.close(descriptor)
         except OSError as error:
@@ -120,94 +138,40 @@ def read_shards(where: Path, index: Index | None = None) -> ImageDataset:
             raise InputError(f"{file} is shorter than when it was indexed")
         return data
 
-    return ImageDataset(where, class_names, index.paths, labels, index.sizes, read_one=read_one)
+    return ImageDataset(
+        where,
+        class_names,
+        index.paths,
+        labels,
+        index.sizes,
+        read_one=read_one,
+        notes=tuple(notes),
+    )
 
 
-def index_shards(where: Path) -> Index:
+def index_shards(where: Path, files: Sequence[Path] | None = None) -> Index:
     """Positions of the images: from the index beside the shards, else from all tar headers.
 
     Raises:
         InputError: as ``read_shards``.
     """
-    files = find_shards(where)
+    files = files or find_shards(where)
     beside = files[0].parent / INDEX
     if beside.is_file():
         index = Index.load(beside)
         if index.fits(files):
             return index
-    shard, offsets, sizes, paths, labels = [], [], [], [], []
-    for number, file in enumerate(files):
-        for sample in _samples(file):
-            shard.append(number)
-            offsets.append(sample.offset)
-            sizes.append(sample.size)
-            paths.append(sample.path)
-            labels.append(sample.label)
+    samples = label_samples(files, [read_members(file) for file in files])
+    paths = [sample.path for sample in samples]
     if not paths:
         raise InputError(f"{where}: no images in {', '.join(file.name for file in files[:8])}")
+    refuse_packed_splits(str(where), [sample.member for sample in samples])
     return Index(
         tuple(file.name for file in files),
         np.array([file.stat().st_size for file in files], dtype=np.int64),
-        np.array(shard, dtype=np.int32),
-        np.array(offsets, dtype=np.int64),
-        np.array(sizes, dtype=np.int64),
+        np.array([sample.shard for sample in samples], dtype=np.int32),
+        np.array([sample.offset for sample in samples], dtype=np.int64),
+        np.array([sample.size for sample in samples], dtype=np.int64),
         Names.of(paths),
-        Names.of(labels),
+        Names.of(sample.label for sample in samples),
     )
-
-
-@dataclass
-class _Sample:
-    key: str
-    path: str = ""
-    label: str = ""
-    offset: int = 0
-    size: int = -1
-
-
-def _samples(file: Path) -> list[_Sample]:
-    found: list[_Sample] = []
-    try:
-        with tarfile.open(file, "r:") as tar:
-            for member in tar:
-                folder, _, base = member.name.rpartition("/")
-                if not member.isreg() or base.startswith("."):
-                    continue
-                stem, _, extension = base.partition(".")
-                key = f"{folder}/{stem}" if folder else stem
-                if not found or found[-1].key != key:
-                    found.append(_Sample(key))
-                _add(found[-1], tar, member, extension.lower())
-    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-        raise InputError(f"{file}: damaged or not a tar file ({error})") from None
-    samples = [sample for sample in found if sample.size >= 0]
-    for sample in samples:
-        # A sample without a label of its own belongs to the class named by its folder.
-        sample.label = sample.label or os.path.dirname(sample.key).rpartition("/")[2]  # noqa: PTH120
-        if not sample.label:
-            raise InputError(
-                f"{file}: {sample.path} has no label: no .cls, no .json with a label, no folder"
-            )
-    return samples
-
-
-def _add(sample: _Sample, tar: tarfile.TarFile, member: tarfile.TarInfo, extension: str) -> None:
-    if "." + extension.rpartition(".")[2] in EXTENSIONS:
-        if sample.size >= 0:
-            raise ValueError(f"two images have the name {sample.key}")
-        sample.offset, sample.size = member.offset_data, member.size
-        sample.path = sample.path or member.name
-        if member.size > MAX_BYTES:
-            raise ValueError(f"{member.name}: {member.size} bytes; the limit is {MAX_BYTES}")
-    elif extension in ("cls", "json") and member.size <= _MOST_NOTE_BYTES:
-        content = tar.extractfile(member)
-        text = content.read().decode("utf-8", "surrogateescape") if content else ""
-        if extension == "cls":
-            sample.label = text.strip()
-            return
-        note = json.loads(text)
-        if isinstance(note, dict):
-            path, label = note.get("path"), note.get("label")
-            sample.path = path if isinstance(path, str) and path else sample.path
-            if not sample.label and isinstance(label, int | str) and not isinstance(label, bool):
-                sample.label = str(label)

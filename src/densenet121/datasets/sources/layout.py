@@ -1,0 +1,174 @@
+"""Which folders are splits, which are classes, and what else lies in them."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from densenet121.datasets.decoding import EXTENSIONS
+from densenet121.datasets.image_dataset import some
+from densenet121.datasets.sources.splits import VAL_FOLDERS, are_splits, split_of
+from densenet121.utils.errors import InputError, UsageError
+
+PACKED = (".tar", ".parquet")
+
+
+def split_folders(data_dir: Path, val_dir: Path | None) -> tuple[Path, Path | None]:
+    """The folders of the training and the validation images.
+
+    ``data_dir`` has class folders, or ``train/`` with or without ``val/`` (or ``valid/`` or
+    ``validation/``). Without ``val_dir`` the one beside ``train`` is used, if it exists.
+
+    Raises:
+        UsageError: several folders of validation images lie beside ``train``.
+    """
+    train_dir = data_dir / "train" if is_split(data_dir / "train") else data_dir
+    if val_dir is None and train_dir.name == "train":
+        val_dir = _validation_beside(train_dir)
+    return train_dir, val_dir
+
+
+def evaluation_folder(data_dir: Path) -> Path:
+    """The validation images beside ``data_dir/train``, or ``data_dir`` without ``train/``.
+
+    Raises:
+        UsageError: there is a ``train/`` but no ``val/``, so the folder is ambiguous; or several.
+    """
+    if not is_split(data_dir / "train"):
+        return data_dir
+    found = _validation_beside(data_dir / "train")
+    if found:
+        return found
+    others = [name for name in subfolders(data_dir) if split_of(name) in ("val", "test")]
+    raise UsageError(
+        f"`data_dir` {data_dir} has train/ but no val/; pass the folder to evaluate, "
+        f"e.g. {data_dir / (others[0] if others else 'train')}"
+    )
+
+
+def folder_notes(data_dir: Path, train_dir: Path, val_dir: Path | None) -> list[str]:
+    """What lies beside ``train/`` and is not read, for the log."""
+    if train_dir == data_dir:
+        return []
+    read = {train_dir, *([val_dir] if val_dir else [])}
+    notes = []
+    for name in subfolders(data_dir):
+        if data_dir / name in read or not has_images(data_dir / name):
+            continue
+        if val_dir is None and split_of(name) == "val":
+            notes.append(f"{name}/ is not read: validation images are expected in val/")
+        elif val_dir is None and split_of(name) == "test":
+            notes.append(
+                f"{name}/ is not read, because weights that are chosen by test images look better "
+                f"than they are; to validate on it pass `val_dir` {data_dir / name}"
+            )
+        elif split_of(name) is None:
+            notes.append(f"{name}/ beside train/ is not read")
+    return [f"{data_dir}: {note}" for note in notes]
+
+
+def _validation_beside(train_dir: Path) -> Path | None:
+    found = [train_dir.with_name(name) for name in VAL_FOLDERS]
+    found = [folder for folder in found if folder.is_dir()]
+    if len(found) > 1:
+        found = [folder for folder in found if has_images(folder)] or found[:1]
+    if len(found) > 1:
+        raise UsageError(
+            f"`data_dir` {train_dir.parent} has {' and '.join(f'{f.name}/' for f in found)}, and "
+            "either may be the validation images; pass one as `val_dir`"
+        )
+    return found[0] if found else None
+
+
+def is_split(folder: Path) -> bool:
+    """Whether a folder called train has classes of its own: folders, tar or Parquet files.
+
+    A folder that has only images right inside is a class that is called train.
+    """
+    if not folder.is_dir():
+        return False
+    if has_packed(folder) or not images_inside(folder):
+        return True
+    return any(has_images(folder / name) for name in subfolders(folder))
+
+
+def refuse_splits(root: Path, field: str, names: Sequence[str]) -> None:
+    """Refuse class folders that are splits under other names than train and val.
+
+    Raises:
+        InputError: the text says what is expected.
+    """
+    splits = [name for name in names if split_of(name)]
+    within = {name: set(subfolders(root / name)) for name in splits}
+    # Only splits have the same folders within.
+    nested = [a for a in splits if any(within[a] & within[b] for b in splits if b != a)]
+    if are_splits(nested):
+        train = next((name for name in nested if split_of(name) == "train"), nested[0])
+        others = [name for name in nested if name != train]
+        val = next((name for name in others if split_of(name) == "val"), others[0])
+        raise InputError(
+            f"`{field}` {root}: {some(nested)} have the same folders within, so they are splits "
+            f"and not classes; call them train and val, or pass `data_dir` {root / train} "
+            f"`val_dir` {root / val}"
+        )
+    if are_splits(names):
+        raise InputError(
+            f"`{field}` {root}: {some(names)} are names of splits, but have no class folders "
+            "within; a split needs one folder of images per class, and for classes of these names "
+            'pass a list of "path label" lines'
+        )
+
+
+def refuse_packed_splits(where: str, paths: Sequence[str]) -> None:
+    """Refuse tar files that hold the folders of several splits.
+
+    Raises:
+        InputError: the text names them.
+    """
+    first = {os.path.normpath(path).partition("/")[0] for path in paths if "/" in path}
+    if are_splits(sorted(first)):
+        raise InputError(
+            f"{where}: holds the folders {some(sorted(first))}, which are splits; each split needs "
+            "tar files of its own, in train/ and val/"
+        )
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Names of the folders that are not hidden, in byte order."""
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if entry.is_dir() and entry.name[0] != "."]
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read ({error.strerror})") from None
+    return sorted(names, key=os.fsencode)
+
+
+def images_inside(folder: Path) -> bool:
+    """Whether a folder has an image right inside."""
+    with os.scandir(folder) as entries:
+        return any(_is_image(entry.name) for entry in entries)
+
+
+def has_images(folder: Path) -> bool:
+    """Whether an image lies anywhere below a folder, or a tar or Parquet file right inside."""
+    if has_packed(folder):
+        return True
+    for _, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name[0] != "."]
+        if any(map(_is_image, files)):
+            return True
+    return False
+
+
+def has_packed(folder: Path) -> bool:
+    """Whether a folder has a tar or Parquet file right inside."""
+    return any(packed_in(folder, suffix) for suffix in PACKED)
+
+
+def packed_in(folder: Path, suffix: str) -> list[Path]:
+    """The files with this suffix right inside a folder that are not hidden, in byte order."""
+    found = [f for f in folder.glob(f"*{suffix}") if f.name[0] != "." and f.is_file()]
+    return sorted(found, key=lambda file: os.fsencode(file.name))
+
+
+def _is_image(name: str) -> bool:
+    return name[0] != "." and os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122

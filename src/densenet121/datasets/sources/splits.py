@@ -1,0 +1,70 @@
+"""Names of splits, as folders, files and columns have them."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+Split = Literal["train", "val"]
+
+# As the datasets library of the Hugging Face hub knows them.
+_NAMES = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+# Folders of validation images beside train/, in the order in which they are looked for.
+VAL_FOLDERS = ("val", "valid", "validation")
+
+
+def split_of(name: str) -> str | None:
+    """The split "train", "val" or "test" that a name means, in any case; else None."""
+    return next((split for split, names in _NAMES.items() if name.lower() in names), None)
+
+
+def split_of_file(name: str) -> str | None:
+    """As ``split_of``, of the first word of a file name: train-00000-of-00001.parquet."""
+    return split_of(re.split(r"[^a-zA-Z]", name, maxsplit=1)[0])
+
+
+def are_splits(names: Sequence[str]) -> bool:
+    """Whether all of several names mean a split, and not all the same."""
+    found = {split_of(name) for name in names}
+    return len(found) > 1 and None not in found
+
+
+def have_own_splits(files: Sequence[Path]) -> bool:
+    """Whether some files are named after training and others after validation or test."""
+    found = {split_of_file(file.name) for file in files}
+    return "train" in found and not found.isdisjoint(("val", "test"))
+
+
+def files_of_split(files: Sequence[Path], split: Split) -> tuple[list[Path], list[str]]:
+    """The files that are named after a split, or all if none is; and notes for the log.
+
+    Test files are taken for validation only if no file is named after validation.
+    """
+    named = {file: split_of_file(file.name) for file in files}
+    if not any(named.values()):
+        return list(files), []
+    chosen = [file for file in files if named[file] == split]
+    notes = []
+    if split == "val" and not chosen:
+        chosen = [file for file in files if named[file] == "test"]
+        if chosen:
+            notes.append(test_note(f"{chosen[0].parent}: no file is named after validation"))
+    unnamed = [file.name for file in files if named[file] is None]
+    if unnamed:
+        notes.append(
+            f"{files[0].parent}: {len(unnamed)} files that are not named after a split are not "
+            f"read, first {unnamed[0]}"
+        )
+    return chosen, notes
+
+
+def test_note(reason: str) -> str:
+    """The note for test images that are used for validation."""
+    return (
+        f"{reason}, so the test images are used; weights that are chosen by them look better than "
+        "they are"
+    )

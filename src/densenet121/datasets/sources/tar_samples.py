@@ -1,0 +1,213 @@
+"""Find the samples of tar shards: which image belongs to which label.
+
+All shards are looked at before it is decided what the labels are, because a writer that crashed, or
+a filter, may have lost the label files of some of them.
+"""
+
+import json
+import os
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from densenet121.datasets.decoding import EXTENSIONS, MAX_BYTES
+from densenet121.utils.errors import InputError
+from densenet121.utils.strays import stray
+
+_MOST_NOTE_BYTES = 2**16  # maximum size of a .cls or .json
+
+
+@dataclass
+class Sample:
+    """An image of a shard, with its label.
+
+    Attributes:
+        shard: number of the shard.
+        member: its name in the tar.
+        path: its path, which a .json may give.
+        label: a class name or a number.
+        offset: position of its first byte.
+        size: bytes.
+    """
+
+    shard: int
+    member: str
+    path: str
+    label: str
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Note:
+    """A .cls or .json of a shard; ``label`` is empty if it has none."""
+
+    member: str
+    label: str
+    path: str
+    is_cls: bool
+
+
+@dataclass(frozen=True)
+class Members:
+    """The images of a shard, (name, offset, bytes) each, and its label files."""
+
+    images: list[tuple[str, int, int]]
+    notes: list[Note]
+
+
+def read_members(file: Path) -> Members:
+    """The members of one shard, in their order.
+
+    Raises:
+        InputError: it is damaged, or a member is too large.
+    """
+    found = Members([], [])
+    try:
+        with tarfile.open(file, "r:") as tar:
+            for member in tar:
+                base = member.name.rpartition("/")[2]
+                extension = base.rpartition(".")[2].lower()
+                if not member.isreg() or base.startswith(".") or "." not in base:
+                    continue
+                if "." + extension in EXTENSIONS:
+                    if member.size > MAX_BYTES:
+                        raise ValueError(
+                            f"{member.name}: {member.size} bytes; the limit is {MAX_BYTES}"
+                        )
+                    found.images.append((member.name, member.offset_data, member.size))
+                elif extension in ("cls", "json") and member.size <= _MOST_NOTE_BYTES:
+                    content = tar.extractfile(member)
+                    text = content.read().decode("utf-8", "surrogateescape") if content else ""
+                    found.notes.append(_note(file, member.name, text))
+    except InputError:
+        raise
+    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+        instead = _instead(file)
+        if instead:
+            raise InputError(f"{file}: is {instead}") from None
+        raise InputError(f"{file}: damaged or not a tar file ({error})") from None
+    return found
+
+
+def _instead(file: Path) -> str | None:
+    try:
+        with file.open("rb") as opened:
+            return stray(opened.read(512))
+    except OSError:
+        return None
+
+
+def _note(file: Path, member: str, text: str) -> Note:
+    if member.lower().endswith(".cls"):
+        return Note(member, text.strip(), "", is_cls=True)
+    content = json.loads(text)
+    path, label = "", ""
+    if isinstance(content, dict):
+        given = content.get("path")
+        path = given if isinstance(given, str) else ""
+        given = content.get("label")
+        if isinstance(given, list | dict):
+            raise InputError(
+                f"{file}: the label in {member} is a {type(given).__name__}; one class per image "
+                "is needed"
+            )
+        if isinstance(given, int | str) and not isinstance(given, bool):
+            label = str(given)
+    return Note(member, label, path, is_cls=False)
+
+
+def label_samples(files: Sequence[Path], shards: Sequence[Members]) -> list[Sample]:
+    """Every image with its label, in the order of the shards.
+
+    Raises:
+        InputError: an image has no label or two images share one; a label has no image.
+    """
+    if not any(_annotated(shard) for shard in shards):
+        return list(_by_folder(files, shards))
+    # WebDataset's key ends at the first dot. Where that gives two images the same key, as with
+    # "Photo 10.20.33.jpeg", the key that ends at the last dot may still tell them apart.
+    samples: list[Sample] = []
+    for number, (file, shard) in enumerate(zip(files, shards, strict=True)):
+        key = _short_key
+        if len({_short_key(name) for name, _, _ in shard.images}) < len(shard.images):
+            long = {_long_key(name) for name, _, _ in shard.images}
+            noted = {_long_key(note.member) for note in shard.notes}
+            if len(long) == len(shard.images) and long <= noted:
+                key = _long_key
+        samples += _by_note(file, number, shard, key)
+    return samples
+
+
+def _annotated(shard: Members) -> bool:
+    """Whether an image has a .cls or .json, or there is a .cls at all."""
+    keys = {_short_key(name) for name, _, _ in shard.images}
+    return any(note.is_cls or _short_key(note.member) in keys for note in shard.notes)
+
+
+def _by_folder(files: Sequence[Path], shards: Sequence[Members]) -> Iterator[Sample]:
+    """Without label files the folder is the class; the name up to its last dot is the key."""
+    for number, (file, shard) in enumerate(zip(files, shards, strict=True)):
+        seen: set[str] = set()
+        for name, offset, size in shard.images:
+            key = _long_key(name)
+            if key in seen:
+                raise InputError(f"{file}: two images have the name {key}")
+            seen.add(key)
+            label = os.path.basename(os.path.dirname(key))  # noqa: PTH119, PTH120
+            if not label:
+                raise InputError(
+                    f"{file}: {name} has no label: no .cls, no .json with a label, no folder"
+                )
+            yield Sample(number, name, name, label, offset, size)
+
+
+def _by_note(
+    file: Path, number: int, shard: Members, key_of: Callable[[str], str]
+) -> Iterator[Sample]:
+    notes: dict[str, list[Note]] = {}
+    for note in shard.notes:
+        notes.setdefault(key_of(note.member), []).append(note)
+    seen: set[str] = set()
+    unlabelled = []
+    samples = []
+    for name, offset, size in shard.images:
+        key = key_of(name)
+        if key in seen:
+            raise InputError(f"{file}: two images have the name {key}")
+        seen.add(key)
+        own = sorted(notes.get(key, []), key=lambda note: (not note.is_cls, note.member.count(".")))
+        label = next((note.label for note in own if note.label), "")
+        for note in own[1:]:
+            if note.is_cls and note.member.count(".") == own[0].member.count("."):
+                raise InputError(
+                    f"{file}: {name} has two labels, {own[0].member} and {note.member}"
+                )
+        path = next((note.path for note in own if note.path), name)
+        if not label:
+            unlabelled.append(name)
+        samples.append(Sample(number, name, path, label, offset, size))
+    if unlabelled:
+        raise InputError(
+            f"{file}: {unlabelled[0]} has no label: no .cls and no .json with a label "
+            f"({len(unlabelled)} of {len(shard.images)} images); folders are classes only where no "
+            "image of all the shards has a .cls or .json"
+        )
+    alone = [note.member for key in notes.keys() - seen for note in notes[key] if note.label]
+    if alone:
+        raise InputError(
+            f"{file}: {min(alone)} has a label, but no image beside it ({len(alone)} in all)"
+        )
+    yield from samples
+
+
+def _short_key(name: str) -> str:
+    """Folder and name up to the first dot."""
+    folder, _, base = os.path.normpath(name).rpartition("/")
+    return f"{folder}/{base.partition('.')[0]}"
+
+
+def _long_key(name: str) -> str:
+    """Folder and name up to the last dot."""
+    return os.path.normpath(name).rpartition(".")[0]

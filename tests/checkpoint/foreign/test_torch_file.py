@@ -1,0 +1,124 @@
+"""What training scripts save beside the weights, and what is saved in place of them."""
+
+import argparse
+import collections
+import datetime
+import decimal
+import pathlib
+import pickle
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from densenet121.checkpoint.foreign.torch_file import read_torch_file
+from densenet121.checkpoint.load import read_weights
+from densenet121.utils.errors import InputError
+
+STATE = {"features.conv0.weight": torch.arange(6.0).reshape(2, 3), "classifier.bias": torch.ones(2)}
+BESIDE: dict[str, Any] = {
+    "float64": np.float64(0.93),
+    "float32": np.float32(0.93),
+    "int64": np.int64(3),
+    "bool": np.bool_(True),
+    "str": np.str_("densenet121"),
+    "array": np.arange(3.0),
+    "dtype": np.dtype("float32"),
+    "defaultdict": collections.defaultdict(list, loss=[0.5, 0.4]),
+    "defaultdict of defaultdict": collections.defaultdict(dict, a={1: np.float64(2)}),
+    "deque": collections.deque([1, 2], maxlen=5),
+    "path": pathlib.Path("/data/images"),
+    "pure path": pathlib.PurePosixPath("images"),
+    "windows path": pathlib.PureWindowsPath("C:/images"),
+    "date": datetime.datetime(2024, 2, 29, tzinfo=datetime.UTC),
+    "seconds": datetime.timedelta(seconds=3),
+    "decimal": decimal.Decimal("0.1"),
+    "frozen set": frozenset(["a"]),
+    "range": range(3),
+    "slice": slice(1, 2),
+    "namespace": types.SimpleNamespace(lr=0.1, path=pathlib.Path("a")),
+    "flags": argparse.Namespace(lr=np.float64(0.1), data=pathlib.Path("a"), names={"a", "b"}),
+    "nested": {"history": [{"top1": np.float32(0.5)}, (np.int64(1), None)]},
+}
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before 1.6"])
+@pytest.mark.parametrize("what", BESIDE)
+def test_harmless_types_beside_the_weights_are_passed_over(
+    what: str, zipped: bool, tmp_path: Path
+) -> None:
+    content = {"best": BESIDE[what], "state_dict": STATE, "arch": "densenet121"}
+    torch.save(content, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
+    tensors, beside = read_torch_file(tmp_path / "w.pth")
+    assert beside["arch"] == "densenet121"
+    assert tensors.keys() == STATE.keys()
+    assert all(torch.equal(tensors[name], STATE[name]) for name in STATE)
+
+
+def test_state_dicts_in_a_defaultdict_are_read(tmp_path: Path) -> None:
+    torch.save(collections.defaultdict(dict, state_dict=STATE), tmp_path / "w.pth")
+    assert read_torch_file(tmp_path / "w.pth")[0].keys() == STATE.keys()
+
+
+def test_arrays_in_place_of_tensors_are_named(tmp_path: Path) -> None:
+    torch.save({n: t.numpy() for n, t in STATE.items()}, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=r"'features.conv0.weight' is of type \w+, but a tensor"):
+        read_torch_file(tmp_path / "w.pth")
+
+
+class Attack:
+    def __init__(self, call: Any, *arguments: Any) -> None:
+        self.call = call, arguments
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.call
+
+
+@pytest.mark.parametrize("wrap", [list, collections.deque, lambda x: collections.defaultdict(x[0])])
+def test_a_harmless_type_does_not_open_a_door(wrap: Any, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    for attack in (Attack(Path.mkdir, target), Attack(eval, f"open({str(target)!r}, 'w')")):
+        try:
+            hidden = wrap([attack])
+        except TypeError:  # a factory must be callable
+            hidden = collections.defaultdict(list, a=attack)
+        torch.save({"best": hidden, "state_dict": STATE}, tmp_path / "w.pth")
+        with pytest.raises(InputError, match=r"refused, because reading it would run code"):
+            read_torch_file(tmp_path / "w.pth")
+        assert not target.exists()
+        # numpy would unpickle the bytes of a scalar that is an object
+        inner = pickle.dumps(attack)
+        scalar = Attack(np.float64(0).__reduce__()[0], np.dtype("O"), inner)
+        torch.save({"best": scalar, "state_dict": STATE}, tmp_path / "w.pth")
+        assert read_torch_file(tmp_path / "w.pth")[0].keys() == STATE.keys()
+        assert not target.exists()
+
+
+def test_a_refusal_says_what_to_save_instead(tmp_path: Path) -> None:
+    torch.save({"model": torch.nn.Linear(2, 2)}, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=r"run code \(torch.nn.*\); save a state dict"):
+        read_torch_file(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors", "w.ckpt", "w.keras", "w.h5", "w"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 32342954\n",
+            "is a git-LFS pointer, not the file itself; run git lfs pull in its repository",
+        ),
+        ("<!DOCTYPE html>\n<html><head>", "is a web page saved in place of the file"),
+        ("\ufeff\n  <HTML lang=en>", "is a web page saved in place of the file"),
+        ('<?xml version="1.0"?><Error>AccessDenied', "is a web page saved in place of the file"),
+    ],
+)
+def test_what_is_saved_in_place_of_weights_is_named(
+    name: str, content: str, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=rf"{name}: {message}"):
+        read_weights(tmp_path / name)

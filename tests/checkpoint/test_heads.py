@@ -1,0 +1,109 @@
+"""Weights with a head of their own: trained with, and named where a classifier is needed."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from densenet121.checkpoint.inspect import inspect
+from densenet121.checkpoint.load import load_pretrained, read_weights
+from densenet121.commands.probe import probe
+from densenet121.config import ProbeConfig
+from densenet121.engine.train import train
+from densenet121.inference.predictor import Predictor
+from densenet121.network import build
+from densenet121.utils.errors import InputError
+from densenet121.utils.var_init import initialise
+
+from helpers.training import train_config
+
+
+def backbone() -> dict[str, Tensor]:
+    model = build("densenet100", num_classes=3)
+    initialise(model, torch.Generator().manual_seed(3))
+    return {n: t for n, t in model.state_dict().items() if n.startswith("features.")}
+
+
+def linear(name: str, outputs: int, inputs: int) -> dict[str, Tensor]:
+    return {f"{name}.weight": torch.ones(outputs, inputs), f"{name}.bias": torch.zeros(outputs)}
+
+
+WIDTH = 342  # features of densenet100
+HEADS: dict[str, tuple[dict[str, Tensor], str]] = {
+    "none": ({}, "it has no head"),
+    "hidden layer": (
+        linear("classifier.0", 256, WIDTH) | linear("classifier.3", 3, 256),
+        "its head is another (classifier.0.weight, classifier.0.bias, classifier.3.weight, "
+        "classifier.3.bias) and is left out",
+    ),
+    "sequential": (linear("classifier.0", 14, WIDTH), "its head is another (classifier.0.weight"),
+    "another name": (linear("fc", 3, WIDTH), "its head is another (fc.weight, fc.bias)"),
+    "after a layer": (
+        linear("hidden", 64, WIDTH) | linear("classifier", 3, 64),
+        "its head is another (hidden.weight",
+    ),
+}
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "module.densenet121."])
+@pytest.mark.parametrize("head", HEADS)
+def test_another_head_is_replaced_and_all_else_is_taken(
+    head: str, prefix: str, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tensors, said = HEADS[head]
+    file = tmp_path / "w.pth"
+    torch.save({"state_dict": {prefix + n: t for n, t in (backbone() | tensors).items()}}, file)
+    weights = read_weights(file)
+    assert weights.other_head == tuple(tensors)
+    if prefix:
+        return
+    flags: dict[str, Any] = {"pretrained": str(file), "max_epoch": 1, "lr": 1e-9}
+    result = train(train_config(image_folder, tmp_path / "run", **flags))
+    shown = capsys.readouterr().out
+    assert f"load model {file} success; {said}" in shown and "so the head is new" in shown
+    assert "None" not in shown.split("load model")[1].split("\n")[0]
+    trained = read_weights(result.folder / "last.safetensors").state_dict
+    for name, tensor in backbone().items():
+        if "running" not in name and "num_batches" not in name:
+            torch.testing.assert_close(trained[name], tensor, rtol=1e-4, atol=1e-6)
+    assert trained["classifier.weight"].shape == (3, WIDTH)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_weights_that_cannot_classify_say_what_their_head_is(head: str, tmp_path: Path) -> None:
+    tensors, _ = HEADS[head]
+    torch.save(backbone() | tensors, tmp_path / "w.pth")
+    words = "its head is another than one linear layer" if tensors else 'no "classifier.weight"'
+    for use in (Predictor, load_pretrained):
+        with pytest.raises(InputError, match=rf"w\.pth: {words}.* train with it as `pretrained`"):
+            use(tmp_path / "w.pth")
+    shown = inspect(tmp_path / "w.pth")
+    assert ("another head: " + next(iter(tensors)) if tensors else "no classifier") in shown
+
+
+@pytest.mark.parametrize("head", ["none", "hidden layer"])
+def test_probe_takes_features_with_any_head(head: str, image_folder: Path, tmp_path: Path) -> None:
+    torch.save(backbone() | HEADS[head][0], tmp_path / "w.pth")
+    flags: dict[str, Any] = {"image_size": 32, "eval_resize": "32,32", "amp": "fp32", "workers": 0}
+    config = ProbeConfig(
+        data_dir=str(image_folder),
+        pretrained=str(tmp_path / "w.pth"),
+        net="densenet100",
+        method="class_mean",
+        **flags,
+    )
+    output = probe(config).output
+    assert output is not None
+    written = read_weights(output).state_dict
+    assert written["classifier.weight"].shape == (3, WIDTH)
+    for name, tensor in backbone().items():
+        assert torch.equal(written[name], tensor)
+
+
+def test_a_name_within_the_features_is_still_unknown(image_folder: Path, tmp_path: Path) -> None:
+    torch.save(backbone() | {"features.more.weight": torch.ones(1)}, tmp_path / "w.pth")
+    flags: dict[str, Any] = {"pretrained": str(tmp_path / "w.pth"), "max_epoch": 1}
+    with pytest.raises(InputError, match=r'unknown parameter "features\.more\.weight"'):
+        train(train_config(image_folder, tmp_path / "run", **flags))

@@ -1,0 +1,181 @@
+"""Lists as people and spreadsheets write them."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from densenet121.datasets.sources.lists import read_list
+from densenet121.datasets.sources.open import open_evaluation, open_splits, open_training
+from densenet121.utils.errors import InputError
+
+ROWS = [(f"p/{name}/{i}.jpg", name) for name in ("ant", "bee") for i in range(2)]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for path, _ in [*ROWS, ("#food/1.jpg", ""), ("p/cat/1.jpg", "")]:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(b"pixels")
+    return tmp_path
+
+
+def write(root: Path, name: str, text: str, encoding: str = "utf-8") -> Path:
+    (root / name).write_bytes(text.encode(encoding))
+    return root / name
+
+
+def rows_of(text: str) -> str:
+    return "".join(text.format(path=path, label=label) for path, label in ROWS)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("l.txt", rows_of("{path} {label}\n")),
+        ("l.txt", rows_of("{path}\t{label}\r\n")),
+        ("l.csv", "path,label\n" + rows_of("{path},{label}\n")),
+        ("l.csv", "path,label\n" + rows_of('"{path}", "{label}"\n')),
+        ("l.csv", "Label , Path\n" + rows_of(' {label} , "{path}"\n')),
+        ("l.csv", "path;label\n" + rows_of("{path};{label}\n")),
+        ("l.csv", rows_of("{path}\t{label}\r")),
+        ("l.tsv", rows_of("{path}\t{label}\n")),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_list_is_read_as_it_is_meant(name: str, text: str, encoding: str, root: Path) -> None:
+    found = open_evaluation(write(root, name, text, encoding))
+    assert found.paths == tuple(path for path, _ in ROWS)
+    assert found.class_names == ("ant", "bee")
+    assert found.labels.tolist() == [0, 0, 1, 1]
+    assert found.notes == ()
+
+
+def test_utf_16_without_a_mark_is_named(root: Path) -> None:
+    file = write(root, "l.txt", rows_of("{path} {label}\n"), "utf-16-le")
+    with pytest.raises(InputError, match=r"l.txt: is no text, or UTF-16 without its mark; save"):
+        open_training(file)
+
+
+@pytest.mark.parametrize("word", ["path", "image", "file", "label", "class", "target"])
+def test_a_class_may_be_called_as_a_column_is(word: str, root: Path) -> None:
+    text = "".join(f"{path},{word if label == 'ant' else label}\n" for path, label in ROWS)
+    found = open_evaluation(write(root, "l.csv", text))
+    assert sorted(found.class_names) == sorted((word, "bee"))
+    assert len(found) == 4
+
+
+def test_a_header_without_a_label_column_is_named(root: Path) -> None:
+    file = write(root, "l.csv", "path,width\n" + rows_of("{path},{label}\n"))
+    with pytest.raises(InputError, match=r"no column named label, .*; it has path, width"):
+        open_training(file)
+
+
+def test_a_path_that_begins_with_a_hash_is_an_image_and_a_comment_is_none(root: Path) -> None:
+    text = "# soups, by hand\n#p/cat/1.jpg cat\n#food/1.jpg food\n" + rows_of("{path} {label}\n")
+    found = open_evaluation(write(root, "l.txt", text))
+    assert found.class_names == ("ant", "bee", "food")
+    assert found.paths[0] == "#food/1.jpg"
+    assert found.notes == (
+        f"{root / 'l.txt'}: 2 lines that begin with # are comments, first line 1",
+    )
+    text = "#food/2.jpg food\n" + rows_of("{path} {label}\n")
+    with pytest.raises(InputError, match=r"l.txt, line 1: .*#food/2.jpg: there is no such image"):
+        open_training(write(root, "l.txt", text))
+
+
+@pytest.mark.parametrize(
+    ("second", "advice"),
+    [
+        ("p/ant/0.jpg ant", "already in line 1; remove one of the two lines"),
+        ("./p/ant/0.jpg ant", "already in line 1; remove one of the two lines"),
+        ("p/ant/0.jpg bee", "already in line 1; with the label ant, and one class per image"),
+    ],
+)
+def test_an_image_that_is_listed_twice_is_refused(second: str, advice: str, root: Path) -> None:
+    file = write(root, "l.txt", f"p/ant/0.jpg ant\n{second}\np/bee/0.jpg bee\n")
+    with pytest.raises(InputError, match=rf"line 2: .* {advice}"):
+        open_training(file)
+
+
+SPLITS = (
+    "path,label,split\np/ant/0.jpg,ant,train\np/ant/1.jpg,ant,{other}\np/bee/0.jpg,bee,Train\n"
+    "p/bee/1.jpg,bee,test\n"
+)
+
+
+@pytest.mark.parametrize("other", ["val", "valid", "Validation", "dev"])
+def test_a_column_of_splits_is_obeyed(other: str, root: Path) -> None:
+    file = write(root, "l.csv", SPLITS.format(other=other))
+    train, val = open_training(file)
+    assert val is not None
+    assert (train.paths, val.paths) == (("p/ant/0.jpg", "p/bee/0.jpg"), ("p/ant/1.jpg",))
+    assert val.class_names == ("ant", "bee")  # though it has no bee
+    assert "no image of bee" in val.notes[-1]
+    assert open_evaluation(file).paths == val.paths
+    assert set(open_splits(file)) == {"train", "val"}
+
+
+def test_test_rows_are_for_validation_only_where_there_are_no_others(root: Path) -> None:
+    file = write(root, "l.csv", SPLITS.format(other="train"))
+    train, val = open_training(file)
+    assert val is not None and (len(train), val.paths) == (3, ("p/bee/1.jpg",))
+    assert "so the test images are used" in val.notes[0]
+    with pytest.raises(InputError, match=r'line 3: the split is "tset"; it must be train, val'):
+        open_training(write(root, "l.csv", SPLITS.format(other="tset")))
+    only = "path,label,split\np/ant/0.jpg,ant,train\np/bee/0.jpg,bee,train\n"
+    with pytest.raises(InputError, match=r"no row is of the split val; it has train"):
+        open_evaluation(write(root, "l.csv", only))
+
+
+def test_numbers_may_have_a_gap_in_validation_only(root: Path) -> None:
+    train = write(root, "t.txt", "p/ant/0.jpg 0\np/bee/0.jpg 1\np/cat/1.jpg 2\n")
+    gap = write(root, "v.txt", "p/ant/1.jpg 0\np/bee/1.jpg 2\n")
+    _, val = open_training(train, gap)
+    assert val is not None
+    assert (val.class_names, val.labels.tolist()) == (("0", "1", "2"), [0, 2])
+    with pytest.raises(InputError, match=r"not all of 0 to 2 occur"):
+        open_training(gap)
+
+
+@pytest.mark.parametrize("label", ["-1", "None", "nan", "null"])
+def test_a_number_or_word_for_no_class_is_named_with_its_line(label: str, root: Path) -> None:
+    text = f"p/ant/0.jpg 0\np/bee/0.jpg 1\np/cat/1.jpg {label}\n"
+    with pytest.raises(InputError, match=f'line 3: has the label "{label}", which is no class'):
+        open_training(write(root, "l.txt", text))
+
+
+def test_a_class_may_be_called_none_among_names(root: Path) -> None:
+    text = "p/ant/0.jpg none\np/bee/0.jpg scratch\np/cat/1.jpg none\n"
+    assert open_training(write(root, "l.txt", text))[0].class_names == ("none", "scratch")
+
+
+def test_lists_of_one_folder_are_told_apart(root: Path) -> None:
+    file = write(root, "l.txt", rows_of("{path} {label}\n"))
+    assert (open_training(file)[0].source, open_training(file)[0].root) == (file, root)
+
+
+LINE_BREAKS = "\n\r"
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    name=st.text(
+        st.characters(exclude_characters="/\0\n\r", exclude_categories=["Cs"]),
+        min_size=1,
+        max_size=20,
+    ).filter(lambda name: name.strip() == name and name not in (".", ".."))
+)
+def test_a_path_of_any_characters_is_found_in_a_list(name: str, tmp_path: Path) -> None:
+    if len(name.encode()) > 200:
+        return
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+    (tmp_path / "a" / name).write_bytes(b"x")
+    (tmp_path / "b" / "1.jpg").write_bytes(b"x")
+    file = tmp_path / "list.txt"
+    file.write_bytes(f"a/{name} ant\nb/1.jpg bee\n".encode())
+    assert read_list(file, "train").paths == (f"a/{name}", "b/1.jpg")

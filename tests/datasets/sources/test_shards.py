@@ -1,0 +1,148 @@
+"""Tar shards as others write them: the samples, their labels, and what cannot be told."""
+
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from densenet121.datasets.sources.open import open_evaluation, open_training
+from densenet121.utils.errors import InputError
+
+
+def tar_of(file: Path, members: list[tuple[str, bytes]]) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(file, "w") as tar:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return file
+
+
+def samples(prefix: str, numbers: range, without: int | None = None) -> list[tuple[str, bytes]]:
+    found = []
+    for n in numbers:
+        found.append((f"{prefix}{n:04d}.jpg", b"image %d" % n))
+        if n != without:
+            found.append((f"{prefix}{n:04d}.cls", b"%d" % (n // 2 % 2)))
+    return found
+
+
+@pytest.mark.parametrize("prefix", ["", "./", "train/", "a/b/"])
+def test_a_sample_that_lost_its_label_is_named(prefix: str, tmp_path: Path) -> None:
+    file = tar_of(tmp_path / "x.tar", samples(prefix, range(8), without=5))
+    with pytest.raises(InputError, match=r"x.tar: .*0005\.jpg has no label.* \(1 of 8 images\)"):
+        open_training(file)
+    tar_of(tmp_path / "x.tar", samples(prefix, range(8)))
+    assert open_training(file)[0].class_names == ("0", "1")
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_shard_without_labels_among_others_is_named(lost: int, tmp_path: Path) -> None:
+    for number in (0, 1):
+        members = samples("train/", range(4 * number, 4 * number + 4))
+        members = [m for m in members if number != lost or m[0].endswith("jpg")]
+        tar_of(tmp_path / f"{number}.tar", members)
+    with pytest.raises(InputError, match=rf"{lost}\.tar: train/000.*\(4 of 4 images\)"):
+        open_training(tmp_path)
+
+
+def test_an_image_with_a_json_without_label_has_no_label(tmp_path: Path) -> None:
+    members = [("a/1.jpg", b"x"), ("a/1.json", b'{"width": 3}'), ("b/1.jpg", b"y")]
+    with pytest.raises(InputError, match=r"a/1.jpg has no label"):
+        open_training(tar_of(tmp_path / "x.tar", members))
+    members = [("a/1.jpg", b"x"), ("b/1.jpg", b"y"), ("about.json", b'{"made": 2024}')]
+    assert open_training(tar_of(tmp_path / "x.tar", members))[0].class_names == ("a", "b")
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.permutations(samples("p/", range(6))))
+def test_the_files_of_a_sample_need_not_be_adjacent(
+    tmp_path: Path, members: list[tuple[str, bytes]]
+) -> None:
+    found = open_training(tar_of(tmp_path / "x.tar", members))[0]
+    images = [name for name, _ in members if name.endswith("jpg")]
+    assert found.paths == tuple(images)
+    for index, name in enumerate(images):
+        number = int(name[2:6])
+        assert found.read(index) == b"image %d" % number
+        assert found.labels[index] == number // 2 % 2
+
+
+def test_a_label_without_an_image_is_named(tmp_path: Path) -> None:
+    members = [*samples("", range(4)), ("0009.cls", b"1")]
+    with pytest.raises(InputError, match=r"0009.cls has a label, but no image beside it"):
+        open_training(tar_of(tmp_path / "x.tar", members))
+
+
+def test_two_labels_of_an_image_are_refused(tmp_path: Path) -> None:
+    members = [*samples("", range(4)), ("0002.cls", b"0")]
+    with pytest.raises(InputError, match=r"0002.jpg has two labels"):
+        open_training(tar_of(tmp_path / "x.tar", members))
+
+
+@pytest.mark.parametrize(
+    "call", ["Photo 2023-01-05 at 10.2{}.33.jpeg", "1.2.840.99.{}.7.jpg", "{}.x.JPG"]
+)
+def test_names_with_dots_are_whole_keys_in_class_folders(call: str, tmp_path: Path) -> None:
+    members = [(f"{c}/{call.format(i)}", b"%d" % i) for c in ("ant", "bee") for i in range(4)]
+    found = open_training(tar_of(tmp_path / "x.tar", members))[0]
+    assert (found.class_names, found.counts().tolist()) == (("ant", "bee"), [4, 4])
+    assert [found.read(i) for i in range(8)] == [data for _, data in members]
+
+
+def test_names_with_dots_find_their_labels(tmp_path: Path) -> None:
+    members = [(f"Photo 10.2{i}.33.jpeg", b"x") for i in range(4)]
+    members += [(f"Photo 10.2{i}.33.cls", b"%d" % (i % 2)) for i in range(4)]
+    found = open_training(tar_of(tmp_path / "x.tar", members))[0]
+    assert found.labels.tolist() == [0, 1, 0, 1]
+    short = [("1.seg.png", b"x"), ("1.cls", b"0"), ("2.seg.png", b"x"), ("2.cls", b"1")]
+    assert len(open_training(tar_of(tmp_path / "x.tar", short))[0]) == 2
+
+
+@pytest.mark.parametrize("label", [b'{"label": [0, 1]}', b'{"label": {"a": 1}}'])
+def test_several_labels_in_a_json_are_refused(label: bytes, tmp_path: Path) -> None:
+    members = [("1.jpg", b"x"), ("1.json", label)]
+    with pytest.raises(InputError, match=r"the label in 1.json is a (list|dict); one class"):
+        open_training(tar_of(tmp_path / "x.tar", members))
+
+
+def test_a_label_that_is_no_class_is_named(tmp_path: Path) -> None:
+    members = [*samples("", range(4)), ("0009.jpg", b"x"), ("0009.cls", b"-1")]
+    with pytest.raises(InputError, match=r'x.tar: 0009.jpg: has the label "-1", which is no'):
+        open_training(tar_of(tmp_path / "x.tar", members))
+
+
+def test_splits_in_one_tar_are_refused(tmp_path: Path) -> None:
+    members = [(f"{s}/{c}/1.jpg", b"x") for s in ("train", "val") for c in ("ant", "bee")]
+    with pytest.raises(InputError, match=r"holds the folders train, val, which are splits"):
+        open_training(tar_of(tmp_path / "x.tar", members))
+
+
+def test_shards_that_are_named_after_splits_are_not_merged(tmp_path: Path) -> None:
+    classes = [("ant/{}.jpg", b"x"), ("bee/{}.jpg", b"y")]
+    for number, name in enumerate(("train-0", "train-1", "val-0", "test-0")):
+        members = [(path.format(number), data) for path, data in classes]
+        tar_of(tmp_path / f"{name}.tar", members)
+    train, val = open_training(tmp_path)
+    assert val is not None
+    assert (len(train), val.paths) == (4, ("ant/2.jpg", "bee/2.jpg"))
+    assert open_evaluation(tmp_path).paths == val.paths
+    (tmp_path / "val-0.tar").unlink()
+    _, val = open_training(tmp_path)
+    assert val is not None and val.paths == ("ant/3.jpg", "bee/3.jpg")
+    assert "no file is named after validation, so the test images are used" in val.notes[0]
+    (tmp_path / "test-0.tar").unlink()  # then train is only a name
+    assert open_training(tmp_path)[1] is None
+    assert len(open_evaluation(tmp_path)) == 4
+
+
+def test_a_pointer_of_git_lfs_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.tar").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    with pytest.raises(InputError, match=r"x.tar: is a git-LFS pointer.*git lfs pull"):
+        open_training(tmp_path)

@@ -1,0 +1,97 @@
+"""Output into pipes and for terminals that cannot show every character."""
+
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers.commands import environment
+from helpers.images import write_classes
+from helpers.weights import write_weights
+
+NAMES = ["$5 or $_{x", "caf\xe9", "\u82f9\u679c \U0001f34e"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("names")
+    write_classes(root / "val", NAMES, 40)
+    write_weights(root / "w.safetensors", class_names=tuple(NAMES))
+    return root
+
+
+def run(folder: Path, command: str, **more: str) -> "subprocess.CompletedProcess[bytes]":
+    """Run a shell command; ``$D`` is densenet121."""
+    return subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"],
+        cwd=folder,
+        env=environment(D=f"{sys.executable} -m densenet121", **more),
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+
+
+PREDICT = "$D predict val --pretrained w.safetensors --top_k 3 --format"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_every_image_and_class_can_be_told_apart_in_any_encoding(
+    encoding: str, folder: Path
+) -> None:
+    done = run(folder, f"{PREDICT} csv", PYTHONIOENCODING=encoding)
+    assert (done.returncode, done.stderr) == (0, b"")
+    rows = list(csv.DictReader(io.StringIO(done.stdout.decode(encoding))))
+    shown = [name.encode(encoding, "backslashreplace").decode(encoding) for name in NAMES]
+    assert {row["class"] for row in rows} == set(shown)
+    assert {row["path"].split("/")[1] for row in rows} == set(shown)
+    assert len({row["path"] for row in rows}) == 120
+
+
+@pytest.mark.parametrize("kind", ["table", "jsonl"])
+def test_other_formats_have_a_line_an_image_in_ascii(kind: str, folder: Path) -> None:
+    done = run(folder, f"{PREDICT} {kind}", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.count(b"\n") == 120
+    if kind == "jsonl":
+        paths = [json.loads(line)["path"] for line in done.stdout.splitlines()]
+        assert {path.split("/")[1] for path in paths} == set(NAMES)
+
+
+@pytest.mark.parametrize("command", ["inspect w.safetensors"])
+def test_other_commands_write_escapes_too(command: str, folder: Path) -> None:
+    done = run(folder, f"$D {command}", PYTHONIOENCODING="ascii")
+    assert b"Traceback" not in done.stderr and done.stdout
+
+
+def test_the_log_of_an_evaluation_has_escapes_and_its_file_has_the_names(folder: Path) -> None:
+    (folder / "val" / NAMES[2] / "notes.txt").write_text("x")
+    flags = "--data_dir val --pretrained w.safetensors --output_dir e --is_distributed 0"
+    done = run(folder, f"$D eval {flags}", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert rb"first \u82f9\u679c \U0001f34e/notes.txt" in done.stdout or b"tot=120" in done.stdout
+    text = (folder / "e" / "predictions.csv").read_text(encoding="utf-8")
+    assert NAMES[2] in text
+
+
+@pytest.mark.parametrize("buffered", ["", "1"])
+@pytest.mark.parametrize("command", [f"{PREDICT} csv", "$D audit val --json"])
+def test_a_reader_that_leaves_early_ends_the_command_without_a_word(
+    command: str, buffered: str, folder: Path
+) -> None:
+    done = run(folder, f"{command} | head -n 1", PYTHONUNBUFFERED=buffered)
+    assert (done.stderr, done.stdout.count(b"\n")) == (b"", 1)
+
+
+def test_a_run_goes_on_if_nobody_reads_its_output(folder: Path) -> None:
+    flags = "--data_dir val --pretrained w.safetensors --output_dir f --is_distributed 0"
+    done = run(folder, f"$D eval {flags} | head -n 1")
+    assert done.stderr == b""
+    assert re.search(r"top1_correct=\d+, tot=120", "".join(
+        file.read_text() for file in (folder / "f").glob("*.log")
+    ))  # fmt: skip
