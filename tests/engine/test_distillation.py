@@ -23,7 +23,7 @@ from densenet121.datasets.sources.open import open_training
 from densenet121.datasets.transforms import TrainTransform
 from densenet121.engine.distillation import make_distillation
 from densenet121.engine.train import train
-from densenet121.losses import distillation_loss
+from densenet121.losses import binary_distillation_loss, distillation_loss
 from densenet121.network import build
 from densenet121.network.fused import plain_network
 from densenet121.runs.metrics import read_rows
@@ -92,6 +92,25 @@ def test_the_loss_and_its_gradient_are_those_of_the_paper(temperature: float) ->
     weighted = (torch.stack(rows) * own).sum() / own.sum()
     found = distillation_loss(logits, theirs, labels, temperature, weights)
     assert torch.allclose(found, weighted, rtol=1e-12)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+def test_of_several_labels_each_known_cell_is_a_choice_of_two(temperature: float) -> None:
+    generator = torch.Generator().manual_seed(1)
+    logits, theirs = 3 * torch.randn(2, 6, 4, dtype=torch.float64, generator=generator)
+    targets = torch.randint(2, (6, 4), generator=generator).double()
+    targets[0, 0] = targets[3, 2] = torch.nan
+    own = logits.clone().requires_grad_()
+    found = binary_distillation_loss(own, theirs, targets, temperature)
+    (gradient,) = torch.autograd.grad(found, own)
+    assert gradient[0, 0] == gradient[3, 2] == 0
+    known = ~targets.isnan()
+    # The softmax of (0, x) is the sigmoid of x.
+    a, b = (torch.stack([torch.zeros(22), x[known]], dim=1).double() for x in (logits, theirs))
+    expected = by_hand(a, b, torch.zeros(22, dtype=torch.int64), 1.0, temperature)
+    assert torch.allclose(found, expected, rtol=1e-10)
+    nothing = torch.full_like(targets, torch.nan)
+    assert float(binary_distillation_loss(logits, theirs, nothing, temperature)) == 0
 
 
 def test_the_first_step_has_the_loss_of_a_plain_computation(

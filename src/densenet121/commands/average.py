@@ -12,7 +12,6 @@ from densenet121.checkpoint.native import ModelInfo, data_note, save_weights
 from densenet121.commands import DONE
 from densenet121.config import AverageConfig, absolute, settings_of
 from densenet121.datasets.image_dataset import ImageDataset, check_same_classes
-from densenet121.datasets.sources.open import open_training
 from densenet121.engine.averaging import (
     StateDict,
     check_same_kind,
@@ -20,7 +19,9 @@ from densenet121.engine.averaging import (
     mean_of,
 )
 from densenet121.engine.evaluation import evaluate_images
+from densenet121.engine.images import open_training_images
 from densenet121.engine.setup import check_size
+from densenet121.engine.validation import plain_metrics
 from densenet121.network import DenseNet, build
 from densenet121.runs.record import describe_run
 from densenet121.runtime import Runtime, runtime_of
@@ -104,7 +105,7 @@ def average(config: AverageConfig, task: Task | None = None) -> AverageResult:
         "average": f"{config.method}, {len(chosen)} of {len(files)} files",
         "members": [f"{files[m].name} {file_digest(files[m])[:16]}" for m in chosen],
         "batch_norm": statistics,
-        **(metrics or {}),
+        **plain_metrics(metrics or {}),
     }
     state = setup.model.state_dict()
     save_weights(output, state, infos[0], origin, data=_data(setup, weights))
@@ -132,11 +133,7 @@ def _prepare(
     model.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     train, val = None, None
     if config.data_dir is not None:
-        train, val = open_training(
-            absolute(config.data_dir),
-            absolute(config.val_dir) if config.val_dir else None,
-            exclude=absolute(config.exclude) if config.exclude else None,
-        )
+        train, val = open_training_images(config, info.task, info.class_names)
         check_same_classes(info.class_names, str(file), train.class_names, str(train.root))
         batch_size = min(runtime.batch_size, len(train), config.statistics_images)
         check_size(model, *info.preprocessing.image_size, batch_size)

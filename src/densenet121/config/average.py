@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from densenet121.config.labels import LabelTableSettings
 from densenet121.config.shared import (
     AnyPath,
     BatchSettings,
@@ -80,6 +81,7 @@ class AverageDataSettings(Settings):
 class AverageConfig(
     MemberSettings,
     AverageDataSettings,
+    LabelTableSettings,
     BatchSettings,
     PrecisionSettings,
     DeviceSettings,
@@ -88,6 +90,8 @@ class AverageConfig(
     """Average several weights of one network into one (a model soup)."""
 
     def check(self) -> None:
-        """Refuse a choice of members without images to choose by."""
+        """Refuse a choice of members, and a table, without images."""
+        if self.names_a_table and self.data_dir is None:
+            raise UsageError("the settings of a table of labels need --data_dir")
         if self.method == "greedy" and self.data_dir is None:
             raise UsageError("--method greedy needs --data_dir, images to measure the members on")

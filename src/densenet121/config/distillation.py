@@ -14,7 +14,8 @@ class DistillationSettings(Settings):
     Attributes:
         teacher: weights with the same classes, of any of the networks; the loss becomes (1-a) times
             the loss plus a T^2 times the Kullback-Leibler divergence from the teacher's
-            probabilities to the network's, both at temperature T (default: none).
+            probabilities to the network's, both at temperature T; of several labels the mean over
+            the known cells (default: none).
         distill_alpha: the share a of the teacher, above 0 and at most 1 (default: 0.5).
         distill_temperature: the temperature T of both networks, above 0; higher shows more of what
             the teacher makes of the wrong classes (default: 2).

@@ -7,8 +7,8 @@ from densenet121.config import absolute
 from densenet121.config.labels import LabelTableSettings
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.sources.label_table import LabelRules
-from densenet121.datasets.sources.open import open_evaluation
-from densenet121.datasets.sources.open_table import open_labelled_evaluation
+from densenet121.datasets.sources.open import open_evaluation, open_training
+from densenet121.datasets.sources.open_table import open_labelled_evaluation, open_labelled_training
 from densenet121.tasks import MultiLabel
 from densenet121.utils.errors import UsageError
 
@@ -44,16 +44,44 @@ def open_images(
     """
     source, excluded = absolute(config.data_dir), getattr(config, "exclude", None)
     exclude = absolute(excluded) if excluded else None
+    if _has_table(config, task_name, class_names):
+        return open_labelled_evaluation(source, label_rules(config, class_names), exclude)
+    return open_evaluation(source, exclude=exclude, cache_dir=cache_dir)
+
+
+def open_training_images(
+    config: Any, task_name: str, class_names: tuple[str, ...]
+) -> tuple[ImageDataset, ImageDataset | None]:
+    """The training and the validation images, read as the task of the weights needs them.
+
+    Args:
+        config: settings with ``data_dir``, ``val_dir``, ``exclude`` and those of a table of labels.
+        task_name: the task of the weights.
+        class_names: their classes or labels; a table must have these.
+
+    Raises:
+        UsageError, InputError: as ``open_images``.
+    """
+    source = absolute(config.data_dir)
+    val_dir = absolute(config.val_dir) if config.val_dir else None
+    exclude = absolute(config.exclude) if config.exclude else None
+    if _has_table(config, task_name, class_names):
+        return open_labelled_training(source, val_dir, label_rules(config, class_names), exclude)
+    return open_training(source, val_dir, exclude=exclude)
+
+
+def _has_table(config: Any, task_name: str, class_names: tuple[str, ...]) -> bool:
+    """Whether the task needs a table of labels; refuses settings that contradict the weights."""
     if task_name == MultiLabel.name:
         if config.label_names and set(config.label_names) != set(class_names):
             raise UsageError(
                 f"`labels` {config.labels} differ from those of the weights: "
                 f"{','.join(class_names)}; omit it"
             )
-        return open_labelled_evaluation(source, label_rules(config, class_names), exclude)
+        return True
     if config.names_a_table:
         raise UsageError(
             f"the settings of a table of labels are for the task {MultiLabel.name}, but the "
             f"weights are of {task_name}"
         )
-    return open_evaluation(source, exclude=exclude, cache_dir=cache_dir)
+    return False

@@ -74,7 +74,7 @@ def validate_epoch(
     state.bad_images.update(evaluation.bad)
     if is_better(plan.task, plan.best_metric, evaluation.metrics, state.best):
         state.best_epoch, state.best = state.evaluated_epochs, evaluation.metrics
-        origin = row | _plain(evaluation.metrics)
+        origin = row | plain_metrics(evaluation.metrics)
         folder.save_weights(BEST_WEIGHTS, training.model.state_dict(), origin)
     if averaged is not None and training.average is not None:
         log.info("with averaged weights:")
@@ -84,7 +84,7 @@ def validate_epoch(
             state.best_average_epoch = state.evaluated_epochs
             state.best_average = averaged.metrics
             weights = training.average.model.state_dict()
-            folder.save_weights(BEST_AVERAGE, weights, row | _plain(averaged.metrics))
+            folder.save_weights(BEST_AVERAGE, weights, row | plain_metrics(averaged.metrics))
     # Of the last weights, not the best, which were selected on these same images.
     if folder.is_first:
         evaluation.write(folder.path, evaluation.to_json(LAST_WEIGHTS) | row | evaluation.metrics)
@@ -92,7 +92,7 @@ def validate_epoch(
     return evaluation
 
 
-def _plain(metrics: Metrics) -> Metrics:
+def plain_metrics(metrics: Metrics) -> Metrics:
     """The metrics that are one number each, which is what weights record of their validation."""
     return {name: value for name, value in metrics.items() if not isinstance(value, dict)}
 

@@ -352,3 +352,55 @@ def test_a_table_of_labels_is_not_taken_for_class_folders(
 ) -> None:
     assert main(["train", "--data_dir", str(images), "--output_dir", str(tmp_path / "run")]) == 2
     assert "is a table of labels; pass --task multilabel" in capsys.readouterr().err
+
+
+def test_it_learns_from_a_teacher_and_resumes_exactly(
+    trained: Path, images: Path, tmp_path: Path
+) -> None:
+    teacher = str(trained / "best.safetensors")
+    whole = settings(
+        images, tmp_path / "whole", teacher=teacher, ckpt_interval=1, keep_checkpoint_max=0
+    )
+    train(whole)
+    middle = str(tmp_path / "whole" / "0-2_2.ckpt")
+    train(replace(whole, output_dir=str(tmp_path / "again"), resume=middle))
+    names = ("last.safetensors", "predictions.csv")
+    for name in names:
+        found = (tmp_path / "again" / name).read_bytes()
+        assert found == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_several_weights_are_averaged_and_chosen_by_auroc(
+    trained: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    members = [str(trained / f"0-{epoch}_3.ckpt") for epoch in (4, 5, 6)]
+    command = ["average", *members, "--output", str(tmp_path / "soup.safetensors")]
+    command += ["--method", "greedy", "--data_dir", str(images), "--workers", "0"]
+    assert main(command) == 1
+    assert "--missing" in capsys.readouterr().err
+    assert main([*command, "--missing", "ignore"]) == 0
+    assert "val: auroc=" in capsys.readouterr().out
+    soup = read_weights(tmp_path / "soup.safetensors")
+    assert soup.info is not None and soup.info.task == "multilabel"
+    config = EvalConfig(
+        data_dir=str(images),
+        pretrained=str(tmp_path / "soup.safetensors"),
+        output_dir=str(tmp_path / "eval"),
+        missing="ignore",
+    )
+    (evaluation,) = evaluate(config).evaluations.values()
+    assert evaluation is not None
+    assert evaluation.metrics["auroc"] == pytest.approx(soup.origin["auroc"], abs=1e-12)
+
+
+def test_a_table_is_refused_for_weights_of_one_class_per_image(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from helpers.weights import write_weights
+
+    files = [str(write_weights(tmp_path / f"{seed}.safetensors", seed)) for seed in (1, 2)]
+    command = ["average", *files, "--output", str(tmp_path / "o"), "--missing", "ignore"]
+    assert main(command) == 2
+    assert "the settings of a table of labels need --data_dir" in capsys.readouterr().err
+    assert main([*command, "--data_dir", str(images)]) == 2
+    assert "but the weights are of single_label" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from densenet121.datasets.image_dataset import ImageDataset
-from densenet121.losses import masked_binary_cross_entropy
+from densenet121.losses import binary_distillation_loss, masked_binary_cross_entropy
 from densenet121.tasks.multi_label.answers import PROBABILITY, Findings, Row, read_row
 from densenet121.tasks.multi_label.calibration import Calibration
 from densenet121.tasks.multi_label.metrics import all_metrics, metrics_with_intervals
@@ -81,6 +81,12 @@ class MultiLabel(Task):
             pos_weight=weight,
             gamma=self.gamma,
         )
+
+    def distillation(
+        self, logits: Tensor, teacher: Tensor, targets: Tensor, temperature: float
+    ) -> Tensor:
+        """``T^2`` times the mean of ``KL(teacher || network)`` over the known cells."""
+        return binary_distillation_loss(logits, teacher, targets, temperature)
 
     def weight(self, targets: Tensor) -> float:
         """The number of known cells."""
