@@ -267,7 +267,7 @@ def test_images_that_cannot_be_probed_are_one_line(
     single = tmp_path / "single"
     write_classes(single / "train", ["ant", "bee"], 1)
     write_classes(single / "val", ["ant", "bee"], 1)
-    assert "class ant has a single image, so --C cannot be chosen" in refusal(single)
+    assert "a single training image of class ant, class bee, so --C cannot" in refusal(single)
     other = tmp_path / "other"
     write_classes(other, ["ant", "dog"], 1)
     assert "unknown: dog" in refusal(image_folder, "--val_dir", str(other))

@@ -4,6 +4,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,20 +15,24 @@ from densenet121.commands import DONE, FAILED
 from densenet121.config import ProbeConfig, absolute, settings_of, weights_choices
 from densenet121.datasets.image_dataset import ImageDataset, some
 from densenet121.datasets.sources.open import open_training
+from densenet121.datasets.sources.open_table import open_labelled_training
 from densenet121.engine.features import Features, compute_features
 from densenet121.engine.heads import (
     MAX_ITERATIONS,
     Head,
     choose_strength,
     class_means,
+    fit_labels,
     fit_logistic,
     nearest_neighbours,
 )
+from densenet121.engine.images import label_rules
+from densenet121.engine.validation import plain_metrics
 from densenet121.inference.classifier import Choices, Classifier, load_classifier
 from densenet121.network import DenseNet
 from densenet121.runs.record import describe_run
 from densenet121.runtime import Runtime, runtime_of
-from densenet121.tasks import Metrics, Scores, SingleLabel
+from densenet121.tasks import Metrics, MultiLabel, Scores, SingleLabel, Task
 from densenet121.utils.errors import InputError
 from densenet121.utils.files import check_output
 
@@ -74,28 +79,30 @@ def probe(config: ProbeConfig) -> ProbeResult:
     feature_seconds = time.perf_counter() - start
     _say(f"features: {len(train)} + {len(val)} images in {feature_seconds:.1f} s")
     values, labels = features[0].values, train.labels[features[0].indices]
-    _check_classes(train, labels)
-    truth = val.labels[features[1].indices]
+    _check_counts(train, labels, 1)
     start = time.perf_counter()
     bad = features[0].bad + features[1].bad
     if config.method == "knn":
         found = nearest_neighbours(values, labels, features[1].values, config.num_neighbours)
         fit_seconds = time.perf_counter() - start
         _say(f"{config.num_neighbours} nearest neighbours by cosine: {fit_seconds:.1f} s")
-        metrics = _top1(found, truth)
+        metrics = _top1(found, val.labels[features[1].indices])
         _say(f"val: {SingleLabel().best_line(metrics)}; no linear layer, so no weights are written")
         return ProbeResult(None, metrics, feature_seconds, fit_seconds, bad)
     head, how = _fit(config, train, values, labels)
     fit_seconds = time.perf_counter() - start
     _say(f"{how}: {fit_seconds:.1f} s")
     _put(head, model, runtime)
-    metrics = _measure(features[1], truth, model, runtime)
-    _say(f"val: {SingleLabel().best_line(metrics)}, loss {metrics['loss']:.4f}")
+    task = MultiLabel() if config.task == MultiLabel.name else SingleLabel()
+    metrics = _measure(features[1], val, task, model, runtime)
+    _say(f"val: {task.best_line(metrics)}, loss {metrics['loss']:.4f}")
     preprocessing = classifier.preprocessing.changed(tta="none")  # as measured
-    info = ModelInfo(classifier.net, classifier.variant, train.class_names, preprocessing)
+    info = ModelInfo(
+        classifier.net, classifier.variant, train.class_names, preprocessing, task.name
+    )
     settings = settings_of(config) | runtime.settings()
     run = describe_run("probe", settings, runtime, info.task, train.class_names, train, val)
-    origin = {"probe": how, "features": source.name, **metrics}
+    origin = {"probe": how, "features": source.name, **plain_metrics(metrics)}
     save_weights(output, model.state_dict(), info, origin, data=data_note(run["data"]))
     _say(f"weights: {output}")
     return ProbeResult(output, metrics, feature_seconds, fit_seconds, bad)
@@ -103,26 +110,44 @@ def probe(config: ProbeConfig) -> ProbeResult:
 
 def _open(config: ProbeConfig) -> tuple[ImageDataset, ImageDataset]:
     """The training and the validation images."""
-    train, val = open_training(
-        absolute(config.data_dir),
-        absolute(config.val_dir) if config.val_dir else None,
-        exclude=absolute(config.exclude) if config.exclude else None,
-    )
+    data_dir = absolute(config.data_dir)
+    val_dir = absolute(config.val_dir) if config.val_dir else None
+    exclude = absolute(config.exclude) if config.exclude else None
+    if config.task == MultiLabel.name:
+        train, val = open_labelled_training(data_dir, val_dir, label_rules(config), exclude)
+    else:
+        train, val = open_training(data_dir, val_dir, exclude=exclude)
     if val is None:
         raise InputError(
             f"{train.root}: there are no validation images to measure on; pass `val_dir`, or a "
             "`data_dir` that holds train/ and val/"
         )
-    _check_classes(train, train.labels)
+    _check_counts(train, train.labels, 1)
     return train, val
 
 
-def _check_classes(train: ImageDataset, labels: NDArray[np.int64]) -> None:
-    """Refuse a class without a training image: nothing could be learned about it."""
-    counts = np.bincount(labels, minlength=len(train.class_names))
-    empty = [name for name, count in zip(train.class_names, counts, strict=True) if not count]
-    if empty:
-        raise InputError(f"{train.root}: no training image of class {some(empty)}")
+def _check_counts(train: ImageDataset, labels: NDArray[Any], least: int) -> None:
+    """Refuse a class, or a value of a label, with fewer training images than ``least``.
+
+    Nothing could be learned about it without one, and nothing be chosen with a single one.
+    """
+    if labels.ndim == 1:
+        counts = np.bincount(labels, minlength=len(train.class_names))
+        found = {f"class {name}": n for name, n in zip(train.class_names, counts, strict=True)}
+    else:
+        found = {
+            f"label {name}, {word}": int((labels[:, k] == value).sum())
+            for k, name in enumerate(train.class_names)
+            for value, word in ((1, "positive"), (0, "negative"))
+        }
+    few = [what for what, count in found.items() if count < least]
+    if few and least == 1:
+        raise InputError(f"{train.root}: no training image of {some(few)}")
+    if few:
+        raise InputError(
+            f"{train.root}: a single training image of {some(few)}, so `C` cannot be chosen by "
+            "cross-validation; pass `C`, for example 0.01"
+        )
 
 
 def _features(
@@ -139,25 +164,17 @@ def _features(
 
 
 def _fit(
-    config: ProbeConfig,
-    train: ImageDataset,
-    values: NDArray[np.float32],
-    labels: NDArray[np.int64],
+    config: ProbeConfig, train: ImageDataset, values: NDArray[np.float32], labels: NDArray[Any]
 ) -> tuple[Head, str]:
     """The head, and how it was found."""
     if config.method == "class_mean":
         return class_means(values, labels), "nearest class mean"
     C, origin = config.C, ""
     if C is None:
-        counts = np.bincount(labels)
-        if counts.min() < 2:
-            raise InputError(
-                f"{train.root}: class {train.class_names[int(np.argmin(counts))]} has a single "
-                "image, so `C` cannot be chosen by cross-validation; pass `C`, for example 0.01"
-            )
+        _check_counts(train, labels, 2)
         C, folds = choose_strength(values, labels, config.seed)
         origin = f" (lowest log loss in cross-validation, {folds} folds of the training images)"
-    head = fit_logistic(values, labels, C)
+    head = (fit_logistic if labels.ndim == 1 else fit_labels)(values, labels, C)
     if not head.converged:
         _warn(f"no convergence in {MAX_ITERATIONS} iterations; a smaller C is easier to fit")
     return head, f"logistic regression, C {C:g}{origin}"
@@ -172,14 +189,14 @@ def _put(head: Head, model: DenseNet, runtime: Runtime) -> None:
 
 
 def _measure(
-    features: Features, truth: NDArray[np.int64], model: DenseNet, runtime: Runtime
+    features: Features, val: ImageDataset, task: Task, model: DenseNet, runtime: Runtime
 ) -> Metrics:
     """The metrics that ``eval`` gives for the weights."""
-    task, targets = SingleLabel(), torch.from_numpy(truth)
+    targets = task.targets(val, features.indices)
     logits = features.logits(model.classifier, runtime)
     parts = torch.split(targets, [len(batch) for batch in logits])
     scores = [task.score(batch, part) for batch, part in zip(logits, parts, strict=True)]
-    return task.metrics(Scores.joined(scores), targets, ())
+    return task.metrics(Scores.joined(scores), targets, val.class_names)
 
 
 def _top1(found: NDArray[np.int64], truth: NDArray[np.int64]) -> Metrics:

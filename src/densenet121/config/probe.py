@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from densenet121.config.labels import TaskSettings
 from densenet121.config.shared import (
     AnyPath,
     BadImageSettings,
@@ -50,7 +51,8 @@ class HeadSettings(Settings):
     """How the features are classified.
 
     Attributes:
-        method: logistic is logistic regression on standardised features; class_mean takes the class
+        method: logistic is logistic regression on standardised features, of several labels one for
+            each; class_mean takes the class
             whose mean is nearest, on standardised features; knn takes the majority of the nearest
             training images by cosine, which is no linear layer, so it only prints its accuracy.
         C: inverse strength of the regularisation of logistic; smaller is stronger (default: the one
@@ -86,6 +88,7 @@ class HeadSettings(Settings):
 @dataclass(frozen=True, kw_only=True)
 class ProbeConfig(
     ProbeDataSettings,
+    TaskSettings,
     HeadSettings,
     WeightsSettings,
     BatchSettings,
@@ -96,7 +99,11 @@ class ProbeConfig(
     """Fit a new head on the features of frozen weights, in seconds, and write ordinary weights."""
 
     def check(self) -> None:
-        """Refuse a file for what cannot be written."""
+        """Refuse a file for what cannot be written, and a method that needs one class per image."""
+        if self.task == "multilabel" and self.method != "logistic":
+            raise UsageError(
+                f"--method {self.method} needs one class per image, not --task {self.task}"
+            )
         if self.method == "knn" and self.output is not None:
             raise UsageError(
                 "--output needs a linear layer, which --method knn is not; omit it, or use "

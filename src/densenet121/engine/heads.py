@@ -6,6 +6,7 @@ standard deviation 1 over the training images; the layer takes them as they are.
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,17 +72,53 @@ def fit_logistic(features: Values, labels: Labels, C: float, tolerance: float = 
     return Head(weight, bias - weight @ mean, not failed)
 
 
-def choose_strength(features: Values, labels: Labels, seed: int) -> tuple[float, int]:
-    """The C of ``STRENGTHS`` with the lowest log loss in cross-validation, and the number of folds.
-
-    The folds are stratified, and each standardises by its own training images. Of equal losses the
-    stronger regularisation wins.
+def fit_labels(features: Values, targets: Values, C: float) -> Head:
+    """A logistic regression for each label, on the images for which the label is known.
 
     Args:
         features: ``(N, F)``.
-        labels: ``(N,)``; each class from 0 to the largest occurs at least twice.
+        targets: ``(N, K)``, 1, 0 or nan for not known; each label has positive and negative images.
+        C: inverse strength of the penalty, see ``fit_logistic``.
+    """
+    weights, biases, converged = [], [], True
+    for column in targets.T:
+        known = ~np.isnan(column)
+        head = fit_logistic(features[known], column[known].astype(np.int64), C)
+        # One logit whose sigmoid is the softmax of the two.
+        weights.append(head.weight[1] - head.weight[0])
+        biases.append(head.bias[1] - head.bias[0])
+        converged = converged and head.converged
+    return Head(np.stack(weights), np.array(biases), converged)
+
+
+def choose_strength(features: Values, targets: NDArray[Any], seed: int) -> tuple[float, int]:
+    """The C of ``STRENGTHS`` with the lowest log loss in cross-validation, and the number of folds.
+
+    The folds are stratified, and each standardises by its own training images. Of equal losses the
+    stronger regularisation wins. Several labels have folds of their own and one C: that with the
+    lowest sum of losses; the number of folds is the smallest.
+
+    Args:
+        features: ``(N, F)``.
+        targets: labels ``(N,)``, each class from 0 to the largest at least twice; or ``(N, K)``, 1,
+            0 or nan, where each label has two positive and two negative images.
         seed: seed of the folds.
     """
+    if targets.ndim == 1:
+        losses, folds = _held_out_losses(features, targets, seed)
+        return STRENGTHS[int(np.argmin(losses))], folds
+    found = []
+    for column in targets.T:
+        known = ~np.isnan(column)
+        found.append(_held_out_losses(features[known], column[known].astype(np.int64), seed))
+    total = np.sum([losses for losses, _ in found], axis=0)
+    return STRENGTHS[int(np.argmin(total))], min(folds for _, folds in found)
+
+
+def _held_out_losses(
+    features: Values, labels: Labels, seed: int
+) -> tuple[NDArray[np.float64], int]:
+    """Summed log loss of the images for each C, when held out; and the number of folds."""
     from sklearn.metrics import log_loss
     from sklearn.model_selection import StratifiedKFold
 
@@ -98,7 +135,7 @@ def choose_strength(features: Values, labels: Labels, seed: int) -> tuple[float,
                 labels=classes,
                 normalize=False,
             )
-    return STRENGTHS[int(np.argmin(losses))], folds
+    return losses, folds
 
 
 def class_means(features: Values, labels: Labels) -> Head:
