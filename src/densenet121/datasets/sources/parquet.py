@@ -9,7 +9,7 @@ or with several, is refused.
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,57 +56,29 @@ def read_parquet(where: Path, split: Split, *, partial: bool = False) -> ImageDa
             f"{where}: Parquet needs pyarrow; pip install 'densenet121[parquet]'"
         ) from None
     files, notes = ([where], []) if where.is_file() else _files(where, split)
-    groups: list[tuple[Path, int]] = []  # file and row group
-    starts: list[int] = []  # the first image of each group
-    labels: list[Label] = []
-    places: list[tuple[Path, int]] = []  # file and row
-    paths: list[str] = []
-    sizes: list[int] = []
-    names: list[str] = []
+    rows = _Rows()
     for file in files:
-        rows = 0
         try:
-            reader = pyarrow.parquet.ParquetFile(file)
-            schema = reader.schema_arrow
-            image = _column(file, schema.names, _IMAGE_COLUMNS)
-            label = _column(file, schema.names, _LABEL_COLUMNS)
-            names = names or _class_names(schema.metadata or {}, label)
-            for number in range(reader.num_row_groups):
-                groups.append((file, number))
-                starts.append(len(labels))
-                table = reader.read_row_group(number, columns=[image, label])
-                for value in table.column(label).to_pylist():
-                    labels.append(_label(value, file, rows))
-                    places.append((file, rows))
-                    rows += 1
-                for value in table.column(image).to_pylist():
-                    data, path = _encoded(value)
-                    sizes.append(len(data))
-                    paths.append(path or f"{file.name}/{len(paths):08d}")
+            rows.add(file, pyarrow.parquet.ParquetFile(file))
         except (pyarrow.ArrowException, OSError, TypeError) as error:
             with file.open("rb") as opened:
                 instead = stray(opened.read(512))
             if instead:
                 raise InputError(f"{file}: is {instead}") from None
             raise InputError(f"{file}: not a Parquet file of images ({error})") from None
-    if not labels:
+    if not rows.labels:
         raise InputError(f"{where}: no images")
-
-    def place(index: int) -> str:
-        file, row = places[index]
-        return f"{file}, row {row}"
-
-    if names and all(isinstance(label, int) for label in labels):
-        class_names, numbers = tuple(names), _numbers(names, labels, place)
+    if rows.names and all(isinstance(label, int) for label in rows.labels):
+        class_names, numbers = tuple(rows.names), _numbers(rows)
     else:
         class_names, numbers = check_labels(
-            [str(label) for label in labels],
+            [str(label) for label in rows.labels],
             files[0].parent / "classes.txt",
             str(where),
             partial=partial,
-            place=place,
+            place=rows.place,
         )
-    groups_of = _Groups(groups, np.array(starts))
+    paths = rows.paths
     if len(set(paths)) != len(paths):  # the hub stores only the file names, without folders
         paths = [f"{index:08d}/{path}" for index, path in enumerate(paths)]
     return ImageDataset(
@@ -114,10 +86,56 @@ def read_parquet(where: Path, split: Split, *, partial: bool = False) -> ImageDa
         class_names,
         Names.of(paths),
         numbers,
-        np.array(sizes, dtype=np.int64),
-        read_one=groups_of.read,
+        np.array(rows.sizes, dtype=np.int64),
+        read_one=_Groups(rows.groups, np.array(rows.starts)).read,
         notes=tuple(notes),
     )
+
+
+@dataclass
+class _Rows:
+    """What is known of the images before their pixels are read.
+
+    Attributes:
+        groups: file and number of each row group.
+        starts: the first image of each group.
+        labels: the label of each image.
+        paths: its path.
+        sizes: its bytes.
+        names: the class names of the first file, if it has them.
+        files: each file, and the number of images before it.
+    """
+
+    groups: list[tuple[Path, int]] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
+    labels: list[Label] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    files: list[tuple[Path, int]] = field(default_factory=list)
+
+    def add(self, file: Path, reader: Any) -> None:
+        """Add the rows of a file."""
+        schema = reader.schema_arrow
+        image = _column(file, schema.names, _IMAGE_COLUMNS)
+        label = _column(file, schema.names, _LABEL_COLUMNS)
+        self.names = self.names or _class_names(schema.metadata or {}, label)
+        self.files.append((file, len(self.labels)))
+        for number in range(reader.num_row_groups):
+            self.groups.append((file, number))
+            self.starts.append(len(self.labels))
+            table = reader.read_row_group(number, columns=[image, label])
+            for value in table.column(label).to_pylist():
+                self.labels.append(_label(value, self.place(len(self.labels))))
+            for value in table.column(image).to_pylist():
+                data, path = _encoded(value)
+                self.sizes.append(len(data))
+                self.paths.append(path or f"{file.name}/{len(self.paths):08d}")
+
+    def place(self, index: int) -> str:
+        """File and row of an image, for messages."""
+        file, first = next(found for found in reversed(self.files) if found[1] <= index)
+        return f"{file}, row {index - first}"
 
 
 def _files(where: Path, split: Split) -> tuple[list[Path], list[str]]:
@@ -132,7 +150,7 @@ def _files(where: Path, split: Split) -> tuple[list[Path], list[str]]:
     return chosen, notes
 
 
-def _label(value: Any, file: Path, row: int) -> Label:
+def _label(value: Any, place: str) -> Label:
     """A label as a number or a name.
 
     Raises:
@@ -148,29 +166,28 @@ def _label(value: Any, file: Path, row: int) -> Label:
         return value
     if isinstance(value, list | dict):
         raise InputError(
-            f"{file}, row {row}: the label is a {type(value).__name__} ({value!s:.40}); one class "
+            f"{place}: the label is a {type(value).__name__} ({value!s:.40}); one class "
             "per image is needed"
         )
     raise InputError(
-        f"{file}, row {row}: the label is {value!r}, which is no class; leave such images out "
+        f"{place}: the label is {value!r}, which is no class; leave such images out "
         "(test sets are often published without labels)"
     )
 
 
-def _numbers(
-    names: Sequence[str], labels: Sequence[Label], place: Callable[[int], str]
-) -> NDArray[np.int64]:
+def _numbers(rows: _Rows) -> NDArray[np.int64]:
     """Numbers of classes whose names the schema has.
 
     Raises:
         InputError: a number has no name.
     """
-    numbers = np.array(labels, dtype=np.int64)
-    wrong = np.flatnonzero((numbers < 0) | (numbers >= len(names)))
+    numbers = np.array(rows.labels, dtype=np.int64)
+    wrong = np.flatnonzero((numbers < 0) | (numbers >= len(rows.names)))
     if len(wrong):
+        place, last = rows.place(int(wrong[0])), len(rows.names) - 1
         raise InputError(
-            f"{place(int(wrong[0]))}: the label is {numbers[wrong[0]]}, but the file names the "
-            f"classes 0 to {len(names) - 1}; leave such images out ({len(wrong)} of {len(labels)})"
+            f"{place}: the label is {numbers[wrong[0]]}, but the file names the classes 0 to "
+            f"{last}; leave such images out ({len(wrong)} of {len(numbers)})"
         )
     return numbers
 
