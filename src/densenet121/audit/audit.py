@@ -1,19 +1,21 @@
 """Find faults in a collection of images. Nothing is changed."""
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from pathlib import Path
 
 from densenet121.audit.copies import exact_groups, near_pairs
 from densenet121.audit.facts import ImageFacts, facts_of
+from densenet121.audit.labels import label_of, labels_of_one_kind
 from densenet121.config import AuditConfig, absolute
 from densenet121.datasets.groups import check_spelling, group_ids
 from densenet121.datasets.image_dataset import ImageDataset
+from densenet121.datasets.sources.label_table import LabelRules
 from densenet121.datasets.sources.open import open_splits
+from densenet121.datasets.sources.open_table import open_labelled_training, refuse_label_table
 from densenet121.datasets.tables import read_table
 from densenet121.utils.errors import UsageError
 from densenet121.utils.files import write_atomic
@@ -27,9 +29,10 @@ FAULTS = {
     "truncated": "truncated images",
     "damaged": "images that cannot be decoded",
     "train_and_val": "validation images that are also in train",
-    "two_classes": "images that are in two classes",
+    "two_classes": "equal images with different classes or labels",
     "group_in_both": "groups with images in both train and val",
     "class_sets": "classes that only one split has",
+    "one_kind": "labels without a positive or without a negative image",
 }
 REMARKS = {
     "exact_duplicate": "exact copies of an image of the same split",
@@ -45,6 +48,7 @@ REMARKS = {
     "ignored": "files without an image extension",
 }
 KINDS = FAULTS | REMARKS
+MULTILABEL = "multilabel"  # the value of the setting
 _UNUSABLE = ("empty", "not_a_picture", "truncated", "damaged")
 
 
@@ -95,8 +99,8 @@ def audit(config: AuditConfig) -> Audit:
         UsageError: groups cannot be compared without validation images.
     """
     val_dir = absolute(config.val_dir) if config.val_dir else None
-    found = open_splits(absolute(config.source), val_dir, field="source")
-    dataset = {str(split): part for split, part in found.items()}
+    dataset = _open(config, val_dir)
+    several = config.task == MULTILABEL
     divided = _divided_groups(dataset, config)
     workers = config.num_workers
     splits: list[str] = []
@@ -111,14 +115,13 @@ def audit(config: AuditConfig) -> Audit:
         tasks = zip(splits, indices, strict=True)
         facts = list(pool.map(partial(_examine, dataset, advance), tasks, chunksize=8))
     names = [dataset[split].paths[index] for split, index in zip(splits, indices, strict=True)]
-    labels = [dataset[split].class_names[dataset[split].labels[index]]
-              for split, index in zip(splits, indices, strict=True)]  # fmt: skip
+    labels = [label_of(dataset[split], i) for split, i in zip(splits, indices, strict=True)]
     places = list(zip(splits, names, strict=True))
     findings = [
         *_of_each(places, facts, config),
         *_copies(places, labels, facts, config.near),
         *(f for split, part in dataset.items() for f in _of_split(split, part, config)),
-        *_class_sets(dataset),
+        *(_one_kind(dataset) if several else _class_sets(dataset)),
         *divided,
     ]
     order = list(KINDS)
@@ -132,6 +135,17 @@ def audit(config: AuditConfig) -> Audit:
 
         write_atomic(absolute(config.page), page(result).encode())
     return result
+
+
+def _open(config: AuditConfig, val_dir: Path | None) -> dict[str, ImageDataset]:
+    """The images of each split."""
+    source = absolute(config.source)
+    if config.task != MULTILABEL:
+        refuse_label_table(source)
+        found = open_splits(source, val_dir, field="source")
+        return {str(split): part for split, part in found.items()}
+    train, val = open_labelled_training(source, val_dir, LabelRules(**config.rules()))
+    return {"train": train} | ({"val": val} if val is not None else {})
 
 
 def _examine(
@@ -185,6 +199,8 @@ def _copies(
 
 def _of_split(split: str, dataset: ImageDataset, config: AuditConfig) -> list[Finding]:
     found = [Finding("ignored", split, path, "skipped") for path in dataset.ignored]
+    if dataset.labels.ndim == 2:
+        return found
     counts = dataset.counts()
     most, least = int(counts.argmax()), int(counts.argmin())
     if counts[most] > config.imbalance * counts[least]:
@@ -194,6 +210,10 @@ def _of_split(split: str, dataset: ImageDataset, config: AuditConfig) -> list[Fi
         )
         found.append(Finding("imbalance", split, dataset.class_names[least], detail))
     return found
+
+
+def _one_kind(dataset: dict[str, ImageDataset]) -> list[Finding]:
+    return [Finding("one_kind", *place) for place in labels_of_one_kind(dataset)]
 
 
 def _class_sets(dataset: dict[str, ImageDataset]) -> list[Finding]:
@@ -250,44 +270,3 @@ def _excluded(findings: Sequence[Finding]) -> tuple[str, ...]:
             places = dict([(finding.split, finding.path), finding.other])
             paths[places["train"]] = None
     return tuple(sorted(paths))
-
-
-def table(result: Audit, most: int = 5) -> str:
-    """The findings as text, with the first few of each kind."""
-    lines = [
-        f"{split}: {len(part)} images of {len(part.class_names)} classes in {part.root}"
-        for split, part in result.dataset.items()
-    ]
-    lines += [f"note: {note}" for part in result.dataset.values() for note in part.notes]
-    for kind, meaning in KINDS.items():
-        own = [finding for finding in result.findings if finding.kind == kind]
-        if own:
-            lines += ["", f"{'' if kind in REMARKS else 'FAULT: '}{meaning}: {len(own)}"]
-            lines += [f"  {f.split}/{f.path}: {f.detail}" for f in own[:most]]
-            if len(own) > most:
-                lines.append(
-                    f"  and {len(own) - most} more (the JSON output and the page show all)"
-                )
-    if not result.findings:
-        lines += ["", "no findings"]
-    return "\n".join(lines).encode("utf-8", "backslashreplace").decode()
-
-
-def as_json(result: Audit) -> str:
-    """The findings as JSON."""
-    content: dict[str, Any] = {
-        "splits": {
-            split: {
-                "root": str(part.root),
-                "pictures": len(part),
-                "fingerprint": part.fingerprint,
-                "classes": dict(zip(part.class_names, part.counts().tolist(), strict=True)),
-                "notes": list(part.notes),
-            }
-            for split, part in result.dataset.items()
-        },
-        "faults": result.has_faults,
-        "findings": [asdict(finding) for finding in result.findings],
-        "excluded": list(result.excluded),
-    }
-    return json.dumps(content, indent=2).encode("utf-8", "backslashreplace").decode()

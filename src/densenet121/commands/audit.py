@@ -1,6 +1,7 @@
 """The ``audit`` command."""
 
-from densenet121.audit.audit import as_json, audit, table
+from densenet121.audit.audit import audit
+from densenet121.audit.output import as_json, table
 from densenet121.commands import DONE, FAILED
 from densenet121.config import AuditConfig
 

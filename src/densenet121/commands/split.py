@@ -14,7 +14,12 @@ import numpy as np
 from densenet121.commands import DONE
 from densenet121.config import SplitConfig, absolute
 from densenet121.datasets.groups import group_ids
-from densenet121.datasets.sources.label_table import files_of, path_column_of, read_label_table
+from densenet121.datasets.sources.label_table import (
+    LabelRules,
+    files_of,
+    path_column_of,
+    read_label_table,
+)
 from densenet121.datasets.sources.labels import check_labels
 from densenet121.datasets.sources.lists import LABEL_COLUMNS, PATH_COLUMNS
 from densenet121.datasets.sources.open import open_splits
@@ -103,9 +108,7 @@ def read_images(source: Path, config: SplitConfig) -> Images:
         InputError, UsageError: they cannot be read, or are not files of their own.
     """
     if config.several_labels:
-        from densenet121.engine.images import label_rules  # which imports torch
-
-        dataset = read_label_table(source, label_rules(config))
+        dataset = read_label_table(source, LabelRules(**config.rules()))
         image, label = np.nonzero(dataset.labels == 1)
         columns = {name: list(cells) for name, cells in dataset.columns.items()}
         _refuse_column("path", columns, str(source))

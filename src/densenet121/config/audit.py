@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+from densenet121.config.labels import TaskSettings
 from densenet121.config.shared import AnyPath, File, Settings, WorkerSettings
 from densenet121.config.values import at_least, between
 from densenet121.utils.errors import UsageError
@@ -36,7 +37,7 @@ class AuditThresholds(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AuditConfig(AuditThresholds, WorkerSettings):
+class AuditConfig(TaskSettings, AuditThresholds, WorkerSettings):
     """Check every image of a dataset and report what is wrong; nothing is changed.
 
     Attributes:

@@ -1,7 +1,7 @@
 """Settings that say where the labels of a table are, and what their cells mean."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from densenet121.config.shared import Settings
 from densenet121.utils.errors import UsageError
@@ -92,6 +92,19 @@ class LabelTableSettings(LabelSettings):
     section: ClassVar[str] = "labels"
     labels: Names | None = None
     path_column: Column | None = None
+
+    def rules(self, names: tuple[str, ...] = ()) -> dict[str, Any]:
+        """The fields of ``LabelRules``; ``names`` are the labels of weights, which override."""
+        return {
+            "path_column": self.path_column,
+            "names": names or self.label_names or (),
+            "label_column": self.label_column,
+            "separator": self.label_separator,
+            "negative": self.negative_label,
+            "ignored": self.ignored_labels,
+            "uncertain": self.uncertain_choice,
+            "missing": self.missing_choice,
+        }
 
     @property
     def names_a_table(self) -> bool:

@@ -4,27 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from densenet121.config import absolute
-from densenet121.config.labels import LabelTableSettings
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.sources.label_table import LabelRules
 from densenet121.datasets.sources.open import open_evaluation, open_training
 from densenet121.datasets.sources.open_table import open_labelled_evaluation, open_labelled_training
 from densenet121.tasks import MultiLabel
 from densenet121.utils.errors import UsageError
-
-
-def label_rules(config: LabelTableSettings, names: tuple[str, ...] = ()) -> LabelRules:
-    """How the settings read a table of labels; ``names`` are those of the weights."""
-    return LabelRules(
-        path_column=config.path_column,
-        names=names or config.label_names or (),
-        label_column=config.label_column,
-        separator=config.label_separator,
-        negative=config.negative_label,
-        ignored=config.ignored_labels,
-        uncertain=config.uncertain_choice,
-        missing=config.missing_choice,
-    )
 
 
 def open_images(
@@ -45,7 +30,7 @@ def open_images(
     source, excluded = absolute(config.data_dir), getattr(config, "exclude", None)
     exclude = absolute(excluded) if excluded else None
     if _has_table(config, task_name, class_names):
-        return open_labelled_evaluation(source, label_rules(config, class_names), exclude)
+        return open_labelled_evaluation(source, LabelRules(**config.rules(class_names)), exclude)
     return open_evaluation(source, exclude=exclude, cache_dir=cache_dir)
 
 
@@ -66,7 +51,9 @@ def open_training_images(
     val_dir = absolute(config.val_dir) if config.val_dir else None
     exclude = absolute(config.exclude) if config.exclude else None
     if _has_table(config, task_name, class_names):
-        return open_labelled_training(source, val_dir, label_rules(config, class_names), exclude)
+        return open_labelled_training(
+            source, val_dir, LabelRules(**config.rules(class_names)), exclude
+        )
     return open_training(source, val_dir, exclude=exclude)
 
 

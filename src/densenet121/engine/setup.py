@@ -10,10 +10,10 @@ from densenet121.checkpoint.native import ModelInfo
 from densenet121.config import TrainConfig, absolute, default_eval_resize
 from densenet121.datasets.image_dataset import ImageDataset, some
 from densenet121.datasets.preprocessing import Preprocessing
+from densenet121.datasets.sources.label_table import LabelRules
 from densenet121.datasets.sources.open import open_training
 from densenet121.datasets.sources.open_table import open_labelled_training, refuse_label_table
 from densenet121.engine.balance import make_class_weights, make_pos_weight
-from densenet121.engine.images import label_rules
 from densenet121.network import DenseNet, Variant, build
 from densenet121.runs.checkpoints import Checkpoint
 from densenet121.tasks import MultiLabel, SingleLabel, Task
@@ -26,7 +26,7 @@ def find_datasets(config: TrainConfig) -> tuple[ImageDataset, ImageDataset | Non
     val_dir = absolute(config.val_dir) if config.val_dir else None
     exclude = absolute(config.exclude) if config.exclude else None
     if config.task == MultiLabel.name:
-        rules = label_rules(config)
+        rules = LabelRules(**config.rules())
         return open_labelled_training(absolute(config.data_dir), val_dir, rules, exclude)
     source = absolute(config.data_dir)
     refuse_label_table(source)
