@@ -35,9 +35,9 @@ from helpers.training import train_config
 STEPS = 6  # two epochs of three
 
 
-def outcome(folder: Path) -> dict[str, Any]:
+def outcome(folder: Path, last: str = "0-2_3.ckpt") -> dict[str, Any]:
     """All that a run leaves but times and paths: weights, momentum, statistics, metrics, rows."""
-    _, tensors, content = read(folder / "0-2_3.ckpt")
+    _, tensors, content = read(folder / last)
     timed = ("images_per_second", "data_wait")
     rows = read_rows(folder / "metrics.jsonl")
     return {
@@ -261,6 +261,57 @@ def test_auto_starts_afresh_where_there_is_nothing(config: TrainConfig, tmp_path
         )
     )
     assert checkpoints_in(result.folder)
+
+
+@pytest.mark.parametrize(
+    ("flags", "steps_done"),
+    [
+        ({"lr_scheduler": "exponential"}, 6),
+        ({"lr_scheduler": "exponential"}, 4),
+        ({"lr_scheduler": "constant", "warmup_epochs": 1}, 6),
+        ({"lr_scheduler": "plateau"}, 6),
+        ({"lr_scheduler": "cosine_annealing", "T_max": 5}, 6),
+        ({"lr_scheduler": "cosine", "warmup_epochs": 2}, 6),  # all within the warmup
+    ],
+)
+def test_a_run_that_becomes_longer_equals_one_that_was_long_from_the_start(
+    flags: dict[str, Any], steps_done: int, config: TrainConfig, tmp_path: Path
+) -> None:
+    long = replace(config, max_epoch=3, output_dir=str(tmp_path / "long"), **flags)
+    train(long)
+    short = train(replace(long, max_epoch=2, output_dir=str(tmp_path / "short"))).folder
+    folder = with_checkpoints_until(tmp_path / "run", short, steps_done)
+    train(replace(long, output_dir=str(folder), resume="auto"))
+    assert outcome(folder, "0-3_3.ckpt") == outcome(tmp_path / "long", "0-3_3.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            {"lr_scheduler": "cosine_annealing"},
+            r"with `max_epoch` 3, because it was 2 and a step that is done would change: with "
+            r"`lr_scheduler` cosine_annealing the learning rate of step \d was \S+ and would have "
+            r"been \S+; start a new run with `pretrained`, or pass `T_max` 2$",
+        ),
+        ({"lr_scheduler": "one_cycle"}, r"one_cycle .* start a new run with `pretrained`$"),
+        ({"lr_scheduler": "polynomial"}, r"polynomial the learning rate of step 1 was"),
+        (
+            {"lr_scheduler": "constant", "mixup": 0.2, "mix_off_epochs": 1},
+            r"epoch 2 was without mixed images, and would have had them; start a new run",
+        ),
+    ],
+)
+def test_a_run_whose_steps_would_have_been_others_is_not_made_longer(
+    flags: dict[str, Any], message: str, config: TrainConfig, tmp_path: Path
+) -> None:
+    short = replace(config, output_dir=str(tmp_path / "run"), **flags)
+    train(short)
+    with pytest.raises(UsageError, match=message):
+        train(replace(short, max_epoch=3, resume="auto"))
+    if "mixup" not in flags:
+        with pytest.raises(UsageError, match="max_epoch was 2, is now 1"):
+            train(replace(short, max_epoch=1, resume="auto"))
 
 
 def test_changed_data_is_said(

@@ -1,5 +1,6 @@
 """The settings of ``train``."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -133,15 +134,22 @@ class TrainConfig(
             )
 
 
-def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def differences(
+    before: dict[str, Any], now: dict[str, Any], free: Collection[str] = ()
+) -> list[str]:
     """Changed flags that would change the result of a resumed run: "--flag was x, is now y".
 
     A setting that an older run does not record had the value that is its default now. Of
     augmentation, the values that are used are compared, whether given or of a preset.
+
+    Args:
+        before: the settings of the run.
+        now: the settings of the one that resumes it.
+        free: further settings that may change.
     """
     before = effective({flag.name: flag.default for flag in flags_of(TrainConfig)} | before)
     now = effective(now)
-    names = [name for name in now if name not in FREE_ON_RESUME and name in before]
+    names = [name for name in now if name not in {*FREE_ON_RESUME, *free} and name in before]
     return [
         f"--{name} was {before[name]}, is now {now[name]}"
         for name in names

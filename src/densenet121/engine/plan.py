@@ -139,7 +139,7 @@ def make_plan(
         augment_small=augment_small,
         small_epochs=config.small_epochs,
         mixing=make_mixing(config, dataset, batch_size),
-        mixed_epochs=config.max_epoch - config.chosen("mix_off_epochs"),
+        mixed_epochs=mixed_epochs(config),
         order=make_order(config, dataset),
         seed=config.seed,
         micro_batches=-(-min(step_size, len(dataset)) // batch_size),
@@ -170,6 +170,11 @@ def _check_enough(count: int, batch_size: int, accumulated: int, world_size: int
             f"{count} images are fewer than the {world_size} x {batch_size}{times} of one step; "
             "pass a smaller `per_batch_size`"
         )
+
+
+def mixed_epochs(config: TrainConfig) -> int:
+    """Number of epochs at the beginning whose images are mixed, if any are."""
+    return config.max_epoch - int(config.chosen("mix_off_epochs"))
 
 
 def make_schedule(config: TrainConfig, epoch_steps: int) -> Callable[[int], float]:

@@ -1,15 +1,17 @@
 """Check whether a run can be resumed from a checkpoint, and collect warnings about it."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from densenet121.checkpoint.load import Weights
-from densenet121.config import differences
+from densenet121.config import TrainConfig, differences
 from densenet121.datasets.image_dataset import ImageDataset, check_same_classes
 from densenet121.distributed.ranks import gather
+from densenet121.engine.plan import make_schedule, mixed_epochs
 from densenet121.engine.state import RunState, Training
 from densenet121.runs.checkpoints import Checkpoint
 from densenet121.utils.errors import InputError, UsageError
@@ -18,8 +20,10 @@ from densenet121.utils.errors import InputError, UsageError
 _STEP_NAMES = ("global_step", "step_num")
 
 
-def check_resumable(checkpoint: Checkpoint, run: dict[str, Any]) -> list[str]:
+def check_resumable(checkpoint: Checkpoint, run: dict[str, Any], config: TrainConfig) -> list[str]:
     """Refuse a resume that would not continue the same run; return warnings where it may not.
+
+    A run may become longer if no step that is done would have been another.
 
     Raises:
         UsageError: a setting that matters differs.
@@ -31,11 +35,15 @@ def check_resumable(checkpoint: Checkpoint, run: dict[str, Any]) -> list[str]:
             f"cannot resume {checkpoint.path} with another task: it was {checkpoint.info.task}, "
             f"and is now {run['task']}"
         )
-    changed = differences(before["settings"], run["settings"])
+    longer = config.max_epoch > before["settings"]["max_epoch"]
+    free = ("max_epoch", "T_max") if longer else ()
+    changed = differences(before["settings"], run["settings"], free)
     if changed:
         raise UsageError(
             f"cannot resume {checkpoint.path} with other settings: {'; '.join(changed)}"
         )
+    if longer:
+        _check_longer(checkpoint, before, config)
     check_same_classes(
         before["class_names"], str(checkpoint.path), run["class_names"], "the training data"
     )
@@ -61,6 +69,39 @@ def check_resumable(checkpoint: Checkpoint, run: dict[str, Any]) -> list[str]:
             "result may differ in the last bits"
         )
     return warnings
+
+
+def _check_longer(checkpoint: Checkpoint, before: Mapping[str, Any], config: TrainConfig) -> None:
+    """Refuse a larger `max_epoch` if it changes a step that is done.
+
+    Raises:
+        UsageError: the text has the first such step, and what to do.
+    """
+    settings, epoch_steps = before["settings"], before["steps_per_epoch"]
+    has_t_max = config.lr_scheduler == "cosine_annealing"
+    t_max = settings["T_max"] if has_t_max else None
+    then = replace(config, max_epoch=settings["max_epoch"], T_max=t_max)
+    steps_done = checkpoint.content["state"]["step"]
+    rate_then, rate_now = (make_schedule(c, epoch_steps) for c in (then, config))
+    reason, advice = "", ""
+    for step in range(steps_done):
+        if rate_then(step) != rate_now(step):
+            reason = (
+                f"with `lr_scheduler` {config.lr_scheduler} the learning rate of step {step} was "
+                f"{rate_then(step):g} and would have been {rate_now(step):g}"
+            )
+            if has_t_max:
+                advice = f", or pass `T_max` {settings['T_max']}"
+            break
+    last_mixed = mixed_epochs(then)
+    if not reason and -(-steps_done // epoch_steps) > last_mixed != mixed_epochs(config):
+        reason = f"epoch {last_mixed + 1} was without mixed images, and would have had them"
+    if reason:
+        raise UsageError(
+            f"cannot resume {checkpoint.path} with `max_epoch` {config.max_epoch}, because it was "
+            f"{settings['max_epoch']} and a step that is done would change: {reason}; start a new "
+            f"run with `pretrained`{advice}"
+        )
 
 
 def check_same_data(run: Mapping[str, Any]) -> None:

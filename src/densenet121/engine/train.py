@@ -121,7 +121,7 @@ def train(config: TrainConfig, task: Task | None = None) -> TrainResult:
         check_same_data(run)
         warnings = [*start.warnings]
         if start.checkpoint:
-            warnings += check_resumable(start.checkpoint, run)
+            warnings += check_resumable(start.checkpoint, run, config)
             restore(training, start.checkpoint, runtime.process.rank)
             complete_best(training.state, val_dataset)
             warnings += renumber(training.state, start.checkpoint, plan.steps)
