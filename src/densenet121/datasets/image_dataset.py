@@ -190,12 +190,13 @@ def with_classes(
         return dataset
     own = [name for name, count in zip(names, counts, strict=True) if count]
     number = {name: i for i, name in enumerate(class_names)}
-    shared = [name for name in class_names if name in set(own)]
+    present = set(own)
+    shared = [name for name in class_names if name in present]
     if names != list(class_names) and own != shared:
-        unknown = set(own) - number.keys()
+        unknown = present - number.keys()
         expected = class_names if unknown else shared
         check_same_classes(expected, expected_by, names if unknown else own, str(dataset.root))
-    absent = [name for name in class_names if name not in set(own)]
+    absent = [name for name in class_names if name not in present]
     if absent:
         dataset = dataset.with_notes(
             f"{dataset.root}: no image of {some(absent)} ({len(absent)} of {len(class_names)} "

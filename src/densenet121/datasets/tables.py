@@ -1,7 +1,6 @@
 """Tables in CSV and TSV files: columns by name, every error with file, line and column."""
 
 import csv
-import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densenet121.datasets.image_dataset import some
+from densenet121.datasets.sources.text import csv_rows, read_text
 from densenet121.utils.errors import InputError
 
 
@@ -87,18 +87,13 @@ class Table:
 
 
 def read_table(file: Path) -> Table:
-    """Read a file with a header; ``.tsv`` is separated by tabs, everything else by commas.
+    """Read a file with a header; see ``csv_rows``.
 
     Raises:
         InputError: the file cannot be read, has no rows, a column twice, or a row of another
             length.
     """
-    try:
-        text = file.read_bytes().decode("utf-8-sig", "surrogateescape")
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror})") from None
-    delimiter = "\t" if file.suffix.lower() == ".tsv" else ","
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv_rows(file, read_text(file))
     names: list[str] = []
     rows: list[list[str]] = []
     lines: list[int] = []

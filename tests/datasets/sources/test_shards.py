@@ -146,3 +146,15 @@ def test_a_pointer_of_git_lfs_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
     with pytest.raises(InputError, match=r"x.tar: is a git-LFS pointer.*git lfs pull"):
         open_training(tmp_path)
+
+
+def test_a_shard_without_its_end_is_named(tmp_path: Path) -> None:
+    file = tar_of(tmp_path / "x.tar", samples("", range(8)))
+    assert open_training(file)[0].notes == ()
+    data = file.read_bytes()
+    file.write_bytes(data[: 512 * 12])  # after the third sample
+    found, _ = open_training(file)
+    assert len(found) == 3
+    assert found.notes == (
+        f"{file}: has no end of a tar file, so it may have been cut short (1 of 1 shards)",
+    )

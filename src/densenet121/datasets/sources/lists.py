@@ -1,7 +1,6 @@
 """A list of images in a file: one ``path label`` per line, or CSV."""
 
 import csv
-import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.packed_strings import Names
 from densenet121.datasets.sources.labels import check_labels
 from densenet121.datasets.sources.splits import Split, split_of, test_note
-from densenet121.datasets.sources.text import lines_of, read_text
+from densenet121.datasets.sources.text import csv_rows, lines_of, read_text
 from densenet121.utils.errors import InputError
 
 SUFFIXES = (".txt", ".lst", ".csv", ".tsv")
@@ -171,12 +170,7 @@ def _lines(file: Path, text: str) -> _List:
 
 def _table(file: Path, text: str) -> _List:
     found = _List([], [])
-    rows = csv.reader(
-        io.StringIO(text, newline=""),
-        delimiter=_delimiter(file, text),
-        skipinitialspace=True,
-        strict=True,
-    )
+    rows = csv_rows(file, text)
     path_at, label_at, split_at, is_first = 0, 1, None, True
     try:
         for row in rows:
@@ -197,14 +191,6 @@ def _table(file: Path, text: str) -> _List:
     except csv.Error as error:
         raise InputError(f"{file}, line {rows.line_num}: {error}") from None
     return replace(found, has_splits=split_at is not None)
-
-
-def _delimiter(file: Path, text: str) -> str:
-    """A tab in .tsv; else a comma, or the semicolon that spreadsheets write in many countries."""
-    if file.suffix.lower() == ".tsv":
-        return "\t"
-    first = next((line for line in lines_of(text) if line.strip()), "")
-    return next((mark for mark in ",;\t" if mark in first), ",")
 
 
 def _is_header(file: Path, cells: Sequence[str]) -> bool:

@@ -8,6 +8,7 @@ writes ``classes.txt`` with the class names and ``index.npz`` with the offsets b
 """
 
 import os
+import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -145,8 +146,24 @@ def read_shards(where: Path, split: Split | None = None, *, partial: bool = Fals
         labels,
         index.sizes,
         read_one=read_one,
-        notes=tuple(notes),
+        notes=(*notes, *_cut_short(files)),
     )
+
+
+def _cut_short(files: Sequence[Path]) -> list[str]:
+    """A note on shards without the two empty blocks at the end of a tar file."""
+    cut = []
+    for file in files:
+        with file.open("rb") as opened:
+            opened.seek(max(0, file.stat().st_size - 2 * tarfile.BLOCKSIZE))
+            if opened.read().strip(b"\0"):
+                cut.append(file)
+    if not cut:
+        return []
+    return [
+        f"{cut[0]}: has no end of a tar file, so it may have been cut short ({len(cut)} of "
+        f"{len(files)} shards)"
+    ]
 
 
 def index_shards(where: Path, files: Sequence[Path] | None = None) -> Index:
@@ -161,7 +178,7 @@ def index_shards(where: Path, files: Sequence[Path] | None = None) -> Index:
         index = Index.load(beside)
         if index.fits(files):
             return index
-    samples = label_samples(files, [read_members(file) for file in files])
+    samples = label_samples(files, map(read_members, files))
     paths = [sample.path for sample in samples]
     if not paths:
         raise InputError(f"{where}: no images in {', '.join(file.name for file in files[:8])}")

@@ -7,7 +7,7 @@ a filter, may have lost the label files of some of them.
 import json
 import os
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from densenet121.utils.strays import stray
 _MOST_NOTE_BYTES = 2**16  # maximum size of a .cls or .json
 
 
-@dataclass
+@dataclass(slots=True)
 class Sample:
     """An image of a shard, with its label.
 
@@ -39,7 +39,7 @@ class Sample:
     size: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Note:
     """A .cls or .json of a shard; ``label`` is empty if it has none."""
 
@@ -118,25 +118,28 @@ def _note(file: Path, member: str, text: str) -> Note:
     return Note(member, label, path, is_cls=False)
 
 
-def label_samples(files: Sequence[Path], shards: Sequence[Members]) -> list[Sample]:
+def label_samples(files: Sequence[Path], shards: Iterable[Members]) -> list[Sample]:
     """Every image with its label, in the order of the shards.
+
+    Args:
+        files: the shards.
+        shards: the members of each; one shard is looked at after the other.
 
     Raises:
         InputError: an image has no label or two images share one; a label has no image.
     """
-    if not any(_annotated(shard) for shard in shards):
-        return list(_by_folder(files, shards))
-    # WebDataset's key ends at the first dot. Where that gives two images the same key, as with
-    # "Photo 10.20.33.jpeg", the key that ends at the last dot may still tell them apart.
     samples: list[Sample] = []
-    for number, (file, shard) in enumerate(zip(files, shards, strict=True)):
-        key = _short_key
-        if len({_short_key(name) for name, _, _ in shard.images}) < len(shard.images):
-            long = {_long_key(name) for name, _, _ in shard.images}
-            noted = {_long_key(note.member) for note in shard.notes}
-            if len(long) == len(shard.images) and long <= noted:
-                key = _long_key
-        samples += _by_note(file, number, shard, key)
+    bare: list[tuple[int, Members]] = []
+    for number, shard in enumerate(shards):
+        if _annotated(shard):
+            samples += _by_note(files[number], number, shard)
+        elif shard.images:
+            bare.append((number, shard))
+    if samples and bare:
+        number, shard = bare[0]
+        samples += _by_note(files[number], number, shard)  # raises
+    for number, shard in bare:
+        samples += _by_folder(files[number], number, shard)
     return samples
 
 
@@ -146,26 +149,37 @@ def _annotated(shard: Members) -> bool:
     return any(note.is_cls or _short_key(note.member) in keys for note in shard.notes)
 
 
-def _by_folder(files: Sequence[Path], shards: Sequence[Members]) -> Iterator[Sample]:
+def _by_folder(file: Path, number: int, shard: Members) -> Iterator[Sample]:
     """Without label files the folder is the class; the name up to its last dot is the key."""
-    for number, (file, shard) in enumerate(zip(files, shards, strict=True)):
-        seen: set[str] = set()
-        for name, offset, size in shard.images:
-            key = _long_key(name)
-            if key in seen:
-                raise InputError(f"{file}: two images have the name {key}")
-            seen.add(key)
-            label = os.path.basename(os.path.dirname(key))  # noqa: PTH119, PTH120
-            if not label:
-                raise InputError(
-                    f"{file}: {name} has no label: no .cls, no .json with a label, no folder"
-                )
-            yield Sample(number, name, name, label, offset, size)
+    seen: set[str] = set()
+    for name, offset, size in shard.images:
+        key = _long_key(name)
+        if key in seen:
+            raise InputError(f"{file}: two images have the name {key}")
+        seen.add(key)
+        label = os.path.basename(os.path.dirname(key))  # noqa: PTH119, PTH120
+        if not label:
+            raise InputError(
+                f"{file}: {name} has no label: no .cls, no .json with a label, no folder"
+            )
+        yield Sample(number, name, name, label, offset, size)
 
 
-def _by_note(
-    file: Path, number: int, shard: Members, key_of: Callable[[str], str]
-) -> Iterator[Sample]:
+def _key_of(shard: Members) -> Callable[[str], str]:
+    """WebDataset's key, which ends at the first dot, unless two images would share it.
+
+    The key that ends at the last dot may still tell them apart: "Photo 10.20.33.jpeg".
+    """
+    if len({_short_key(name) for name, _, _ in shard.images}) < len(shard.images):
+        long = {_long_key(name) for name, _, _ in shard.images}
+        noted = {_long_key(note.member) for note in shard.notes}
+        if len(long) == len(shard.images) and long <= noted:
+            return _long_key
+    return _short_key
+
+
+def _by_note(file: Path, number: int, shard: Members) -> Iterator[Sample]:
+    key_of = _key_of(shard)
     notes: dict[str, list[Note]] = {}
     for note in shard.notes:
         notes.setdefault(key_of(note.member), []).append(note)

@@ -1,11 +1,17 @@
 """Read text that people and spreadsheets write: lists, class names, paths to exclude."""
 
 import codecs
+import csv
+import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from densenet121.datasets.image_dataset import read_whole
 from densenet121.utils.errors import InputError
 from densenet121.utils.strays import stray
+
+if TYPE_CHECKING:
+    from _csv import Reader
 
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -35,3 +41,19 @@ def read_text(file: Path) -> str:
 def lines_of(text: str) -> list[str]:
     """The lines; unlike ``str.splitlines`` only at line breaks that a file name cannot have."""
     return text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
+
+
+def csv_rows(file: Path, text: str) -> "Reader":
+    """The rows of a CSV or TSV file; blanks after a separator are passed over.
+
+    ``.tsv`` is separated by tabs; anything else by commas, or by the semicolons or tabs of its
+    first line, as spreadsheets write them in many countries. Raises csv.Error.
+    """
+    first = next((line for line in lines_of(text) if line.strip()), "")
+    marks = "\t" if file.suffix.lower() == ".tsv" else ",;\t"
+    return csv.reader(
+        io.StringIO(text, newline=""),
+        delimiter=next((mark for mark in marks if mark in first), marks[0]),
+        skipinitialspace=True,
+        strict=True,
+    )
