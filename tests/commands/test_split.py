@@ -228,3 +228,13 @@ def test_what_cannot_be_split_is_refused(
     assert "so --label_column means" in refusal(capsys, val, "--label_column", "a", *out)
     full = refusal(capsys, val, "--output", image_folder, status=2)
     assert "already exists; choose a new folder" in full
+
+
+@pytest.mark.parametrize("flags", [MULTI, ["--label_column", "grade"]])
+def test_images_that_a_column_splits_already_are_not_split_again(
+    flags: list[str], table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join([f"{lines[0]},Split", *(f"{line},test" for line in lines[1:])]))
+    said = refusal(capsys, table, *flags, "--val", 0.2, "--output", tmp_path / "out")
+    assert "is split already, by its column Split, which train and eval obey" in said

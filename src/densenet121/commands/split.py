@@ -21,7 +21,7 @@ from densenet121.datasets.sources.label_table import (
     read_label_table,
 )
 from densenet121.datasets.sources.labels import check_labels
-from densenet121.datasets.sources.lists import LABEL_COLUMNS, PATH_COLUMNS
+from densenet121.datasets.sources.lists import LABEL_COLUMNS, PATH_COLUMNS, SPLIT_COLUMNS
 from densenet121.datasets.sources.open import open_splits
 from densenet121.datasets.splits import Members, Numbers, assign, best_seed, group_hashes
 from densenet121.datasets.tables import Table, read_table
@@ -112,6 +112,7 @@ def read_images(source: Path, config: SplitConfig) -> Images:
         image, label = np.nonzero(dataset.labels == 1)
         columns = {name: list(cells) for name, cells in dataset.columns.items()}
         _refuse_column("path", columns, str(source))
+        _refuse_splits(columns, str(source))
         names = list(dataset.class_names)
         return Images(dataset.root, dataset.paths, columns, names, (image, label), None)
     if source.is_file() and source.suffix.lower() in (".csv", ".tsv"):
@@ -153,6 +154,7 @@ def _one_class(table: Table, config: SplitConfig) -> Images:
     names, numbers = check_labels(classes, table.file.parent / "classes.txt", file)
     columns = {name: cells for name, cells in table.columns.items() if name != path_column}
     _refuse_column("path", columns, file)
+    _refuse_splits(columns, file)
     columns.pop(column if column == "label" else "", None)
     _refuse_column("label", columns, file)
     columns = {"label": classes, **columns}
@@ -164,6 +166,16 @@ def _refuse_column(name: str, columns: Mapping[str, list[str]], file: str) -> No
     """Refuse a further column with a name that has a meaning in a list."""
     if name in columns:
         raise InputError(f"{file}: has another column called {name}; rename it")
+
+
+def _refuse_splits(columns: Mapping[str, list[str]], file: str) -> None:
+    """Refuse a column of splits, which the lists would keep and training would obey."""
+    found = next((name for name in columns if name.lower() in SPLIT_COLUMNS), None)
+    if found is not None:
+        raise InputError(
+            f"{file}: is split already, by its column {found}, which train and eval obey; rename "
+            "the column to split the images anew"
+        )
 
 
 def _refuse_empty(config: SplitConfig, groups: Numbers, total: int) -> None:

@@ -51,6 +51,51 @@ def test_columns_of_nothing_but_labels_are_the_labels_and_numbers_of_patients_ne
     assert found.columns["Patient ID"] == ["1", "0", "1"]
 
 
+SPLIT = """path,Edema,Mass,Split
+a.png,1,0,train
+b.png,0,1,Train
+c.png,1,1,{other}
+d.png,0,0,test
+"""
+
+
+@pytest.mark.parametrize("other", ["val", "validation", "dev"])
+def test_a_column_of_splits_is_obeyed(other: str, tmp_path: Path) -> None:
+    file = table(tmp_path, SPLIT.format(other=other), "abcd")
+    train, val = open_labelled_training(file, None, LabelRules())
+    assert val is not None
+    assert (list(train.paths), list(val.paths)) == (["a.png", "b.png"], ["c.png"])
+    assert train.columns["Split"] == ["train", "Train"]
+    assert list(open_labelled_evaluation(file, LabelRules()).paths) == ["c.png"]
+    given = table(tmp_path / "other", "path,Edema,Mass\na.png,0,1\n")
+    assert open_labelled_training(file, given, LabelRules())[1] is not None
+
+
+def test_test_rows_are_for_validation_only_where_there_are_no_others(tmp_path: Path) -> None:
+    file = table(tmp_path, SPLIT.format(other="train"), "abcd")
+    train, val = open_labelled_training(file, None, LabelRules())
+    assert val is not None and (len(train), list(val.paths)) == (3, ["d.png"])
+    assert "so the test images are used" in val.notes[0]
+    file = table(tmp_path, SPLIT.format(other="tset"), "abcd")
+    with pytest.raises(
+        InputError, match=r'column Split: "tset" is no split; it must be train, val'
+    ):
+        open_labelled_training(file, None, LabelRules())
+    only = table(tmp_path, "path,Edema,Mass,split\na.png,1,0,train\nb.png,0,1,train\n", "ab")
+    assert open_labelled_training(only, None, LabelRules())[1] is None
+    with pytest.raises(InputError, match="no row is of the split val"):
+        open_labelled_evaluation(only, LabelRules())
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_tables_of_spreadsheets_are_read(encoding: str, tmp_path: Path) -> None:
+    file = table(tmp_path, "")
+    file.write_bytes('path; "Edema"; Mass\na.png; 1; "0"\nb.png; 0; 1\n'.encode(encoding))
+    found = read(file)
+    assert found.class_names == ("Edema", "Mass")
+    assert found.labels.tolist() == [[1, 0], [0, 1]]
+
+
 def test_named_columns_are_taken_in_the_order_of_the_names(tmp_path: Path) -> None:
     found = read(table(tmp_path, WIDE), names=("Mass", "Edema"))
     assert found.class_names == ("Mass", "Edema")

@@ -87,6 +87,7 @@ def read_label_table(source: Path, rules: LabelRules) -> ImageDataset:
         labels.astype(np.float32),
         np.array(sizes, dtype=np.int64),
         columns={name: cells for name, cells in table.columns.items() if name != path_column},
+        listed_in=file,
     )
 
 

@@ -19,7 +19,7 @@ from densenet121.utils.errors import InputError
 SUFFIXES = (".txt", ".lst", ".csv", ".tsv")
 PATH_COLUMNS = ("path", "image", "file", "filename", "image_path", "filepath")
 LABEL_COLUMNS = ("label", "class", "target", "class_name")
-_SPLIT_COLUMNS = ("split", "subset", "partition")
+SPLIT_COLUMNS = ("split", "subset", "partition")
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def _table(file: Path, text: str) -> _List:
                 header = [cell.lower() for cell in cells]
                 path_at = _column(file, header, PATH_COLUMNS)
                 label_at = _column(file, header, LABEL_COLUMNS)
-                split_at = next((header.index(n) for n in _SPLIT_COLUMNS if n in header), None)
+                split_at = next((header.index(n) for n in SPLIT_COLUMNS if n in header), None)
             elif len(cells) <= max(path_at, label_at) or not cells[label_at] or not cells[path_at]:
                 raise InputError(f"{file}, line {rows.line_num}: no path or no label")
             else:

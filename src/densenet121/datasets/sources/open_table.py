@@ -5,7 +5,9 @@ from pathlib import Path
 
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.sources.label_table import TABLE, LabelRules, read_label_table
+from densenet121.datasets.sources.lists import SPLIT_COLUMNS
 from densenet121.datasets.sources.open import without_excluded
+from densenet121.datasets.sources.splits import Split, split_of, test_note
 from densenet121.utils.errors import InputError, UsageError
 
 
@@ -29,7 +31,13 @@ def open_labelled_training(
         data_dir, val_dir = inside["train"], val_dir or inside.get("val")
     train = read_label_table(_checked(data_dir, "data_dir"), rules)
     same = replace(rules, names=train.class_names)
-    val = read_label_table(_checked(val_dir, "val_dir"), same) if val_dir else None
+    if val_dir:
+        val: ImageDataset | None = read_label_table(_checked(val_dir, "val_dir"), same)
+    else:
+        val = of_split(train, "val", required=False)
+    found = of_split(train, "train")
+    assert found is not None
+    train = found
     dataset, validation = without_excluded([train, val], exclude)
     assert dataset is not None
     return dataset, validation
@@ -44,10 +52,43 @@ def open_labelled_evaluation(
         InputError, UsageError: see ``read_label_table``.
     """
     source = data_dir / "val" if _has_table(data_dir / "val") else data_dir
-    found = read_label_table(_checked(source, "data_dir"), rules)
+    found = of_split(read_label_table(_checked(source, "data_dir"), rules), "val")
     (dataset,) = without_excluded([found], exclude)
     assert dataset is not None
     return dataset
+
+
+def of_split(table: ImageDataset, split: Split, *, required: bool = True) -> ImageDataset | None:
+    """The rows of a split; all of them if the table has no column of splits.
+
+    Rows of the test split are taken for validation only if there are no others.
+
+    Args:
+        table: all rows.
+        split: the split.
+        required: whether the table must have such rows; if not, None stands for none, also where
+            there is no column of splits.
+
+    Raises:
+        InputError: a value is no split, or there are no such rows.
+    """
+    column = next((name for name in table.columns if name.lower() in SPLIT_COLUMNS), None)
+    if column is None:
+        return table if required else None
+    where = f"{table.source}, column {column}"
+    found = [split_of(cell) for cell in table.columns[column]]
+    if None in found:
+        wrong = table.columns[column][found.index(None)]
+        raise InputError(f'{where}: "{wrong}" is no split; it must be train, val or test')
+    use, notes = str(split), []
+    if split == "val" and "val" not in found and "test" in found:
+        use, notes = "test", [test_note(f"{where}: no row is of the split val")]
+    if use not in found:
+        if not required:
+            return None
+        raise InputError(f"{where}: no row is of the split {split}")
+    others = {path for path, other in zip(table.paths, found, strict=True) if other != use}
+    return table.without(others, partial=use != "train").with_notes(*notes)
 
 
 def refuse_label_table(source: Path) -> None:
