@@ -11,6 +11,7 @@ import os
 import re
 import select
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
@@ -86,6 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A terminal or a job with an old locale gets escapes for what it cannot show.
         sys.stdout.reconfigure(errors="backslashreplace")
+    # About metadata that nobody uses, for every image; a damaged image is an error of its own.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         command, config = parse(arguments)
         status: int = _load(command).run(config)

@@ -5,6 +5,7 @@ import os
 import resource
 import struct
 import warnings
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,42 @@ def test_a_jpeg_of_any_subsampling_is_read_as_pillow_reads_it(
             decode(bytes(data))
         return
     np.testing.assert_array_equal(decode(bytes(data)), expected)
+
+
+def png_chunk(kind: bytes, content: bytes, *, wrong: bool = False) -> bytes:
+    check = zlib.crc32(kind + content) ^ wrong
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        png_chunk(b"iCCP", b"x\0\0" + zlib.compress(b"no profile")),
+        png_chunk(b"sRGB", b"\x09"),
+        png_chunk(b"gAMA", struct.pack(">I", 1)),
+        png_chunk(b"tEXt", b"a\0b", wrong=True),
+        png_chunk(b"eXIf", b"no exif"),
+        png_chunk(b"prVt", bytes(99)),
+    ],
+)
+@pytest.mark.parametrize("image", [RGB, GREY, PALETTE, RGBA])
+def test_notes_in_a_png_change_no_pixel_and_say_nothing(
+    note: bytes, image: Image.Image, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = encode(image, "PNG")
+    expected = decode(data)
+    np.testing.assert_array_equal(decode(data[:33] + note + data[33:]), expected)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_damaged_png_says_nothing_beside_its_error(capfd: pytest.CaptureFixture[str]) -> None:
+    data = encode(RGB, "PNG")
+    for at in range(8, len(data) - 12, 97):
+        broken = bytearray(data)
+        broken[at] ^= 1
+        with pytest.raises(InputError, match="truncated, damaged or unsupported PNG"):
+            decode(bytes(broken))
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(

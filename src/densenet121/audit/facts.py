@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from scipy import fft
 
-from densenet121.datasets.decoding import decode, format_of
+from densenet121.datasets.decoding import decode, format_of, png_without_notes
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.utils.errors import InputError
 from densenet121.utils.strays import stray
@@ -140,7 +140,8 @@ def _largest_sample(data: bytes, name: str) -> int | None:
     """The largest sample of a 16-bit PNG or TIFF; None for other images."""
     if name == "PNG" and data[24:25] == b"\x10":
         decode(data)  # OpenCV must not see what it may not be given
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        quiet = png_without_notes(data) or data
+        pixels = cv2.imdecode(np.frombuffer(quiet, np.uint8), cv2.IMREAD_UNCHANGED)
         if pixels is None or pixels.dtype != np.uint16:
             return None
         return int((pixels[..., :3] if pixels.ndim == 3 else pixels).max())  # without opacity

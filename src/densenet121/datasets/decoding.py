@@ -16,14 +16,15 @@ Rules for every format:
 - The first image of an animation is used.
 - Refused: samples that are float, signed, 12 or 32 bits; CIELAB; truncated and damaged files.
 
-The functions are thread-safe and change no setting of OpenCV or Pillow. libpng may write a line
-about a damaged PNG to stderr.
+The functions are thread-safe and change no setting of OpenCV or Pillow. libtiff may write a line
+about a damaged TIFF to stderr.
 """
 
 import io
 import os
 import stat
 import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -197,16 +198,42 @@ def _decode_png(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
         raise _unreadable("PNG")
     width, height = struct.unpack(">II", data[16:24])
     _check_size(width, height, max_pixels)
-    # OpenCV allocates what a chunk claims to need, up to 4 GiB, before it reads the chunk.
+    quiet = png_without_notes(data)
+    # An animated image: Pillow decodes the image that other programs show.
+    return (
+        _decode_pillow(data, "PNG", max_pixels) if quiet is None else _decode_opencv(quiet, "PNG")
+    )
+
+
+def png_without_notes(data: bytes) -> bytes | None:
+    """A PNG without the chunks that do not change its pixels; None if it is animated.
+
+    libpng writes to stderr about a wrong comment or colour profile, for every image, and about
+    damage, which is an error here anyway: sums of the chunks that matter are checked first. OpenCV
+    would allocate what a chunk claims to need, up to 4 GiB, before it reads the chunk.
+
+    Raises:
+        InputError: a chunk is cut or damaged; the reason only.
+    """
+    view = memoryview(data)
+    kept: list[memoryview] = [view[:8]]
     start, kind = 8, b""
     while start < len(data) and kind != b"IEND":
         kind = data[start + 4 : start + 8]
-        if kind == b"acTL":  # animated: Pillow decodes the image that other programs show
-            return _decode_pillow(data, "PNG", max_pixels)
-        start += 12 + int.from_bytes(data[start : start + 4], "big")
+        if kind == b"acTL":
+            return None
+        end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+        is_needed = not kind or not kind[0] & 0x20  # a capital
+        if is_needed or kind == b"tRNS":
+            kept.append(view[start:end])
+        if is_needed and kind != b"IEND" and end <= len(data):
+            expected = int.from_bytes(data[end - 4 : end], "big")
+            if zlib.crc32(view[start + 4 : end - 4]) != expected:
+                raise _unreadable("PNG")
+        start = end
     if start > len(data):
         raise _unreadable("PNG")
-    return _decode_opencv(data, "PNG")
+    return data if sum(map(len, kept)) == len(data) else b"".join(kept)
 
 
 def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
