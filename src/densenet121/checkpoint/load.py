@@ -25,7 +25,7 @@ from densenet121.checkpoint.native import (
 from densenet121.datasets.image_dataset import some
 from densenet121.network import DenseNet, Variant, build
 from densenet121.utils.errors import InputError
-from densenet121.utils.strays import stray
+from densenet121.utils.strays import refuse_stray
 
 LARGEST = 4 * 2**30  # bytes of a weights file; DenseNet-121 with its momentum has 66 million
 MODEL_KEY = "densenet121_model"  # in the metadata of safetensors that ``convert`` writes
@@ -131,10 +131,7 @@ def read_weights(path: Path, *, shapes_only: bool = False) -> Weights:
         raise InputError(f"{path}: there is no such weights file")
     if path.stat().st_size > LARGEST:
         raise InputError(f"{path}: has {path.stat().st_size} bytes; the limit is {LARGEST}")
-    with path.open("rb") as file:
-        instead = stray(file.read(512))
-    if instead:
-        raise InputError(f"{path}: is {instead}")
+    refuse_stray(path)
     family: Family | None = None
     metadata: Mapping[str, Any] = {}
     if is_keras_file(path):

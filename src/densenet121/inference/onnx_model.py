@@ -13,6 +13,7 @@ from densenet121.checkpoint.native import METADATA_KEY, ModelInfo
 from densenet121.inference.classifier import Choices, Classifier, check_views
 from densenet121.tasks import task_named
 from densenet121.utils.errors import InputError
+from densenet121.utils.strays import refuse_stray
 
 SUFFIX = ".onnx"
 
@@ -51,6 +52,7 @@ class OnnxModel(nn.Module):
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from None
         except Exception as error:  # ONNX Runtime has many exception classes
+            refuse_stray(path)
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"{path}: ONNX Runtime cannot load it ({reason})") from None
         found = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)

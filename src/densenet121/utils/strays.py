@@ -1,5 +1,9 @@
 """Name files that are saved in place of the data: git-LFS pointers and web pages."""
 
+from pathlib import Path
+
+from densenet121.utils.errors import InputError
+
 _LFS = b"version https://git-lfs.github.com/spec/"
 _PAGES = (b"<!doctype html", b"<html", b"<head", b"<?xml version")
 
@@ -19,3 +23,18 @@ def stray(start: bytes) -> str | None:
             "file itself"
         )
     return None
+
+
+def refuse_stray(file: Path) -> None:
+    """Refuse a file that is a stand-in for the data.
+
+    Raises:
+        InputError: it is one, or cannot be read.
+    """
+    try:
+        with file.open("rb") as opened:
+            instead = stray(opened.read(512))
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror})") from None
+    if instead:
+        raise InputError(f"{file}: is {instead}")

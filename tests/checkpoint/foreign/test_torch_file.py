@@ -16,6 +16,8 @@ import torch
 
 from densenet121.checkpoint.foreign.torch_file import read_torch_file
 from densenet121.checkpoint.load import read_weights
+from densenet121.inference.classifier import Choices
+from densenet121.inference.onnx_model import load_onnx
 from densenet121.utils.errors import InputError
 
 STATE = {"features.conv0.weight": torch.arange(6.0).reshape(2, 3), "classifier.bias": torch.ones(2)}
@@ -122,3 +124,10 @@ def test_what_is_saved_in_place_of_weights_is_named(
     (tmp_path / name).write_text(content, encoding="utf-8")
     with pytest.raises(InputError, match=rf"{name}: {message}"):
         read_weights(tmp_path / name)
+
+
+def test_what_is_saved_in_place_of_an_exported_network_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "w.onnx").write_text("<!doctype html>")
+    with pytest.raises(InputError, match=r"w\.onnx: is a web page saved in place of the file"):
+        load_onnx(tmp_path / "w.onnx", Choices())

@@ -160,6 +160,15 @@ def test_a_pickle_that_wants_more_than_arrays_is_refused(tmp_path: Path) -> None
     assert not (tmp_path / "executed").exists()
 
 
+@pytest.mark.parametrize("kind", ["binary-10", "python-100"])
+def test_a_pointer_in_place_of_a_batch_is_named(kind: str, tmp_path: Path) -> None:
+    where, _, _ = cifar(tmp_path, kind)
+    file = where / ("data_batch_1.bin" if kind == "binary-10" else "train")
+    file.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    with pytest.raises(InputError, match=rf"{file.name}: is a git-LFS pointer"):
+        open_training(where)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -17,6 +17,7 @@ from densenet121.datasets.packed_strings import Names
 from densenet121.datasets.sources.splits import Split
 from densenet121.datasets.sources.text import lines_of, read_text
 from densenet121.utils.errors import InputError
+from densenet121.utils.strays import refuse_stray
 
 Planes = NDArray[np.uint8]  # (N, 3, 32, 32)
 _BYTES = 3 * 32 * 32
@@ -94,6 +95,7 @@ def _read_binary(file: Path, head: int) -> tuple[Planes, NDArray[Any]]:
     row = head + _BYTES
     size = file.stat().st_size
     if size == 0 or size % row:
+        refuse_stray(file)
         raise InputError(f"{file}: its {size} bytes are not a multiple of {row} bytes per image")
     rows = np.fromfile(file, dtype=np.uint8).reshape(-1, row)
     return rows[:, head:].reshape(-1, 3, 32, 32), rows[:, head - 1]
@@ -139,6 +141,7 @@ def _unpickle(file: Path) -> dict[str, Any]:
     except InputError:
         raise
     except Exception as error:  # damaged data raises exceptions of almost any type
+        refuse_stray(file)
         raise InputError(f"{file}: cannot be unpickled ({error})") from None
     if not isinstance(content, dict):
         raise InputError(f"{file}: not a CIFAR batch (it is a {type(content).__name__})")

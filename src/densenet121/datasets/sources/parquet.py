@@ -23,7 +23,7 @@ from densenet121.datasets.sources.labels import check_labels
 from densenet121.datasets.sources.layout import packed_in
 from densenet121.datasets.sources.splits import Split, files_of_split
 from densenet121.utils.errors import InputError, UsageError
-from densenet121.utils.strays import stray
+from densenet121.utils.strays import refuse_stray
 
 _IMAGE_COLUMNS = ("image", "img", "picture")
 _LABEL_COLUMNS = ("label", "labels", "class", "fine_label")
@@ -61,10 +61,7 @@ def read_parquet(where: Path, split: Split, *, partial: bool = False) -> ImageDa
         try:
             rows.add(file, pyarrow.parquet.ParquetFile(file))
         except (pyarrow.ArrowException, OSError, TypeError) as error:
-            with file.open("rb") as opened:
-                instead = stray(opened.read(512))
-            if instead:
-                raise InputError(f"{file}: is {instead}") from None
+            refuse_stray(file)
             raise InputError(f"{file}: not a Parquet file of images ({error})") from None
     if not rows.labels:
         raise InputError(f"{where}: no images")

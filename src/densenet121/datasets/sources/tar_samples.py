@@ -13,7 +13,7 @@ from pathlib import Path
 
 from densenet121.datasets.decoding import EXTENSIONS, MAX_BYTES
 from densenet121.utils.errors import InputError
-from densenet121.utils.strays import stray
+from densenet121.utils.strays import refuse_stray
 
 _MOST_NOTE_BYTES = 2**16  # maximum size of a .cls or .json
 
@@ -84,19 +84,9 @@ def read_members(file: Path) -> Members:
     except InputError:
         raise
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-        instead = _instead(file)
-        if instead:
-            raise InputError(f"{file}: is {instead}") from None
+        refuse_stray(file)
         raise InputError(f"{file}: damaged or not a tar file ({error})") from None
     return found
-
-
-def _instead(file: Path) -> str | None:
-    try:
-        with file.open("rb") as opened:
-            return stray(opened.read(512))
-    except OSError:
-        return None
 
 
 def _note(file: Path, member: str, text: str) -> Note:
