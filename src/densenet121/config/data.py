@@ -16,8 +16,8 @@ class DataSettings(Settings):
         data_dir: training images: a folder of class folders, or one that holds `train/` and
             `val/`; a list of paths and labels (.txt, .csv); a folder of tar shards or of Parquet
             files; CIFAR's own files.
-        val_dir: images to validate on after every epoch (default: the `val` beside `train`, else
-            none).
+        val_dir: images to validate on after every epoch (default: those of `val`, `valid` or
+            `validation` beside `train`, or of files and rows named so; else none).
         exclude: file with the paths of images to leave out, one per line, as `audit` writes it
             (default: none).
         num_classes: number of classes; if given, it must fit the data (default: the number of

@@ -96,7 +96,8 @@ class ScheduleSettings(Settings):
     """The learning rate over time, and the end of the run.
 
     Attributes:
-        max_epoch: epochs to train.
+        max_epoch: epochs to train. A resumed run may have more, if no step that is done would have
+            been another.
         lr_scheduler: exponential (times lr_gamma at each of lr_epochs) and cosine_annealing (half
             a cosine that changes once an epoch) are the original's. cosine is half a cosine that
             changes every step and ends at eta_min; one_cycle rises from lr/25 to lr during
