@@ -291,6 +291,9 @@ def test_evaluation_has_intervals_over_groups_thresholds_and_subgroups(
     assert all(
         "threshold" in label and "sensitivity_ci" in label for label in found["labels"].values()
     )
+    page = write_report(folder).read_text()
+    assert "Operating points" in page
+    assert "over 11 groups" in page
     # The same from predictions.csv, which has the groups and the calibrated probabilities.
     output = tmp_path / "metrics.json"
     prefix = ["--probability_prefix", "probability_", "--missing", "ignore"]

@@ -30,8 +30,8 @@ def report(results: Results) -> ReportPart:
     labels: Mapping[str, Any] = score.metrics["labels"] if score else {}
     drawn = _curve_figure(results.predictions, labels)
     sections = [_checkpoints(results.scores)] if len(results.scores) > 1 else []
-    if labels:
-        sections.append(_labels(labels))
+    if score and labels:
+        sections += [_labels(labels, score.metrics.get("n_groups")), _operating_points(labels)]
     if drawn:
         sections.append(_curves(drawn, labels))
     sections.append(_errors(results))
@@ -73,11 +73,13 @@ def _cards(score: CheckpointScore) -> list[str]:
     defined = (
         f"of {len(found['labels']) - len(left_out)} of {plural(len(found['labels']), 'label')}"
     )
+    ends = found["macro"].get("auroc_ci")
     return [
         card(
             _shown(found["auroc"]),
             "Mean AUROC",
             defined,
+            f"95 % interval {ends[0]:.4f} to {ends[1]:.4f}" if ends else "",
             f"left out: {', '.join(left_out)}" if left_out else "",
             Path(score.checkpoint).name,
             main=True,
@@ -87,10 +89,10 @@ def _cards(score: CheckpointScore) -> list[str]:
     ]
 
 
-def _labels(labels: Mapping[str, Any]) -> str:
+def _labels(labels: Mapping[str, Any], groups: int | None) -> str:
     rows = []
     for name, found in labels.items():
-        interval = found["auroc_ci"]
+        ends = found["auroc_ci"]
         rows.append(
             (
                 name,
@@ -98,7 +100,7 @@ def _labels(labels: Mapping[str, Any]) -> str:
                 found["n_negative"],
                 found["n_unknown"],
                 _shown(found["auroc"]),
-                f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "-",
+                f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else "-",
                 _shown(found["average_precision"]),
                 _shown(found["brier"]),
                 _shown(found["ece"]),
@@ -108,13 +110,39 @@ def _labels(labels: Mapping[str, Any]) -> str:
         *("label", "positive", "negative", "unknown", "AUROC", "95 % interval"),
         *("average precision", "Brier score", "calibration error"),
     )
+    interval = (
+        "Its interval is DeLong's, over images; several images of one patient make it too narrow "
+        "(densenet121 eval has intervals over patients)."
+        if groups is None
+        else f"Its interval is over {groups} groups, such as patients (bootstrap)."
+    )
     text = (
         "AUROC: the probability that a positive image has the higher score than a negative one. "
-        "Its interval is DeLong's, over images; several images of one patient make it too narrow "
-        "(densenet121 metrics has intervals over patients). Average precision of a guess is the "
-        "share of positive images."
+        f"{interval} Average precision of a guess is the share of positive images."
     )
     return section("Labels", text, table(head, rows, texts=1))
+
+
+def _operating_points(labels: Mapping[str, Any]) -> str:
+    """What the thresholds reach; empty without operating points."""
+    shares = ("sensitivity", "specificity", "ppv", "npv")
+    rows = [
+        (name, _shown(found["threshold"]), *(_with_interval(found, share) for share in shares))
+        for name, found in labels.items()
+        if "threshold" in found
+    ]
+    if not rows:
+        return ""
+    head = ("label", "threshold", "sensitivity", "specificity", "PPV", "NPV")
+    text = "An image is positive if its probability is at least the threshold; 95 % intervals."
+    return section("Operating points", text, table(head, rows, texts=1))
+
+
+def _with_interval(found: Mapping[str, Any], name: str) -> str:
+    value, interval = found[name], found.get(f"{name}_ci")
+    if value is None:
+        return "-"
+    return f"{value:.3f}" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
 
 
 def _curve_figure(rows: Sequence[Row], labels: Mapping[str, Any]) -> bytes | None:
@@ -140,7 +168,7 @@ def _curves(figure: bytes, labels: Mapping[str, Any]) -> str:
     several = len(labels) > plots.MOST_CURVES
     text = (
         f"The {plots.MOST_CURVES} labels with the most positive images." if several else ""
-    ) + " densenet121 calibrate can choose a threshold for each label (`operating_point`)."
+    ) + " densenet121 calibrate can choose a threshold for each label."
     return section("Curves", text.strip(), plot(figure, "ROC and precision-recall curves"))
 
 

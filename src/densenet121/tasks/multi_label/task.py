@@ -297,7 +297,8 @@ class MultiLabel(Task):
         for value in means.values():
             if value is not None and not 0 <= value <= 1:
                 raise ValueError(f"{value} is no AUROC or average precision")
-        return {"total": count(found["total"]), "labels": labels, "macro": macro, **means}
+        more = {name: found[name] for name in ("n_groups", "intervals") if name in found}
+        return {"total": count(found["total"]), "labels": labels, "macro": macro, **means, **more}
 
     def report(self, results: Results) -> ReportPart:
         """Means, curves of each label, and a table with intervals."""
