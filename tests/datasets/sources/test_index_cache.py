@@ -11,6 +11,7 @@ from densenet121.datasets.packed_strings import Names, from_npz, to_npz
 from densenet121.datasets.sources import index_cache
 from densenet121.datasets.sources.folder import scan
 from densenet121.datasets.sources.index_cache import scan_cached
+from densenet121.utils.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -109,3 +110,19 @@ def test_arrays_and_names_survive_a_file(tmp_path: Path) -> None:
     found = from_npz(tmp_path / "x.npz")
     assert found["names"] == odd and len(found["none"]) == 0
     assert found["a"].tolist() == [0, 1, 2]
+
+
+def test_an_index_of_validation_does_not_pass_for_one_of_training(
+    large: Path, tmp_path: Path
+) -> None:
+    """Validation may lack the images of a class, training may not."""
+    (large / "c").mkdir()
+    try:
+        for _ in range(2):  # written, and read
+            found = scan_cached(large, "val_dir", tmp_path, partial=True)
+            assert found.class_names == ("a", "b", "c") and found.counts()[2] == 0
+            assert len(kept(tmp_path)) == 1
+            with pytest.raises(InputError, match="c: this class folder has no images"):
+                scan_cached(large, "data_dir", tmp_path)
+    finally:
+        (large / "c").rmdir()
