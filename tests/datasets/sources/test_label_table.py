@@ -83,8 +83,21 @@ def test_test_rows_are_for_validation_only_where_there_are_no_others(tmp_path: P
         open_labelled_training(file, None, LabelRules())
     only = table(tmp_path, "path,Edema,Mass,split\na.png,1,0,train\nb.png,0,1,train\n", "ab")
     assert open_labelled_training(only, None, LabelRules())[1] is None
-    with pytest.raises(InputError, match="no row is of the split val"):
-        open_labelled_evaluation(only, LabelRules())
+    assert len(open_labelled_evaluation(only, LabelRules())) == 2  # it tells nothing apart
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_a_table_of_validation_may_lie_in_valid_or_validation(name: str, tmp_path: Path) -> None:
+    text = "path,Edema,Mass\na.png,1,0\nb.png,0,1\n"
+    table(tmp_path / "train", text, "ab")
+    table(tmp_path / name, text, "ab")
+    train, val = open_labelled_training(tmp_path, None, LabelRules())
+    assert val is not None and (train.root, val.root) == (tmp_path / "train", tmp_path / name)
+    assert open_labelled_evaluation(tmp_path, LabelRules()).root == tmp_path / name
+    table(tmp_path / "val", text, "ab")
+    table(tmp_path / "valid", text, "ab")
+    with pytest.raises(UsageError, match="either may be the validation images"):
+        open_labelled_training(tmp_path, None, LabelRules())
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])

@@ -124,9 +124,18 @@ def test_test_rows_are_for_validation_only_where_there_are_no_others(root: Path)
     assert "so the test images are used" in val.notes[0]
     with pytest.raises(InputError, match=r'line 3: the split is "tset"; it must be train, val'):
         open_training(write(root, "l.csv", SPLITS.format(other="tset")))
-    only = "path,label,split\np/ant/0.jpg,ant,train\np/bee/0.jpg,bee,train\n"
-    with pytest.raises(InputError, match=r"no row is of the split val; it has train"):
-        open_evaluation(write(root, "l.csv", only))
+    text = "path,label,split\np/ant/0.jpg,ant,val\np/bee/0.jpg,bee,test\n"
+    with pytest.raises(InputError, match=r"no row is of the split train; it has test, val"):
+        open_training(write(root, "l.csv", text))
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_a_list_of_one_split_is_read_whole(split: str, root: Path) -> None:
+    text = f"path,label,split\np/ant/0.jpg,ant,{split}\np/bee/0.jpg,bee,{split}\n"
+    file = write(root, "l.csv", text)
+    train, val = open_training(file)
+    assert (len(train), val, train.notes) == (2, None, ())
+    assert open_evaluation(file).notes == () and len(open_evaluation(file)) == 2
 
 
 def test_numbers_may_have_a_gap_in_validation_only(root: Path) -> None:

@@ -71,9 +71,18 @@ def _validation_beside(train_dir: Path) -> Path | None:
     found = [folder for folder in found if folder.is_dir()]
     if len(found) > 1:
         found = [folder for folder in found if has_images(folder)] or found[:1]
+    return only_one(found)
+
+
+def only_one(found: Sequence[Path]) -> Path | None:
+    """The only folder of validation images, None if there is none.
+
+    Raises:
+        UsageError: there are several.
+    """
     if len(found) > 1:
         raise UsageError(
-            f"`data_dir` {train_dir.parent} has {' and '.join(f'{f.name}/' for f in found)}, and "
+            f"`data_dir` {found[0].parent} has {' and '.join(f'{f.name}/' for f in found)}, and "
             "either may be the validation images; pass one as `val_dir`"
         )
     return found[0] if found else None

@@ -100,8 +100,8 @@ def _parse(file: Path) -> _List:
 
 
 def _rows_of(file: Path, found: _List, split: Split) -> tuple[list[_Row], list[str]]:
-    """The rows of a split, and notes."""
-    if not found.has_splits:
+    """The rows of a split, and notes; all rows if they are of one split."""
+    if not found.has_splits or len({row.split for row in found.rows}) == 1:
         return found.rows, []
     rows = [row for row in found.rows if row.split == split]
     notes = []

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.sources.label_table import TABLE, LabelRules, read_label_table
+from densenet121.datasets.sources.layout import only_one
 from densenet121.datasets.sources.lists import SPLIT_COLUMNS
 from densenet121.datasets.sources.open import without_excluded
-from densenet121.datasets.sources.splits import Split, split_of, test_note
+from densenet121.datasets.sources.splits import VAL_FOLDERS, Split, split_of, test_note
 from densenet121.utils.errors import InputError, UsageError
 
 
@@ -18,7 +19,7 @@ def open_labelled_training(
 
     Args:
         data_dir: a table; a folder with ``labels.csv``; or one with ``train/labels.csv`` and,
-            optionally, ``val/labels.csv``.
+            optionally, ``val/labels.csv`` (or in ``valid/``, ``validation/``).
         val_dir: a table or folder of validation images.
         rules: how a table is read.
         exclude: a file with the paths of images to exclude, one per line.
@@ -26,9 +27,8 @@ def open_labelled_training(
     Raises:
         InputError, UsageError: see ``read_label_table``.
     """
-    inside = {name: data_dir / name for name in ("train", "val") if _has_table(data_dir / name)}
-    if "train" in inside:
-        data_dir, val_dir = inside["train"], val_dir or inside.get("val")
+    if _has_table(data_dir / "train"):
+        data_dir, val_dir = data_dir / "train", val_dir or _validation(data_dir)
     train = read_label_table(_checked(data_dir, "data_dir"), rules)
     same = replace(rules, names=train.class_names)
     if val_dir:
@@ -51,7 +51,7 @@ def open_labelled_evaluation(
     Raises:
         InputError, UsageError: see ``read_label_table``.
     """
-    source = data_dir / "val" if _has_table(data_dir / "val") else data_dir
+    source = _validation(data_dir) or data_dir
     found = of_split(read_label_table(_checked(source, "data_dir"), rules), "val")
     (dataset,) = without_excluded([found], exclude)
     assert dataset is not None
@@ -59,7 +59,7 @@ def open_labelled_evaluation(
 
 
 def of_split(table: ImageDataset, split: Split, *, required: bool = True) -> ImageDataset | None:
-    """The rows of a split; all of them if the table has no column of splits.
+    """The rows of a split; all of them if the table has no column of splits, or a single one.
 
     Rows of the test split are taken for validation only if there are no others.
 
@@ -80,6 +80,8 @@ def of_split(table: ImageDataset, split: Split, *, required: bool = True) -> Ima
     if None in found:
         wrong = table.columns[column][found.index(None)]
         raise InputError(f'{where}: "{wrong}" is no split; it must be train, val or test')
+    if len(set(found)) == 1:  # the column tells nothing apart
+        return table if required else None
     use, notes = str(split), []
     if split == "val" and "val" not in found and "test" in found:
         use, notes = "test", [test_note(f"{where}: no row is of the split val")]
@@ -104,6 +106,11 @@ def refuse_label_table(source: Path) -> None:
                 f"{folder / TABLE}: is a table of labels; pass `task` multilabel for several "
                 "labels per image, or name the file itself for one class per image"
             )
+
+
+def _validation(data_dir: Path) -> Path | None:
+    folders = [data_dir / name for name in VAL_FOLDERS]
+    return only_one([folder for folder in folders if _has_table(folder)])
 
 
 def _has_table(folder: Path) -> bool:
