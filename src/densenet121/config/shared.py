@@ -36,6 +36,8 @@ Tta = Literal["none", "flip", "dihedral", "ten_crop"]
 AnyPath = Annotated[str, "PATH"]
 Folder = Annotated[str, "FOLDER"]
 File = Annotated[str, "FILE"]
+Depth = Literal[8, 16]
+WindowText = Annotated[str, "WINDOW"]
 Size = Annotated[int | str, "H,W"]
 Resize = Annotated[int | str, "SIZE"]
 NumberList = Annotated[str, "X,X,..."]
@@ -178,7 +180,26 @@ class BadImageSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WeightsSettings(Settings):
+class SampleSettings(Settings):
+    """How samples of more than 8 bits are read.
+
+    Attributes:
+        depth: bits that are used of 16-bit grey images (PNG, TIFF): 8 keeps the high byte, as the
+            original; 16 uses all of them, through a window (default: what the weights record, else
+            8).
+        window: values that become black and white where all bits are used: full (0,65535), two
+            values such as 0,4095, two percentiles of each image such as percentile:0.5,99.5; for
+            DICOM, which is always read in full, also the number of a window in the file such as
+            index:0 (default: what the weights record, else full, and for DICOM the first window).
+    """
+
+    section: ClassVar[str] = "data"
+    depth: Depth | None = None
+    window: WindowText | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsSettings(SampleSettings):
     """Settings that weights of densenet121 record; other weights may not.
 
     Attributes:
@@ -243,6 +264,8 @@ def weights_choices(config: WeightsSettings) -> dict[str, Any]:
         "variant": config.variant,
         "image_size": config.size,
         "eval_resize": config.resize,
+        "depth": config.depth,
+        "window": config.window,
     }
     for name in ("interpolation", "tta"):  # settings of some commands alone
         if hasattr(config, name):

@@ -23,6 +23,7 @@ from torch import Tensor
 from densenet121.datasets.augmentation import NUM_UNIFORMS, Augmentation
 from densenet121.datasets.decoding import MAX_PIXELS
 from densenet121.datasets.operations import Operations, Pixels, apply, resize
+from densenet121.datasets.reading import AS_BYTES, Reading
 from densenet121.utils.errors import InputError
 
 # Those of ImageNet, for pixels in 0..255, from the original's classification.py.
@@ -77,6 +78,7 @@ class TrainTransform:
         color_jitter: brightness, contrast, saturation: each factor is uniform in
             ``[max(0, 1 - amount), 1 + amount]``; 0 disables the step.
         after: the steps after these.
+        reading: how the file is decoded.
     """
 
     height: int
@@ -86,6 +88,7 @@ class TrainTransform:
     flip_prob: float = 0.5
     color_jitter: tuple[float, float, float] = (0.4, 0.4, 0.4)
     after: Augmentation = Augmentation()  # noqa: RUF009 (frozen)
+    reading: Reading = AS_BYTES
 
     @property
     def num_uniforms(self) -> int:
@@ -215,6 +218,7 @@ class EvalTransform:
         interpolation: opencv_bilinear as in the original; or with Pillow, as in torchvision and
             timm, pillow_bilinear, pillow_bicubic (both antialiased) or pillow_nearest. With Pillow
             the crop's corner is also rounded like theirs, half to even.
+        reading: how the file is decoded.
 
     Raises:
         InputError: the crop cannot fit into a resized image.
@@ -224,6 +228,7 @@ class EvalTransform:
     width: int
     resize: Resize
     interpolation: str = "opencv_bilinear"
+    reading: Reading = AS_BYTES
 
     def __post_init__(self) -> None:
         """Refuse invalid values before any image is read."""
