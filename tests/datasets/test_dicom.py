@@ -17,7 +17,8 @@ pydicom = pytest.importorskip("pydicom", reason="needs densenet121[dicom]")
 
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut  # noqa: E402
 
-from densenet121.audit.audit import audit, table  # noqa: E402
+from densenet121.audit.audit import audit  # noqa: E402
+from densenet121.audit.output import table  # noqa: E402
 from densenet121.config import AuditConfig  # noqa: E402
 from densenet121.datasets.decoding import decode, read_image  # noqa: E402
 from densenet121.datasets.reading import make_reading  # noqa: E402

@@ -119,7 +119,7 @@ def _check_kind(dataset: Any) -> None:
 
 def _check_decoder(syntax: Any) -> None:
     """Refuse pixels that no installed package can decompress, by the standard's name of them."""
-    from pydicom.pixels.decoders import get_decoder
+    from pydicom.pixels.decoders.base import get_decoder
 
     try:
         available = get_decoder(syntax).is_available
