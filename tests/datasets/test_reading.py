@@ -248,7 +248,10 @@ def test_every_command_reads_the_images_as_training_did(
     onnx = Predictor(exported, workers=0)
     np.testing.assert_array_equal(onnx.prepare(image), expected)
     np.testing.assert_allclose(
-        onnx.logits(batch := torch.from_numpy(expected[None])), predictor.logits(batch), atol=1e-4
+        onnx.logits(batch := torch.from_numpy(expected[None])),
+        predictor.logits(batch),
+        rtol=1e-5,
+        atol=1e-4,
     )
 
     page = tmp_path / "sheet.html"

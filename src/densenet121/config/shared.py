@@ -206,7 +206,8 @@ class WeightsSettings(SampleSettings):
         image_size: height and width of the network's input in pixels, "H,W" or one number (default:
             what the weights were trained with, else 224,224).
         eval_resize: size to which an image is resized before the central crop: 256 stretches it to
-            256 x 256, H,W to H x W, short:256 makes its shorter side 256 and keeps the aspect ratio
+            256 x 256, H,W to H x W, short:256 makes its shorter side 256 and keeps the aspect
+            ratio, pad:256 makes its longer side 256 and fills the rest of 256 x 256 with the mean
             (default: what the weights were validated with, else 256 at image_size 224 and in
             proportion at others).
         variant: paper (average pooling) or model_zoo (max pooling), for weights that do not record

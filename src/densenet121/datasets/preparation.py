@@ -95,7 +95,7 @@ def prepare_evaluation(
     Raises:
         InputError: the image cannot be decoded or has too many pixels, or the crop does not fit.
     """
-    if transform.by_pillow or five_crops:
+    if five_crops or not transform.in_one_pass:
         pixels = _decoded(image, max_pixels, transform.reading)
         out[...] = transform.five_crops(pixels) if five_crops else transform(pixels)
     else:

@@ -21,7 +21,7 @@ from densenet121.utils.errors import InputError
 # The value in old files, written when there was only one interpolation.
 _SENTENCE = "bilinear without antialiasing (OpenCV INTER_LINEAR)"
 # Fields that older files lack, which are written only where they differ from these defaults.
-_LATER: dict[str, Any] = {"tta": "none", "depth": 8, "window": None}
+_LATER: dict[str, Any] = {"tta": "none", "depth": 8, "window": None, "fill": None}
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Preprocessing:
         tta: views of an image whose probabilities are averaged, a name of ``VIEWS``.
         depth: bits that are used of 16-bit grey samples, 8 or 16.
         window: values that become black and white, in the form of the setting ``window``.
+        fill: R, G, B around an image that is padded; None for the rounded mean.
     """
 
     image_size: tuple[int, int]
@@ -47,6 +48,7 @@ class Preprocessing:
     tta: str = "none"
     depth: int = 8
     window: str | None = None
+    fill: tuple[int, int, int] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; without what older files lack if it has its default."""
@@ -119,7 +121,9 @@ class Preprocessing:
                 f"`tta` dihedral needs square images, but `image_size` is {height},{width}"
             )
         resize = parse_eval_resize(self.eval_resize)
-        return EvalTransform(*self.image_size, resize, self.interpolation, self.reading)
+        red, green, blue = (round(level) for level in self.mean)
+        fill = self.fill or (red, green, blue)
+        return EvalTransform(*self.image_size, resize, self.interpolation, self.reading, fill)
 
     def prepare(
         self,

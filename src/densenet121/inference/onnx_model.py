@@ -96,7 +96,8 @@ def load_onnx(path: Path, choices: Choices) -> Classifier:
         window=choices.window,
     )
     if model.takes_uint8:
-        preprocessing = replace(preprocessing, mean=(0.0,) * 3, std=(1.0,) * 3)
+        fill = preprocessing.transform.fill  # that of the mean, which is inside the network
+        preprocessing = replace(preprocessing, mean=(0.0,) * 3, std=(1.0,) * 3, fill=fill)
     _ = preprocessing.transform  # raises if the crop does not fit
     task = task_named(info.task, path, choices.task)
     return Classifier(
