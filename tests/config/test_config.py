@@ -69,6 +69,8 @@ TRAIN = {
     "variant": None,
     "net": "densenet121",
     "eval_resize": None,
+    "depth": None,
+    "window": None,
     "augment": "original",
     # None: as the preset, see test_augmentation.py
     "crop_scale": None,
@@ -151,6 +153,8 @@ EVAL = {
     "image_size": None,
     "per_batch_size": None,
     "eval_resize": None,
+    "depth": None,
+    "window": None,
     "interpolation": None,
     "variant": None,
     "net": "densenet121",

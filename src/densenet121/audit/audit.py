@@ -13,6 +13,7 @@ from densenet121.audit.labels import label_of, labels_of_one_kind
 from densenet121.config import AuditConfig, absolute
 from densenet121.datasets.groups import check_spelling, group_ids
 from densenet121.datasets.image_dataset import ImageDataset
+from densenet121.datasets.reading import Reading, make_reading
 from densenet121.datasets.sources.label_table import LabelRules
 from densenet121.datasets.sources.open import open_splits
 from densenet121.datasets.sources.open_table import open_labelled_training, refuse_label_table
@@ -103,6 +104,7 @@ def audit(config: AuditConfig) -> Audit:
     several = config.task == MULTILABEL
     divided = _divided_groups(dataset, config)
     workers = config.num_workers
+    reading = make_reading(config.depth or 8, config.window)
     splits: list[str] = []
     indices: list[int] = []
     for split, part in dataset.items():
@@ -113,7 +115,7 @@ def audit(config: AuditConfig) -> Audit:
         ThreadPoolExecutor(workers) as pool,
     ):
         tasks = zip(splits, indices, strict=True)
-        facts = list(pool.map(partial(_examine, dataset, advance), tasks, chunksize=8))
+        facts = list(pool.map(partial(_examine, dataset, reading, advance), tasks, chunksize=8))
     names = [dataset[split].paths[index] for split, index in zip(splits, indices, strict=True)]
     labels = [label_of(dataset[split], i) for split, i in zip(splits, indices, strict=True)]
     places = list(zip(splits, names, strict=True))
@@ -133,7 +135,7 @@ def audit(config: AuditConfig) -> Audit:
     if config.page:
         from densenet121.audit.page import page
 
-        write_atomic(absolute(config.page), page(result).encode())
+        write_atomic(absolute(config.page), page(result, reading).encode())
     return result
 
 
@@ -149,9 +151,12 @@ def _open(config: AuditConfig, val_dir: Path | None) -> dict[str, ImageDataset]:
 
 
 def _examine(
-    dataset: dict[str, ImageDataset], advance: Callable[[], None], task: tuple[str, int]
+    dataset: dict[str, ImageDataset],
+    reading: Reading,
+    advance: Callable[[], None],
+    task: tuple[str, int],
 ) -> ImageFacts:
-    facts = facts_of(dataset[task[0]], task[1])
+    facts = facts_of(dataset[task[0]], task[1], reading)
     advance()
     return facts
 

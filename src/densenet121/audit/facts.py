@@ -14,6 +14,7 @@ from scipy import fft
 
 from densenet121.datasets.decoding import decode, format_of, png_without_notes
 from densenet121.datasets.image_dataset import ImageDataset
+from densenet121.datasets.reading import AS_BYTES, Reading
 from densenet121.utils.errors import InputError
 from densenet121.utils.strays import stray
 
@@ -30,6 +31,7 @@ _EXTENSIONS = {
     "BMP": (".bmp",),
     "TIFF": (".tif", ".tiff"),
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "DICOM": (".dcm", ".dicom"),
 }
 # Last bytes of a complete file; other bytes may follow them.
 _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82", "GIF": b";"}
@@ -61,8 +63,8 @@ class ImageFacts:
     grey: NDArray[np.float32] | None = None
 
 
-def facts_of(dataset: ImageDataset, index: int) -> ImageFacts:
-    """Read and decode one image."""
+def facts_of(dataset: ImageDataset, index: int, reading: Reading = AS_BYTES) -> ImageFacts:
+    """Read one image and decode it as ``reading`` says."""
     try:
         data = dataset.read(index)
     except InputError as error:
@@ -79,10 +81,10 @@ def facts_of(dataset: ImageDataset, index: int) -> ImageFacts:
     remarks = (
         *_extension(dataset.paths[index], name),
         *_header(data, name),
-        *_low_range(data, name),
+        *(_low_range(data, name) if reading == AS_BYTES else ()),
     )
     try:
-        return _measure(decode(data), remarks)
+        return _measure(decode(data, reading=reading), remarks)
     except InputError as error:
         end = _ENDS.get(name, b"")
         cut = bool(end) and end not in data[-1024:]
@@ -131,7 +133,8 @@ def _low_range(data: bytes, name: str) -> list[tuple[str, str]]:
         return []
     detail = (
         f"16-bit samples of at most {most}, as of {most.bit_length()} bits: only the high byte is "
-        f"used, so {(most >> 8) + 1} of 256 levels are left; scale them to 16 bits"
+        f"used, so {(most >> 8) + 1} of 256 levels are left; depth 16 with "
+        f"window 0,{2 ** most.bit_length() - 1} keeps them"
     )
     return [("low_range", detail)]
 
@@ -153,6 +156,8 @@ def _largest_sample(data: bytes, name: str) -> int | None:
 
 def _header(data: bytes, name: str) -> list[tuple[str, str]]:
     """Remarks on colours and orientation from the header of the image."""
+    if name == "DICOM":
+        return []
     found = []
     try:
         with warnings.catch_warnings():

@@ -6,6 +6,7 @@ import numpy as np
 from densenet121.audit.audit import FAULTS, KINDS, Audit, Finding
 from densenet121.datasets.decoding import decode
 from densenet121.datasets.image_dataset import ImageDataset
+from densenet121.datasets.reading import Reading
 from densenet121.pages.markup import bullets, card, escape, image, plural, section
 from densenet121.pages.style import CSS
 from densenet121.utils.errors import InputError
@@ -14,7 +15,7 @@ _SIDE = 128  # maximum side of a thumbnail, in pixels
 _MOST = 200  # images shown of each kind
 
 
-def page(audit: Audit) -> str:
+def page(audit: Audit, reading: Reading) -> str:
     """The page as self-contained HTML."""
     numbers = {
         name: {path: i for i, path in enumerate(part.paths)} for name, part in audit.dataset.items()
@@ -31,7 +32,7 @@ def page(audit: Audit) -> str:
     for kind, meaning in KINDS.items():
         own = [finding for finding in audit.findings if finding.kind == kind]
         if own:
-            parts.append(_section(kind, meaning, own, audit, numbers))
+            parts.append(_section(kind, meaning, own, audit, numbers, reading))
     roots = bullets("missing", "Folders", [str(part.root) for part in audit.dataset.values()])
     nothing = section("No findings", "Every image was decoded and compared.")
     return (
@@ -50,8 +51,9 @@ def _section(
     findings: list[Finding],
     audit: Audit,
     numbers: dict[str, dict[str, int]],
+    reading: Reading,
 ) -> str:
-    figures = [_figure(finding, audit, numbers) for finding in findings[:_MOST]]
+    figures = [_figure(finding, audit, numbers, reading) for finding in findings[:_MOST]]
     text = "Fault." if kind in FAULTS else "Remark."
     if len(findings) > _MOST:
         text += f" Shows the first {_MOST} of {len(findings)}; the JSON output has all."
@@ -59,7 +61,9 @@ def _section(
     return section(title, text, f'<div class="errors">{"".join(figures)}</div>')
 
 
-def _figure(finding: Finding, audit: Audit, numbers: dict[str, dict[str, int]]) -> str:
+def _figure(
+    finding: Finding, audit: Audit, numbers: dict[str, dict[str, int]], reading: Reading
+) -> str:
     places = [(finding.split, finding.path)]
     if finding.other is not None:
         places.append(finding.other)
@@ -67,7 +71,7 @@ def _figure(finding: Finding, audit: Audit, numbers: dict[str, dict[str, int]]) 
     for split, path in places:
         index = numbers[split].get(path)
         if index is not None:
-            images += f'<div class="image">{_small(audit.dataset[split], index)}</div>'
+            images += f'<div class="image">{_small(audit.dataset[split], index, reading)}</div>'
     place = escape(f"{finding.split}/{finding.path}")
     return (
         f'<figure>{images}<figcaption><span class="wrong">{escape(finding.detail)}</span>'
@@ -75,10 +79,10 @@ def _figure(finding: Finding, audit: Audit, numbers: dict[str, dict[str, int]]) 
     )
 
 
-def _small(dataset: ImageDataset, index: int) -> str:
+def _small(dataset: ImageDataset, index: int, reading: Reading) -> str:
     try:
         data = dataset.read(index)
-        pixels = decode(data) if isinstance(data, bytes) else data
+        pixels = decode(data, reading=reading) if isinstance(data, bytes) else data
     except InputError:
         return "not readable"
     scale = min(1.0, _SIDE / max(pixels.shape[:2]))

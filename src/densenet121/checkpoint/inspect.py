@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from densenet121.checkpoint.load import Weights, read_weights
+from densenet121.datasets.reading import AS_BYTES
 
 
 def inspect(path: Path) -> str:
@@ -63,7 +64,8 @@ def _rows(weights: Weights) -> Iterator[tuple[str, str]]:
             "images",
             f"resized to {p.eval_resize} ({p.interpolation}), central {p.image_size[0]} x "
             f"{p.image_size[1]}, mean {_triple(p.mean)}, std {_triple(p.std)}"
-            + ("" if p.tta == "none" else f"; mean of the views of tta {p.tta}"),
+            + ("" if p.tta == "none" else f"; mean of the views of tta {p.tta}")
+            + (f"; {p.reading_note}" if p.reading != AS_BYTES else ""),
         )
     else:
         yield "images", "preprocessing not recorded"

@@ -137,6 +137,10 @@ def _add_sample(tar: tarfile.TarFile, dataset: ImageDataset, index: int) -> tupl
 def _encoded(image: Encoded, path: str) -> tuple[bytes, str]:
     """The bytes of an image and the extension of their format; pixels become PNG."""
     if isinstance(image, bytes):
+        if format_of(image) == "DICOM":
+            raise InputError(
+                "DICOM may say who the patient is, so it is not copied; write it as a 16-bit PNG"
+            )
         own = os.path.splitext(path)[1].lower().lstrip(".")  # noqa: PTH122
         return image, _EXTENSIONS.get(format_of(image) or "", own)
     done, data = cv2.imencode(".png", image[:, :, ::-1])

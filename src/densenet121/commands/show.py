@@ -14,6 +14,7 @@ from densenet121.datasets.decoding import decode, not_readable
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.preparation import training_images
 from densenet121.datasets.preprocessing import Preprocessing
+from densenet121.datasets.reading import Reading
 from densenet121.datasets.transforms import TrainTransform, uniforms
 from densenet121.engine.augmentation import describe, make_mixing, make_transform
 from densenet121.engine.setup import find_datasets, pick_preprocessing
@@ -44,7 +45,8 @@ def show(config: ShowConfig) -> Path:
     weights = read_weights(absolute(config.pretrained)) if config.pretrained else None
     preprocessing = pick_preprocessing(config.training, None, weights)
     height, width = preprocessing.image_size
-    transform = make_transform(config, height, width, preprocessing.mean)
+    mean, reading = preprocessing.mean, preprocessing.reading
+    transform = make_transform(config, height, width, mean, reading)
     mixing = make_mixing(config, dataset, 2)
     count = min(config.images, len(dataset))
     indices = np.linspace(0, len(dataset) - 1, count).round().astype(np.int64)
@@ -90,7 +92,7 @@ def _section(
     evaluated = np.empty((transform.height, transform.width, 3), np.uint8)
     preprocessing.reader(dataset)(index, evaluated)
     shown = [
-        _whole(dataset, index),
+        _whole(dataset, index, preprocessing.reading),
         _encoded(evaluated, "evaluation", before=True),
     ]
     for epoch, image in enumerate(after):
@@ -116,10 +118,10 @@ def _named(operation: str, strength: float) -> str:
     return f"{words} {strength:.3g}" if strength else words
 
 
-def _whole(dataset: ImageDataset, index: int) -> SheetImage:
+def _whole(dataset: ImageDataset, index: int, reading: Reading) -> SheetImage:
     try:
         data = dataset.read(index)
-        pixels = decode(data) if isinstance(data, bytes) else data
+        pixels = decode(data, reading=reading) if isinstance(data, bytes) else data
     except InputError as error:
         raise not_readable(dataset.name(index), error) from error
     high, wide = pixels.shape[:2]

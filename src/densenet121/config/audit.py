@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from densenet121.config.labels import TaskSettings
-from densenet121.config.shared import AnyPath, File, Settings, WorkerSettings
+from densenet121.config.shared import AnyPath, File, SampleSettings, Settings, WorkerSettings
 from densenet121.config.values import at_least, between
 from densenet121.utils.errors import UsageError
 
@@ -37,7 +37,7 @@ class AuditThresholds(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AuditConfig(TaskSettings, AuditThresholds, WorkerSettings):
+class AuditConfig(TaskSettings, AuditThresholds, SampleSettings, WorkerSettings):
     """Check every image of a dataset and report what is wrong; nothing is changed.
 
     Attributes:
@@ -51,6 +51,8 @@ class AuditConfig(TaskSettings, AuditThresholds, WorkerSettings):
         exclude_list: file for the paths of the images that cannot be used, of the second and
             further copies, and of training images that are in val as well; for --exclude of
             train and eval (default: none).
+        depth: as in `train` (default: 8).
+        window: as in `train` (default: full).
         workers: threads (default: number of cores).
     """
 

@@ -29,7 +29,8 @@ class DataSettings(Settings):
         small_epochs: number of first epochs that train on images of small_size.
         eval_resize: size to which a validation image is resized before the central crop: 256
             stretches it to 256 x 256, H,W to H x W, short:256 makes its shorter side 256 and keeps
-            the aspect ratio (default: 256 at image_size 224 and in proportion at others).
+            the aspect ratio, pad:256 makes its longer side 256 and fills the rest of 256 x 256 with
+            the mean (default: 256 at image_size 224 and in proportion at others).
         last_batch: drop leaves out the images that do not fill the last batch of an epoch, as the
             original; keep trains on them in a smaller batch, if it has two images for each device.
     """

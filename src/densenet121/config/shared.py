@@ -36,6 +36,8 @@ Tta = Literal["none", "flip", "dihedral", "ten_crop"]
 AnyPath = Annotated[str, "PATH"]
 Folder = Annotated[str, "FOLDER"]
 File = Annotated[str, "FILE"]
+Depth = Literal[8, 16]
+WindowText = Annotated[str, "WINDOW"]
 Size = Annotated[int | str, "H,W"]
 Resize = Annotated[int | str, "SIZE"]
 NumberList = Annotated[str, "X,X,..."]
@@ -178,14 +180,34 @@ class BadImageSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WeightsSettings(Settings):
+class SampleSettings(Settings):
+    """How samples of more than 8 bits are read.
+
+    Attributes:
+        depth: bits that are used of 16-bit grey images (PNG, TIFF): 8 keeps the high byte, as the
+            original; 16 uses all of them, through a window (default: what the weights record, else
+            8).
+        window: values that become black and white where all bits are used: full (0,65535), two
+            values such as 0,4095, two percentiles of each image such as percentile:0.5,99.5; for
+            DICOM, which is always read in full, also the number of a window in the file such as
+            index:0 (default: what the weights record, else full, and for DICOM the first window).
+    """
+
+    section: ClassVar[str] = "data"
+    depth: Depth | None = None
+    window: WindowText | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsSettings(SampleSettings):
     """Settings that weights of densenet121 record; other weights may not.
 
     Attributes:
         image_size: height and width of the network's input in pixels, "H,W" or one number (default:
             what the weights were trained with, else 224,224).
         eval_resize: size to which an image is resized before the central crop: 256 stretches it to
-            256 x 256, H,W to H x W, short:256 makes its shorter side 256 and keeps the aspect ratio
+            256 x 256, H,W to H x W, short:256 makes its shorter side 256 and keeps the aspect
+            ratio, pad:256 makes its longer side 256 and fills the rest of 256 x 256 with the mean
             (default: what the weights were validated with, else 256 at image_size 224 and in
             proportion at others).
         variant: paper (average pooling) or model_zoo (max pooling), for weights that do not record
@@ -243,6 +265,8 @@ def weights_choices(config: WeightsSettings) -> dict[str, Any]:
         "variant": config.variant,
         "image_size": config.size,
         "eval_resize": config.resize,
+        "depth": config.depth,
+        "window": config.window,
     }
     for name in ("interpolation", "tta"):  # settings of some commands alone
         if hasattr(config, name):

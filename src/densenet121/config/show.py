@@ -6,14 +6,21 @@ from typing import ClassVar, Literal
 from densenet121.config.augmentation import AugmentationSettings
 from densenet121.config.flags import flags_of
 from densenet121.config.labels import TaskSettings
-from densenet121.config.shared import AnyPath, File, Resize, Size, settings_of
+from densenet121.config.shared import (
+    AnyPath,
+    File,
+    Resize,
+    SampleSettings,
+    Size,
+    settings_of,
+)
 from densenet121.config.train import TrainConfig
 from densenet121.config.values import at_least
 from densenet121.utils.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShowConfig(TaskSettings, AugmentationSettings):
+class ShowConfig(SampleSettings, TaskSettings, AugmentationSettings):
     """Show what training will make of some images: a page with each before and after augmentation.
 
     The YAML file of a training run can be given as --config; settings that do not matter here are

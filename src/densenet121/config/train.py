@@ -21,6 +21,7 @@ from densenet121.config.shared import (
     DeviceSettings,
     PrecisionSettings,
     ProcessSettings,
+    SampleSettings,
     WorkerSettings,
 )
 from densenet121.utils.errors import UsageError
@@ -64,6 +65,7 @@ class TrainProcessSettings(ProcessSettings):
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(
     DataSettings,
+    SampleSettings,
     TaskSettings,
     BadImageSettings,
     NetworkSettings,

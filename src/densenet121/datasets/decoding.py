@@ -4,6 +4,7 @@ Which library reads which format, and why (opencv 5.0, Pillow 13, simplejpeg 1.9
 
 - JPEG: libjpeg-turbo through simplejpeg; Pillow decides about files it refuses. CMYK: Pillow.
 - PNG, WebP: OpenCV, about twice as fast as Pillow in several threads and strict about damage.
+- DICOM: pydicom (dicom.py).
 - GIF, BMP, TIFF, PPM: Pillow. OpenCV multiplies a TIFF's colours by its alpha, is off by one for
   16-bit TIFF, ignores the maximum of a PGM, and decodes white as 248 in 16-bit BMP.
 
@@ -12,7 +13,8 @@ Rules for every format:
 - EXIF orientation is ignored, as in the original; only TIFF's own orientation tag is applied.
 - Grey becomes three equal channels, a palette its colours, CMYK and YCbCr are converted.
 - Alpha and transparency are dropped: the result is the stored colour.
-- 16-bit samples keep their high byte (``value >> 8``); a PPM is first scaled by its maximum.
+- 16-bit samples keep their high byte (``value >> 8``); a PPM is first scaled by its maximum. Where
+  a ``Reading`` asks for all 16 bits of grey samples, they go through its window.
 - The first image of an animation is used.
 - Refused: samples that are float, signed, 12 or 32 bits; CIELAB; truncated and damaged files.
 
@@ -25,6 +27,7 @@ import os
 import stat
 import struct
 import zlib
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -39,6 +42,8 @@ from PIL.TiffImagePlugin import (
     TiffImageFile,
 )
 
+from densenet121.datasets.dicom import MARK, decode_dicom
+from densenet121.datasets.reading import AS_BYTES, Reading
 from densenet121.utils.errors import InputError, TooLargeError
 from densenet121.utils.strays import stray
 
@@ -47,7 +52,7 @@ MAX_PIXELS = 89_478_485  # Pillow's limit; above it Pillow only warns
 
 EXTENSIONS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
-    | {".ppm", ".pgm", ".pbm", ".pnm"}
+    | {".ppm", ".pgm", ".pbm", ".pnm", ".dcm", ".dicom"}
 )
 
 # First bytes -> Pillow's name of the format. Only that parser is given the data.
@@ -95,16 +100,21 @@ def is_image(data: bytes) -> bool:
 
 
 def format_of(data: bytes) -> str | None:
-    """Pillow's name of the format by the first bytes: JPEG, PNG, WEBP, GIF, BMP, TIFF or PPM."""
+    """The format by the first bytes: DICOM, or Pillow's JPEG, PNG, WEBP, GIF, BMP, TIFF or PPM."""
+    if data[128:132] == MARK:
+        return "DICOM"
     return next((name for magic, name in _MAGIC if data.startswith(magic)), None)
 
 
-def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+def decode(
+    data: bytes, max_pixels: int = MAX_PIXELS, reading: Reading = AS_BYTES
+) -> NDArray[np.uint8]:
     """The pixels of one encoded image: ``(H, W, 3)`` RGB, C-contiguous, writable.
 
     Args:
         data: content of an image file.
         max_pixels: maximum number of pixels, up to ``MAX_PIXELS``; checked in the header first.
+        reading: how samples of more than 8 bits become grey levels.
 
     Raises:
         InputError: the image is empty, too large (then a ``TooLargeError``), of no known format,
@@ -120,14 +130,16 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
         raise InputError(
             f"not an image, but {instead}" if instead else "not an image (no known format)"
         )
+    if name == "DICOM":
+        return decode_dicom(data, partial(_check_size, max_pixels=max_pixels), reading)
     if name == "JPEG":
         return _decode_jpeg(data, max_pixels)
     if name == "PNG":
-        return _decode_png(data, max_pixels)
+        return _decode_png(data, max_pixels, reading)
     if name == "WEBP":
         _open(data, name, max_pixels).close()
         return _decode_opencv(data, name)
-    return _decode_pillow(data, name, max_pixels)
+    return _decode_pillow(data, name, max_pixels, reading)
 
 
 def read_file(path: Path) -> bytes:
@@ -192,17 +204,20 @@ def _decode_opencv(data: bytes, name: str) -> NDArray[np.uint8]:
     return np.asarray(pixels, dtype=np.uint8)
 
 
-def _decode_png(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
+def _decode_png(data: bytes, max_pixels: int, reading: Reading) -> NDArray[np.uint8]:
     # Not with Pillow, which refuses an image with a damaged comment or colour profile.
     if data[12:16] != b"IHDR" or len(data) < 24:
         raise _unreadable("PNG")
     width, height = struct.unpack(">II", data[16:24])
     _check_size(width, height, max_pixels)
     quiet = png_without_notes(data)
-    # An animated image: Pillow decodes the image that other programs show.
-    return (
-        _decode_pillow(data, "PNG", max_pixels) if quiet is None else _decode_opencv(quiet, "PNG")
-    )
+    if quiet is None:  # animated: Pillow decodes the image that other programs show
+        return _decode_pillow(data, "PNG", max_pixels, reading)
+    bits, colour = data[24:26].ljust(2, b"\0")
+    if bits == 16 and reading != AS_BYTES:
+        _refuse_deep_colour("PNG", colour & 2 != 0)
+        return _grey_to_rgb(reading.grey_levels(_deep_png(quiet)))
+    return _decode_opencv(quiet, "PNG")
 
 
 def png_without_notes(data: bytes) -> bytes | None:
@@ -236,6 +251,25 @@ def png_without_notes(data: bytes) -> bytes | None:
     return data if sum(map(len, kept)) == len(data) else b"".join(kept)
 
 
+def _deep_png(data: bytes) -> NDArray[np.uint16]:
+    """The samples of a 16-bit grey PNG, ``(H, W)``, without opacity."""
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise _unreadable("PNG") from error
+    if pixels is None or pixels.dtype != np.uint16:
+        raise _unreadable("PNG")
+    return np.asarray(pixels if pixels.ndim == 2 else pixels[:, :, 0])
+
+
+def _refuse_deep_colour(name: str, is_colour: bool) -> None:
+    if is_colour:
+        raise InputError(
+            f"{name} with 16-bit colour; `depth` 16 and `window` are for grey: pass `depth` 8 "
+            "without `window`"
+        )
+
+
 def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
     """Open the image: the header is read and the size checked, the pixels are not yet decoded."""
     try:
@@ -248,15 +282,19 @@ def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
     return image
 
 
-def _decode_pillow(data: bytes, name: str, max_pixels: int) -> NDArray[np.uint8]:
+def _decode_pillow(
+    data: bytes, name: str, max_pixels: int, reading: Reading = AS_BYTES
+) -> NDArray[np.uint8]:
     with _open(data, name, max_pixels) as image:
         try:
             if isinstance(image, TiffImageFile):
-                return _decode_tiff(image)
+                return _decode_tiff(image, reading)
             image.load()
             # 16-bit grey: an animated PNG, or a PPM, which Pillow scales to 16 bits.
             if (name, image.mode) in (("PNG", "I;16"), ("PPM", "I")):
-                return _grey_to_rgb(np.asarray(image) >> 8)
+                return _grey_to_rgb(reading.grey_levels(np.asarray(image, dtype=np.uint16)))
+            if name == "PNG" and reading != AS_BYTES:
+                _refuse_deep_colour(name, data[24:25] == b"\x10")
             return _convert(image)
         except InputError:
             raise
@@ -264,17 +302,18 @@ def _decode_pillow(data: bytes, name: str, max_pixels: int) -> NDArray[np.uint8]
             raise _unreadable(name) from error
 
 
-def _decode_tiff(image: TiffImageFile) -> NDArray[np.uint8]:
+def _decode_tiff(image: TiffImageFile, reading: Reading) -> NDArray[np.uint8]:
     bits = max(image.tag_v2.get(BITSPERSAMPLE, (1,)))
     if bits > 8 and image.tag_v2.get(PLANAR_CONFIGURATION, 1) != 1:  # Pillow keeps the low bytes
         raise InputError(f"TIFF with {bits}-bit samples in separate planes")
     white_is_zero = image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0
     image.load()
     if not image.mode.startswith("I;16"):
+        _refuse_deep_colour("TIFF", bits == 16 and reading != AS_BYTES)
         return _convert(image)
     if bits != 16:  # Pillow does not scale 12 bits to 16
         raise InputError(f"TIFF with {bits}-bit samples")
-    grey = np.asarray(image) >> 8
+    grey = reading.grey_levels(np.asarray(image).astype(np.uint16))
     return _grey_to_rgb(255 - grey if white_is_zero else grey)  # Pillow inverts 8 bits only
 
 

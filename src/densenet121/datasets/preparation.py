@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from densenet121.datasets.decoding import MAX_BYTES, MAX_PIXELS, decode, not_readable
 from densenet121.datasets.image_dataset import Encoded, ImageDataset
 from densenet121.datasets.operations import Operations, apply
+from densenet121.datasets.reading import Reading
 from densenet121.datasets.transforms import EvalTransform, TrainTransform, uniforms
 from densenet121.native.images import ImageKernel, image_kernel
 from densenet121.utils.errors import InputError
@@ -72,7 +73,11 @@ def prepare_training(
     Raises:
         InputError: the image cannot be decoded; the reason only.
     """
-    _prepare(image, lambda height, width: transform.operations(height, width, u), out)
+
+    def operations_for(height: int, width: int) -> Operations:
+        return transform.operations(height, width, u)
+
+    _prepare(image, operations_for, out, transform.reading)
     if transform.after.is_on:
         out[...] = transform.after(out, u)
 
@@ -90,17 +95,18 @@ def prepare_evaluation(
     Raises:
         InputError: the image cannot be decoded or has too many pixels, or the crop does not fit.
     """
-    if transform.by_pillow or five_crops:
-        pixels = decode(image, max_pixels) if isinstance(image, bytes) else image
+    if five_crops or not transform.in_one_pass:
+        pixels = _decoded(image, max_pixels, transform.reading)
         out[...] = transform.five_crops(pixels) if five_crops else transform(pixels)
     else:
-        _prepare(image, transform.operations, out, max_pixels)
+        _prepare(image, transform.operations, out, transform.reading, max_pixels)
 
 
 def _prepare(
     image: bytes | Pixels,
     operations_for: Callable[[int, int], Operations],
     out: Pixels,
+    reading: Reading,
     max_pixels: int = MAX_PIXELS,
 ) -> None:
     found = image_kernel()
@@ -110,10 +116,14 @@ def _prepare(
         fits = size is not None and size[0] * size[1] <= max_pixels
         if size and fits and _apply(kernel, operations_for(*size), image, out):
             return
-    pixels = decode(image, max_pixels) if isinstance(image, bytes) else image
+    pixels = _decoded(image, max_pixels, reading)
     operations = operations_for(*pixels.shape[:2])
     if not (kernel and _apply(kernel, operations, pixels, out)):
         out[...] = apply(operations, pixels)
+
+
+def _decoded(image: bytes | Pixels, max_pixels: int, reading: Reading) -> Pixels:
+    return decode(image, max_pixels, reading) if isinstance(image, bytes) else image
 
 
 def _apply(

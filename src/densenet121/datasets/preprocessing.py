@@ -13,12 +13,15 @@ from torch import Tensor
 from densenet121.datasets.decoding import MAX_PIXELS
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.preparation import evaluation_images, prepare_evaluation
+from densenet121.datasets.reading import Reading, make_reading
 from densenet121.datasets.transforms import MEAN, STD, EvalTransform, normalise, parse_eval_resize
 from densenet121.datasets.views import CROPS, VIEWS, central, views_of
 from densenet121.utils.errors import InputError
 
 # The value in old files, written when there was only one interpolation.
 _SENTENCE = "bilinear without antialiasing (OpenCV INTER_LINEAR)"
+# Fields that older files lack, which are written only where they differ from these defaults.
+_LATER: dict[str, Any] = {"tta": "none", "depth": 8, "window": None, "fill": None}
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,9 @@ class Preprocessing:
         std: standard deviation of R, G and B, in grey levels.
         interpolation: how images are resized and cropped, a name of ``EvalTransform``.
         tta: views of an image whose probabilities are averaged, a name of ``VIEWS``.
+        depth: bits that are used of 16-bit grey samples, 8 or 16.
+        window: values that become black and white, in the form of the setting ``window``.
+        fill: R, G, B around an image that is padded; None for the rounded mean.
     """
 
     image_size: tuple[int, int]
@@ -40,12 +46,16 @@ class Preprocessing:
     std: tuple[float, float, float] = tuple(STD.tolist())
     interpolation: str = "opencv_bilinear"
     tta: str = "none"
+    depth: int = 8
+    window: str | None = None
+    fill: tuple[int, int, int] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values; without ``tta`` if there is none, as in older files."""
+        """As plain JSON values; without what older files lack if it has its default."""
         content = asdict(self)
-        if self.tta == "none":
-            del content["tta"]
+        for name, default in _LATER.items():
+            if content[name] == default:
+                del content[name]
         return content
 
     @classmethod
@@ -58,7 +68,7 @@ class Preprocessing:
             mean=tuple(content["mean"]),
             std=tuple(content["std"]),
             interpolation=content["interpolation"].replace(_SENTENCE, "opencv_bilinear"),
-            tta=content.get("tta", "none"),
+            **{name: content.get(name, default) for name, default in _LATER.items()},
         )
 
     def changed(
@@ -67,15 +77,33 @@ class Preprocessing:
         eval_resize: str | None = None,
         interpolation: str | None = None,
         tta: str | None = None,
+        depth: int | None = None,
+        window: str | None = None,
     ) -> "Preprocessing":
-        """A copy with the given values."""
+        """A copy with the given values; ``depth`` 8 alone drops the window."""
         return replace(
             self,
             image_size=image_size or self.image_size,
             eval_resize=eval_resize or self.eval_resize,
             interpolation=interpolation or self.interpolation,
             tta=tta or self.tta,
+            depth=depth or self.depth,
+            window=window or (None if depth == 8 else self.window),
         )
+
+    @cached_property
+    def reading(self) -> Reading:
+        """How the file of an image is decoded.
+
+        Raises:
+            UsageError: ``depth`` or ``window`` is not allowed.
+        """
+        return make_reading(self.depth, self.window)
+
+    @property
+    def reading_note(self) -> str:
+        """``reading`` in words, for the log."""
+        return f"depth {self.depth}" + (f", window {self.window}" if self.window else "")
 
     @cached_property
     def transform(self) -> EvalTransform:
@@ -93,7 +121,9 @@ class Preprocessing:
                 f"`tta` dihedral needs square images, but `image_size` is {height},{width}"
             )
         resize = parse_eval_resize(self.eval_resize)
-        return EvalTransform(*self.image_size, resize, self.interpolation)
+        red, green, blue = (round(level) for level in self.mean)
+        fill = self.fill or (red, green, blue)
+        return EvalTransform(*self.image_size, resize, self.interpolation, self.reading, fill)
 
     def prepare(
         self,

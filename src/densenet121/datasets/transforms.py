@@ -23,6 +23,7 @@ from torch import Tensor
 from densenet121.datasets.augmentation import NUM_UNIFORMS, Augmentation
 from densenet121.datasets.decoding import MAX_PIXELS
 from densenet121.datasets.operations import Operations, Pixels, apply, resize
+from densenet121.datasets.reading import AS_BYTES, Reading
 from densenet121.utils.errors import InputError
 
 # Those of ImageNet, for pixels in 0..255, from the original's classification.py.
@@ -77,6 +78,7 @@ class TrainTransform:
         color_jitter: brightness, contrast, saturation: each factor is uniform in
             ``[max(0, 1 - amount), 1 + amount]``; 0 disables the step.
         after: the steps after these.
+        reading: how the file is decoded.
     """
 
     height: int
@@ -86,6 +88,7 @@ class TrainTransform:
     flip_prob: float = 0.5
     color_jitter: tuple[float, float, float] = (0.4, 0.4, 0.4)
     after: Augmentation = Augmentation()  # noqa: RUF009 (frozen)
+    reading: Reading = AS_BYTES
 
     @property
     def num_uniforms(self) -> int:
@@ -156,9 +159,23 @@ class Resize:
 
     Attributes:
         size: height and width, for any shape of the image; or the length of the shorter side.
+        pad: whether the image keeps its aspect ratio within ``size`` and the rest is filled.
     """
 
     size: tuple[int, int] | int
+    pad: bool = False
+
+    def inner(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the image itself, without what ``pad`` adds.
+
+        One side fills that of ``size``, the other is rounded, half up, and at least a pixel.
+        """
+        if not (self.pad and isinstance(self.size, tuple)):
+            return self.shape(height, width)
+        outer_height, outer_width = self.size
+        if height * outer_width >= width * outer_height:
+            return outer_height, max(1, (2 * width * outer_height + height) // (2 * height))
+        return max(1, (2 * height * outer_width + width) // (2 * width)), outer_width
 
     def shape(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of a resized ``height`` x ``width`` image.
@@ -183,25 +200,28 @@ class Resize:
 
     def __str__(self) -> str:
         """In the form that ``parse_eval_resize`` reads."""
-        return f"short:{self.size}" if isinstance(self.size, int) else _sides(*self.size)
+        if isinstance(self.size, int):
+            return f"short:{self.size}"
+        return "pad:" * self.pad + _sides(*self.size)
 
 
 def parse_eval_resize(text: str) -> Resize:
-    """Parse ``256`` (256 x 256, as the original), ``256,300`` (height, width) or ``short:256``.
+    """Parse ``256`` (256 x 256, as the original), ``256,300``, ``short:256``, ``pad:256``.
 
     Raises:
         InputError: the text is none of these.
     """
-    found = re.fullmatch(r"(short:)?([1-9][0-9]{0,4})|([1-9][0-9]{0,4}),([1-9][0-9]{0,4})", text)
+    side = "([1-9][0-9]{0,4})"
+    if short := re.fullmatch(f"short:{side}", text):
+        return Resize(int(short[1]))
+    found = re.fullmatch(f"(pad:)?{side}(?:,{side})?", text)
     if found is None:
         raise InputError(
-            '`eval_resize` must be "256" (both sides), "256,300" (height,width) or "short:256" '
-            f'(the shorter side), got "{text}"'
+            '`eval_resize` must be "256" (both sides), "256,300" (height,width), "short:256" '
+            f'(the shorter side) or "pad:256" (the longer side, filled up), got "{text}"'
         )
-    short, side, height, width = found.groups()
-    if height is not None:
-        return Resize((int(height), int(width)))
-    return Resize(int(side)) if short else Resize((int(side), int(side)))
+    pad, height, width = found.groups()
+    return Resize((int(height), int(width or height)), pad is not None)
 
 
 @dataclass(frozen=True)
@@ -215,6 +235,8 @@ class EvalTransform:
         interpolation: opencv_bilinear as in the original; or with Pillow, as in torchvision and
             timm, pillow_bilinear, pillow_bicubic (both antialiased) or pillow_nearest. With Pillow
             the crop's corner is also rounded like theirs, half to even.
+        reading: how the file is decoded.
+        fill: R, G, B around an image that is padded.
 
     Raises:
         InputError: the crop cannot fit into a resized image.
@@ -224,6 +246,8 @@ class EvalTransform:
     width: int
     resize: Resize
     interpolation: str = "opencv_bilinear"
+    reading: Reading = AS_BYTES
+    fill: tuple[int, int, int] = (0, 0, 0)
 
     def __post_init__(self) -> None:
         """Refuse invalid values before any image is read."""
@@ -249,6 +273,11 @@ class EvalTransform:
         """Whether Pillow resizes; then ``apply`` cannot be used."""
         return self.interpolation != "opencv_bilinear"
 
+    @property
+    def in_one_pass(self) -> bool:
+        """Whether ``operations`` are all that happens to an image."""
+        return not (self.by_pillow or self.resize.pad)
+
     def operations(self, height: int, width: int) -> Operations:
         """Operations on a ``height`` x ``width`` image.
 
@@ -267,21 +296,36 @@ class EvalTransform:
     def __call__(self, image: Pixels) -> Pixels:
         """The ``(height, width, 3)`` evaluation image; may be a view of the resized one."""
         operations = self.operations(*image.shape[:2])
-        if not self.by_pillow:
+        if self.in_one_pass:
             return apply(operations, image)
         top, left, height, width = operations.window
-        return self._resized(image, operations)[top : top + height, left : left + width]
+        return self._canvas(image, operations)[top : top + height, left : left + width]
 
-    def _resized(self, image: Pixels, operations: Operations) -> Pixels:
+    def resized(self, image: Pixels) -> Pixels:
+        """The resized image, without crop and without what is filled in around it."""
+        height, width = self.resize.inner(*image.shape[:2])
         if not self.by_pillow:
-            return resize(image, *operations.resized)
-        size = operations.resized[::-1]
+            return resize(image, height, width)
+        size = (width, height)
         return np.asarray(Image.fromarray(image).resize(size, _PILLOW[self.interpolation]))
+
+    def _canvas(self, image: Pixels, operations: Operations) -> Pixels:
+        """The resized image; with ``pad``, in the middle of the filled rest (rounded down)."""
+        inner = self.resized(image)
+        if not self.resize.pad:
+            return inner
+        canvas = np.empty((*operations.resized, 3), np.uint8)
+        canvas[...] = self.fill
+        top, left = (
+            (outer - own) // 2 for outer, own in zip(canvas.shape[:2], inner.shape[:2], strict=True)
+        )
+        canvas[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
+        return canvas
 
     def five_crops(self, image: Pixels) -> Pixels:
         """``(5 * height, width, 3)``: the central crop and those of the corners, row by row."""
         operations = self.operations(*image.shape[:2])
-        resized = self._resized(image, operations)
+        resized = self._canvas(image, operations)
         down, right = (resized.shape[0] - self.height, resized.shape[1] - self.width)
         places = (operations.window[:2], (0, 0), (0, right), (down, 0), (down, right))
         return np.concatenate(

@@ -7,13 +7,18 @@ from densenet121.datasets.augmentation import Augmentation
 from densenet121.datasets.geometry import Affine
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.policies import Policy, RandAugment, TrivialAugment
+from densenet121.datasets.reading import AS_BYTES, Reading
 from densenet121.datasets.transforms import TrainTransform
 from densenet121.losses.mixing import Mixing
 from densenet121.utils.errors import UsageError
 
 
 def make_transform(
-    settings: AugmentationSettings, height: int, width: int, mean: Sequence[float]
+    settings: AugmentationSettings,
+    height: int,
+    width: int,
+    mean: Sequence[float],
+    reading: Reading = AS_BYTES,
 ) -> TrainTransform:
     """From an image to a training image of ``height`` x ``width`` pixels.
 
@@ -22,6 +27,7 @@ def make_transform(
         height: of the result, in pixels.
         width: of the result, in pixels.
         mean: R, G, B in grey levels, of the preprocessing.
+        reading: how files are decoded, of the preprocessing.
 
     Raises:
         UsageError: `turns` needs a square.
@@ -58,6 +64,7 @@ def make_transform(
         flip_prob=chosen("flip_prob"),
         color_jitter=settings.jitter_amounts,
         after=after,
+        reading=reading,
     )
 
 

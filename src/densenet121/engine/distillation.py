@@ -95,6 +95,11 @@ def make_distillation(
             f"training data has {len(class_names)}"
         )
     classifier = make_classifier(weights, file, Choices(net=config.net, task=task))
+    if classifier.preprocessing.reading != preprocessing.reading:
+        raise InputError(
+            f"`teacher` {file}: reads images with {classifier.preprocessing.reading_note}, but "
+            f"this run with {preprocessing.reading_note}; pass the same `depth` and `window`"
+        )
     model = classifier.model
     assert isinstance(model, DenseNet)
     smallest = min(*preprocessing.image_size, *(config.small or ()))

@@ -5,6 +5,7 @@ from pathlib import Path
 from densenet121.config import TrainConfig
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.preprocessing import Preprocessing
+from densenet121.datasets.reading import AS_BYTES
 from densenet121.engine.plan import EpochPlan
 from densenet121.engine.state import Training
 from densenet121.lr_scheduler import lost_milestones
@@ -83,6 +84,8 @@ def log_advice(
             "`mixup`, `cutmix`: the training loss is that of mixed images, so it stays above the "
             "validation's"
         )
+    if preprocessing.reading != AS_BYTES:
+        log.info("images are read with %s", preprocessing.reading_note)
     if config.eval_resize is None and preprocessing.image_size != (224, 224):
         log.info(
             "`eval_resize` is %s, scaled from `image_size` as 256 is from 224",

@@ -95,7 +95,11 @@ def pick_preprocessing(
     """
     own = checkpoint.info if checkpoint else pretrained.info if pretrained else None
     size = config.size or (own.preprocessing.image_size if own else (224, 224))
-    found = Preprocessing(size, str(config.eval_resize or default_eval_resize(size)))
+    found = Preprocessing(size, str(config.eval_resize or default_eval_resize(size))).changed(
+        depth=own.preprocessing.depth if own else None,
+        window=own.preprocessing.window if own else None,
+    )
+    found = found.changed(depth=config.depth, window=config.window)
     # Values that differ only by rounding give way, so that the bits of the original are kept.
     differs = own and not _same_normalisation(own.preprocessing, found)
     if own and differs and (checkpoint or config.normalisation == "weights"):

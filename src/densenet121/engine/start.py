@@ -79,6 +79,8 @@ def effective_settings(
         "num_classes": num_classes,
         "image_size": config.image_size or before.get("image_size", f"{height},{width}"),
         "eval_resize": info.preprocessing.eval_resize,
+        "depth": None if info.preprocessing.depth == 8 else info.preprocessing.depth,
+        "window": info.preprocessing.window,
         "variant": info.variant,
         "class_weights": weights_setting(config),
         "focal_gamma": config.gamma,

@@ -52,6 +52,8 @@ class Choices:
         eval_resize: size before the central crop, in the form of the setting ``eval_resize``.
         interpolation: how images are resized.
         tta: views of an image whose probabilities are averaged.
+        depth: bits that are used of 16-bit grey samples.
+        window: values that become black and white.
         task: the caller's own task.
     """
 
@@ -61,6 +63,8 @@ class Choices:
     eval_resize: str | None = None
     interpolation: str | None = None
     tta: str | None = None
+    depth: int | None = None
+    window: str | None = None
     task: Task | None = None
 
 
@@ -104,7 +108,12 @@ def make_classifier(
     recorded = info.preprocessing if info else ORIGINAL
     check_views(file, recorded, choices, calibrated=bool(weights.calibration))
     preprocessing = recorded.changed(
-        choices.image_size, choices.eval_resize, choices.interpolation, choices.tta
+        choices.image_size,
+        choices.eval_resize,
+        choices.interpolation,
+        choices.tta,
+        choices.depth,
+        choices.window,
     )
     _ = preprocessing.transform  # raises if the crop does not fit
     if min(preprocessing.image_size) < model.min_image_size:

@@ -89,9 +89,15 @@ def load_onnx(path: Path, choices: Choices) -> Classifier:
     if choices.image_size not in (None, size):
         raise InputError(f"{path}: was exported for images of {size}; `image_size` cannot change")
     check_views(path, info.preprocessing, choices, calibrated=bool(stored))
-    preprocessing = info.preprocessing.changed(eval_resize=choices.eval_resize, tta=choices.tta)
+    preprocessing = info.preprocessing.changed(
+        eval_resize=choices.eval_resize,
+        tta=choices.tta,
+        depth=choices.depth,
+        window=choices.window,
+    )
     if model.takes_uint8:
-        preprocessing = replace(preprocessing, mean=(0.0,) * 3, std=(1.0,) * 3)
+        fill = preprocessing.transform.fill  # that of the mean, which is inside the network
+        preprocessing = replace(preprocessing, mean=(0.0,) * 3, std=(1.0,) * 3, fill=fill)
     _ = preprocessing.transform  # raises if the crop does not fit
     task = task_named(info.task, path, choices.task)
     return Classifier(

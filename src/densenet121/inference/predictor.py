@@ -43,6 +43,8 @@ class Predictor:
         image_size: tuple[int, int] | None = None,
         eval_resize: str | None = None,
         tta: str | None = None,
+        depth: int | None = None,
+        window: str | None = None,
         device: str | None = None,
         amp: str | None = None,
         batch_size: int | None = None,
@@ -58,6 +60,8 @@ class Predictor:
             image_size: height and width of the network's input, in pixels.
             eval_resize: size before the central crop, such as "256" or "short:256".
             tta: views whose probabilities are averaged: none, flip, dihedral or ten_crop.
+            depth: bits that are used of 16-bit grey images, 8 or 16.
+            window: values that become black and white, such as "0,4095".
             device: name of the device in torch.
             amp: fp32, bf16 or fp16.
             batch_size: images per forward.
@@ -69,7 +73,16 @@ class Predictor:
         """
         self.runtime = make_runtime(device, amp, batch_size, workers)
         path = Path(weights)
-        choices = Choices(net, variant, image_size, eval_resize, tta=tta, task=task)
+        choices = Choices(
+            net,
+            variant,
+            image_size,
+            eval_resize,
+            tta=tta,
+            depth=depth,
+            window=window,
+            task=task,
+        )
         load = load_onnx if path.suffix == SUFFIX else load_classifier
         self.classifier = load(path, choices)
         self.classifier.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -5,6 +5,8 @@ from pathlib import Path
 from densenet121.utils.errors import InputError
 
 _LFS = b"version https://git-lfs.github.com/spec/"
+# A DICOM file begins with 128 bytes and the mark DICM; older ones with their first element.
+_BARE_DICOM = (b"\x08\0\x05\0", b"\x08\0\0\0", b"\0\x08\0\x05", b"\0\x08\0\0")
 _PAGES = (b"<!doctype html", b"<html", b"<head", b"<?xml version")
 
 
@@ -16,6 +18,8 @@ def stray(start: bytes) -> str | None:
     """
     if start.startswith(_LFS):
         return "a git-LFS pointer, not the file itself; run git lfs pull in its repository"
+    if start.startswith(_BARE_DICOM):
+        return "DICOM without the mark DICM of a file; write it anew as a DICOM file"
     text = start[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if text.startswith(_PAGES):
         return (

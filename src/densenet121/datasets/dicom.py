@@ -1,0 +1,180 @@
+"""Decode DICOM files to RGB pixels, through the package pydicom.
+
+The order is that of the standard (PS3.3, C.11): modality LUT or rescale, then VOI LUT or window,
+then 8 bits, and last the inversion of MONOCHROME1.
+
+No element about a patient is ever parsed: only those in ``_ELEMENTS`` are, and no text of the file
+or of pydicom goes into an error. pydicom's warnings and log quote what they warn about, so both are
+switched off for the process when the first DICOM file is read.
+"""
+
+import io
+import logging
+import struct
+import warnings
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from densenet121.datasets.reading import Reading, Window, grey_levels
+from densenet121.utils.errors import InputError
+
+MARK = b"DICM"  # at byte 128
+
+# The elements that are read: what describes the pixels, and nothing else.
+_ELEMENTS = [
+    *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
+    *("PlanarConfiguration", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
+    *("PixelData", "FloatPixelData", "DoubleFloatPixelData"),
+    *("ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
+    *("ModalityLUTSequence", "RescaleSlope", "RescaleIntercept"),
+    *("VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+]
+_COLOURS = {"MONOCHROME1", "MONOCHROME2", "RGB"}
+_OTHER_COLOURS = {"PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420"} | {
+    *("YBR_PARTIAL_422", "YBR_ICT", "YBR_RCT", "XYB", "HSV", "ARGB", "CMYK"),
+}
+# Its inflated size is not known before, so the limit on bytes could not be kept.
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+
+
+def decode_dicom(
+    data: bytes, check_size: Callable[[int, int], None], reading: Reading
+) -> NDArray[np.uint8]:
+    """The pixels of a DICOM file: ``(H, W, 3)`` RGB.
+
+    Args:
+        data: content of the file, with its preamble.
+        check_size: raises an InputError for a width and height that are too large.
+        reading: a window overrides that of the file; ``depth`` has no meaning here.
+
+    Raises:
+        InputError: pydicom is not installed, or the file is of a kind that is not read, truncated
+            or damaged. The text is the reason only.
+    """
+    pydicom = _pydicom()
+    if _transfer_syntax(data) == _DEFLATED:
+        raise InputError("DICOM with a deflated data set, which is not read")
+    try:
+        dataset = pydicom.dcmread(io.BytesIO(data), specific_tags=_ELEMENTS)
+        _check_kind(dataset)
+        check_size(int(dataset.Columns), int(dataset.Rows))
+        _check_decoder(dataset.file_meta.TransferSyntaxUID)
+        samples = dataset.pixel_array
+        if dataset.PhotometricInterpretation == "RGB":
+            return np.array(samples, dtype=np.uint8, order="C")
+        grey = _grey_levels(dataset, samples, reading.window)
+    except InputError:
+        raise
+    except Exception:  # damaged data makes pydicom raise exceptions of almost any type
+        raise InputError("truncated, damaged or unsupported DICOM") from None
+    if dataset.PhotometricInterpretation == "MONOCHROME1":
+        grey = 255 - grey
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+@cache
+def _pydicom() -> Any:
+    try:
+        import pydicom
+    except ImportError:
+        raise InputError("DICOM needs pydicom; pip install 'densenet121[dicom]'") from None
+    warnings.filterwarnings("ignore", module=r"pydicom\b")
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
+    return pydicom
+
+
+def _transfer_syntax(data: bytes) -> bytes:
+    """Its UID, from the file's first elements, which are always little-endian and explicit."""
+    at = data.find(b"\x02\0\x10\0UI", 132, 132 + 65536)
+    if at < 0 or len(data) < at + 8:
+        return b""
+    (length,) = struct.unpack_from("<H", data, at + 6)
+    return data[at + 8 : at + 8 + length].rstrip(b"\0 ")
+
+
+def _check_kind(dataset: Any) -> None:
+    """Refuse what is not one image of grey or 8-bit RGB, by name."""
+    if "PixelData" not in dataset:
+        if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
+            raise InputError("DICOM with float samples, which are not read")
+        raise InputError("DICOM without pixels")
+    if int(dataset.get("NumberOfFrames") or 1) != 1:
+        raise InputError("DICOM with several frames; write each as an image")
+    if "SharedFunctionalGroupsSequence" in dataset or "PerFrameFunctionalGroupsSequence" in dataset:
+        raise InputError("DICOM with functional groups (an enhanced kind), which are not read")
+    colour = str(dataset.PhotometricInterpretation).strip()
+    if colour not in _COLOURS:
+        name = colour if colour in _OTHER_COLOURS else "that is unknown"
+        raise InputError(
+            f"DICOM with a colour space {name}; MONOCHROME1, MONOCHROME2 and RGB are read"
+        )
+    if colour == "RGB" and dataset.BitsAllocated != 8:
+        raise InputError("DICOM with RGB of more than 8 bits")
+
+
+def _check_decoder(syntax: Any) -> None:
+    """Refuse pixels that no installed package can decompress, by the standard's name of them."""
+    from pydicom.pixels.decoders.base import get_decoder
+
+    try:
+        available = get_decoder(syntax).is_available
+    except NotImplementedError:
+        available = False
+    if not available:
+        name = "that is unknown" if syntax.is_private or syntax.name == syntax else syntax.name
+        raise InputError(
+            f"DICOM with a transfer syntax {name}, which the installed packages cannot decode; "
+            "pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg may help"
+        )
+
+
+def _grey_levels(dataset: Any, samples: NDArray[Any], window: Window | None) -> NDArray[np.uint8]:
+    """Through the modality LUT and a window: the file's own unless there is another."""
+    from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
+
+    values = apply_modality_lut(samples, dataset)
+    if window is not None and window.kind in ("values", "percentile"):
+        return grey_levels(values, *window.limits(values))
+    low, high = _range(dataset)
+    if window is not None and window.kind == "full":
+        return grey_levels(values, min(low, high), max(low, high))
+    tables = [item for item in dataset.get("VOILUTSequence") or () if "LUTData" in item]
+    count = len(tables) if tables else _number_of_windows(dataset)
+    index = window.index if window else 0
+    if window is not None and index >= count:
+        raise InputError(f"DICOM with {count} windows, numbered from 0; there is no index:{index}")
+    if count == 0:
+        if dataset.BitsStored > 8:
+            low, high = float(values.min()), float(values.max())
+        return grey_levels(values, min(low, high), max(low, high))
+    if tables:
+        low, high = 0.0, float(2 ** int(tables[index].LUTDescriptor[2]) - 1)
+    shown = apply_voi_lut(values, dataset, index)
+    if low > high:  # a negative slope: the window's own black is the upper end
+        shown, low, high = -shown, -low, -high
+    return grey_levels(shown, low, high)
+
+
+def _number_of_windows(dataset: Any) -> int:
+    if dataset.get("WindowCenter") is None or dataset.get("WindowWidth") is None:
+        return 0
+    return int(dataset["WindowCenter"].VM)
+
+
+def _range(dataset: Any) -> tuple[float, float]:
+    """The values that samples can have after the modality LUT, from those of the stored bits."""
+    if dataset.get("ModalityLUTSequence"):
+        return 0.0, float(2 ** int(dataset.ModalityLUTSequence[0].LUTDescriptor[2]) - 1)
+    bits = int(dataset.BitsStored)
+    low, high = (0, 2**bits - 1)
+    if dataset.PixelRepresentation == 1:
+        low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    slope, intercept = dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")
+    if slope is None or intercept is None:
+        return float(low), float(high)
+    return low * float(slope) + float(intercept), high * float(slope) + float(intercept)

@@ -1,0 +1,318 @@
+"""DICOM: every file of pydicom's wheel is read to its own pixels, or refused by name."""
+
+import io
+import re
+import shutil
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+pydicom = pytest.importorskip("pydicom", reason="needs densenet121[dicom]")
+
+from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut  # noqa: E402
+
+from densenet121.audit.audit import audit  # noqa: E402
+from densenet121.audit.output import table  # noqa: E402
+from densenet121.config import AuditConfig  # noqa: E402
+from densenet121.datasets.decoding import decode, read_image  # noqa: E402
+from densenet121.datasets.reading import make_reading  # noqa: E402
+from densenet121.inference.predictor import Predictor  # noqa: E402
+from densenet121.utils.errors import InputError, TooLargeError  # noqa: E402
+
+from helpers.commands import run_command  # noqa: E402
+from helpers.weights import write_weights  # noqa: E402
+
+FILES = Path(pydicom.__file__).parent / "data" / "test_files"
+# Every reason for which a file of the wheel may be refused.
+REASONS = (
+    "DICOM without pixels",
+    "DICOM with several frames",
+    "DICOM with functional groups",
+    "DICOM with a colour space (YBR_FULL|YBR_FULL_422|YBR_RCT|PALETTE COLOR);",
+    "DICOM with RGB of more than 8 bits",
+    "DICOM with a deflated data set",
+    "DICOM with a transfer syntax JPEG",
+    "truncated, damaged or unsupported DICOM",
+    "not an image, but DICOM without the mark DICM",
+    r"not an image \(no known format\)",
+)
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """As the module itself arranges it in a process where nobody resets the filters."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"pydicom\b")
+        yield
+
+
+def levels(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
+    if high == low:
+        return np.where(values > low, 255, 0).astype(np.uint8)
+    scaled = np.floor((values.astype(np.float64) - low) / (high - low) * 255 + 0.5)
+    return np.clip(scaled, 0, 255).astype(np.uint8)
+
+
+def reference(dataset: Any, index: int = 0) -> NDArray[np.uint8]:
+    """Grey levels by pydicom's own functions, and the ranges of the standard (C.11.2.1.2)."""
+    samples = dataset.pixel_array
+    if dataset.PhotometricInterpretation == "RGB":
+        return np.asarray(samples)
+    values = apply_modality_lut(samples, dataset)
+    bits, slope = dataset.BitsStored, float(dataset.get("RescaleSlope", 1))
+    least = -(2 ** (bits - 1)) if dataset.PixelRepresentation else 0
+    low, high = (level * slope + float(dataset.get("RescaleIntercept", 0)) for level in
+                 (least, least + 2**bits - 1))  # fmt: skip
+    if "ModalityLUTSequence" in dataset:
+        low, high = 0, 2 ** dataset.ModalityLUTSequence[0].LUTDescriptor[2] - 1
+    if "VOILUTSequence" in dataset:
+        low, high = 0, 2 ** dataset.VOILUTSequence[index].LUTDescriptor[2] - 1
+    elif "WindowCenter" not in dataset and bits > 8:
+        low, high = values.min(), values.max()
+    grey = levels(apply_voi_lut(values, dataset, index), low, high)
+    if dataset.PhotometricInterpretation == "MONOCHROME1":
+        grey = 255 - grey
+    return grey[:, :, None].repeat(3, axis=2)
+
+
+def test_every_file_of_the_wheel_is_read_to_its_own_pixels_or_refused_by_name() -> None:
+    read, refused = 0, Counter[str]()
+    for file in sorted(path for path in FILES.rglob("*") if path.is_file()):
+        data = file.read_bytes()
+        try:
+            found = decode(data)
+        except InputError as error:
+            assert "\n" not in str(error) and error.__cause__ is None
+            reason = next(known for known in REASONS if re.match(known, str(error)))
+            refused[reason] += 1
+            continue
+        np.testing.assert_array_equal(
+            found, reference(pydicom.dcmread(io.BytesIO(data))), file.name
+        )
+        assert found.dtype == np.uint8 and found.flags.c_contiguous and found.flags.writeable
+        read += 1
+    assert read >= 50 and set(refused) == set(REASONS), (read, refused)
+
+
+def make(samples: NDArray[Any], **elements: Any) -> Any:
+    """A dataset of grey samples with the given elements."""
+    from pydicom.uid import ExplicitVRLittleEndian
+
+    dataset = pydicom.Dataset()
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
+    dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3.4"
+    dataset.Rows, dataset.Columns = samples.shape
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated = 8 * samples.itemsize
+    dataset.BitsStored = 12 if samples.itemsize == 2 else 8
+    dataset.HighBit = dataset.BitsStored - 1
+    dataset.PixelRepresentation = int(samples.dtype.kind == "i")
+    dataset.add_new("PixelData", "OW", samples.tobytes())
+    for name, value in elements.items():
+        setattr(dataset, name, value)
+    return dataset
+
+
+def encoded(dataset: Any) -> bytes:
+    file = io.BytesIO()
+    pydicom.dcmwrite(file, dataset, enforce_file_format=True)
+    return file.getvalue()
+
+
+def sequence(bits: int, first: int, count: int, seed: int) -> Any:
+    item = pydicom.Dataset()
+    item.LUTDescriptor = [count, first, bits]
+    table = np.sort(np.random.default_rng(seed).integers(0, 2**bits, count))
+    item.add_new("LUTData", "US", table.tolist())
+    item.LUTDescriptor = [count, first, bits]
+    return item
+
+
+SAMPLES = np.random.default_rng(0).integers(0, 4096, (9, 7), dtype=np.uint16)
+WINDOWED: dict[str, Any] = {
+    "none": {},
+    "window": {"WindowCenter": 1000, "WindowWidth": 700},
+    "two": {"WindowCenter": [1000, 2000], "WindowWidth": [700, 3000]},
+    "rescaled": {"RescaleSlope": 0.5, "RescaleIntercept": -300, "WindowCenter": 200,
+                 "WindowWidth": 400},
+    "exact": {"WindowCenter": 900, "WindowWidth": 0.5, "VOILUTFunction": "LINEAR_EXACT"},
+    "sigmoid": {"WindowCenter": 900, "WindowWidth": 500, "VOILUTFunction": "SIGMOID"},
+    "falling": {"RescaleSlope": -1, "RescaleIntercept": 0, "WindowCenter": -1000,
+                "WindowWidth": 900},
+    "inverted": {"PhotometricInterpretation": "MONOCHROME1", "WindowCenter": 1000,
+                 "WindowWidth": 700},
+    "table": {"VOILUTSequence": [sequence(8, 100, 3000, 1)]},
+    "two tables": {"VOILUTSequence": [sequence(8, 0, 4096, 1), sequence(12, 0, 4096, 2)]},
+    "modality": {"ModalityLUTSequence": [sequence(16, 0, 4096, 3)], "WindowCenter": 900,
+                 "WindowWidth": 800},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WINDOWED)
+def test_windows_and_tables_are_those_of_the_standard(name: str) -> None:
+    dataset = make(SAMPLES, **WINDOWED[name])
+    if name == "modality":
+        dataset.ModalityLUTSequence[0].ModalityLUTType = "US"
+    data = encoded(dataset)
+    np.testing.assert_array_equal(decode(data), reference(dataset))
+    if name.startswith("two"):
+        found = decode(data, reading=make_reading(8, "index:1"))
+        np.testing.assert_array_equal(found, reference(dataset, 1))
+        with pytest.raises(
+            InputError, match=r"^DICOM with 2 windows, numbered from 0; there is no"
+        ):
+            decode(data, reading=make_reading(8, "index:2"))
+
+
+def test_a_linear_window_by_hand() -> None:
+    """PS3.3 C.11.2.1.2.1: below 2048 - 0.5 - 4095/2 is black, above + 4095/2 white."""
+    dataset = make(SAMPLES, WindowCenter=2048, WindowWidth=4096)
+    expected = np.floor(SAMPLES / 4095 * 255 + 0.5)
+    np.testing.assert_array_equal(decode(encoded(dataset))[:, :, 0], expected)
+
+
+@pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("depth", [8, 16])
+def test_a_setting_overrides_the_window_of_the_file(kind: str, depth: int) -> None:
+    elements = WINDOWED["rescaled"] | {"PhotometricInterpretation": kind}
+    data, values = encoded(make(SAMPLES, **elements)), SAMPLES * 0.5 - 300
+    for window, (low, high) in {
+        "-100,600": (-100, 600),
+        "percentile:5,95": np.percentile(values, [5, 95]),
+        "full": (-300, 4095 * 0.5 - 300),
+    }.items():
+        grey = levels(values, low, high)
+        found = decode(data, reading=make_reading(depth, window))[:, :, 1]
+        np.testing.assert_array_equal(found, 255 - grey if kind == "MONOCHROME1" else grey)
+
+
+def test_8_bits_without_a_window_stay_as_they_are() -> None:
+    grey = (SAMPLES & 127).astype(np.uint8)
+    np.testing.assert_array_equal(decode(encoded(make(grey)))[:, :, 2], grey)
+
+
+def broken(**elements: Any) -> bytes:
+    return encoded(make(SAMPLES, **elements))
+
+
+def without_pixels() -> bytes:
+    dataset = make(SAMPLES)
+    del dataset.PixelData
+    return encoded(dataset)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (without_pixels(), "DICOM without pixels"),
+        (broken(NumberOfFrames=2), "DICOM with several frames"),
+        (broken(PhotometricInterpretation="HSV"), "DICOM with a colour space HSV;"),
+        (broken(PhotometricInterpretation="DOE JANE"), "DICOM with a colour space that is unknown"),
+        (broken(PixelData=b"12"), "truncated, damaged or unsupported DICOM$"),
+        (broken(Rows=60000, Columns=60000), "60000 x 60000 pixels; the limit is 89478485 pixels"),
+        (broken()[:400], "truncated, damaged or unsupported DICOM$|DICOM without pixels"),
+    ],
+)
+def test_what_is_not_read_is_refused_by_name(data: bytes, reason: str) -> None:
+    with pytest.raises(InputError, match=f"^({reason})") as caught:
+        decode(data)
+    assert "JANE" not in str(caught.value)
+
+
+def test_limits_hold() -> None:
+    with pytest.raises(TooLargeError, match="7 x 9 pixels; the limit is 62 pixels"):
+        decode(broken(), 62)
+
+
+NAME, NUMBER = "PLANTED^PATIENT", "ID-90210"
+
+
+def planted(samples: NDArray[Any], **elements: Any) -> bytes:
+    """A file whose every text about people has the planted words."""
+    dataset = make(samples, **elements)
+    for name in ("PatientName", "ReferringPhysicianName", "OperatorsName"):
+        setattr(dataset, name, NAME)
+    for name in ("PatientID", "AccessionNumber", "StudyDescription", "InstitutionName"):
+        setattr(dataset, name, NUMBER)
+    dataset.PatientBirthDate = "19420617"
+    return encoded(dataset)
+
+
+@pytest.fixture(scope="module")
+def patients(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Class folders of DICOM files, one of which cannot be decoded."""
+    root = tmp_path_factory.mktemp("dicom")
+    for split, count in (("train", 6), ("val", 4)):
+        for label, name in enumerate(("ant", "bee", "cat")):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                rng = np.random.default_rng([label, index, count])
+                samples = rng.integers(900 * label, 900 * (label + 1), (24, 20), dtype=np.uint16)
+                (folder / f"{index}.dcm").write_bytes(planted(samples))
+    (root / "bad.dcm").write_bytes(planted(SAMPLES, PhotometricInterpretation="HSV"))
+    (root / "cut.dcm").write_bytes(planted(SAMPLES, PixelData=b"1234", NumberOfFrames="1"))
+    rows = [f"val/ant/{i}.dcm,ant" for i in range(4)] + [f"val/bee/{i}.dcm,bee" for i in range(4)]
+    (root / "list.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+def test_no_patient_data_in_any_output(patients: Path, tmp_path: Path) -> None:
+    """Train, eval, predict, show, audit and errors: the planted words are in no byte of them."""
+    weights = write_weights(tmp_path / "w.safetensors")
+    (tmp_path / "outputs").mkdir()
+    small = ["--image_size", "16", "--workers", "1", "--per_batch_size", "4", "--amp", "fp32"]
+    out = tmp_path / "outputs"
+    train = ["--net", "densenet100", "--max_epoch", "1", "--is_distributed", "0"]
+    texts = []
+    for command in (
+        ["train", "--data_dir", patients, *train, *small, "--output_dir", out / "run"],
+        ["eval", "--data_dir", patients, "--pretrained", weights, "--output_dir", out / "eval"],
+        ["eval", "--data_dir", patients / "list.csv", "--pretrained", weights,
+         "--output_dir", out / "list"],
+        ["predict", patients / "val", "--pretrained", weights, "--cam", out / "cam"],
+        ["predict", patients / "bad.dcm", "--pretrained", weights],
+        ["predict", patients / "cut.dcm", "--pretrained", weights],
+        ["show", "--data_dir", patients, "--image_size", "16", "--output", out / "sheet.html"],
+        ["audit", patients, "--page", out / "audit.html"],
+        ["pack", patients, "--output", out / "shards"],
+    ):  # fmt: skip
+        done = run_command(*command, cwd=tmp_path)
+        assert "Traceback" not in done.stderr
+        texts.append((command[0], done.returncode, done.stdout + done.stderr))
+    codes = [code for _, code, _ in texts]
+    assert codes == [0, 0, 0, 0, 1, 1, 0, 0, 1], texts
+    assert "DICOM with a colour space HSV" in texts[4][2]
+    assert "DICOM may say who the patient is, so it is not copied" in texts[8][2]
+    written = [path.read_bytes() for path in out.rglob("*") if path.is_file()]
+    assert len(written) > 20
+    for content in (*written, *(text.encode() for _, _, text in texts)):
+        for word in (NAME, NUMBER, "PLANTED", "19420617"):
+            assert word.encode() not in content
+
+
+def test_dicom_is_read_the_same_from_a_path_bytes_and_the_evaluation(patients: Path) -> None:
+    file = patients / "val" / "bee" / "2.dcm"
+    np.testing.assert_array_equal(read_image(file), decode(file.read_bytes()))
+
+
+def test_audit_names_dicom_in_the_file_of_another_format(patients: Path, tmp_path: Path) -> None:
+    shutil.copytree(patients / "train", tmp_path / "images")
+    (tmp_path / "images" / "ant" / "0.dcm").rename(tmp_path / "images" / "ant" / "0.png")
+    found = audit(AuditConfig(source=str(tmp_path / "images"), workers=1))
+    assert "DICOM data in a .png file" in table(found)
+
+
+def test_a_predictor_takes_the_window(patients: Path, tmp_path: Path) -> None:
+    weights = write_weights(tmp_path / "w.safetensors")
+    image = patients / "val" / "cat" / "1.dcm"
+    own, wide = (Predictor(weights, window=window, workers=0) for window in (None, "0,65535"))
+    assert own.prepare(image).max() > 250 and wide.prepare(image).max() < 20
