@@ -38,7 +38,10 @@ HEADS: dict[str, tuple[dict[str, Tensor], str]] = {
         "its head is another (classifier.0.weight, classifier.0.bias, classifier.3.weight, "
         "classifier.3.bias) and is left out",
     ),
-    "sequential": (linear("classifier.0", 14, WIDTH), "its head is another (classifier.0.weight"),
+    "two in a sequence": (
+        linear("classifier.0", 14, WIDTH) | linear("classifier.1", 3, 14),
+        "its head is another (classifier.0.weight",
+    ),
     "another name": (linear("fc", 3, WIDTH), "its head is another (fc.weight, fc.bias)"),
     "after a layer": (
         linear("hidden", 64, WIDTH) | linear("classifier", 3, 64),

@@ -14,6 +14,12 @@ from torch import Tensor
 
 from densenet121.checkpoint.foreign import mindspore
 from densenet121.checkpoint.foreign.identify import PREPROCESSING
+from densenet121.checkpoint.foreign.medical import (
+    LABELS,
+    XRAY_PREPROCESSING,
+    one_channel,
+    to_monai,
+)
 from densenet121.checkpoint.foreign.names import to_mindspore
 from densenet121.checkpoint.load import (
     MODEL_KEY,
@@ -27,14 +33,17 @@ from densenet121.network import NETWORKS, Variant, build
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.files import write_atomic
 
-Target = Literal["native", "torchvision", "timm", "mindcv", "mindspore"]
+Target = Literal["native", "torchvision", "timm", "mindcv", "mindspore", "monai", "torchxrayvision"]
 SUFFIXES: dict[Target, tuple[str, ...]] = {
     "native": (".safetensors",),
     "torchvision": (".pth", ".safetensors"),
     "timm": (".safetensors", ".pth"),
     "mindcv": (".ckpt", ".safetensors"),
     "mindspore": (".ckpt", ".safetensors"),
+    "monai": (".pth", ".safetensors"),
+    "torchxrayvision": (".pth",),
 }
+_CONV0 = "features.conv0.weight"
 
 
 @dataclass(frozen=True)
@@ -46,12 +55,16 @@ class Converted:
         family: the program that the weights came from.
         tensors: number of tensors that were written and verified.
         lost: whether a calibration was dropped because the format cannot store it.
+        channels: input channels of the network in the new file.
+        notes: what was assumed, changed or left out when the weights were read.
     """
 
     info: ModelInfo
     family: str
     tensors: int
     lost: bool = False
+    channels: int = 3
+    notes: tuple[str, ...] = ()
 
 
 def convert(
@@ -61,10 +74,12 @@ def convert(
     *,
     net: str | None = None,
     variant: Variant | None = None,
+    channels: int | None = None,
 ) -> Converted:
     """Write the weights of ``source`` to ``target`` in the format of the program ``to``.
 
-    The new file is read back before it gets its name: every tensor must be equal bit for bit.
+    The new file is read back before it gets its name: every tensor must be equal bit for bit; of
+    the first convolution for one channel, the sum over the channels.
 
     Args:
         source: any file that ``read_weights`` reads.
@@ -72,9 +87,12 @@ def convert(
         to: the program. Its networks must have the variant of the weights.
         net: the network, for files that do not record it.
         variant: the variant, for files that do not record it.
+        channels: input channels in the new file, 3 or, for monai and torchxrayvision, 1 (default:
+            1 for torchxrayvision, else 3).
 
     Raises:
-        UsageError: the program does not use this suffix, or ``target`` exists.
+        UsageError: the program does not use this suffix or number of channels, or ``target``
+            exists.
         InputError: the weights cannot be read, or the program has no such network.
         OSError: ``target`` cannot be written.
     """
@@ -87,17 +105,47 @@ def convert(
         raise UsageError(f"{target}: already exists; choose another name or remove it")
     if not target.parent.is_dir():
         raise UsageError(f"{target.parent}: there is no such folder")
+    wanted = _channels(to, channels)
     loaded = load_pretrained(source, net=net or "densenet121", variant=variant)
     info = _info(loaded, net or "densenet121")
     _check_network(info, to, source)
     state_dict = loaded.model.state_dict()
+    if wanted == 1:
+        _check_grey(info, to, source)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".convert.") as folder:
         trial = Path(folder) / target.name
-        _write(trial, state_dict, info, to, loaded.calibration)
-        _check_same(trial, state_dict, info)
+        _write(trial, state_dict, info, to, loaded.calibration, wanted)
+        _check_same(trial, state_dict, info, wanted)
         write_atomic(target, trial.read_bytes())
     lost = loaded.calibration is not None and to != "native"
-    return Converted(info, loaded.family, len(state_dict), lost)
+    return Converted(info, loaded.family, len(state_dict), lost, wanted, loaded.notes)
+
+
+def _channels(to: Target, asked: int | None) -> int:
+    allowed = {"monai": (3, 1), "torchxrayvision": (1,)}.get(to, (3,))
+    if asked not in (None, *allowed):
+        raise UsageError(
+            f"`channels` {asked} cannot be written for {to}, which takes "
+            f"{' or '.join(map(str, allowed))}; omit it"
+        )
+    return asked or allowed[0]
+
+
+def _check_grey(info: ModelInfo, to: Target, source: Path) -> None:
+    """Refuse weights that are not one function of a grey level, or not of the program's scale."""
+    p = info.preprocessing
+    if to == "torchxrayvision":
+        if (p.mean, p.std) != (XRAY_PREPROCESSING.mean, XRAY_PREPROCESSING.std):
+            raise InputError(
+                f"{source}: was trained with mean {p.mean} and std {p.std}, but torchxrayvision "
+                "scales images to -1024 ... 1024 (mean 127.5, std 0.1245), so the weights would "
+                "give wrong results there; convert them to torchvision or native"
+            )
+    elif len(set(p.mean)) > 1 or len(set(p.std)) > 1:
+        raise InputError(
+            f"{source}: has another mean or std for each of R, G and B ({p.mean}, {p.std}), so one "
+            "channel would give other results; convert it with `channels` 3"
+        )
 
 
 def _info(loaded: Pretrained, net: str) -> ModelInfo:
@@ -113,6 +161,8 @@ def _check_network(info: ModelInfo, to: Target, source: Path) -> None:
         return
     if info.net not in NETWORKS or info.net == "densenet100":
         raise InputError(f"{source}: {info.net} is not a network of {to}; convert it to native")
+    if to == "monai" and info.net == "densenet161":
+        raise InputError(f"{source}: monai has no densenet161; convert it to torchvision or native")
     if to in ("torchvision", "mindcv") and info.net == "densenet264":
         raise InputError(f"{source}: {to} has no densenet264; convert it to timm or native")
     wanted = "model_zoo" if to == "mindspore" else "paper"
@@ -130,6 +180,7 @@ def _write(
     info: ModelInfo,
     to: Target,
     calibration: Mapping[str, Any] | None,
+    channels: int,
 ) -> None:
     if to == "native":
         save_weights(path, state_dict, info, {}, calibration)
@@ -141,11 +192,18 @@ def _write(
             for name, tensor in tensors.items()
             if not name.endswith("num_batches_tracked")  # MindSpore does not have it
         }
+    if channels == 1:
+        tensors[_CONV0] = one_channel(tensors[_CONV0])
+    if to == "monai":
+        tensors = {to_monai(name): tensor for name, tensor in tensors.items()}
+    content: Any = tensors
+    if to == "torchxrayvision":  # its names are torchvision's; `arch` tells them apart
+        content = {"arch": to, LABELS: list(info.class_names), "state_dict": tensors}
     if path.suffix == ".ckpt":
         path.write_bytes(mindspore.encode(tensors))
     elif path.suffix == ".pth":
         buffer = io.BytesIO()
-        torch.save(tensors, buffer)
+        torch.save(content, buffer)
         path.write_bytes(buffer.getvalue())
     else:
         metadata = {"format": "ms" if to in ("mindcv", "mindspore") else "pt"}
@@ -153,12 +211,15 @@ def _write(
         path.write_bytes(safetensors.torch.save(tensors, metadata))
 
 
-def _check_same(path: Path, state_dict: dict[str, Tensor], info: ModelInfo) -> None:
+def _check_same(path: Path, state_dict: dict[str, Tensor], info: ModelInfo, channels: int) -> None:
     weights = read_weights(path)
     back = build(info.net, num_classes=weights.num_classes or 1, variant=info.variant)
     load_state(back, weights.state_dict, path)
-    found = back.state_dict()
-    for name, tensor in state_dict.items():
+    found, written = back.state_dict(), dict(state_dict)
+    if channels == 1:
+        for tensors in (found, written):
+            tensors[_CONV0] = one_channel(tensors[_CONV0])
+    for name, tensor in written.items():
         counts = name.endswith("num_batches_tracked") and name not in weights.state_dict
         if not counts and not torch.equal(_bits(found[name]), _bits(tensor)):
             raise InputError(f"{path.name}: {name} differs after reading back; nothing was written")

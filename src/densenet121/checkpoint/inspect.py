@@ -29,6 +29,8 @@ def _rows(weights: Weights) -> Iterator[tuple[str, str]]:
         "mindspore": "MindSpore (model zoo)",
         "mindcv": "MindSpore (mindcv)",
         "torchvision": "torchvision (timm uses the same names)",
+        "monai": "MONAI",
+        "chexnet": "CheXNet (a densenet121 within another module, with sigmoids)",
     }
     yield "weights of", names.get(weights.family, weights.family)
     yield "network", info.net if info else "unknown: not recorded, and no known network matches"
@@ -45,7 +47,12 @@ def _rows(weights: Weights) -> Iterator[tuple[str, str]]:
     if info and info.class_names:
         shown = ", ".join(info.class_names[:10])
         classes += f": {shown}{', ...' if len(info.class_names) > 10 else ''}"
-    yield "classes", classes
+    several = info is not None and info.task == "multilabel"
+    yield "labels" if several else "classes", classes
+    if weights.calibration and "points" in weights.calibration:
+        values = [f"{point['threshold']:.4g}" for point in weights.calibration["points"]]
+        if values:
+            yield "thresholds", ", ".join(values[:10]) + (", ..." if len(values) > 10 else "")
     tensors = weights.state_dict.values()
     dtypes = sorted({str(t.dtype).removeprefix("torch.") for t in tensors if t.is_floating_point()})
     count = sum(t.numel() for t in tensors)
@@ -69,6 +76,8 @@ def _rows(weights: Weights) -> Iterator[tuple[str, str]]:
         )
     else:
         yield "images", "preprocessing not recorded"
+    for note in weights.notes:
+        yield "note", note
 
 
 def _triple(values: tuple[float, float, float]) -> str:

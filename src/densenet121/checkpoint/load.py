@@ -1,8 +1,9 @@
 """Load weights from a file into a network, with a clear error if they do not fit."""
 
+import math
 import mmap
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,15 @@ import torch
 from torch import Tensor
 
 from densenet121.checkpoint.foreign import mindspore
-from densenet121.checkpoint.foreign.identify import Family, Foreign, identify
+from densenet121.checkpoint.foreign.identify import Foreign, identify
 from densenet121.checkpoint.foreign.keras import is_keras_file, read_keras
-from densenet121.checkpoint.foreign.torch_file import is_torch_file, read_torch_file, without_prefix
+from densenet121.checkpoint.foreign.labels import Family
+from densenet121.checkpoint.foreign.torch_file import (
+    is_torch_file,
+    prefix_of,
+    read_torch_file,
+    without_prefix,
+)
 from densenet121.checkpoint.native import (
     METADATA_KEY,
     ModelInfo,
@@ -28,6 +35,7 @@ from densenet121.utils.errors import InputError
 from densenet121.utils.strays import refuse_stray
 
 LARGEST = 4 * 2**30  # bytes of a weights file; DenseNet-121 with its momentum has 66 million
+_SMALL = 64  # numbers in a tensor whose content is read with the shapes, such as thresholds
 MODEL_KEY = "densenet121_model"  # in the metadata of safetensors that ``convert`` writes
 
 
@@ -47,6 +55,7 @@ class Weights:
         calibration: what `calibrate` added, as plain JSON values.
         data: number of images, fingerprint and folder digest of the training and validation data,
             by split; empty if the file does not record them.
+        notes: sentences on what was assumed, changed or left out of weights of another program.
     """
 
     state_dict: dict[str, Tensor]
@@ -58,6 +67,7 @@ class Weights:
     state: dict[str, Any] = field(default_factory=dict)
     calibration: dict[str, Any] | None = None
     data: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int | None:
@@ -134,20 +144,22 @@ def read_weights(path: Path, *, shapes_only: bool = False) -> Weights:
     refuse_stray(path)
     family: Family | None = None
     metadata: Mapping[str, Any] = {}
+    prefix = ""
     if is_keras_file(path):
         tensors, family = read_keras(path), "keras"
     elif is_torch_file(path):
         tensors, metadata = read_torch_file(path, mmap=shapes_only)
-        tensors = without_prefix(tensors)
+        prefix, tensors = prefix_of(tensors), without_prefix(tensors)
     elif is_mindspore_file(path):
         tensors, metadata = _read_mindspore(path, shapes_only)
     else:
         tensors, metadata = (_shapes if shapes_only else read_safetensors)(path)
         if METADATA_KEY in metadata:
             return _native(path, tensors, metadata, shapes_only)
-        tensors = without_prefix(tensors)
+        prefix, tensors = prefix_of(tensors), without_prefix(tensors)
     text = metadata.get(MODEL_KEY)
-    return _weights(identify(tensors, path, metadata, family), _info(text, path) if text else None)
+    found = identify(tensors, path, metadata, family, prefix)
+    return _weights(found, _info(text, path) if text else None)
 
 
 def _native(
@@ -175,13 +187,34 @@ def _native(
 
 def _weights(foreign: Foreign, info: ModelInfo | None) -> Weights:
     if info is None and foreign.net and foreign.preprocessing:
-        info = ModelInfo(foreign.net, foreign.variant, (), foreign.preprocessing)
-        certain = foreign.variant_is_certain
+        info = ModelInfo(
+            foreign.net, foreign.variant, foreign.class_names, foreign.preprocessing, foreign.task
+        )
+        certain, notes = foreign.variant_is_certain, foreign.notes
     else:
-        certain = info is not None
+        certain, notes = info is not None, ()
     return Weights(
-        foreign.state_dict, info, {}, foreign.family, certain, foreign.momentum, foreign.state
+        foreign.state_dict,
+        info,
+        {},
+        foreign.family,
+        certain,
+        foreign.momentum,
+        foreign.state,
+        _thresholds(foreign) if info is not None else None,
+        notes=notes,
     )
+
+
+def _thresholds(foreign: Foreign) -> dict[str, Any] | None:
+    """Thresholds of another program as what `calibrate` stores, without what they reach."""
+    from densenet121.tasks.multi_label.calibration import Calibration, OperatingPoint
+
+    if not foreign.thresholds:
+        return None
+    points = tuple(OperatingPoint(value, 0, 0, 0, 0) for value in foreign.thresholds)
+    rule = f"youden, by {foreign.family}"
+    return Calibration((1.0,) * len(points), points, rule, {"source": foreign.family}).to_json()
 
 
 def _info(text: str, path: Path) -> ModelInfo:
@@ -211,7 +244,7 @@ def _read_mindspore(path: Path, shapes_only: bool) -> tuple[dict[str, Tensor], d
 
 
 def _shapes(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read only the header of a safetensors file; the tensors are on the device "meta"."""
+    """Read only the header of a safetensors file; all but small tensors are on "meta"."""
     try:
         with safetensors.safe_open(path, "pt") as file:
             tensors = {}
@@ -220,7 +253,11 @@ def _shapes(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
                 dtype = _DTYPES.get(view.get_dtype())
                 if dtype is None:
                     raise InputError(f"{path}: {name} has the unknown type {view.get_dtype()}")
-                tensors[name] = torch.empty(view.get_shape(), dtype=dtype, device="meta")
+                shape = view.get_shape()
+                if math.prod(shape) <= _SMALL:
+                    tensors[name] = file.get_tensor(name)
+                else:
+                    tensors[name] = torch.empty(shape, dtype=dtype, device="meta")
             return tensors, file.metadata() or {}
     except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise InputError(f"{path}: damaged or not a safetensors file ({error})") from None
@@ -280,12 +317,14 @@ class Pretrained:
         info: network, variant, classes and preprocessing; None if the file does not record them.
         family: the program that the weights come from.
         calibration: what `calibrate` added, as plain JSON values.
+        notes: of ``Weights``.
     """
 
     model: DenseNet
     info: ModelInfo | None
     family: Family
     calibration: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def load_pretrained(
@@ -310,8 +349,8 @@ def load_pretrained(
     model = build(info.net if info else net, num_classes=weights.num_classes, variant=chosen)
     load_state(model, weights.state_dict, path)
     if info is not None:
-        info = ModelInfo(info.net, chosen, info.class_names, info.preprocessing)
-    return Pretrained(model.eval(), info, weights.family, weights.calibration)
+        info = replace(info, variant=chosen)
+    return Pretrained(model.eval(), info, weights.family, weights.calibration, weights.notes)
 
 
 def load_model(

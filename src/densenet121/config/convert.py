@@ -5,12 +5,12 @@ from typing import ClassVar, Literal
 
 from densenet121.config.shared import Net, Settings, Variant
 
-Target = Literal["native", "torchvision", "timm", "mindcv", "mindspore"]
+Target = Literal["native", "torchvision", "timm", "mindcv", "mindspore", "monai", "torchxrayvision"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertConfig(Settings):
-    """Convert weights between densenet121, torchvision, timm, MindCV and MindSpore.
+    """Convert weights between densenet121, torchvision, timm, MONAI, MindSpore and others.
 
     Attributes:
         source: weights file in any format that can be read.
@@ -20,6 +20,10 @@ class ConvertConfig(Settings):
         net: the network, for weights that do not record it (default: densenet121).
         variant: paper or model_zoo, for weights that do not record it for certain (default: what
             the weights suggest).
+        channels: input channels of the network in the file that is written: 3, or 1 for monai and
+            torchxrayvision (default: 1 for torchxrayvision, else 3). For 1, the first convolution
+            is summed over R, G and B, which is the same function for grey images; mean and standard
+            deviation must be the same for the three.
     """
 
     positional: ClassVar[tuple[str, ...]] = ("source", "target")
@@ -28,3 +32,4 @@ class ConvertConfig(Settings):
     to: Target
     net: Net | None = None
     variant: Variant | None = None
+    channels: Literal[1, 3] | None = None

@@ -118,6 +118,8 @@ def _log_preprocessing(classifier: Classifier, weights: Weights, config: EvalCon
         origin = "as in the validation of the training run"
     else:
         origin = f"as documented by {weights.family}"
+    for note in weights.notes:
+        log.info("note: %s", note)
     transform = classifier.preprocessing.transform
     log.info(
         "network %s, variant %s; images resized to %s (%s), central %d x %d (%s)",

@@ -161,6 +161,7 @@ def start_from(model: DenseNet, weights: Weights, config: TrainConfig, info: Mod
             )
         elif not _same_normalisation(used, Preprocessing(used.image_size, used.eval_resize)):
             other = f"; its mean {own.mean} and std {own.std} are used for training too"
+    other += "".join(f"; {note}" for note in weights.notes)
     if weights.num_classes == model.num_classes and same_head:
         load_state(model, weights.state_dict, source)
         return f"load model {source} success{other}"

@@ -3,12 +3,23 @@
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
+from densenet121.checkpoint.foreign.labels import Family, labels_of, one_linear_head
+from densenet121.checkpoint.foreign.medical import (
+    MONAI_PREPROCESSING,
+    XRAY_PREPROCESSING,
+    check_monai,
+    from_monai,
+    is_chexnet,
+    is_monai,
+    is_torchxrayvision,
+    three_channels,
+)
 from densenet121.checkpoint.foreign.names import (
     MINDSPORE_STATE,
     from_densenet_bc,
@@ -21,9 +32,6 @@ from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.network import Variant
 from densenet121.utils.errors import InputError
 
-Family = Literal[
-    "native", "torchvision", "timm", "keras", "mmpretrain", "mindspore", "mindcv", "densenet-bc"
-]
 _MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 _STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 _224 = (224, 224)
@@ -32,7 +40,8 @@ _224 = (224, 224)
 # torchvision: DenseNet121_Weights.IMAGENET1K_V1.transforms(); timm: models/densenet.py's _cfg;
 # keras: applications' examples, load_img(target_size=(224, 224)) with its default interpolation;
 # mmpretrain: configs/_base_/datasets/imagenet_bs64.py; mindspore: the original's classification.py;
-# mindcv: data/transforms_factory.py with configs/densenet; densenet-bc: the CIFAR training scripts.
+# mindcv: data/transforms_factory.py with configs/densenet; densenet-bc: the CIFAR training scripts;
+# chexnet: model.py, which averages ten crops (`tta` ten_crop).
 PREPROCESSING: dict[Family, Preprocessing] = {
     "torchvision": Preprocessing(_224, "short:256", _MEAN, _STD, "pillow_bilinear"),
     "timm": Preprocessing(_224, "short:256", _MEAN, _STD, "pillow_bicubic"),
@@ -47,6 +56,9 @@ PREPROCESSING: dict[Family, Preprocessing] = {
         (0.2470 * 255, 0.2435 * 255, 0.2616 * 255),
         "opencv_bilinear",
     ),
+    "monai": MONAI_PREPROCESSING,
+    "torchxrayvision": XRAY_PREPROCESSING,
+    "chexnet": Preprocessing(_224, "short:256", _MEAN, _STD, "pillow_bilinear"),
 }
 _RENAME: dict[Family, Callable[[str], str]] = {
     "torchvision": from_torchvision,
@@ -56,7 +68,11 @@ _RENAME: dict[Family, Callable[[str], str]] = {
     "mindspore": from_mindspore,
     "mindcv": from_mindspore,
     "densenet-bc": from_densenet_bc,
+    "monai": from_monai,
+    "torchxrayvision": from_torchvision,
+    "chexnet": from_torchvision,
 }
+_CONV0 = "features.conv0.weight"
 
 
 @dataclass(frozen=True)
@@ -72,6 +88,10 @@ class Foreign:
         variant: variant of the pooling.
         variant_is_certain: True if the names determine it; else it is this program's usual one.
         preprocessing: as the program documents it; None for a network that it does not have.
+        task: name of the task.
+        class_names: names of the outputs; empty if the program documents none.
+        thresholds: of several labels, probabilities from which on they are positive; may be empty.
+        notes: sentences on what is assumed, changed or left out.
     """
 
     family: Family
@@ -82,10 +102,18 @@ class Foreign:
     variant: Variant
     variant_is_certain: bool
     preprocessing: Preprocessing | None
+    task: str = "single_label"
+    class_names: tuple[str, ...] = ()
+    thresholds: tuple[float, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def identify(
-    tensors: Mapping[str, Tensor], path: Path, beside: Mapping[str, Any], family: Family | None
+    tensors: Mapping[str, Tensor],
+    path: Path,
+    beside: Mapping[str, Any],
+    family: Family | None,
+    prefix: str = "",
 ) -> Foreign:
     """Identify weights and give them our names.
 
@@ -94,6 +122,7 @@ def identify(
         path: path of the file, for errors and because its name is a hint.
         beside: other content of the file.
         family: the program, if the file format determines it.
+        prefix: what was removed from the front of all names.
 
     Raises:
         InputError: the names are not those of a DenseNet, or two map to the same name.
@@ -103,7 +132,7 @@ def identify(
             f"{path}: weights of densenetblur121d (timm: three convolutions in the stem, blurred "
             "pooling) or densenet264d; these networks are not supported"
         )
-    family = family or _family(tensors, path, beside)
+    family = family or _family(tensors, path, beside, prefix)
     rename = _RENAME[family]
     state_dict: dict[str, Tensor] = {}
     momentum: dict[str, Tensor] = {}
@@ -118,10 +147,11 @@ def identify(
         if new in target:
             raise InputError(f'{path}: "{name}" and another tensor both map to {new}')
         target[new] = tensor
+    if family == "monai":
+        check_monai(state_dict, path)
+    state_dict, labels = labels_of(family, one_linear_head(state_dict), path, beside)
+    state_dict, preprocessing, notes = _channels(state_dict, family, path)
     net = network_of(state_dict)
-    preprocessing: Preprocessing | None = PREPROCESSING[family]
-    if family == "timm":
-        preprocessing = _timm_preprocessing(path) or preprocessing
     if (net == "densenet100") != (family == "densenet-bc"):
         preprocessing = None  # the program has no such network, so no documented preprocessing
     return Foreign(
@@ -133,18 +163,59 @@ def identify(
         "model_zoo" if family == "mindspore" and net != "densenet100" else "paper",
         family not in ("mindcv", "torchvision", "timm"),
         preprocessing,
+        labels.task,
+        labels.class_names,
+        labels.thresholds,
+        (*notes, *labels.notes),
     )
 
 
-def _family(tensors: Mapping[str, Tensor], path: Path, beside: Mapping[str, Any]) -> Family:
+def _channels(
+    state_dict: dict[str, Tensor], family: Family, path: Path
+) -> tuple[dict[str, Tensor], Preprocessing | None, tuple[str, ...]]:
+    """The state dict for RGB, its preprocessing, and what was changed.
+
+    Raises:
+        InputError: the images have neither one nor three channels.
+    """
+    preprocessing = PREPROCESSING[family]
+    if family == "timm":
+        preprocessing = _timm_preprocessing(path) or preprocessing
+    weight = state_dict.get(_CONV0)
+    if weight is None or weight.ndim != 4 or weight.shape[1] == 3:
+        return state_dict, preprocessing, ()
+    if weight.shape[1] != 1 or family in ("keras", "mindspore", "mindcv"):
+        raise InputError(
+            f"{path}: is a network for images of {weight.shape[1]} channels; 3, and 1 in the files "
+            "of torch, are supported"
+        )
+    notes = [
+        "for one channel: each of the three channels has a third of the first convolution, the "
+        "same function for grey images"
+    ]
+    if family not in ("torchxrayvision", "monai"):
+        notes.append("a scale of 0 to 1 is assumed, because the file does not record it")
+        preprocessing = replace(preprocessing, mean=(0.0,) * 3, std=(255.0,) * 3)
+    return {**state_dict, _CONV0: three_channels(weight)}, preprocessing, tuple(notes)
+
+
+def _family(
+    tensors: Mapping[str, Tensor], path: Path, beside: Mapping[str, Any], prefix: str
+) -> Family:
     names = set(tensors)
     plain = {name.removeprefix("network.") for name in names}
     if "backbone.features.conv0.weight" in plain and any(n.endswith(".gamma") for n in plain):
         return "mindspore"
     if "features.conv0.weight" in plain and any(n.endswith(".gamma") for n in plain):
         return "mindcv"
-    if "features.conv0.weight" in names:
+    if is_monai(names):
+        return "monai"
+    if _CONV0 in names:
         names_of_net = [str(beside.get(key, "")) for key in ("arch", "architecture")]
+        if is_torchxrayvision(tensors, names_of_net[0]):
+            return "torchxrayvision"
+        if is_chexnet(names, prefix):
+            return "chexnet"
         is_timm = _timm_config(path) is not None or re.search(r"\.(ra|tv)_in1k", path.name)
         return "timm" if is_timm or any("_in1k" in n for n in names_of_net) else "torchvision"
     if names & {"backbone.stem.0.weight", "stem.0.weight"}:
@@ -153,8 +224,8 @@ def _family(tensors: Mapping[str, Tensor], path: Path, beside: Mapping[str, Any]
         return "densenet-bc"
     raise InputError(
         f'{path}: has no "features.conv0.weight" or another DenseNet\'s first convolution, so '
-        "these are not weights of torchvision, timm, Keras, mmpretrain, mindcv or the model zoo "
-        f"(the first tensor is {next(iter(tensors), 'none')})"
+        "these are not weights of torchvision, timm, Keras, mmpretrain, mindcv, MONAI or the model "
+        f"zoo (the first tensor is {next(iter(tensors), 'none')})"
     )
 
 

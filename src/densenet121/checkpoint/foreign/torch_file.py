@@ -2,7 +2,9 @@
 
 import pickle
 import re
+import shlex
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ _WRAPPERS = (
     "state_dict_ema",
     "model_ema",
 )
+# Whole networks of these are often passed on.
+_LIBRARIES = ("torchxrayvision", "monai", "torchvision", "timm")
 # The first convolution of torchvision and timm, of mmpretrain, and of the CIFAR networks.
 _FIRST = ("features.conv0.weight", "stem.0.weight", "conv1.weight")
 
@@ -55,7 +59,7 @@ def read_torch_file(path: Path, *, mmap: bool = False) -> tuple[dict[str, Tensor
             if code:
                 raise InputError(
                     f"{path}: refused, because reading it would run code ({code[1]}); save a state "
-                    "dict (tensors by name) instead"
+                    f"dict (tensors by name) instead{_conversion(path, code[1])}"
                 ) from None
             reason = "its pickle cannot be read"
         raise InputError(f"{path}: damaged or not a torch file ({reason})") from None
@@ -76,18 +80,37 @@ def read_torch_file(path: Path, *, mmap: bool = False) -> tuple[dict[str, Tensor
     return content, beside
 
 
-def without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Remove the prefix that DataParallel, Lightning, compile and averaging add to the names.
+def _conversion(path: Path, global_name: str) -> str:
+    """The command that makes a state dict of a whole pickled network of a known library."""
+    library = global_name.partition(".")[0]
+    if library not in _LIBRARIES:
+        return ""
+    new = shlex.quote(str(path.with_name(f"{path.stem}-state.pth")))
+    code = (
+        "import sys, torch; m = torch.load(sys.argv[1], map_location='cpu', weights_only=False); "
+        f"torch.save({{'arch': '{library}', 'state_dict': m.state_dict()}}, sys.argv[2])"
+    )
+    return (
+        f"; if you trust the file, run this where {library} is installed: "
+        f'python -c "{code}" {shlex.quote(str(path))} {new}'
+    )
 
-    The prefix is what precedes the name of the first convolution. A name without it is unchanged,
-    so that it is later reported as unexpected.
-    """
-    if any(name.endswith(".gamma") for name in tensors):  # MindSpore's prefixes have a meaning
-        return tensors
-    prefix = ""
+
+def prefix_of(tensors: Mapping[str, Tensor]) -> str:
+    """What precedes the name of the first convolution."""
     for first in _FIRST:
         found = [name.removesuffix(first) for name in tensors if f".{name}".endswith(f".{first}")]
         if found:
-            prefix = min(found, key=len).removesuffix("backbone.")
-            break
+            return min(found, key=len).removesuffix("backbone.")
+    return ""
+
+
+def without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Remove the prefix that DataParallel, Lightning, compile and averaging add to the names.
+
+    A name without it is unchanged, so that it is later reported as unexpected.
+    """
+    if any(name.endswith(".gamma") for name in tensors):  # MindSpore's prefixes have a meaning
+        return tensors
+    prefix = prefix_of(tensors)
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name != "n_averaged"}

@@ -22,7 +22,7 @@ class OperatingPoint:
         threshold: probability from which on the label is positive.
         true_positives: positive images at or above the threshold.
         false_positives: negative images at or above the threshold.
-        positives: positive images.
+        positives: positive images; both are 0 for the threshold of another program.
         negatives: negative images.
     """
 
@@ -33,14 +33,14 @@ class OperatingPoint:
     negatives: int
 
     @property
-    def sensitivity(self) -> float:
-        """Share of the positive images at or above the threshold."""
-        return self.true_positives / self.positives
+    def sensitivity(self) -> float | None:
+        """Share of the positive images at or above the threshold; None if not recorded."""
+        return self.true_positives / self.positives if self.positives else None
 
     @property
-    def specificity(self) -> float:
-        """Share of the negative images below the threshold."""
-        return 1 - self.false_positives / self.negatives
+    def specificity(self) -> float | None:
+        """Share of the negative images below the threshold; None if not recorded."""
+        return 1 - self.false_positives / self.negatives if self.negatives else None
 
 
 @dataclass(frozen=True)

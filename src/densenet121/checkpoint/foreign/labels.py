@@ -1,0 +1,84 @@
+"""What the outputs of another program's network mean, and which layer they come from."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from densenet121.checkpoint.foreign.medical import CHEXNET_LABELS, split_op_threshs
+
+Family = Literal[
+    "native",
+    "torchvision",
+    "timm",
+    "keras",
+    "mmpretrain",
+    "mindspore",
+    "mindcv",
+    "densenet-bc",
+    "monai",
+    "torchxrayvision",
+    "chexnet",
+]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The part of Foreign that concerns the outputs."""
+
+    task: str = "single_label"
+    class_names: tuple[str, ...] = ()
+    thresholds: tuple[float, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def labels_of(
+    family: Family, state_dict: dict[str, Tensor], path: Path, beside: Mapping[str, Any]
+) -> tuple[dict[str, Tensor], Labels]:
+    """The state dict with the outputs that are used, and what they mean."""
+    if family == "torchxrayvision":
+        state_dict, names, thresholds, dropped = split_op_threshs(state_dict, path, beside)
+        notes = [dropped] if dropped else []
+        if thresholds:
+            notes.append(
+                "its op_threshs are the thresholds of the labels; probabilities are those of the "
+                "sigmoid, which torchxrayvision rescales so that a threshold is shown as 0.5"
+            )
+        return state_dict, Labels("multilabel", names, thresholds, tuple(notes))
+    if family == "chexnet":
+        head = state_dict.get("classifier.weight")
+        known = head is not None and head.ndim == 2 and head.shape[0] == len(CHEXNET_LABELS)
+        return state_dict, Labels("multilabel", CHEXNET_LABELS if known else ())
+    if family == "monai":
+        return state_dict, Labels(
+            notes=(
+                "MONAI records no preprocessing and no task: whole images of 224 x 224, scaled to "
+                "0 to 1, and one class per image are assumed",
+            )
+        )
+    return state_dict, Labels()
+
+
+def one_linear_head(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict, with one linear layer within a ``classifier`` as the classifier.
+
+    It is the same function up to the logits. A Sequential often holds one linear layer after a
+    dropout, or before a sigmoid or softmax.
+    """
+    head = [name for name in state_dict if not name.startswith("features.")]
+    layers = {name.rpartition(".")[0] for name in head} - {""}
+    layer = next(iter(layers), "")
+    weight, last = state_dict.get(f"{layer}.weight"), state_dict.get("features.norm5.weight")
+    if (
+        not re.fullmatch(r"classifier\.\w+", layer)
+        or set(head) != {f"{layer}.weight", f"{layer}.bias"}
+        or weight is None
+        or last is None
+        or weight.ndim != 2
+        or weight.shape[1] != last.shape[0]
+    ):
+        return state_dict
+    return {name.replace(f"{layer}.", "classifier."): t for name, t in state_dict.items()}
