@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from densenet121.checkpoint.native import ModelInfo
 from densenet121.config import (
     TrainConfig,
 )
 from densenet121.datasets.image_dataset import check_num_classes
+from densenet121.device import set_exact
 from densenet121.distributed.ranks import any_rank, copy_buffers_from_rank_0, from_rank_0, gather
 from densenet121.engine.balance import log_balance
 from densenet121.engine.epoch import train_epoch
@@ -91,8 +90,7 @@ def train(config: TrainConfig, task: Task | None = None) -> TrainResult:
     """
     # 1. Process, device, arithmetic.
     with StopRequest() as stop, joined(config) as runtime:
-        if runtime.device.type != "cpu":  # torch's CPU kernels are deterministic already
-            torch.use_deterministic_algorithms(True, warn_only=True)
+        set_exact(runtime.device, bool(config.exact))
 
         # 2. Data and task.
         dataset, val_dataset = find_datasets(config)
