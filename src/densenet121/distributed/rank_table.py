@@ -19,7 +19,6 @@ from typing import Any
 
 from densenet121.utils.errors import InputError, UsageError
 
-
 # Names and addresses of hosts, IPv6 with its zone included.
 _HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:%-]*|::[A-Fa-f0-9:%.]*")
 
