@@ -22,6 +22,7 @@ from densenet121.engine.messages import (
     log_trained,
 )
 from densenet121.engine.plan import make_plan, train_sizes
+from densenet121.engine.precision import log_precision
 from densenet121.engine.resume import (
     check_resumable,
     check_same_data,
@@ -135,6 +136,7 @@ def train(config: TrainConfig, task: Task | None = None) -> TrainResult:
             log_data(dataset, val_dataset, plan.step_size, plan.steps)
             log_balance(config, dataset, task)
             log_advice(config, preprocessing, dataset, plan)
+            log_precision(training.model, plan)
             log_trained(training, plan)
             log_start(note, warnings, start, training.state.step)
             source = start.checkpoint.path.parent if start.checkpoint else None
