@@ -38,11 +38,11 @@ _NOT_COMPUTING = {
 }
 
 
-class _Trace(TorchDispatchMode):
+class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes the dtype of the first floating-point tensor of every operator, below autocast."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.dtypes: dict[str, set[torch.dtype]] = {}
 
     def __torch_dispatch__(
@@ -84,7 +84,8 @@ def trace_precision(model: DenseNet, plan: EpochPlan) -> dict[str, set[torch.dty
     images = torch.zeros(2, 3, side, side, device=device)
     count = len(plan.dataset)
     targets = plan.task.targets(plan.dataset, np.arange(2) % count).to(device)
-    with _Trace() as trace:
+    trace = _Trace()
+    with trace:
         with plan.runtime.arithmetic():
             logits = own(images)
         torch.autograd.backward(plan.task.loss(logits, targets))
