@@ -8,7 +8,7 @@ KERNELS := setup.py $(shell find src/densenet121/native -name "*.h" -o -name "*.
 
 BENCH := .venv-bench/bin
 
-.PHONY: demo test test-fast docs docs-serve test-docs test-slow test-serve test-hosts test-frameworks test-compat bench bench-data bench-memory lint format clean help
+.PHONY: demo test test-fast docs docs-serve test-docs test-slow test-serve test-hosts test-frameworks test-compat bench bench-data bench-memory test-gpu bench-gpu lint format clean help
 
 help:
 	@echo "make demo       train DenseNet-121 on handwritten digits, evaluate it, write a report"
@@ -19,6 +19,7 @@ help:
 	@echo "make test-hosts 2 and 3 hosts as network namespaces; kills and cuts off one (root)"
 	@echo "make bench      speed and memory beside torchvision, timm, ONNX Runtime, OpenVINO"
 	@echo "make bench-data DATA=folder  loading beside torchvision, DALI, MindSpore"
+	@echo "make test-gpu   check the accelerator of this machine; make bench-gpu measures it"
 	@echo "make test-frameworks  install MindSpore, torchvision, timm, Keras, MONAI and others; compare weights, logits, augmented images"
 	@echo "make test-compat  the same bits as before the reorganisation; old files are read"
 	@echo "make docs       the documentation site, into site/; make docs-serve shows it"
@@ -90,6 +91,13 @@ bench: $(BENCH)/.installed
 
 bench-memory: $(BENCH)/.installed
 	$(BENCH)/python benchmarks/memory_growth.py
+
+# One line of JSON for each result. Without an accelerator: one line on stderr, and status 1.
+test-gpu: $(BIN)/.installed
+	$(BIN)/python benchmarks/gpu.py check
+
+bench-gpu: $(BIN)/.installed
+	$(BIN)/python benchmarks/gpu.py measure
 
 # The commit before the reorganisation of November 2026, in an environment of its own.
 COMPAT_COMMIT := fc3add9

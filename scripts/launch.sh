@@ -55,30 +55,33 @@ python=${PYTHON:-python3}
 PYTHONPATH=$root/src${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONPATH
 place=$("$python" -m densenet121.distributed.rank_table "$2" "$1" "${SERVER_ID:-}") || exit 2
-eval "$(echo "$place" | sed "s/=\(.*\)/='\1'/")"
+of_place() {
+    printf '%s\n' "$place" | sed -n "s/^$1=//p"
+}
+nodes=$(of_place NNODES)
+first_rank=$(of_place FIRST_RANK)
 
 device_num=$1
 dataset=$(absolute "$3")
 set -- --data_dir "$dataset" ${4:+--pretrained "$(absolute "$4")"}
 [ "$command" = eval ] || set -- "$@" --ckpt_path output
-if [ "$NNODES" -eq 1 ]; then
-    meeting="--standalone"
-else
-    meeting="--nnodes $NNODES --node_rank $NODE_RANK --master_addr $MASTER_ADDR"
-    meeting="$meeting --master_port ${MASTER_PORT:-29500}"
-fi
 # Each rank in a folder of its own; a process that torchrun starts again goes on where it stopped.
 each='mkdir -p "$0$RANK" && cd "$0$RANK" &&
 if [ "$0" = train ] && [ "${TORCHELASTIC_RESTART_COUNT:-0}" -gt 0 ]; then set -- "$@" --resume auto; fi
 exec "$@" >>log.txt 2>&1 </dev/null'
-# shellcheck disable=SC2086 # $meeting is several words
-nohup "$python" -m torch.distributed.run $meeting --nproc_per_node "$device_num" \
-    --max_restarts "${MAX_RESTARTS:-0}" --no_python \
-    sh -c "$each" "$command" "$python" "$root/$command.py" "$@" >"$command.out" 2>&1 </dev/null &
+set -- --nproc_per_node "$device_num" --max_restarts "${MAX_RESTARTS:-0}" --no_python \
+    sh -c "$each" "$command" "$python" "$root/$command.py" "$@"
+if [ "$nodes" -eq 1 ]; then
+    set -- --standalone "$@"
+else
+    set -- --nnodes "$nodes" --node_rank "$(of_place NODE_RANK)" \
+        --master_addr "$(of_place MASTER_ADDR)" --master_port "${MASTER_PORT:-29500}" "$@"
+fi
+nohup "$python" -m torch.distributed.run "$@" >"$command.out" 2>&1 </dev/null &
 process=$!
 echo $process >"$pid_file"
-last=$((FIRST_RANK + device_num - 1))
-echo "started process $process; rank R of $FIRST_RANK to $last has its log in ${command}R/log.txt" \
+last=$((first_rank + device_num - 1))
+echo "started process $process; rank R of $first_rank to $last has its log in ${command}R/log.txt" \
     "and its results in ${command}R/output/"
 [ $wait -eq 0 ] || {
     trap 'kill -TERM $process' TERM INT

@@ -152,7 +152,7 @@ def test_an_unknown_flag_is_refused_with_the_nearest(
         (["--data_dir", "d", "--lr"], "--lr needs a value: --lr X"),
         (
             ["--data_dir", "d", "--amp", "fp8"],
-            "--amp must be one of O0, O2, O3, fp32, bf16, fp16, got fp8",
+            "--amp must be one of O0, O2, O3, fp32, tf32, bf16, fp16, got fp8",
         ),
         (["--data_dir", "d", "--label_smooth", "2"], "--label_smooth must be one of 0, 1, got 2"),
         (

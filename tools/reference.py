@@ -34,6 +34,7 @@ GUIDES = {
     "calibrate": "guides/predict.md#calibrate",
     "export": "guides/export.md",
     "serve": "guides/serve.md",
+    "rank-table": "guides/distributed.md#ascend",
 }
 INDEX = """# Commands and settings
 

@@ -34,6 +34,7 @@ from densenet121.config import (
     PackConfig,
     PredictConfig,
     ProbeConfig,
+    RankTableConfig,
     ReportConfig,
     ServeConfig,
     ShowConfig,
@@ -75,7 +76,7 @@ GROUPS: dict[str, dict[str, type[Any]]] = {
         "convert": ConvertConfig,
         "average": AverageConfig,
     },
-    "measure": {"bench": BenchConfig},
+    "measure and set up": {"bench": BenchConfig, "rank-table": RankTableConfig},
 }
 COMMANDS = {name: config for group in GROUPS.values() for name, config in group.items()}
 _OWN_FLAGS = ("--help", "--version")

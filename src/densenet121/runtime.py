@@ -7,12 +7,21 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
-from densenet121.device import arithmetic, default_batch_size, pick_device, pick_precision
+from densenet121.device import (
+    arithmetic,
+    default_batch_size,
+    pick_device,
+    pick_precision,
+    pins_memory,
+    set_tf32,
+)
 from densenet121.distributed.ranks import ALONE, Process, join, process_group
 from densenet121.native.network import instruction_set
 from densenet121.utils.cores import default_workers
-from densenet121.utils.memory import keep_freed_memory
+from densenet121.utils.errors import InputError
+from densenet121.utils.memory import is_out_of_memory, keep_freed_memory, memory_text
 
 
 @dataclass(frozen=True)
@@ -25,6 +34,7 @@ class Runtime:
         precision: dtype of the network's arithmetic; weights stay float32.
         batch_size: images per forward and device.
         workers: threads that decode images; 0 decodes in the main thread.
+        tf32: products of float32 are those of tf32.
     """
 
     process: Process
@@ -32,16 +42,49 @@ class Runtime:
     precision: torch.dtype
     batch_size: int
     workers: int
+    tf32: bool = False
 
     @property
     def precision_name(self) -> str:
-        """Name of the dtype in torch, for example "bfloat16"."""
-        return str(self.precision).removeprefix("torch.")
+        """Name of the dtype in torch, for example "bfloat16", or "tf32"."""
+        return "tf32" if self.tf32 else str(self.precision).removeprefix("torch.")
 
     @property
     def pins_memory(self) -> bool:
         """Whether batches are page-locked, for an asynchronous copy to the device."""
-        return self.device.type != "cpu"
+        return pins_memory(self.device)
+
+    @property
+    def timed_device(self) -> torch.device | None:
+        """The device, if it works beside the host and has events that measure time."""
+        return self.device if pins_memory(self.device) else None
+
+    def to_device(self, tensor: Tensor) -> Tensor:
+        """A copy on the device. Work on the device waits for it, the host does not."""
+        if not self.pins_memory:
+            return tensor.to(self.device)
+        pinned = tensor if tensor.is_pinned() else tensor.pin_memory()
+        return pinned.to(self.device, non_blocking=True)
+
+    @contextlib.contextmanager
+    def named_memory_errors(self) -> Iterator[None]:
+        """A context in which a lack of memory is one line that says what to do.
+
+        Raises:
+            InputError: the memory of the device, or of the host, does not suffice.
+        """
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            found = memory_text(self.device)
+        else:
+            return
+        raise InputError(
+            f"out of memory on {self.device} with `per_batch_size` {self.batch_size}{found}; pass "
+            "a smaller `per_batch_size`, in training with as much more `gradient_accumulation`"
+        )
 
     def arithmetic(self) -> AbstractContextManager[object]:
         """A context in which the network computes in ``precision``."""
@@ -112,12 +155,15 @@ def make_runtime(
         UsageError: there is no such device.
     """
     chosen = pick_device(device, process.local_rank)
+    precision = pick_precision(amp, chosen)
+    set_tf32(chosen, amp == "tf32")
     return Runtime(
         process=process,
         device=chosen,
-        precision=pick_precision(amp, chosen),
+        precision=precision,
         batch_size=batch_size or default_batch_size(chosen),
         workers=default_workers() if workers is None else workers,
+        tf32=amp == "tf32",
     )
 
 
@@ -142,11 +188,12 @@ def joined(settings: RankSettings) -> Iterator[Runtime]:
 
     Raises:
         UsageError: there is no such device, or no launcher started the requested ranks.
-        InputError: another rank was lost.
+        InputError: another rank was lost, or memory does not suffice.
     """
     process = join(bool(settings.is_distributed), settings.rank, settings.group_size)
     runtime = runtime_of(settings, process)
     with process_group(process, runtime.device, settings.timeout_seconds):
         if runtime.device.type == "cpu":
             keep_freed_memory()
-        yield runtime
+        with runtime.named_memory_errors():
+            yield runtime

@@ -60,6 +60,7 @@ TRAIN = {
     "group_size": 1,
     # ours
     "timeout_seconds": 600.0,
+    "exact": 1,
     "val_dir": None,
     "exclude": None,
     "small_size": None,

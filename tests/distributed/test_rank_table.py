@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -109,6 +110,42 @@ def test_integer_ranks_are_read_like_text(tmp_path: Path) -> None:
         for entry in server["device"]:
             entry["rank_id"] = int(entry["rank_id"])
     assert read_rank_table(written(tmp_path, table)) == TWO_HOSTS
+
+
+@pytest.mark.parametrize("host", ["x'; touch PWNED; echo '", "$(id)", "a b", "-x", "a\nb", ""])
+def test_a_host_that_is_no_name_or_address_is_refused(host: str, tmp_path: Path) -> None:
+    table = copy.deepcopy(VERSION_1_0)
+    table["server_list"][0]["server_id"] = host
+    with pytest.raises(InputError, match="is neither a host name nor an address") as error:
+        read_rank_table(written(tmp_path, table))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("host", ["10.0.0.1", "node-1.cluster_a", "fe80::1%eth0", "::1"])
+def test_names_and_addresses_are_hosts(host: str, tmp_path: Path) -> None:
+    table = copy.deepcopy(VERSION_1_0)
+    table["server_list"][0]["server_id"] = host
+    assert read_rank_table(written(tmp_path, table))[0].name == host
+
+
+def test_the_launcher_runs_nothing_that_a_table_says(tmp_path: Path) -> None:
+    table = copy.deepcopy(VERSION_1_0)
+    for server in table["server_list"]:
+        server["server_id"] = f"x'; touch {tmp_path}/PWNED; echo '{server['server_id']}"
+    path = written(tmp_path, table)
+    script = Path(__file__).resolve().parents[2] / "scripts" / "run_distribute_train.sh"
+    done = subprocess.run(
+        ["sh", str(script), "2", str(path), str(tmp_path)],
+        cwd=tmp_path,
+        env=environment(PYTHON=sys.executable, SERVER_ID=table["server_list"][0]["server_id"]),
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "PWNED").exists()
+    launcher = script.with_name("launch.sh").read_text()
+    assert not re.search(r"^\s*eval\b", launcher, re.MULTILINE)
 
 
 def changed(where: str, value: object) -> dict[str, Any]:

@@ -17,8 +17,9 @@ from densenet121.bench.data import Loading
 from densenet121.bench.peers import peer_script
 from densenet121.bench.process import Worker, running
 from densenet121.bench.scaling import Scaling
+from densenet121.bench.worker import wait_for
 from densenet121.config import BenchConfig
-from densenet121.device import has_bf16
+from densenet121.device import describe_device, has_bf16, pick_device, set_tf32
 from densenet121.network import build
 from densenet121.network.fused import plain_network
 from densenet121.utils.errors import UsageError
@@ -82,7 +83,9 @@ def compare(config: BenchConfig) -> Comparison:
         UsageError: a side is not installed.
         InputError: a side's process failed.
     """
-    amp = config.amp or ("bf16" if has_bf16(torch.device("cpu")) else "fp32")
+    device = pick_device(config.device)
+    set_tf32(device, False)
+    amp = config.amp or ("bf16" if has_bf16(device) else "fp32")
     threads = config.threads or _cores()
     names = ("ours", *config.sides)
     for name in config.sides:
@@ -99,9 +102,10 @@ def compare(config: BenchConfig) -> Comparison:
         "size": config.size,
         "amp": amp,
         "threads": threads,
+        "device": str(device),
     }
     torch.set_num_threads(threads)
-    peak = _peak_gigaflops(amp)
+    peak = _peak_gigaflops(amp, device)
     with contextlib.ExitStack() as stack:
         workers = [
             stack.enter_context(running(name, _command({**spec, "side": name}))) for name in names
@@ -113,13 +117,18 @@ def compare(config: BenchConfig) -> Comparison:
         for _ in range(config.rounds):
             for turns, worker in zip(seconds, workers, strict=True):
                 turns.append(worker.steps(config.steps) / config.steps)
-        peak = max(peak, _peak_gigaflops(amp))
+        peak = max(peak, _peak_gigaflops(amp, device))
         gigaflops = _gigaflops(config)
         sides = tuple(
             _side(worker, turns, seconds[0], config.per_batch_size, gigaflops, peak, amp)
             for worker, turns in zip(workers, seconds, strict=True)
         )
-    machine = {"processor": _processor(), "cores": _cores(), "torch": torch.__version__}
+    machine = {
+        "processor": _processor(device),
+        "cores": _cores(),
+        "torch": torch.__version__,
+        "accelerator": describe_device(device),
+    }
     return Comparison({**asdict(config), **spec}, machine, gigaflops, peak, sides)
 
 
@@ -197,14 +206,17 @@ def _gigaflops(config: BenchConfig) -> float:
     return float(counter.get_total_flops()) / 2 / 1e9
 
 
-def _peak_gigaflops(amp: str, side: int = 2048, tries: int = 8) -> float:
+def _peak_gigaflops(amp: str, device: torch.device, tries: int = 8) -> float:
     """Speed of the fastest of several matrix products."""
+    side = 2048 if device.type == "cpu" else 8192
     dtype = torch.bfloat16 if amp == "bf16" else torch.float32
-    a, b = (torch.randn(side, side).to(dtype) for _ in range(2))
+    a, b = (torch.randn(side, side).to(device, dtype) for _ in range(2))
     best = float("inf")
     for _ in range(tries):
+        wait_for(device)
         start = time.perf_counter()
         a @ b
+        wait_for(device)
         best = min(best, time.perf_counter() - start)
     return 2 * side**3 / best / 1e9
 
@@ -213,6 +225,9 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _processor() -> str:
+def _processor(device: torch.device) -> str:
+    accelerator = describe_device(device)
+    if accelerator:
+        return str(accelerator.get("name", device))
     found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return str(found.get("cpu_name", "unknown processor"))

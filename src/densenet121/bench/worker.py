@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from densenet121.bench.convolutions import convolutions_step
+from densenet121.device import set_tf32
 from densenet121.native.network import kernels
 from densenet121.network import build
 from densenet121.network.fused import plain_network
@@ -56,11 +57,15 @@ def serve(
     empty = peak_bytes()
     run = (make_step or step)(spec, make_model())
     print(json.dumps({"note": text, "torch": torch.__version__}), file=out, flush=True)
+    device = torch.device(spec.get("device", "cpu"))
     for line in sys.stdin:
         start = time.perf_counter()
         for _ in range(int(line)):
             run()
-        answer = {"seconds": time.perf_counter() - start, "bytes": peak_bytes() - empty}
+        wait_for(device)
+        seconds = time.perf_counter() - start
+        peak = peak_bytes() - empty if device.type == "cpu" else device_peak_bytes(device)
+        answer = {"seconds": seconds, "bytes": peak}
         print(json.dumps(answer), file=out, flush=True)
 
 
@@ -73,6 +78,18 @@ def peak_bytes() -> int:
             return int(found[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until the device has done all its work."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize()
+
+
+def device_peak_bytes(device: torch.device) -> int:
+    """Peak memory of the tensors of this process on an accelerator; 0 if it does not tell."""
+    peak = getattr(torch.get_device_module(device), "max_memory_allocated", None)
+    return int(peak(device)) if peak is not None else 0
 
 
 def _note(spec: dict[str, Any]) -> str:
@@ -89,12 +106,15 @@ def step(spec: dict[str, Any], model: nn.Module) -> Callable[[], None]:
     side, (height, width) = spec["side"], spec["size"]
     reference = side == "torchvision-reference"
     layout = torch.contiguous_format if reference else torch.channels_last
+    device = torch.device(spec.get("device", "cpu"))
+    set_tf32(device, False)
     images = torch.randn(spec["batch_size"], 3, height, width).contiguous(memory_format=layout)
+    images = images.to(device)
     bf16 = spec["amp"] == "bf16" and not reference
-    model = model.to(memory_format=layout)  # type: ignore[call-overload]
+    model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
 
     def arithmetic() -> contextlib.AbstractContextManager[Any]:
-        return torch.autocast("cpu", torch.bfloat16) if bf16 else contextlib.nullcontext()
+        return torch.autocast(device.type, torch.bfloat16) if bf16 else contextlib.nullcontext()
 
     if side == "convolutions":
         dtype = torch.bfloat16 if bf16 else torch.float32
@@ -113,7 +133,7 @@ def step(spec: dict[str, Any], model: nn.Module) -> Callable[[], None]:
     model.train()
     if spec["what"] == "head":
         _freeze_all_but_head(model)
-    labels = torch.randint(0, 1000, (len(images),))
+    labels = torch.randint(0, 1000, (len(images),)).to(device)
     learning = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(learning, lr=0.1, momentum=0.9, weight_decay=1e-4)
 

@@ -21,6 +21,7 @@ from densenet121.config.metrics import MetricsConfig
 from densenet121.config.pack import PackConfig
 from densenet121.config.predict import PredictConfig
 from densenet121.config.probe import ProbeConfig
+from densenet121.config.rank_table import RankTableConfig
 from densenet121.config.report import ReportConfig
 from densenet121.config.serve import ServeConfig
 from densenet121.config.shared import (
@@ -66,6 +67,7 @@ __all__ = [
     "PackConfig",
     "PredictConfig",
     "ProbeConfig",
+    "RankTableConfig",
     "ReportConfig",
     "ServeConfig",
     "ShowConfig",

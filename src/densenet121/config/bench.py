@@ -20,6 +20,7 @@ SIDES = (
 )
 _PEERS_NETS = ("densenet121", "densenet161", "densenet169", "densenet201")
 _OWN = ("plain", "convolutions")
+_CPU_ONLY = ("convolutions", "onnxruntime", "openvino")
 _INFERENCE_ONLY = ("onnxruntime", "openvino")
 DATA_SIDES = ("torchvision-v1", "torchvision-v2", "dali", "mindspore", "plain")
 
@@ -104,7 +105,8 @@ class BenchConfig(LoadingSettings, MeasurementSettings):
         variant: paper or model_zoo; other libraries have paper alone.
         per_batch_size: images per step.
         image_size: height and width of the images in pixels, "H,W" or one number.
-        amp: arithmetic, bf16 or fp32 (default: bf16 where the processor has it, else fp32).
+        amp: arithmetic, bf16 or fp32 (default: bf16 where the device has it, else fp32).
+        device: cpu, or an accelerator by PyTorch's name, such as cuda; for train, head and infer.
     """
 
     section: ClassVar[str] = "comparison"
@@ -116,6 +118,7 @@ class BenchConfig(LoadingSettings, MeasurementSettings):
     per_batch_size: int = 32
     image_size: Size = 224
     amp: Literal["bf16", "fp32"] | None = None
+    device: str = "cpu"
 
     def check(self) -> None:
         """Refuse what cannot be measured."""
@@ -126,6 +129,8 @@ class BenchConfig(LoadingSettings, MeasurementSettings):
                 raise UsageError(f"--{flag} is for bench data")
         if self.what == "scaling" and self.sides:
             raise UsageError("--against is not for bench scaling")
+        if self.device != "cpu" and self.what in ("data", "scaling"):
+            raise UsageError(f"bench {self.what} measures the CPU; omit --device {self.device}")
         _ = self.size
         if self.what == "data":
             self._check_data()
@@ -135,6 +140,8 @@ class BenchConfig(LoadingSettings, MeasurementSettings):
                 raise UsageError(f"--against must name {', '.join(SIDES)}, got {side}")
             if side in _INFERENCE_ONLY and self.what != "infer":
                 raise UsageError(f"--against {side} is for infer: it does not train")
+            if side in _CPU_ONLY and self.device != "cpu":
+                raise UsageError(f"--against {side} runs on the CPU; omit --device {self.device}")
             if side not in _OWN and self.net not in _PEERS_NETS:
                 raise UsageError(
                     f"--against {side} has {', '.join(_PEERS_NETS)}, not --net {self.net}"

@@ -27,7 +27,7 @@ Net = Literal[
     "densenet100",
 ]
 Variant = Literal["paper", "model_zoo"]
-Amp = Literal["O0", "O2", "O3", "fp32", "bf16", "fp16"]
+Amp = Literal["O0", "O2", "O3", "fp32", "tf32", "bf16", "fp16"]
 OnBadImage = Literal["error", "skip"]
 Switch = Literal[0, 1]
 Tta = Literal["none", "flip", "dihedral", "ten_crop"]
@@ -92,8 +92,8 @@ class PrecisionSettings(Settings):
     """The arithmetic of the network.
 
     Attributes:
-        amp: arithmetic: O0 or fp32, O2 or bf16, O3 or fp16 (default: bf16 where the device has it
-            in hardware, else fp16 on a GPU, else fp32).
+        amp: arithmetic: O0 or fp32, tf32 (of NVIDIA GPUs), O2 or bf16, O3 or fp16 (default: bf16
+            where the device has it in hardware, else fp16 on a GPU, else fp32).
     """
 
     section: ClassVar[str] = _DEVICES

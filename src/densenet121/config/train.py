@@ -22,6 +22,7 @@ from densenet121.config.shared import (
     PrecisionSettings,
     ProcessSettings,
     SampleSettings,
+    Switch,
     WorkerSettings,
 )
 from densenet121.utils.errors import UsageError
@@ -47,6 +48,20 @@ FREE_ON_RESUME = frozenset(
         "augment",  # the settings that it chooses show a change
     }
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainDeviceSettings(DeviceSettings):
+    """Where the network learns, and by which kernels.
+
+    Attributes:
+        exact: 1 uses kernels whose result is the same in every run, so that a resumed run ends with
+            the bits of an uninterrupted one; 0 uses the fastest ones of an accelerator, measured in
+            its first steps, and promises no bits. The CPU's kernels are exact in both cases.
+    """
+
+    section: ClassVar[str] = DeviceSettings.section
+    exact: Switch = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +92,7 @@ class TrainConfig(
     AugmentationSettings,
     BatchSettings,
     PrecisionSettings,
-    DeviceSettings,
+    TrainDeviceSettings,
     WorkerSettings,
     TrainProcessSettings,
     OutputSettings,
@@ -85,8 +100,9 @@ class TrainConfig(
     """Train a network on folders of images.
 
     Attributes:
-        amp: arithmetic: O0 or fp32, O2 or bf16, O3 or fp16 with dynamic loss scaling (default:
-            bf16 where the device has it in hardware, else fp16 on a GPU, else fp32).
+        amp: arithmetic: O0 or fp32, tf32 (of NVIDIA GPUs), O2 or bf16, O3 or fp16 with dynamic loss
+            scaling (default: bf16 where the device has it in hardware, else fp16 on a GPU, else
+            fp32).
     """
 
     recipes: ClassVar[tuple[str, ...]] = ("original", "finetune", "scratch_small")

@@ -9,6 +9,7 @@ Five forms are read: versions 1.0 and 1.2 (``server_list``), the two dialects wi
 
 import contextlib
 import json
+import re
 import socket
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from densenet121.utils.errors import InputError, UsageError
+
+# Names and addresses of hosts, IPv6 with its zone included.
+_HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:%-]*|::[A-Fa-f0-9:%.]*")
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,7 @@ def own_names() -> tuple[str, ...]:
 
 
 def _servers(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
-    return {str(entry["server_id"]): [_rank(d) for d in entry["device"]] for entry in entries}
+    return {_host(entry): [_rank(d) for d in entry["device"]] for entry in entries}
 
 
 def _groups(groups: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
@@ -147,16 +151,23 @@ def _groups(groups: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     if all("rank_id" in instance for instance in instances):
         for instance in instances:
-            found.setdefault(str(instance["server_id"]), []).append(_rank(instance))
+            found.setdefault(_host(instance), []).append(_rank(instance))
         return found
     if all("pod_name" in instance for instance in instances):
         instances.sort(key=lambda instance: int(str(instance["pod_name"]).rsplit("-", 1)[-1]))
     rank = 0
     for instance in instances:
         count = len(instance["devices"])
-        found.setdefault(str(instance["server_id"]), []).extend(range(rank, rank + count))
+        found.setdefault(_host(instance), []).extend(range(rank, rank + count))
         rank += count
     return found
+
+
+def _host(entry: Mapping[str, Any]) -> str:
+    name = str(entry["server_id"])
+    if not _HOST.fullmatch(name):
+        raise ValueError(f"server_id {name!r} is neither a host name nor an address")
+    return name
 
 
 def _rank(entry: Mapping[str, Any]) -> int:

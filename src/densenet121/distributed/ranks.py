@@ -120,18 +120,22 @@ def process_group(process: Process, device: torch.device, timeout_seconds: float
             rank=rank,
             world_size=size,
             timeout=timeout,
+            # Connects at once, to the right device even before its first use.
+            device_id=None if device.type == "cpu" else device,
         )
     except (RuntimeError, ValueError) as error:
         raise InputError(
             f"rank {rank} cannot reach the other ranks at {address}:{port}: {_first_line(error)}"
         ) from None
     roll_call = RollCall(PrefixStore("roll_call", store), rank, size)
+    lost = False
     try:
         yield
     except RuntimeError as error:
         if not _is_lost_connection(error):
             roll_call.report_failure(_first_line(error))
             raise
+        lost = True
         timed_out = "imed out" in str(error) or "imeout" in str(error)
         after = f" after {timeout_seconds:g} s" if timed_out else ""
         raise InputError(
@@ -142,6 +146,15 @@ def process_group(process: Process, device: torch.device, timeout_seconds: float
         roll_call.report_failure(_first_line(error))
         raise
     finally:
+        _leave_group(abort=lost and device.type != "cpu")
+
+
+def _leave_group(*, abort: bool) -> None:
+    """Leave the group; ``abort`` does not wait for exchanges with a lost rank on the device."""
+    stop = getattr(dist.distributed_c10d, "_abort_process_group", None)
+    if abort and stop is not None:
+        stop()
+    else:
         dist.destroy_process_group()
 
 

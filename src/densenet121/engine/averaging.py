@@ -109,7 +109,7 @@ def estimate_statistics(
             workers=runtime.workers,
             pin_memory=runtime.pins_memory,
         ):
-            images = batch.images.to(runtime.device, non_blocking=True)
+            images = runtime.to_device(batch.images)
             with runtime.arithmetic():
                 model.pooled(preprocessing.normalise(images))
             advance()

@@ -42,7 +42,7 @@ def train_epoch(
     first_step = state.step - epoch * plan.steps
     loading_clock = LoadingClock()
     batches = load_epoch(plan, epoch, first_step, loading_clock)
-    clock = StepClock()
+    clock = StepClock(plan.runtime.timed_device)
     with progress_bar(
         f"epoch {epoch + 1}/{plan.max_epoch}", plan.steps, done=first_step
     ) as advance:
@@ -115,15 +115,15 @@ def run_step(
     total = sum(weights)
 
     def on_device() -> Iterator[TrainingBatch]:
-        device = plan.runtime.device
+        to_device = plan.runtime.to_device
         for number, (part, target, weight) in enumerate(zip(parts, targets, weights, strict=True)):
-            images = plan.preprocessing.normalise(part.images.to(device, non_blocking=True))
+            images = plan.preprocessing.normalise(to_device(part.images))
             mix = _draw_mix(plan, training.state.step, number, images)
             images = mix.images(images) if mix else images
             share = weight / total if total else 0.0
             learnt_from = plan.distillation
             teacher = learnt_from.logits(images, plan.runtime) if learnt_from else None
-            yield TrainingBatch(images, target.to(device, non_blocking=True), share, teacher, mix)
+            yield TrainingBatch(images, to_device(target), share, teacher, mix)
 
     return train_step(
         training.synchronised,

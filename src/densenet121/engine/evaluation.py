@@ -17,7 +17,7 @@ from densenet121.datasets.loader import load_batches
 from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.datasets.sampler import evaluation_batches
 from densenet121.distributed.ranks import any_rank, gather, is_distributed
-from densenet121.inference.classifier import logits_of
+from densenet121.inference.classifier import PendingLogits, begin_logits
 from densenet121.runs.evaluations import write_evaluation
 from densenet121.runtime import Runtime
 from densenet121.tasks import Scores, Task
@@ -159,6 +159,7 @@ def evaluate_images(
     scored: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
     scores: list[Scores] = []
     bad: list[tuple[str, str]] = []
+    waiting: list[tuple[NDArray[np.int64], PendingLogits]] = []
     with evaluation_mode(model), progress_bar("evaluate", len(batches), unit="batch") as advance:
         for batch in loaded:
             if any_rank(should_stop()):
@@ -166,15 +167,24 @@ def evaluate_images(
                 return None
             bad += [(dataset.paths[index], reason) for index, reason in batch.bad]
             if len(batch.indices):
-                logits = logits_of(model, batch.images, preprocessing, task, runtime)
+                # One batch late: the device works on this batch while the last one is scored.
+                logits = begin_logits(model, batch.images, preprocessing, task, runtime)
+                scores += _score(waiting, dataset, task)
+                waiting = [(batch.indices, logits)]
                 scored.append(batch.indices)
-                scores.append(task.score(logits, task.targets(dataset, batch.indices)))
             advance()
+    scores += _score(waiting, dataset, task)
     for _ in range(most - len(batches)):
         if any_rank(should_stop()):
             return None
     joined = np.concatenate(scored), Scores.joined(scores), tuple(bad)
     return _merge_ranks(Evaluation(dataset, task, *joined))
+
+
+def _score(
+    found: Sequence[tuple[NDArray[np.int64], PendingLogits]], dataset: ImageDataset, task: Task
+) -> list[Scores]:
+    return [task.score(logits.read(), task.targets(dataset, i)) for i, logits in found]
 
 
 def _merge_ranks(own: Evaluation) -> Evaluation:

@@ -88,7 +88,7 @@ def compute_features(
         ):
             bad += [(dataset.paths[index], reason) for index, reason in batch.bad]
             if len(batch.indices):
-                images = batch.images.to(runtime.device, non_blocking=True)
+                images = runtime.to_device(batch.images)
                 with runtime.arithmetic():
                     pooled = model.pooled(preprocessing.normalise(images)).cpu()
                 if not bool(torch.isfinite(pooled).all()):

@@ -12,6 +12,7 @@ from densenet121.checkpoint.native import ModelInfo
 from densenet121.config import LrFindConfig
 from densenet121.datasets.image_dataset import check_num_classes
 from densenet121.datasets.loader import Batch
+from densenet121.device import set_exact
 from densenet121.engine.epoch import load_epoch, run_step
 from densenet121.engine.loading import LoadingClock
 from densenet121.engine.plan import EpochPlan, make_plan, train_sizes
@@ -136,6 +137,7 @@ def find_lr(config: LrFindConfig, task: Task | None = None) -> LrRange:
         InputError: data or weights cannot be used, or the loss is infinite from the start.
     """
     with joined(config) as runtime:
+        set_exact(runtime.device, bool(config.exact))
         if runtime.process.world_size > 1:
             raise UsageError(
                 "lr-find runs in one process; for the batch of several, pass "

@@ -57,6 +57,13 @@ def log_advice(
 ) -> None:
     """Log settings that have an effect one might not expect."""
     epoch_steps = plan.steps
+    if not config.exact:
+        on_cpu = plan.runtime.device.type == "cpu"
+        log.info(
+            "`exact` 0 changes nothing on a CPU, whose kernels are exact"
+            if on_cpu
+            else "`exact` 0: the bits of the result differ from run to run"
+        )
     _log_recipe(config, dataset, plan)
     if plan.distillation:
         log.info(

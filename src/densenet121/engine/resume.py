@@ -56,13 +56,11 @@ def check_resumable(checkpoint: Checkpoint, run: dict[str, Any], config: TrainCo
                 f"the {split} data changed since {checkpoint.path.name}: {count[0]} images then, "
                 f"{count[1]} now; the result will differ from that of an uninterrupted run"
             )
-    for name in ("device", "threads", "kernels", "world_size"):
-        was = before.get(name, run[name])  # older checkpoints do not record all of them
-        if was != run[name]:
-            warnings.append(
-                f"{name} was {was}, is now {run[name]}: sums are rounded in another order, "
-                "so the result may differ in the last bits"
-            )
+    for name, (was, now) in _changes(before, run).items():
+        warnings.append(
+            f"{name} was {was}, is now {now}: sums are rounded in another order, "
+            "so the result may differ in the last bits"
+        )
     if before["versions"]["torch"] != run["versions"]["torch"]:
         warnings.append(
             f"torch was {before['versions']['torch']}, is now {run['versions']['torch']}: the "
@@ -102,6 +100,19 @@ def _check_longer(checkpoint: Checkpoint, before: Mapping[str, Any], config: Tra
             f"{settings['max_epoch']} and a step that is done would change: {reason}; start a new "
             f"run with `pretrained`{advice}"
         )
+
+
+def _changes(before: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What of the machine and the ranks differs, and matters to the last bits: (was, is now)."""
+    names = ["device", "threads", "kernels", "world_size"]
+    # Older checkpoints do not record all of them.
+    pairs = {name: (before.get(name, run[name]), run[name]) for name in names}
+    was, now = before.get("accelerator"), run["accelerator"]
+    if was and now:
+        # Another device of the same model is the same.
+        pairs["device"] = was["type"], now["type"]
+        pairs |= {name: (was.get(name), now.get(name)) for name in now if name != "type"}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def check_same_data(run: Mapping[str, Any]) -> None:

@@ -218,7 +218,8 @@ def save_checkpoint(training: Training, folder: RunFolder, *, alone: bool = Fals
             the last good checkpoint.
     """
     step = training.state.step
-    if not all(bool(p.isfinite().all()) for p in training.model.parameters()):
+    finite = torch.stack([p.isfinite().all() for p in training.model.parameters()])
+    if not bool(finite.all()):  # one wait for the device
         raise InputError(f"weights are nan or infinite after step {step - 1}; {folder.good}")
     losses = training.losses.of_all_ranks(alone)
     if not folder.saves:

@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from densenet121.checkpoint.native import ModelInfo
 from densenet121.config import (
     TrainConfig,
 )
 from densenet121.datasets.image_dataset import check_num_classes
+from densenet121.device import set_exact
 from densenet121.distributed.ranks import any_rank, copy_buffers_from_rank_0, from_rank_0, gather
 from densenet121.engine.balance import log_balance
 from densenet121.engine.epoch import train_epoch
@@ -23,6 +22,7 @@ from densenet121.engine.messages import (
     log_trained,
 )
 from densenet121.engine.plan import make_plan, train_sizes
+from densenet121.engine.precision import log_precision
 from densenet121.engine.resume import (
     check_resumable,
     check_same_data,
@@ -91,8 +91,7 @@ def train(config: TrainConfig, task: Task | None = None) -> TrainResult:
     """
     # 1. Process, device, arithmetic.
     with StopRequest() as stop, joined(config) as runtime:
-        if runtime.device.type != "cpu":  # torch's CPU kernels are deterministic already
-            torch.use_deterministic_algorithms(True, warn_only=True)
+        set_exact(runtime.device, bool(config.exact))
 
         # 2. Data and task.
         dataset, val_dataset = find_datasets(config)
@@ -137,6 +136,7 @@ def train(config: TrainConfig, task: Task | None = None) -> TrainResult:
             log_data(dataset, val_dataset, plan.step_size, plan.steps)
             log_balance(config, dataset, task)
             log_advice(config, preprocessing, dataset, plan)
+            log_precision(training.model, plan)
             log_trained(training, plan)
             log_start(note, warnings, start, training.state.step)
             source = start.checkpoint.path.parent if start.checkpoint else None

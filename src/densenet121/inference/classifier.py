@@ -147,6 +147,27 @@ def check_views(file: Path, recorded: Preprocessing, choices: Choices, *, calibr
         )
 
 
+class PendingLogits:
+    """Logits that the device still computes or copies; the host can prepare the next images."""
+
+    def __init__(self, views: list[Tensor], task: Task, runtime: Runtime) -> None:
+        """``views`` are on the device, one for each view of the images."""
+        self._task = task
+        # To page-locked memory, and only then asynchronous.
+        self._views = [view.to("cpu", non_blocking=runtime.pins_memory) for view in views]
+        self._copied = None
+        if runtime.timed_device is not None:
+            self._copied = torch.Event(runtime.timed_device)
+            self._copied.record()
+
+    def read(self) -> Tensor:
+        """The logits ``(N, K)``, float32 on the CPU. This waits for the device."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        views = self._views
+        return views[0] if len(views) == 1 else self._task.mean_of_views(torch.stack(views))
+
+
 def logits_of(
     model: nn.Module, images: Tensor, preprocessing: Preprocessing, task: Task, runtime: Runtime
 ) -> Tensor:
@@ -154,11 +175,18 @@ def logits_of(
 
     With several views of each image, logits of the mean of their probabilities.
     """
-    images = images.to(runtime.device, non_blocking=True)
+    return begin_logits(model, images, preprocessing, task, runtime).read()
+
+
+def begin_logits(
+    model: nn.Module, images: Tensor, preprocessing: Preprocessing, task: Task, runtime: Runtime
+) -> PendingLogits:
+    """``logits_of``, without waiting for the device."""
+    images = runtime.to_device(images)
     found = []
     for view in preprocessing.views(images):
         normalised = preprocessing.normalise(view)
         with runtime.arithmetic():
             logits: Tensor = model(normalised)
-        found.append(logits.float().cpu())
-    return found[0] if len(found) == 1 else task.mean_of_views(torch.stack(found))
+        found.append(logits.float())
+    return PendingLogits(found, task, runtime)

@@ -146,9 +146,10 @@ class Predictor:
             InputError: a logit is not finite.
         """
         classifier = self.classifier
-        found = logits_of(
-            classifier.model, images, classifier.preprocessing, classifier.task, self.runtime
-        )
+        with self.runtime.named_memory_errors():
+            found = logits_of(
+                classifier.model, images, classifier.preprocessing, classifier.task, self.runtime
+            )
         if not bool(torch.isfinite(found).all()):
             raise InputError("the weights give nan or infinite logits; try `amp` fp32")
         return found.numpy()

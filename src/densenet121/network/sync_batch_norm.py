@@ -1,7 +1,8 @@
 """Batch norm over the images of all ranks, on any device.
 
-torch's own ``nn.SyncBatchNorm`` does not support the CPU. This one needs only pointwise operations
-and sums of a device, and only ``all_reduce`` of a backend.
+torch's own ``nn.SyncBatchNorm`` does not support the CPU, and its ``count_all[mask]`` makes the
+host wait for the device in every norm. This one needs only pointwise operations and sums of a
+device, and only ``all_reduce`` of a backend, and the host never waits.
 """
 
 from typing import Any
@@ -31,11 +32,11 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         y: Tensor = _Normalise.apply(  # type: ignore[no-untyped-call]
             x, self.weight, self.bias, *statistics, self.eps
         )
-        self._update_running(mean, variance, float(count))
+        self._update_running(mean, variance, count)
         return y
 
     @torch.no_grad()
-    def _update_running(self, mean: Tensor, variance: Tensor, count: float) -> None:
+    def _update_running(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
         """Update the running statistics as ``nn.BatchNorm2d`` does."""
         if self.running_mean is None or self.running_var is None:
             return
@@ -45,7 +46,10 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         if momentum is None:
             momentum = 1.0 / float(self.num_batches_tracked)
         self.running_mean.lerp_(mean.to(self.running_mean), momentum)
-        unbiased = variance * (count / max(count - 1, 1.0))
+        if count.device.type == "cpu":  # some devices have no float64
+            count = count.double()
+        correction = count / (count - 1).clamp(min=1)
+        unbiased = variance * correction.to(variance)
         self.running_var.lerp_(unbiased.to(self.running_var), momentum)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from densenet121.datasets.image_dataset import ImageDataset
+from densenet121.device import describe_device
 from densenet121.native.network import instruction_set
 from densenet121.runtime import Runtime
 from densenet121.version import __version__
@@ -36,6 +37,7 @@ def describe_run(
         },
         "platform": platform.platform(),
         "device": str(runtime.device),
+        "accelerator": describe_device(runtime.device),
         "threads": torch.get_num_threads(),
         "kernels": instruction_set(runtime.device),
         "git_commit": _git_commit(),

@@ -1,7 +1,9 @@
-"""How the C library handles freed memory."""
+"""How the C library handles freed memory, and what a lack of memory looks like."""
 
 import ctypes
 import sys
+
+import torch
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h of glibc
 
@@ -22,3 +24,31 @@ def keep_freed_memory() -> bool:
     if mallopt is None:
         return False
     return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on a device or on the host.
+
+    torch has an exception of its own only for some devices; the CPU's and others' are told by their
+    words.
+    """
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        type(error) is RuntimeError and any(word in str(error) for word in words)
+    )
+
+
+def memory_text(device: torch.device) -> str:
+    """Memory of a device for a message, such as ": 0.2 of 15.9 GB are free"; empty if unknown."""
+    if device.type == "cpu":
+        return ""
+    module = torch.get_device_module(device)
+    try:
+        free, total = module.mem_get_info(device)
+        peak = module.max_memory_allocated(device)
+    except (AttributeError, RuntimeError):
+        return ""
+    return (
+        f": {free / 1e9:.1f} of {total / 1e9:.1f} GB are free, and this process needed "
+        f"{peak / 1e9:.1f} GB"
+    )

@@ -18,6 +18,7 @@ from densenet121.network.fused.arguments import (
     make_plan,
 )
 from densenet121.network.fused.conditions import (
+    is_on_cpu,
     is_plain_convolution,
     is_untouched,
     remember_statistics,
@@ -41,7 +42,7 @@ def fused_dense_block(
     Returns:
         ``(N, C + len(layers) * growth_rate, H, W)``, channels_last.
     """
-    if not layers or not all(_is_plain_layer(layer, kind) for layer in layers):
+    if not is_on_cpu(x) or not layers or not all(_is_plain_layer(layer, kind) for layer in layers):
         return None
     norms: list[Any] = [norm for layer in layers for norm in (layer.norm1, layer.norm2)]
     batch = uses_batch_statistics(norms)

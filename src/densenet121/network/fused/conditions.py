@@ -33,12 +33,25 @@ def _log_once(reason: str) -> None:
     log.info("dense blocks use the plain implementation (slower, more memory): %s", reason)
 
 
+@functools.cache
+def _log_device(kind: str) -> None:
+    log.info("the network runs by PyTorch's own operations on %s", kind)
+
+
+def is_on_cpu(x: Tensor) -> bool:
+    """Whether the kernels can read ``x``. Ask it first: everything else walks over the layers."""
+    if x.device.type == "cpu":
+        return True
+    if not torch.compiler.is_compiling():
+        _log_device(x.device.type)
+    return False
+
+
 def usable_kernels(parameters: Sequence[Tensor], x: Tensor) -> tuple[Kernels, torch.dtype] | None:
     """The kernels for a forward pass of ``x`` and their dtype, or None."""
     if _PLAIN[0] or type(x) is not Tensor or x.dim() != 4 or x.numel() == 0 or _is_watched():
         return None
-    if x.device.type != "cpu":
-        _log_once(f"the kernels support the CPU, not {x.device.type}")
+    if not is_on_cpu(x):
         return None
     found = kernels()
     if isinstance(found, str):

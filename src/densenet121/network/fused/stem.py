@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from densenet121.native.network import Kernels
 from densenet121.network.fused.conditions import (
+    is_on_cpu,
     is_untouched,
     update_running_statistics,
     usable_kernels,
@@ -78,6 +79,8 @@ def fused_stem(
     Returns:
         ``(N, C, ceil(H / 2), ceil(W / 2))``, channels_last.
     """
+    if not is_on_cpu(x):
+        return None
     norm: Any
     norm, relu, pool = parts
     batch = uses_batch_statistics([norm])

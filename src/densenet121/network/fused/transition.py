@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from densenet121.native.network import Kernels
 from densenet121.network.fused.conditions import (
+    is_on_cpu,
     is_plain_convolution,
     is_untouched,
     known_statistics,
@@ -79,6 +80,8 @@ def fused_transition(parts: Sequence[nn.Module], averages: bool, x: Tensor) -> T
     Returns:
         ``(N, C_out, H // 2, W // 2)``, channels_last.
     """
+    if not is_on_cpu(x):
+        return None
     norm: Any
     conv: Any
     norm, relu, conv, pool = parts

@@ -1,0 +1,199 @@
+"""The checks of ``gpu.py``: each yields rows with ``held``."""
+
+import copy
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from densenet121.device import has_bf16, pick_precision, pins_memory, set_exact, set_tf32
+from densenet121.engine.state import Training
+from densenet121.engine.step import TrainingBatch, train_step
+from densenet121.losses import smooth_cross_entropy
+from densenet121.network import DenseNet, build
+from densenet121.optimizers import get_param_groups, momentum_sgd
+from densenet121.runtime import make_runtime
+from densenet121.utils.errors import InputError
+
+from gpu import Rows, Task
+
+
+def network(task: Task, device: torch.device, variant: str = "paper") -> DenseNet:
+    """The same network in every call."""
+    torch.manual_seed(0)
+    model = build(task.net, num_classes=10, variant=variant)
+    return model.to(device, memory_format=torch.channels_last).train()
+
+
+def batch(task: Task, count: int = 8) -> tuple[Tensor, Tensor]:
+    """The same images and labels in every call, on the CPU."""
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(count, 3, task.side, task.side, generator=generator)
+    return images, torch.randint(0, 10, (count,), generator=generator)
+
+
+def training(model: DenseNet, precision: torch.dtype = torch.float32) -> Training:
+    optimizer = momentum_sgd(get_param_groups(model, 1e-4), lr=0.01, momentum=0.9)
+    return Training.begin(model, optimizer, scale_loss=precision == torch.float16)
+
+
+def one_step(state: Training, images: Tensor, labels: Tensor, precision: torch.dtype) -> Tensor:
+    return train_step(
+        state.synchronised,
+        state.optimizer,
+        state.scaler,
+        [TrainingBatch(images, labels, 1.0)],
+        smooth_cross_entropy,
+        lr=0.01,
+        precision=precision,
+    )
+
+
+def gradients(model: DenseNet, images: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    loss = smooth_cross_entropy(model(images), labels)
+    loss.backward()
+    found = {name: p.grad.detach().cpu().double() for name, p in model.named_parameters()}
+    return loss.detach().cpu().double(), found
+
+
+def choices(task: Task) -> Rows:
+    """What is chosen for this device."""
+    precision = str(pick_precision(None, task.device))
+    yield {"amp": precision, "bf16": has_bf16(task.device), "pinned": pins_memory(task.device)}
+
+
+def against_float64(task: Task) -> Rows:
+    """Loss and every gradient against the CPU in float64; the CPU in float32 sets the bound."""
+    set_exact(task.device, True)
+    set_tf32(task.device, False)
+    cpu = torch.device("cpu")
+    for variant in ("paper",) if task.dry else ("paper", "model_zoo"):
+        model, (images, labels) = network(task, cpu, variant), batch(task)
+        loss, truth = gradients(copy.deepcopy(model).double(), images.double(), labels)
+        _, rounded = gradients(copy.deepcopy(model), images, labels)
+        own = copy.deepcopy(model).to(task.device, memory_format=torch.channels_last)
+        images, labels = images.to(task.device), labels.to(task.device)
+        own_loss, found = gradients(own, images, labels)
+        errors = [distance(found[name], truth[name]) for name in truth]
+        bound = 10 * max(distance(rounded[name], truth[name]) for name in truth)
+        row = {"variant": variant, "worst_gradient": max(errors), "bound": bound}
+        row |= {"loss": float(own_loss), "loss_error": abs(float(own_loss - loss))}
+        yield row | {"held": max(errors) <= bound and row["loss_error"] < 1e-4}
+
+
+def distance(found: Tensor, truth: Tensor) -> float:
+    return float((found - truth).norm() / truth.norm().clamp(min=1e-12))
+
+
+def reduced_precision(task: Task) -> Rows:
+    """The loss falls in every arithmetic that the device has, and starts at that of float32."""
+    first: float | None = None
+    kinds = [torch.float32, *([torch.bfloat16] if task.dry else [torch.bfloat16, torch.float16])]
+    for precision in kinds:
+        state = training(network(task, task.device), precision)
+        images, labels = (tensor.to(task.device) for tensor in batch(task))
+        losses = [float(one_step(state, images, labels, precision)) for _ in range(6)]
+        first = losses[0] if first is None else first
+        held = abs(losses[0] - first) < 0.1 and losses[-1] < losses[0]
+        yield {"precision": str(precision), "losses": losses, "held": held}
+
+
+def no_waits(task: Task) -> Rows:
+    """Five steps in which the host never waits for the device; CUDA says so itself."""
+    if not task.is_cuda:
+        yield {"skipped": "CUDA's check of synchronisations is not on this device"}
+        return
+    for precision in (torch.bfloat16, torch.float16):
+        state = training(network(task, task.device), precision)
+        images, labels = (tensor.to(task.device) for tensor in batch(task))
+        one_step(state, images, labels, precision)
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            for _ in range(5):
+                loss = one_step(state, images, labels, precision)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        yield {"precision": str(precision), "loss": float(loss), "held": True}
+
+
+def equal_runs(task: Task) -> Rows:
+    """Two runs end with the same bits."""
+    set_exact(task.device, True)
+    precision = pick_precision(None, task.device)
+    ends = []
+    for _ in range(2):
+        state = training(network(task, task.device), precision)
+        images, labels = (tensor.to(task.device) for tensor in batch(task))
+        for _ in range(3 if task.dry else 30):
+            one_step(state, images, labels, precision)
+        ends.append([tensor.cpu() for tensor in state.model.state_dict().values()])
+    yield {"held": all(torch.equal(a, b) for a, b in zip(*ends, strict=True))}
+
+
+def command_line(task: Task) -> Rows:
+    """Train, resume in a new process, evaluate and predict by the command line."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        write_images(root / "data")
+        whole, again = root / "whole", root / "again"
+        flags = ["--data_dir", root / "data", "--net", "densenet100", "--image_size", 32]
+        flags += ["--eval_resize", 36, "--max_epoch", 2, "--per_batch_size", 8, "--lr", 0.02]
+        flags += ["--ckpt_interval", 4, "--workers", 1, "--device", task.device.type]
+        yield command("train", *flags, "--output_dir", whole)
+        middle = sorted(whole.glob("0-1_*.ckpt"))[0]
+        yield command("train", *flags, "--output_dir", again, "--resume", middle)
+        ends = [(run / "last.safetensors").read_bytes() for run in (whole, again)]
+        yield {"command": "resume is bit-equal", "held": ends[0] == ends[1]}
+        weights = ["--pretrained", whole / "last.safetensors", "--device", task.device.type]
+        val = root / "data" / "val"
+        yield command("eval", "--data_dir", val, *weights, "--output_dir", root / "eval")
+        yield command("predict", val, *weights, "--format", "csv")
+
+
+def command(*arguments: Any) -> dict[str, Any]:
+    """Run our command line; whether it ended with status 0."""
+    line = [sys.executable, "-m", "densenet121", *map(str, arguments)]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=240, check=False)
+    row = {"command": arguments[0], "status": done.returncode, "held": done.returncode == 0}
+    return row | {"stderr": done.stderr.strip()[-500:]}
+
+
+def write_images(root: Path) -> None:
+    """``train/`` with 40 and ``val/`` with 10 images of each of two classes."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 40), ("val", 10)):
+        for label, name in enumerate(("dark", "light")):
+            (root / split / name).mkdir(parents=True)
+            for index in range(count):
+                pixels = rng.integers(80 * label, 120 + 80 * label, (48, 48, 3), dtype=np.uint8)
+                cv2.imwrite(str(root / split / name / f"{index}.png"), pixels)
+
+
+def lack_of_memory(task: Task) -> Rows:
+    """An allocation that cannot succeed is one line of ours."""
+    runtime = make_runtime(task.device.type, batch_size=7)
+    try:
+        with runtime.named_memory_errors():
+            torch.empty(2**50, dtype=torch.uint8, device=task.device)
+    except InputError as error:
+        yield {"text": str(error), "held": "`per_batch_size` 7" in str(error)}
+    else:
+        yield {"held": False}
+
+
+CHECKS = (
+    choices,
+    against_float64,
+    reduced_precision,
+    no_waits,
+    equal_runs,
+    lack_of_memory,
+    command_line,
+)

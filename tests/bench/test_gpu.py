@@ -1,0 +1,49 @@
+"""The script of `make test-gpu bench-gpu`: all of it runs on a CPU, in small."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from helpers.commands import environment
+
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu.py"
+CHECKS = {"choices", "against_float64", "reduced_precision", "no_waits", "equal_runs"}
+CHECKS |= {"lack_of_memory", "command_line"}
+
+
+def script(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, str(SCRIPT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
+
+
+def rows(output: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in output.splitlines()]
+
+
+def test_every_check_runs_in_small_on_a_cpu() -> None:
+    done = script("check", "--device", "cpu", "--dry")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = rows(done.stdout)
+    assert found[-1] == {"part": "end", "failed": 0}
+    assert {row["part"] for row in found} == CHECKS | {"machine", "end"}
+    commands = [row["command"] for row in found if "command" in row]
+    assert commands == ["train", "train", "resume is bit-equal", "eval", "predict"]
+
+
+def test_every_measurement_runs_in_small_on_a_cpu() -> None:
+    done = script("measure", "--device", "cpu", "--dry")
+    assert done.returncode == 0, done.stdout + done.stderr
+    sides = [(row["part"], row["side"]) for row in rows(done.stdout) if "side" in row]
+    assert {("train", "exact"), ("train", "fast"), ("infer", "fast")} <= set(sides)
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="this machine has an accelerator")
+def test_without_an_accelerator_it_says_so_and_fails() -> None:
+    done = script("check")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "gpu.py: this machine has no accelerator: nothing was checked\n"
