@@ -29,6 +29,7 @@ from densenet121.checkpoint.load import (
     read_weights,
 )
 from densenet121.checkpoint.native import ModelInfo, save_weights
+from densenet121.datasets.image_dataset import some
 from densenet121.network import NETWORKS, Variant, build
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.files import write_atomic
@@ -43,6 +44,7 @@ SUFFIXES: dict[Target, tuple[str, ...]] = {
     "monai": (".pth", ".safetensors"),
     "torchxrayvision": (".pth",),
 }
+_NOT_RECORDED = "the new file does not record"
 _CONV0 = "features.conv0.weight"
 
 
@@ -56,7 +58,8 @@ class Converted:
         tensors: number of tensors that were written and verified.
         lost: whether a calibration was dropped because the format cannot store it.
         channels: input channels of the network in the new file.
-        notes: what was assumed, changed or left out when the weights were read.
+        notes: what was assumed, changed or left out when the weights were read, and what the new
+            file does not record.
     """
 
     info: ModelInfo
@@ -115,10 +118,27 @@ def convert(
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".convert.") as folder:
         trial = Path(folder) / target.name
         _write(trial, state_dict, info, to, loaded.calibration, wanted)
-        _check_same(trial, state_dict, info, wanted)
+        back = _check_same(trial, state_dict, info, wanted)
         write_atomic(target, trial.read_bytes())
     lost = loaded.calibration is not None and to != "native"
-    return Converted(info, loaded.family, len(state_dict), lost, wanted, loaded.notes)
+    notes = (*loaded.notes, *_not_recorded(info, back, wanted))
+    return Converted(info, loaded.family, len(state_dict), lost, wanted, notes)
+
+
+def _not_recorded(info: ModelInfo, back: ModelInfo | None, channels: int) -> list[str]:
+    """What the reader of the new file must be told, because the file would mislead it."""
+    p, said = info.preprocessing, []
+    if back is None or (back.preprocessing.mean, back.preprocessing.std) != (p.mean, p.std):
+        mean, std = (
+            ", ".join(f"{value:.7g}" for value in values[:channels]) for values in (p.mean, p.std)
+        )
+        said.append(
+            f"{_NOT_RECORDED} that grey levels of 0 to 255 must be normalised by mean {mean} and "
+            f"std {std}"
+        )
+    if info.class_names and (back is None or back.class_names != info.class_names):
+        said.append(f"{_NOT_RECORDED} the classes: {some(info.class_names, 20)}")
+    return said
 
 
 def _channels(to: Target, asked: int | None) -> int:
@@ -211,7 +231,10 @@ def _write(
         path.write_bytes(safetensors.torch.save(tensors, metadata))
 
 
-def _check_same(path: Path, state_dict: dict[str, Tensor], info: ModelInfo, channels: int) -> None:
+def _check_same(
+    path: Path, state_dict: dict[str, Tensor], info: ModelInfo, channels: int
+) -> ModelInfo | None:
+    """Read the file back and compare; returns what it records."""
     weights = read_weights(path)
     back = build(info.net, num_classes=weights.num_classes or 1, variant=info.variant)
     load_state(back, weights.state_dict, path)
@@ -223,6 +246,7 @@ def _check_same(path: Path, state_dict: dict[str, Tensor], info: ModelInfo, chan
         counts = name.endswith("num_batches_tracked") and name not in weights.state_dict
         if not counts and not torch.equal(_bits(found[name]), _bits(tensor)):
             raise InputError(f"{path.name}: {name} differs after reading back; nothing was written")
+    return weights.info
 
 
 def _bits(tensor: Tensor) -> Tensor:

@@ -81,4 +81,4 @@ def _rows(weights: Weights) -> Iterator[tuple[str, str]]:
 
 
 def _triple(values: tuple[float, float, float]) -> str:
-    return ", ".join(f"{value:.3f}" for value in values)
+    return ", ".join(f"{value:.3f}" if value >= 1 else f"{value:.5g}" for value in values)

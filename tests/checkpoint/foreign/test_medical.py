@@ -207,6 +207,7 @@ def test_torchxrayvision_weights_give_its_logits_labels_and_decisions(
     dropped = ", ".join(XRAY_LABELS[k] for k in range(18) if k not in kept)
     assert (f"without a threshold are left out: {dropped}" in said) == bool(dropped)
     assert f"{float(thresholds[kept[1]]):.4g}" in said
+    assert "mean 127.500, 127.500, 127.500, std 0.12451, 0.12451, 0.12451" in said
 
 
 def test_a_threshold_itself_is_positive_in_both() -> None:
@@ -220,6 +221,17 @@ def test_op_threshs_that_are_none_are_refused(values: list[float], tmp_path: Pat
     torch.save(xray_file(values), tmp_path / "w.pth")
     with pytest.raises(InputError, match=r"w\.pth: op_threshs must be 18 numbers between 0 and 1"):
         read_weights(tmp_path / "w.pth")
+
+
+def test_files_that_lack_a_part_are_refused_by_name(tmp_path: Path) -> None:
+    state = {as_monai(n): t for n, t in random_weights(2, 1).items()}
+    del state["features.conv0.weight"]
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=r'w\.pth: has no "features\.conv0\.weight"'):
+        read_weights(tmp_path / "w.pth")
+    torch.save(xray_file([0.1] * 18) | {"classifier.bias": torch.ones(3)}, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=r"classifier\.bias has shape \(3,\)"):
+        load_pretrained(tmp_path / "w.pth")
 
 
 def test_chexnet_weights_give_its_logits_and_labels(tmp_path: Path) -> None:
@@ -302,6 +314,10 @@ def test_thresholds_labels_and_task_are_kept_by_convert(tmp_path: Path) -> None:
     done = run_command(*command, cwd=tmp_path)
     assert "(of the first convolution the sum over R, G and B)" in done.stdout
     assert "the calibration was dropped" in done.stdout
+    assert "does not record" not in done.stdout
+    moved = convert(tmp_path / "w.safetensors", tmp_path / "monai.pth", "monai", channels=1).notes
+    assert moved[0].endswith("must be normalised by mean 127.5 and std 0.1245117")
+    assert moved[1].startswith("the new file does not record the classes: Atelectasis, Consol")
     back = read_weights(tmp_path / "back.pth")
     assert back.info is not None
     assert (back.family, back.info.class_names) == ("torchxrayvision", XRAY_LABELS[:14])

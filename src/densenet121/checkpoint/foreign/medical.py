@@ -74,7 +74,7 @@ _LAYER = re.compile(r"^(features\.denseblock\d+\.denselayer\d+)\.")
 
 def is_monai(names: set[str]) -> bool:
     """Whether these are the names of MONAI's DenseNets."""
-    return "features.denseblock1.denselayer1.layers.conv1.weight" in names
+    return {_FIRST, "features.denseblock1.denselayer1.layers.conv1.weight"} <= names
 
 
 def is_torchxrayvision(tensors: Mapping[str, Tensor], program: str) -> bool:
@@ -148,7 +148,7 @@ def split_op_threshs(
     state_dict = dict(state_dict)
     given = state_dict.pop(OP_THRESHS, None)
     weight, bias = (state_dict.get(f"classifier.{part}") for part in ("weight", "bias"))
-    if weight is None or bias is None or weight.ndim != 2:
+    if weight is None or bias is None or weight.ndim != 2 or bias.shape != weight.shape[:1]:
         return state_dict, (), (), ""
     outputs = weight.shape[0]
     labels = _labels_beside(beside, outputs)
