@@ -116,6 +116,8 @@ def _log_preprocessing(classifier: Classifier, weights: Weights, config: EvalCon
         origin = "the original's, since the file has no preprocessing"
     elif weights.family == "native":
         origin = "as in the validation of the training run"
+    elif weights.family == "monai":
+        origin = "assumed"
     else:
         origin = f"as documented by {weights.family}"
     for note in weights.notes:
