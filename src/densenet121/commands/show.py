@@ -43,7 +43,7 @@ def show(config: ShowConfig) -> Path:
         raise InputError(f"`output` {output}: there is no folder {output.parent}")
     dataset, _ = find_datasets(config.training)
     weights = read_weights(absolute(config.pretrained)) if config.pretrained else None
-    preprocessing = pick_preprocessing(config.training, None, weights)
+    preprocessing = pick_preprocessing(config.training, None, weights, dataset)
     height, width = preprocessing.image_size
     mean, reading = preprocessing.mean, preprocessing.reading
     transform = make_transform(config, height, width, mean, reading)

@@ -1,9 +1,10 @@
 """The network of a training run and its initial weights."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-from densenet121.config.shared import AnyPath, Net, Settings, Switch, Variant
+from densenet121.config.shared import AnyPath, Net, Normalisation, Settings, Switch, Variant
+from densenet121.config.values import Triple, parse_mean_std
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,9 @@ class NetworkSettings(Settings):
         pretrained: weights to start from; another number of classes gives a new head (default:
             none).
         normalisation: mean and std of the images: weights takes those that pretrained records,
-            else the original's; original takes the original's, those of ImageNet.
+            else the original's; original takes the original's, those of ImageNet; data measures
+            those of the training images, after the resizing of the evaluation; M,S are numbers in
+            grey levels 0 to 255, for all of R, G, B or three each, as in 128,60.
         sync_batch_norm: 1 takes the statistics of batch norm over the images of all ranks, 0 over
             each rank's own.
     """
@@ -27,5 +30,14 @@ class NetworkSettings(Settings):
     net: Net = "densenet121"
     variant: Variant | None = None
     pretrained: AnyPath | None = None
-    normalisation: Literal["weights", "original"] = "weights"
+    normalisation: Normalisation = "weights"
     sync_batch_norm: Switch = 0
+
+    def check(self) -> None:
+        """Refuse a normalisation that is neither a word nor numbers."""
+        _ = self.mean_std
+
+    @property
+    def mean_std(self) -> tuple[Triple, Triple] | None:
+        """Mean and std of R, G, B in grey levels, if `normalisation` gives numbers."""
+        return parse_mean_std(self.normalisation)

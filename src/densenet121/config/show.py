@@ -1,7 +1,7 @@
 """The settings of ``show``."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from densenet121.config.augmentation import AugmentationSettings
 from densenet121.config.flags import flags_of
@@ -9,6 +9,7 @@ from densenet121.config.labels import TaskSettings
 from densenet121.config.shared import (
     AnyPath,
     File,
+    Normalisation,
     Resize,
     SampleSettings,
     Size,
@@ -35,7 +36,7 @@ class ShowConfig(SampleSettings, TaskSettings, AugmentationSettings):
         pretrained: weights that training will start from; their image size and mean are used as in
             `train` (default: none).
         normalisation: weights takes the mean from the weights of pretrained, original that of
-            ImageNet; as in `train`.
+            ImageNet, data that of the training images, M,S are numbers; as in `train`.
         image_size: height and width of the network's input in pixels, "H,W" or one number
             (default: as the weights of pretrained record, else 224,224).
         eval_resize: size to which an image is resized before the central crop when it is evaluated,
@@ -52,7 +53,7 @@ class ShowConfig(SampleSettings, TaskSettings, AugmentationSettings):
     images: int = 6
     versions: int = 6
     pretrained: AnyPath | None = None
-    normalisation: Literal["weights", "original"] = "weights"
+    normalisation: Normalisation = "weights"
     image_size: Size | None = None
     eval_resize: Resize | None = None
     seed: int = 1

@@ -79,6 +79,41 @@ def parse_image_size(value: int | str, flag: str = "image_size") -> tuple[int, i
     return sizes[0], sizes[-1]
 
 
+Triple = tuple[float, float, float]
+
+
+def parse_mean_std(text: str) -> tuple[Triple, Triple] | None:
+    """Mean and std of R, G, B from "M,S" or "M,M,M,S,S,S", in grey levels; None for a word.
+
+    Raises:
+        UsageError: neither weights, original, data nor numbers, or no grey levels.
+    """
+    if text in ("weights", "original", "data"):
+        return None
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if len(found) not in (2, 6) or not all(math.isfinite(number) for number in found):
+        raise UsageError(
+            "--normalisation must be weights, original, data, or the mean and std in grey levels "
+            f'as "M,S" or "M,M,M,S,S,S", got {text}'
+        )
+    half = len(found) // 2
+    means, stds = found[:half] * (3 // half), found[half:] * (3 // half)
+    if not (min(means) >= 0 and max(means) <= 255 and min(stds) > 0):
+        raise UsageError(
+            f"--normalisation needs means from 0 to 255 and stds above 0, in grey levels, "
+            f"got {text}"
+        )
+    if max(means) <= 1 and max(stds) <= 1:
+        raise UsageError(
+            f"--normalisation is in grey levels 0 to 255, and {text} looks like shares of 1; "
+            "multiply by 255"
+        )
+    return (means[0], means[1], means[2]), (stds[0], stds[1], stds[2])
+
+
 def default_eval_resize(size: tuple[int, int]) -> str:
     """256 for 224 as in the original, and the same ratio 8/7 for other sizes, as "H,W"."""
     return ",".join(str(round(side * 256 / 224)) for side in size)

@@ -174,7 +174,7 @@ def _begin(config: LrFindConfig, task: Task | None, runtime: Runtime) -> tuple[T
     num_classes = check_num_classes(dataset, config.num_classes)
     weights = first_weights(config, Start(None, None))
     variant = pick_variant(config, None, weights)
-    preprocessing = pick_preprocessing(config, None, weights)
+    preprocessing = pick_preprocessing(config, None, weights, dataset, runtime)
     info = ModelInfo(config.net, variant, dataset.class_names, preprocessing, task.name)
     model, _ = make_model(config, info, task.num_outputs(num_classes), weights)
     for side in train_sizes(config, preprocessing):

@@ -91,6 +91,13 @@ def log_advice(
             "`mixup`, `cutmix`: the training loss is that of mixed images, so it stays above the "
             "validation's"
         )
+    if config.normalisation not in ("weights", "original"):
+        log.info(
+            "`normalisation` %s: mean %s, std %s of R, G, B, in grey levels",
+            config.normalisation,
+            ", ".join(f"{level:.3f}" for level in preprocessing.mean),
+            ", ".join(f"{level:.3f}" for level in preprocessing.std),
+        )
     if preprocessing.reading != AS_BYTES:
         log.info("images are read with %s", preprocessing.reading_note)
     if config.eval_resize is None and preprocessing.image_size != (224, 224):

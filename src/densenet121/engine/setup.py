@@ -13,12 +13,17 @@ from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.datasets.sources.label_table import LabelRules
 from densenet121.datasets.sources.open import open_training
 from densenet121.datasets.sources.open_table import open_labelled_training, refuse_label_table
+from densenet121.distributed.ranks import ALONE
 from densenet121.engine.balance import make_class_weights, make_pos_weight
+from densenet121.engine.image_statistics import mean_and_std
 from densenet121.network import DenseNet, Variant, build
 from densenet121.runs.checkpoints import Checkpoint
+from densenet121.runtime import Runtime
 from densenet121.tasks import MultiLabel, SingleLabel, Task
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.var_init import initialise
+
+_ORIGINS = {"original": "the original", "data": "its images"}
 
 
 def find_datasets(config: TrainConfig) -> tuple[ImageDataset, ImageDataset | None]:
@@ -86,12 +91,23 @@ def pick_variant(
 
 
 def pick_preprocessing(
-    config: TrainConfig, checkpoint: Checkpoint | None, pretrained: Weights | None
+    config: TrainConfig,
+    checkpoint: Checkpoint | None,
+    pretrained: Weights | None,
+    dataset: ImageDataset | None = None,
+    runtime: Runtime | None = None,
 ) -> Preprocessing:
     """Size, mean and std: of a resumed run, else as set, else as the weights record.
 
+    Args:
+        config: the settings.
+        checkpoint: of the run that is resumed.
+        pretrained: the weights that training starts from.
+        dataset: the training images, for `normalisation` data.
+        runtime: its process measures its share of them.
+
     Raises:
-        InputError: the crop does not fit into the resized image.
+        InputError: the crop does not fit into the resized image, or an image cannot be read.
     """
     own = checkpoint.info if checkpoint else pretrained.info if pretrained else None
     size = config.size or (own.preprocessing.image_size if own else (224, 224))
@@ -104,8 +120,25 @@ def pick_preprocessing(
     differs = own and not _same_normalisation(own.preprocessing, found)
     if own and differs and (checkpoint or config.normalisation == "weights"):
         found = replace(found, mean=own.preprocessing.mean, std=own.preprocessing.std)
-    _ = found.transform  # raises if the crop does not fit
-    return found
+    transform = found.transform  # raises if the crop does not fit
+    if config.normalisation in ("weights", "original"):
+        return found
+    if checkpoint:  # to the bit
+        mean, std = checkpoint.info.preprocessing.mean, checkpoint.info.preprocessing.std
+    elif config.mean_std:
+        mean, std = config.mean_std
+    else:
+        assert dataset is not None
+        process = runtime.process if runtime else ALONE
+        mean, std = mean_and_std(
+            dataset,
+            transform,
+            workers=config.num_workers,
+            skip_bad=config.on_bad_image == "skip",
+            rank=process.rank,
+            world_size=process.world_size,
+        )
+    return replace(found, mean=mean, std=std)
 
 
 def _same_normalisation(a: Preprocessing, b: Preprocessing) -> bool:
@@ -157,9 +190,12 @@ def start_from(model: DenseNet, weights: Weights, config: TrainConfig, info: Mod
         if not _same_normalisation(own, used):
             other = (
                 f"; it was trained with mean {own.mean} and std {own.std}, this run uses those of "
-                "the original (`normalisation` original)"
+                f"{_ORIGINS.get(config.normalisation, 'the setting')} (`normalisation` "
+                f"{config.normalisation})"
             )
-        elif not _same_normalisation(used, Preprocessing(used.image_size, used.eval_resize)):
+        elif config.normalisation == "weights" and not _same_normalisation(
+            used, Preprocessing(used.image_size, used.eval_resize)
+        ):
             other = f"; its mean {own.mean} and std {own.std} are used for training too"
     other += "".join(f"; {note}" for note in weights.notes)
     if weights.num_classes == model.num_classes and same_head:

@@ -104,7 +104,7 @@ def train(config: TrainConfig, task: Task | None = None) -> TrainResult:
 
         # 4. Network, optimiser, loss scale, schedule.
         variant = pick_variant(config, start.checkpoint, weights)
-        preprocessing = pick_preprocessing(config, start.checkpoint, weights)
+        preprocessing = pick_preprocessing(config, start.checkpoint, weights, dataset, runtime)
         info = ModelInfo(config.net, variant, dataset.class_names, preprocessing, task.name)
         model, note = make_model(config, info, task.num_outputs(num_classes), weights)
         for side in train_sizes(config, preprocessing):
