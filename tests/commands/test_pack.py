@@ -143,7 +143,10 @@ def test_cifar_is_packed_without_loss(tmp_path: Path) -> None:
 
 
 def test_a_stopped_pack_leaves_nothing(tmp_path: Path) -> None:
-    write_classes(tmp_path / "data", ["a", "b"], 3000)
+    write_classes(tmp_path / "data", ["a", "b"], 20)
+    for image in list((tmp_path / "data").glob("*/*")):
+        for copy in range(500):  # enough work that a signal comes before its end
+            os.link(image, image.with_stem(f"{image.stem}_{copy}"))
     process = subprocess.Popen(
         [
             sys.executable,

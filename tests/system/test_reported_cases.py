@@ -155,7 +155,6 @@ def test_10_a_jpeg_of_441_is_read_as_pillow_reads_it(cases: Path, tmp_path: Path
     ("file", "word"),
     [
         ("hidden_layer.pth", "its head is another (classifier.0.weight"),
-        ("sigmoid.pth.tar", "its head is another (classifier.0.weight"),
         ("backbone.pth", "it has no head"),
     ],
 )
@@ -167,6 +166,19 @@ def test_11_another_head_is_replaced(file: str, word: str, cases: Path, tmp_path
     assert word in done.stdout and "so the head is new" in done.stdout
     line = refused(run(where, "predict", "pictures/val", "--pretrained", file))
     assert "head" in line and "classifier" in line
+
+
+def test_11_the_head_of_chexnet_is_read_and_replaced_for_other_classes(
+    cases: Path, tmp_path: Path
+) -> None:
+    where, flags = cases / "11-checkpoints", ["--pretrained", "sigmoid.pth.tar"]
+    done = train(where, "pictures", *flags, "--net", "densenet121", "--output_dir",
+                 tmp_path / "run")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "its 14 classes differ from the 3 of the data, so the head is new" in done.stdout
+    done = run(where, "predict", "pictures/val", *flags, "--format", "jsonl")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert '"label": "Cardiomegaly"' in done.stdout
 
 
 def test_12_every_name_can_be_told_apart(cases: Path, tmp_path: Path) -> None:
