@@ -160,6 +160,8 @@ def test_a_stopped_pack_leaves_nothing(tmp_path: Path) -> None:
         env=environment(),
         stderr=subprocess.PIPE,
         text=True,
+        # A shell's background job, in which these tests may run, ignores the signal.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob(".s.*.partial/*.tar")) and time.monotonic() < deadline:
