@@ -96,6 +96,15 @@ def test_a_stored_calibration_is_read_back_and_a_damaged_one_refused() -> None:
             Calibration.from_json(found.to_json() | change)
 
 
+def test_labels_that_are_told_apart_without_error_get_thresholds_between_them() -> None:
+    """The best temperature is then the smallest, and logits over it are in the thousands."""
+    logits = np.array([[90.0], [80.0], [-90.0], [-80.0]], np.float32)
+    targets = np.array([[1.0], [1.0], [0.0], [0.0]])
+    (point,) = learn(logits, targets, ("a",), "youden", {}).calibration.points
+    assert (point.sensitivity, point.specificity) == (1.0, 1.0)
+    assert point.threshold == 0.5
+
+
 @pytest.mark.parametrize(("cell", "kind"), [(0.0, "positive"), (1.0, "negative")])
 def test_a_label_of_one_kind_cannot_be_calibrated(cell: float, kind: str) -> None:
     targets = np.array([[1.0, cell], [0.0, cell]])

@@ -13,6 +13,7 @@ from densenet121.tasks.multi_label.calibration import (
     choose,
     fit_temperature,
     parse_rule,
+    probabilities,
 )
 from densenet121.tasks.values import Calibrated
 from densenet121.utils.errors import InputError
@@ -54,8 +55,7 @@ def learn(
             )
         temperatures.append(fit_temperature(raw, truth))
         if asked is not None:
-            shares = 1 / (1 + np.exp(-raw / temperatures[-1]))
-            point = choose(shares, truth, *asked)
+            point = choose(probabilities(raw, temperatures[-1]), truth, *asked)
             if point is None:
                 raise InputError(
                     f"`operating_point` {rule} is not reached by any threshold of the label {name}"

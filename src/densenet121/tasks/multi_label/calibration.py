@@ -1,11 +1,12 @@
 """Temperatures and operating points of labels, fitted on held-out images."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from densenet121.utils.errors import InputError, UsageError
@@ -112,6 +113,14 @@ def parse_rule(text: str) -> tuple[str, float | None]:
             f"1, got {text}"
         )
     return name, value
+
+
+def probabilities(
+    logits: NDArray[Any], temperatures: float | Sequence[float] = 1.0
+) -> NDArray[np.float64]:
+    """Sigmoid of logits over temperatures, for one label or ``(N, K)`` with one for each label."""
+    scaled = np.asarray(logits, dtype=np.float64) / np.asarray(temperatures)
+    return torch.from_numpy(scaled).sigmoid().numpy()
 
 
 def fit_temperature(logits: NDArray[np.float64], labels: NDArray[np.float64]) -> float:

@@ -14,7 +14,7 @@ from torch import Tensor
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.losses import binary_distillation_loss, masked_binary_cross_entropy
 from densenet121.tasks.multi_label.answers import PROBABILITY, Findings, Row, read_row
-from densenet121.tasks.multi_label.calibration import Calibration
+from densenet121.tasks.multi_label.calibration import Calibration, probabilities
 from densenet121.tasks.multi_label.metrics import all_metrics, metrics_with_intervals
 from densenet121.tasks.task import Task
 from densenet121.tasks.values import (
@@ -113,7 +113,7 @@ class MultiLabel(Task):
 
     def metrics(self, scores: Scores, targets: Tensor, class_names: Sequence[str]) -> Metrics:
         """Loss, means over the labels, and the metrics of each label."""
-        shares = _probabilities(scores.columns["logits"])
+        shares = probabilities(scores.columns["logits"])
         found = all_metrics(targets.double().numpy(), shares, class_names)
         return {
             "loss": scores.loss_sum / scores.weight if scores.weight else 0.0,
@@ -147,7 +147,7 @@ class MultiLabel(Task):
         thresholds = (calibration.thresholds if calibration else None) or ()
         return metrics_with_intervals(
             targets.double().numpy(),
-            _probabilities(scores.columns["logits"]),
+            probabilities(scores.columns["logits"]),
             class_names,
             thresholds=dict(zip(class_names, thresholds, strict=False)),
             group=group,
@@ -190,7 +190,7 @@ class MultiLabel(Task):
         self, scores: Scores, targets: Tensor, class_names: Sequence[str]
     ) -> dict[str, list[Any]]:
         """Each label (empty if not known), and its probability, as ``metrics`` reads them."""
-        shares = _probabilities(scores.columns["logits"])
+        shares = probabilities(scores.columns["logits"])
         columns: dict[str, list[Any]] = {}
         for k, name in enumerate(class_names):
             columns[name] = ["" if math.isnan(y) else int(y) for y in targets[:, k].tolist()]
@@ -201,7 +201,7 @@ class MultiLabel(Task):
 
     def worst_errors(self, scores: Scores, targets: Tensor) -> list[ImageError]:
         """The most wrong label of each image, which the map explains."""
-        gaps = np.abs(targets.numpy() - _probabilities(scores.columns["logits"]))
+        gaps = np.abs(targets.numpy() - probabilities(scores.columns["logits"]))
         gaps = np.nan_to_num(gaps, nan=0.0)
         worst = gaps.argmax(axis=1)
         return [
@@ -233,9 +233,7 @@ class MultiLabel(Task):
         self, logits: Logits, calibration: Calibration | None = None
     ) -> NDArray[np.float64]:
         """``(N, K)``: sigmoid of the logits over the temperature of each label."""
-        if calibration is None:
-            return _probabilities(logits)
-        return _probabilities(logits / np.asarray(calibration.temperatures))
+        return probabilities(logits, calibration.temperatures if calibration else 1.0)
 
     def explained_output(self, logits: Logits) -> NDArray[np.int64]:
         """The most probable label."""
@@ -305,10 +303,6 @@ class MultiLabel(Task):
         from densenet121.tasks.multi_label.report import report
 
         return report(results)
-
-
-def _probabilities(logits: NDArray[Any]) -> NDArray[np.float64]:
-    return torch.from_numpy(np.asarray(logits, dtype=np.float64)).sigmoid().numpy()
 
 
 def _or_nan(value: float | None, otherwise: float = math.nan) -> float:
