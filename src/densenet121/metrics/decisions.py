@@ -83,11 +83,15 @@ def confusion(labels: Counts, predicted: Counts, classes: int) -> Counts:
 
 def balanced_accuracy(matrix: Counts) -> float | None:
     """Mean of the recalls of the classes that have images; None without images."""
-    images = matrix.sum(axis=1)
+    return mean_recall(np.diag(matrix), matrix.sum(axis=1))
+
+
+def mean_recall(right: Counts, images: Counts) -> float | None:
+    """Mean of ``right / images`` over the classes that have images; None without images."""
     present = images > 0
     if not present.any():
         return None
-    return float((np.diag(matrix)[present] / images[present]).mean())
+    return float((right[present] / images[present]).mean())
 
 
 def quadratic_kappa(matrix: Counts) -> float | None:

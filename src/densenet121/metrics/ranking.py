@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from densenet121.metrics.values import Floats, Interval, known
+from densenet121.metrics.values import Counts, Floats, Interval, known
 
 
 class PairedTest(NamedTuple):
@@ -64,12 +64,27 @@ def average_precision(truth: Floats, score: Floats) -> float | None:
     positives = truth.sum()
     if not positives:
         return None
-    order = np.argsort(-score, kind="stable")
-    # Equal scores are called together: only the last of them is a step.
-    last = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))
-    found = np.cumsum(truth[order])[last]
+    _, found, called = calls_at_each_score(truth, score)
     steps = np.diff(found, prepend=0.0)
-    return float((steps * found / (last + 1)).sum() / positives)
+    return float((steps * found / called).sum() / positives)
+
+
+def calls_at_each_score(truth: Floats, score: Floats) -> tuple[Floats, Floats, Counts]:
+    """What is called positive if each score in turn is the threshold, the highest first.
+
+    Equal scores are called together.
+
+    Args:
+        truth: ``(n,)``, 1 or 0.
+        score: ``(n,)``.
+
+    Returns:
+        The different scores, and at each the number of positives and of images that are called.
+    """
+    order = np.argsort(-score, kind="stable")
+    ordered = score[order]
+    last = np.flatnonzero(np.append(np.diff(ordered) != 0, True))
+    return ordered[last], np.cumsum(truth[order])[last], last + 1
 
 
 def placements(truth: Floats, score: Floats) -> tuple[Floats, Floats]:

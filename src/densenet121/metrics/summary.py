@@ -57,11 +57,10 @@ def summarise(
         name: _of_label(truth[:, row], probability[:, row], thresholds.get(name))
         for row, name in enumerate(names)
     }
-    resamplers = [
-        LabelResampler(truth[:, row], probability[:, row], units, groups, thresholds.get(name))
-        for row, name in enumerate(names)
-    ]
-    drawn = resampled(resamplers, images, groups, resamples, seed) if groups > 1 else {}
+    drawn: dict[str, Floats] = {}
+    if resamples and groups > 1:
+        limits = [thresholds.get(name) for name in names]
+        drawn = _drawn(truth, probability, units, groups, limits, resamples, seed)
     for row, name in enumerate(names):
         _add_intervals(
             labels[name],
@@ -77,6 +76,23 @@ def summarise(
         "labels": labels,
         "macro": _macro(labels, drawn, least_positives),
     }
+
+
+def _drawn(
+    truth: Floats,
+    probability: Floats,
+    units: Counts,
+    groups: int,
+    limits: Sequence[float | None],
+    resamples: int,
+    seed: int,
+) -> dict[str, Floats]:
+    """The metrics of each label in each resample."""
+    labels = [
+        LabelResampler(truth[:, row], probability[:, row], units, groups, limit)
+        for row, limit in enumerate(limits)
+    ]
+    return resampled(labels, len(truth), groups, resamples, seed)
 
 
 def _of_label(truth: Floats, probability: Floats, threshold: float | None) -> dict[str, Any]:

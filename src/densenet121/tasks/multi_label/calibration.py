@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from densenet121.metrics.ranking import calls_at_each_score
 from densenet121.utils.errors import InputError, UsageError
 
 OPERATING_POINTS = ("youden", "f1", "sensitivity=X", "specificity=X", "precision=X")
@@ -156,16 +157,12 @@ def choose(
     Returns:
         None if no cut reaches the target.
     """
-    order = np.argsort(-shares, kind="stable")
-    ordered = shares[order]
-    ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))  # last of equal ones
-    hits = np.cumsum(labels[order])[ends]
-    called = ends + 1
+    different, hits, called = calls_at_each_score(labels, shares)
     false = called - hits
     positives, negatives = float(labels.sum()), float(len(labels) - labels.sum())
-    below = np.append(ordered[ends[:-1] + 1], 0.0)
-    cuts = (ordered[ends] + below) / 2
-    cuts = np.where(cuts > below, cuts, ordered[ends])  # neighbours without a number between them
+    below = np.append(different[1:], 0.0)
+    cuts = (different + below) / 2
+    cuts = np.where(cuts > below, cuts, different)  # neighbours without a number between them
     sensitivity, specificity, precision = hits / positives, 1 - false / negatives, hits / called
     if name in ("youden", "f1"):
         gain = (

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from densenet121.metrics.ranking import calls_at_each_score
 from densenet121.pages.plotting import FAINT, STYLE, as_png
 
 Pair = tuple[NDArray[np.float64], NDArray[np.float64]]  # truth (1 or 0) and probability
@@ -46,8 +47,6 @@ def _counts(
     truth: NDArray[np.float64], shares: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], ...]:
     """False and true positives, and both, at each threshold from the highest down; first none."""
-    order = np.argsort(-shares, kind="stable")
-    last = np.flatnonzero(np.append(np.diff(shares[order]) != 0, True))
-    true = np.concatenate([[0.0], np.cumsum(truth[order])[last]])
-    called = np.concatenate([[0.0], last + 1.0])
+    _, hits, images = calls_at_each_score(truth, shares)
+    true, called = (np.concatenate([[0.0], counts]) for counts in (hits, images))
     return called - true, true, called

@@ -50,18 +50,6 @@ def topk_correct(ranks: Tensor, k: int) -> int:
     return int((ranks <= k).sum())
 
 
-def balanced_accuracy(ranks: Tensor, labels: Tensor) -> float:
-    """Mean over the classes, of those with images, of the share of right images (mean recall).
-
-    Args:
-        ranks: ``(N,)``, the result of ``label_ranks``.
-        labels: ``(N,)`` int64.
-    """
-    images = torch.bincount(labels)
-    right = torch.bincount(labels[ranks == 1], minlength=len(images))
-    return float((right[images > 0].double() / images[images > 0]).mean())
-
-
 @dataclass(frozen=True)
 class Counts:
     """Sums over the images seen so far; add two with ``+``, start from ``Counts()``.

@@ -3,7 +3,6 @@
 ``C`` is the number of classes.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,9 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from densenet121.metrics import decisions
 from densenet121.tasks.single_label.predictions import Row
-
-_Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
 
 class ClassScore(NamedTuple):
@@ -51,14 +49,8 @@ class Comparison:
 
 
 def wilson_interval(correct: int, total: int) -> tuple[float, float]:
-    """95 % interval of a share, in 0..1 (Wilson 1927); (0, 1) for no images."""
-    if total == 0:
-        return 0.0, 1.0
-    share, z2 = correct / total, _Z95 * _Z95
-    middle = share + z2 / (2 * total)
-    half = _Z95 * math.sqrt(share * (1 - share) / total + z2 / (4 * total * total))
-    scale = 1 + z2 / total
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+    """95 % interval of a share, in 0..1; (0, 1) for no images."""
+    return decisions.wilson_interval(correct, total) or (0.0, 1.0)
 
 
 def compare(predictions: Sequence[Row], class_names: Sequence[str]) -> Comparison:

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.losses import distillation_loss, focal_loss, smooth_cross_entropy
+from densenet121.metrics.decisions import mean_recall
 from densenet121.tasks.single_label.calibration import Calibration
 from densenet121.tasks.single_label.metrics import (
     Counts,
-    balanced_accuracy,
     label_ranks,
     topk_correct,
 )
@@ -115,6 +115,9 @@ class SingleLabel(Task):
     def metrics(self, scores: Scores, targets: Tensor, class_names: Sequence[str]) -> Metrics:
         """Top-1 and top-5 counts and shares, the number of images, loss, balanced accuracy."""
         ranks = torch.from_numpy(scores.columns["rank"])
+        labels = targets.numpy()
+        images = np.bincount(labels)
+        right = np.bincount(labels[scores.columns["rank"] == 1], minlength=len(images))
         counts = Counts(topk_correct(ranks, 1), topk_correct(ranks, 5), len(ranks), scores.loss_sum)
         return {
             "loss": counts.loss,
@@ -123,7 +126,7 @@ class SingleLabel(Task):
             "total": counts.total,
             "top1": counts.top1,
             "top5": counts.top5,
-            "balanced_accuracy": balanced_accuracy(ranks, targets),
+            "balanced_accuracy": mean_recall(right, images),
         }
 
     def is_better(self, metrics: Metrics, than: Metrics) -> bool:
