@@ -127,3 +127,11 @@ def test_a_label_that_is_never_positive_is_refused(
     error = capsys.readouterr().err
     assert "a single training image of label once, positive, so --C cannot be chosen" in error
     assert main([*command, "--C", "0.1", "--output", str(tmp_path / "o.safetensors")]) == 0
+
+
+def test_a_table_without_the_task_is_named(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = write_weights(tmp_path / "w.safetensors")
+    assert main(["probe", "--data_dir", str(images), "--pretrained", str(weights)]) == 2
+    assert "is a table of labels; pass --task multilabel" in capsys.readouterr().err

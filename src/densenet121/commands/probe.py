@@ -14,9 +14,6 @@ from densenet121.checkpoint.native import ModelInfo, data_note, save_weights
 from densenet121.commands import DONE, FAILED
 from densenet121.config import ProbeConfig, absolute, settings_of, weights_choices
 from densenet121.datasets.image_dataset import ImageDataset, some
-from densenet121.datasets.sources.label_table import LabelRules
-from densenet121.datasets.sources.open import open_training
-from densenet121.datasets.sources.open_table import open_labelled_training
 from densenet121.engine.features import Features, compute_features
 from densenet121.engine.heads import (
     MAX_ITERATIONS,
@@ -27,6 +24,7 @@ from densenet121.engine.heads import (
     fit_logistic,
     nearest_neighbours,
 )
+from densenet121.engine.images import find_datasets
 from densenet121.engine.validation import plain_metrics
 from densenet121.inference.classifier import Choices, Classifier, load_classifier
 from densenet121.network import DenseNet
@@ -110,15 +108,7 @@ def probe(config: ProbeConfig) -> ProbeResult:
 
 def _open(config: ProbeConfig) -> tuple[ImageDataset, ImageDataset]:
     """The training and the validation images."""
-    data_dir = absolute(config.data_dir)
-    val_dir = absolute(config.val_dir) if config.val_dir else None
-    exclude = absolute(config.exclude) if config.exclude else None
-    if config.task == MultiLabel.name:
-        train, val = open_labelled_training(
-            data_dir, val_dir, LabelRules(**config.rules()), exclude
-        )
-    else:
-        train, val = open_training(data_dir, val_dir, exclude=exclude)
+    train, val = find_datasets(config)
     if val is None:
         raise InputError(
             f"{train.root}: there are no validation images to measure on; pass `val_dir`, or a "

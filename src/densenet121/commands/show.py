@@ -17,7 +17,8 @@ from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.datasets.reading import Reading
 from densenet121.datasets.transforms import TrainTransform, uniforms
 from densenet121.engine.augmentation import describe, make_mixing, make_transform
-from densenet121.engine.setup import find_datasets, pick_preprocessing
+from densenet121.engine.images import find_datasets
+from densenet121.engine.setup import pick_preprocessing
 from densenet121.losses.mixing import Mixing
 from densenet121.pages.markup import bullets, card, escape, plural, section
 from densenet121.pages.sheet import CSS as SHEET_CSS

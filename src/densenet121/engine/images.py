@@ -3,11 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-from densenet121.config import absolute
+from densenet121.config import ProbeConfig, TrainConfig, absolute
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.sources.label_table import LabelRules
 from densenet121.datasets.sources.open import open_evaluation, open_training
-from densenet121.datasets.sources.open_table import open_labelled_evaluation, open_labelled_training
+from densenet121.datasets.sources.open_table import (
+    open_labelled_evaluation,
+    open_labelled_training,
+    refuse_label_table,
+)
 from densenet121.tasks import MultiLabel
 from densenet121.utils.errors import UsageError
 
@@ -47,14 +51,35 @@ def open_training_images(
     Raises:
         UsageError, InputError: as ``open_images``.
     """
+    return _open_both(config, _has_table(config, task_name, class_names), class_names)
+
+
+def find_datasets(config: TrainConfig | ProbeConfig) -> tuple[ImageDataset, ImageDataset | None]:
+    """The training and the validation images, read as the setting `task` says.
+
+    Raises:
+        UsageError: a folder has a table of labels, and the task is one class per image.
+        InputError: the images cannot be used.
+    """
+    has_table = config.task == MultiLabel.name
+    if not has_table:
+        refuse_label_table(absolute(config.data_dir))
+    return _open_both(config, has_table, ())
+
+
+def _open_both(
+    config: Any, has_table: bool, class_names: tuple[str, ...]
+) -> tuple[ImageDataset, ImageDataset | None]:
     source = absolute(config.data_dir)
     val_dir = absolute(config.val_dir) if config.val_dir else None
     exclude = absolute(config.exclude) if config.exclude else None
-    if _has_table(config, task_name, class_names):
-        return open_labelled_training(
-            source, val_dir, LabelRules(**config.rules(class_names)), exclude
-        )
-    return open_training(source, val_dir, exclude=exclude)
+    if has_table:
+        rules = LabelRules(**config.rules(class_names))
+        return open_labelled_training(source, val_dir, rules, exclude)
+    # The index of a large folder is kept beside the runs, for a command that has runs.
+    runs = getattr(config, "ckpt_path", None)
+    cache_dir = absolute(runs) if runs else None
+    return open_training(source, val_dir, exclude=exclude, cache_dir=cache_dir)
 
 
 def _has_table(config: Any, task_name: str, class_names: tuple[str, ...]) -> bool:

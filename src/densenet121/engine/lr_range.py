@@ -8,23 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from densenet121.checkpoint.native import ModelInfo
 from densenet121.config import LrFindConfig
-from densenet121.datasets.image_dataset import check_num_classes
 from densenet121.datasets.loader import Batch
 from densenet121.device import set_exact
+from densenet121.engine.build import build_training
 from densenet121.engine.epoch import load_epoch, run_step
+from densenet121.engine.images import find_datasets
 from densenet121.engine.loading import LoadingClock
-from densenet121.engine.plan import EpochPlan, make_plan, train_sizes
-from densenet121.engine.setup import (
-    check_size,
-    find_datasets,
-    make_model,
-    pick_preprocessing,
-    pick_task,
-    pick_variant,
-)
-from densenet121.engine.start import begin_training, first_weights
+from densenet121.engine.plan import EpochPlan
+from densenet121.engine.setup import pick_task
+from densenet121.engine.start import first_weights
 from densenet121.engine.state import Training
 from densenet121.runs.checkpoints import Start
 from densenet121.runtime import Runtime, joined
@@ -171,16 +164,8 @@ def _begin(config: LrFindConfig, task: Task | None, runtime: Runtime) -> tuple[T
     """The state before the first step, and the plan, as ``train`` makes them."""
     dataset, _ = find_datasets(config)
     task = pick_task(config, task, dataset)
-    num_classes = check_num_classes(dataset, config.num_classes)
     weights = first_weights(config, Start(None, None))
-    variant = pick_variant(config, None, weights)
-    preprocessing = pick_preprocessing(config, None, weights, dataset, runtime)
-    info = ModelInfo(config.net, variant, dataset.class_names, preprocessing, task.name)
-    model, _ = make_model(config, info, task.num_outputs(num_classes), weights)
-    for side in train_sizes(config, preprocessing):
-        check_size(model, *side, min(runtime.batch_size, len(dataset)))
-    training = begin_training(model, config, runtime)
-    plan = make_plan(config, dataset, task, runtime, preprocessing, model)
+    _, training, plan, _ = build_training(config, task, dataset, runtime, weights)
     training.freeze(() if plan.freeze_epochs else plan.frozen, plan.freeze_bn)
     return training, plan
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from densenet121.config import TrainConfig
 from densenet121.datasets.image_dataset import ImageDataset
-from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.datasets.reading import AS_BYTES
 from densenet121.engine.plan import EpochPlan
 from densenet121.engine.state import Training
@@ -52,11 +51,9 @@ def log_notes(dataset: ImageDataset) -> None:
         log.warning("%s", note)
 
 
-def log_advice(
-    config: TrainConfig, preprocessing: Preprocessing, dataset: ImageDataset, plan: EpochPlan
-) -> None:
+def log_advice(config: TrainConfig, dataset: ImageDataset, plan: EpochPlan) -> None:
     """Log settings that have an effect one might not expect."""
-    epoch_steps = plan.steps
+    preprocessing = plan.preprocessing
     if not config.exact:
         on_cpu = plan.runtime.device.type == "cpu"
         log.info(
@@ -74,7 +71,7 @@ def log_advice(
         )
     if config.lr_scheduler == "exponential":
         lost = lost_milestones(
-            config.milestones, steps_per_epoch=epoch_steps, warmup_epochs=config.warmup_epochs
+            config.milestones, steps_per_epoch=plan.steps, warmup_epochs=config.warmup_epochs
         )
         if lost:
             log.warning(
@@ -133,12 +130,6 @@ def _log_recipe(config: TrainConfig, dataset: ImageDataset, plan: EpochPlan) -> 
             len(dataset),
             plan.step_size * plan.runtime.process.world_size,
         )
-
-
-def freeze_for_epoch(training: Training, plan: EpochPlan) -> None:
-    """Freeze the stages of the next epoch, thaw all others, and log a change."""
-    if training.freeze(plan.frozen_in(training.state.evaluated_epochs), plan.freeze_bn):
-        log_trained(training, plan)
 
 
 def log_trained(training: Training, plan: EpochPlan) -> None:

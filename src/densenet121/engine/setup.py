@@ -1,4 +1,4 @@
-"""Build the parts of a training run: datasets, variant, network, learning rates, plan."""
+"""Pick the parts of a training run: task, variant, preprocessing, network and its weights."""
 
 from dataclasses import replace
 
@@ -7,12 +7,9 @@ import torch
 
 from densenet121.checkpoint.load import Weights, load_state
 from densenet121.checkpoint.native import ModelInfo
-from densenet121.config import TrainConfig, absolute, default_eval_resize
+from densenet121.config import TrainConfig, default_eval_resize
 from densenet121.datasets.image_dataset import ImageDataset, some
 from densenet121.datasets.preprocessing import Preprocessing
-from densenet121.datasets.sources.label_table import LabelRules
-from densenet121.datasets.sources.open import open_training
-from densenet121.datasets.sources.open_table import open_labelled_training, refuse_label_table
 from densenet121.distributed.ranks import ALONE
 from densenet121.engine.balance import make_class_weights, make_pos_weight
 from densenet121.engine.image_statistics import mean_and_std
@@ -24,23 +21,6 @@ from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.var_init import initialise
 
 _ORIGINS = {"original": "the original", "data": "its images"}
-
-
-def find_datasets(config: TrainConfig) -> tuple[ImageDataset, ImageDataset | None]:
-    """The training and the validation images; the latter may be None."""
-    val_dir = absolute(config.val_dir) if config.val_dir else None
-    exclude = absolute(config.exclude) if config.exclude else None
-    if config.task == MultiLabel.name:
-        rules = LabelRules(**config.rules())
-        return open_labelled_training(absolute(config.data_dir), val_dir, rules, exclude)
-    source = absolute(config.data_dir)
-    refuse_label_table(source)
-    return open_training(
-        source,
-        val_dir,
-        exclude=exclude,
-        cache_dir=absolute(config.ckpt_path),
-    )
 
 
 def pick_task(config: TrainConfig, task: Task | None, dataset: ImageDataset) -> Task:

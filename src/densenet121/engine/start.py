@@ -69,14 +69,14 @@ def begin_training(model: DenseNet, config: TrainConfig, runtime: Runtime) -> Tr
 
 
 def effective_settings(
-    config: TrainConfig, runtime: Runtime, info: ModelInfo, num_classes: int, start: Start
+    config: TrainConfig, runtime: Runtime, info: ModelInfo, start: Start
 ) -> dict[str, Any]:
     """The settings with their effective values."""
     before = start.checkpoint.content["run"]["settings"] if start.checkpoint else {}
     height, width = info.preprocessing.image_size
     adam = config.optimizer in ("adam", "adamw")
     return effective(settings_of(config)) | {
-        "num_classes": num_classes,
+        "num_classes": len(info.class_names),
         "image_size": config.image_size or before.get("image_size", f"{height},{width}"),
         "eval_resize": info.preprocessing.eval_resize,
         "depth": None if info.preprocessing.depth == 8 else info.preprocessing.depth,

@@ -3,25 +3,21 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from densenet121.checkpoint.native import ModelInfo
-from densenet121.config import (
-    TrainConfig,
-)
-from densenet121.datasets.image_dataset import check_num_classes
+from densenet121.config import TrainConfig
 from densenet121.device import set_exact
 from densenet121.distributed.ranks import any_rank, copy_buffers_from_rank_0, from_rank_0, gather
 from densenet121.engine.balance import log_balance
+from densenet121.engine.build import build_training
 from densenet121.engine.epoch import train_epoch
 from densenet121.engine.error_maps import draw_error_maps
 from densenet121.engine.evaluation import Evaluation
+from densenet121.engine.images import find_datasets
 from densenet121.engine.messages import (
-    freeze_for_epoch,
     log_advice,
     log_data,
     log_end,
     log_trained,
 )
-from densenet121.engine.plan import make_plan, train_sizes
 from densenet121.engine.precision import log_precision
 from densenet121.engine.resume import (
     check_resumable,
@@ -30,16 +26,8 @@ from densenet121.engine.resume import (
     renumber,
     resume_mindspore,
 )
-from densenet121.engine.setup import (
-    check_size,
-    find_datasets,
-    make_model,
-    pick_preprocessing,
-    pick_task,
-    pick_variant,
-)
+from densenet121.engine.setup import pick_task
 from densenet121.engine.start import (
-    begin_training,
     effective_settings,
     find_start_of,
     first_weights,
@@ -96,23 +84,17 @@ def train(config: TrainConfig, task: Task | None = None) -> TrainResult:
         # 2. Data and task.
         dataset, val_dataset = find_datasets(config)
         task = pick_task(config, task, dataset)
-        num_classes = check_num_classes(dataset, config.num_classes)
 
         # 3. Start: a run to resume overrides pretrained weights, which override fresh ones.
         start = find_start_of(config, runtime)
         weights = first_weights(config, start)
 
         # 4. Network, optimiser, loss scale, schedule.
-        variant = pick_variant(config, start.checkpoint, weights)
-        preprocessing = pick_preprocessing(config, start.checkpoint, weights, dataset, runtime)
-        info = ModelInfo(config.net, variant, dataset.class_names, preprocessing, task.name)
-        model, note = make_model(config, info, task.num_outputs(num_classes), weights)
-        for side in train_sizes(config, preprocessing):
-            check_size(model, *side, min(runtime.batch_size, len(dataset)))
-        training = begin_training(model, config, runtime)
-        plan = make_plan(config, dataset, task, runtime, preprocessing, model)
+        info, training, plan, note = build_training(
+            config, task, dataset, runtime, weights, start.checkpoint
+        )
         check_validation(plan, val_dataset)
-        settings = effective_settings(config, runtime, info, num_classes, start)
+        settings = effective_settings(config, runtime, info, start)
         run = describe_run(
             "train", settings, runtime, task.name, dataset.class_names, dataset, val_dataset
         )
@@ -135,7 +117,7 @@ def train(config: TrainConfig, task: Task | None = None) -> TrainResult:
             log.info("%s; %s", runtime.process.note, runtime)
             log_data(dataset, val_dataset, plan.step_size, plan.steps)
             log_balance(config, dataset, task)
-            log_advice(config, preprocessing, dataset, plan)
+            log_advice(config, dataset, plan)
             log_precision(training.model, plan)
             log_trained(training, plan)
             log_start(note, warnings, start, training.state.step)
@@ -148,11 +130,12 @@ def train(config: TrainConfig, task: Task | None = None) -> TrainResult:
             evaluation = None
             while not state.is_done(config.max_epoch) and not any_rank(stop.requested):
                 if state.step < (state.evaluated_epochs + 1) * plan.steps:
-                    freeze_for_epoch(training, plan)
+                    if training.freeze(plan.frozen_in(state.evaluated_epochs), plan.freeze_bn):
+                        log_trained(training, plan)
                     if not train_epoch(training, plan, folder, lambda: stop.requested):
                         break
                     log.info("local passed")
-                    copy_buffers_from_rank_0(model)
+                    copy_buffers_from_rank_0(training.model)
                     # Validation may take long: save the trained epoch before it.
                     save_checkpoint(training, folder)
                 if val_dataset:
@@ -173,7 +156,9 @@ def train(config: TrainConfig, task: Task | None = None) -> TrainResult:
                 _save_stopped(training, folder)
             else:
                 if evaluation is not None and folder.is_first:
-                    maps = draw_error_maps(evaluation, model, preprocessing, runtime.device)
+                    maps = draw_error_maps(
+                        evaluation, training.model, plan.preprocessing, runtime.device
+                    )
                     write_error_maps(folder.path, maps)
                 log_end(training, task, folder.path)
     return TrainResult(folder.path, stopped, evaluation, state.bad_images, runtime.process.rank)
