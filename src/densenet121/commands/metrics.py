@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from densenet121.commands import DONE
 from densenet121.config import MetricsConfig, absolute
-from densenet121.datasets.label_cells import labels_of_columns, labels_of_lists
+from densenet121.datasets.sources.label_table import LabelRules, known_labels
 from densenet121.datasets.tables import Table, read_table
 from densenet121.metrics.bootstrap import group_numbers
 from densenet121.metrics.classes import summarise_classes
@@ -80,25 +80,13 @@ def read_predictions(table: Table, config: MetricsConfig) -> Predictions:
             f"{table.file}: label {without[0]} has no column of probabilities; those found are for "
             f"{', '.join(columns)}"
         )
-    if config.label_column is None:
-        if config.labels is None and not set(names) & set(table.columns):
-            raise InputError(
-                f"{table.file}: where are the labels? It has no columns {', '.join(names)}; pass "
-                "`label_column` for one column that lists them, or `labels`"
-            )
-        truth = labels_of_columns(
-            table, names, uncertain=config.uncertain_choice, missing=config.missing_choice
+    in_columns = config.label_column is None and config.labels is None
+    if in_columns and not set(names) & set(table.columns):
+        raise InputError(
+            f"{table.file}: where are the labels? It has no columns {', '.join(names)}; pass "
+            "`label_column` for one column that lists them, or `labels`"
         )
-    else:
-        truth = labels_of_lists(
-            table,
-            config.label_column,
-            names,
-            separator=config.label_separator,
-            negative=config.negative_label,
-            ignored=config.ignored_labels,
-            missing=config.missing_choice,
-        )
+    truth = known_labels(table, names, LabelRules(**config.rules()))
     field = "probability_columns" if config.probability_columns else "probability_prefix"
     probability = [table.probabilities(columns[name], field) for name in names]
     by = {column: np.array(table.cells(column, "by")) for column in config.by_columns}

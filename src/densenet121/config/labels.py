@@ -61,6 +61,18 @@ class LabelSettings(Settings):
         """The labels that do not count."""
         return names_in("ignore_labels", self.ignore_labels) if self.ignore_labels else ()
 
+    def rules(self, names: tuple[str, ...] = ()) -> dict[str, Any]:
+        """The fields of ``LabelRules``; ``names`` are the labels of weights, which override."""
+        return {
+            "names": names or self.label_names or (),
+            "label_column": self.label_column,
+            "separator": self.label_separator,
+            "negative": self.negative_label,
+            "ignored": self.ignored_labels,
+            "uncertain": self.uncertain_choice,
+            "missing": self.missing_choice,
+        }
+
     def check(self) -> None:
         """Refuse settings of both kinds of table, and of neither."""
         _ = self.label_names, self.ignored_labels, self.uncertain_choice, self.missing_choice
@@ -95,16 +107,7 @@ class LabelTableSettings(LabelSettings):
 
     def rules(self, names: tuple[str, ...] = ()) -> dict[str, Any]:
         """The fields of ``LabelRules``; ``names`` are the labels of weights, which override."""
-        return {
-            "path_column": self.path_column,
-            "names": names or self.label_names or (),
-            "label_column": self.label_column,
-            "separator": self.label_separator,
-            "negative": self.negative_label,
-            "ignored": self.ignored_labels,
-            "uncertain": self.uncertain_choice,
-            "missing": self.missing_choice,
-        }
+        return {"path_column": self.path_column, **super().rules(names)}
 
     @property
     def names_a_table(self) -> bool:

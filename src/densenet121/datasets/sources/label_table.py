@@ -1,9 +1,11 @@
 """A table of images with several labels each: a column a label, or one column that lists them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from densenet121.datasets.image_dataset import ImageDataset, some
 from densenet121.datasets.label_cells import (
@@ -62,20 +64,11 @@ def read_label_table(source: Path, rules: LabelRules) -> ImageDataset:
         raise InputError(f"{file}: labels are read from .csv or .tsv, or from {TABLE} in a folder")
     table = read_table(file)
     path_column = path_column_of(table, rules.path_column)
-    if rules.label_column is None:
-        names = rules.names or _label_columns(table, path_column)
-        labels = labels_of_columns(table, names, uncertain=rules.uncertain, missing=rules.missing)
-    else:
-        names = rules.names or _listed(table, rules)
-        labels = labels_of_lists(
-            table,
-            rules.label_column,
-            names,
-            separator=rules.separator,
-            negative=rules.negative,
-            ignored=rules.ignored,
-            missing=rules.missing,
-        )
+    names = rules.names
+    if not names:
+        in_columns = rules.label_column is None
+        names = _label_columns(table, path_column) if in_columns else _listed(table, rules)
+    labels = known_labels(table, names, rules)
     for name, column in zip(names, labels.T, strict=True):
         if np.isnan(column).all():
             raise InputError(f"{file}: no image has a known value of the label {name}")
@@ -107,6 +100,25 @@ def path_column_of(table: Table, given: str | None = None) -> str:
     problem = f"the columns {', '.join(found)} could be" if found else "no column is called like"
     raise UsageError(
         f"{table.file}: {problem} the path; pass `path_column`, one of {some(list(table.columns))}"
+    )
+
+
+def known_labels(table: Table, names: Sequence[str], rules: LabelRules) -> NDArray[np.float64]:
+    """``(n, L)``: 1, 0 or nan (unknown) for the labels ``names``.
+
+    Raises:
+        InputError: see ``labels_of_columns`` and ``labels_of_lists``.
+    """
+    if rules.label_column is None:
+        return labels_of_columns(table, names, uncertain=rules.uncertain, missing=rules.missing)
+    return labels_of_lists(
+        table,
+        rules.label_column,
+        names,
+        separator=rules.separator,
+        negative=rules.negative,
+        ignored=rules.ignored,
+        missing=rules.missing,
     )
 
 
