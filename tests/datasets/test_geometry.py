@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
@@ -13,14 +13,18 @@ from scipy import stats
 from torch.nn import functional as F
 
 from densenet121.datasets.geometry import (
+    INTERPOLATIONS,
     NUMBERS_OF_ERASING,
     Affine,
     Matrix,
     erased_box,
     inverse_affine,
     resample,
+    rotation,
     turn,
 )
+
+from helpers.image_kernels import builds, kernel
 
 Pixels = NDArray[np.uint8]
 FILL = (124, 116, 104)
@@ -35,7 +39,7 @@ def noise(height: int, width: int) -> Pixels:
 
 
 def moved(image: Pixels, matrix: Matrix, interpolation: str = "bilinear") -> Pixels:
-    return np.asarray(resample(Image.fromarray(image), matrix, interpolation, FILL))
+    return resample(image, matrix, interpolation, FILL)
 
 
 @given(
@@ -63,6 +67,57 @@ def test_matrix_is_the_inverse_of_the_definition(
     )
     inverse = np.vstack([np.reshape(found, (2, 3)), [0, 0, 1]])
     np.testing.assert_allclose(inverse @ forward, np.eye(3), atol=1e-9)
+
+
+@builds
+@given(
+    st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    st.lists(st.floats(0, 1, exclude_max=True), min_size=5, max_size=5),
+    st.sampled_from([Affine(180, 0.4, (0.2, 5), 60), Affine(0, 0.5), Affine(0, 0, (1, 2))]),
+    st.integers(0, 2**32 - 1),
+)
+def test_image_kernel_resamples_to_the_bytes_of_pillow(
+    build: str, size: tuple[int, int], u: list[float], affine: Affine, seed: int
+) -> None:
+    height, width = size
+    image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    matrix = affine.matrix(height, width, np.array(u))
+    expected = Image.fromarray(image).transform(
+        (width, height),
+        Image.Transform.AFFINE,
+        matrix,
+        Image.Resampling.BILINEAR,
+        fillcolor=FILL,
+    )
+    np.testing.assert_array_equal(kernel(build).affine(image, matrix, FILL), expected)
+
+
+@builds
+def test_image_kernel_takes_any_matrix(build: str) -> None:
+    image = noise(5, 7)
+    for number in (math.nan, math.inf, -math.inf, 1e300, -1e300):
+        for place in range(6):
+            matrix = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+            matrix[place] = number
+            found = kernel(build).affine(image, tuple(matrix), FILL)  # type: ignore[arg-type]
+            assert (found == FILL).all()
+    flipped = image[:, ::-1]  # rows that are not contiguous
+    identity = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+    np.testing.assert_array_equal(kernel(build).affine(flipped, identity, FILL), flipped)
+    with pytest.raises(ValueError, match="not RGB of uint8"):
+        kernel(build).affine(image[..., :2], identity, FILL)
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.floats(-720, 720))
+def test_rotation_is_that_of_pillow(height: int, width: int, degrees: float) -> None:
+    assume(degrees % 90 != 0)  # which Pillow does by exchanging rows and columns
+    image = noise(height, width)
+    for interpolation in ("bilinear", "nearest"):
+        expected = Image.fromarray(image).rotate(
+            degrees, INTERPOLATIONS[interpolation], fillcolor=FILL
+        )
+        found = moved(image, rotation(height, width, degrees), interpolation)
+        np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,16 @@ tests/system/test_frameworks.py compares them with torchvision's own code, image
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image, ImageEnhance
 from scipy import stats
 
 from densenet121.datasets.policies import OPERATIONS, RandAugment, TrivialAugment, perform
+from densenet121.native.images import image_kernel
+
+from helpers.image_kernels import builds, kernel
 
 Pixels = NDArray[np.uint8]
 FILL = (124, 116, 104)
@@ -174,6 +180,43 @@ def test_shears_and_shifts_go_where_their_names_say() -> None:
         np.testing.assert_array_equal(sheared[y, :45], image[y, left : left + 45])
     turned = perform(smooth(40, 40), [("rotate", 90.0)], "bilinear", FILL)
     np.testing.assert_array_equal(turned, np.rot90(smooth(40, 40)))  # anticlockwise
+
+
+@builds
+@given(
+    st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    st.floats(-2, 4, width=32),
+    st.integers(0, 2**32 - 1),
+)
+def test_image_kernel_sharpens_to_the_bytes_of_pillow(
+    build: str, size: tuple[int, int], factor: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    spread = int(rng.integers(1, 257))  # narrow ones too, where much is equal
+    image = rng.integers(0, spread, (*size, 3), dtype=np.uint8)
+    expected = ImageEnhance.Sharpness(Image.fromarray(image)).enhance(factor)
+    np.testing.assert_array_equal(kernel(build).sharpen(image, factor), expected)
+
+
+def test_policies_are_the_same_without_the_image_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (32, 40, 3), dtype=np.uint8)
+
+    def images() -> list[Pixels]:
+        return [
+            perform(image, policy.chosen(32, 40, u), interpolation, FILL)
+            for u in DRAWS[:300]
+            for policy in (TrivialAugment(), RandAugment(2, 30))
+            for interpolation in ("bilinear", "nearest")
+        ]
+
+    with_kernel = images()
+    monkeypatch.setenv("DENSENET121_KERNELS", "off")
+    image_kernel.cache_clear()
+    try:
+        for one, other in zip(with_kernel, images(), strict=True):
+            np.testing.assert_array_equal(one, other)
+    finally:
+        image_kernel.cache_clear()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (32, 32)])

@@ -1,7 +1,6 @@
 """The image kernel against the plain way: libjpeg's pixels, cooked step by step with OpenCV."""
 
 import itertools
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-import densenet121.native.images as native_images
 from densenet121.datasets.decoding import decode
 from densenet121.datasets.operations import (
     BRIGHTNESS,
@@ -26,11 +24,11 @@ from densenet121.datasets.transforms import (
     parse_eval_resize,
     uniforms,
 )
-from densenet121.native.images import ImageKernel, image_kernel
-from densenet121.native.library import load_library
+from densenet121.native.images import ImageKernel
 from densenet121.utils.errors import InputError
 
 from helpers.commands import SHARED
+from helpers.image_kernels import builds, kernel
 
 Pixels = NDArray[np.uint8]
 SAMPLINGS = {
@@ -38,23 +36,6 @@ SAMPLINGS = {
     "422": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422,
     "420": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
 }
-
-
-def kernel(build: str) -> ImageKernel:
-    best = image_kernel()
-    if isinstance(best, str):
-        pytest.skip(best)
-    if build == best.build:
-        return best
-    if best.build == "portable":
-        pytest.skip(f"{build} does not run on this processor")
-    loaded = load_library(Path(native_images.__file__).parent, build)
-    assert not isinstance(loaded, str), loaded
-    loaded.densenet121_jpeg_size.argtypes = best.library.densenet121_jpeg_size.argtypes
-    return ImageKernel(build, loaded)
-
-
-builds = pytest.mark.parametrize("build", ["avx2", "portable"])
 
 
 def scene(height: int, width: int, seed: int = 0, noise: int = 40) -> Pixels:

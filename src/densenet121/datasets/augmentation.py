@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from densenet121.datasets.geometry import (
     NUMBERS_OF_ERASING,
@@ -87,8 +86,7 @@ class Augmentation:
         image = perform(image, operations, self.interpolation, self.fill)
         if self.affine.is_on:
             matrix = self.affine.matrix(height, width, u[_AFFINE])
-            found = resample(Image.fromarray(image), matrix, self.interpolation, self.fill)
-            image = np.asarray(found)
+            image = resample(image, matrix, self.interpolation, self.fill)
         if u[_FLIP] < self.vflip_prob:
             image = np.asarray(cv2.flip(image, 0), dtype=np.uint8)
         if self.turns:

@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps
 
-from densenet121.datasets.geometry import INTERPOLATIONS, inverse_affine, resample
+from densenet121.datasets.geometry import inverse_affine, resample, rotation
 from densenet121.datasets.operations import Pixels
+from densenet121.native.images import image_kernel
 
 OPERATIONS = (
     "identity",
@@ -97,24 +98,16 @@ def perform(
         interpolation: bilinear or nearest, of shears, shifts and rotations.
         fill: R, G, B of pixels from outside the image.
     """
-    if all(name == "identity" for name, _ in operations):
-        return image
-    found = Image.fromarray(image)
     for name, magnitude in operations:
-        found = _perform(found, name, magnitude, interpolation, fill)
-    return np.asarray(found)
+        image = _perform(image, name, magnitude, interpolation, fill)
+    return image
 
 
 def _perform(
-    image: Image.Image,
-    name: str,
-    magnitude: float,
-    interpolation: str,
-    fill: tuple[int, int, int],
-) -> Image.Image:
-    if name in _ENHANCERS:
-        return _ENHANCERS[name](image).enhance(1.0 + magnitude)
-    width, height = image.size
+    image: Pixels, name: str, magnitude: float, interpolation: str, fill: tuple[int, int, int]
+) -> Pixels:
+    height, width = image.shape[:2]
+    kernel = image_kernel()
     match name:
         case "identity":
             return image
@@ -128,8 +121,21 @@ def _perform(
             shift = (pixels, 0) if name == "translate_x" else (0, pixels)
             matrix = inverse_affine((width * 0.5, height * 0.5), translate=shift)
             return resample(image, matrix, interpolation, fill)
+        case "rotate" if magnitude % 90 != 0:  # Pillow turns an image by these without resampling
+            return resample(image, rotation(height, width, magnitude), interpolation, fill)
+        case "sharpness" if not isinstance(kernel, str):
+            return kernel.sharpen(image, 1.0 + magnitude)
+    return np.asarray(_by_pillow(Image.fromarray(image), name, magnitude, fill))
+
+
+def _by_pillow(
+    image: Image.Image, name: str, magnitude: float, fill: tuple[int, int, int]
+) -> Image.Image:
+    if name in _ENHANCERS:
+        return _ENHANCERS[name](image).enhance(1.0 + magnitude)
+    match name:
         case "rotate":
-            return image.rotate(magnitude, INTERPOLATIONS[interpolation], fillcolor=fill)
+            return image.rotate(magnitude, fillcolor=fill)
         case "posterize":
             return ImageOps.posterize(image, int(magnitude))
         case "solarize":

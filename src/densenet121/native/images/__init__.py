@@ -56,6 +56,15 @@ class ImageKernel:
     build: str
     library: ctypes.CDLL
 
+    def __post_init__(self) -> None:
+        """Declare the arguments of the functions that take more than one."""
+        size, pointer = ctypes.c_int64, ctypes.c_void_p
+        library = self.library
+        library.densenet121_jpeg_size.argtypes = [ctypes.c_char_p, size, pointer]
+        library.densenet121_affine.argtypes = [pointer, size, size, pointer, pointer, pointer]
+        library.densenet121_sharpen.argtypes = [pointer, size, size, ctypes.c_float, pointer]
+        library.densenet121_sharpen.restype = None
+
     def jpeg_size(self, data: bytes) -> tuple[int, int] | None:
         """Height and width of a JPEG of a supported kind, else None.
 
@@ -126,6 +135,53 @@ class ImageKernel:
             )
         return _is_done(self.library.densenet121_image(ctypes.byref(arguments)))
 
+    def affine(
+        self,
+        image: NDArray[np.uint8],
+        matrix: tuple[float, float, float, float, float, float],
+        fill: tuple[int, int, int],
+    ) -> NDArray[np.uint8]:
+        """Resample an image bilinearly, equal to Pillow's ``Image.transform`` with AFFINE.
+
+        Args:
+            image: ``(H, W, 3)`` uint8 RGB.
+            matrix: a, b, c, d, e, f; pixel (x, y) of the result comes from (a x + b y + c,
+                d x + e y + f), all measured at the middle of a pixel.
+            fill: R, G, B where that is outside the image.
+        """
+        image = _rgb(image)
+        out = np.empty_like(image)
+        status = self.library.densenet121_affine(
+            image.ctypes.data,
+            *image.shape[:2],
+            (ctypes.c_double * 6)(*matrix),
+            (ctypes.c_uint8 * 3)(*fill),
+            out.ctypes.data,
+        )
+        _is_done(status)
+        return out
+
+    def sharpen(self, image: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
+        """Sharpen an image, equal to Pillow's ``ImageEnhance.Sharpness``.
+
+        Args:
+            image: ``(H, W, 3)`` uint8 RGB.
+            factor: 0 smooths, 1 changes nothing, more sharpens.
+        """
+        image = _rgb(image)
+        out = np.empty_like(image)
+        self.library.densenet121_sharpen(
+            image.ctypes.data, *image.shape[:2], factor, out.ctypes.data
+        )
+        return out
+
+
+def _rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """``image`` without gaps between its rows."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"not RGB of uint8: {image.dtype} of shape {image.shape}")
+    return np.ascontiguousarray(image)
+
 
 def _is_done(status: int) -> bool:
     if status not in (_DONE, _UNSUPPORTED):
@@ -151,11 +207,6 @@ def image_kernel() -> ImageKernel | str:
             continue
         loaded = load_library(Path(__file__).parent, build)
         if isinstance(loaded, ctypes.CDLL):
-            loaded.densenet121_jpeg_size.argtypes = [
-                ctypes.c_char_p,
-                ctypes.c_int64,
-                ctypes.c_void_p,
-            ]
             return ImageKernel(build, loaded)
         reasons.append(f"{build}: {loaded}")
     return "; ".join(reasons)

@@ -4,6 +4,7 @@
 
 #include "../instruction_set.h"
 #include "adjust.h"
+#include "affine.h"
 #include "colour.h"
 #include "jpeg.h"
 #include "resize.h"
@@ -134,5 +135,28 @@ DENSENET121_PUBLIC int densenet121_image(const ImageArguments* g) try {
   return kDone;
 } catch (...) {
   return kNoMemory;
+}
+
+// `image` and `out`: RGB of height x width without gaps. See resample_affine.
+DENSENET121_PUBLIC int densenet121_affine(const uint8_t* image, int64_t height, int64_t width,
+                                          const double* matrix, const uint8_t* fill,
+                                          uint8_t* out) try {
+  const int64_t pixels = height * width;
+  std::vector<uint8_t>& memory = image_memory;
+  if (int64_t(memory.size()) < 8 * pixels + 64) memory.resize(8 * pixels + 64);
+  uint8_t *from = memory.data(), *to = memory.data() + 4 * pixels;
+  PixelRows{image, 0, pixels}.write(0, from);
+  const uint8_t filled[4] = {fill[0], fill[1], fill[2], 0};
+  resample_affine(from, height, width, matrix, filled, to);
+  pack(to, pixels, out);
+  return kDone;
+} catch (...) {
+  return kNoMemory;
+}
+
+// `image` and `out`: RGB of height x width without gaps. See sharpen.
+DENSENET121_PUBLIC void densenet121_sharpen(const uint8_t* image, int64_t height, int64_t width,
+                                            float factor, uint8_t* out) {
+  sharpen(image, height, width, factor, out);
 }
 }
