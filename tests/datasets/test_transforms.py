@@ -109,6 +109,16 @@ def test_first_crop_that_fits_is_taken() -> None:
     assert crop_box(u, 100, 100, SCALE, RATIO) == (68, 76, 32, 24)
 
 
+def test_crop_of_the_whole_area_is_the_whole_image() -> None:
+    # These once gave 223 x 224: the drawn shape fits after rounding.
+    u = np.zeros(32)
+    u[1:20:2] = 0.5 - math.log(224 / 223.4) / (2 * math.log(10_000))
+    assert crop_box(u, 224, 224, (1.0, 1.0), (0.0001, 10_000)) == (0, 0, 224, 224)
+    for H, W in [(224, 224), (100, 120), (1, 9), (37, 5)]:
+        for u in DRAWS[:2000]:
+            assert crop_box(u, H, W, (1.0, 1.0), (0.0001, 10_000)) == (0, 0, H, W)
+
+
 @pytest.mark.parametrize(
     ("H", "W", "box"),
     [

@@ -33,7 +33,7 @@ _ORIGINAL: dict[str, Any] = {
 }
 _NO_COLOUR = {"color_jitter": "0,0,0"}
 PRESETS: dict[str, dict[str, Any]] = {
-    # No crop of the whole area fits at a ratio that wide, and then the whole image is taken.
+    # Of a shape within a ratio that wide, the whole area is the whole image.
     "none": _ORIGINAL
     | _NO_COLOUR
     | {"crop_scale": "1,1", "crop_ratio": "0.0001,10000", "flip_prob": 0.0},

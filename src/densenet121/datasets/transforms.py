@@ -128,8 +128,12 @@ def crop_box(
     """Top, left, height, width of a random crop (the original's RandomCropAndResizeOp::GetCropBox).
 
     The area is uniform in ``scale``, the logarithm of width / height uniform in ``ratio``. If ten
-    crops do not fit, the result is the largest centred crop whose shape is within ``ratio``.
+    crops do not fit, the result is the largest centred crop whose shape is within ``ratio``. Where
+    the area must be the whole image's and its shape is within ``ratio``, it is the whole image; the
+    original takes a row or a column off where rounding makes a drawn shape fit.
     """
+    if scale[0] >= 1 and ratio[0] <= width / height <= ratio[1]:
+        return 0, 0, height, width
     low, high = math.log(ratio[0]), math.log(ratio[1])
     for attempt in range(_ATTEMPTS):
         area = height * width * (scale[0] + float(u[2 * attempt]) * (scale[1] - scale[0]))
