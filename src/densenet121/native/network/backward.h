@@ -149,6 +149,7 @@ inline void conv2_band_backward(const Band& band, const T* y, const T* grad_y, i
   fill_gradient<T>(band, y, grad_y, ld, growth, k, dy, turned, turned_ld);
 
   const int taps = 9 * grown / kBlock, blocks = padded / kBlock;
+  const int group = static_cast<int>(grown / kBlock);
   int32_t* offsets = scratch<int32_t>(2, taps);
   tap_offsets(band.pitch(), grown, -1, offsets);
   R* c = scratch<R>(1, 2 * kStep);
@@ -159,8 +160,9 @@ inline void conv2_band_backward(const Band& band, const T* y, const T* grad_y, i
   // A product is started before the sums of the last one are used, so that the matrix unit and the
   // vector unit work in parallel.
   const auto start = [&](int64_t product) {
+    const Used used{kBlock, in_block(width, product % blocks), group, last_step(growth)};
     multiply<T>(dy + (band.origin() + product / blocks * kBlock) * grown, grown, offsets, taps,
-                panel + product % blocks * taps * kStep, c + product % 2 * kStep, false);
+                panel + product % blocks * taps * kStep, c + product % 2 * kStep, false, used);
   };
   start(0);
   int64_t pixels[kBlock];
@@ -183,11 +185,11 @@ inline void conv2_band_backward(const Band& band, const T* y, const T* grad_y, i
     for (int b = 0; b < blocks; b++) {
       for (int tap = 0; tap < 9; tap++) {
         const int64_t shift = (tap / 3 - 1) * band.pitch() + tap % 3 - 1;
-        for (int64_t o = 0; o < grown; o += kBlock) {
-          multiply<T>(turned + o * turned_ld + band.origin() + s * kBlock - shift, turned_ld,
-                      nullptr, some, h + (b * steps + s) * kStep,
-                      grad_weight.block(thread, (tap * blocks + b) * (grown / kBlock) + o / kBlock),
-                      true);
+        for (int64_t o = 0; o < group; o++) {
+          const Used used{in_block(growth, o), in_block(width, b)};
+          multiply<T>(turned + o * kBlock * turned_ld + band.origin() + s * kBlock - shift,
+                      turned_ld, nullptr, some, h + (b * steps + s) * kStep,
+                      grad_weight.block(thread, (tap * blocks + b) * group + o), true, used);
         }
       }
     }
@@ -223,9 +225,11 @@ inline void conv1_chunk_backward(int64_t rows, const Conv1Input<T>& in, Place pl
   T* a = scratch<T>(4, column_blocks * steps * kStep);
   R* c = scratch<R>(1, 2 * kStep);
   // As in conv2_band_backward, a product is started before the sums of the last one are used.
+  const int group = static_cast<int>(padded / kBlock);
   const auto start = [&](int64_t b) {
-    multiply<T>(dz, dz_ld, nullptr, padded / kBlock, panel + b * padded / kBlock * kStep,
-                c + b % 2 * kStep, false);
+    const Used used{kBlock, in_block(in.columns, b), group, last_step(width)};
+    multiply<T>(dz, dz_ld, nullptr, group, panel + b * group * kStep, c + b % 2 * kStep, false,
+                used);
   };
   for (int64_t s = 0; s < steps; s++) {
     int64_t pixels[kBlock];
@@ -269,9 +273,10 @@ inline void conv1_chunk_backward(int64_t rows, const Conv1Input<T>& in, Place pl
   }
   if (!weight_wanted) return;
   for (int64_t b = 0; b < column_blocks; b++) {
-    for (int64_t m = 0; m < padded / kBlock; m++) {
+    for (int64_t m = 0; m < group; m++) {
+      const Used used{in_block(width, m), in_block(in.columns, b)};
       multiply<T>(turned + m * kBlock * turned_ld, turned_ld, nullptr, steps, a + b * steps * kStep,
-                  grad_weight.block(thread, b * (padded / kBlock) + m), true);
+                  grad_weight.block(thread, b * group + m), true, used);
     }
   }
 }

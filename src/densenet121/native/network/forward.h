@@ -17,15 +17,19 @@ constexpr int kStepsAtOnce = 16;
 constexpr int kStepsAtOnce = 4;
 #endif
 
-// C (+)= A B for 32 rows and all columns; c holds one 32 x 32 block for every 32 columns.
+// C = A B for 32 rows and `columns`; c holds one 32 x 32 block for every 32 columns. The summation is
+// over groups of `depth` numbers, each padded to whole steps.
 template <class T>
 inline void multiply_panel(const T* a, int64_t lda, const int32_t* offsets, int steps,
-                           const T* panel, int column_blocks, Real<T>* c) {
+                           const T* panel, int64_t columns, int64_t depth, Real<T>* c) {
+  const int group = static_cast<int>(round_up(depth, kBlock) / kBlock);
   for (int s = 0; s < steps; s += kStepsAtOnce) {
     const int some = smaller(kStepsAtOnce, steps - s);
-    for (int b = 0; b < column_blocks; b++) {
+    for (int b = 0; b * kBlock < columns; b++) {
+      const Used used{kBlock, in_block(columns, b), group, last_step(depth), s % group};
       multiply<T>(offsets ? a : a + s * kBlock, lda, offsets ? offsets + s : nullptr, some,
-                  panel + (static_cast<int64_t>(b) * steps + s) * kStep, c + b * kStep, s > 0);
+                  panel + (static_cast<int64_t>(b) * steps + s) * kStep, c + b * kStep, s > 0,
+                  used);
     }
   }
 }
@@ -65,7 +69,7 @@ inline void conv1_rows(const T* x, int64_t ld, int rows, int64_t columns,
   T* a = scratch<T>(0, kBlock * lda);
   Real<T>* c = scratch<Real<T>>(1, blocks * kStep);
   normalise_rows(x, ld, rows, columns, affine, a, lda);
-  multiply_panel<T>(a, lda, nullptr, padded / kBlock, panel, blocks, c);
+  multiply_panel<T>(a, lda, nullptr, padded / kBlock, panel, width, columns, c);
   for (int64_t b = 0; b < blocks; b++) {
     for (int r = 0; r < rows; r++) {
       store_sums<T>(c + b * kStep, r, z + r * z_ld + b * kBlock,
@@ -142,7 +146,8 @@ inline void conv2_band(const Band& band, Range blocks_of_32, const T* h, int64_t
   tap_offsets(band.pitch(), padded, 1, offsets);
   Real<T>* c = scratch<Real<T>>(1, blocks * kStep);
   for (int64_t q = blocks_of_32.begin * kBlock; q < blocks_of_32.end * kBlock; q += kBlock) {
-    multiply_panel<T>(h + (band.origin() + q) * padded, padded, offsets, steps, panel, blocks, c);
+    multiply_panel<T>(h + (band.origin() + q) * padded, padded, offsets, steps, panel, width,
+                      columns, c);
     int64_t pixels[kBlock];
     band.pixels(q, pixels);
     for (int r = 0; r < kBlock; r++) {

@@ -33,22 +33,46 @@ inline int packed_index<bf16>(int k, int n) {
   return (n / 16) * 512 + (k / 2) * 32 + (n % 16) * 2 + (k % 2);
 }
 
-// kRows rows of one panel, summed in registers; b is the panel of the first step.
-template <class T, int kRows>
+// What of the blocks of a product is used; the rest of C is then not computed, and need not be
+// stored. Narrow networks have blocks that are mostly padding.
+struct Used {
+  int rows = kBlock;     // of A and C
+  int columns = kBlock;  // of B and C
+  // Of each `group` steps all but the last have 32 numbers of the summation. The product begins with
+  // step `first` of its group.
+  int group = 1;
+  int last = kBlock;  // a multiple of 4
+  int first = 0;
+};
+
+// The numbers of the last of the blocks that hold n.
+inline int last_block(int64_t n) { return static_cast<int>(n - round_up(n, kBlock)) + kBlock; }
+// ... of a summation.
+inline int last_step(int64_t n) { return static_cast<int>(round_up(last_block(n), 4)); }
+// ... of block b.
+inline int in_block(int64_t n, int64_t b) {
+  return static_cast<int>(smaller<int64_t>(kBlock, n - b * kBlock));
+}
+
+// kRows rows and kVectors registers of one panel, summed in registers; b is the panel of the first
+// step.
+template <class T, int kRows, int kVectors>
 inline void multiply_tile(const T* a, int64_t lda, const int32_t* offsets, int steps, const T* b,
-                          T* c, bool accumulate) {
-  constexpr int kVectors = 2;
+                          T* c, bool accumulate, const Used& used) {
   Vec<T> sums[kRows][kVectors];
   for (int r = 0; r < kRows; r++) {
     for (int v = 0; v < kVectors; v++) {
       sums[r][v] = accumulate ? load<T>(c + r * kBlock + v * kLanes<T>, kLanes<T>) : Vec<T>{};
     }
   }
-  for (int s = 0; s < steps; s++) {
+  for (int s = 0, place = used.first; s < steps; s++) {
     const T* as = a + (offsets ? offsets[s] : int64_t{s} * kBlock);
     const T* bs = b + static_cast<int64_t>(s) * kStep;
+    const bool is_last = ++place == used.group;
+    if (is_last) place = 0;
+    const int depth = is_last ? used.last : kBlock;
 #pragma GCC unroll 4
-    for (int k = 0; k < kBlock; k++) {
+    for (int k = 0; k < depth; k++) {
       Vec<T> row[kVectors];
       for (int v = 0; v < kVectors; v++) {
         row[v] = load<T>(bs + k * kPanel<T> + v * kLanes<T>, kLanes<T>);
@@ -66,26 +90,37 @@ inline void multiply_tile(const T* a, int64_t lda, const int32_t* offsets, int s
   }
 }
 
-// C (+)= A B over `steps` steps. Row r of A's step s is at a + r * lda + (offsets ? offsets[s] :
-// 32 s); step s of B is at b + 1024 s.
-template <class T>
-inline void multiply(const T* a, int64_t lda, const int32_t* offsets, int steps, const T* b,
-                     Real<T>* c, bool accumulate) {
+// The used rows of one panel.
+template <class T, int kVectors>
+inline void multiply_rows(const T* a, int64_t lda, const int32_t* offsets, int steps, const T* b,
+                          T* c, bool accumulate, const Used& used) {
   // The sums of a tile, a row of B and a number of A fill the registers: AVX2 has 16, AVX-512 has
   // 32. All tiles have enough rows that the multiplier never waits for a sum.
   constexpr int kRows = kRegisterBytes == 64 ? 8 : 6, kLowRows = kRegisterBytes == 64 ? 8 : 5;
   constexpr int kHigh = kRegisterBytes == 64 ? 4 : 2;  // tiles of kRows; the others: kLowRows
   static_assert((kBlock - kHigh * kRows) % kLowRows == 0, "");
-  for (int n = 0; n < kBlock; n += kPanel<T>) {
+  int r = 0;
+  for (; r < smaller(kHigh * kRows, used.rows); r += kRows) {
+    multiply_tile<T, kRows, kVectors>(a + r * lda, lda, offsets, steps, b, c + r * kBlock,
+                                      accumulate, used);
+  }
+  for (; r < used.rows; r += kLowRows) {
+    multiply_tile<T, kLowRows, kVectors>(a + r * lda, lda, offsets, steps, b, c + r * kBlock,
+                                         accumulate, used);
+  }
+}
+
+// C (+)= A B over `steps` steps. Row r of A's step s is at a + r * lda + (offsets ? offsets[s] :
+// 32 s); step s of B is at b + 1024 s.
+template <class T>
+inline void multiply(const T* a, int64_t lda, const int32_t* offsets, int steps, const T* b,
+                     Real<T>* c, bool accumulate, const Used& used) {
+  for (int n = 0; n < used.columns; n += kPanel<T>) {
     const T* panel = b + n * kBlock;
-    int r = 0;
-    for (; r < kHigh * kRows; r += kRows) {
-      multiply_tile<T, kRows>(a + r * lda, lda, offsets, steps, panel, c + r * kBlock + n,
-                              accumulate);
-    }
-    for (; r < kBlock; r += kLowRows) {
-      multiply_tile<T, kLowRows>(a + r * lda, lda, offsets, steps, panel, c + r * kBlock + n,
-                                 accumulate);
+    if (used.columns - n <= kLanes<T>) {
+      multiply_rows<T, 1>(a, lda, offsets, steps, panel, c + n, accumulate, used);
+    } else {
+      multiply_rows<T, 2>(a, lda, offsets, steps, panel, c + n, accumulate, used);
     }
   }
 }
@@ -111,9 +146,10 @@ inline bool allow_tiles() {
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 
+// Computes whole blocks, used or not: the padding is zero.
 template <>
 inline void multiply<bf16>(const bf16* a, int64_t lda, const int32_t* offsets, int steps,
-                           const bf16* b, float* c, bool accumulate) {
+                           const bf16* b, float* c, bool accumulate, const Used&) {
   const int64_t c_bytes = kBlock * sizeof(float), a_bytes = lda * sizeof(bf16);
   if (accumulate) {
     _tile_loadd(0, c, c_bytes);
@@ -154,39 +190,52 @@ inline bool allow_tiles() { return true; }
 
 #if defined(__AVX512BF16__)
 
-template <>
-inline void multiply<bf16>(const bf16* a, int64_t lda, const int32_t* offsets, int steps,
-                           const bf16* b, float* c, bool accumulate) {
+template <int kVectors>
+inline void multiply_pairs(const bf16* a, int64_t lda, const int32_t* offsets, int steps,
+                           const bf16* b, float* c, bool accumulate, const Used& used) {
   constexpr int kRows = 8;
-  for (int first = 0; first < kBlock; first += kRows) {
+  for (int first = 0; first < used.rows; first += kRows) {
     const bf16* rows = a + first * lda;
     float* out = c + first * kBlock;
-    __m512 sums[kRows][2];
+    __m512 sums[kRows][kVectors];
     for (int r = 0; r < kRows; r++) {
-      for (int v = 0; v < 2; v++) {
+      for (int v = 0; v < kVectors; v++) {
         sums[r][v] = accumulate ? _mm512_loadu_ps(out + r * kBlock + v * 16) : _mm512_setzero_ps();
       }
     }
-    for (int s = 0; s < steps; s++) {
+    for (int s = 0, place = used.first; s < steps; s++) {
       const bf16* as = rows + (offsets ? offsets[s] : int64_t{s} * kBlock);
       const bf16* bs = b + static_cast<int64_t>(s) * kStep;
-      for (int pair = 0; pair < 16; pair++) {
-        const __m512bh b0 = (__m512bh)_mm512_loadu_si512(bs + pair * 32);
-        const __m512bh b1 = (__m512bh)_mm512_loadu_si512(bs + 512 + pair * 32);
+      const bool is_last = ++place == used.group;
+      if (is_last) place = 0;
+      const int pairs = (is_last ? used.last : kBlock) / 2;
+      for (int pair = 0; pair < pairs; pair++) {
+        __m512bh row[kVectors];
+        for (int v = 0; v < kVectors; v++) {
+          row[v] = (__m512bh)_mm512_loadu_si512(bs + v * 512 + pair * 32);
+        }
 #pragma GCC unroll 8
         for (int r = 0; r < kRows; r++) {
           int32_t two;
           std::memcpy(&two, as + r * lda + pair * 2, sizeof(two));
           const __m512bh factor = (__m512bh)_mm512_set1_epi32(two);
-          sums[r][0] = _mm512_dpbf16_ps(sums[r][0], factor, b0);
-          sums[r][1] = _mm512_dpbf16_ps(sums[r][1], factor, b1);
+          for (int v = 0; v < kVectors; v++) {
+            sums[r][v] = _mm512_dpbf16_ps(sums[r][v], factor, row[v]);
+          }
         }
       }
     }
     for (int r = 0; r < kRows; r++) {
-      for (int v = 0; v < 2; v++) _mm512_storeu_ps(out + r * kBlock + v * 16, sums[r][v]);
+      for (int v = 0; v < kVectors; v++) _mm512_storeu_ps(out + r * kBlock + v * 16, sums[r][v]);
     }
   }
+}
+
+template <>
+inline void multiply<bf16>(const bf16* a, int64_t lda, const int32_t* offsets, int steps,
+                           const bf16* b, float* c, bool accumulate, const Used& used) {
+  const auto tiles = used.columns <= 16 ? multiply_pairs<1> : multiply_pairs<2>;
+  tiles(a, lda, offsets, steps, b, c, accumulate, used);
 }
 
 #endif

@@ -104,7 +104,7 @@ inline void conv1_into_frame(const Band& frame, const T* y, int64_t ld, int64_t 
   T* a = scratch<T>(0, kBlock * lda);
   R* c = scratch<R>(1, padded / kBlock * kStep);
   normalise_rows<T>(y + pixel * ld, ld, rows, columns, norm1, a, lda);
-  multiply_panel<T>(a, lda, nullptr, depth / kBlock, panel, padded / kBlock, c);
+  multiply_panel<T>(a, lda, nullptr, depth / kBlock, panel, padded, columns, c);
   for (int r = 0; r < rows; r++) {
     const int64_t row = (pixel + r) / frame.width, column = (pixel + r) % frame.width;
     T* out = h + (frame.origin() + row * frame.pitch() + column) * padded;

@@ -103,7 +103,7 @@ void transition_forward(const TransitionArguments& g) {
       } else {
         normalise_rows<T>(x + p * g.columns, g.columns, rows, g.columns, affine, a, lda);
       }
-      multiply_panel<T>(a, lda, nullptr, padded / kBlock, panel, blocks, c);
+      multiply_panel<T>(a, lda, nullptr, padded / kBlock, panel, width, g.columns, c);
       for (int64_t b = 0; b < blocks; b++) {
         for (int r = 0; r < rows; r++) {
           store_sums<T>(c + b * kStep, r, y + (p + r) * width + b * kBlock,
