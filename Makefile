@@ -8,7 +8,7 @@ KERNELS := setup.py $(shell find src/densenet121/native -name "*.h" -o -name "*.
 
 BENCH := .venv-bench/bin
 
-.PHONY: demo test test-fast docs docs-serve test-docs test-slow test-serve test-sanitize test-hosts test-frameworks test-compat bench bench-data bench-memory test-gpu bench-gpu lint format clean help
+.PHONY: demo test test-fast docs docs-serve test-docs test-slow test-serve test-sanitize fuzz test-hosts test-frameworks test-compat bench bench-data bench-memory test-gpu bench-gpu lint format clean help
 
 help:
 	@echo "make demo       train DenseNet-121 on handwritten digits, evaluate it, write a report"
@@ -17,6 +17,7 @@ help:
 	@echo "make test-slow  the tests that train for minutes"
 	@echo "make test-serve  the server under load: 10,000 requests, good and bad"
 	@echo "make test-sanitize  the kernels and their tests under gcc's address and undefined-behaviour sanitizers"
+	@echo "make fuzz       hostile images, weights, lists, settings, requests; SECONDS=600"
 	@echo "make test-hosts 2 and 3 hosts as network namespaces; kills and cuts off one (root)"
 	@echo "make bench      speed and memory beside torchvision, timm, ONNX Runtime, OpenVINO"
 	@echo "make bench-data DATA=folder  loading beside torchvision, DALI, MindSpore"
@@ -87,6 +88,13 @@ test-sanitize: $(BIN)/.installed-dev
 	    LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libstdc++.so.6)" \
 	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 OMP_NUM_THREADS=1 \
 	    $(BIN)/python -m pytest -q -p no:cacheprovider -m "not slow" $(SANITIZE_TESTS)
+
+# Hostile input for SECONDS (or COUNT cases of each kind); a fault is kept, with the command that runs it again.
+SECONDS := 600
+fuzz: $(BIN)/.installed-dev
+	cd tests && PYTHONPATH=. OMP_NUM_THREADS=1 nice $(CURDIR)/$(BIN)/python -m campaigns.fuzz \
+	    --seconds $(SECONDS) $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) \
+	    --keep $(CURDIR)/.campaigns/faults --json $(CURDIR)/.campaigns/fuzz.json $(TARGETS)
 
 test-hosts: $(BIN)/.installed-dev
 	sh tests/system/hosts.sh $(CURDIR)/$(BIN)/python
