@@ -8,7 +8,7 @@ KERNELS := setup.py $(shell find src/densenet121/native -name "*.h" -o -name "*.
 
 BENCH := .venv-bench/bin
 
-.PHONY: demo test test-fast docs docs-serve test-docs test-slow test-serve test-hosts test-frameworks test-compat bench bench-data bench-memory test-gpu bench-gpu lint format clean help
+.PHONY: demo test test-fast docs docs-serve test-docs test-slow test-serve test-sanitize fuzz test-hosts test-frameworks test-compat bench bench-data bench-memory test-gpu bench-gpu lint format clean help
 
 help:
 	@echo "make demo       train DenseNet-121 on handwritten digits, evaluate it, write a report"
@@ -16,6 +16,8 @@ help:
 	@echo "make test-fast  those of a minute, for the inner loop"
 	@echo "make test-slow  the tests that train for minutes"
 	@echo "make test-serve  the server under load: 10,000 requests, good and bad"
+	@echo "make test-sanitize  the kernels and their tests under gcc's address and undefined-behaviour sanitizers"
+	@echo "make fuzz       hostile images, weights, lists, settings, requests; SECONDS=600"
 	@echo "make test-hosts 2 and 3 hosts as network namespaces; kills and cuts off one (root)"
 	@echo "make bench      speed and memory beside torchvision, timm, ONNX Runtime, OpenVINO"
 	@echo "make bench-data DATA=folder  loading beside torchvision, DALI, MindSpore"
@@ -73,6 +75,26 @@ test-slow: $(BIN)/.installed-dev
 
 test-serve: $(BIN)/.installed-dev
 	$(BIN)/python -m pytest -s -m serve tests/serve/test_serve_load.py
+
+# The kernels with gcc's sanitizers, in a copy of the package; Python's own leaks are not looked for.
+# The sanitizer passes C++ exceptions on only if it finds their library at its start.
+SANITIZE := -fsanitize=address,undefined
+SANITIZE_TESTS := tests/native tests/network/test_fused_block.py tests/network/test_fused_inference.py \
+  tests/network/test_fused_network.py tests/datasets/test_preparation.py tests/datasets/test_geometry.py
+test-sanitize: $(BIN)/.installed-dev
+	CFLAGS="$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer -g1" LDFLAGS="$(SANITIZE)" \
+	    $(BIN)/python setup.py --quiet build --build-base .sanitize/build --build-lib .sanitize/lib
+	PYTHONPATH=.sanitize/lib \
+	    LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libstdc++.so.6)" \
+	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 OMP_NUM_THREADS=1 \
+	    $(BIN)/python -m pytest -q -p no:cacheprovider -m "not slow" $(SANITIZE_TESTS)
+
+# Hostile input for SECONDS (or COUNT cases of each kind); a fault is kept, with the command that runs it again.
+SECONDS := 600
+fuzz: $(BIN)/.installed-dev
+	cd tests && PYTHONPATH=. OMP_NUM_THREADS=1 nice $(CURDIR)/$(BIN)/python -m campaigns.fuzz \
+	    --seconds $(SECONDS) $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) \
+	    --keep $(CURDIR)/.campaigns/faults --json $(CURDIR)/.campaigns/fuzz.json $(TARGETS)
 
 test-hosts: $(BIN)/.installed-dev
 	sh tests/system/hosts.sh $(CURDIR)/$(BIN)/python

@@ -31,7 +31,9 @@ IMAGES_FLAGS = {
     "avx2": ["-ffp-contract=off", "-mavx2", "-mfma", "-mf16c", "-mbmi", "-mbmi2"],
     "portable": ["-ffp-contract=off"],
 }
-COMMON = ["-O3", "-g0", "-std=c++17", "-fno-math-errno", "-fvisibility=hidden", "-Wno-psabi"]
+# With flags of one's own, as the sanitizers', what they say about debug information holds.
+DEBUG = [] if "-g" in os.environ.get("CFLAGS", "") else ["-g0"]
+COMMON = ["-O3", *DEBUG, "-std=c++17", "-fno-math-errno", "-fvisibility=hidden", "-Wno-psabi"]
 
 
 def extension(name: str, flags: list[str]) -> Extension:

@@ -1,6 +1,8 @@
 """The image kernel against the plain way: libjpeg's pixels, cooked step by step with OpenCV."""
 
+import ctypes
 import itertools
+import math
 
 import cv2
 import numpy as np
@@ -24,7 +26,7 @@ from densenet121.datasets.transforms import (
     parse_eval_resize,
     uniforms,
 )
-from densenet121.native.images import ImageKernel
+from densenet121.native.images import ImageArguments, ImageKernel
 from densenet121.utils.errors import InputError
 
 from helpers.commands import SHARED
@@ -322,5 +324,46 @@ def test_what_would_read_or_write_elsewhere_is_refused() -> None:
             call(window=window)
     with pytest.raises(ValueError, match="contiguous"):
         own.image(pixels[:, ::-1], out, crop=(0, 0, 4, 4), resized=(4, 4), window=(0, 0))
+    with pytest.raises(ValueError, match="steps"):
+        call(steps=((3, 1.0),))
+    with pytest.raises(ValueError, match="at most 3"):
+        call(steps=((0, 1.0),) * 4)
     with pytest.raises(ValueError, match="out"):
         own.image(pixels, out[:, ::-1], crop=(0, 0, 4, 4), resized=(4, 4), window=(0, 0))
+
+
+def test_what_is_not_there_is_refused_by_the_library_too() -> None:
+    """Called without Python's part, for pixels and for a JPEG."""
+    library, invalid = kernel("portable").library, 3
+    pixels, out = scene(10, 12), np.empty((4, 4, 3), np.uint8)
+    encoded = jpeg(pixels)
+
+    def call(**changed: object) -> int:
+        fields = {"crop": (0, 0, 10, 12), "resized": (4, 4), "window": (0, 0, 4, 4), **changed}
+        arguments = ImageArguments(**fields, sides=(10, 12), row_bytes=36)
+        arguments.pixels, arguments.out = pixels.ctypes.data, out.ctypes.data
+        of_pixels = library.densenet121_image(ctypes.byref(arguments))
+        arguments.data, arguments.size = encoded, len(encoded)
+        assert library.densenet121_image(ctypes.byref(arguments)) == of_pixels
+        return int(of_pixels)
+
+    assert call() == 0
+    assert call(steps=3, step=(0, 1, 2), factor=(1.5, 0.5, 0.0)) == 0
+    huge = 2**63 - 1
+    for crop in (
+        (-1, 0, 5, 5),
+        (0, 0, 11, 5),
+        (6, 0, 5, 5),
+        (0, 8, 5, 5),
+        (0, 0, 0, 5),
+        (0, 1, 1, huge),
+    ):
+        assert call(crop=crop) == invalid, crop
+    for window in ((1, 0, 4, 4), (0, 1, 4, 4), (-1, 0, 4, 4), (0, 0, 0, 4), (huge, 0, 4, 4)):
+        assert call(window=window) == invalid, window
+    assert call(resized=(huge, 4)) == invalid
+    for step in (3, -1, huge):  # no such operation
+        assert call(steps=1, step=(step, 0, 0), factor=(1, 0, 0)) == invalid
+    for factor in (math.nan, math.inf, -1e300):
+        assert call(steps=1, step=(0, 0, 0), factor=(factor, 0, 0)) == invalid
+    assert call(steps=4) == call(steps=-1) == invalid

@@ -7,6 +7,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import densenet121
+
 from helpers.forking import Forked
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -15,7 +17,8 @@ SHARED = REPOSITORY.parent / "shared"
 
 def environment(**more: str) -> dict[str, str]:
     """That of this process, for one that is started: one thread, warnings as they come."""
-    source = {"PYTHONPATH": str(REPOSITORY / "src"), "OMP_NUM_THREADS": "1"}
+    package = Path(densenet121.__file__).parents[1]  # `make test-sanitize` has a copy of its own
+    source = {"PYTHONPATH": str(package), "OMP_NUM_THREADS": "1"}
     return {**os.environ, **source, **more}
 
 

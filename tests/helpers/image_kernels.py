@@ -18,7 +18,8 @@ def kernel(build: str) -> ImageKernel:
         return best
     if best.build == "portable":
         pytest.skip(f"{build} does not run on this processor")
-    loaded = load_library(Path(native_images.__file__).parent, build)
+    folder = Path(native_images.__file__).parent
+    loaded = load_library(folder, build, native_images.VERSION, (native_images.ImageArguments,))
     assert not isinstance(loaded, str), loaded
     return ImageKernel(build, loaded)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from densenet121.checkpoint.load import Weights, read_weights
 from densenet121.datasets.reading import AS_BYTES
+from densenet121.utils.errors import InputError
 
 
 def inspect(path: Path) -> str:
@@ -17,7 +18,10 @@ def inspect(path: Path) -> str:
         InputError: missing, damaged, or of another format.
     """
     weights = read_weights(path, shapes_only=True)
-    rows = [("file", f"{path} ({path.stat().st_size:,} bytes)"), *_rows(weights)]
+    try:
+        rows = [("file", f"{path} ({path.stat().st_size:,} bytes)"), *_rows(weights)]
+    except (KeyError, TypeError, ValueError, OverflowError) as error:  # of a calibration
+        raise InputError(f"{path}: damaged ({error!r} in its metadata)") from None
     width = max(len(what) for what, _ in rows)
     return "\n".join(f"{what:<{width}}  {content}" for what, content in rows)
 

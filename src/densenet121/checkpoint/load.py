@@ -32,6 +32,7 @@ from densenet121.checkpoint.native import (
 from densenet121.datasets.image_dataset import some
 from densenet121.network import DenseNet, Variant, build
 from densenet121.utils.errors import InputError
+from densenet121.utils.json_values import parse_json
 from densenet121.utils.strays import refuse_stray
 
 LARGEST = 4 * 2**30  # bytes of a weights file; DenseNet-121 with its momentum has 66 million
@@ -172,17 +173,17 @@ def _native(
     if kind == "checkpoint":
         prefix = "model."
         tensors = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-    origin = content.get("origin") or {
-        name: content["state"][name] for name in ("step",) if name in content.get("state", {})
-    }
-    data = content.get("data") or data_note(content.get("run", {}).get("data", {}))
-    return Weights(
-        tensors,
-        ModelInfo.from_json(content["model"]),
-        origin,
-        calibration=content.get("calibration"),
-        data=data,
-    )
+    try:
+        origin = content.get("origin") or {
+            name: content["state"][name] for name in ("step",) if name in content.get("state", {})
+        }
+        data = content.get("data") or data_note(content.get("run", {}).get("data", {}))
+        info = ModelInfo.from_json(content["model"])
+        if not all(isinstance(found, dict) for found in data.values()):
+            raise ValueError("the data of a split is not an object")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: damaged ({error!r} in its metadata)") from None
+    return Weights(tensors, info, origin, calibration=content.get("calibration"), data=data)
 
 
 def _weights(foreign: Foreign, info: ModelInfo | None) -> Weights:
@@ -218,10 +219,8 @@ def _thresholds(foreign: Foreign) -> dict[str, Any] | None:
 
 
 def _info(text: str, path: Path) -> ModelInfo:
-    import json
-
     try:
-        return ModelInfo.from_json(json.loads(text))
+        return ModelInfo.from_json(parse_json(text))
     except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"{path}: damaged (its metadata {MODEL_KEY} cannot be read)") from None
 
@@ -235,8 +234,10 @@ def is_mindspore_file(path: Path) -> bool:
 
 def _read_mindspore(path: Path, shapes_only: bool) -> tuple[dict[str, Tensor], dict[str, str]]:
     if shapes_only:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            content = mindspore.decode(data, path, shapes_only=True)
+        with path.open("rb") as file:
+            # Unmapped with its last user: an error in decode still holds parts of it.
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        content = mindspore.decode(data, path, shapes_only=True)
     else:
         content = mindspore.decode(path.read_bytes(), path)
     texts = {name: value for name, value in content.items() if isinstance(value, str)}

@@ -21,6 +21,7 @@ from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.network import Variant
 from densenet121.utils.errors import InputError
 from densenet121.utils.files import write_atomic
+from densenet121.utils.json_values import is_text, parse_json
 
 FORMAT = 1
 METADATA_KEY = "densenet121"
@@ -55,12 +56,23 @@ class ModelInfo:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "ModelInfo":
-        """Read the result of ``to_json``."""
-        preprocessing = Preprocessing.from_json(content["preprocessing"])
-        class_names = tuple(content["class_names"])
-        variant: Variant = "model_zoo" if content["variant"] == "model_zoo" else "paper"
-        task = str(content.get("task", DEFAULT_TASK))
-        return cls(content["net"], variant, class_names, preprocessing, task)
+        """Read the result of ``to_json``.
+
+        Raises:
+            ValueError: something is missing, or not of its type.
+        """
+        try:
+            preprocessing = Preprocessing.from_json(content["preprocessing"])
+            net, names = content["net"], content["class_names"]
+            variant: Variant = "model_zoo" if content["variant"] == "model_zoo" else "paper"
+            task = str(content.get("task", DEFAULT_TASK))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(repr(error)) from None
+        if not isinstance(net, str) or not isinstance(names, list | tuple):
+            raise ValueError("the network or its classes")
+        if not all(map(is_text, names)):
+            raise ValueError("the name of a class is no text")
+        return cls(net, variant, tuple(names), preprocessing, task)
 
 
 def save(path: Path, kind: Kind, tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> None:
@@ -87,7 +99,7 @@ def read(path: Path, kind: Kind | None = None) -> tuple[Kind, dict[str, Tensor],
     if METADATA_KEY not in metadata:
         raise InputError(f"{path}: not a file of this program (no {METADATA_KEY} in its metadata)")
     try:
-        note = json.loads(metadata[METADATA_KEY])
+        note = parse_json(metadata[METADATA_KEY])
         found: Kind = "checkpoint" if note["kind"] == "checkpoint" else "weights"
         known = note["format"] == FORMAT and note["kind"] == found
         intact = note["sha256"] == _digest(found, note["content"], tensors)
@@ -101,7 +113,7 @@ def read(path: Path, kind: Kind | None = None) -> tuple[Kind, dict[str, Tensor],
         raise InputError(f"{path}: damaged (its SHA-256 does not match)")
     if kind is not None and found != kind:
         raise InputError(f"{path}: is a {found} file, but a {kind} file is needed")
-    return found, tensors, json.loads(note["content"])
+    return found, tensors, _content(path, note)
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -119,7 +131,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise InputError(f"{path}: damaged or not a safetensors file ({error})") from None
     # The library has checked the header, but does not return its metadata when reading from memory.
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    header = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")])
     return tensors, header.get("__metadata__", {})
 
 
@@ -130,12 +142,29 @@ def read_note(path: Path, metadata: Mapping[str, str]) -> tuple[Kind, dict[str, 
         InputError: the metadata cannot be read.
     """
     try:
-        note = json.loads(metadata[METADATA_KEY])
-        return "checkpoint" if note["kind"] == "checkpoint" else "weights", json.loads(
-            note["content"]
-        )
+        note = parse_json(metadata[METADATA_KEY])
+        kind: Kind = "checkpoint" if note["kind"] == "checkpoint" else "weights"
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: damaged ({error!r} in its metadata)") from None
+    return kind, _content(path, note)
+
+
+def _content(path: Path, note: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON content. Its parts are objects, of whatever is in them.
+
+    Raises:
+        InputError: it is not; a file whose checksum is right may have been made by anybody.
+    """
+    try:
+        content = parse_json(note["content"])
+        if not isinstance(content, dict):
+            raise ValueError("not an object")
+        for name in ("model", "origin", "state", "run", "data", "calibration"):
+            if not isinstance(content.get(name) or {}, dict):
+                raise ValueError(f"{name} is not an object")
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: damaged ({error!r} in its metadata)") from None
+    return content
 
 
 def save_weights(

@@ -110,12 +110,19 @@ def _split(
         raise UsageError(
             _wrong_value(str(error.argument_name), flags, config_class.recipes)
         ) from None
-    given = vars(found)
+    given = {name: _dashes(value) for name, value in vars(found).items()}
     if "" in given.get("config", []):
         raise UsageError(_wrong_value("--config", flags, ()))
     if printing:
         given["print_config"] = printing[-1].partition("=")[2]
     return given, words
+
+
+def _dashes(value: Any) -> Any:
+    """The value that argparse read; of ``--flag=--`` it makes an empty list."""
+    if value == []:
+        return "--"
+    return [_dashes(element) for element in value] if isinstance(value, list) else value
 
 
 def _wrong_value(name: str, flags: Mapping[str, Flag], recipes: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """Everything between an encoded image and the network's input, as one object."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
@@ -60,7 +61,28 @@ class Preprocessing:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Preprocessing":
-        """Read the result of ``to_json``."""
+        """Read the result of ``to_json``.
+
+        Raises:
+            ValueError: something is missing, or not of its type.
+        """
+        try:
+            found = cls._read(content)
+            size, fill = found.image_size, found.fill
+            sound = all(type(side) is int and 0 < side < 2**16 for side in size)
+            sound &= all(len(levels) == 3 for levels in (found.mean, found.std, fill or (0,) * 3))
+            sound &= all(map(math.isfinite, (*found.mean, *found.std, *(fill or ()))))
+            sound &= min(found.std) > 0
+            texts = (found.eval_resize, found.interpolation, found.tta, found.window or "")
+            sound &= all(isinstance(text, str) for text in texts) and type(found.depth) is int
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
+            raise ValueError(repr(error)) from None
+        if not sound:
+            raise ValueError("the preprocessing is not one")
+        return found
+
+    @classmethod
+    def _read(cls, content: Mapping[str, Any]) -> "Preprocessing":
         height, width = content["image_size"]
         return cls(
             image_size=(height, width),

@@ -8,7 +8,6 @@ Five forms are read: versions 1.0 and 1.2 (``server_list``), the two dialects wi
 """
 
 import contextlib
-import json
 import re
 import socket
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.json_values import parse_json
 
 # Names and addresses of hosts, IPv6 with its zone included.
 _HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:%-]*|::[A-Fa-f0-9:%.]*")
@@ -60,7 +60,7 @@ def read_rank_table(path: Path) -> tuple[Server, ...]:
         InputError: no such file, no rank table, not completed, or missing or duplicate ranks.
     """
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError as error:

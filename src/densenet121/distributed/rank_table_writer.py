@@ -4,7 +4,6 @@ Versions 1.0 and 1.2 list hosts with their devices, 2.0 lists ranks of one host.
 """
 
 import ipaddress
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 
 from densenet121.distributed.rank_table import read_rank_table
 from densenet121.utils.errors import InputError
+from densenet121.utils.json_values import parse_json
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def read_hosts(paths: Sequence[Path]) -> list[Host]:
     found: dict[str, tuple[Path, Host]] = {}
     for path in paths:
         order = [server.name for server in read_rank_table(path)]
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = parse_json(path.read_text(encoding="utf-8"))
         if "server_list" not in table:
             raise InputError(f"{path}: only tables of versions 1.0 and 1.2 can be merged")
         by_name = {str(entry["server_id"]): entry for entry in table["server_list"]}

@@ -1,6 +1,5 @@
 """Run an exported ``.onnx`` file as a network, for eval and predict."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from densenet121.checkpoint.native import METADATA_KEY, ModelInfo
 from densenet121.inference.classifier import Choices, Classifier, check_views
 from densenet121.tasks import task_named
 from densenet121.utils.errors import InputError
+from densenet121.utils.json_values import parse_json
 from densenet121.utils.strays import refuse_stray
 
 SUFFIX = ".onnx"
@@ -47,21 +47,25 @@ class OnnxModel(nn.Module):
         try:
             data = path.read_bytes()
             self._session = onnxruntime.InferenceSession(
-                data, options, providers=["CPUExecutionProvider"]
+                data, options, providers=["CPUExecutionProvider"], enable_fallback=0
             )
+            properties = self._session.get_modelmeta().custom_metadata_map
+            (self._input,) = self._session.get_inputs()
+            (logits,) = self._session.get_outputs()
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from None
         except Exception as error:  # ONNX Runtime has many exception classes
             refuse_stray(path)
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"{path}: ONNX Runtime cannot load it ({reason})") from None
-        found = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        found = properties.get(METADATA_KEY)
         if found is None:
             raise InputError(f"{path}: not written by densenet121 export (it has no such metadata)")
-        self.content: dict[str, Any] = json.loads(found)
-        (self._input,) = self._session.get_inputs()
-        (logits,) = self._session.get_outputs()
-        self.num_classes = int(logits.shape[1])
+        try:
+            self.content: dict[str, Any] = dict(parse_json(found))
+            self.num_classes = int(logits.shape[1])
+        except (ValueError, TypeError, IndexError) as error:
+            raise InputError(f"{path}: its metadata is damaged ({error!r})") from None
         self.takes_uint8 = self._input.type == "tensor(uint8)"
 
     def forward(self, images: Tensor) -> Tensor:

@@ -2,11 +2,17 @@
 
 import ctypes
 import importlib.machinery
+from collections.abc import Sequence
 from pathlib import Path
 
 
-def load_library(folder: Path, name: str) -> ctypes.CDLL | str:
+def load_library(
+    folder: Path, name: str, version: int, structures: Sequence[type[ctypes.Structure]]
+) -> ctypes.CDLL | str:
     """The library in ``folder`` for an instruction set, or the reason why there is none.
+
+    ``structures`` are those that are filled in here and read in C++, in the library's order, and
+    ``version`` what their fields mean: the library must have been built with the same.
 
     Its OpenMP functions are unresolved: they must come from the OpenMP that torch has loaded. A
     second one would have its own threads, which would compete with torch's.
@@ -21,9 +27,14 @@ def load_library(folder: Path, name: str) -> ctypes.CDLL | str:
         library = ctypes.CDLL(str(path))
         library.densenet121_instruction_set.restype = ctypes.c_char_p
         built_for = library.densenet121_instruction_set().decode()
+        agrees = getattr(library, "densenet121_agrees", None)
     except (OSError, AttributeError) as error:
         return str(error)
     if built_for != name:
         # A library that is not what its name says could use instructions that are not there.
         return f"{path.name} was built for {built_for}; install the package again"
+    sizes = (ctypes.c_int64 * len(structures))(*map(ctypes.sizeof, structures))
+    if not agrees or not agrees(ctypes.c_int64(version), sizes, ctypes.c_int64(len(structures))):
+        # It would read other memory than what is filled in here.
+        return f"{path.name} was built from other sources; install the package again"
     return library

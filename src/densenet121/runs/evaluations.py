@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from densenet121.runs.layout import ERROR_MAPS, EVALUATION, PREDICTIONS, error_m
 from densenet121.tasks import Task, task_named
 from densenet121.utils.errors import InputError
 from densenet121.utils.files import write_atomic, write_json
+from densenet121.utils.json_values import parse_json
 
 _MAX_BYTES = 2**31
 
@@ -86,7 +86,7 @@ def task_of(folder: Path, given: Task | None = None) -> Task:
     name = read_record(folder).get("task")
     if name is None:
         try:
-            name = json.loads((folder / EVALUATION).read_text(encoding="utf-8")).get("task")
+            name = parse_json((folder / EVALUATION).read_text(encoding="utf-8")).get("task")
         except (OSError, ValueError, AttributeError):
             name = None
     return task_named(name if isinstance(name, str) else None, folder, given)

@@ -1,7 +1,6 @@
 """The folder of a training run, written during the run."""
 
 import contextlib
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +22,7 @@ from densenet121.runs.layout import (
 from densenet121.runs.metrics import MetricsFile
 from densenet121.utils.errors import InputError
 from densenet121.utils.files import write_json
+from densenet121.utils.json_values import parse_json
 
 
 class RunFolder:
@@ -80,7 +80,8 @@ class RunFolder:
         self._metrics.keep_until(step, evaluated_epochs, source / METRICS)
         # If it is missing or damaged, the checkpoint has everything that is needed.
         with contextlib.suppress(OSError, ValueError):
-            content = json.loads((source / RECORD).read_text(encoding="utf-8"))
+            found = parse_json((source / RECORD).read_text(encoding="utf-8"))
+            content = found if isinstance(found, dict) else content
         content.setdefault("resumed", []).append(
             {"at": self._run["started"], "step": step, "from": str(self._last_good)}
         )

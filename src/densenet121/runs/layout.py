@@ -1,7 +1,6 @@
 """Names of the files in a run folder; find or create a run folder."""
 
 import hashlib
-import json
 import re
 import time
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 from densenet121.utils.errors import InputError
 from densenet121.utils.files import remove_temporary_files
+from densenet121.utils.json_values import parse_json
 
 RECORD = "run.json"
 METRICS = "metrics.jsonl"
@@ -58,7 +58,7 @@ def error_map(folder: Path, path: str) -> Path:
 def read_record(folder: Path) -> dict[str, Any]:
     """run.json of a folder; empty if it cannot be read."""
     try:
-        content = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        content = parse_json((folder / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from densenet121.tasks import AveragedValidation, Task, Validation
 from densenet121.utils.errors import InputError
 from densenet121.utils.files import write_atomic
-from densenet121.utils.json_values import count, number
+from densenet121.utils.json_values import count, number, parse_json
 
 
 class TrainRow(NamedTuple):
@@ -64,7 +64,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     lines = path.read_bytes().splitlines()
     for line_number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError:
             row = None
         if isinstance(row, dict):
@@ -104,7 +104,7 @@ def _is_repeated_by(earlier: Row, row: Row) -> bool:
 def _parse_line(line: str, task: Task) -> Row | None:
     """The row, or None for a line that is truncated, damaged or of an unknown kind."""
     try:
-        found = json.loads(line)
+        found = parse_json(line)
         if found["kind"] == "train":
             return TrainRow(
                 count(found["epoch"]),

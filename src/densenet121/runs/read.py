@@ -6,7 +6,6 @@ an error.
 
 import csv
 import io
-import json
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,7 +23,7 @@ from densenet121.tasks import (
     task_named,
 )
 from densenet121.utils.errors import InputError
-from densenet121.utils.json_values import number
+from densenet121.utils.json_values import number, parse_json
 
 _MALFORMED = (KeyError, TypeError, ValueError, OverflowError, AttributeError)
 
@@ -191,8 +190,8 @@ def _text(path: Path) -> str:
 def _json_object(path: Path) -> dict[str, Any]:
     text = _text(path)
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        found = parse_json(text)
+    except ValueError as error:
         raise InputError(f"{path}: not readable as JSON ({error})") from error
     if not isinstance(found, dict):
         raise InputError(f"{path}: is a {type(found).__name__}, not a JSON object")

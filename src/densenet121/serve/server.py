@@ -41,7 +41,8 @@ def serve(config: ServeConfig) -> None:
             most_bytes = max(4 * config.max_bytes, 2**26)
             head_seconds = min(10.0, config.body_seconds)
 
-        logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # no messages about bad requests
+        for part in ("uvicorn", "python_multipart"):  # no messages about bad requests
+            logging.getLogger(part).setLevel(logging.CRITICAL)
         server = uvicorn.Server(
             uvicorn.Config(
                 make_app(service),

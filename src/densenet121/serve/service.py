@@ -120,7 +120,8 @@ class Service:
             raise
 
     def _pixels(self, number: int, image: NamedImage) -> NDArray[np.uint8]:
-        where = f"image {number}{f' ({image.name})' if image.name else ''}: "
+        name = " ".join(image.name.split())
+        where = f"image {number}{f' ({name})' if name else ''}: "
         if not image.data:
             raise Refusal(400, f"{where}the file is empty")
         if not is_image(image.data):

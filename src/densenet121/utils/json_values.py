@@ -1,7 +1,33 @@
 """Read numbers from JSON that may be wrong."""
 
+import json
 import math
+import os
 from typing import Any
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text from outside.
+
+    Raises:
+        ValueError: it is not JSON, or nested so deeply that the reader gives up.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def is_text(value: Any) -> bool:
+    """Whether it is text that can be written, as a name of a file or into one.
+
+    JSON may have half of a character (a lone surrogate), which cannot. The stand-ins for bytes of a
+    name that are not UTF-8 can.
+    """
+    try:
+        return isinstance(value, str) and os.fsencode(value) is not None
+    except UnicodeEncodeError:
+        return False
 
 
 def number(value: Any) -> float:

@@ -1,6 +1,5 @@
 """Identify the program that weights come from by their names; its networks and preprocessing."""
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -31,6 +30,7 @@ from densenet121.checkpoint.foreign.names import (
 from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.network import Variant
 from densenet121.utils.errors import InputError
+from densenet121.utils.json_values import parse_json
 
 _MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 _STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
@@ -235,7 +235,7 @@ def _timm_config(path: Path) -> dict[str, Any] | None:
     if not file.is_file() or file.stat().st_size > 2**20:
         return None
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = parse_json(file.read_text(encoding="utf-8"))
         given = config["pretrained_cfg"]
         return dict(given) if "densenet" in config["architecture"] else None
     except (ValueError, KeyError, TypeError):

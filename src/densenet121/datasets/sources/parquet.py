@@ -6,7 +6,6 @@ the schema metadata of the ``datasets`` library, or from ``classes.txt``. An ima
 or with several, is refused.
 """
 
-import json
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from densenet121.datasets.sources.labels import check_labels
 from densenet121.datasets.sources.layout import packed_in
 from densenet121.datasets.sources.splits import Split, files_of_split
 from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.json_values import parse_json
 from densenet121.utils.strays import refuse_stray
 
 _IMAGE_COLUMNS = ("image", "img", "picture")
@@ -62,7 +62,8 @@ def read_parquet(where: Path, split: Split, *, partial: bool = False) -> ImageDa
             rows.add(file, pyarrow.parquet.ParquetFile(file))
         except (pyarrow.ArrowException, OSError, TypeError) as error:
             refuse_stray(file)
-            raise InputError(f"{file}: not a Parquet file of images ({error})") from None
+            reason = " ".join(str(error).split())  # pyarrow writes several lines
+            raise InputError(f"{file}: not a Parquet file of images ({reason})") from None
     if not rows.labels:
         raise InputError(f"{where}: no images")
     if rows.names and all(isinstance(label, int) for label in rows.labels):
@@ -222,7 +223,7 @@ class _Groups:
             image = _column(file, reader.schema_arrow.names, _IMAGE_COLUMNS)
             column = reader.read_row_group(group, columns=[image]).column(image)
         except (pyarrow.ArrowException, OSError) as error:
-            raise InputError(f"{file} ({error})") from None
+            raise InputError(f"{file} ({' '.join(str(error).split())})") from None
         return [_encoded(value)[0] for value in column.to_pylist()]
 
 
@@ -246,7 +247,7 @@ def _encoded(value: Any) -> tuple[bytes, str]:
 def _class_names(metadata: dict[bytes, bytes], label: str) -> list[str]:
     """Class names of a ClassLabel column, from the metadata of the datasets library."""
     try:
-        names = json.loads(metadata[b"huggingface"])["info"]["features"][label]["names"]
+        names = parse_json(metadata[b"huggingface"])["info"]["features"][label]["names"]
     except (KeyError, ValueError, TypeError):
         return []
     return names if isinstance(names, list) and all(isinstance(n, str) for n in names) else []

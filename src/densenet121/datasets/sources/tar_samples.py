@@ -4,7 +4,6 @@ All shards are looked at before it is decided what the labels are, because a wri
 a filter, may have lost the label files of some of them.
 """
 
-import json
 import os
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from densenet121.datasets.decoding import EXTENSIONS, MAX_BYTES
 from densenet121.utils.errors import InputError
+from densenet121.utils.json_values import is_text, parse_json
 from densenet121.utils.strays import refuse_stray
 
 _MOST_NOTE_BYTES = 2**16  # maximum size of a .cls or .json
@@ -92,7 +92,7 @@ def read_members(file: Path) -> Members:
 def _note(file: Path, member: str, text: str) -> Note:
     if member.lower().endswith(".cls"):
         return Note(member, text.strip(), "", is_cls=True)
-    content = json.loads(text)
+    content = parse_json(text)
     path, label = "", ""
     if isinstance(content, dict):
         given = content.get("path")
@@ -105,6 +105,8 @@ def _note(file: Path, member: str, text: str) -> Note:
             )
         if isinstance(given, int | str) and not isinstance(given, bool):
             label = str(given)
+        if not (is_text(path) and is_text(label)):
+            raise InputError(f"{file}: the path or label in {member} has half a character")
     return Note(member, label, path, is_cls=False)
 
 

@@ -22,10 +22,11 @@ _BUILDS: dict[str, tuple[str, ...]] = {
     "avx2": ("avx2", "fma3", "f16c", "bmi", "bmi2"),
     "portable": (),
 }
-_DONE, _UNSUPPORTED = 0, 1
+_DONE, _UNSUPPORTED, _NO_MEMORY, _INVALID = 0, 1, 2, 3
+VERSION = 1  # of ImageArguments; see structures.py of the network
 
 
-class _Arguments(ctypes.Structure):
+class ImageArguments(ctypes.Structure):
     """``ImageArguments`` of images.cpp."""
 
     _fields_ = [
@@ -33,6 +34,7 @@ class _Arguments(ctypes.Structure):
         ("size", ctypes.c_int64),
         ("pixels", ctypes.c_void_p),
         ("row_bytes", ctypes.c_int64),
+        ("sides", ctypes.c_int64 * 2),
         ("crop", ctypes.c_int64 * 4),
         ("resized", ctypes.c_int64 * 2),
         ("window", ctypes.c_int64 * 4),
@@ -98,10 +100,18 @@ class ImageKernel:
 
         Returns:
             False if the JPEG is damaged; then ``out`` is unchanged.
+
+        Raises:
+            ValueError: the crop is not in the image, the window not in the resized crop, a step
+                is unknown, its factor not a number or beyond a million, or an array unsuitable.
+            MemoryError: there was not enough memory.
         """
-        top, left, height, width = crop
-        high, wide, _ = out.shape
-        arguments = _Arguments(
+        high, wide, channels = out.shape
+        if len(steps) > 3:
+            raise ValueError(f"{len(steps)} steps; at most 3")
+        if not (out.flags.c_contiguous and out.dtype == np.uint8 and channels == 3):
+            raise ValueError("out is not contiguous uint8 RGB")
+        arguments = ImageArguments(
             crop=crop,
             resized=resized,
             window=(*window, high, wide),
@@ -113,27 +123,18 @@ class ImageKernel:
         )
         if isinstance(source, bytes):
             arguments.data, arguments.size = source, len(source)
-            sides = None
         else:
             if source.strides[1:] != (3, 1) or source.dtype != np.uint8:
                 raise ValueError("the rows of the pixels are not contiguous uint8 RGB")
             arguments.pixels, arguments.row_bytes = source.ctypes.data, source.strides[0]
-            sides = source.shape
-        # C++ does not check these, and would read or write out of bounds.
-        if not (
-            min(top, left, *window) >= 0
-            and min(height, width, high, wide) > 0
-            and window[0] + high <= resized[0]
-            and window[1] + wide <= resized[1]
-            and (sides is None or (top + height <= sides[0] and left + width <= sides[1]))
-            and len(steps) <= len(arguments.step)
-            and out.flags.c_contiguous
-            and out.dtype == np.uint8
-        ):
+            arguments.sides[:] = source.shape[:2]
+        status = self.library.densenet121_image(ctypes.byref(arguments))
+        if status == _INVALID:
             raise ValueError(
-                f"invalid crop {crop}, resized {resized}, window {window} or out {out.shape}"
+                f"invalid crop {crop}, resized {resized}, window {window}, steps {steps} or out "
+                f"{out.shape}"
             )
-        return _is_done(self.library.densenet121_image(ctypes.byref(arguments)))
+        return _is_done(status)
 
     def affine(
         self,
@@ -184,7 +185,7 @@ def _rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _is_done(status: int) -> bool:
-    if status not in (_DONE, _UNSUPPORTED):
+    if status == _NO_MEMORY:
         raise MemoryError("not enough memory for an image")
     return status == _DONE
 
@@ -205,7 +206,7 @@ def image_kernel() -> ImageKernel | str:
         if not all(found.get(capability) for capability in needed):
             reasons.append(f"{build}: not supported by this processor")
             continue
-        loaded = load_library(Path(__file__).parent, build)
+        loaded = load_library(Path(__file__).parent, build, VERSION, (ImageArguments,))
         if isinstance(loaded, ctypes.CDLL):
             return ImageKernel(build, loaded)
         reasons.append(f"{build}: {loaded}")

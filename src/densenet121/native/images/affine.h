@@ -96,7 +96,7 @@ inline void sharpen(const uint8_t* image, int64_t height, int64_t width, float f
       const auto smooth = static_cast<int32_t>((2 * sum + 13) / 26);
       const float level = static_cast<float>(smooth) +
                           factor * static_cast<float>(static_cast<int32_t>(here[i]) - smooth);
-      result[i] = static_cast<uint8_t>(level <= 0 ? 0.0f : level >= 255 ? 255.0f : level);
+      result[i] = static_cast<uint8_t>(!(level > 0) ? 0.0f : level >= 255 ? 255.0f : level);
     }
   }
 }

@@ -17,12 +17,13 @@ struct ImageArguments {
   int64_t size;
   const uint8_t* pixels;  // RGB
   int64_t row_bytes;      // bytes from row to row of `pixels`
+  int64_t sides[2];       // height, width of `pixels`
   int64_t crop[4];        // top, left, height, width
   int64_t resized[2];     // height, width that the crop is resized to
   int64_t window[4];      // in the resized crop: top, left, height, width
   int64_t flip;
   int64_t steps;
-  int64_t step[3];        // 0 brightness, 1 contrast, 2 saturation
+  int64_t step[3];        // kBrightness, kContrast or kSaturation
   double factor[3];
   uint8_t* out;           // RGB of the window
 };
@@ -30,7 +31,32 @@ struct ImageArguments {
 
 namespace {
 
-enum { kDone = 0, kUnsupported = 1, kNoMemory = 2 };
+enum { kDone = 0, kUnsupported = 1, kNoMemory = 2, kInvalid = 3 };
+enum { kBrightness = 0, kContrast = 1, kSaturation = 2 };
+
+// No side is so long, and no factor so large, that a number below could overflow.
+constexpr int64_t kLongest = int64_t{1} << 28;
+constexpr double kLargestFactor = 1e6;
+
+// Whether first .. first + count - 1 is a part of 0 .. all - 1.
+inline bool is_within(int64_t first, int64_t count, int64_t all) {
+  return first >= 0 && count > 0 && all <= kLongest && count <= all && first <= all - count;
+}
+
+// Whether what is asked for exists: the crop in an image of these sides, the window in the resized
+// crop, and all steps.
+inline bool is_valid(const ImageArguments& g, int64_t height, int64_t width) {
+  if (!is_within(g.crop[0], g.crop[2], height) || !is_within(g.crop[1], g.crop[3], width) ||
+      !is_within(g.window[0], g.window[2], g.resized[0]) ||
+      !is_within(g.window[1], g.window[3], g.resized[1]) || g.steps < 0 || g.steps > 3) {
+    return false;
+  }
+  for (int64_t i = 0; i < g.steps; i++) {
+    if (g.step[i] < kBrightness || g.step[i] > kSaturation) return false;
+    if (!(std::abs(g.factor[i]) <= kLargestFactor)) return false;  // nor nan
+  }
+  return true;
+}
 
 thread_local JpegMemory jpeg_memory;
 thread_local std::vector<uint8_t> image_memory;
@@ -92,9 +118,9 @@ void make(const ImageArguments& g, Source& source) {
   for (int64_t y = 0; y < height; y++)
     resizer.write(g.window[0] + y, image.data() + 4 * width * y);
   for (int64_t i = 0; i < g.steps; i++) {
-    if (g.step[i] == 0) adjust_levels(image.data(), 4 * pixels, g.factor[i], 0);
-    if (g.step[i] == 1) adjust_contrast(image.data(), pixels, g.factor[i]);
-    if (g.step[i] == 2) adjust_saturation(image.data(), pixels, g.factor[i]);
+    if (g.step[i] == kBrightness) adjust_levels(image.data(), 4 * pixels, g.factor[i], 0);
+    if (g.step[i] == kContrast) adjust_contrast(image.data(), pixels, g.factor[i]);
+    if (g.step[i] == kSaturation) adjust_saturation(image.data(), pixels, g.factor[i]);
   }
   pack(image.data(), pixels, g.out);
 }
@@ -105,6 +131,13 @@ extern "C" {
 
 // What this library was compiled for; ../library.py holds it against the file's name.
 DENSENET121_PUBLIC const char* densenet121_instruction_set() { return instruction_set(); }
+
+// Whether Python's structure is that of this library; see __init__.py. A change of what a field
+// means, or of the order of two, raises the version on both sides.
+DENSENET121_PUBLIC int densenet121_agrees(int64_t version, const int64_t* sizes, int64_t count) {
+  constexpr int64_t kVersion = 1;
+  return version == kVersion && count == 1 && sizes[0] == sizeof(ImageArguments);
+}
 
 // Height and width of a JPEG that densenet121_image supports, if its code is undamaged.
 DENSENET121_PUBLIC int densenet121_jpeg_size(const uint8_t* data, int64_t size,
@@ -119,6 +152,7 @@ DENSENET121_PUBLIC int densenet121_jpeg_size(const uint8_t* data, int64_t size,
 
 DENSENET121_PUBLIC int densenet121_image(const ImageArguments* g) try {
   if (!g->data) {
+    if (!is_valid(*g, g->sides[0], g->sides[1])) return kInvalid;
     PixelRows rows{g->pixels + g->crop[0] * g->row_bytes + 3 * g->crop[1], g->row_bytes,
                    g->crop[3]};
     make(*g, rows);
@@ -126,6 +160,7 @@ DENSENET121_PUBLIC int densenet121_image(const ImageArguments* g) try {
   }
   Jpeg jpeg(jpeg_memory);
   if (!jpeg.read_header(g->data, g->size)) return kUnsupported;
+  if (!is_valid(*g, jpeg.height, jpeg.width)) return kInvalid;
   const Range y = needed(g->crop[2], g->resized[0], g->window[0], g->window[2]);
   const Range x = needed(g->crop[3], g->resized[1], g->window[1], g->window[3]);
   const int64_t left = g->crop[1] + x.begin, width = x.end - x.begin;

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from densenet121.native.library import load_library
+from densenet121.native.network.structures import STRUCTURES, VERSION
 
 # Best first; each with the capabilities that its code needs, by their names in torch.cpu.
 _AVX512 = ("avx512_f", "avx512_bw", "avx512_vl", "avx512_dq")
@@ -87,7 +88,7 @@ def instruction_set(device: torch.device) -> str | None:
 
 
 def _load(name: str) -> Kernels | str:
-    library = load_library(Path(__file__).parent, name)
+    library = load_library(Path(__file__).parent, name, VERSION, STRUCTURES)
     if isinstance(library, str):
         return library
     if library.densenet121_start() != 0:

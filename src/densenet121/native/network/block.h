@@ -12,7 +12,7 @@
 
 namespace {
 
-// Filled in by Python (network/fused/arguments.py): order and types must agree.
+// Filled in by Python (structures.py): order and types must agree.
 struct LayerArguments {
   void *gamma1, *beta1, *mean1, *variance1, *weight1;
   void *gamma2, *beta2, *mean2, *variance2, *weight2;
@@ -102,11 +102,12 @@ void conv1_forward(const Layer<T>& layer, T* z) {
                 [&](int64_t k, int64_t n) { return weight(n, k); });
   const T* y = static_cast<T*>(g.y);
   Parts<R> parts(chunks, width);
+  Failure failure;
 #pragma omp parallel num_threads(g.threads)
   {
     Tiles tiles;
 #pragma omp for schedule(static)
-    for (int64_t i = 0; i < chunks; i++) {
+    for (int64_t i = 0; i < chunks; i++) try {
       const int64_t begin = i * rows, n = smaller(rows, pixels - begin);
       for (int64_t r = begin; r < begin + n; r += kBlock) {
         conv1_rows<T>(y + r * g.columns(), g.columns(), smaller<int64_t>(kBlock, begin + n - r),
@@ -116,8 +117,11 @@ void conv1_forward(const Layer<T>& layer, T* z) {
       parts.rows[i] = n;
       column_sums(z + begin * width, width, n, width, parts.shift(i), parts.sum(i),
                   parts.square(i));
+    } catch (...) {
+      failure.note();
     }
   }
+  failure.check();
   if (!g.frozen) {
     parts.combine(static_cast<R*>(layer.args.mean2), static_cast<R*>(layer.args.variance2));
   }
@@ -139,11 +143,12 @@ void conv2_forward(const Layer<T>& layer, const T* z) {
   });
   T* out = static_cast<T*>(g.y) + layer.columns;
   Parts<R> parts(g.images * bands, g.growth);
+  Failure failure;
 #pragma omp parallel num_threads(g.threads)
   {
     Tiles tiles;
 #pragma omp for schedule(static)
-    for (int64_t i = 0; i < g.images * bands; i++) {
+    for (int64_t i = 0; i < g.images * bands; i++) try {
       const int64_t image = i / bands, first = i % bands * rows;
       const Band band{g.height, g.width, first, smaller(first + rows, g.height)};
       T* h = scratch<T>(3, band.framed() * padded);
@@ -154,8 +159,11 @@ void conv2_forward(const Layer<T>& layer, const T* z) {
       parts.rows[i] = (band.last - band.first) * g.width;
       column_sums(begin + band.first * g.width * g.columns(), g.columns(), parts.rows[i], g.growth,
                   parts.shift(i), parts.sum(i), parts.square(i));
+    } catch (...) {
+      failure.note();
     }
   }
+  failure.check();
   if (!g.frozen) {
     parts.combine(static_cast<R*>(g.mean) + layer.columns,
                   static_cast<R*>(g.variance) + layer.columns);
@@ -217,21 +225,25 @@ Correction<Real<T>> conv2_backward(const Layer<T>& layer, const T* z, const T* g
   BlockSums<R> grad_weight(9 * blocks * grown_blocks, g.threads);
   GradientSums<R> sums(g.images * bands, width);
   const T* y = static_cast<T*>(g.y) + layer.columns;
+  Failure failure;
 #pragma omp parallel num_threads(g.threads)
   {
     Tiles tiles;
     const int thread = omp_get_thread_num();
-    grad_weight.clear(thread);
+    grad_weight.clear(thread, omp_get_num_threads());
 #pragma omp for schedule(static)
-    for (int64_t i = 0; i < g.images * bands; i++) {
+    for (int64_t i = 0; i < g.images * bands; i++) try {
       const int64_t image = i / bands, first = i % bands * rows, pixel = image * image_pixels;
       const Band band{g.height, g.width, first, smaller(first + rows, g.height)};
       conv2_band_backward<T>(band, y + pixel * ld, grad_y + layer.columns + pixel * ld, ld,
                              g.growth, k, z + pixel * width, width, affine, mean, panel,
                              static_cast<T*>(g.grad_bottleneck) + pixel * width, sums.plain(i),
                              sums.centred(i), grad_weight, args.grad_weight2, thread);
+    } catch (...) {
+      failure.note();
     }
   }
+  failure.check();
   if (args.grad_weight2) {
     const Weight<R> out = layer.weight(args.grad_weight2, args.strides2);
 #pragma omp parallel for num_threads(g.threads) schedule(static)
@@ -274,13 +286,14 @@ void conv1_backward(const Layer<T>& layer, const T* z, const T* grad_y,
   const T* y = static_cast<T*>(g.y);
   const T* grad = static_cast<T*>(g.grad_bottleneck);
   T* buffer = static_cast<T*>(g.grad_buffer);
+  Failure failure;
 #pragma omp parallel num_threads(g.threads)
   {
     Tiles tiles;
     const int thread = omp_get_thread_num();
-    grad_weight.clear(thread);
+    grad_weight.clear(thread, omp_get_num_threads());
 #pragma omp for schedule(static)
-    for (int64_t i = 0; i < chunks; i++) {
+    for (int64_t i = 0; i < chunks; i++) try {
       const int64_t begin = i * rows;
       const Conv1Input<T> in{y + begin * ld, ld,           columns,
                              affine,         mean.data(),  nullptr,
@@ -289,8 +302,11 @@ void conv1_backward(const Layer<T>& layer, const T* z, const T* grad_y,
           smaller(rows, pixels - begin), in, [](int64_t row) { return row; }, grad + begin * width,
           z + begin * width, width, k, panel, sums.plain(i), sums.centred(i), grad_weight,
           args.grad_weight1, thread);
+    } catch (...) {
+      failure.note();
     }
   }
+  failure.check();
   if (args.grad_weight1) {
     write_conv1_gradient(grad_weight, layer.weight(args.grad_weight1, args.strides1), width,
                          columns);

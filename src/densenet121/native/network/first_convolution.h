@@ -12,7 +12,7 @@
 
 namespace {
 
-// Filled in by Python (network/fused/network_plan.py): order and types must agree.
+// Filled in by Python (structures.py): order and types must agree.
 struct FirstConvolution {
   int64_t images, height, width, channels;  // of x
   int64_t columns, kernel, stride, padding;

@@ -118,7 +118,8 @@ inline void conv1_into_frame(const Band& frame, const T* y, int64_t ld, int64_t 
 // Computes the block for one image with `team` threads; this one is number `member`.
 template <class T>
 void infer_image(const InferenceArguments& arguments, int64_t image, T* h,
-                   const std::vector<Affine<Real<T>>>& norms, int member, int team) {
+                 const std::vector<Affine<Real<T>>>& norms, int member, int team,
+                 Failure& failure) {
   using R = Real<T>;
   const BlockArguments& g = arguments.block;
   const int64_t pixels = g.height * g.width, ld = g.columns();
@@ -135,16 +136,22 @@ void infer_image(const InferenceArguments& arguments, int64_t image, T* h,
     const Packed at = packed_before(g, l);
     const T* panel = static_cast<T*>(arguments.weights) + at.weights;
     const R* shift = static_cast<R*>(arguments.norms) + at.norms + 2 * norms[l].scale.size();
-    for (int64_t block = mine.begin; block < mine.end; block++) {
+    for (int64_t block = mine.begin; block < mine.end; block++) try {
       const int64_t pixel = block * kBlock;
       conv1_into_frame<T>(frame, y, ld, pixel, smaller<int64_t>(kBlock, pixels - pixel), columns,
                           norms[l], panel, shift, padded, h);
+    } catch (...) {
+      failure.note();  // here: all threads of a team must come to its barriers
     }
     if (team > 1) {
 #pragma omp barrier
     }
-    conv2_band<T>(frame, share(frame.steps(), member, team), h, padded,
-                  panel + round_up(columns, kBlock) * padded, g.growth, y + columns, ld);
+    try {
+      conv2_band<T>(frame, share(frame.steps(), member, team), h, padded,
+                    panel + round_up(columns, kBlock) * padded, g.growth, y + columns, ld);
+    } catch (...) {
+      failure.note();
+    }
     if (team > 1) {
 #pragma omp barrier
     }
@@ -167,6 +174,7 @@ void run_blocks(const InferenceArguments& arguments) {
   const bool together = g.images < g.threads;
   T* shared = together ? scratch<T>(6, frame.framed() * padded) : nullptr;
   if (together) std::memset(shared, 0, frame.framed() * padded * sizeof(T));
+  Failure failure;
 #pragma omp parallel num_threads(g.threads)
   {
     Tiles tiles;
@@ -174,17 +182,20 @@ void run_blocks(const InferenceArguments& arguments) {
     const int member = omp_get_thread_num(), team = omp_get_num_threads();
     if (together) {
       for (int64_t i = 0; i < g.images; i++) {
-        infer_image<T>(arguments, i, shared, norms, member, team);
+        infer_image<T>(arguments, i, shared, norms, member, team, failure);
       }
-    } else {
+    } else try {
       T* own = scratch<T>(3, frame.framed() * padded);
       std::memset(own, 0, frame.framed() * padded * sizeof(T));
       const Range mine = share(g.images, member, team);
       for (int64_t i = mine.begin; i < mine.end; i++) {
-        infer_image<T>(arguments, i, own, norms, 0, 1);
+        infer_image<T>(arguments, i, own, norms, 0, 1, failure);
       }
+    } catch (...) {
+      failure.note();
     }
   }
+  failure.check();
 }
 
 template <class T>

@@ -11,7 +11,7 @@
 
 namespace {
 
-// Filled in by Python (network/fused/inference.py): order and types must agree.
+// Filled in by Python (structures.py): order and types must agree.
 struct InferenceArguments {
   BlockArguments block;
   void* weights;  // written by inference_pack, of type T
@@ -236,9 +236,14 @@ void share_groups(int64_t groups, int64_t phases, int threads, Work work) {
     if (alone) {
       team.run(0, groups, [&](int64_t i) { work(worker, i); });
     } else {
-      for (int64_t i = 0; i < groups; i++) work(worker, i);
+      try {
+        for (int64_t i = 0; i < groups; i++) work(worker, i);
+      } catch (...) {
+        team.failure.note();
+      }
     }
   }
+  team.failure.check();
 }
 
 template <class T>

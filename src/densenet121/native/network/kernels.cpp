@@ -9,6 +9,18 @@ extern "C" {
 // What this library was compiled for; ../library.py holds it against the file's name.
 DENSENET121_PUBLIC const char* densenet121_instruction_set() { return instruction_set(); }
 
+// Whether Python's structures are those of this library; see structures.py. A change of what a
+// field means, or of the order of two, raises the version on both sides.
+DENSENET121_PUBLIC int densenet121_agrees(int64_t version, const int64_t* sizes, int64_t count) {
+  constexpr int64_t kVersion = 1;
+  constexpr int64_t kSizes[] = {
+      sizeof(LayerArguments),   sizeof(BlockArguments),   sizeof(InferenceArguments),
+      sizeof(TransitionArguments), sizeof(StemArguments), sizeof(FirstConvolution),
+      sizeof(NetworkArguments)};
+  return version == kVersion && count * sizeof(int64_t) == sizeof(kSizes) &&
+         std::memcmp(sizes, kSizes, sizeof(kSizes)) == 0;
+}
+
 // 0 if this processor and operating system can run the library.
 DENSENET121_PUBLIC int densenet121_start() { return allow_tiles() ? 0 : 1; }
 

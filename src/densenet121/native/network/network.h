@@ -12,7 +12,7 @@
 
 namespace {
 
-// Filled in by Python (network/fused/network_plan.py): order and types must agree.
+// Filled in by Python (structures.py): order and types must agree.
 struct NetworkArguments {
   int64_t images, threads, blocks;
   int64_t pooled;    // the stem has a norm, relu and pool after its convolution

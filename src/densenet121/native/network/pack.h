@@ -45,7 +45,12 @@ struct BlockSums {
   BlockSums(int64_t blocks, int threads)
       : blocks(blocks), threads(threads), numbers(scratch<R>(7, blocks * threads * kStep)) {}
   R* block(int thread, int64_t b) { return numbers + (thread * blocks + b) * kStep; }
-  void clear(int thread) { std::memset(block(thread, 0), 0, blocks * kStep * sizeof(R)); }
+  // Called by each of a team's threads. There may be fewer than requested: theirs are cleared too.
+  void clear(int thread, int team) {
+    for (; thread < threads; thread += team) {
+      std::memset(block(thread, 0), 0, blocks * kStep * sizeof(R));
+    }
+  }
   R total(int64_t b, int m, int n) {
     R sum = 0;
     for (int t = 0; t < threads; t++) sum += block(t, b)[m * kBlock + n];

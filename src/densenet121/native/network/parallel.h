@@ -8,6 +8,7 @@
 #include <omp.h>
 #include <vector>
 
+#include "failure.h"
 #include "simd.h"
 
 namespace {
@@ -35,6 +36,7 @@ inline T* scratch(int slot, int64_t count) {
   Slot& s = slots[slot];
   if (s.bytes < bytes) {
     std::free(s.memory);
+    s.bytes = 0;  // also if there is no memory: the next call must not take what is gone
     s.memory = std::aligned_alloc(4096, bytes);
     if (!s.memory) throw std::bad_alloc();
     s.bytes = bytes;

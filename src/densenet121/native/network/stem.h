@@ -10,7 +10,7 @@
 
 namespace {
 
-// Filled in by Python (network/fused/stem.py): order and types must agree.
+// Filled in by Python (structures.py): order and types must agree.
 struct StemArguments {
   int64_t images, height, width, columns, out_height, out_width, threads;
   int64_t pad_top, pad_left;  // padding with -inf; beyond the other sides it is -inf too

@@ -7,7 +7,6 @@
 
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <thread>
@@ -16,6 +15,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
+
+#include "failure.h"
 
 namespace {
 
@@ -45,6 +46,8 @@ inline void wake_all(std::atomic<int32_t>& number) {
 
 class Phases {
  public:
+  Failure failure;
+
   explicit Phases(int64_t count) : phases_(new Phase[count]) {}
 
   // Computes pieces 0 .. pieces - 1 of a phase on all threads that call this. All of them must pass
@@ -53,7 +56,11 @@ class Phases {
   void run(int64_t phase, int32_t pieces, Work work) {
     Phase& p = phases_[phase];
     for (int32_t i; (i = p.next.fetch_add(1, std::memory_order_relaxed)) < pieces;) {
-      work(i);
+      try {
+        work(i);
+      } catch (...) {
+        failure.note();  // the piece still counts: others wait for it
+      }
       if (p.done.fetch_add(1) + 1 == pieces && p.sleepers.load() > 0) wake_all(p.done);
     }
     for (int spins = 0; p.done.load(std::memory_order_acquire) < pieces; spins++) {

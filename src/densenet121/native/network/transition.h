@@ -8,7 +8,7 @@
 
 namespace {
 
-// Filled in by Python (network/fused/transition.py): order and types must agree.
+// Filled in by Python (structures.py): order and types must agree.
 struct TransitionArguments {
   int64_t images, height, width, columns, output_columns, threads;
   int64_t pool;              // side of the square that is averaged: 1 or 2
@@ -89,14 +89,15 @@ void transition_forward(const TransitionArguments& g) {
   T* panel = scratch<T>(6, padded * blocks * kBlock);
   pack_panel<T>(panel, g.columns, width, g.threads,
                 [&](int64_t k, int64_t n) { return weight(n, k); });
+  Failure failure;
 #pragma omp parallel num_threads(g.threads)
   {
     Tiles tiles;
     const int64_t lda = skewed<T>(padded);
-    T* a = scratch<T>(0, kBlock * lda);
-    R* c = scratch<R>(1, blocks * kStep);
 #pragma omp for schedule(static)
-    for (int64_t p = 0; p < pixels; p += kBlock) {
+    for (int64_t p = 0; p < pixels; p += kBlock) try {
+      T* a = scratch<T>(0, kBlock * lda);
+      R* c = scratch<R>(1, blocks * kStep);
       const int rows = smaller<int64_t>(kBlock, pixels - p);
       if (g.pool == 2) {
         average_rows<T>(g, x, p, rows, affine, a, lda);
@@ -110,8 +111,11 @@ void transition_forward(const TransitionArguments& g) {
                         smaller<int64_t>(kBlock, width - b * kBlock));
         }
       }
+    } catch (...) {
+      failure.note();
     }
   }
+  failure.check();
 }
 
 template <class T, int kCount>
@@ -139,13 +143,14 @@ void transition_backward_of(const TransitionArguments& g) {
   if (kCount > 1 && (g.height % 2 || g.width % 2)) {
     std::memset(grad_x, 0, g.pixels() * columns * sizeof(T));  // pixels that no square covers
   }
+  Failure failure;
 #pragma omp parallel num_threads(g.threads)
   {
     Tiles tiles;
     const int thread = omp_get_thread_num();
-    grad_weight.clear(thread);
+    grad_weight.clear(thread, omp_get_num_threads());
 #pragma omp for schedule(static)
-    for (int64_t i = 0; i < chunks; i++) {
+    for (int64_t i = 0; i < chunks; i++) try {
       const int64_t begin = i * rows;
       const Conv1Input<T> in{static_cast<T*>(g.x), columns, columns, affine,
                              mean.data(),          offsets, nullptr, grad_x};
@@ -154,8 +159,11 @@ void transition_backward_of(const TransitionArguments& g) {
           [&](int64_t row) { return kCount > 1 ? g.place(begin + row) : begin + row; },
           grad_y + begin * width, grad_y + begin * width, width, none, panel, sums.plain(i),
           sums.centred(i), grad_weight, g.grad_weight, thread);
+    } catch (...) {
+      failure.note();
     }
   }
+  failure.check();
   if (g.grad_weight) {
     write_conv1_gradient(grad_weight, g.matrix<R>(g.grad_weight), width, columns);
   }

@@ -1,6 +1,5 @@
 """Arguments of the kernels for a dense block."""
 
-import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,56 +8,9 @@ import torch
 from torch import Tensor
 
 from densenet121.native.network import Kernels
+from densenet121.native.network.structures import BlockArguments, LayerArguments
 
 PARAMETERS = 6  # per layer, in the order of layer_parameters
-
-
-class LayerArguments(ctypes.Structure):
-    """``LayerArguments`` of native/network/block.h."""
-
-    _fields_ = [
-        *(
-            (f"{name}1", ctypes.c_void_p)
-            for name in ("gamma", "beta", "mean", "variance", "weight")
-        ),
-        *(
-            (f"{name}2", ctypes.c_void_p)
-            for name in ("gamma", "beta", "mean", "variance", "weight")
-        ),
-        *((f"grad_{name}1", ctypes.c_void_p) for name in ("gamma", "beta", "weight")),
-        *((f"grad_{name}2", ctypes.c_void_p) for name in ("gamma", "beta", "weight")),
-        ("strides1", ctypes.c_int64 * 4),
-        ("strides2", ctypes.c_int64 * 4),
-        ("eps1", ctypes.c_double),
-        ("eps2", ctypes.c_double),
-    ]
-
-
-class BlockArguments(ctypes.Structure):
-    """``BlockArguments`` of native/network/block.h."""
-
-    _fields_ = [
-        ("images", ctypes.c_int64),
-        ("height", ctypes.c_int64),
-        ("width", ctypes.c_int64),
-        ("input_columns", ctypes.c_int64),
-        ("layers", ctypes.c_int64),
-        ("growth", ctypes.c_int64),
-        ("bottleneck", ctypes.c_int64),
-        ("threads", ctypes.c_int64),
-        ("frozen", ctypes.c_int64),
-        ("z_stride", ctypes.c_int64),
-        ("x", ctypes.c_void_p),
-        ("y", ctypes.c_void_p),
-        ("z", ctypes.c_void_p),
-        ("mean", ctypes.c_void_p),
-        ("variance", ctypes.c_void_p),
-        ("grad_y", ctypes.c_void_p),
-        ("grad_buffer", ctypes.c_void_p),
-        ("grad_bottleneck", ctypes.c_void_p),
-        ("grad_x", ctypes.c_void_p),
-        ("layer", ctypes.POINTER(LayerArguments)),
-    ]
 
 
 @dataclass(frozen=True)

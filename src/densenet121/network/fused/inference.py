@@ -3,7 +3,6 @@
 The mathematics is in ``native/network/inference.h`` and ``inference_layers.h``.
 """
 
-import ctypes
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,20 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from densenet121.network.fused.arguments import BlockArguments, BlockPlan, block_arguments
-
-
-class InferenceArguments(ctypes.Structure):
-    """``InferenceArguments`` of native/network/inference_layers.h."""
-
-    _fields_ = [
-        ("block", BlockArguments),
-        ("weights", ctypes.c_void_p),
-        ("norms", ctypes.c_void_p),
-        ("fingerprint", ctypes.c_uint64),
-        ("weight_numbers", ctypes.c_int64),
-        ("norm_numbers", ctypes.c_int64),
-    ]
+from densenet121.native.network.structures import InferenceArguments
+from densenet121.network.fused.arguments import BlockPlan, block_arguments
 
 
 @dataclass(frozen=True)

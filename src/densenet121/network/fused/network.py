@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from densenet121.native.network import Kernels
+from densenet121.native.network.structures import NetworkArguments
 from densenet121.network.fused.conditions import usable_kernels
 from densenet121.network.fused.network_plan import (
     Kinds,
     Known,
-    NetworkArguments,
     StemPool,
     prepare,
 )

@@ -12,15 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from densenet121.native.network import Kernels
+from densenet121.native.network.structures import (
+    FirstConvolution,
+    InferenceArguments,
+    NetworkArguments,
+    StemArguments,
+    TransitionArguments,
+)
 from densenet121.network.fused.arguments import block_arguments, layer_parameters, make_plan
 from densenet121.network.fused.conditions import (
     is_plain_convolution,
     is_untouched,
     uses_batch_statistics,
 )
-from densenet121.network.fused.inference import InferenceArguments
-from densenet121.network.fused.stem import StemArguments
-from densenet121.network.fused.transition import TransitionArguments
 from densenet121.network.fused.watch import Watch
 
 Kinds = tuple[type[nn.Module], type[nn.Module], type[nn.Module]]
@@ -36,41 +40,6 @@ class StemPool:
     def padding(self, height: int, width: int) -> tuple[int, int]:
         """Padding of the first window at the top and the left of conv0's output."""
         return (height % 2, width % 2) if self.same else (1, 1)
-
-
-class _FirstConvolution(ctypes.Structure):
-    """``FirstConvolution`` of native/network/first_convolution.h."""
-
-    _fields_ = [
-        *((name, ctypes.c_int64) for name in ("images", "height", "width", "channels")),
-        *((name, ctypes.c_int64) for name in ("columns", "kernel", "stride", "padding")),
-        ("x_strides", ctypes.c_int64 * 4),
-        ("weight_strides", ctypes.c_int64 * 4),
-        ("x", ctypes.c_void_p),
-        ("weight", ctypes.c_void_p),
-    ]
-
-
-class NetworkArguments(ctypes.Structure):
-    """``NetworkArguments`` of native/network/network.h."""
-
-    _fields_ = [
-        ("images", ctypes.c_int64),
-        ("threads", ctypes.c_int64),
-        ("blocks", ctypes.c_int64),
-        ("pooled", ctypes.c_int64),
-        ("averages", ctypes.c_int64),
-        ("first", _FirstConvolution),
-        ("stem", StemArguments),
-        ("block", ctypes.POINTER(InferenceArguments)),
-        ("transition", ctypes.POINTER(TransitionArguments)),
-        ("y", ctypes.c_void_p),
-        ("weights", ctypes.c_void_p),
-        ("norms", ctypes.c_void_p),
-        ("fingerprint", ctypes.c_uint64),
-        ("weight_numbers", ctypes.c_int64),
-        ("norm_numbers", ctypes.c_int64),
-    ]
 
 
 @dataclass(frozen=True)
@@ -117,7 +86,7 @@ def prepare(
         blocks=len(blocks),
         pooled=pool is not None,
         averages=any(isinstance(transition.pool, nn.AvgPool2d) for transition in transitions),
-        first=_FirstConvolution(
+        first=FirstConvolution(
             channels=stem[0].in_channels,
             columns=columns,
             kernel=stem[0].kernel_size[0],

@@ -3,7 +3,6 @@
 The mathematics is in ``native/network/stem.h``.
 """
 
-import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from densenet121.native.network import Kernels
+from densenet121.native.network.structures import StemArguments
 from densenet121.network.fused.conditions import (
     is_on_cpu,
     is_untouched,
@@ -20,35 +20,6 @@ from densenet121.network.fused.conditions import (
     usable_kernels,
     uses_batch_statistics,
 )
-
-
-class StemArguments(ctypes.Structure):
-    """``StemArguments`` of native/network/stem.h."""
-
-    _fields_ = [
-        ("images", ctypes.c_int64),
-        ("height", ctypes.c_int64),
-        ("width", ctypes.c_int64),
-        ("columns", ctypes.c_int64),
-        ("out_height", ctypes.c_int64),
-        ("out_width", ctypes.c_int64),
-        ("threads", ctypes.c_int64),
-        ("pad_top", ctypes.c_int64),
-        ("pad_left", ctypes.c_int64),
-        ("frozen", ctypes.c_int64),
-        ("x", ctypes.c_void_p),
-        ("y", ctypes.c_void_p),
-        ("winner", ctypes.c_void_p),
-        ("gamma", ctypes.c_void_p),
-        ("beta", ctypes.c_void_p),
-        ("mean", ctypes.c_void_p),
-        ("variance", ctypes.c_void_p),
-        ("grad_y", ctypes.c_void_p),
-        ("grad_x", ctypes.c_void_p),
-        ("grad_gamma", ctypes.c_void_p),
-        ("grad_beta", ctypes.c_void_p),
-        ("eps", ctypes.c_double),
-    ]
 
 
 @dataclass(frozen=True)

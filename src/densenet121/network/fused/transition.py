@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from densenet121.native.network import Kernels
+from densenet121.native.network.structures import TransitionArguments
 from densenet121.network.fused.conditions import (
     is_on_cpu,
     is_plain_convolution,
@@ -23,36 +24,6 @@ from densenet121.network.fused.conditions import (
     usable_kernels,
     uses_batch_statistics,
 )
-
-
-class TransitionArguments(ctypes.Structure):
-    """``TransitionArguments`` of native/network/transition.h."""
-
-    _fields_ = [
-        ("images", ctypes.c_int64),
-        ("height", ctypes.c_int64),
-        ("width", ctypes.c_int64),
-        ("columns", ctypes.c_int64),
-        ("output_columns", ctypes.c_int64),
-        ("threads", ctypes.c_int64),
-        ("pool", ctypes.c_int64),
-        ("frozen", ctypes.c_int64),
-        ("statistics_given", ctypes.c_int64),
-        ("x", ctypes.c_void_p),
-        ("y", ctypes.c_void_p),
-        ("gamma", ctypes.c_void_p),
-        ("beta", ctypes.c_void_p),
-        ("mean", ctypes.c_void_p),
-        ("variance", ctypes.c_void_p),
-        ("weight", ctypes.c_void_p),
-        ("grad_y", ctypes.c_void_p),
-        ("grad_x", ctypes.c_void_p),
-        ("grad_gamma", ctypes.c_void_p),
-        ("grad_beta", ctypes.c_void_p),
-        ("grad_weight", ctypes.c_void_p),
-        ("strides", ctypes.c_int64 * 4),
-        ("eps", ctypes.c_double),
-    ]
 
 
 @dataclass(frozen=True)

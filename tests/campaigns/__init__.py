@@ -1,0 +1,1 @@
+"""Campaigns against our promises: many generated cases, each of which can be made again."""
