@@ -1,23 +1,21 @@
 """The ``convert`` command."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from densenet121.checkpoint.convert import convert
+from densenet121.card import weights_card
+from densenet121.checkpoint.convert import Converted, convert
+from densenet121.checkpoint.hugging_face import write_hugging_face
+from densenet121.checkpoint.native import ModelInfo
 from densenet121.commands import DONE
 from densenet121.config import ConvertConfig
+from densenet121.utils.errors import UsageError
 
 
 def run(config: ConvertConfig) -> int:
     """Convert weights and print the result."""
     source, target = Path(config.source), Path(config.target)
-    done = convert(
-        source,
-        target,
-        config.to,
-        net=config.net,
-        variant=config.variant,
-        channels=config.channels,
-    )
+    done = _convert(config, source, target)
     lost = "; the calibration was dropped, because the format cannot store it" if done.lost else ""
     sums = "" if done.channels == 3 else " (of the first convolution the sum over R, G and B)"
     notes = "".join(f"\nnote: {note}" for note in done.notes)
@@ -26,3 +24,18 @@ def run(config: ConvertConfig) -> int:
         f"{done.tensors} tensors are bit-identical after reading back{sums}{lost}{notes}"
     )
     return DONE
+
+
+def _convert(config: ConvertConfig, source: Path, target: Path) -> Converted:
+    net, variant = config.net, config.variant
+    if config.to != "huggingface":
+        channels = config.channels
+        return convert(source, target, config.to, net=net, variant=variant, channels=channels)
+    if config.channels == 1:
+        raise UsageError("`channels` 1 cannot be written with `to` huggingface; omit it")
+
+    def page(info: ModelInfo, family: str, notes: Sequence[str]) -> str:
+        origin = "" if family == "native" else f"The weights come from {family}."
+        return weights_card(info, target.resolve().name, origin, notes)
+
+    return write_hugging_face(source, target, page, net=net, variant=variant)
