@@ -17,6 +17,8 @@ import torch
 
 from densenet121 import Predictor
 from densenet121.card import weights_card
+from densenet121.card.markdown import document
+from densenet121.card.weights import metadata
 from densenet121.checkpoint.hugging_face import write_hugging_face
 from densenet121.checkpoint.load import load_pretrained
 from densenet121.checkpoint.native import ModelInfo, save_weights
@@ -100,6 +102,14 @@ def test_our_folders_give_our_logits_in_timm_and_transformers(tmp_path: Path) ->
     nets = ("densenet121", "densenet161", "densenet201", "densenet264")
     models = {net: folder_of(tmp_path / net, net=net) for net in nets}
     models["several"] = folder_of(tmp_path / "several", task="multilabel")
+    measured = {"type": "accuracy", "name": "Top-1 accuracy", "value": 0.7}
+    result = {
+        "task": {"type": "image-classification"},
+        "dataset": {"type": "image-folder", "name": "validation images"},
+        "metrics": [measured],
+    }
+    page = document(metadata([{"name": "A", "results": [result]}]), "A", ["Text."])
+    (tmp_path / "several" / "README.md").write_text(page)
     other_side("load", tmp_path)
     for name, model in models.items():
         for program in ("timm", "transformers"):
@@ -110,6 +120,7 @@ def test_our_folders_give_our_logits_in_timm_and_transformers(tmp_path: Path) ->
         assert told["problem_type"] == problem
         assert told["names"] == list(NAMES)
         assert told["card"]["pipeline_tag"] == "image-classification"
+        assert told["metrics"] == ([["accuracy", 0.7]] if several else [])
     print(told["versions"])
 
 

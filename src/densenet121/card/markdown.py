@@ -1,6 +1,5 @@
 """Markdown building blocks. All text that comes from files goes through ``escape``."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -29,14 +28,9 @@ def section(title: str, *paragraphs: str) -> str:
 
 
 def document(metadata: Mapping[str, Any], title: str, sections: Sequence[str]) -> str:
-    """The whole page: the hub's metadata block, the title, the sections that are not empty."""
+    """The whole page: the hub's metadata, the title (plain text), sections that are not empty."""
     import yaml
 
     block = yaml.safe_dump(dict(metadata), sort_keys=False, allow_unicode=True, width=2**31)
-    parts = [f"---\n{block}---", f"# {title}", *filter(None, sections)]
+    parts = [f"---\n{block}---", f"# {escape(title)}", *filter(None, sections)]
     return "\n\n".join(parts) + "\n"
-
-
-def quoted(value: object) -> str:
-    """A value as Python and JSON write a text."""
-    return json.dumps(value, ensure_ascii=False)

@@ -11,12 +11,15 @@ _CLASSES_SHOWN = 100
 _TO_FILL = "*To fill in.*"
 
 
-def metadata(model_index: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+def metadata(
+    model_index: Sequence[Mapping[str, Any]] = (), *, for_timm: bool = True
+) -> dict[str, Any]:
     """The hub's metadata block; its licence and data sets are for the author to add."""
+    programs = ["timm", "transformers"] if for_timm else []
     found: dict[str, Any] = {
-        "library_name": "timm",
+        "library_name": "timm" if for_timm else "densenet121",
         "pipeline_tag": "image-classification",
-        "tags": ["image-classification", "timm", "transformers", "densenet121"],
+        "tags": ["image-classification", *programs, "densenet121"],
     }
     return found | ({"model-index": list(model_index)} if model_index else {})
 

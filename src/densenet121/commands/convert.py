@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from densenet121.card import weights_card
+from densenet121.card import run_card, weights_card
 from densenet121.checkpoint.convert import Converted, convert
 from densenet121.checkpoint.hugging_face import write_hugging_face
 from densenet121.checkpoint.native import ModelInfo
 from densenet121.commands import DONE
+from densenet121.commands.card import command_of
 from densenet121.config import ConvertConfig
+from densenet121.runs.layout import read_record
+from densenet121.runs.read import made_by_train
 from densenet121.utils.errors import UsageError
 
 
@@ -35,7 +38,11 @@ def _convert(config: ConvertConfig, source: Path, target: Path) -> Converted:
         raise UsageError("`channels` 1 cannot be written with `to` huggingface; omit it")
 
     def page(info: ModelInfo, family: str, notes: Sequence[str]) -> str:
+        title, folder = target.resolve().name, source.resolve().parent
+        if made_by_train(source):
+            command = command_of(read_record(folder))
+            return run_card(folder, weights=source, title=title, command=command, differences=notes)
         origin = "" if family == "native" else f"The weights come from {family}."
-        return weights_card(info, target.resolve().name, origin, notes)
+        return weights_card(info, title, origin, notes)
 
     return write_hugging_face(source, target, page, net=net, variant=variant)

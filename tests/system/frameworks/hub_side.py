@@ -69,6 +69,9 @@ def load(place):
             "problem_type": config.problem_type,
             "names": [config.id2label[index] for index in range(config.num_labels)],
             "card": card.data.to_dict(),
+            "metrics": [
+                [one.metric_type, one.metric_value] for one in card.data.eval_results or []
+            ],
         }
         (folder / "told.json").write_text(json.dumps(told, default=str))
 
