@@ -206,6 +206,10 @@ class Task(ABC):
             InputError: an option needs calibrated weights.
         """
 
+    def probabilities(self, logits: Logits, calibration: Any = None) -> NDArray[np.floating] | None:
+        """``(N, K)``: the probability of each output; None if outputs have no such meaning."""
+        return None
+
     @abstractmethod
     def explained_output(self, logits: Logits) -> NDArray[np.int64]:
         """``(N,)``: the output that a class-activation map should explain, for each image."""
