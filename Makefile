@@ -22,7 +22,7 @@ help:
 	@echo "make bench      speed and memory beside torchvision, timm, ONNX Runtime, OpenVINO"
 	@echo "make bench-data DATA=folder  loading beside torchvision, DALI, MindSpore"
 	@echo "make test-gpu   check the accelerator of this machine; make bench-gpu measures it"
-	@echo "make test-frameworks  install MindSpore, torchvision, timm, Keras, MONAI and others; compare weights, logits, augmented images"
+	@echo "make test-frameworks  install MindSpore, torchvision, timm, transformers, Keras, MONAI and others; compare weights, logits, augmented images"
 	@echo "make test-compat  the same bits as before the reorganisation; old files are read"
 	@echo "make docs       the documentation site, into site/; make docs-serve shows it"
 	@echo "make test-docs  run the commands of the tutorials"
@@ -137,13 +137,15 @@ test-compat: $(BIN)/.installed-dev .compat/.installed
 # Each framework in an environment of its own: MindSpore 2.10 needs numpy 1, Keras runs on torch.
 FRAMEWORK_PIP := bin/python -m pip --disable-pip-version-check install --quiet
 .frameworks/.installed: Makefile
-	for name in mindspore torch keras medical; do \
+	for name in mindspore torch keras medical triton; do \
 		test -x .frameworks/$$name/bin/python || $(PYTHON) -m venv .frameworks/$$name || exit 1; done
 	.frameworks/mindspore/$(FRAMEWORK_PIP) mindspore==2.10.0 mindcv==0.3.0 'numpy<2'
-	.frameworks/torch/$(FRAMEWORK_PIP) torch==2.14.1 torchvision==0.29.1 timm==1.0.31
+	.frameworks/torch/$(FRAMEWORK_PIP) torch==2.14.1 torchvision==0.29.1 timm==1.0.31 \
+	    transformers==5.24.0
 	.frameworks/keras/$(FRAMEWORK_PIP) torch==2.14.1 keras==3.15.1 h5py
 	.frameworks/medical/$(FRAMEWORK_PIP) torch==2.14.1 torchvision==0.29.1 monai==1.6.1 \
 	    torchxrayvision==1.5.7
+	.frameworks/triton/$(FRAMEWORK_PIP) 'tritonclient[http]==2.73.0'
 	touch $@
 
 test-frameworks: $(BIN)/.installed-dev .frameworks/.installed

@@ -25,6 +25,7 @@ GUIDES = {
     "split": "guides/data.md#split-images",
     "pack": "guides/data.md#pack-images-into-shards",
     "report": "reference/run-folder.md",
+    "card": "guides/hub.md",
     "bench": "internals/performance.md#measure-your-machine",
     "convert": "guides/weights.md",
     "average": "guides/weights.md#average-several-weights",

@@ -23,6 +23,7 @@ from densenet121.config import (
     AverageConfig,
     BenchConfig,
     CalibrateConfig,
+    CardConfig,
     CompareConfig,
     ConvertConfig,
     DemoConfig,
@@ -59,6 +60,7 @@ GROUPS: dict[str, dict[str, type[Any]]] = {
         "metrics": MetricsConfig,
         "compare": CompareConfig,
         "report": ReportConfig,
+        "card": CardConfig,
         "demo": DemoConfig,
     },
     "use a trained network": {

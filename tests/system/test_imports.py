@@ -14,7 +14,7 @@ LAYERS = (
     {"cli"},
     {"commands"},
     {"bench"},
-    {"engine", "serve", "report", "audit"},
+    {"engine", "serve", "report", "audit", "card"},
     {"runs", "inference"},
     {"checkpoint"},
     {"tasks", "runtime"},

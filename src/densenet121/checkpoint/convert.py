@@ -110,15 +110,15 @@ def convert(
         raise UsageError(f"{target.parent}: there is no such folder")
     wanted = _channels(to, channels)
     loaded = load_pretrained(source, net=net or "densenet121", variant=variant)
-    info = _info(loaded, net or "densenet121")
-    _check_network(info, to, source)
+    info = described(loaded, net or "densenet121")
+    check_network(info, to, source)
     state_dict = loaded.model.state_dict()
     if wanted == 1:
         _check_grey(info, to, source)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".convert.") as folder:
         trial = Path(folder) / target.name
         _write(trial, state_dict, info, to, loaded.calibration, wanted)
-        back = _check_same(trial, state_dict, info, wanted)
+        back = check_same(trial, state_dict, info, wanted)
         write_atomic(target, trial.read_bytes())
     lost = loaded.calibration is not None and to != "native"
     notes = (*loaded.notes, *_not_recorded(info, back, wanted))
@@ -168,7 +168,8 @@ def _check_grey(info: ModelInfo, to: Target, source: Path) -> None:
         )
 
 
-def _info(loaded: Pretrained, net: str) -> ModelInfo:
+def described(loaded: Pretrained, net: str) -> ModelInfo:
+    """What the file records, else what is usual for its network."""
     if loaded.info is not None:
         return loaded.info
     family: Literal["densenet-bc", "torchvision"]
@@ -176,7 +177,12 @@ def _info(loaded: Pretrained, net: str) -> ModelInfo:
     return ModelInfo(net, loaded.model.variant, (), PREPROCESSING[family])
 
 
-def _check_network(info: ModelInfo, to: Target, source: Path) -> None:
+def check_network(info: ModelInfo, to: Target, source: Path) -> None:
+    """Refuse weights of a network or variant that the program does not have.
+
+    Raises:
+        InputError: it has none of them.
+    """
     if to == "native":
         return
     if info.net not in NETWORKS or info.net == "densenet100":
@@ -231,7 +237,7 @@ def _write(
         path.write_bytes(safetensors.torch.save(tensors, metadata))
 
 
-def _check_same(
+def check_same(
     path: Path, state_dict: dict[str, Tensor], info: ModelInfo, channels: int
 ) -> ModelInfo | None:
     """Read the file back and compare; returns what it records."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from densenet121.checkpoint.foreign.timm_config import weights_in
 from densenet121.checkpoint.load import Weights, read_weights
 from densenet121.datasets.reading import AS_BYTES
 from densenet121.utils.errors import InputError
@@ -17,6 +18,7 @@ def inspect(path: Path) -> str:
     Raises:
         InputError: missing, damaged, or of another format.
     """
+    path = weights_in(path) or path
     weights = read_weights(path, shapes_only=True)
     try:
         rows = [("file", f"{path} ({path.stat().st_size:,} bytes)"), *_rows(weights)]

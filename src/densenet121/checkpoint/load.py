@@ -15,6 +15,7 @@ from densenet121.checkpoint.foreign import mindspore
 from densenet121.checkpoint.foreign.identify import Foreign, identify
 from densenet121.checkpoint.foreign.keras import is_keras_file, read_keras
 from densenet121.checkpoint.foreign.labels import Family
+from densenet121.checkpoint.foreign.timm_config import CONFIG, WEIGHTS, check_config, weights_in
 from densenet121.checkpoint.foreign.torch_file import (
     is_torch_file,
     prefix_of,
@@ -130,14 +131,20 @@ def read_weights(path: Path, *, shapes_only: bool = False) -> Weights:
     Nothing in a file is ever executed.
 
     Args:
-        path: the file.
+        path: the file, or a Hugging Face folder.
         shapes_only: tensors may have no content, and checksums are not verified.
 
     Raises:
         InputError: missing, damaged, or of another format.
     """
     if path.is_dir():
-        raise InputError(f"{path}: is a folder; pass one weights file")
+        found_in = weights_in(path)
+        if found_in is None:
+            raise InputError(
+                f"{path}: is a folder; pass one weights file, or a Hugging Face folder, which has "
+                f"{CONFIG} beside {WEIGHTS}"
+            )
+        path = found_in
     if not path.exists():
         raise InputError(f"{path}: there is no such weights file")
     if path.stat().st_size > LARGEST:
@@ -183,7 +190,11 @@ def _native(
             raise ValueError("the data of a split is not an object")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: damaged ({error!r} in its metadata)") from None
-    return Weights(tensors, info, origin, calibration=content.get("calibration"), data=data)
+    calibration = content.get("calibration")
+    weights = Weights(tensors, info, origin, calibration=calibration, data=data)
+    if path.name == WEIGHTS:
+        check_config(path, info, weights.num_classes or 0)
+    return weights
 
 
 def _weights(foreign: Foreign, info: ModelInfo | None) -> Weights:
@@ -319,6 +330,8 @@ class Pretrained:
         family: the program that the weights come from.
         calibration: what `calibrate` added, as plain JSON values.
         notes: of ``Weights``.
+        origin: of ``Weights``.
+        data: of ``Weights``.
     """
 
     model: DenseNet
@@ -326,6 +339,8 @@ class Pretrained:
     family: Family
     calibration: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
+    origin: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
 
 
 def load_pretrained(
@@ -351,7 +366,15 @@ def load_pretrained(
     load_state(model, weights.state_dict, path)
     if info is not None:
         info = replace(info, variant=chosen)
-    return Pretrained(model.eval(), info, weights.family, weights.calibration, weights.notes)
+    return Pretrained(
+        model.eval(),
+        info,
+        weights.family,
+        weights.calibration,
+        weights.notes,
+        weights.origin,
+        weights.data,
+    )
 
 
 def load_model(

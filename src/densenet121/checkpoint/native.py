@@ -75,8 +75,17 @@ class ModelInfo:
         return cls(net, variant, tuple(names), preprocessing, task)
 
 
-def save(path: Path, kind: Kind, tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> None:
+def save(
+    path: Path,
+    kind: Kind,
+    tensors: Mapping[str, Tensor],
+    content: Mapping[str, Any],
+    *,
+    with_format: bool = False,
+) -> None:
     """Write tensors and JSON content into one file, atomically.
+
+    ``with_format`` adds the "format" to the metadata that transformers asks for.
 
     Raises:
         OSError: disk full or no permission; an existing file of that name is unchanged.
@@ -86,7 +95,18 @@ def save(path: Path, kind: Kind, tensors: Mapping[str, Tensor], content: Mapping
     note = {"format": FORMAT, "kind": kind, "content": text, "sha256": _digest(kind, text, on_cpu)}
     # One key, because safetensors writes several in random order; equal runs must give equal bytes.
     metadata = {METADATA_KEY: json.dumps(note)}
-    write_atomic(path, safetensors.torch.save(on_cpu, metadata))
+    data = safetensors.torch.save(on_cpu, metadata)
+    write_atomic(path, _with_format(data) if with_format else data)
+
+
+def _with_format(data: bytes) -> bytes:
+    """The same file with a second key in its metadata, always in the same order."""
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    header["__metadata__"]["format"] = "pt"
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the tensors are aligned
+    return len(text).to_bytes(8, "little") + text + data[start:]
 
 
 def read(path: Path, kind: Kind | None = None) -> tuple[Kind, dict[str, Tensor], dict[str, Any]]:
@@ -174,15 +194,17 @@ def save_weights(
     origin: Mapping[str, Any],
     calibration: Mapping[str, Any] | None = None,
     data: Mapping[str, Any] | None = None,
+    *,
+    with_format: bool = False,
 ) -> None:
     """Write weights with their description and their origin (epoch, step, score).
 
-    ``data`` describes the images, see ``data_note``.
+    ``data`` describes the images, see ``data_note``; ``with_format`` is that of ``save``.
     """
     content = {"model": info.to_json(), "origin": dict(origin)}
     more = {} if calibration is None else {"calibration": dict(calibration)}
     more |= {} if data is None else {"data": dict(data)}
-    save(path, "weights", state_dict, content | more)
+    save(path, "weights", state_dict, content | more, with_format=with_format)
 
 
 def data_note(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from densenet121.checkpoint.foreign.timm_config import weights_in
 from densenet121.checkpoint.load import Weights, load_state, read_weights
 from densenet121.checkpoint.native import ModelInfo, data_note, save_weights
 from densenet121.commands import DONE
@@ -78,7 +79,7 @@ def average(config: AverageConfig, task: Task | None = None) -> AverageResult:
     Raises:
         InputError: weights or images cannot be used, or the weights are of different kinds.
     """
-    files = [absolute(name) for name in config.inputs]
+    files = [weights_in(file) or file for file in map(absolute, config.inputs)]
     output = absolute(config.output)
     check_output(output, "output", files)
     weights = [_read(file) for file in files]

@@ -1,23 +1,24 @@
 """The ``convert`` command."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from densenet121.checkpoint.convert import convert
+from densenet121.card import run_card, weights_card
+from densenet121.checkpoint.convert import Converted, convert
+from densenet121.checkpoint.hugging_face import write_hugging_face
+from densenet121.checkpoint.native import ModelInfo
 from densenet121.commands import DONE
+from densenet121.commands.card import command_of
 from densenet121.config import ConvertConfig
+from densenet121.runs.layout import read_record
+from densenet121.runs.read import made_by_train
+from densenet121.utils.errors import UsageError
 
 
 def run(config: ConvertConfig) -> int:
     """Convert weights and print the result."""
     source, target = Path(config.source), Path(config.target)
-    done = convert(
-        source,
-        target,
-        config.to,
-        net=config.net,
-        variant=config.variant,
-        channels=config.channels,
-    )
+    done = _convert(config, source, target)
     lost = "; the calibration was dropped, because the format cannot store it" if done.lost else ""
     sums = "" if done.channels == 3 else " (of the first convolution the sum over R, G and B)"
     notes = "".join(f"\nnote: {note}" for note in done.notes)
@@ -26,3 +27,22 @@ def run(config: ConvertConfig) -> int:
         f"{done.tensors} tensors are bit-identical after reading back{sums}{lost}{notes}"
     )
     return DONE
+
+
+def _convert(config: ConvertConfig, source: Path, target: Path) -> Converted:
+    net, variant = config.net, config.variant
+    if config.to != "huggingface":
+        channels = config.channels
+        return convert(source, target, config.to, net=net, variant=variant, channels=channels)
+    if config.channels == 1:
+        raise UsageError("`channels` 1 cannot be written with `to` huggingface; omit it")
+
+    def page(info: ModelInfo, family: str, notes: Sequence[str]) -> str:
+        title, folder = target.resolve().name, source.resolve().parent
+        if made_by_train(source):
+            command = command_of(read_record(folder))
+            return run_card(folder, weights=source, title=title, command=command, differences=notes)
+        origin = "" if family == "native" else f"The weights come from {family}."
+        return weights_card(info, title, origin, notes)
+
+    return write_hugging_face(source, target, page, net=net, variant=variant)

@@ -9,6 +9,7 @@ from densenet121.config.augmentation import AugmentationSettings, effective
 from densenet121.config.average import AverageConfig
 from densenet121.config.bench import BenchConfig
 from densenet121.config.calibrate import CalibrateConfig
+from densenet121.config.card import CardConfig
 from densenet121.config.compare import CompareConfig
 from densenet121.config.convert import ConvertConfig, Target
 from densenet121.config.demo import DemoConfig
@@ -52,6 +53,7 @@ __all__ = [
     "AverageConfig",
     "BenchConfig",
     "CalibrateConfig",
+    "CardConfig",
     "CompareConfig",
     "ConvertConfig",
     "DemoConfig",

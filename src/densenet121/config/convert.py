@@ -5,7 +5,16 @@ from typing import ClassVar, Literal
 
 from densenet121.config.shared import Net, Settings, Variant
 
-Target = Literal["native", "torchvision", "timm", "mindcv", "mindspore", "monai", "torchxrayvision"]
+Target = Literal[
+    "native",
+    "huggingface",
+    "torchvision",
+    "timm",
+    "mindcv",
+    "mindspore",
+    "monai",
+    "torchxrayvision",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,10 +22,13 @@ class ConvertConfig(Settings):
     """Convert weights between densenet121, torchvision, timm, MONAI, MindSpore and others.
 
     Attributes:
-        source: weights file in any format that can be read.
-        target: file to write; its suffix chooses among the formats of that program.
+        source: weights file in any format that can be read, or a Hugging Face folder.
+        target: file to write; its suffix chooses among the formats of that program. For huggingface
+            a folder, which must be new or empty.
         to: program that will read the file: native is densenet121, mindspore the network of the
-            model zoo (variant model_zoo), mindcv its network (variant paper).
+            model zoo (variant model_zoo), mindcv its network (variant paper). huggingface writes a
+            folder that timm, transformers and densenet121 read: model.safetensors, config.json and
+            README.md, the model card.
         net: the network, for weights that do not record it (default: densenet121).
         variant: paper or model_zoo, for weights that do not record it for certain (default: what
             the weights suggest).

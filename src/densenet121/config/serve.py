@@ -1,5 +1,6 @@
 """The settings of ``serve``."""
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -97,6 +98,8 @@ class ServeConfig(
         top_k: number of classes to return for each image, unless the request says another.
         cam_layer: layer whose class-activation maps are drawn (default: features, the classifier's
             input).
+        model_name: name of the network for clients of the Open Inference Protocol, in the addresses
+            below /v2/models (default: that of the network, such as densenet121).
         per_batch_size: largest batch (default: 256 on an accelerator, 32 on a CPU).
     """
 
@@ -107,6 +110,7 @@ class ServeConfig(
     port: int = 8000
     top_k: int = 5
     cam_layer: str | None = None
+    model_name: str | None = None
 
     def check(self) -> None:
         """Refuse values out of range."""
@@ -114,3 +118,8 @@ class ServeConfig(
             raise UsageError("WEIGHTS must be a file, got an empty path")
         between("port", self.port, 0, 65535)
         at_least("top_k", self.top_k, 1)
+        if self.model_name is not None and not re.fullmatch(r"[\w.-]+", self.model_name):
+            raise UsageError(
+                "--model_name must be letters, digits, dots, dashes and underscores, got "
+                f'"{self.model_name}"'
+            )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from densenet121.checkpoint.foreign.timm_config import weights_in
 from densenet121.checkpoint.load import read_weights
 from densenet121.config import TrainConfig, absolute
 from densenet121.datasets.image_dataset import check_same_classes
@@ -124,4 +125,7 @@ def make_distillation(
 
 def teacher_setting(config: TrainConfig) -> str | None:
     """`teacher` for run.json: its digest, so that a resume sees another teacher."""
-    return None if config.teacher is None else f"file {file_digest(absolute(config.teacher))[:16]}"
+    if config.teacher is None:
+        return None
+    file = absolute(config.teacher)
+    return f"file {file_digest(weights_in(file) or file)[:16]}"

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from densenet121.checkpoint.foreign.timm_config import weights_in
 from densenet121.checkpoint.load import read_weights
 from densenet121.config import EvalConfig, absolute, settings_of
 from densenet121.datasets.image_dataset import ImageDataset, check_num_classes
@@ -65,6 +66,7 @@ def evaluate(config: EvalConfig, task: Task | None = None) -> EvalResult:
     with StopRequest() as stop, joined(config) as runtime:
         # Read before the folder is made, so that a wrong path leaves no folder behind.
         source = absolute(config.pretrained)
+        source = weights_in(source) or source  # a Hugging Face folder has one file of weights
         files = weights_files(source)
         alone = not source.is_dir() and source.suffix != SUFFIX
         first = read_weights(source) if alone else None

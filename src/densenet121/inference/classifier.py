@@ -1,5 +1,6 @@
 """A network with weights, and everything that is needed to classify images with it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -173,7 +174,8 @@ def logits_of(
 ) -> Tensor:
     """Logits ``(N, K)`` of prepared pixels: float32, on the CPU.
 
-    With several views of each image, logits of the mean of their probabilities.
+    With several views of each image, logits of the mean of their probabilities. ``images`` may also
+    be normalised already, ``(N, 3, H, W)`` float32, which is one view.
     """
     return begin_logits(model, images, preprocessing, task, runtime).read()
 
@@ -183,9 +185,13 @@ def begin_logits(
 ) -> PendingLogits:
     """``logits_of``, without waiting for the device."""
     images = runtime.to_device(images)
+    given: Iterable[Tensor]
+    if images.is_floating_point():
+        given = [images.contiguous(memory_format=torch.channels_last)]
+    else:
+        given = (preprocessing.normalise(view) for view in preprocessing.views(images))
     found = []
-    for view in preprocessing.views(images):
-        normalised = preprocessing.normalise(view)
+    for normalised in given:
         with runtime.arithmetic():
             logits: Tensor = model(normalised)
         found.append(logits.float())

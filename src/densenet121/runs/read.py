@@ -6,13 +6,24 @@ an error.
 
 import csv
 import io
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from densenet121.runs.evaluations import read_error_map
-from densenet121.runs.layout import EVALUATION, METRICS, PREDICTIONS, RECORD
+from densenet121.runs.layout import (
+    BEST_AVERAGE,
+    BEST_WEIGHTS,
+    EVALUATION,
+    LAST_AVERAGE,
+    LAST_WEIGHTS,
+    METRICS,
+    PREDICTIONS,
+    RECORD,
+    read_record,
+)
 from densenet121.runs.metrics import TrainRow, parse
 from densenet121.tasks import (
     AveragedValidation,
@@ -200,3 +211,47 @@ def _json_object(path: Path) -> dict[str, Any]:
 
 def _names(found: object) -> list[str]:
     return [str(name) for name in found] if isinstance(found, list) else []
+
+
+def results_of(run: RunFiles, file: Path, origin: Mapping[str, Any]) -> Results | None:
+    """The results that a run folder has for one weights file, None if there are none.
+
+    ``scores`` has one element; ``predictions`` is empty where they are of other weights.
+
+    Args:
+        run: result of ``read_run``.
+        file: the weights file.
+        origin: epoch and step of the weights, as the file records them.
+    """
+    results, averaged = run.results, file.name in (BEST_AVERAGE, LAST_AVERAGE)
+    rows: Sequence[Validation | AveragedValidation]
+    rows = results.averaged if averaged else results.validations
+    last = results.validations[-1].epoch if results.validations else None
+    if len(results.scores) == 1:
+        of = Path(results.scores[0].checkpoint).name
+        # Training evaluates its last weights; the best ones may be the same.
+        same = of == LAST_WEIGHTS and not averaged and origin.get("epoch", -1) == last
+        if of == file.name or same:
+            return results
+    for row in rows:
+        if row.epoch == origin.get("epoch"):
+            score = CheckpointScore(file.name, "", row.loss, row.metrics)
+            return replace(results, scores=[score], predictions=[])
+    return None
+
+
+def weights_of(run: RunFiles) -> Path | None:
+    """The weights that a run is about: the best, the last, or those that it evaluated.
+
+    None if there are none, or not any more.
+    """
+    files = [run.folder / name for name in (BEST_WEIGHTS, LAST_WEIGHTS)]
+    if len(run.results.scores) == 1:
+        files.append(Path(run.results.scores[0].checkpoint))
+    return next((file for file in files if file.is_file()), None)
+
+
+def made_by_train(file: Path) -> bool:
+    """Whether a weights file is one that train wrote into the run folder around it."""
+    known = (BEST_WEIGHTS, LAST_WEIGHTS, BEST_AVERAGE, LAST_AVERAGE)
+    return file.name in known and read_record(file.resolve().parent).get("command") == "train"

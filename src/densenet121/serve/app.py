@@ -1,4 +1,4 @@
-"""The HTTP routes: /predict, the page at /, health, metrics and the API documentation."""
+"""The HTTP routes: /predict, the page at /, health, metrics, the API documentation, and /v2."""
 
 import base64
 from pathlib import Path
@@ -17,6 +17,7 @@ from densenet121.network import DenseNet
 from densenet121.serve.batches import Reply
 from densenet121.serve.bodies import Refusal, drain
 from densenet121.serve.metrics import Metrics
+from densenet121.serve.open_inference import add_open_inference
 from densenet121.serve.service import Service
 from densenet121.tasks import AnswerOptions
 from densenet121.version import __version__
@@ -87,6 +88,7 @@ def make_app(service: Service) -> FastAPI:
         return JSONResponse({"predictions": [_as_json(name, reply) for name, reply in replies]})
 
     _add_information(app, service, calibrated=calibrated, maps=maps)
+    add_open_inference(app, service)
     _add_refusals(app, service)
     return app
 
@@ -124,9 +126,8 @@ def _add_information(app: FastAPI, service: Service, *, calibrated: bool, maps: 
 
     @app.get("/readyz", summary="Whether the server accepts requests")
     async def readyz() -> Response:
-        ready = service.batcher.alive and not service.stopping()
-        content = {"status": "ready" if ready else "not ready"}
-        return JSONResponse(content, status_code=200 if ready else 503)
+        content = {"status": "ready" if service.ready else "not ready"}
+        return JSONResponse(content, status_code=200 if service.ready else 503)
 
     @app.get("/model", summary="Network, classes and limits")
     async def model() -> dict[str, Any]:

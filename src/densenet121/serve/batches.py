@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,15 +23,16 @@ from densenet121.tasks import Answer, AnswerOptions
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The answer for one image, and a PNG with the class-activation map if requested."""
+    """The answer for one image, its logits ``(K,)``, and a PNG of its map if requested."""
 
     answer: Answer
+    logits: NDArray[np.float32]
     cam: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[Any]  # uint8 of an image, or the normalised float32 of a client
     options: AnswerOptions
     cam: bool
     future: "asyncio.Future[Reply]"
@@ -92,9 +94,9 @@ class Batcher:
         return all(thread.is_alive() for thread in self._threads)
 
     def submit(
-        self, pixels: NDArray[np.uint8], options: AnswerOptions, cam: bool = False
+        self, pixels: NDArray[Any], options: AnswerOptions, cam: bool = False
     ) -> "asyncio.Future[Reply]":
-        """The future reply for prepared pixels; call it in the event loop."""
+        """The future reply for prepared pixels, or for a normalised image; call it in the loop."""
         self._loop = asyncio.get_running_loop()
         job = _Job(pixels, options, cam, self._loop.create_future())
         self.waiting += 1
@@ -143,6 +145,14 @@ class Batcher:
                 job.future.set_result(answer)
 
     def _replies(self, jobs: list[_Job]) -> list[Reply]:
+        replies: dict[int, Reply] = {}
+        for kind in {job.pixels.dtype for job in jobs}:
+            alike = [i for i, job in enumerate(jobs) if job.pixels.dtype == kind]
+            found = self._replies_of_a_kind([jobs[i] for i in alike])
+            replies |= zip(alike, found, strict=True)
+        return [replies[i] for i in range(len(jobs))]
+
+    def _replies_of_a_kind(self, jobs: list[_Job]) -> list[Reply]:
         images = torch.from_numpy(np.stack([job.pixels for job in jobs]))
         logits = self._measure(images)
         answers: dict[int, Answer] = {}
@@ -154,7 +164,7 @@ class Batcher:
         if with_map:
             pngs = maps_of(self._predictor, images[with_map], logits[with_map], self._cam_layer)
             drawn = dict(zip(with_map, pngs, strict=True))
-        return [Reply(answers[i], drawn.get(i)) for i in range(len(jobs))]
+        return [Reply(answers[i], logits[i], drawn.get(i)) for i in range(len(jobs))]
 
     def _measure(self, images: torch.Tensor) -> NDArray[np.float32]:
         start = time.perf_counter()

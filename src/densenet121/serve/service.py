@@ -2,8 +2,9 @@
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from fastapi import Request
@@ -18,6 +19,8 @@ from densenet121.serve.metrics import Metrics
 from densenet121.tasks import AnswerOptions
 from densenet121.utils.errors import InputError, TooLargeError
 
+Item = NamedImage | NDArray[np.float32]  # an encoded image, or the normalised input of the network
+
 
 class Service:
     """What all requests share: the network, the decoding threads and the limits.
@@ -27,6 +30,7 @@ class Service:
         batcher: the threads that run the network.
         metrics: the values of /metrics.
         stopping: whether a shutdown has begun; the caller sets this function.
+        pool: the threads that decode.
     """
 
     def __init__(
@@ -39,11 +43,16 @@ class Service:
         self.images = 0  # accepted and not yet answered
         self.body_bytes = 0  # of request bodies being read or decoded
         self.metrics.watch(lambda: self.images, lambda: self.body_bytes)
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        self.pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are accepted."""
+        return self.batcher.alive and not self.stopping()
 
     def close(self) -> None:
         """Finish the accepted images."""
-        self._pool.shutdown(wait=True)
+        self.pool.shutdown(wait=True)
         self.batcher.close()
 
     def busy(self) -> Refusal:
@@ -63,6 +72,27 @@ class Service:
         Raises:
             Refusal: the request cannot be answered.
         """
+        kind = request.headers.get("content-type", "")
+
+        async def images(body: bytes) -> list[NamedImage]:
+            return images_of(body, kind, self.config.max_pictures)
+
+        return await self.answer(request, images, lambda: options, cam)
+
+    async def answer(
+        self,
+        request: Request,
+        parse: Callable[[bytes], Awaitable[Sequence[Item]]],
+        options: Callable[[], AnswerOptions],
+        cam: bool = False,
+    ) -> list[tuple[str, Reply]]:
+        """The names and answers of what ``parse`` finds in the body, in order.
+
+        ``options`` is called after ``parse``.
+
+        Raises:
+            Refusal: the request cannot be answered.
+        """
         config = self.config
         # Assume the largest allowed body until it is read and its images can be counted.
         held = config.max_bytes
@@ -75,19 +105,18 @@ class Service:
             body = await read_body(request, config.max_bytes, config.body_seconds)
             self.body_bytes += len(body) - held
             held = len(body)
-            kind = request.headers.get("content-type", "")
-            images = images_of(body, kind, config.max_pictures)
-            if self.images + len(images) > config.queue:
+            items = await parse(body)
+            if self.images + len(items) > config.queue:
                 raise self.busy()
-            count = len(images)
+            count = len(items)
             self.images += count
             try:
                 async with asyncio.timeout(config.answer_seconds):
-                    prepared = await self._prepare(images)
-                    names = [image.name for image in images]
-                    del body, images
+                    prepared = await self._prepare(items)
+                    names = [item.name if isinstance(item, NamedImage) else "" for item in items]
+                    del body, items
                     self.body_bytes, held = self.body_bytes - held, 0
-                    waiting = [self.batcher.submit(pixels, options, cam) for pixels in prepared]
+                    waiting = [self.batcher.submit(pixels, options(), cam) for pixels in prepared]
                     try:
                         answers = [await future for future in waiting]
                     finally:
@@ -104,12 +133,12 @@ class Service:
         self.metrics.images.inc(count)
         return list(zip(names, answers, strict=True))
 
-    async def _prepare(self, images: list[NamedImage]) -> list[NDArray[np.uint8]]:
+    async def _prepare(self, items: Sequence[Item]) -> list[NDArray[Any]]:
         """The network's input for all images, or a Refusal that names the first bad one."""
         loop = asyncio.get_running_loop()
         tasks = [
-            loop.run_in_executor(self._pool, self._pixels, number, image)
-            for number, image in enumerate(images, start=1)
+            loop.run_in_executor(self.pool, self._pixels, number, item)
+            for number, item in enumerate(items, start=1)
         ]
         try:
             return [await task for task in tasks]
@@ -119,7 +148,9 @@ class Service:
             await asyncio.gather(*tasks, return_exceptions=True)
             raise
 
-    def _pixels(self, number: int, image: NamedImage) -> NDArray[np.uint8]:
+    def _pixels(self, number: int, image: Item) -> NDArray[Any]:
+        if not isinstance(image, NamedImage):
+            return image  # normalised by the client
         name = " ".join(image.name.split())
         where = f"image {number}{f' ({name})' if name else ''}: "
         if not image.data:

@@ -17,6 +17,8 @@ from densenet121.tasks.values import (
     Answer,
     AnswerOptions,
     Calibrated,
+    CardPart,
+    CardTable,
     Compared,
     ImageError,
     Logits,
@@ -204,6 +206,10 @@ class Task(ABC):
             InputError: an option needs calibrated weights.
         """
 
+    def probabilities(self, logits: Logits, calibration: Any = None) -> NDArray[np.floating] | None:
+        """``(N, K)``: the probability of each output; None if outputs have no such meaning."""
+        return None
+
     @abstractmethod
     def explained_output(self, logits: Logits) -> NDArray[np.int64]:
         """``(N,)``: the output that a class-activation map should explain, for each image."""
@@ -291,3 +297,18 @@ class Task(ABC):
     @abstractmethod
     def report(self, results: Results) -> ReportPart:
         """The task's part of the report of a run."""
+
+    def card(self, results: Results) -> CardPart:
+        """The task's part of a model card.
+
+        Args:
+            results: with one score, that of the weights, and their predictions if there are any.
+        """
+        score = results.scores[0]
+        numbers = {"loss": score.loss} | score.metrics
+        rows = [
+            [name.replace("_", " "), f"{value:.6g}"]
+            for name, value in numbers.items()
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        ]
+        return CardPart({}, [CardTable("Metrics", "", ("metric", "value"), rows)])

@@ -130,6 +130,28 @@ class ReportPart:
     figures: Mapping[str, bytes | None]
 
 
+class CardTable(NamedTuple):
+    """A table of a model card, of plain text; the first column is text, the others are numbers."""
+
+    title: str
+    text: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class CardPart:
+    """A task's part of a model card.
+
+    Attributes:
+        metrics: metrics for the hub: its type, such as "accuracy", to name and value.
+        tables: in order, the main one first.
+    """
+
+    metrics: Mapping[str, tuple[str, float]]
+    tables: Sequence[CardTable]
+
+
 @dataclass(frozen=True, slots=True)
 class AnswerOptions:
     """Options of an answer; a task uses those that apply to it.

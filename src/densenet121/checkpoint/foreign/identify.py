@@ -27,10 +27,10 @@ from densenet121.checkpoint.foreign.names import (
     from_torchvision,
     network_of,
 )
+from densenet121.checkpoint.foreign.timm_config import TimmConfig, read_config
 from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.network import Variant
 from densenet121.utils.errors import InputError
-from densenet121.utils.json_values import parse_json
 
 _MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 _STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
@@ -129,14 +129,12 @@ def identify(
     """
     if "features.conv1.weight" in tensors and "features.conv0.weight" in tensors:
         raise InputError(
-            f"{path}: weights of densenetblur121d (timm: three convolutions in the stem, blurred "
-            "pooling) or densenet264d; these networks are not supported"
+            f"{path}: weights of densenetblur121d (timm: three convolutions in the stem) or "
+            "densenet264d; these networks are not supported"
         )
     family = family or _family(tensors, path, beside, prefix)
     rename = _RENAME[family]
-    state_dict: dict[str, Tensor] = {}
-    momentum: dict[str, Tensor] = {}
-    state: dict[str, Any] = {}
+    state_dict, momentum, state = dict[str, Tensor](), dict[str, Tensor](), dict[str, Any]()
     for name, tensor in tensors.items():
         target, new = state_dict, rename(name)
         if family in ("mindspore", "mindcv"):
@@ -149,8 +147,10 @@ def identify(
         target[new] = tensor
     if family == "monai":
         check_monai(state_dict, path)
-    state_dict, labels = labels_of(family, one_linear_head(state_dict), path, beside)
-    state_dict, preprocessing, notes = _channels(state_dict, family, path)
+    config = read_config(path) if family == "timm" else None
+    certain = config is not None or family not in ("mindcv", "torchvision", "timm")
+    state_dict, labels = labels_of(family, one_linear_head(state_dict), path, beside, config)
+    state_dict, preprocessing, notes = _channels(state_dict, family, path, config)
     net = network_of(state_dict)
     if (net == "densenet100") != (family == "densenet-bc"):
         preprocessing = None  # the program has no such network, so no documented preprocessing
@@ -161,7 +161,7 @@ def identify(
         state,
         net,
         "model_zoo" if family == "mindspore" and net != "densenet100" else "paper",
-        family not in ("mindcv", "torchvision", "timm"),
+        certain,
         preprocessing,
         labels.task,
         labels.class_names,
@@ -171,16 +171,14 @@ def identify(
 
 
 def _channels(
-    state_dict: dict[str, Tensor], family: Family, path: Path
+    state_dict: dict[str, Tensor], family: Family, path: Path, config: TimmConfig | None
 ) -> tuple[dict[str, Tensor], Preprocessing | None, tuple[str, ...]]:
     """The state dict for RGB, its preprocessing, and what was changed.
 
     Raises:
         InputError: the images have neither one nor three channels.
     """
-    preprocessing = PREPROCESSING[family]
-    if family == "timm":
-        preprocessing = _timm_preprocessing(path) or preprocessing
+    preprocessing = config.preprocessing if config else PREPROCESSING[family]
     weight = state_dict.get(_CONV0)
     if weight is None or weight.ndim != 4 or weight.shape[1] == 3:
         return state_dict, preprocessing, ()
@@ -216,7 +214,7 @@ def _family(
             return "torchxrayvision"
         if is_chexnet(names, prefix):
             return "chexnet"
-        is_timm = _timm_config(path) is not None or re.search(r"\.(ra|tv)_in1k", path.name)
+        is_timm = read_config(path) is not None or re.search(r"\.(ra|tv)_in1k", path.name)
         return "timm" if is_timm or any("_in1k" in n for n in names_of_net) else "torchvision"
     if names & {"backbone.stem.0.weight", "stem.0.weight"}:
         return "mmpretrain"
@@ -226,45 +224,4 @@ def _family(
         f'{path}: has no "features.conv0.weight" or another DenseNet\'s first convolution, so '
         "these are not weights of torchvision, timm, Keras, mmpretrain, mindcv, MONAI or the model "
         f"zoo (the first tensor is {next(iter(tensors), 'none')})"
-    )
-
-
-def _timm_config(path: Path) -> dict[str, Any] | None:
-    """The pretrained_cfg of a config.json beside the file, as in timm's downloads."""
-    file = path.with_name("config.json")
-    if not file.is_file() or file.stat().st_size > 2**20:
-        return None
-    try:
-        config = parse_json(file.read_text(encoding="utf-8"))
-        given = config["pretrained_cfg"]
-        return dict(given) if "densenet" in config["architecture"] else None
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
-def _timm_preprocessing(path: Path) -> Preprocessing | None:
-    given = _timm_config(path)
-    if given is None:
-        return None
-    try:
-        _, height, width = given["input_size"]
-        mean, std = (tuple(float(x) * 255 for x in given[key]) for key in ("mean", "std"))
-        interpolation = {"bicubic": "pillow_bicubic", "bilinear": "pillow_bilinear"}[
-            given["interpolation"]
-        ]
-        # timm/data/transforms_factory.py: the shorter side, rounded down
-        short = int(min(height, width) / float(given["crop_pct"]))
-        if len(mean) != 3 or len(std) != 3:
-            raise ValueError
-    except (ValueError, KeyError, TypeError, ZeroDivisionError):
-        raise InputError(
-            f"{path.with_name('config.json')}: its pretrained_cfg is not in timm's format; move "
-            "the file away to read the weights without it"
-        ) from None
-    return Preprocessing(
-        (int(height), int(width)),
-        f"short:{short}",
-        (mean[0], mean[1], mean[2]),
-        (std[0], std[1], std[2]),
-        interpolation,
     )

@@ -9,6 +9,8 @@ from typing import Any, Literal
 from torch import Tensor
 
 from densenet121.checkpoint.foreign.medical import CHEXNET_LABELS, split_op_threshs
+from densenet121.checkpoint.foreign.timm_config import CONFIG, TimmConfig
+from densenet121.utils.errors import InputError
 
 Family = Literal[
     "native",
@@ -36,9 +38,25 @@ class Labels:
 
 
 def labels_of(
-    family: Family, state_dict: dict[str, Tensor], path: Path, beside: Mapping[str, Any]
+    family: Family,
+    state_dict: dict[str, Tensor],
+    path: Path,
+    beside: Mapping[str, Any],
+    config: TimmConfig | None = None,
 ) -> tuple[dict[str, Tensor], Labels]:
-    """The state dict with the outputs that are used, and what they mean."""
+    """The state dict with the outputs that are used, and what they mean.
+
+    Raises:
+        InputError: config.json has more or fewer names than the network has outputs.
+    """
+    if config is not None:
+        head = state_dict.get("classifier.weight")
+        if config.class_names and head is not None and len(head) != len(config.class_names):
+            raise InputError(
+                f"{path.with_name(CONFIG)}: has {len(config.class_names)} label_names, but the "
+                f"network in {path.name} has {len(head)} outputs"
+            )
+        return state_dict, Labels(config.task, config.class_names, notes=config.notes)
     if family == "torchxrayvision":
         state_dict, names, thresholds, dropped = split_op_threshs(state_dict, path, beside)
         notes = [dropped] if dropped else []

@@ -20,6 +20,7 @@ from densenet121.tasks.task import Task
 from densenet121.tasks.values import (
     AnswerOptions,
     Calibrated,
+    CardPart,
     Compared,
     ImageError,
     Logits,
@@ -303,6 +304,12 @@ class MultiLabel(Task):
         from densenet121.tasks.multi_label.report import report
 
         return report(results)
+
+    def card(self, results: Results) -> CardPart:
+        """Means, and a table of labels with intervals and operating points."""
+        from densenet121.tasks.multi_label.card import card
+
+        return card(results)
 
 
 def _or_nan(value: float | None, otherwise: float = math.nan) -> float:

@@ -25,6 +25,7 @@ from densenet121.tasks.task import Task
 from densenet121.tasks.values import (
     AnswerOptions,
     Calibrated,
+    CardPart,
     Compared,
     ImageError,
     Logits,
@@ -302,6 +303,12 @@ class SingleLabel(Task):
         from densenet121.tasks.single_label.report import report
 
         return report(results)
+
+    def card(self, results: Results) -> CardPart:
+        """Accuracy with its interval, results per class, calibration and confusions."""
+        from densenet121.tasks.single_label.card import card
+
+        return card(results)
 
 
 @lru_cache(maxsize=16)

@@ -1,0 +1,144 @@
+"""Model cards: what a network is, how good it is and how it was made, for the hub and people."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from densenet121.card import run as about_run
+from densenet121.card import weights as about_weights
+from densenet121.card.markdown import document
+from densenet121.checkpoint.load import Weights, read_weights
+from densenet121.checkpoint.native import ModelInfo
+from densenet121.runs.layout import LAST_WEIGHTS
+from densenet121.runs.read import RunFiles, read_run, results_of, weights_of
+from densenet121.tasks import CardPart, Results, Task
+from densenet121.utils.errors import InputError
+from densenet121.utils.files import file_digest
+
+
+def weights_card(info: ModelInfo, title: str, origin: str, differences: Sequence[str]) -> str:
+    """The card of weights whose run is not known.
+
+    Args:
+        info: network, task, classes and preprocessing.
+        title: of the page, plain text.
+        origin: a sentence on where the weights come from, plain text; may be empty.
+        differences: what timm and transformers do in another way.
+    """
+    return document(
+        about_weights.metadata(),
+        title,
+        [
+            about_weights.summary(info, origin),
+            about_weights.use(info),
+            about_weights.preprocessing(info, differences),
+            about_weights.classes(info),
+            about_weights.intended_use(),
+        ],
+    )
+
+
+def run_card(
+    folder: Path,
+    *,
+    weights: Path | None = None,
+    evaluation: Path | None = None,
+    title: str | None = None,
+    command: str = "",
+    differences: Sequence[str] | None = None,
+    task: Task | None = None,
+) -> str:
+    """The card of a run.
+
+    Args:
+        folder: a folder that train or eval wrote.
+        weights: the weights that it is about (default: the best of the run, else the last).
+        evaluation: a folder that eval wrote for these weights, in place of the run's own results.
+        title: of the page, plain text (default: the name of the folder).
+        command: the command that makes the run again, or empty.
+        differences: what timm and transformers do in another way; None if the card is not part of
+            a folder that they read.
+        task: the caller's own task, if it is one.
+
+    Raises:
+        InputError: the folder is no run, a file in it is damaged, or the evaluation is of other
+            weights.
+    """
+    run = read_run(folder, task)
+    file = weights or weights_of(run)
+    found = read_weights(file, shapes_only=True) if file else None
+    results = _evaluated(run, file, evaluation, task) if evaluation else _own(run, file, found)
+    part = run.task.card(results) if results else None
+    name = title or folder.resolve().name
+    record = run.record or {}
+    info = found.info if found else None
+    sections = [
+        about_weights.summary(info, "") if info else "",
+        about_weights.use(info) if info and differences is not None else "",
+        about_run.data(record, found.data if found else {}),
+        about_run.results(part, _source(results), _selected(run, file, evaluation)),
+        about_run.calibration(found.calibration if found else None),
+        about_weights.preprocessing(info, differences or ()) if info else "",
+        about_weights.classes(info) if info else "",
+        about_weights.intended_use(),
+        about_run.reproduce(record, command),
+    ]
+    index = _index(name, part)
+    head = about_weights.metadata(index, for_timm=differences is not None)
+    return document(head, name, sections)
+
+
+def _own(run: RunFiles, file: Path | None, weights: Weights | None) -> Results | None:
+    """What the run itself measured."""
+    if file is None or weights is None:
+        return run.results if len(run.results.scores) == 1 else None
+    return results_of(run, file, weights.origin)
+
+
+def _evaluated(run: RunFiles, file: Path | None, evaluation: Path, task: Task | None) -> Results:
+    """What an evaluation of the same weights measured."""
+    other = read_run(evaluation, task)
+    if other.task.name != run.task.name:
+        raise InputError(f"{evaluation}: its task is {other.task.name}, not {run.task.name}")
+    scores = other.results.scores
+    if len(scores) != 1:
+        raise InputError(f"{evaluation}: has results of {len(scores)} weights files, not of one")
+    evaluated = Path(scores[0].checkpoint)
+    if file and evaluated.is_file() and file_digest(evaluated) != file_digest(file):
+        raise InputError(
+            f"{evaluation}: is of {evaluated}, but the card is about {file}; evaluate these"
+        )
+    return other.results
+
+
+def _source(results: Results | None) -> str:
+    if results is None:
+        return ""
+    return f"Measured with the weights {Path(results.scores[0].checkpoint).name}."
+
+
+def _selected(run: RunFiles, file: Path | None, evaluation: Path | None) -> str:
+    """That the validation images chose the weights, if they did."""
+    count = len(run.results.validations)
+    if evaluation or file is None or file.name == LAST_WEIGHTS or count < 2:
+        return ""
+    return (
+        f"The weights are the best of {count} validations on these same images, so on new images "
+        "they may do worse."
+    )
+
+
+def _index(name: str, part: CardPart | None) -> list[dict[str, Any]]:
+    """The hub's model-index: the metrics of the card for its search."""
+    if part is None or not part.metrics:
+        return []
+    metrics = [
+        {"type": kind, "name": label, "value": round(value, 6)}
+        for kind, (label, value) in part.metrics.items()
+    ]
+    result = {
+        "task": {"type": "image-classification"},
+        "dataset": {"type": "image-folder", "name": "validation images"},
+        "metrics": metrics,
+    }
+    return [{"name": name, "results": [result]}]

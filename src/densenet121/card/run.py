@@ -1,0 +1,118 @@
+"""What a model card says about a run: its data, its results, and how to repeat it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from densenet121.card.markdown import code, escape, section, table
+from densenet121.pages.markup import mapping
+from densenet121.tasks import CardPart, CardTable
+
+_SETTINGS = {
+    "max_epoch": "epochs",
+    "optimizer": "optimiser",
+    "lr": "learning rate",
+    "lr_scheduler": "schedule",
+    "weight_decay": "weight decay",
+    "per_batch_size": "batch size of each process",
+    "augment": "augmentation",
+    "loss": "loss",
+    "amp": "arithmetic",
+    "seed": "seed",
+}
+
+
+def data(record: Mapping[str, Any], data_note: Mapping[str, Any]) -> str:
+    """Number and fingerprint of the training and validation images.
+
+    Args:
+        record: run.json; may be empty.
+        data_note: the same, as the weights record it.
+    """
+    found = mapping(record.get("data")) or dict(data_note)
+    names = {"train": "training", "val": "validation"}
+    rows = []
+    for split, name in names.items():
+        note = mapping(found.get(split))
+        if note:
+            digest = code(note.get("fingerprint", ""))
+            rows.append([name, digest, escape(note.get("pictures", "not recorded"))])
+    if not rows:
+        return section("Data", "The run does not record its data.")
+    return section(
+        "Data",
+        table(["split", "fingerprint of paths, sizes and labels", "images"], rows),
+        "*To fill in: where the images come from, who labelled them, how they were chosen.*",
+    )
+
+
+def results(part: CardPart | None, source: str, selected: str) -> str:
+    """The task's tables.
+
+    Args:
+        part: the task's part; None if nothing was measured.
+        source: what was evaluated, plain text.
+        selected: how the weights were chosen on these images, or empty.
+    """
+    if part is None:
+        return section(
+            "Metrics",
+            "Nothing was measured for these weights. Evaluate them, and name the folder as "
+            f"{code('--evaluation')}.",
+        )
+    notes = "\n".join(f"- {escape(line)}" for line in (source, selected) if line)
+    main, *others = part.tables
+    return "\n\n".join([_table(main), notes, *map(_table, others)])
+
+
+def _table(found: CardTable) -> str:
+    rows = [[escape(cell) for cell in row] for row in found.rows]
+    return section(escape(found.title), escape(found.text), table(found.head, rows) if rows else "")
+
+
+def calibration(content: Mapping[str, Any] | None) -> str:
+    """Whether the weights are calibrated, and on what."""
+    if content is None:
+        return section(
+            "Calibration",
+            "The weights are not calibrated: a probability is what the network gives. "
+            f"{code('densenet121 calibrate')} corrects it on held-out images.",
+        )
+    temperature = content.get("temperature", content.get("temperatures"))
+    values = temperature if isinstance(temperature, list | tuple) else [temperature]
+    shown = ", ".join(f"{value:.4g}" for value in values[:20] if isinstance(value, int | float))
+    rows = [["temperature" if len(values) == 1 else "temperatures", shown]]
+    if content.get("abstain_below") is not None:
+        rows.append(["abstains below", f"{content['abstain_below']:.4g}"])
+    if content.get("rule"):
+        rows.append(["thresholds by", escape(content["rule"])])
+    fingerprint = mapping(content.get("note")).get("fingerprint")
+    if fingerprint:
+        rows.append(["held-out images", code(fingerprint)])
+    return section("Calibration", table(["what", "value"], rows))
+
+
+def reproduce(record: Mapping[str, Any], command: str) -> str:
+    """The command, the main settings, and the versions."""
+    if not record:
+        return ""
+    settings = mapping(record.get("settings"))
+    main = [
+        [name, code(settings[field])]
+        for field, name in _SETTINGS.items()
+        if settings.get(field) is not None
+    ]
+    environment = [[f"version of {name}", value] for name, value in _versions(record).items()]
+    names = ("platform", "accelerator", "kernels", "world_size", "git_commit", "started")
+    environment += [[name.replace("_", " "), record[name]] for name in names if record.get(name)]
+    return section(
+        "How it was made",
+        f"```\n{command}\n```" if command else "",
+        table(["setting", "value"], main) if main else "",
+        table(["environment", "value"], [[escape(a), code(b)] for a, b in environment])
+        if environment
+        else "",
+    )
+
+
+def _versions(record: Mapping[str, Any]) -> dict[str, Any]:
+    return mapping(record.get("versions"))

@@ -1,0 +1,85 @@
+"""A classifier's part of a model card."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from densenet121.pages.markup import number, percent, plural
+from densenet121.tasks.single_label.calibration import reliability
+from densenet121.tasks.single_label.predictions import Row
+from densenet121.tasks.single_label.scores import Comparison, compare, wilson_interval
+from densenet121.tasks.values import CardPart, CardTable, Results
+
+_PAIRS = 10
+_CLASSES_SHOWN = 50  # with more, the weakest of them
+
+
+def card(results: Results) -> CardPart:
+    """See ``Task.card``."""
+    score = results.scores[0]
+    top1, top5, total = (score.metrics[name] for name in ("top1_correct", "top5_correct", "total"))
+    metrics = {"accuracy": ("Top-1 accuracy", top1 / max(total, 1))}
+    rows = [["top-1 accuracy", *_share(top1, total)]]
+    if len(results.class_names) > 5:
+        rows.append(["top-5 accuracy", *_share(top5, total)])
+    rows.append(["loss (cross-entropy)", number(score.loss, ".4f"), ""])
+    tables = []
+    if results.predictions:
+        found = compare(results.predictions, results.class_names)
+        seen = [one for one in found.classes if one.support]
+        for name, part in (("precision", "precision"), ("recall", "recall"), ("F1", "f1")):
+            mean = sum(getattr(one, part) for one in seen) / len(seen)
+            rows.append([f"{name}, mean over classes", percent(mean), ""])
+            metrics[part] = (f"{name}, mean over classes", mean)
+        rows.append(["expected calibration error", percent(_ece(results.predictions)), ""])
+        tables = [_classes(found), _confusions(found)]
+    text = f"On {plural(total, 'image')}. The intervals are Wilson's, over images."
+    head = ("metric", "value", "95 % interval")
+    return CardPart(metrics, [CardTable("Metrics", text, head, rows), *tables])
+
+
+def _share(correct: int, total: int) -> list[str]:
+    low, high = wilson_interval(correct, total)
+    return [
+        f"{percent(correct / max(total, 1))} ({correct} of {total})",
+        f"{100 * low:.2f} to {100 * high:.2f} %",
+    ]
+
+
+def _ece(rows: Sequence[Row]) -> float:
+    confidence = np.array([row.probability for row in rows])
+    return reliability(confidence, np.array([row.correct for row in rows])).ece
+
+
+def _classes(found: Comparison) -> CardTable:
+    classes = [one for one in found.classes if one.support]
+    text = ""
+    if len(classes) > _CLASSES_SHOWN:
+        classes = sorted(classes, key=lambda one: (one.f1, one.number))[:_CLASSES_SHOWN]
+        text = f"The {_CLASSES_SHOWN} classes with the lowest F1."
+    rows = [
+        [one.name, *map(percent, (one.precision, one.recall, one.f1)), str(one.support)]
+        for one in classes
+    ]
+    return CardTable(
+        "Results per class", text, ("class", "precision", "recall", "F1", "images"), rows
+    )
+
+
+def _confusions(found: Comparison) -> CardTable:
+    confused = found.confused
+    wrong = sum(pair.images for pair in confused)
+    shown = confused[:_PAIRS]
+    rows = [
+        [
+            f"{found.names[pair.label]}, taken for {found.names[pair.predicted]}",
+            str(pair.images),
+            percent(pair.images / int(found.support[pair.label])),
+        ]
+        for pair in shown
+    ]
+    text = f"{plural(wrong, 'error')} in {plural(len(confused), 'pair')} of classes."
+    if len(confused) > _PAIRS:
+        text += f" The {_PAIRS} most frequent:"
+    head = ("label, taken for", "images", "share of the label's images")
+    return CardTable("Confusions", text, head, rows)

@@ -1,0 +1,242 @@
+"""Model cards: their numbers are those of the run, and what a run says is only text in them."""
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from sklearn.metrics import f1_score
+
+from densenet121.card import run_card
+from densenet121.cli import parse
+from densenet121.commands.card import command_of
+from densenet121.config import CardConfig, TrainConfig, effective, settings_of
+from densenet121.engine.evaluate import evaluate
+from densenet121.engine.train import train
+from densenet121.runs.layout import read_record
+from densenet121.tasks import MultiLabel, SingleLabel, Task
+from densenet121.tasks.values import CheckpointScore, Results
+from densenet121.utils.errors import InputError
+
+from helpers.commands import run_command
+from helpers.images import write_classes
+from helpers.training import train_config
+from helpers.weights import eval_config
+
+HOSTILE = "a|b<script>`[x](y)`"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Images and a run on them."""
+    place = tmp_path_factory.mktemp("card")
+    for split, count in (("train", 8), ("val", 4)):
+        write_classes(place / "data" / split, ["ant", "bee", HOSTILE.replace("/", "")], count)
+    train(train_config(place / "data", place / "run", amp="fp32"))
+    return place / "data", place / "run"
+
+
+def parts_of(page: str) -> tuple[dict[str, Any], str]:
+    _, block, text = page.split("---\n", 2)
+    return yaml.safe_load(block), text
+
+
+def rows_of(text: str, title: str) -> dict[str, list[str]]:
+    """The rows of the first table under a title, by their first cell."""
+    part = text.partition(f"## {title}\n")[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in part.splitlines() if line.startswith("| ")]
+    return {cells[0]: cells[1:] for cells in rows[2:]}
+
+
+def test_the_numbers_are_those_of_the_run(trained: tuple[Path, Path]) -> None:
+    _, run = trained
+    metadata, text = parts_of(run_card(run))
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    evaluations = [row for row in rows if row["kind"] == "eval"]
+    best = max(evaluations, key=lambda row: (row["top1_correct"], -row["epoch"]))
+    shown = rows_of(text, "Metrics")["top-1 accuracy"][0]
+    assert f"({best['top1_correct']} of 12)" in shown
+    (result,) = metadata["model-index"][0]["results"]
+    assert result["metrics"][0]["type"] == "accuracy"
+    assert result["metrics"][0]["value"] == pytest.approx(best["top1_correct"] / 12, abs=1e-6)
+    record = json.loads((run / "run.json").read_text())
+    for split in ("train", "val"):
+        assert record["data"][split]["fingerprint"] in text
+    assert "best of 2 validations on these same images" in text
+    assert record["versions"]["torch"] in text
+    assert str(run.parent) not in text  # a card is passed on, paths are not
+
+
+def test_an_evaluation_adds_predictions_and_is_of_these_weights(
+    trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    data, run = trained
+    evaluate(eval_config(data / "val", run / "best.safetensors", tmp_path / "best"))
+    _, text = parts_of(run_card(run, evaluation=tmp_path / "best"))
+    import csv
+
+    with (tmp_path / "best" / "predictions.csv").open(newline="") as file:
+        found = list(csv.DictReader(file))
+    labels, predicted = ([row[name] for row in found] for name in ("label", "predicted"))
+    mean = f1_score(labels, predicted, average="macro", zero_division=0)
+    assert rows_of(text, "Metrics")["F1, mean over classes"][0] == f"{100 * mean:.2f} %"
+    assert "expected calibration error" in text
+    assert "## Confusions" in text
+    assert "best of 2 validations" not in text
+    other = tmp_path / "other.safetensors"
+    other.write_bytes((run / "last.safetensors").read_bytes())
+    evaluate(eval_config(data / "val", other, tmp_path / "other"))
+    if other.read_bytes() != (run / "best.safetensors").read_bytes():
+        with pytest.raises(InputError, match=r"other: is of .*other\.safetensors, but the card is"):
+            run_card(run, evaluation=tmp_path / "other")
+
+
+def test_a_folder_of_an_evaluation_has_a_card_too(
+    trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    data, run = trained
+    evaluate(eval_config(data / "val", run / "best.safetensors", tmp_path / "eval"))
+    command = command_of(read_record(tmp_path / "eval"))
+    _, text = parts_of(run_card(tmp_path / "eval", command=command))
+    assert "top-1 accuracy" in rows_of(text, "Metrics")
+    assert re.search(r"densenet121 eval .*--data_dir DATA .*--pretrained best\.safetensors", text)
+    assert "## Preprocessing" in text
+
+
+def test_names_are_only_text(trained: tuple[Path, Path]) -> None:
+    _, text = parts_of(run_card(trained[1], title="<b>t</b>"))
+    assert "<script>" not in text
+    assert r"a\|b\<script\>\`\[x\](y)\`" in text
+    assert text.startswith("\n# \\<b\\>t\\</b\\>\n")
+
+
+def test_the_command_gives_the_settings_of_the_run(trained: tuple[Path, Path]) -> None:
+    made = settings_of(train_config(Path("DATA"), Path("x"), amp="fp32"))
+    words = shlex.split(command_of(read_record(trained[1])))
+    assert words[0] == "densenet121"
+    name, config = parse(words[1:])
+    assert name == "train"
+    again = settings_of(config)
+    for setting in ("image_size", "lr", "max_epoch", "net", "per_batch_size", "amp", "augment"):
+        assert again[setting] == made[setting], setting
+    assert "--flip_prob" not in words  # what `augment` stands for is not repeated
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"optimizer": "adamw", "lr": 1e-4, "rotate": 10.0, "clip_grad": 1.0},
+        {"augment": "light", "crop_scale": "0.5,1.0", "label_smooth": 1},
+        {"task": "multilabel", "labels": "A b,C", "uncertain": "ignore", "missing": "0"},
+        {"pretrained": "/home/me/x y.safetensors", "freeze": "all_but_head"},
+    ],
+)
+def test_each_setting_of_a_command_line_is_read_back(flags: dict[str, Any]) -> None:
+    config = TrainConfig(data_dir="/home/me/images", **flags)
+    words = shlex.split(command_of({"command": "train", "settings": settings_of(config)}))
+    again = parse(words[1:])[1]
+    changed = {"data_dir": "DATA"}
+    if config.pretrained:
+        changed["pretrained"] = "x y.safetensors"
+    assert effective(settings_of(again)) == effective(settings_of(config) | changed)
+
+
+def label(count: int, auroc: float | None) -> dict[str, Any]:
+    return {
+        "n_positive": count, "n_negative": 10, "n_unknown": 1, "auroc": auroc,
+        "auroc_ci": None if auroc is None else [0.5, 0.9], "average_precision": auroc,
+        "brier": 0.1, "ece": 0.05, "threshold": 0.3, "sensitivity": 0.8,
+        "sensitivity_ci": [0.6, 0.9], "specificity": 0.7, "specificity_ci": [0.6, 0.8],
+        "ppv": None, "npv": 0.9,
+    }  # fmt: skip
+
+
+def test_several_labels_have_a_row_each_with_intervals_and_thresholds() -> None:
+    metrics = {
+        "total": 21, "auroc": 0.75, "average_precision": 0.75, "n_groups": 7,
+        "labels": {"Edema": label(10, 0.75), "Hernia": label(0, None)},
+        "macro": {"left_out": ["Hernia"], "auroc_ci": [0.6, 0.9]},
+    }  # fmt: skip
+    part = MultiLabel().card(
+        Results(
+            validations=[],
+            scores=[CheckpointScore("best.safetensors", "", 0.4, metrics)],
+            predictions=[],
+            class_names=["Edema", "Hernia"],
+        )
+    )
+    assert part.metrics["roc_auc"] == ("AUROC, mean over labels", 0.75)
+    main, labels, points = part.tables
+    assert main.rows[0] == ["AUROC, mean over labels", "0.7500", "0.6000 to 0.9000"]
+    assert "7 groups" in main.text
+    assert "Hernia" in main.text
+    assert [row[:6] for row in labels.rows] == [
+        ["Edema", "10", "10", "1", "0.7500", "0.5000 to 0.9000"],
+        ["Hernia", "0", "10", "1", "undefined", ""],
+    ]
+    assert points.rows[0][1:3] == ["0.3", "0.8000 0.6000 to 0.9000"]
+
+
+def test_a_task_of_ones_own_shows_its_numbers() -> None:
+    score = CheckpointScore("best.safetensors", "", 0.25, {"rank_error": 1.5, "labels": {}})
+    results = Results(validations=[], scores=[score], predictions=[], class_names=[])
+    part = Task.card(SingleLabel(), results)
+    assert part.tables[0].rows == [["loss", "0.25"], ["rank error", "1.5"]]
+
+
+@pytest.fixture
+def cut_files(trained: tuple[Path, Path], tmp_path: Path) -> Iterator[Path]:
+    for file in trained[1].iterdir():
+        if file.is_file():
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    yield tmp_path
+
+
+def test_a_run_without_some_of_its_files_has_a_card_without_them(cut_files: Path) -> None:
+    (cut_files / "best.safetensors").unlink()
+    (cut_files / "last.safetensors").unlink()
+    (cut_files / "run.json").unlink()
+    _, text = parts_of(run_card(cut_files))
+    assert "The run does not record its data." in text
+    assert "top-1 accuracy" in text
+    (cut_files / "eval.json").write_text("{")
+    with pytest.raises(InputError, match=r"eval\.json: not readable as JSON"):
+        run_card(cut_files)
+
+
+def test_the_command_writes_the_card_and_refuses_what_is_no_run(
+    trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    done = run_command("card", trained[1], "--output", tmp_path / "card.md")
+    assert (done.returncode, done.stdout) == (0, f"{tmp_path / 'card.md'}\n")
+    assert (tmp_path / "card.md").read_text().startswith("---\nlibrary_name: densenet121\n")
+    assert CardConfig(run="x").output is None
+    refused = run_command("card", tmp_path)
+    assert refused.returncode == 1
+    assert "has neither metrics.jsonl nor eval.json" in refused.stderr
+
+
+def test_a_hugging_face_folder_of_a_run_has_its_card(tmp_path: Path) -> None:
+    for split, count in (("train", 4), ("val", 2)):
+        write_classes(tmp_path / "data" / split, ["ant", "bee"], count)
+    train(
+        train_config(
+            tmp_path / "data",
+            tmp_path / "run",
+            amp="fp32",
+            net="densenet121",
+            image_size=32,
+            max_epoch=1,
+        )
+    )
+    source, target = tmp_path / "run" / "best.safetensors", tmp_path / "model"
+    done = run_command("convert", source, target, "--to", "huggingface")
+    assert done.returncode == 0, done.stderr
+    metadata, text = parts_of((target / "README.md").read_text())
+    assert (metadata["library_name"], metadata["model-index"][0]["name"]) == ("timm", "model")
+    for part in ("## Use", "## Metrics", "## Confusions", "densenet121 train --data_dir DATA"):
+        assert part in text
