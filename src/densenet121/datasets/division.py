@@ -1,0 +1,280 @@
+"""Images divided into parts, such as train and val or folds, and the lists of each part."""
+
+import csv
+import io
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from densenet121.datasets.groups import group_ids
+from densenet121.datasets.sources.label_table import (
+    LabelRules,
+    files_of,
+    path_column_of,
+    read_label_table,
+)
+from densenet121.datasets.sources.labels import check_labels
+from densenet121.datasets.sources.lists import LABEL_COLUMNS, PATH_COLUMNS, SPLIT_COLUMNS
+from densenet121.datasets.sources.open import open_splits
+from densenet121.datasets.splits import Members, Numbers, assign, best_seed, group_hashes
+from densenet121.datasets.tables import Table, read_table
+from densenet121.utils.errors import InputError, UsageError
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images to divide.
+
+    Attributes:
+        root: folder that the paths are relative to.
+        paths: path of each image.
+        columns: the other columns of the lists to write.
+        names: the classes or labels.
+        labels: as those of ``ImageDataset``: ``(n,)`` numbers of classes, or ``(n, L)`` 1, 0 or
+            nan.
+    """
+
+    root: Path
+    paths: Sequence[str]
+    columns: dict[str, list[str]]
+    names: list[str]
+    labels: NDArray[Any]
+
+    @property
+    def several_labels(self) -> bool:
+        """Whether an image may have several labels, or none; else each has one class."""
+        return self.labels.ndim == 2
+
+    @property
+    def pairs(self) -> tuple[Numbers, Numbers]:
+        """Number of an image and of a label that it has."""
+        if self.several_labels:
+            image, label = np.nonzero(self.labels == 1)
+            return image, label
+        return np.arange(len(self.labels)), self.labels
+
+    def without(self, excluded: Collection[str]) -> "Images":
+        """The images that are not at these paths."""
+        kept = np.array([path not in excluded for path in self.paths], dtype=np.bool_)
+        return replace(
+            self,
+            paths=[self.paths[index] for index in np.flatnonzero(kept).tolist()],
+            columns={
+                name: [cell for cell, keep in zip(cells, kept, strict=True) if keep]
+                for name, cells in self.columns.items()
+            },
+            labels=self.labels[kept],
+        )
+
+
+@dataclass(frozen=True)
+class Division:
+    """Which part each image is in.
+
+    Attributes:
+        ids: id of each image's group.
+        part: ``(n,)`` number of each image's part.
+        summary: the seed, and of each part the numbers of groups, images and labels.
+    """
+
+    ids: Sequence[str]
+    part: Numbers
+    summary: dict[str, Any]
+
+    @property
+    def groups(self) -> list[int]:
+        """Number of groups in each part."""
+        return [part["groups"] for part in self.summary["parts"].values()]
+
+
+def images_with_labels(source: Path, rules: LabelRules) -> Images:
+    """The images of a table of labels.
+
+    Raises:
+        InputError, UsageError: see ``read_label_table``; or a column has the name of one in a list.
+    """
+    dataset = read_label_table(source, rules)
+    columns = {name: list(cells) for name, cells in dataset.columns.items()}
+    _refuse_column("path", columns, str(source))
+    _refuse_splits(columns, str(source))
+    names = list(dataset.class_names)
+    return Images(dataset.root, dataset.paths, columns, names, dataset.labels)
+
+
+def images_with_class(
+    source: Path,
+    *,
+    field: str = "source",
+    path_column: str | None = None,
+    label_column: str | None = None,
+) -> Images:
+    """Images that each have one class: of class folders, a list, or a table.
+
+    Args:
+        source: the folder or file.
+        field: what messages call it.
+        path_column: column of the paths of a table; None: found by its name.
+        label_column: column of the classes of a table; None: found by its name.
+
+    Raises:
+        InputError, UsageError: they cannot be read, or are not files of their own.
+    """
+    if source.is_file() and source.suffix.lower() in (".csv", ".tsv"):
+        table = read_table(source)
+        if path_column or set(PATH_COLUMNS) & {name.lower() for name in table.columns}:
+            return _of_table(table, path_column, label_column)
+    for name, given in (("path_column", path_column), ("label_column", label_column)):
+        if given is not None:
+            raise InputError(f"{source}: has no columns, so `{name}` means nothing")
+    splits = open_splits(source, field=field)
+    if len(splits) > 1:
+        raise InputError(f"{source}: is split already into train and val")
+    dataset = splits["train"]
+    if dataset.read_one is not None:
+        raise InputError(f"{source}: only images in files of their own can be split into lists")
+    classes = list(dataset.class_names)
+    columns = {"label": [classes[label] for label in dataset.labels]}
+    return Images(dataset.root, dataset.paths, columns, classes, dataset.labels)
+
+
+def _of_table(table: Table, path_column: str | None, label_column: str | None) -> Images:
+    """A table with the class of each image in one column, which the lists call label."""
+    file = str(table.file)
+    path_column = path_column_of(table, path_column)
+    paths, _ = files_of(table, path_column)
+    own = {name.lower(): name for name in table.columns}
+    column = label_column or next((own[x] for x in LABEL_COLUMNS if x in own), None)
+    if column is None:
+        raise InputError(
+            f"{file}: has no column called label; name the labels by `label_column` or `labels`"
+        )
+    classes = table.identities(column, "label_column").tolist()
+    if several := [name for name in classes if "|" in name]:
+        raise UsageError(
+            f'{file}, column {column}: "{several[0]}" looks like several labels; pass '
+            "`label_separator` |"
+        )
+    names, numbers = check_labels(classes, table.file.parent / "classes.txt", file)
+    columns = {name: cells for name, cells in table.columns.items() if name != path_column}
+    _refuse_column("path", columns, file)
+    _refuse_splits(columns, file)
+    columns.pop(column if column == "label" else "", None)
+    _refuse_column("label", columns, file)
+    columns = {"label": classes, **columns}
+    return Images(table.file.parent, paths, columns, list(names), numbers)
+
+
+def _refuse_column(name: str, columns: Mapping[str, list[str]], file: str) -> None:
+    """Refuse a further column with a name that has a meaning in a list."""
+    if name in columns:
+        raise InputError(f"{file}: has another column called {name}; rename it")
+
+
+def _refuse_splits(columns: Mapping[str, list[str]], file: str) -> None:
+    """Refuse a column of splits, which the lists would keep and training would obey."""
+    found = next((name for name in columns if name.lower() in SPLIT_COLUMNS), None)
+    if found is not None:
+        raise InputError(
+            f"{file}: is split already, by its column {found}, which train and eval obey; rename "
+            "the column to split the images anew"
+        )
+
+
+def divide(
+    images: Images, parts: Mapping[str, float], *, group: str | None, stratify: bool, seed: int
+) -> Division:
+    """Divide images into parts, without a group in two of them.
+
+    Args:
+        images: the images.
+        parts: name and share of each part; the shares sum to 1.
+        group: column or regular expression of the groups (``group_ids``); None: each image alone.
+        stratify: choose the seed that divides the labels most evenly (``best_seed``).
+        seed: the assignment is a function of it and the group.
+
+    Raises:
+        InputError: an image has no group.
+    """
+    ids: Sequence[str] = images.paths  # each image by itself
+    if group is not None:
+        ids = group_ids(images.paths, images.columns, group, str(images.root))
+    names, number = np.unique(np.array(list(ids)), return_inverse=True)
+    hashes = group_hashes(names.tolist())
+    shares = list(parts.values())
+    # One more label that every image has: the parts' sizes are balanced with the labels.
+    every = np.arange(len(ids)), np.full(len(ids), len(images.names))
+    image, label = (np.concatenate(both) for both in zip(images.pairs, every, strict=True))
+    members = Members(hashes, number[image], label, len(images.names) + 1)
+    if stratify:
+        seed = best_seed(members, shares, seed)
+    part_of_group = assign(hashes, shares, seed)
+    counts = members.counts(part_of_group, len(shares))
+    groups = np.bincount(part_of_group, minlength=len(shares))
+    summary = {
+        "seed": seed,
+        "group": group,
+        "images": len(ids),
+        "groups": len(names),
+        "parts": {
+            name: {
+                "share": shares[part],
+                "groups": int(groups[part]),
+                "images": int(counts[part, -1]),
+                "labels": dict(zip(images.names, counts[part].tolist(), strict=False)),
+            }
+            for part, name in enumerate(parts)
+        },
+    }
+    return Division(ids, part_of_group[number], summary)
+
+
+def lists_of(images: Images, division: Division, folder: Path) -> dict[str, bytes]:
+    """The files to write into ``folder``: train, val and test, or those of each fold.
+
+    Returns:
+        Path in the folder to content: lists, and the names of the classes beside them.
+    """
+    found: dict[str, bytes] = {}
+    for where, lists in _parts_of_lists(list(division.summary["parts"])).items():
+        for name, own in lists.items():
+            chosen = np.flatnonzero(np.isin(division.part, own))
+            found[os.path.join(where, f"{name}.csv")] = _list(images, chosen, folder / where)  # noqa: PTH118
+        if not images.several_labels:
+            names = "".join(f"{name}\n" for name in images.names)
+            file = os.path.join(where, "classes.txt")  # noqa: PTH118
+            found[file] = names.encode(errors="surrogateescape")
+    return found
+
+
+def _parts_of_lists(parts: list[str]) -> dict[str, dict[str, list[int]]]:
+    """Folder to the lists in it, each of some of the parts."""
+    number = {name: index for index, name in enumerate(parts)}
+    test = {"test": [number["test"]]} if "test" in number else {}
+    if "train" in number:
+        return {".": {name: [index] for name, index in number.items()}}
+    folds = [name for name in parts if name != "test"]
+    found = {
+        f"fold_{fold}": {
+            "train": [number[other] for other in folds if other != fold],
+            "val": [number[fold]],
+        }
+        for fold in folds
+    }
+    return found | ({".": test} if test else {})
+
+
+def _list(images: Images, chosen: Numbers, folder: Path) -> bytes:
+    """A list whose paths are relative to the folder it will be in."""
+    to_root = os.path.relpath(images.root.resolve(), folder.resolve())
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", *images.columns])
+    for index in chosen.tolist():
+        path = Path(os.path.normpath(Path(to_root, images.paths[index]))).as_posix()
+        writer.writerow([path, *(cells[index] for cells in images.columns.values())])
+    return text.getvalue().encode(errors="surrogateescape")
