@@ -12,9 +12,7 @@ from densenet121.commands import DONE
 from densenet121.config import MetricsConfig, absolute
 from densenet121.datasets.sources.label_table import LabelRules, known_labels
 from densenet121.datasets.tables import Table, read_table
-from densenet121.metrics.bootstrap import group_numbers
-from densenet121.metrics.classes import summarise_classes
-from densenet121.metrics.summary import summarise
+from densenet121.metrics.predictions import summarise_predictions
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.files import write_json
 
@@ -142,25 +140,17 @@ def _of_images(
     config: MetricsConfig,
 ) -> dict[str, Any]:
     """The metrics of some of the images."""
-    truth, probability = found.truth[chosen], found.probability[chosen]
-    group = None if found.group is None else group_numbers(found.group[chosen])
-    result = summarise(
-        truth,
-        probability,
+    return summarise_predictions(
+        found.truth[chosen],
+        found.probability[chosen],
         found.names,
-        group=group,
+        ids=None if found.group is None else found.group[chosen],
+        one_class=found.one_class,
         thresholds=thresholds,
         least_positives=config.least_positives,
         resamples=config.resamples,
         seed=config.seed,
     )
-    if found.one_class:
-        # A row has one 1, or is unknown, or holds a label that does not count.
-        labels = np.where((truth == 1).any(axis=1), (truth == 1).argmax(axis=1), -1)
-        result["classes"] = summarise_classes(
-            labels, probability, group=group, resamples=config.resamples, seed=config.seed
-        )
-    return result
 
 
 def text(result: Mapping[str, Any]) -> str:

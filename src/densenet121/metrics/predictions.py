@@ -1,0 +1,57 @@
+"""All metrics of predictions: of each label and, if each image has one class, of the likeliest."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from densenet121.metrics.bootstrap import group_numbers
+from densenet121.metrics.classes import summarise_classes
+from densenet121.metrics.summary import summarise
+from densenet121.metrics.values import Floats
+
+
+def summarise_predictions(
+    truth: Floats,
+    probability: Floats,
+    names: Sequence[str],
+    *,
+    ids: NDArray[np.str_] | None,
+    one_class: bool,
+    thresholds: Mapping[str, float] | None = None,
+    least_positives: int = 1,
+    resamples: int = 2000,
+    seed: int = 1,
+) -> dict[str, Any]:
+    """``summarise`` and, if each image has one of the labels as its class, ``classes``.
+
+    Args:
+        truth: ``(n, L)``: 1, 0 or nan (unknown).
+        probability: ``(n, L)``.
+        names: the L labels.
+        ids: ``(n,)`` id of each image's group, or None.
+        one_class: each image has one of the labels as its class.
+        thresholds: as for ``summarise``.
+        least_positives: as for ``summarise``.
+        resamples: resamples of the bootstrap; 0 leaves out the intervals that need it.
+        seed: seed of the bootstrap.
+    """
+    group = None if ids is None else group_numbers(ids)
+    result = summarise(
+        truth,
+        probability,
+        names,
+        group=group,
+        thresholds=thresholds,
+        least_positives=least_positives,
+        resamples=resamples,
+        seed=seed,
+    )
+    if one_class:
+        # A row has one 1, or is unknown, or holds a label that does not count.
+        labels = np.where((truth == 1).any(axis=1), (truth == 1).argmax(axis=1), -1)
+        result["classes"] = summarise_classes(
+            labels, probability, group=group, resamples=resamples, seed=seed
+        )
+    return result
