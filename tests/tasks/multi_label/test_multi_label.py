@@ -1,6 +1,5 @@
 """Several labels per image, in whole runs: trained, evaluated, calibrated, answered, reported."""
 
-import csv
 import json
 import math
 import shutil
@@ -9,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -31,33 +29,16 @@ from densenet121.utils.var_init import initialise
 
 from helpers.ranks import result
 from helpers.ranks import run as run_ranks
+from helpers.tables import COLOURS as LABELS
+from helpers.tables import write_label_table
 from helpers.training import train_config
-
-LABELS = ("red", "green", "blue")
-
-
-def write_table(folder: Path, count: int, seed: int) -> Path:
-    """Images whose channels are bright where they have the label; some labels are unknown."""
-    generator = np.random.default_rng(seed)
-    folder.mkdir(parents=True)
-    with (folder / "labels.csv").open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["path", *LABELS, "patient"])
-        for i in range(count):
-            truth = generator.integers(0, 2, 3)
-            pixels = generator.integers(0, 90, (20, 20, 3), dtype=np.uint8)
-            pixels += (truth[::-1] * 140).astype(np.uint8)  # OpenCV writes BGR
-            cv2.imwrite(str(folder / f"{i}.png"), pixels)
-            cells = ["" if generator.random() < 0.1 else int(y) for y in truth]
-            rows.writerow([f"{i}.png", *cells, i // 3])
-    return folder
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("several")
-    write_table(root / "train", 45, 1)
-    write_table(root / "val", 32, 2)
+    write_label_table(root / "train", 45, 1)
+    write_label_table(root / "val", 32, 2)
     return root
 
 
