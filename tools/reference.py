@@ -23,6 +23,7 @@ GUIDES = {
     "audit": "guides/data.md#check-the-images",
     "show": "guides/augmentation.md#see-it-first",
     "split": "guides/data.md#split-images",
+    "study": "guides/study.md",
     "pack": "guides/data.md#pack-images-into-shards",
     "report": "reference/run-folder.md",
     "card": "guides/hub.md",

@@ -40,6 +40,7 @@ from densenet121.config import (
     ServeConfig,
     ShowConfig,
     SplitConfig,
+    StudyConfig,
     TrainConfig,
     flags_of,
 )
@@ -55,6 +56,7 @@ GROUPS: dict[str, dict[str, type[Any]]] = {
     "train and evaluate": {
         "train": TrainConfig,
         "eval": EvalConfig,
+        "study": StudyConfig,
         "probe": ProbeConfig,
         "lr-find": LrFindConfig,
         "metrics": MetricsConfig,

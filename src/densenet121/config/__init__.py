@@ -36,6 +36,7 @@ from densenet121.config.shared import (
 )
 from densenet121.config.show import ShowConfig
 from densenet121.config.split import SplitConfig
+from densenet121.config.study import StudyConfig, study_differences
 from densenet121.config.train import FREE_ON_RESUME, TrainConfig, differences
 from densenet121.config.values import (
     absolute,
@@ -74,6 +75,7 @@ __all__ = [
     "ServeConfig",
     "ShowConfig",
     "SplitConfig",
+    "StudyConfig",
     "Target",
     "TrainConfig",
     "Variant",
@@ -85,5 +87,6 @@ __all__ = [
     "flags_of",
     "parse_image_size",
     "settings_of",
+    "study_differences",
     "weights_choices",
 ]

@@ -67,6 +67,8 @@ tr:last-child td { border-bottom: 0; }
 .errors figcaption > * { display: block; unicode-bidi: isolate; }
 .errors .wrong { color: var(--orange); font-weight: 600; }
 .errors .path { color: var(--faint); font-size: 12px; }
+a { color: var(--blue); }
+.scroll + p, .scroll + .plot { margin-top: 16px; }
 details { margin-top: 16px; }
 summary { cursor: pointer; color: var(--blue); }
 footer { margin-top: 24px; color: var(--faint); font-size: 13px; }

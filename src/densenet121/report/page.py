@@ -1,7 +1,7 @@
 """The report as one HTML file: no scripts, no external content, printable."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from densenet121.pages.markup import bullets, escape, mapping, plural, section, table
@@ -41,13 +41,17 @@ def render(run: RunFiles, part: ReportPart, curves: bytes | None) -> str:
     if run.record or len(run.results.scores) == 1:
         parts.append(_settings(run, record))
     parts.append(bullets("missing", "Not on this page", run.missing))
-    title = escape(f"{run.folder.resolve().name}: densenet121 report")
+    return document(f"{run.folder.resolve().name}: densenet121 report", parts)
+
+
+def document(title: str, parts: Sequence[str]) -> str:
+    """The HTML of a whole page; ``title`` is escaped, ``parts`` are HTML."""
     body = "\n".join(part for part in parts if part)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>{CSS}</style>\n</head>\n"
+        f"<title>{escape(title)}</title>\n<style>{CSS}</style>\n</head>\n"
         f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     )
 
@@ -76,7 +80,7 @@ def _settings(run: RunFiles, record: dict[str, Any]) -> str:
         score = run.results.scores[0]
         environment |= {"checkpoint": score.checkpoint, "digest": score.digest}
     columns = [
-        f"<div><h3>{title}</h3>{table((), _rows(fields), texts=2)}</div>"
+        f"<div><h3>{title}</h3>{settings_table(fields)}</div>"
         for title, fields in (
             ("Settings", mapping(record.get("settings"))),
             ("Environment", environment),
@@ -86,8 +90,9 @@ def _settings(run: RunFiles, record: dict[str, Any]) -> str:
     return section("Settings and environment", "", f'<div class="pairs">{"".join(columns)}</div>')
 
 
-def _rows(fields: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(str(name), _value(value)) for name, value in fields.items()]
+def settings_table(fields: Mapping[str, Any]) -> str:
+    """HTML of a table of names and values."""
+    return table((), [(str(name), _value(value)) for name, value in fields.items()], texts=2)
 
 
 def _value(value: object) -> str:

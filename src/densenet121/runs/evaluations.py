@@ -40,12 +40,17 @@ def write_evaluation(
         paths: paths of the images, the first column.
         columns: the other columns, by name.
     """
+    write_table(folder / PREDICTIONS, {"path": paths, **columns})
+    write_json(folder / EVALUATION, content)
+
+
+def write_table(file: Path, columns: Mapping[str, Sequence[object]]) -> None:
+    """Write a CSV file atomically, with these columns in order."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", *columns])
-    writer.writerows(zip(paths, *columns.values(), strict=True))
-    write_atomic(folder / PREDICTIONS, text.getvalue().encode(errors="surrogateescape"))
-    write_json(folder / EVALUATION, content)
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    write_atomic(file, text.getvalue().encode(errors="surrogateescape"))
 
 
 def write_summary(folder: Path, results: Sequence[Mapping[str, Any]], complete: bool) -> None:
