@@ -24,7 +24,7 @@ from sklearn.metrics import (
 )
 
 from densenet121.checkpoint.native import read
-from densenet121.cli import main
+from densenet121.cli import main, parse
 from densenet121.commands.study import study
 from densenet121.config import StudyConfig, TrainConfig
 from densenet121.engine.evaluate import evaluate
@@ -109,7 +109,7 @@ def single(classes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def several(labels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study of images with several labels, two folds and two seeds; not to be changed."""
     folder = tmp_path_factory.mktemp("several") / "study"
-    flags = SEVERAL | {"folds": 2, "seeds": 2, "seed": 7, "max_epoch": 2}
+    flags = SEVERAL | {"folds": 2, "seeds": 2, "seed": 7, "max_epoch": 2, "ema_decay": 0.5}
     assert study(config(labels, folder, **flags)).content is not None
     return folder
 
@@ -129,11 +129,11 @@ def test_a_fold_is_to_the_bit_what_split_train_and_eval_give_by_hand(
     assert main(["split", str(source), *flags, *flags_of(named), "--output", str(lists)]) == 0
     where = {"data_dir": f"fold_{fold}/train.csv", "val_dir": f"fold_{fold}/val.csv"}
     by_hand = SMALL | more | {name: str(lists / file) for name, file in where.items()}
-    by_hand |= {"max_epoch": settings["max_epoch"], "seed": seed}
+    by_hand |= {name: settings[name] for name in ("max_epoch", "ema_decay")} | {"seed": seed}
     run = train(TrainConfig(**by_hand, output_dir=str(tmp_path / "run"))).folder
-    weights = run / "last.safetensors"
+    weights = run / ("last.safetensors" if kind == "single" else "last_ema.safetensors")
     of_study = folder / "runs" / f"fold_{fold}_seed_{seed}"
-    tensors = [read(where / "last.safetensors")[1] for where in (run, of_study)]
+    tensors = [read(where / weights.name)[1] for where in (run, of_study)]
     assert tensors[0].keys() == tensors[1].keys()
     assert all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0])
     table = {"missing": "ignore"} if kind == "several" else {}
@@ -412,6 +412,17 @@ def test_wrong_settings_are_one_line(
 ) -> None:
     given = ["--data_dir", classes, "--run_dir", tmp_path / "out", "--group", "patient"]
     assert message in refusal(capsys, *given, *flags_of(SMALL), *flags, status=status)
+
+
+def test_settings_of_train_are_those_of_every_run(tmp_path: Path) -> None:
+    (tmp_path / "train.yaml").write_text("lr: 0.003\nrotate: 10\ndata_dir: elsewhere\n")
+    flags = ["--recipe", "finetune", "--pretrained", "w", "--config", str(tmp_path / "train.yaml")]
+    flags += ["--data_dir", "x", "--max_epoch", "7"]
+    _, trained = parse(["train", *flags])
+    _, found = parse(["study", *flags, "--run_dir", "y", "--seeds", "2"])
+    same = {"data_dir": "x", "keep_checkpoint_max": trained.keep_checkpoint_max}
+    assert found.of_run(**same) == trained
+    assert found.seed_numbers == [1, 2] and trained.optimizer == "adamw"
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,11 @@ class StudySettings(Settings):
         resamples: resamples of the bootstrap; 0 leaves out the intervals that need it.
         data_dir: all images of the study: a folder of class folders, a list of paths and labels
             (.txt, .csv, .tsv), or a table of labels; not split into train and val.
+        seed: seed of the initial weights, the order of the images and their augmentation; with
+            several seeds the first.
+        val_dir: no setting of a study, which validates each fold in turn.
+        output_dir: no setting of a study; see run_dir.
+        ckpt_path: no setting of a study; see run_dir.
         resume: auto goes on with the study in run_dir: finished runs are kept, one that was
             interrupted continues from its newest checkpoint; it starts afresh where there is none.
         keep_checkpoint_max: newest checkpoints to keep of the run that is training; those of a
