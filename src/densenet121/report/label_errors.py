@@ -75,12 +75,12 @@ def _figure(row: Mapping[str, str], root: Path, seeds: int) -> str:
     shown = image(jpeg, "jpeg", row["path"]) if jpeg else escape(reason)
     label, suggested = _texts(row)
     share, above, below = percent(float(row["probability"])), f"{suggested}?", f"label {label}"
+    agree = f"fold {row['fold']}"
     if "name" in row:  # the probability of having the label
-        below += f"; {row['name']} {share}"
+        agree = f"probability {share}, {agree}"
     else:
         above += f" {percent(float(row['probability_suggested']))}"
         below += f" {share}"
-    agree = f"fold {row['fold']}"
     if seeds > 1:
         agree += f", {row['seeds']} of {seeds} seeds"
     return (
