@@ -13,6 +13,7 @@ from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.distributed.ranks import ALONE
 from densenet121.engine.balance import make_class_weights, make_pos_weight
 from densenet121.engine.image_statistics import mean_and_std
+from densenet121.losses import Asymmetry
 from densenet121.network import DenseNet, Variant, build
 from densenet121.runs.checkpoints import Checkpoint
 from densenet121.runtime import Runtime
@@ -33,12 +34,13 @@ def pick_task(config: TrainConfig, task: Task | None, dataset: ImageDataset) -> 
     if task is None:
         if config.task == MultiLabel.name:
             pos_weight = make_pos_weight(config, dataset)
-            return MultiLabel(config.smooth_factor, pos_weight, config.gamma or 0.0)
+            asymmetry = Asymmetry(*config.asymmetry) if config.asymmetry else None
+            return MultiLabel(config.smooth_factor, pos_weight, config.gamma or 0.0, asymmetry)
         weights = make_class_weights(config, dataset)
         return SingleLabel(config.smooth_factor, config.gamma, weights)
     given = {
         "label_smooth": config.smooth_factor != 0,
-        "loss": config.gamma is not None,
+        "loss": config.loss != "ce",
         "class_weights": config.class_weights != "none",
     }
     for name, is_given in given.items():

@@ -7,6 +7,7 @@ import torch
 from densenet121.checkpoint.load import Weights, read_weights
 from densenet121.checkpoint.native import ModelInfo
 from densenet121.config import TrainConfig, absolute, effective, settings_of
+from densenet121.config.loss import ASL_SETTINGS
 from densenet121.distributed.ranks import from_rank_0
 from densenet121.engine.balance import weights_setting
 from densenet121.engine.distillation import teacher_setting
@@ -99,6 +100,7 @@ def make_run_folder(
     """The run folder, and the date for the name of the log.
 
     All folders have the date of rank 0. On other hosts each rank makes its own folder.
+        **dict(zip(ASL_SETTINGS, config.asymmetry or (None,) * 3, strict=True)),
     """
     rank, parent = runtime.process.rank, absolute(config.ckpt_path)
     first = make_folder(start.folder, parent) if rank == 0 else None
