@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from densenet121.bench.serve import running_server
 from densenet121.checkpoint.inspect import inspect
 from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import ModelInfo, save_weights
@@ -23,6 +24,10 @@ from densenet121.inference.predictor import Predictor
 from densenet121.network import build
 from densenet121.utils.errors import UsageError
 
+from helpers.commands import environment
+from helpers.ranks import result
+from helpers.ranks import train as train_ranks
+from helpers.serving import ask
 from helpers.training import train_config
 from helpers.weights import eval_config, write_weights
 
@@ -90,7 +95,11 @@ def test_a_resumed_run_is_exact_and_keeps_its_channels(
 
 
 def test_eval_and_predict_read_colours_as_grey(
-    image_folder: Path, grey_folder: Path, weights: Path, tmp_path: Path
+    image_folder: Path,
+    grey_folder: Path,
+    weights: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     digests = [
         evaluate(eval_config(root, weights, tmp_path / root.name)).evaluations[weights]
@@ -109,6 +118,9 @@ def test_eval_and_predict_read_colours_as_grey(
     ]
     answers = predictor.predict(given)
     assert all(answer == answers[0] for answer in answers)
+    assert main(["predict", "--pretrained", str(weights), str(path)]) == 0
+    said = capsys.readouterr().err
+    assert said.startswith("densenet121: images are read with one grey channel; colours become L")
     assert "mean 114.495, std 57.630; one grey channel" in inspect(weights)
 
 
@@ -262,3 +274,27 @@ def test_members_of_an_average_with_other_channels_are_refused(
     assert main(words) == 1
     error = capsys.readouterr().err
     assert "only weights of one kind can be averaged" in error and error.count("\n") == 1
+
+
+def test_the_server_answers_as_predict_with_maps(image_folder: Path, weights: Path) -> None:
+    pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
+    path = next((image_folder / "val").rglob("*.png"))
+    (expected,) = Predictor(weights, amp="fp32").predict([path], top_k=3)
+    flags = ["--amp", "fp32", "--top_k", 3, "--workers", 1]
+    with running_server(weights, *flags, environment=environment()) as (port, _):
+        status, answer, _ = ask(port, path.read_bytes(), "/predict?cam=1")
+    assert status == 200
+    (shown,) = answer["predictions"]
+    assert shown["cam"].startswith("data:image/png")
+    assert [row["class"] for row in shown["top"]] == list(expected.classes)
+    assert [row["probability"] for row in shown["top"]] == pytest.approx(expected.probabilities)
+
+
+def test_two_ranks_train_a_grey_network_and_resume_exactly(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    train_ranks(2, image_folder, tmp_path / "whole", "--channels", 1)
+    middle = tmp_path / "whole" / "0-2_2.ckpt"
+    train_ranks(2, image_folder, tmp_path / "again", "--channels", 1, "--resume", middle)
+    assert result(tmp_path / "again")[0] == result(tmp_path / "whole")[0]
+    assert read_weights(tmp_path / "again" / "last.safetensors").channels == 1
