@@ -17,7 +17,6 @@ from densenet121.config import AugmentationSettings, ShowConfig, TrainConfig
 from densenet121.datasets.loader import load_batches
 from densenet121.datasets.preparation import training_images
 from densenet121.datasets.sources.open import open_training
-from densenet121.datasets.transforms import MEAN
 from densenet121.engine.augmentation import describe, make_mixing, make_transform
 from densenet121.engine.setup import pick_preprocessing
 from densenet121.utils.errors import InputError, UsageError
@@ -54,8 +53,8 @@ def test_each_version_is_the_image_of_that_epoch_of_training(
     given: dict[str, Any] = {"image_size": SIZE, "augment": augment, "seed": 7, "erase_prob": 0.5}
     config = TrainConfig(data_dir=str(image_folder), **given)
     dataset, _ = open_training(image_folder)
-    transform = make_transform(config, SIZE, SIZE, MEAN.tolist())
     preprocessing = pick_preprocessing(config, None, None)
+    transform = make_transform(config, SIZE, SIZE, preprocessing)
     indices = np.array([0, 22, 44])
     assert len(shown) == 3 * (2 + 4)
     for place, index in enumerate(indices):

@@ -162,13 +162,24 @@ def test_a_file_of_weights_that_changed_is_refused_on_resume(unequal: Path, tmp_
         train(replace(again, output_dir=str(tmp_path / "other")))
 
 
+ASL = ("--task", "multilabel", "--loss", "asl")
+
+
 @pytest.mark.parametrize(
     ("flags", "status", "message"),
     [
         (["--focal_gamma", "1"], 2, "--focal_gamma is for --loss focal, but --loss is ce"),
         (["--loss", "focal", "--focal_gamma", "-1"], 2, "--focal_gamma must be at least 0"),
         (["--loss", "focal", "--label_smooth", "1"], 2, "--loss focal and --label_smooth 1"),
-        (["--loss", "bce"], 2, "--loss must be one of ce, focal, got bce"),
+        (["--loss", "bce"], 2, "--loss must be one of ce, focal, asl, got bce"),
+        (["--asl_clip", "0"], 2, "--asl_clip is for --loss asl, but --loss is ce"),
+        ([*ASL, "--focal_gamma", "1"], 2, "--focal_gamma is for --loss focal, but"),
+        (["--loss", "focal", "--asl_gamma_pos", "1"], 2, "--asl_gamma_pos is for --loss asl, but"),
+        ([*ASL, "--asl_clip", "1"], 2, "--asl_clip must be at least 0 and below 1"),
+        ([*ASL, "--asl_gamma_neg", "-1"], 2, "--asl_gamma_neg must be at least 0"),
+        ([*ASL, "--label_smooth", "1"], 2, "--loss asl and --label_smooth 1 exclude"),
+        ([*ASL, "--pos_weight", "sqrt"], 2, "--loss asl and --pos_weight sqrt exclude"),
+        (["--loss", "asl"], 2, "--loss asl has no meaning with --task single_label"),
         (["--class_weights", "effective:1"], 2, "needs a B of at least 0 and below 1, got 1"),
         (["--class_weights", "effective:x"], 2, "needs a B of at least 0 and below 1, got x"),
         (["--class_weights", ""], 2, "--class_weights must be a rule or a file"),

@@ -16,6 +16,7 @@ from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.engine.distillation import Distillation
 from densenet121.engine.state import LossMeter
 from densenet121.engine.step import TrainingBatch, train_step
+from densenet121.losses import Asymmetry
 from densenet121.losses.mixing import Mix
 from densenet121.network import DenseNet, Variant, synchronise_norms
 from densenet121.optimizers import AveragedWeights, get_param_groups, make_optimizer
@@ -49,7 +50,7 @@ def step_of(
         for _ in range(2):
             images = torch.empty(4, 3, 32, 32, device=META)
             labels = torch.zeros(4, dtype=torch.int64, device=META)
-            if loss == several.loss:
+            if loss in (several.loss, asymmetric.loss):
                 labels = torch.zeros(4, 5, device=META)
             images = mix.images(images) if mix else images
             teacher = distillation.logits(images, RUNTIME) if distillation else None
@@ -69,12 +70,14 @@ def step_of(
 
 
 several = MultiLabel()
+asymmetric = MultiLabel(asymmetry=Asymmetry())
 LOSSES = {
     "cross-entropy": SingleLabel().loss,
     "smoothed": SingleLabel(0.1).loss,
     "focal": SingleLabel(0.0, 2.0).loss,
     "weighted": SingleLabel(0.0, None, (1.0, 2.0, 1.0, 0.5, 0.5)).loss,
     "several labels": several.loss,
+    "asymmetric": asymmetric.loss,
 }
 
 

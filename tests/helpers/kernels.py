@@ -46,7 +46,7 @@ def random_input(*shape: int) -> Tensor:
     return torch.randn(shape, dtype=torch.float64, generator=torch.manual_seed(1)) * 2 + 3
 
 
-def small_net(variant: Variant = "paper", stem: Any = "imagenet") -> DenseNet:
+def small_net(variant: Variant = "paper", stem: Any = "imagenet", channels: int = 3) -> DenseNet:
     net = DenseNet(
         growth_rate=8,
         block_config=(2, 3, 2),
@@ -54,10 +54,11 @@ def small_net(variant: Variant = "paper", stem: Any = "imagenet") -> DenseNet:
         num_classes=5,
         variant=variant,
         stem=stem,
+        in_channels=channels,
     )
     initialise(net, torch.Generator().manual_seed(3))
     return net
 
 
-def random_images(count: int, height: int, width: int) -> Tensor:
-    return torch.randn((count, 3, height, width), generator=torch.manual_seed(2))
+def random_images(count: int, height: int, width: int, channels: int = 3) -> Tensor:
+    return torch.randn((count, channels, height, width), generator=torch.manual_seed(2))

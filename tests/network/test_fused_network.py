@@ -239,6 +239,27 @@ def test_inference_of_odd_sizes_equals_the_plain_network(
 
 
 @needs_kernels
+@pytest.mark.parametrize("stem", ["imagenet", "cifar"])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_network_for_grey_images_equals_the_plain_one(
+    stem: str, layout: torch.memory_format, dtype: torch.dtype
+) -> None:
+    net = small_net(stem=stem, channels=1).to(dtype)
+    x = random_images(5, 33, 40, channels=1).to(dtype).contiguous(memory_format=layout)
+    if dtype == torch.float64:
+        assert_steps_agree(net, x, 2)
+    net(x)  # running statistics of its own
+    net.eval()
+    assert is_one_call(net, x)
+    with torch.no_grad():
+        fast = net(x)
+        with plain_network():
+            expected = net(x)
+    assert distance(fast, expected) < (1e-12 if dtype == torch.float64 else 1e-5)
+
+
+@needs_kernels
 def test_packed_weights_go_with_the_network() -> None:
     net = small_net().eval()
     assert is_one_call(net, random_images(2, 32, 32))

@@ -146,7 +146,8 @@ def _open(config: AuditConfig, val_dir: Path | None) -> dict[str, ImageDataset]:
         refuse_label_table(source)
         found = open_splits(source, val_dir, field="source")
         return {str(split): part for split, part in found.items()}
-    train, val = open_labelled_training(source, val_dir, LabelRules(**config.rules()))
+    rules = LabelRules(**config.rules())
+    train, val = open_labelled_training(source, val_dir, rules, field="source")
     return {"train": train} | ({"val": val} if val is not None else {})
 
 

@@ -4,7 +4,7 @@ import io
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,12 +12,12 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from densenet121.checkpoint.channels import with_channels
 from densenet121.checkpoint.foreign import mindspore
 from densenet121.checkpoint.foreign.identify import PREPROCESSING
 from densenet121.checkpoint.foreign.medical import (
     LABELS,
     XRAY_PREPROCESSING,
-    one_channel,
     to_monai,
 )
 from densenet121.checkpoint.foreign.names import to_mindspore
@@ -44,8 +44,17 @@ SUFFIXES: dict[Target, tuple[str, ...]] = {
     "monai": (".pth", ".safetensors"),
     "torchxrayvision": (".pth",),
 }
+# Channels of the networks of each program; the first is taken for weights of another number.
+CHANNELS: dict[Target, tuple[int, ...]] = {
+    "native": (3, 1),
+    "torchvision": (3,),
+    "timm": (3, 1),
+    "mindcv": (3,),
+    "mindspore": (3,),
+    "monai": (3, 1),
+    "torchxrayvision": (1,),
+}
 _NOT_RECORDED = "the new file does not record"
-_CONV0 = "features.conv0.weight"
 
 
 @dataclass(frozen=True)
@@ -81,8 +90,7 @@ def convert(
 ) -> Converted:
     """Write the weights of ``source`` to ``target`` in the format of the program ``to``.
 
-    The new file is read back before it gets its name: every tensor must be equal bit for bit; of
-    the first convolution for one channel, the sum over the channels.
+    The new file is read back before it gets its name: every tensor must be equal bit for bit.
 
     Args:
         source: any file that ``read_weights`` reads.
@@ -90,8 +98,8 @@ def convert(
         to: the program. Its networks must have the variant of the weights.
         net: the network, for files that do not record it.
         variant: the variant, for files that do not record it.
-        channels: input channels in the new file, 3 or, for monai and torchxrayvision, 1 (default:
-            1 for torchxrayvision, else 3).
+        channels: input channels in the new file, see ``CHANNELS`` (default: those of the weights
+            if the program has such networks).
 
     Raises:
         UsageError: the program does not use this suffix or number of channels, or ``target``
@@ -108,29 +116,36 @@ def convert(
         raise UsageError(f"{target}: already exists; choose another name or remove it")
     if not target.parent.is_dir():
         raise UsageError(f"{target.parent}: there is no such folder")
-    wanted = _channels(to, channels)
+    _check_channels(to, channels)
     loaded = load_pretrained(source, net=net or "densenet121", variant=variant)
     info = described(loaded, net or "densenet121")
     check_network(info, to, source)
     state_dict = loaded.model.state_dict()
-    if wanted == 1:
-        _check_grey(info, to, source)
+    own = loaded.model.in_channels
+    wanted = channels or (own if own in CHANNELS[to] else CHANNELS[to][0])
+    changed = ""
+    if wanted != own:
+        state_dict, preprocessing, changed = with_channels(state_dict, info.preprocessing, wanted)
+        info = replace(info, preprocessing=preprocessing)
+    if to == "torchxrayvision":
+        _check_scale(info, source)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".convert.") as folder:
         trial = Path(folder) / target.name
-        _write(trial, state_dict, info, to, loaded.calibration, wanted)
-        back = check_same(trial, state_dict, info, wanted)
+        _write(trial, state_dict, info, to, loaded.calibration)
+        back = check_same(trial, state_dict, info)
         write_atomic(target, trial.read_bytes())
     lost = loaded.calibration is not None and to != "native"
-    notes = (*loaded.notes, *_not_recorded(info, back, wanted))
+    notes = (*loaded.notes, *filter(None, [changed]), *_not_recorded(info, back))
     return Converted(info, loaded.family, len(state_dict), lost, wanted, notes)
 
 
-def _not_recorded(info: ModelInfo, back: ModelInfo | None, channels: int) -> list[str]:
+def _not_recorded(info: ModelInfo, back: ModelInfo | None) -> list[str]:
     """What the reader of the new file must be told, because the file would mislead it."""
     p, said = info.preprocessing, []
     if back is None or (back.preprocessing.mean, back.preprocessing.std) != (p.mean, p.std):
         mean, std = (
-            ", ".join(f"{value:.7g}" for value in values[:channels]) for values in (p.mean, p.std)
+            ", ".join(f"{value:.7g}" for value in dict.fromkeys(values))
+            for values in (p.mean, p.std)
         )
         said.append(
             f"{_NOT_RECORDED} that grey levels of 0 to 255 must be normalised by mean {mean} and "
@@ -141,30 +156,22 @@ def _not_recorded(info: ModelInfo, back: ModelInfo | None, channels: int) -> lis
     return said
 
 
-def _channels(to: Target, asked: int | None) -> int:
-    allowed = {"monai": (3, 1), "torchxrayvision": (1,)}.get(to, (3,))
-    if asked not in (None, *allowed):
+def _check_channels(to: Target, asked: int | None) -> None:
+    if asked not in (None, *CHANNELS[to]):
         raise UsageError(
             f"`channels` {asked} cannot be written for {to}, which takes "
-            f"{' or '.join(map(str, allowed))}; omit it"
+            f"{' or '.join(map(str, CHANNELS[to]))}; omit it"
         )
-    return asked or allowed[0]
 
 
-def _check_grey(info: ModelInfo, to: Target, source: Path) -> None:
-    """Refuse weights that are not one function of a grey level, or not of the program's scale."""
-    p = info.preprocessing
-    if to == "torchxrayvision":
-        if (p.mean, p.std) != (XRAY_PREPROCESSING.mean, XRAY_PREPROCESSING.std):
-            raise InputError(
-                f"{source}: was trained with mean {p.mean} and std {p.std}, but torchxrayvision "
-                "scales images to -1024 ... 1024 (mean 127.5, std 0.1245), so the weights would "
-                "give wrong results there; convert them to torchvision or native"
-            )
-    elif len(set(p.mean)) > 1 or len(set(p.std)) > 1:
+def _check_scale(info: ModelInfo, source: Path) -> None:
+    """Refuse weights of another scale than torchxrayvision's."""
+    p, theirs = info.preprocessing, XRAY_PREPROCESSING.with_channels(1)
+    if (p.mean, p.std) != (theirs.mean, theirs.std):
         raise InputError(
-            f"{source}: has another mean or std for each of R, G and B ({p.mean}, {p.std}), so one "
-            "channel would give other results; convert it with `channels` 3"
+            f"{source}: was trained with mean {p.mean} and std {p.std}, but torchxrayvision "
+            "scales images to -1024 ... 1024 (mean 127.5, std 0.1245), so the weights would "
+            "give wrong results there; convert them to torchvision or native"
         )
 
 
@@ -174,7 +181,8 @@ def described(loaded: Pretrained, net: str) -> ModelInfo:
         return loaded.info
     family: Literal["densenet-bc", "torchvision"]
     family = "densenet-bc" if net == "densenet100" else "torchvision"
-    return ModelInfo(net, loaded.model.variant, (), PREPROCESSING[family])
+    preprocessing = PREPROCESSING[family].with_channels(loaded.model.in_channels)
+    return ModelInfo(net, loaded.model.variant, (), preprocessing)
 
 
 def check_network(info: ModelInfo, to: Target, source: Path) -> None:
@@ -206,7 +214,6 @@ def _write(
     info: ModelInfo,
     to: Target,
     calibration: Mapping[str, Any] | None,
-    channels: int,
 ) -> None:
     if to == "native":
         save_weights(path, state_dict, info, {}, calibration)
@@ -218,8 +225,6 @@ def _write(
             for name, tensor in tensors.items()
             if not name.endswith("num_batches_tracked")  # MindSpore does not have it
         }
-    if channels == 1:
-        tensors[_CONV0] = one_channel(tensors[_CONV0])
     if to == "monai":
         tensors = {to_monai(name): tensor for name, tensor in tensors.items()}
     content: Any = tensors
@@ -237,18 +242,18 @@ def _write(
         path.write_bytes(safetensors.torch.save(tensors, metadata))
 
 
-def check_same(
-    path: Path, state_dict: dict[str, Tensor], info: ModelInfo, channels: int
-) -> ModelInfo | None:
+def check_same(path: Path, state_dict: dict[str, Tensor], info: ModelInfo) -> ModelInfo | None:
     """Read the file back and compare; returns what it records."""
     weights = read_weights(path)
-    back = build(info.net, num_classes=weights.num_classes or 1, variant=info.variant)
+    back = build(
+        info.net,
+        num_classes=weights.num_classes or 1,
+        variant=info.variant,
+        in_channels=weights.channels,
+    )
     load_state(back, weights.state_dict, path)
-    found, written = back.state_dict(), dict(state_dict)
-    if channels == 1:
-        for tensors in (found, written):
-            tensors[_CONV0] = one_channel(tensors[_CONV0])
-    for name, tensor in written.items():
+    found = back.state_dict()
+    for name, tensor in state_dict.items():
         counts = name.endswith("num_batches_tracked") and name not in weights.state_dict
         if not counts and not torch.equal(_bits(found[name]), _bits(tensor)):
             raise InputError(f"{path.name}: {name} differs after reading back; nothing was written")

@@ -2,8 +2,10 @@
 
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from densenet121.checkpoint.channels import with_channels
 from densenet121.checkpoint.convert import Converted, check_network, check_same, described
 from densenet121.checkpoint.foreign.timm_config import CONFIG, WEIGHTS, make_config
 from densenet121.checkpoint.load import load_pretrained
@@ -46,11 +48,15 @@ def write_hugging_face(
     loaded = load_pretrained(source, net=net or "densenet121", variant=variant)
     info = described(loaded, net or "densenet121")
     check_network(info, "timm", source)
-    state_dict = loaded.model.state_dict()
+    state_dict, changed = loaded.model.state_dict(), []
+    if loaded.model.in_channels != 3:  # timm and transformers give it RGB
+        state_dict, preprocessing, note = with_channels(state_dict, info.preprocessing, 3)
+        info, changed = replace(info, preprocessing=preprocessing), [note]
     try:
         config, notes = make_config(info, len(state_dict["classifier.bias"]))
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
+    notes += changed
     if loaded.calibration is not None:
         notes.append(
             "timm and transformers give probabilities without the calibration, which densenet121 "
@@ -67,7 +73,7 @@ def write_hugging_face(
         save_weights(file, state_dict, info, loaded.origin, calibration, data, with_format=True)
         write_json(trial / CONFIG, config)
         write_atomic(trial / README, page.encode())
-        check_same(file, state_dict, info, channels=3)
+        check_same(file, state_dict, info)
         trial.replace(target)  # onto an empty folder too
     sync_folder(target.parent)
     said = (*loaded.notes, *notes)

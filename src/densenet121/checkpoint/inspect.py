@@ -5,7 +5,6 @@ from pathlib import Path
 
 from densenet121.checkpoint.foreign.timm_config import weights_in
 from densenet121.checkpoint.load import Weights, read_weights
-from densenet121.datasets.reading import AS_BYTES
 from densenet121.utils.errors import InputError
 
 
@@ -78,7 +77,7 @@ def _rows(weights: Weights) -> Iterator[tuple[str, str]]:
             f"resized to {p.eval_resize} ({p.interpolation}), central {p.image_size[0]} x "
             f"{p.image_size[1]}, mean {_triple(p.mean)}, std {_triple(p.std)}"
             + ("" if p.tta == "none" else f"; mean of the views of tta {p.tta}")
-            + (f"; {p.reading_note}" if p.reading != AS_BYTES else ""),
+            + (f"; {p.decoding_note}" if p.decoding_note else ""),
         )
     else:
         yield "images", "preprocessing not recorded"
@@ -86,5 +85,5 @@ def _rows(weights: Weights) -> Iterator[tuple[str, str]]:
         yield "note", note
 
 
-def _triple(values: tuple[float, float, float]) -> str:
+def _triple(values: tuple[float, ...]) -> str:
     return ", ".join(f"{value:.3f}" if value >= 1 else f"{value:.5g}" for value in values)

@@ -11,6 +11,7 @@ import safetensors
 import torch
 from torch import Tensor
 
+from densenet121.checkpoint.channels import channels_of, with_channels
 from densenet121.checkpoint.foreign import mindspore
 from densenet121.checkpoint.foreign.identify import Foreign, identify
 from densenet121.checkpoint.foreign.keras import is_keras_file, read_keras
@@ -31,6 +32,7 @@ from densenet121.checkpoint.native import (
     read_safetensors,
 )
 from densenet121.datasets.image_dataset import some
+from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.network import DenseNet, Variant, build
 from densenet121.utils.errors import InputError
 from densenet121.utils.json_values import parse_json
@@ -78,6 +80,24 @@ class Weights:
         if classifier is None or not classifier.ndim or self.other_head:
             return None
         return int(classifier.shape[0])
+
+    @property
+    def channels(self) -> int:
+        """Channels of the images: 3 for RGB, 1 for grey."""
+        return channels_of(self.state_dict)
+
+    def with_channels(self, channels: int | None) -> "Weights":
+        """The weights for images of so many channels, with a note if they are changed.
+
+        None leaves them as they are.
+        """
+        if channels in (None, self.channels):
+            return self
+        assert channels is not None
+        used = self.info.preprocessing if self.info else Preprocessing((224, 224), "256,256")
+        state_dict, preprocessing, note = with_channels(self.state_dict, used, channels)
+        info = replace(self.info, preprocessing=preprocessing) if self.info else None
+        return replace(self, state_dict=state_dict, info=info, notes=(*self.notes, note))
 
     @property
     def other_head(self) -> tuple[str, ...]:
@@ -205,6 +225,9 @@ def _weights(foreign: Foreign, info: ModelInfo | None) -> Weights:
         certain, notes = foreign.variant_is_certain, foreign.notes
     else:
         certain, notes = info is not None, ()
+    if info is not None:  # a file of ours has the mean of R, G and B also where it is grey
+        channels = channels_of(foreign.state_dict)
+        info = replace(info, preprocessing=info.preprocessing.with_channels(channels))
     return Weights(
         foreign.state_dict,
         info,
@@ -362,7 +385,12 @@ def load_pretrained(
     assert weights.num_classes is not None
     info = weights.info
     chosen = weights.variant_for(variant)
-    model = build(info.net if info else net, num_classes=weights.num_classes, variant=chosen)
+    model = build(
+        info.net if info else net,
+        num_classes=weights.num_classes,
+        variant=chosen,
+        in_channels=weights.channels,
+    )
     load_state(model, weights.state_dict, path)
     if info is not None:
         info = replace(info, variant=chosen)

@@ -130,7 +130,12 @@ def _prepare(
 ) -> _Setup:
     """The network, and the images if there are any."""
     runtime = runtime_of(config)
-    model = build(info.net, num_classes=first.num_classes or 0, variant=info.variant)
+    model = build(
+        info.net,
+        num_classes=first.num_classes or 0,
+        variant=info.variant,
+        in_channels=first.channels,
+    )
     model.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     train, val = None, None
     if config.data_dir is not None:

@@ -20,11 +20,11 @@ def run(config: ConvertConfig) -> int:
     source, target = Path(config.source), Path(config.target)
     done = _convert(config, source, target)
     lost = "; the calibration was dropped, because the format cannot store it" if done.lost else ""
-    sums = "" if done.channels == 3 else " (of the first convolution the sum over R, G and B)"
+    sums = "" if done.channels == 3 else ", for one channel"
     notes = "".join(f"\nnote: {note}" for note in done.notes)
     print(  # noqa: T201 (the command's output)
-        f"{target}: {done.info.net}, variant {done.info.variant}, from {done.family}; all "
-        f"{done.tensors} tensors are bit-identical after reading back{sums}{lost}{notes}"
+        f"{target}: {done.info.net}, variant {done.info.variant}{sums}, from {done.family}; all "
+        f"{done.tensors} tensors are bit-identical after reading back{lost}{notes}"
     )
     return DONE
 

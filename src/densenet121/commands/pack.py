@@ -3,12 +3,15 @@
 import contextlib
 import io
 import json
+import math
 import os
 import shutil
 import sys
 import tarfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,7 +21,11 @@ from densenet121.config import PackConfig, absolute
 from densenet121.datasets.decoding import format_of
 from densenet121.datasets.image_dataset import Encoded, ImageDataset
 from densenet121.datasets.packed_strings import Names
+from densenet121.datasets.sources.label_table import LabelRules
+from densenet121.datasets.sources.lists import SPLIT_COLUMNS
 from densenet121.datasets.sources.open import open_training
+from densenet121.datasets.sources.open_table import open_labelled_training, refuse_label_table
+from densenet121.datasets.sources.shard_labels import OWN_KEYS, label_text
 from densenet121.datasets.sources.shards import CLASSES, INDEX, Index
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.files import write_atomic
@@ -42,11 +49,7 @@ def pack(config: PackConfig) -> str:
     output = absolute(config.output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UsageError(f"--output {output} already exists; choose a new folder")
-    train, val = open_training(
-        absolute(config.source),
-        exclude=absolute(config.exclude) if config.exclude else None,
-        field="source",
-    )
+    train, val = _open(config)
     for note in (*train.notes, *(val.notes if val else ())):
         print(f"densenet121: {note}", file=sys.stderr)  # noqa: T201
     with _new_folder(output) as folder:
@@ -62,6 +65,37 @@ def pack(config: PackConfig) -> str:
                 shards += _write(dataset, where, name, config.shard_megabytes * 10**6, advance)
     size = sum(file.stat().st_size for file in output.rglob("*.tar"))
     return f"{total} images in {shards} shards, {size / 1e6:.0f} MB, in {output}"
+
+
+def _open(config: PackConfig) -> tuple[ImageDataset, ImageDataset | None]:
+    """The training and validation images, without what their .json cannot hold.
+
+    Raises:
+        UsageError: a column of a table has a name that means something else in a .json.
+    """
+    source = absolute(config.source)
+    exclude = absolute(config.exclude) if config.exclude else None
+    if config.task == "single_label":
+        refuse_label_table(source)
+        return open_training(source, exclude=exclude, field="source")
+    rules = LabelRules(**config.rules())
+    train, val = open_labelled_training(source, None, rules, exclude, field="source")
+    left_out = {*train.class_names, rules.label_column}
+    kept = [
+        name for name in train.columns if name not in left_out and name.lower() not in SPLIT_COLUMNS
+    ]
+    taken = [name for name in kept if name in OWN_KEYS]
+    if taken:
+        raise UsageError(
+            f"{train.source}: the column {taken[0]} would be taken for the labels in a .json; "
+            "rename it, or name it as `label_column`"
+        )
+    first, second = (
+        side and replace(side, columns={name: side.columns[name] for name in kept})
+        for side in (train, val)
+    )
+    assert first is not None
+    return first, second
 
 
 @contextlib.contextmanager
@@ -107,12 +141,35 @@ def _write(
         np.array(offsets, dtype=np.int64),
         np.array(sizes, dtype=np.int64),
         Names.of(dataset.paths),
-        Names.of(str(label) for label in dataset.labels.tolist()),
+        Names.of(_label(dataset, index) for index in range(len(dataset))),
     )
     classes = "".join(f"{class_name}\n" for class_name in dataset.class_names)
     write_atomic(folder / CLASSES, classes.encode(errors="surrogateescape"))
     write_atomic(folder / INDEX, index.to_npz())
     return len(shards)
+
+
+def _label(dataset: ImageDataset, index: int) -> str:
+    """The label of an image in an index: a number, or the text of several."""
+    return label_text(_note(dataset, index)) if _several(dataset) else str(dataset.labels[index])
+
+
+def _note(dataset: ImageDataset, index: int) -> dict[str, Any]:
+    """The .json of an image."""
+    path = dataset.paths[index]
+    if not _several(dataset):
+        return {"path": path, "label": int(dataset.labels[index])}
+    values = dataset.labels[index].tolist()
+    labels = {
+        name: None if math.isnan(value) else int(value)
+        for name, value in zip(dataset.class_names, values, strict=True)
+    }
+    columns = {name: cells[index] for name, cells in dataset.columns.items()}
+    return {"path": path, "labels": labels, **columns}
+
+
+def _several(dataset: ImageDataset) -> bool:
+    return dataset.labels.ndim == 2
 
 
 def _add_sample(tar: tarfile.TarFile, dataset: ImageDataset, index: int) -> tuple[int, int]:
@@ -121,13 +178,12 @@ def _add_sample(tar: tarfile.TarFile, dataset: ImageDataset, index: int) -> tupl
         data, extension = _encoded(dataset.read(index), dataset.paths[index])
     except InputError as error:
         raise InputError(f"{dataset.name(index)}: {error}") from None
-    note = {"path": dataset.paths[index], "label": int(dataset.labels[index])}
+    note = _note(dataset, index)
+    members = [(extension, data), ("json", json.dumps(note).encode())]
+    if not _several(dataset):
+        members.insert(1, ("cls", str(note["label"]).encode()))
     place = tar.offset + tarfile.BLOCKSIZE
-    for suffix, content in (
-        (extension, data),
-        ("cls", str(note["label"]).encode()),
-        ("json", json.dumps(note).encode()),
-    ):
+    for suffix, content in members:
         member = tarfile.TarInfo(f"{index:09d}.{suffix}")
         member.size = len(content)
         tar.addfile(member, io.BytesIO(content))

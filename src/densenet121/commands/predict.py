@@ -11,6 +11,7 @@ from typing import IO
 from densenet121.commands import DONE, FAILED
 from densenet121.config import PredictConfig, absolute, weights_choices
 from densenet121.datasets.decoding import EXTENSIONS, MAX_BYTES, is_image
+from densenet121.datasets.grey import NOTE
 from densenet121.inference.maps import maps_of, write_map
 from densenet121.inference.predictor import ImageInput, Predictor
 from densenet121.tasks import Answer, AnswerOptions, Task
@@ -47,6 +48,8 @@ def predict(config: PredictConfig, task: Task | None = None) -> int:
         task=task,
     )
     sources = find(config.inputs)
+    if predictor.classifier.preprocessing.channels == 1:
+        print(f"densenet121: images are read with {NOTE}", file=sys.stderr)  # noqa: T201
     columns = predictor.classifier.task.answer_columns
     write = writer(config.format, sys.stdout, max(len(s.name) for s in sources), columns)
     steps = -(-len(sources) // predictor.batch_size)

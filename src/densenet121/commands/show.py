@@ -44,10 +44,10 @@ def show(config: ShowConfig) -> Path:
         raise InputError(f"`output` {output}: there is no folder {output.parent}")
     dataset, _ = find_datasets(config.training)
     weights = read_weights(absolute(config.pretrained)) if config.pretrained else None
+    weights = weights.with_channels(config.training.channels) if weights else None
     preprocessing = pick_preprocessing(config.training, None, weights, dataset)
     height, width = preprocessing.image_size
-    mean, reading = preprocessing.mean, preprocessing.reading
-    transform = make_transform(config, height, width, mean, reading)
+    transform = make_transform(config, height, width, preprocessing)
     mixing = make_mixing(config, dataset, 2)
     count = min(config.images, len(dataset))
     indices = np.linspace(0, len(dataset) - 1, count).round().astype(np.int64)
@@ -139,10 +139,11 @@ def _mixed(batches: Pixels, mixing: Mixing, preprocessing: Preprocessing, seed: 
     for epoch, batch in enumerate(batches):
         mix = mixing.draw(batch.shape[1:3], seed=seed, epoch=epoch, step=0, rank=0, part=0)
         x = mix.images(preprocessing.normalise(torch.from_numpy(batch))).permute(0, 2, 3, 1)
-        mixed = (x * std + mean).round_().clamp_(0, 255).to(torch.uint8).numpy()
+        mixed = (x * std + mean).round_().clamp_(0, 255).to(torch.uint8)
+        mixed = mixed.expand(*mixed.shape[:3], 3)  # also where there is one channel
         kind = "CutMix" if mix.box else "mixup"
         caption = f"epoch {epoch}: {kind}, {100 * mix.share:.0f} % its own label"
-        shown += [_encoded(image, caption) for image in mixed]
+        shown += [_encoded(image, caption) for image in mixed.numpy()]
     text = (
         "The images above as one batch: each is mixed with the one before it, the first with the "
         "last. In training, a batch has other images."

@@ -31,8 +31,9 @@ class CalibrateConfig(
             name).
         target_accuracy: share of predict's answers that shall be right, such as 0.99; predict
             abstains below the confidence that this takes (default: it always answers).
-        operating_point: for several labels per image: how the threshold of each label is chosen:
-            youden, f1, sensitivity=X, specificity=X or precision=X (default: no thresholds).
+        operating_point: for several labels per image, of which there may be one: how the threshold
+            of each label is chosen: youden, f1, sensitivity=X, specificity=X or precision=X
+            (default: no thresholds).
         tta: views of each image whose probabilities are averaged, stored with the weights, so that
             predict, serve and eval use the same (default: what the weights have, else none).
         seed: seed of the split: one half of the images gives the temperature, the other the rest.

@@ -32,10 +32,10 @@ class ConvertConfig(Settings):
         net: the network, for weights that do not record it (default: densenet121).
         variant: paper or model_zoo, for weights that do not record it for certain (default: what
             the weights suggest).
-        channels: input channels of the network in the file that is written: 3, or 1 for monai and
-            torchxrayvision (default: 1 for torchxrayvision, else 3). For 1, the first convolution
-            is summed over R, G and B, which is the same function for grey images; mean and standard
-            deviation must be the same for the three.
+        channels: input channels of the network in the file that is written: 3, or 1 (grey images)
+            for native, timm, monai and torchxrayvision (default: those of the weights where the
+            program has such networks). For 1, the first convolution is summed over R, G and B,
+            for 3 each channel gets a third of it, the same function for grey images.
     """
 
     positional: ClassVar[tuple[str, ...]] = ("source", "target")

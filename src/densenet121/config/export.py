@@ -20,8 +20,9 @@ class ExportConfig(LabelTableSettings):
             `val/`.
         format: onnx, or torch for torch.export.
         int8: 1 quantises to int8 by ONNX Runtime, calibrated on other images of data_dir.
-        uint8_input: 1 puts the normalisation inside: the input is (N, H, W, 3) uint8, resized and
-            cropped; 0 takes (N, 3, H, W) float32, normalised.
+        uint8_input: 1 puts the normalisation inside: the input is (N, H, W, C) uint8, resized and
+            cropped; 0 takes (N, C, H, W) float32, normalised. C is 3 for RGB, 1 for a network of
+            one channel.
         pictures: number of images to compare on; int8 is calibrated with as many others.
         tolerance: largest difference of a logit (default: a thousandth of the largest logit, at
             least 0.001; int8: any).

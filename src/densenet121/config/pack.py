@@ -3,22 +3,25 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from densenet121.config.shared import File, Folder, Settings
+from densenet121.config.labels import TaskSettings
+from densenet121.config.shared import File, Folder
 from densenet121.config.values import at_least
 from densenet121.utils.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
-class PackConfig(Settings):
+class PackConfig(TaskSettings):
     """Write images into tar shards (WebDataset layout) with an index.
 
     Attributes:
-        source: images, in any source that `train` reads; `train/` and `val/` are both packed.
+        source: images, in any source that `train` reads; `train/` and `val/` are both packed. With
+            several labels per image, the other columns of a table go with them.
         output: new folder for the shards.
         shard_megabytes: size of a shard in megabytes (10^6 bytes).
         exclude: file with the paths of images to leave out, one per line (default: none).
     """
 
+    section: ClassVar[str] = "data and output"
     positional: ClassVar[tuple[str, ...]] = ("source",)
     source: str
     output: Folder

@@ -1,7 +1,7 @@
 """The settings of ``show``."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from densenet121.config.augmentation import AugmentationSettings
 from densenet121.config.flags import flags_of
@@ -33,6 +33,8 @@ class ShowConfig(SampleSettings, TaskSettings, AugmentationSettings):
         output: the page, one HTML file.
         images: number of images to show, spread over the data.
         versions: number of versions of each, those of the first epochs.
+        channels: channels of the images, as in `train`: 3 for RGB, 1 shows them as grey (default:
+            as the weights of pretrained record, else 3).
         pretrained: weights that training will start from; their image size and mean are used as in
             `train` (default: none).
         normalisation: weights takes the mean from the weights of pretrained, original that of
@@ -52,6 +54,7 @@ class ShowConfig(SampleSettings, TaskSettings, AugmentationSettings):
     output: File = "sheet.html"
     images: int = 6
     versions: int = 6
+    channels: Literal[1, 3] | None = None
     pretrained: AnyPath | None = None
     normalisation: Normalisation = "weights"
     image_size: Size | None = None

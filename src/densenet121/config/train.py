@@ -139,6 +139,11 @@ class TrainConfig(
                     f"--{name} has no meaning with --task {self.task}; use "
                     f"{'--pos_weight' if several else '--class_weights'}, or omit it"
                 )
+        if self.loss == "asl" and not several:
+            raise UsageError(
+                f"--loss asl has no meaning with --task {self.task}; use --loss focal, or pass "
+                "--task multilabel"
+            )
         falls = ("cosine", "one_cycle", "polynomial", "plateau")
         if self.lr_scheduler in falls and self.eta_min > self.lr:
             raise UsageError(f"--eta_min must be at most --lr {self.lr}, got {self.eta_min}")

@@ -115,17 +115,51 @@ def labels_of_lists(
         InputError: no such column, an unknown finding, the negative word beside a finding, a
             column that is blank throughout, or blank cells whose meaning is not said.
     """
+    cells = table.cells(column, "label_column")
+    listed = [
+        ([part.strip() for part in cell.split(separator)] if separator else [cell])
+        if cell
+        else None
+        for cell in cells
+    ]
+    return labels_of_findings(
+        table,
+        column,
+        listed,
+        names,
+        separator=separator,
+        negative=negative,
+        ignored=ignored,
+        missing=missing,
+    )
+
+
+def labels_of_findings(
+    table: Table,
+    column: str,
+    listed: Sequence[Sequence[str] | None],
+    names: Sequence[str],
+    *,
+    separator: str | None = None,
+    negative: str | None = None,
+    ignored: Collection[str] = (),
+    missing: Choice = None,
+) -> NDArray[np.float64]:
+    """As ``labels_of_lists``, from lists; one that is None is a blank cell.
+
+    ``table`` and ``column`` are for messages.
+    """
     place = {name: index for index, name in enumerate(names)}
     found = np.zeros((len(table), len(names)))
     unknown: Counter[str] = Counter()
     blank = 0
-    for row, cell in enumerate(table.cells(column, "label_column")):
-        if not cell:
+    for row, findings in enumerate(listed):
+        if findings is None:
             blank += 1
             found[row] = [_MEANINGS[meaning(missing, name) or "ignore"] for name in names]
             continue
-        findings = [part.strip() for part in cell.split(separator)] if separator else [cell]
         if negative in findings and len(set(findings)) > 1:
+            cell = (separator or ", ").join(findings)
             raise InputError(
                 f'{table.where(row, column)}: "{cell}" has {negative} (`negative_label`) beside '
                 "a finding"

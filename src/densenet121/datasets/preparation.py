@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densenet121.datasets.decoding import MAX_BYTES, MAX_PIXELS, decode, not_readable
+from densenet121.datasets.grey import as_grey, is_grey_jpeg
 from densenet121.datasets.image_dataset import Encoded, ImageDataset
 from densenet121.datasets.operations import Operations, apply
-from densenet121.datasets.reading import Reading
 from densenet121.datasets.transforms import EvalTransform, TrainTransform, uniforms
 from densenet121.native.images import ImageKernel, image_kernel
 from densenet121.utils.errors import InputError
@@ -77,7 +77,7 @@ def prepare_training(
     def operations_for(height: int, width: int) -> Operations:
         return transform.operations(height, width, u)
 
-    _prepare(image, operations_for, out, transform.reading)
+    _prepare(image, operations_for, out, transform)
     if transform.after.is_on:
         out[...] = transform.after(out, u)
 
@@ -96,34 +96,38 @@ def prepare_evaluation(
         InputError: the image cannot be decoded or has too many pixels, or the crop does not fit.
     """
     if five_crops or not transform.in_one_pass:
-        pixels = _decoded(image, max_pixels, transform.reading)
+        pixels = _decoded(image, max_pixels, transform)
         out[...] = transform.five_crops(pixels) if five_crops else transform(pixels)
     else:
-        _prepare(image, transform.operations, out, transform.reading, max_pixels)
+        _prepare(image, transform.operations, out, transform, max_pixels)
 
 
 def _prepare(
     image: bytes | Pixels,
     operations_for: Callable[[int, int], Operations],
     out: Pixels,
-    reading: Reading,
+    transform: TrainTransform | EvalTransform,
     max_pixels: int = MAX_PIXELS,
 ) -> None:
     found = image_kernel()
     kernel = None if isinstance(found, str) else found
-    if kernel and isinstance(image, bytes) and len(image) <= MAX_BYTES:
+    as_it_is = isinstance(image, bytes) and (not transform.grey or is_grey_jpeg(image))
+    if kernel and isinstance(image, bytes) and as_it_is and len(image) <= MAX_BYTES:
         size = kernel.jpeg_size(image)
         fits = size is not None and size[0] * size[1] <= max_pixels
         if size and fits and _apply(kernel, operations_for(*size), image, out):
             return
-    pixels = _decoded(image, max_pixels, reading)
+    pixels = _decoded(image, max_pixels, transform)
     operations = operations_for(*pixels.shape[:2])
     if not (kernel and _apply(kernel, operations, pixels, out)):
         out[...] = apply(operations, pixels)
 
 
-def _decoded(image: bytes | Pixels, max_pixels: int, reading: Reading) -> Pixels:
-    return decode(image, max_pixels, reading) if isinstance(image, bytes) else image
+def _decoded(
+    image: bytes | Pixels, max_pixels: int, transform: TrainTransform | EvalTransform
+) -> Pixels:
+    pixels = decode(image, max_pixels, transform.reading) if isinstance(image, bytes) else image
+    return as_grey(pixels) if transform.grey else pixels
 
 
 def _apply(

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from densenet121.datasets.decoding import MAX_PIXELS
+from densenet121.datasets.grey import NOTE, SHARES, mean_of
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.preparation import evaluation_images, prepare_evaluation
-from densenet121.datasets.reading import Reading, make_reading
+from densenet121.datasets.reading import AS_BYTES, Reading, make_reading
 from densenet121.datasets.transforms import MEAN, STD, EvalTransform, normalise, parse_eval_resize
 from densenet121.datasets.views import CROPS, VIEWS, central, views_of
 from densenet121.utils.errors import InputError
@@ -32,8 +33,8 @@ class Preprocessing:
     Attributes:
         image_size: height and width of the network's input, in pixels.
         eval_resize: size before the central crop, in the form of the setting ``eval_resize``.
-        mean: mean of R, G and B, in grey levels 0 to 255.
-        std: standard deviation of R, G and B, in grey levels.
+        mean: mean of R, G and B, or of the one channel of a grey network, in grey levels 0 to 255.
+        std: standard deviation of the same channels, in grey levels.
         interpolation: how images are resized and cropped, a name of ``EvalTransform``.
         tta: views of an image whose probabilities are averaged, a name of ``VIEWS``.
         depth: bits that are used of 16-bit grey samples, 8 or 16.
@@ -43,8 +44,8 @@ class Preprocessing:
 
     image_size: tuple[int, int]
     eval_resize: str
-    mean: tuple[float, float, float] = tuple(MEAN.tolist())
-    std: tuple[float, float, float] = tuple(STD.tolist())
+    mean: tuple[float, ...] = tuple(MEAN.tolist())
+    std: tuple[float, ...] = tuple(STD.tolist())
     interpolation: str = "opencv_bilinear"
     tta: str = "none"
     depth: int = 8
@@ -113,6 +114,22 @@ class Preprocessing:
             window=window or (None if depth == 8 else self.window),
         )
 
+    @property
+    def channels(self) -> int:
+        """Channels of the network's input: 3 for RGB, 1 for grey."""
+        return len(self.mean)
+
+    def with_channels(self, channels: int) -> "Preprocessing":
+        """A copy for another number of channels.
+
+        One channel has the means of the three's mean and std, three have those of the one.
+        """
+        if channels == self.channels:
+            return self
+        if channels == 1:
+            return replace(self, mean=mean_of(self.mean), std=mean_of(self.std))
+        return replace(self, mean=self.mean * channels, std=self.std * channels)
+
     @cached_property
     def reading(self) -> Reading:
         """How the file of an image is decoded.
@@ -124,8 +141,14 @@ class Preprocessing:
 
     @property
     def reading_note(self) -> str:
-        """``reading`` in words, for the log."""
+        """``reading`` in words."""
         return f"depth {self.depth}" + (f", window {self.window}" if self.window else "")
+
+    @property
+    def decoding_note(self) -> str:
+        """How files become pixels, for the log; empty if as bytes of R, G and B."""
+        notes = [self.reading_note] if self.reading != AS_BYTES else []
+        return "; ".join([*notes, NOTE] if self.channels == 1 else notes)
 
     @cached_property
     def transform(self) -> EvalTransform:
@@ -143,9 +166,15 @@ class Preprocessing:
                 f"`tta` dihedral needs square images, but `image_size` is {height},{width}"
             )
         resize = parse_eval_resize(self.eval_resize)
-        red, green, blue = (round(level) for level in self.mean)
-        fill = self.fill or (red, green, blue)
-        return EvalTransform(*self.image_size, resize, self.interpolation, self.reading, fill)
+        fill = self.fill or self.mean_pixel
+        grey = self.channels == 1
+        return EvalTransform(*self.image_size, resize, self.interpolation, self.reading, fill, grey)
+
+    @property
+    def mean_pixel(self) -> tuple[int, int, int]:
+        """The mean, rounded, as R, G and B."""
+        red, green, blue = (round(level) for level in self.mean * (3 // self.channels))
+        return red, green, blue
 
     def prepare(
         self,
@@ -188,16 +217,32 @@ class Preprocessing:
         return central(images, self.tta)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Pixels ``(N, H, W, 3)`` uint8 to ``(N, 3, H, W)`` float32 for the network."""
+        """Pixels ``(N, H, W, 3)`` uint8 to ``(N, C, H, W)`` float32 for the network.
+
+        The three channels of a prepared grey image are equal; a grey network gets the first.
+        """
         mean, std = _constants(self.mean, self.std, images.device)
-        return normalise(images, mean, std)
+        return normalise(images[..., : self.channels], mean, std)
 
     def renormalise(self, images: Tensor, before: "Preprocessing") -> Tensor:
-        """Images that ``before`` has normalised, with this mean and std instead."""
+        """Images that ``before`` has normalised, with this mean, std and channels instead.
+
+        One channel becomes three equal ones. Three become Pillow's L without its rounding, because
+        mixed images are no whole grey levels.
+        """
+        if (self.channels, before.channels) == (1, 3):
+            mean, std = _constants(before.mean, before.std, images.device)
+            shares = _constants(SHARES, SHARES, images.device)[0].view(3, 1, 1)
+            levels = images * std.view(3, 1, 1) + mean.view(3, 1, 1)
+            images, before = (levels * shares).sum(1, keepdim=True), _LEVELS
         mean, std = _constants(self.mean, self.std, images.device)
         mean_before, std_before = _constants(before.mean, before.std, images.device)
         scale, shift = std_before / std, (mean_before - mean) / std
-        return images * scale.view(3, 1, 1) + shift.view(3, 1, 1)
+        return images * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
+
+
+# Of images that are not normalised, with one channel.
+_LEVELS = Preprocessing((1, 1), "1,1", (0.0,), (1.0,))
 
 
 @lru_cache(maxsize=16)

@@ -2,6 +2,7 @@
 
 import csv
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +22,13 @@ class Table:
         file: the file.
         columns: column to its cells, one per row, without spaces around them.
         lines: line of the file in which each row ends, for messages.
+        places: where each row is, if it is not a line of a file.
     """
 
     file: Path
     columns: dict[str, list[str]]
-    lines: list[int]
+    lines: Sequence[int]
+    places: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -45,6 +48,8 @@ class Table:
 
     def where(self, row: int, column: str) -> str:
         """Place of a cell, for messages."""
+        if self.places is not None:
+            return f"{self.places[row]}, label {column}"
         return f"{self.file}, line {self.lines[row]}, column {column}"
 
     def identities(self, column: str, field: str) -> NDArray[np.str_]:

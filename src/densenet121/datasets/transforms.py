@@ -79,6 +79,7 @@ class TrainTransform:
             ``[max(0, 1 - amount), 1 + amount]``; 0 disables the step.
         after: the steps after these.
         reading: how the file is decoded.
+        grey: whether colours become grey before anything else.
     """
 
     height: int
@@ -89,6 +90,7 @@ class TrainTransform:
     color_jitter: tuple[float, float, float] = (0.4, 0.4, 0.4)
     after: Augmentation = Augmentation()  # noqa: RUF009 (frozen)
     reading: Reading = AS_BYTES
+    grey: bool = False
 
     @property
     def num_uniforms(self) -> int:
@@ -241,6 +243,7 @@ class EvalTransform:
             the crop's corner is also rounded like theirs, half to even.
         reading: how the file is decoded.
         fill: R, G, B around an image that is padded.
+        grey: whether colours become grey before anything else.
 
     Raises:
         InputError: the crop cannot fit into a resized image.
@@ -252,6 +255,7 @@ class EvalTransform:
     interpolation: str = "opencv_bilinear"
     reading: Reading = AS_BYTES
     fill: tuple[int, int, int] = (0, 0, 0)
+    grey: bool = False
 
     def __post_init__(self) -> None:
         """Refuse invalid values before any image is read."""

@@ -1,13 +1,11 @@
 """The augmentation of a run, made from its settings."""
 
-from collections.abc import Sequence
-
 from densenet121.config import AugmentationSettings
 from densenet121.datasets.augmentation import Augmentation
 from densenet121.datasets.geometry import Affine
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.policies import Policy, RandAugment, TrivialAugment
-from densenet121.datasets.reading import AS_BYTES, Reading
+from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.datasets.transforms import TrainTransform
 from densenet121.losses.mixing import Mixing
 from densenet121.utils.errors import UsageError
@@ -17,8 +15,7 @@ def make_transform(
     settings: AugmentationSettings,
     height: int,
     width: int,
-    mean: Sequence[float],
-    reading: Reading = AS_BYTES,
+    preprocessing: Preprocessing,
 ) -> TrainTransform:
     """From an image to a training image of ``height`` x ``width`` pixels.
 
@@ -26,8 +23,7 @@ def make_transform(
         settings: what is on, and how much.
         height: of the result, in pixels.
         width: of the result, in pixels.
-        mean: R, G, B in grey levels, of the preprocessing.
-        reading: how files are decoded, of the preprocessing.
+        preprocessing: how files are decoded, and the mean that fills what is empty.
 
     Raises:
         UsageError: `turns` needs a square.
@@ -37,7 +33,6 @@ def make_transform(
         raise UsageError(
             f"`turns` needs square images, but `image_size` or `small_size` is {height},{width}"
         )
-    red, green, blue = (round(level) for level in mean)
     policies: dict[str, Policy | None] = {
         "none": None,
         "trivial": TrivialAugment(),
@@ -53,8 +48,8 @@ def make_transform(
         erase_prob=chosen("erase_prob"),
         erase_scale=settings.pair("erase_scale"),
         interpolation=chosen("augment_interpolation"),
-        fill=(red, green, blue) if chosen("augment_fill") == "mean" else (0, 0, 0),
-        erased=(red, green, blue),
+        fill=preprocessing.mean_pixel if chosen("augment_fill") == "mean" else (0, 0, 0),
+        erased=preprocessing.mean_pixel,
     )
     return TrainTransform(
         height=height,
@@ -64,7 +59,8 @@ def make_transform(
         flip_prob=chosen("flip_prob"),
         color_jitter=settings.jitter_amounts,
         after=after,
-        reading=reading,
+        reading=preprocessing.reading,
+        grey=preprocessing.channels == 1,
     )
 
 

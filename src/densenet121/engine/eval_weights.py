@@ -8,7 +8,6 @@ from densenet121.checkpoint.load import Weights, read_weights
 from densenet121.checkpoint.native import folder_digest
 from densenet121.config import EvalConfig, weights_choices
 from densenet121.datasets.image_dataset import ImageDataset, with_classes
-from densenet121.datasets.reading import AS_BYTES
 from densenet121.datasets.views import VIEWS
 from densenet121.inference.classifier import Choices, Classifier, make_classifier
 from densenet121.inference.onnx_model import SUFFIX, load_onnx
@@ -137,8 +136,8 @@ def _log_preprocessing(classifier: Classifier, weights: Weights, config: EvalCon
 
 
 def _log_views(classifier: Classifier) -> None:
-    if classifier.preprocessing.reading != AS_BYTES:
-        log.info("images are read with %s", classifier.preprocessing.reading_note)
+    if classifier.preprocessing.decoding_note:
+        log.info("images are read with %s", classifier.preprocessing.decoding_note)
     tta = classifier.preprocessing.tta
     if tta != "none":
         log.info("probabilities are the mean of %d views of each image (%s)", VIEWS[tta], tta)

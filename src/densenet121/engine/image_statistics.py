@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densenet121.datasets.decoding import decode, not_readable
+from densenet121.datasets.grey import as_grey
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.transforms import EvalTransform
 from densenet121.distributed.ranks import gather
@@ -28,7 +29,7 @@ def mean_and_std(
     rank: int = 0,
     world_size: int = 1,
 ) -> tuple[Triple, Triple]:
-    """Of R, G and B over all pixels of the resized images, in grey levels.
+    """Of R, G and B over all pixels of the resized images, in grey levels; equal if those are grey.
 
     Each image counts with its pixels after the resizing of the evaluation, before the crop and
     without what is filled in. The sums are whole numbers, so that the result depends neither on
@@ -51,7 +52,7 @@ def mean_and_std(
             image = dataset.read(index)
             if isinstance(image, bytes):
                 image = decode(image, reading=transform.reading)
-            return _sums(transform.resized(image))
+            return _sums(transform.resized(as_grey(image) if transform.grey else image))
         except InputError as error:
             if skip_bad:
                 return None

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from densenet121.config import TrainConfig
 from densenet121.datasets.image_dataset import ImageDataset
-from densenet121.datasets.reading import AS_BYTES
 from densenet121.engine.plan import EpochPlan
 from densenet121.engine.state import Training
 from densenet121.lr_scheduler import lost_milestones
@@ -90,13 +89,14 @@ def log_advice(config: TrainConfig, dataset: ImageDataset, plan: EpochPlan) -> N
         )
     if config.normalisation not in ("weights", "original"):
         log.info(
-            "`normalisation` %s: mean %s, std %s of R, G, B, in grey levels",
+            "`normalisation` %s: mean %s, std %s of %s, in grey levels",
             config.normalisation,
             ", ".join(f"{level:.3f}" for level in preprocessing.mean),
             ", ".join(f"{level:.3f}" for level in preprocessing.std),
+            "R, G, B" if preprocessing.channels == 3 else "the one channel",
         )
-    if preprocessing.reading != AS_BYTES:
-        log.info("images are read with %s", preprocessing.reading_note)
+    if preprocessing.decoding_note:
+        log.info("images are read with %s", preprocessing.decoding_note)
     if config.eval_resize is None and preprocessing.image_size != (224, 224):
         log.info(
             "`eval_resize` is %s, scaled from `image_size` as 256 is from 224",

@@ -127,8 +127,7 @@ def make_plan(
     least_last = 2 * config.gradient_accumulation if config.last_batch == "keep" else 0
     steps = steps_per_epoch(len(dataset), step_size, world_size, least_last)
     sizes = train_sizes(config, preprocessing)
-    mean, reading = preprocessing.mean, preprocessing.reading
-    augment_small, augment = (make_transform(config, *size, mean, reading) for size in sizes)
+    augment_small, augment = (make_transform(config, *size, preprocessing) for size in sizes)
     plateau = config.lr_scheduler == "plateau"
     return EpochPlan(
         dataset=dataset,

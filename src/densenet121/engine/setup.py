@@ -13,6 +13,7 @@ from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.distributed.ranks import ALONE
 from densenet121.engine.balance import make_class_weights, make_pos_weight
 from densenet121.engine.image_statistics import mean_and_std
+from densenet121.losses import Asymmetry
 from densenet121.network import DenseNet, Variant, build
 from densenet121.runs.checkpoints import Checkpoint
 from densenet121.runtime import Runtime
@@ -33,12 +34,13 @@ def pick_task(config: TrainConfig, task: Task | None, dataset: ImageDataset) -> 
     if task is None:
         if config.task == MultiLabel.name:
             pos_weight = make_pos_weight(config, dataset)
-            return MultiLabel(config.smooth_factor, pos_weight, config.gamma or 0.0)
+            asymmetry = Asymmetry(*config.asymmetry) if config.asymmetry else None
+            return MultiLabel(config.smooth_factor, pos_weight, config.gamma or 0.0, asymmetry)
         weights = make_class_weights(config, dataset)
         return SingleLabel(config.smooth_factor, config.gamma, weights)
     given = {
         "label_smooth": config.smooth_factor != 0,
-        "loss": config.gamma is not None,
+        "loss": config.loss != "ce",
         "class_weights": config.class_weights != "none",
     }
     for name, is_given in given.items():
@@ -88,10 +90,18 @@ def pick_preprocessing(
 
     Raises:
         InputError: the crop does not fit into the resized image, or an image cannot be read.
+        UsageError: a setting does not fit the channels.
     """
     own = checkpoint.info if checkpoint else pretrained.info if pretrained else None
     size = config.size or (own.preprocessing.image_size if own else (224, 224))
-    found = Preprocessing(size, str(config.eval_resize or default_eval_resize(size))).changed(
+    channels = own.preprocessing.channels if own else _channels(config, pretrained)
+    if checkpoint and config.channels not in (None, channels):
+        raise UsageError(
+            f"`channels` is {config.channels}, but the run of {checkpoint.path} has images of "
+            f"{channels}; omit it"
+        )
+    found = Preprocessing(size, str(config.eval_resize or default_eval_resize(size)))
+    found = found.with_channels(channels).changed(
         depth=own.preprocessing.depth if own else None,
         window=own.preprocessing.window if own else None,
     )
@@ -106,7 +116,7 @@ def pick_preprocessing(
     if checkpoint:  # to the bit
         mean, std = checkpoint.info.preprocessing.mean, checkpoint.info.preprocessing.std
     elif config.mean_std:
-        mean, std = config.mean_std
+        mean, std = _of_channels(config, channels)
     else:
         assert dataset is not None
         process = runtime.process if runtime else ALONE
@@ -118,7 +128,24 @@ def pick_preprocessing(
             rank=process.rank,
             world_size=process.world_size,
         )
+        mean, std = mean[:channels], std[:channels]  # those of a grey image are equal
     return replace(found, mean=mean, std=std)
+
+
+def _channels(config: TrainConfig, pretrained: Weights | None) -> int:
+    return config.channels or (pretrained.channels if pretrained else 3)
+
+
+def _of_channels(config: TrainConfig, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std that the setting gives, of one channel or three."""
+    assert config.mean_std is not None
+    mean, std = config.mean_std
+    if channels == 1 and (len(set(mean)) > 1 or len(set(std)) > 1):
+        raise UsageError(
+            f"`normalisation` {config.normalisation} is for R, G and B, but the network has one "
+            "channel; pass one mean and one std, as in 128,60"
+        )
+    return mean[:channels], std[:channels]
 
 
 def _same_normalisation(a: Preprocessing, b: Preprocessing) -> bool:
@@ -143,7 +170,8 @@ def make_model(
     config: TrainConfig, info: ModelInfo, num_outputs: int, weights: Weights | None
 ) -> tuple[DenseNet, str]:
     """The network with its initial weights, and a log message about them."""
-    model = build(config.net, num_classes=num_outputs, variant=info.variant)
+    channels = info.preprocessing.channels
+    model = build(config.net, num_classes=num_outputs, variant=info.variant, in_channels=channels)
     initialise(model, torch.Generator().manual_seed(config.seed))
     return model, start_from(model, weights, config, info) if weights else ""
 
@@ -174,7 +202,7 @@ def start_from(model: DenseNet, weights: Weights, config: TrainConfig, info: Mod
                 f"{config.normalisation})"
             )
         elif config.normalisation == "weights" and not _same_normalisation(
-            used, Preprocessing(used.image_size, used.eval_resize)
+            used, Preprocessing(used.image_size, used.eval_resize).with_channels(used.channels)
         ):
             other = f"; its mean {own.mean} and std {own.std} are used for training too"
     other += "".join(f"; {note}" for note in weights.notes)

@@ -7,6 +7,7 @@ import torch
 from densenet121.checkpoint.load import Weights, read_weights
 from densenet121.checkpoint.native import ModelInfo
 from densenet121.config import TrainConfig, absolute, effective, settings_of
+from densenet121.config.loss import ASL_SETTINGS
 from densenet121.distributed.ranks import from_rank_0
 from densenet121.engine.balance import weights_setting
 from densenet121.engine.distillation import teacher_setting
@@ -17,6 +18,7 @@ from densenet121.runs.checkpoints import Start, find_start
 from densenet121.runs.folder import RunFolder
 from densenet121.runs.layout import make_folder
 from densenet121.runtime import Runtime
+from densenet121.utils.errors import UsageError
 from densenet121.utils.logging import log
 
 
@@ -33,9 +35,22 @@ def find_start_of(config: TrainConfig, runtime: Runtime) -> Start:
 
 
 def first_weights(config: TrainConfig, start: Start) -> Weights | None:
-    """The weights that a fresh run starts from; None for new ones or for a resumed run."""
+    """The weights that a fresh run starts from; None for new ones or for a resumed run.
+
+    Raises:
+        InputError: they cannot be read; a UsageError for other `channels` than those of a run of
+            MindSpore.
+    """
     file = start.mindspore or (absolute(config.pretrained) if config.pretrained else None)
-    return read_weights(file) if file and not start.checkpoint else None
+    if not file or start.checkpoint:
+        return None
+    weights = read_weights(file)
+    if start.mindspore and config.channels not in (None, weights.channels):
+        raise UsageError(
+            f"`channels` is {config.channels}, but the run of {file} has images of "
+            f"{weights.channels}; pass it as `pretrained`, which converts its weights"
+        )
+    return weights.with_channels(config.channels)
 
 
 def begin_training(model: DenseNet, config: TrainConfig, runtime: Runtime) -> Training:
@@ -82,8 +97,10 @@ def effective_settings(
         "depth": None if info.preprocessing.depth == 8 else info.preprocessing.depth,
         "window": info.preprocessing.window,
         "variant": info.variant,
+        "channels": None if info.preprocessing.channels == 3 else info.preprocessing.channels,
         "class_weights": weights_setting(config),
         "focal_gamma": config.gamma,
+        **dict(zip(ASL_SETTINGS, config.asymmetry or (None,) * 3, strict=True)),
         "teacher": teacher_setting(config),
         "distill_alpha": config.alpha,
         "distill_temperature": config.temperature,

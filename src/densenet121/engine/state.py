@@ -180,7 +180,8 @@ class Training:
 def _synchronised(model: DenseNet, compress: bool) -> nn.Module:
     first = next(model.parameters())
     side = model.min_image_size
-    example = torch.zeros(1, 3, side, side, dtype=first.dtype, device=first.device)
+    shape = (1, model.in_channels, side, side)
+    example = torch.zeros(shape, dtype=first.dtype, device=first.device)
     return synchronised(model, first.device, compress=compress, example=example)
 
 

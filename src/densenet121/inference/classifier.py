@@ -24,7 +24,7 @@ class Classifier:
     """A network with its classes, preprocessing and task.
 
     Attributes:
-        model: normalised images ``(N, 3, H, W)`` to logits ``(N, K)``; in evaluation mode.
+        model: normalised images ``(N, C, H, W)`` to logits ``(N, K)``; in evaluation mode.
         class_names: in the order of the labels; numbers if the weights have no names.
         preprocessing: how each image is prepared.
         task: what the logits mean.
@@ -103,10 +103,10 @@ def make_classifier(
             f"give wrong results in the other; pass `variant` {info.variant} or omit it"
         )
     net, variant = info.net if info else choices.net, weights.variant_for(choices.variant)
-    model = build(net, num_classes=num_classes, variant=variant)
+    model = build(net, num_classes=num_classes, variant=variant, in_channels=weights.channels)
     state_dict = weights.state_dict if weights.num_classes else weights.with_head_of(model)
     load_state(model, state_dict, file)
-    recorded = info.preprocessing if info else ORIGINAL
+    recorded = info.preprocessing if info else ORIGINAL.with_channels(weights.channels)
     check_views(file, recorded, choices, calibrated=bool(weights.calibration))
     preprocessing = recorded.changed(
         choices.image_size,

@@ -35,8 +35,8 @@ class ExportedNetwork(nn.Module):
         super().__init__()
         assert isinstance(classifier.model, DenseNet)
         self.model = classifier.model
-        self.register_buffer("mean", torch.tensor(classifier.preprocessing.mean).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(classifier.preprocessing.std).view(3, 1, 1))
+        self.register_buffer("mean", torch.tensor(classifier.preprocessing.mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(classifier.preprocessing.std).view(-1, 1, 1))
         self.uint8_input = uint8_input
 
     def forward(self, images: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ class ExportedNetwork(nn.Module):
 
 def inputs_of(module: ExportedNetwork, pixels: NDArray[np.uint8]) -> Tensor:
     """The exported network's input for prepared images ``(N, H, W, 3)``."""
-    images = torch.from_numpy(pixels)
+    images = torch.from_numpy(pixels)[..., : len(module.get_buffer("mean"))].contiguous()
     if module.uint8_input:
         return images
     mean, std = module.get_buffer("mean").flatten(), module.get_buffer("std").flatten()

@@ -19,7 +19,7 @@ SUFFIX = ".onnx"
 
 
 class OnnxModel(nn.Module):
-    """ONNX Runtime on the CPU with the interface of a network: ``(N, 3, H, W)`` to ``(N, C)``.
+    """ONNX Runtime on the CPU with the interface of a network: images ``(N, C, H, W)`` to logits.
 
     Attributes:
         content: what `export` wrote into the file's metadata.
@@ -69,7 +69,7 @@ class OnnxModel(nn.Module):
         self.takes_uint8 = self._input.type == "tensor(uint8)"
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits ``(N, C)`` float32."""
+        """Logits ``(N, K)`` float32."""
         inside = self.takes_uint8
         given = images.permute(0, 2, 3, 1).to(torch.uint8) if inside else images.float()
         array = np.ascontiguousarray(given.cpu().numpy())
@@ -101,7 +101,10 @@ def load_onnx(path: Path, choices: Choices) -> Classifier:
     )
     if model.takes_uint8:
         fill = preprocessing.transform.fill  # that of the mean, which is inside the network
-        preprocessing = replace(preprocessing, mean=(0.0,) * 3, std=(1.0,) * 3, fill=fill)
+        channels = preprocessing.channels
+        preprocessing = replace(
+            preprocessing, mean=(0.0,) * channels, std=(1.0,) * channels, fill=fill
+        )
     _ = preprocessing.transform  # raises if the crop does not fit
     task = task_named(info.task, path, choices.task)
     return Classifier(

@@ -35,11 +35,7 @@ def masked_binary_cross_entropy(
     Raises:
         InputError: the shapes differ.
     """
-    if logits.ndim != 2 or logits.shape != targets.shape:
-        raise InputError(
-            f"the loss needs logits and targets (N, K), got {tuple(logits.shape)} and "
-            f"{tuple(targets.shape)}"
-        )
+    check_cells(logits, targets)
     if logits.dtype != torch.float64:
         logits = logits.float()
     known = ~targets.isnan()
@@ -59,3 +55,16 @@ def masked_binary_cross_entropy(
         logits, smooth, weight=share, pos_weight=pos_weight, reduction="sum"
     )
     return cells / known.sum().clamp(min=1)
+
+
+def check_cells(logits: Tensor, targets: Tensor) -> None:
+    """Refuse logits and targets that are not one number for each image and label.
+
+    Raises:
+        InputError: the shapes differ.
+    """
+    if logits.ndim != 2 or logits.shape != targets.shape:
+        raise InputError(
+            f"the loss needs logits and targets (N, K), got {tuple(logits.shape)} and "
+            f"{tuple(targets.shape)}"
+        )

@@ -115,7 +115,7 @@ class Features(nn.Sequential):
     """Everything before the last ReLU, under torchvision's names."""
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map ``(N, 3, H, W)`` to ``(N, num_features, H', W')``."""
+        """Map ``(N, C, H, W)`` to ``(N, num_features, H', W')``."""
         x, parts = images, list(self.children())
         frozen = _frozen_parts(parts, x)
         if frozen:
@@ -164,6 +164,7 @@ class DenseNet(nn.Module):
         features: everything up to the last batch norm (norm5 for any number of blocks).
         classifier: the linear layer from ``num_features`` to ``num_classes``.
         num_features: number of input channels of the classifier.
+        in_channels: channels of the images.
         min_image_size: smallest height and width, in pixels, for which one pixel remains.
     """
 
@@ -177,6 +178,7 @@ class DenseNet(nn.Module):
         bn_size: int = 4,
         variant: Variant = "paper",
         stem: Stem = "imagenet",
+        in_channels: int = 3,
     ) -> None:
         """Build the network.
 
@@ -192,6 +194,7 @@ class DenseNet(nn.Module):
                 wrong results in the other.
             stem: ``imagenet`` is 7x7 at stride 2, BN, ReLU and pooling; ``cifar`` a 3x3
                 convolution at stride 1 (the paper, section 4.2).
+            in_channels: channels of the images, 3 for RGB and 1 for grey.
 
         Raises:
             InputError: an unknown variant or stem, or less than one class.
@@ -208,8 +211,9 @@ class DenseNet(nn.Module):
         self.num_classes = num_classes
         self.variant: Variant = variant
         self.stem: Stem = stem
+        self.in_channels = in_channels
 
-        self.features = _stem(num_init_features, variant, stem)
+        self.features = _stem(in_channels, num_init_features, variant, stem)
         num_features = num_init_features
         for b, num_layers in enumerate(self.block_config, start=1):
             block = DenseBlock(num_layers, num_features, growth_rate, bn_size)
@@ -222,16 +226,14 @@ class DenseNet(nn.Module):
         self.features.add_module("norm5", nn.BatchNorm2d(num_features))
         self.num_features = num_features
         self.classifier = nn.Linear(num_features, num_classes)
-
-        size = 2 ** (len(self.block_config) - 1)  # a transition keeps floor(n / 2) pixels
-        # conv0 and pool0 keep ceil(n / 2) each
-        self.min_image_size = size if stem == "cifar" else 4 * size - 3
+        self.min_image_size = _min_image_size(len(self.block_config), stem)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits, not probabilities.
 
         Args:
-            images: ``(N, 3, H, W)``, normalised; any H and W of ``min_image_size`` or more.
+            images: ``(N, in_channels, H, W)``, normalised; any H and W of at least
+                ``min_image_size``.
 
         Returns:
             ``(N, num_classes)``.
@@ -244,13 +246,20 @@ class DenseNet(nn.Module):
         return F.relu(self.features(images)).mean(dim=(2, 3))
 
 
-def _stem(num_init_features: int, variant: Variant, stem: Stem) -> Features:
+def _min_image_size(blocks: int, stem: Stem) -> int:
+    size = 1 << (blocks - 1)  # a transition keeps floor(n / 2) pixels
+    # conv0 and pool0 keep ceil(n / 2) each
+    return size if stem == "cifar" else 4 * size - 3
+
+
+def _stem(in_channels: int, num_init_features: int, variant: Variant, stem: Stem) -> Features:
     """The layers before the first dense block, under torchvision's names."""
     layers = Features()
     if stem == "cifar":
-        layers.add_module("conv0", nn.Conv2d(3, num_init_features, 3, padding=1, bias=False))
+        conv0 = nn.Conv2d(in_channels, num_init_features, 3, padding=1, bias=False)
+        layers.add_module("conv0", conv0)
         return layers
-    conv0 = nn.Conv2d(3, num_init_features, 7, stride=2, padding=3, bias=False)
+    conv0 = nn.Conv2d(in_channels, num_init_features, 7, stride=2, padding=3, bias=False)
     layers.add_module("conv0", conv0)
     layers.add_module("norm0", nn.BatchNorm2d(num_init_features))
     layers.add_module("relu0", nn.ReLU())
@@ -259,7 +268,9 @@ def _stem(num_init_features: int, variant: Variant, stem: Stem) -> Features:
     return layers
 
 
-def densenet121(num_classes: int = 1000, *, variant: Variant = "paper") -> DenseNet:
+def densenet121(
+    num_classes: int = 1000, *, variant: Variant = "paper", in_channels: int = 3
+) -> DenseNet:
     """DenseNet-121: 7,978,856 parameters at 1000 classes (the paper, table 1)."""
     return DenseNet(
         growth_rate=32,
@@ -267,10 +278,13 @@ def densenet121(num_classes: int = 1000, *, variant: Variant = "paper") -> Dense
         num_init_features=64,
         num_classes=num_classes,
         variant=variant,
+        in_channels=in_channels,
     )
 
 
-def densenet161(num_classes: int = 1000, *, variant: Variant = "paper") -> DenseNet:
+def densenet161(
+    num_classes: int = 1000, *, variant: Variant = "paper", in_channels: int = 3
+) -> DenseNet:
     """DenseNet-161, the wide one (k = 48): 28,681,000 parameters at 1000 classes."""
     return DenseNet(
         growth_rate=48,
@@ -278,10 +292,13 @@ def densenet161(num_classes: int = 1000, *, variant: Variant = "paper") -> Dense
         num_init_features=96,
         num_classes=num_classes,
         variant=variant,
+        in_channels=in_channels,
     )
 
 
-def densenet169(num_classes: int = 1000, *, variant: Variant = "paper") -> DenseNet:
+def densenet169(
+    num_classes: int = 1000, *, variant: Variant = "paper", in_channels: int = 3
+) -> DenseNet:
     """DenseNet-169: 14,149,480 parameters at 1000 classes (the paper, table 1)."""
     return DenseNet(
         growth_rate=32,
@@ -289,10 +306,13 @@ def densenet169(num_classes: int = 1000, *, variant: Variant = "paper") -> Dense
         num_init_features=64,
         num_classes=num_classes,
         variant=variant,
+        in_channels=in_channels,
     )
 
 
-def densenet201(num_classes: int = 1000, *, variant: Variant = "paper") -> DenseNet:
+def densenet201(
+    num_classes: int = 1000, *, variant: Variant = "paper", in_channels: int = 3
+) -> DenseNet:
     """DenseNet-201: 20,013,928 parameters at 1000 classes (the paper, table 1)."""
     return DenseNet(
         growth_rate=32,
@@ -300,10 +320,13 @@ def densenet201(num_classes: int = 1000, *, variant: Variant = "paper") -> Dense
         num_init_features=64,
         num_classes=num_classes,
         variant=variant,
+        in_channels=in_channels,
     )
 
 
-def densenet264(num_classes: int = 1000, *, variant: Variant = "paper") -> DenseNet:
+def densenet264(
+    num_classes: int = 1000, *, variant: Variant = "paper", in_channels: int = 3
+) -> DenseNet:
     """DenseNet-264: 33,337,704 parameters at 1000 classes (the paper, table 1)."""
     return DenseNet(
         growth_rate=32,
@@ -311,10 +334,13 @@ def densenet264(num_classes: int = 1000, *, variant: Variant = "paper") -> Dense
         num_init_features=64,
         num_classes=num_classes,
         variant=variant,
+        in_channels=in_channels,
     )
 
 
-def densenet100(num_classes: int = 10, *, variant: Variant = "paper") -> DenseNet:
+def densenet100(
+    num_classes: int = 10, *, variant: Variant = "paper", in_channels: int = 3
+) -> DenseNet:
     """DenseNet-BC (L = 100, k = 12) for 32 x 32 images: 769,162 parameters at 10 classes.
 
     Raises:
@@ -332,6 +358,7 @@ def densenet100(num_classes: int = 10, *, variant: Variant = "paper") -> DenseNe
         num_classes=num_classes,
         variant=variant,
         stem="cifar",
+        in_channels=in_channels,
     )
 
 
@@ -345,7 +372,9 @@ NETWORKS: dict[str, Callable[..., DenseNet]] = {
 }
 
 
-def build(net: str, *, num_classes: int, variant: Variant = "paper") -> DenseNet:
+def build(
+    net: str, *, num_classes: int, variant: Variant = "paper", in_channels: int = 3
+) -> DenseNet:
     """Return the network called ``net``, a key of NETWORKS.
 
     Raises:
@@ -353,4 +382,4 @@ def build(net: str, *, num_classes: int, variant: Variant = "paper") -> DenseNet
     """
     if net not in NETWORKS:
         raise InputError(f'there is no network "{net}"; choose one of {", ".join(NETWORKS)}')
-    return NETWORKS[net](num_classes, variant=variant)
+    return NETWORKS[net](num_classes, variant=variant, in_channels=in_channels)

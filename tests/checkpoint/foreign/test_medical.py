@@ -16,8 +16,6 @@ import pytest
 import safetensors.torch
 import torch
 import torch.nn.functional as F
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 
 from densenet121.checkpoint.convert import Target, convert
@@ -25,8 +23,6 @@ from densenet121.checkpoint.foreign.identify import identify
 from densenet121.checkpoint.foreign.medical import (
     CHEXNET_LABELS,
     XRAY_LABELS,
-    one_channel,
-    three_channels,
     to_monai,
 )
 from densenet121.checkpoint.inspect import inspect
@@ -135,7 +131,7 @@ def test_monai_weights_give_monais_logits(channels: int, tmp_path: Path) -> None
     assert weights.info is not None
     assert (weights.info.net, weights.info.task) == ("densenet121", "single_label")
     assert any("are assumed" in note for note in weights.notes)
-    assert ("for one channel" in weights.notes[0]) == (channels == 1)
+    assert weights.channels == channels == weights.info.preprocessing.channels
 
 
 @pytest.mark.parametrize("net", ["densenet121", "densenet169", "densenet201", "densenet264"])
@@ -207,7 +203,7 @@ def test_torchxrayvision_weights_give_its_logits_labels_and_decisions(
     dropped = ", ".join(XRAY_LABELS[k] for k in range(18) if k not in kept)
     assert (f"without a threshold are left out: {dropped}" in said) == bool(dropped)
     assert f"{float(thresholds[kept[1]]):.4g}" in said
-    assert "mean 127.500, 127.500, 127.500, std 0.12451, 0.12451, 0.12451" in said
+    assert "mean 127.500, std 0.12451; one grey channel; colours become L" in said
 
 
 def test_a_threshold_itself_is_positive_in_both() -> None:
@@ -272,15 +268,6 @@ def test_a_grey_network_of_torchvision_is_read_as_scaled_to_1(tmp_path: Path) ->
     assert "a scale of 0 to 1 is assumed" in inspect(tmp_path / "w.pth")
 
 
-@given(st.floats(2.0**-100, 2.0**100, width=32), st.sampled_from([1, -1]))
-def test_three_thirds_are_the_weight_to_the_bit(value: float, sign: int) -> None:
-    weight = torch.full((1, 1, 1, 1), sign * value)
-    assert torch.equal(one_channel(three_channels(weight)), weight)
-    assert np.sum(three_channels(weight).double().numpy()) == weight.double().item()
-    for third in three_channels(weight).flatten().tolist():
-        assert third == pytest.approx(sign * value / 3, rel=3e-7)
-
-
 @pytest.mark.parametrize("to", ["monai", "torchxrayvision"])
 def test_grey_weights_go_back_bit_for_bit(to: Target, tmp_path: Path) -> None:
     state = random_weights(5, 1) if to == "monai" else xray_file()
@@ -312,7 +299,7 @@ def test_thresholds_labels_and_task_are_kept_by_convert(tmp_path: Path) -> None:
     assert found.num_classes == 14
     command = ("convert", "w.safetensors", "back.pth", "--to", "torchxrayvision")
     done = run_command(*command, cwd=tmp_path)
-    assert "(of the first convolution the sum over R, G and B)" in done.stdout
+    assert "variant paper, for one channel, from native" in done.stdout
     assert "the calibration was dropped" in done.stdout
     assert "does not record" not in done.stdout
     moved = convert(tmp_path / "w.safetensors", tmp_path / "monai.pth", "monai", channels=1).notes
@@ -323,16 +310,17 @@ def test_thresholds_labels_and_task_are_kept_by_convert(tmp_path: Path) -> None:
     assert (back.family, back.info.class_names) == ("torchxrayvision", XRAY_LABELS[:14])
 
 
-def test_one_channel_is_written_only_where_it_is_the_same_function(tmp_path: Path) -> None:
+def test_one_channel_of_colour_weights_is_written_in_the_scale_of_the_program(
+    tmp_path: Path,
+) -> None:
     torch.save(random_weights(3, 3), tmp_path / "rgb.pth")
-    with pytest.raises(InputError, match=r"another mean or std for each .* with `channels` 3"):
-        convert(tmp_path / "rgb.pth", tmp_path / "x.pth", "monai", channels=1)
+    notes = convert(tmp_path / "rgb.pth", tmp_path / "x.pth", "monai", channels=1).notes
+    assert "the same function for grey images, except at the border" in notes[0]
+    assert notes[1].endswith("must be normalised by mean 114.495 and std 57.63")
     with pytest.raises(InputError, match=r"torchxrayvision scales images to -1024 \.\.\. 1024"):
-        convert(tmp_path / "rgb.pth", tmp_path / "x.pth", "torchxrayvision")
-    with pytest.raises(UsageError, match="`channels` 1 cannot be written for timm, which takes 3"):
-        convert(tmp_path / "rgb.pth", tmp_path / "x.pth", "timm", channels=1)
+        convert(tmp_path / "rgb.pth", tmp_path / "y.pth", "torchxrayvision")
     with pytest.raises(UsageError, match="`channels` 3 cannot be written for torchxrayvision"):
-        convert(tmp_path / "rgb.pth", tmp_path / "x.pth", "torchxrayvision", channels=3)
+        convert(tmp_path / "rgb.pth", tmp_path / "y.pth", "torchxrayvision", channels=3)
 
 
 @pytest.mark.parametrize(

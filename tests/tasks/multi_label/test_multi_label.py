@@ -15,10 +15,12 @@ import torch
 from densenet121.checkpoint.load import read_weights
 from densenet121.cli import main
 from densenet121.config import EvalConfig, TrainConfig
+from densenet121.config.loss import ASL_SETTINGS
 from densenet121.engine.evaluate import evaluate
 from densenet121.engine.step import TrainingBatch, train_step
 from densenet121.engine.train import train
 from densenet121.inference.predictor import Predictor
+from densenet121.losses import Asymmetry
 from densenet121.network import DenseNet
 from densenet121.optimizers import get_param_groups, momentum_sgd
 from densenet121.report import write_report
@@ -98,6 +100,25 @@ def test_a_killed_run_ends_as_the_uninterrupted_one(
         assert list(rows_of(part)) == list(rows_of(trained))
 
 
+def test_a_resumed_run_with_the_asymmetric_loss_is_exact_and_keeps_its_settings(
+    images: Path, trained: Path, tmp_path: Path
+) -> None:
+    whole = settings(
+        images, tmp_path / "whole", max_epoch=2, loss="asl", asl_clip=0.1, ckpt_interval=1
+    )
+    train(replace(whole, keep_checkpoint_max=0))
+    run = json.loads((tmp_path / "whole" / "run.json").read_text())["settings"]
+    assert [run[name] for name in ASL_SETTINGS] == [4.0, 1.0, 0.1]
+    middle = checkpoints_in(tmp_path / "whole")[-1]
+    again = replace(whole, resume=str(middle), output_dir=str(tmp_path / "again"))
+    train(replace(again, asl_gamma_neg=4.0))
+    for name in ("last.safetensors", "predictions.csv"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    with pytest.raises(UsageError, match=r"--asl_clip was 0.1, is now 0.05"):
+        train(replace(again, asl_clip=None, output_dir=str(tmp_path / "other")))
+    assert next(rows_of(tmp_path / "whole"))["loss"] != next(rows_of(trained))["loss"]
+
+
 def test_two_ranks_see_every_image_once(images: Path, tmp_path: Path) -> None:
     flags: list[object] = ["--task", "multilabel", "--missing", "ignore", "--net", "densenet100"]
     flags += ["--image_size", 16, "--per_batch_size", 5, "--max_epoch", 1, "--device", "cpu"]
@@ -108,10 +129,12 @@ def test_two_ranks_see_every_image_once(images: Path, tmp_path: Path) -> None:
     assert len(predictions.splitlines()) == 33
 
 
+@pytest.mark.parametrize("task", [MultiLabel(), MultiLabel(asymmetry=Asymmetry())], ids=str)
 @pytest.mark.parametrize("parts", [1, 3])
-def test_accumulated_batches_are_one_batch_whatever_is_unknown(parts: int) -> None:
+def test_accumulated_batches_are_one_batch_whatever_is_unknown(
+    parts: int, task: MultiLabel
+) -> None:
     """The denominator is the number of known cells of the whole step, not of each part."""
-    task = MultiLabel()
     generator = torch.Generator().manual_seed(3)
     targets = (torch.rand(12, 4, generator=generator) < 0.4).double()
     targets[torch.rand(12, 4, generator=generator) < 0.5] = math.nan

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from densenet121.checkpoint.channels import CONV0
 from densenet121.checkpoint.foreign.labels import Family, labels_of, one_linear_head
 from densenet121.checkpoint.foreign.medical import (
     MONAI_PREPROCESSING,
@@ -17,7 +18,6 @@ from densenet121.checkpoint.foreign.medical import (
     is_chexnet,
     is_monai,
     is_torchxrayvision,
-    three_channels,
 )
 from densenet121.checkpoint.foreign.names import (
     MINDSPORE_STATE,
@@ -72,7 +72,6 @@ _RENAME: dict[Family, Callable[[str], str]] = {
     "torchxrayvision": from_torchvision,
     "chexnet": from_torchvision,
 }
-_CONV0 = "features.conv0.weight"
 
 
 @dataclass(frozen=True)
@@ -150,7 +149,7 @@ def identify(
     config = read_config(path) if family == "timm" else None
     certain = config is not None or family not in ("mindcv", "torchvision", "timm")
     state_dict, labels = labels_of(family, one_linear_head(state_dict), path, beside, config)
-    state_dict, preprocessing, notes = _channels(state_dict, family, path, config)
+    preprocessing, notes = _preprocessing(state_dict, family, path, config)
     net = network_of(state_dict)
     if (net == "densenet100") != (family == "densenet-bc"):
         preprocessing = None  # the program has no such network, so no documented preprocessing
@@ -170,31 +169,27 @@ def identify(
     )
 
 
-def _channels(
-    state_dict: dict[str, Tensor], family: Family, path: Path, config: TimmConfig | None
-) -> tuple[dict[str, Tensor], Preprocessing | None, tuple[str, ...]]:
-    """The state dict for RGB, its preprocessing, and what was changed.
+def _preprocessing(
+    state_dict: Mapping[str, Tensor], family: Family, path: Path, config: TimmConfig | None
+) -> tuple[Preprocessing | None, tuple[str, ...]]:
+    """The preprocessing for the channels of the network, and what is assumed.
 
     Raises:
         InputError: the images have neither one nor three channels.
     """
     preprocessing = config.preprocessing if config else PREPROCESSING[family]
-    weight = state_dict.get(_CONV0)
+    weight = state_dict.get(CONV0)
     if weight is None or weight.ndim != 4 or weight.shape[1] == 3:
-        return state_dict, preprocessing, ()
+        return preprocessing.with_channels(3), ()
     if weight.shape[1] != 1 or family in ("keras", "mindspore", "mindcv"):
         raise InputError(
             f"{path}: is a network for images of {weight.shape[1]} channels; 3, and 1 in the files "
             "of torch, are supported"
         )
-    notes = [
-        "for one channel: each of the three channels has a third of the first convolution, the "
-        "same function for grey images"
-    ]
-    if family not in ("torchxrayvision", "monai"):
-        notes.append("a scale of 0 to 1 is assumed, because the file does not record it")
-        preprocessing = replace(preprocessing, mean=(0.0,) * 3, std=(255.0,) * 3)
-    return {**state_dict, _CONV0: three_channels(weight)}, preprocessing, tuple(notes)
+    if family in ("torchxrayvision", "monai") or preprocessing.channels == 1:
+        return preprocessing.with_channels(1), ()
+    note = "a scale of 0 to 1 is assumed, because the file does not record it"
+    return replace(preprocessing, mean=(0.0,), std=(255.0,)), (note,)
 
 
 def _family(
@@ -208,7 +203,7 @@ def _family(
         return "mindcv"
     if is_monai(names):
         return "monai"
-    if _CONV0 in names:
+    if CONV0 in names:
         names_of_net = [str(beside.get(key, "")) for key in ("arch", "architecture")]
         if is_torchxrayvision(tensors, names_of_net[0]):
             return "torchxrayvision"

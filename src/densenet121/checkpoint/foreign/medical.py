@@ -182,20 +182,3 @@ def _labels_beside(beside: Mapping[str, Any], outputs: int) -> tuple[str, ...]:
     if isinstance(labels, list | tuple) and len(set(map(str, labels))) == outputs:
         return tuple(map(str, labels))
     return XRAY_LABELS if outputs == len(XRAY_LABELS) else ()
-
-
-def three_channels(weight: Tensor) -> Tensor:
-    """The first convolution ``(O, 1, k, k)`` for three channels: a third of it for each.
-
-    A grey image has three equal channels here, so with one mean and one standard deviation the sum
-    over the channels is the same function. Of a colour image it sees the mean of R, G and B.
-    """
-    weight = weight.float()
-    third = weight / 3
-    # The last one takes up the rounding: this difference is exact (Sterbenz), hence also the sum.
-    return torch.cat([third, third, weight - 2 * third], 1)
-
-
-def one_channel(weight: Tensor) -> Tensor:
-    """The first convolution for grey images: the sum over the channels, ``(O, 1, k, k)``."""
-    return weight.double().sum(1, keepdim=True).to(weight.dtype)

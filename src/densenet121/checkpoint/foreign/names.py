@@ -121,17 +121,21 @@ def network_of(tensors: Mapping[str, Tensor]) -> str | None:
     growth = tensors.get("features.denseblock1.denselayer1.conv2.weight")
     if stem is None or growth is None:
         return None
-    signature = (blocks, tuple(stem.shape), int(growth.shape[0]))
+    signature = (blocks, _outputs_and_size(stem), int(growth.shape[0]))
     return next((net for net in NETWORKS if _signature(net) == signature), None)
+
+
+def _outputs_and_size(stem: Tensor) -> tuple[int, ...]:
+    return (stem.shape[0], *stem.shape[2:])
 
 
 @functools.cache
 def _signature(net: str) -> tuple[tuple[int, ...], tuple[int, ...], int]:
-    """Layers of each block, shape of conv0, and growth rate."""
+    """Layers of each block, outputs and size of conv0, and growth rate."""
     with torch.device("meta"):  # shapes without memory
         model = build(net, num_classes=2)
     return (
         model.block_config,
-        tuple(model.state_dict()["features.conv0.weight"].shape),
+        _outputs_and_size(model.state_dict()["features.conv0.weight"]),
         model.growth_rate,
     )

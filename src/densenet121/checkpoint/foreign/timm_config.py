@@ -124,7 +124,7 @@ def _densenet(weights: Path) -> dict[str, Any] | None:
 def _preprocessing(given: Mapping[str, Any], file: Path) -> tuple[Preprocessing, tuple[str, ...]]:
     _, height, width = (int(side) for side in given["input_size"])
     mean, std = (tuple(float(value) * 255 for value in given[name]) for name in ("mean", "std"))
-    if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, mean + std)):
+    if len(mean) not in (1, 3) or len(std) != len(mean) or not all(map(math.isfinite, mean + std)):
         raise ValueError
     kind = given["interpolation"]
     if kind not in _INTERPOLATIONS:
@@ -140,8 +140,8 @@ def _preprocessing(given: Mapping[str, Any], file: Path) -> tuple[Preprocessing,
     preprocessing = Preprocessing(
         (height, width),
         f"{resized[0]},{resized[1]}" if mode == "squash" else modes[mode],
-        (mean[0], mean[1], mean[2]),
-        (std[0], std[1], std[2]),
+        mean,
+        std,
         _INTERPOLATIONS[kind],
     )
     return preprocessing, notes

@@ -64,6 +64,27 @@ def read_label_table(source: Path, rules: LabelRules) -> ImageDataset:
         raise InputError(f"{file}: labels are read from .csv or .tsv, or from {TABLE} in a folder")
     table = read_table(file)
     path_column = path_column_of(table, rules.path_column)
+    names, labels = labels_of_table(table, rules, path_column)
+    paths, sizes = files_of(table, path_column)
+    return ImageDataset(
+        file.parent,
+        names,
+        Names.of(paths),
+        labels,
+        np.array(sizes, dtype=np.int64),
+        columns={name: cells for name, cells in table.columns.items() if name != path_column},
+        listed_in=file,
+    )
+
+
+def labels_of_table(
+    table: Table, rules: LabelRules, path_column: str = ""
+) -> tuple[tuple[str, ...], NDArray[np.float32]]:
+    """The names of the labels, and ``(N, K)``: 1, 0 or nan.
+
+    Raises:
+        InputError, UsageError: as ``read_label_table``.
+    """
     names = rules.names
     if not names:
         in_columns = rules.label_column is None
@@ -71,17 +92,8 @@ def read_label_table(source: Path, rules: LabelRules) -> ImageDataset:
     labels = known_labels(table, names, rules)
     for name, column in zip(names, labels.T, strict=True):
         if np.isnan(column).all():
-            raise InputError(f"{file}: no image has a known value of the label {name}")
-    paths, sizes = files_of(table, path_column)
-    return ImageDataset(
-        file.parent,
-        tuple(names),
-        Names.of(paths),
-        labels.astype(np.float32),
-        np.array(sizes, dtype=np.int64),
-        columns={name: cells for name, cells in table.columns.items() if name != path_column},
-        listed_in=file,
-    )
+            raise InputError(f"{table.file}: no image has a known value of the label {name}")
+    return names, labels.astype(np.float32)
 
 
 def path_column_of(table: Table, given: str | None = None) -> str:

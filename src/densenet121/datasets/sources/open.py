@@ -64,7 +64,7 @@ def open_splits(
     Raises:
         InputError: a source cannot be used.
     """
-    data_dir = _repository_data(data_dir)
+    data_dir = repository_data(data_dir)
     if val_dir is None and _has_own_splits(data_dir):
         splits: tuple[Split, Split] = ("train", "val")
         return {split: _open(data_dir, field, split, cache_dir) for split in splits}
@@ -74,7 +74,7 @@ def open_splits(
         "train": train.with_notes(*folder_notes(data_dir, train_dir, val_dir))
     }
     if val_dir is not None:
-        found["val"] = _open(_repository_data(val_dir), "val_dir", "val", cache_dir)
+        found["val"] = _open(repository_data(val_dir), "val_dir", "val", cache_dir)
     return found
 
 
@@ -88,7 +88,7 @@ def open_evaluation(
     Raises:
         InputError, UsageError: as ``open_training``.
     """
-    data_dir = _repository_data(data_dir)
+    data_dir = repository_data(data_dir)
     where = evaluation_folder(data_dir)
     found = _open(where, "data_dir", "val", cache_dir)
     if where == data_dir and len(found.class_names) < 2 and not _has_own_splits(where):
@@ -175,7 +175,7 @@ def _has_own_splits(where: Path) -> bool:
     return is_cifar(where) or any(map(have_own_splits, files))
 
 
-def _repository_data(where: Path) -> Path:
+def repository_data(where: Path) -> Path:
     """``where/data`` if the Parquet files are there, as in a repository of the hub."""
     data = where / "data"
     if not data.is_dir() or _packed_in(where) or not packed_in(data, ".parquet"):

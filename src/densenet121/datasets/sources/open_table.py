@@ -1,38 +1,55 @@
-"""Open the training and validation images of a table of labels."""
+"""Open the training and validation images of a table of labels, of shards or Parquet files."""
 
 from dataclasses import replace
 from pathlib import Path
 
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.sources.label_table import TABLE, LabelRules, read_label_table
-from densenet121.datasets.sources.layout import only_one
+from densenet121.datasets.sources.layout import PACKED, only_one, packed_in
 from densenet121.datasets.sources.lists import SPLIT_COLUMNS
-from densenet121.datasets.sources.open import without_excluded
-from densenet121.datasets.sources.splits import VAL_FOLDERS, Split, split_of, test_note
+from densenet121.datasets.sources.open import repository_data, without_excluded
+from densenet121.datasets.sources.parquet_labels import read_label_parquet
+from densenet121.datasets.sources.shard_labels import read_label_shards
+from densenet121.datasets.sources.splits import (
+    VAL_FOLDERS,
+    Split,
+    have_own_splits,
+    split_of,
+    test_note,
+)
 from densenet121.utils.errors import InputError, UsageError
 
 
 def open_labelled_training(
-    data_dir: Path, val_dir: Path | None, rules: LabelRules, exclude: Path | None = None
+    data_dir: Path,
+    val_dir: Path | None,
+    rules: LabelRules,
+    exclude: Path | None = None,
+    field: str = "data_dir",
 ) -> tuple[ImageDataset, ImageDataset | None]:
     """The training and the validation images, with the same labels; the latter may be None.
 
     Args:
-        data_dir: a table; a folder with ``labels.csv``; or one with ``train/labels.csv`` and,
-            optionally, ``val/labels.csv`` (or in ``valid/``, ``validation/``).
-        val_dir: a table or folder of validation images.
+        data_dir: a table; a folder with ``labels.csv``; tar shards or Parquet files, also of both
+            splits by their names; or a folder with any of these in ``train`` and, optionally, in
+            ``val`` (or ``valid``, ``validation``).
+        val_dir: the same, of validation images.
         rules: how a table is read.
         exclude: a file with the paths of images to exclude, one per line.
+        field: the setting that names ``data_dir``.
 
     Raises:
         InputError, UsageError: see ``read_label_table``.
     """
-    if _has_table(data_dir / "train"):
+    data_dir = repository_data(data_dir)
+    if _has_labels(data_dir / "train"):
         data_dir, val_dir = data_dir / "train", val_dir or _validation(data_dir)
-    train = read_label_table(_checked(data_dir, "data_dir"), rules)
+    train = _read(data_dir, field, rules, "train")
     same = replace(rules, names=train.class_names)
     if val_dir:
-        val: ImageDataset | None = read_label_table(_checked(val_dir, "val_dir"), same)
+        val: ImageDataset | None = _read(repository_data(val_dir), "val_dir", same, "val")
+    elif have_own_splits(_packed_files(data_dir)):
+        val = _read(data_dir, field, same, "val")
     else:
         val = of_split(train, "val", required=False)
     found = of_split(train, "train")
@@ -46,13 +63,13 @@ def open_labelled_training(
 def open_labelled_evaluation(
     data_dir: Path, rules: LabelRules, exclude: Path | None = None
 ) -> ImageDataset:
-    """The images to evaluate: of a table, of ``labels.csv`` in a folder, or in its ``val``.
+    """The images to evaluate: of a source of labels, of a folder with one, or in its ``val``.
 
     Raises:
         InputError, UsageError: see ``read_label_table``.
     """
-    source = _validation(data_dir) or data_dir
-    found = of_split(read_label_table(_checked(source, "data_dir"), rules), "val")
+    source = _validation(data_dir) or repository_data(data_dir)
+    found = of_split(_read(source, "data_dir", rules, "val"), "val")
     (dataset,) = without_excluded([found], exclude)
     assert dataset is not None
     return dataset
@@ -110,18 +127,47 @@ def refuse_label_table(source: Path) -> None:
 
 def _validation(data_dir: Path) -> Path | None:
     folders = [data_dir / name for name in VAL_FOLDERS]
-    return only_one([folder for folder in folders if _has_table(folder)])
+    return only_one([folder for folder in folders if _has_labels(folder)])
 
 
 def _has_table(folder: Path) -> bool:
     return (folder / TABLE).is_file()
 
 
-def _checked(source: Path, field: str) -> Path:
+def _packed_files(source: Path) -> list[Path]:
+    """The tar shards or Parquet files right inside a folder."""
+    if not source.is_dir():
+        return []
+    return [file for suffix in PACKED for file in packed_in(source, suffix)]
+
+
+def _has_labels(folder: Path) -> bool:
+    return _has_table(folder) or bool(_packed_files(folder))
+
+
+def _read(source: Path, field: str, rules: LabelRules, split: Split) -> ImageDataset:
+    """The images of a table, of shards or of Parquet files.
+
+    Raises:
+        InputError: it is none of them.
+        UsageError: a folder has several of them.
+    """
+    packed = [source] if source.suffix in PACKED and source.is_file() else _packed_files(source)
+    kinds = [suffix for suffix in PACKED if any(file.suffix == suffix for file in packed)]
+    if (_has_table(source) and packed) or len(kinds) > 1:
+        beside = [TABLE] * _has_table(source) + [f"{suffix} files" for suffix in kinds]
+        raise UsageError(
+            f"`{field}` {source} has {' and '.join(beside)}, and either may have the labels; move "
+            "one away, or pass a single file"
+        )
+    if kinds == [".tar"]:
+        return read_label_shards(source, rules, split)
+    if kinds:
+        return read_label_parquet(source, rules, split)
     if source.is_file() or _has_table(source):
-        return source
+        return read_label_table(source, rules)
     kind = f"has no {TABLE}" if source.is_dir() else "does not exist"
     raise InputError(
         f"`{field}` {source}: {kind}; the task multilabel needs a table of labels: a .csv or .tsv "
-        f"file, or a folder with {TABLE}"
+        f"file, or a folder with {TABLE}; or tar shards or Parquet files with labels"
     )

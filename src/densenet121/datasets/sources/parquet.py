@@ -8,6 +8,7 @@ or with several, is refused.
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,8 @@ from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.json_values import parse_json
 from densenet121.utils.strays import refuse_stray
 
-_IMAGE_COLUMNS = ("image", "img", "picture")
-_LABEL_COLUMNS = ("label", "labels", "class", "fine_label")
+IMAGE_COLUMNS = ("image", "img", "picture")
+LABEL_COLUMNS = ("label", "labels", "class", "fine_label")
 _MOST_CACHED_BYTES = 2**28
 Label = int | str
 
@@ -49,21 +50,8 @@ def read_parquet(where: Path, split: Split, *, partial: bool = False) -> ImageDa
         UsageError: pyarrow is not installed, or the folder has no file of the split.
         InputError: a column is missing, an image has no class, or a file cannot be read.
     """
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise UsageError(
-            f"{where}: Parquet needs pyarrow; pip install 'densenet121[parquet]'"
-        ) from None
-    files, notes = ([where], []) if where.is_file() else _files(where, split)
     rows = _Rows()
-    for file in files:
-        try:
-            rows.add(file, pyarrow.parquet.ParquetFile(file))
-        except (pyarrow.ArrowException, OSError, TypeError) as error:
-            refuse_stray(file)
-            reason = " ".join(str(error).split())  # pyarrow writes several lines
-            raise InputError(f"{file}: not a Parquet file of images ({reason})") from None
+    files, notes = read_files(where, split, rows.add)
     if not rows.labels:
         raise InputError(f"{where}: no images")
     if rows.names and all(isinstance(label, int) for label in rows.labels):
@@ -76,64 +64,108 @@ def read_parquet(where: Path, split: Split, *, partial: bool = False) -> ImageDa
             partial=partial,
             place=rows.place,
         )
-    paths = rows.paths
-    if len(set(paths)) != len(paths):  # the hub stores only the file names, without folders
-        paths = [f"{index:08d}/{path}" for index, path in enumerate(paths)]
     return ImageDataset(
         where,
         class_names,
-        Names.of(paths),
+        rows.names_of_images(),
         numbers,
         np.array(rows.sizes, dtype=np.int64),
-        read_one=_Groups(rows.groups, np.array(rows.starts)).read,
+        read_one=rows.reader(),
         notes=tuple(notes),
     )
 
 
+def read_files(
+    where: Path, split: Split | None, add: Callable[[Path, Any], None]
+) -> tuple[list[Path], list[str]]:
+    """Call ``add`` with each file of a split and its reader; the files, and notes for the log.
+
+    Raises:
+        UsageError: pyarrow is not installed, or the folder has no file of the split.
+        InputError: a file cannot be read.
+    """
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise UsageError(
+            f"{where}: Parquet needs pyarrow; pip install 'densenet121[parquet]'"
+        ) from None
+    files: list[Path] = [where]
+    notes: list[str] = []
+    if not where.is_file():
+        files, notes = _files(where, split) if split else (packed_in(where, ".parquet"), [])
+    for file in files:
+        try:
+            add(file, pyarrow.parquet.ParquetFile(file))
+        except (pyarrow.ArrowException, OSError, TypeError) as error:
+            refuse_stray(file)
+            reason = " ".join(str(error).split())  # pyarrow writes several lines
+            raise InputError(f"{file}: not a Parquet file of images ({reason})") from None
+    return files, notes
+
+
 @dataclass
-class _Rows:
-    """What is known of the images before their pixels are read.
+class ImageRows:
+    """The images of the files.
 
     Attributes:
         groups: file and number of each row group.
         starts: the first image of each group.
-        labels: the label of each image.
-        paths: its path.
+        paths: the path of each image.
         sizes: its bytes.
-        names: the class names of the first file, if it has them.
         files: each file, and the number of images before it.
     """
 
     groups: list[tuple[Path, int]] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
-    labels: list[Label] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
     files: list[tuple[Path, int]] = field(default_factory=list)
 
-    def add(self, file: Path, reader: Any) -> None:
-        """Add the rows of a file."""
-        schema = reader.schema_arrow
-        image = _column(file, schema.names, _IMAGE_COLUMNS)
-        label = _column(file, schema.names, _LABEL_COLUMNS)
-        self.names = self.names or _class_names(schema.metadata or {}, label)
-        self.files.append((file, len(self.labels)))
-        for number in range(reader.num_row_groups):
-            self.groups.append((file, number))
-            self.starts.append(len(self.labels))
-            table = reader.read_row_group(number, columns=[image, label])
-            for value in table.column(label).to_pylist():
-                self.labels.append(_label(value, self.place(len(self.labels))))
-            for value in table.column(image).to_pylist():
-                data, path = _encoded(value)
-                self.sizes.append(len(data))
-                self.paths.append(path or f"{file.name}/{len(self.paths):08d}")
+    def add_images(self, file: Path, number: int, column: Any) -> None:
+        """Add the images of a row group."""
+        self.groups.append((file, number))
+        self.starts.append(len(self.paths))
+        for value in column.to_pylist():
+            data, path = _encoded(value)
+            self.sizes.append(len(data))
+            self.paths.append(path or f"{file.name}/{len(self.paths):08d}")
 
     def place(self, index: int) -> str:
         """File and row of an image, for messages."""
         file, first = next(found for found in reversed(self.files) if found[1] <= index)
         return f"{file}, row {index - first}"
+
+    def names_of_images(self) -> Names:
+        """The paths, each different: the hub stores only file names, without folders."""
+        if len(set(self.paths)) == len(self.paths):
+            return Names.of(self.paths)
+        return Names.of(f"{index:08d}/{path}" for index, path in enumerate(self.paths))
+
+    def reader(self) -> Callable[[int], bytes]:
+        """The function that reads an image."""
+        return _Groups(self.groups, np.array(self.starts)).read
+
+
+@dataclass
+class _Rows(ImageRows):
+    """The images with their classes, and the class names of the first file that has them."""
+
+    labels: list[Label] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+
+    def add(self, file: Path, reader: Any) -> None:
+        """Add the rows of a file."""
+        schema = reader.schema_arrow
+        image = column_of(file, schema.names, IMAGE_COLUMNS)
+        label = column_of(file, schema.names, LABEL_COLUMNS)
+        self.names = self.names or class_names_of(schema.metadata or {}, label)
+        self.files.append((file, len(self.labels)))
+        for number in range(reader.num_row_groups):
+            table = reader.read_row_group(number, columns=[image, label])
+            for value in table.column(label).to_pylist():
+                self.labels.append(_label(value, self.place(len(self.labels))))
+            self.add_images(file, number, table.column(image))
 
 
 def _files(where: Path, split: Split) -> tuple[list[Path], list[str]]:
@@ -165,7 +197,7 @@ def _label(value: Any, place: str) -> Label:
     if isinstance(value, list | dict):
         raise InputError(
             f"{place}: the label is a {type(value).__name__} ({value!s:.40}); one class "
-            "per image is needed"
+            "per image is needed, or `task` multilabel"
         )
     raise InputError(
         f"{place}: the label is {value!r}, which is no class; leave such images out "
@@ -220,14 +252,19 @@ class _Groups:
         file, group = self._groups[number]
         try:
             reader = pyarrow.parquet.ParquetFile(file)
-            image = _column(file, reader.schema_arrow.names, _IMAGE_COLUMNS)
+            image = column_of(file, reader.schema_arrow.names, IMAGE_COLUMNS)
             column = reader.read_row_group(group, columns=[image]).column(image)
         except (pyarrow.ArrowException, OSError) as error:
             raise InputError(f"{file} ({' '.join(str(error).split())})") from None
         return [_encoded(value)[0] for value in column.to_pylist()]
 
 
-def _column(file: Path, names: list[str], wanted: tuple[str, ...]) -> str:
+def column_of(file: Path, names: list[str], wanted: tuple[str, ...]) -> str:
+    """The first of some columns that a file has.
+
+    Raises:
+        InputError: it has none of them.
+    """
     for name in wanted:
         if name in names:
             return name
@@ -244,10 +281,12 @@ def _encoded(value: Any) -> tuple[bytes, str]:
     return data, path or ""
 
 
-def _class_names(metadata: dict[bytes, bytes], label: str) -> list[str]:
-    """Class names of a ClassLabel column, from the metadata of the datasets library."""
+def class_names_of(metadata: dict[bytes, bytes], label: str) -> list[str]:
+    """Names of a column of ClassLabel, or of lists of them, from the metadata of datasets."""
     try:
-        names = parse_json(metadata[b"huggingface"])["info"]["features"][label]["names"]
-    except (KeyError, ValueError, TypeError):
+        feature = parse_json(metadata[b"huggingface"])["info"]["features"][label]
+        feature = feature[0] if isinstance(feature, list) else feature.get("feature") or feature
+        names = feature["names"]
+    except (KeyError, ValueError, TypeError, AttributeError, IndexError):
         return []
     return names if isinstance(names, list) and all(isinstance(n, str) for n in names) else []

@@ -9,7 +9,7 @@ writes ``classes.txt`` with the class names and ``index.npz`` with the offsets b
 
 import os
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -40,7 +40,8 @@ class Index:
         offsets: ``(N,)`` int64, position of its first byte.
         sizes: ``(N,)`` int64, its size in bytes.
         paths: its path.
-        labels: its label: a class name or a number.
+        labels: its label: a class name or a number; of several labels, the JSON text of all that
+            its .json has but the path.
     """
 
     shards: tuple[str, ...]
@@ -78,6 +79,11 @@ class Index:
             ) from None
         return index
 
+    @property
+    def has_several_labels(self) -> bool:
+        """Whether ``labels`` are JSON texts."""
+        return len(self.labels) > 0 and self.labels[0].startswith("{")
+
     def fits(self, files: Sequence[Path]) -> bool:
         """Whether it is the index of these shards, by name and size."""
         return self.shards == tuple(file.name for file in files) and self.shard_sizes.tolist() == [
@@ -93,10 +99,11 @@ def find_shards(where: Path, split: Split | None = None) -> list[Path]:
         split: only the shards of this split, if some are named after training and others after
             validation or test.
     """
-    return _chosen(where, split)[0]
+    return chosen_shards(where, split)[0]
 
 
-def _chosen(where: Path, split: Split | None) -> tuple[list[Path], list[str]]:
+def chosen_shards(where: Path, split: Split | None) -> tuple[list[Path], list[str]]:
+    """``find_shards``, and notes for the log."""
     if where.is_file():
         return [where] if where.suffix == ".tar" else [], []
     files = packed_in(where, ".tar")
@@ -114,8 +121,12 @@ def read_shards(where: Path, split: Split | None = None, *, partial: bool = Fals
     Raises:
         InputError: a shard is damaged, or a sample has no label or two images.
     """
-    files, notes = _chosen(where, split)
+    files, notes = chosen_shards(where, split)
     index = index_shards(where, files)
+    if index.has_several_labels:
+        raise InputError(
+            f"{where}: its shards have several labels per image; pass `task` multilabel"
+        )
     folder = files[0].parent
     class_names, labels = check_labels(
         list(index.labels),
@@ -124,6 +135,20 @@ def read_shards(where: Path, split: Split | None = None, *, partial: bool = Fals
         partial=partial,
         place=lambda i: f"{files[index.shard[i]]}: {index.paths[i]}",
     )
+
+    return ImageDataset(
+        where,
+        class_names,
+        index.paths,
+        labels,
+        index.sizes,
+        read_one=reader(files, index),
+        notes=(*notes, *cut_short(files)),
+    )
+
+
+def reader(files: Sequence[Path], index: Index) -> Callable[[int], bytes]:
+    """The function that reads the image of an index."""
 
     def read_one(number: int) -> bytes:
         file, size = files[index.shard[number]], int(index.sizes[number])
@@ -139,18 +164,10 @@ def read_shards(where: Path, split: Split | None = None, *, partial: bool = Fals
             raise InputError(f"{file} is shorter than when it was indexed")
         return data
 
-    return ImageDataset(
-        where,
-        class_names,
-        index.paths,
-        labels,
-        index.sizes,
-        read_one=read_one,
-        notes=(*notes, *_cut_short(files)),
-    )
+    return read_one
 
 
-def _cut_short(files: Sequence[Path]) -> list[str]:
+def cut_short(files: Sequence[Path]) -> list[str]:
     """A note on shards without the two empty blocks at the end of a tar file."""
     cut = []
     for file in files:

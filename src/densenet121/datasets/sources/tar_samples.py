@@ -6,9 +6,10 @@ a filter, may have lost the label files of some of them.
 
 import os
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from densenet121.datasets.decoding import EXTENSIONS, MAX_BYTES
 from densenet121.utils.errors import InputError
@@ -41,12 +42,16 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A .cls or .json of a shard; ``label`` is empty if it has none."""
+    """A .cls or .json of a shard; ``label`` is empty if it has none, or several.
+
+    ``content`` is the object of a .json.
+    """
 
     member: str
     label: str
     path: str
     is_cls: bool
+    content: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -98,16 +103,53 @@ def _note(file: Path, member: str, text: str) -> Note:
         given = content.get("path")
         path = given if isinstance(given, str) else ""
         given = content.get("label")
-        if isinstance(given, list | dict):
-            raise InputError(
-                f"{file}: the label in {member} is a {type(given).__name__}; one class per image "
-                "is needed"
-            )
         if isinstance(given, int | str) and not isinstance(given, bool):
             label = str(given)
         if not (is_text(path) and is_text(label)):
             raise InputError(f"{file}: the path or label in {member} has half a character")
-    return Note(member, label, path, is_cls=False)
+    known = content if isinstance(content, dict) else None
+    return Note(member, label, path, is_cls=False, content=known)
+
+
+def _refuse_several(file: Path, notes: Sequence[Note], label: str) -> None:
+    """Refuse several labels of an image where one class is asked for."""
+    for note in notes:
+        content = note.content or {}
+        for key in ("label", "labels"):
+            given = content.get(key)
+            if isinstance(given, list | dict) and (key == "label" or not label):
+                raise InputError(
+                    f"{file}: the {key} in {note.member} is a {type(given).__name__}; one class "
+                    "per image is needed, or `task` multilabel"
+                )
+
+
+def notes_of_images(file: Path, shard: Members) -> list[Note]:
+    """The .json of each image of a shard, in the order of the images.
+
+    Raises:
+        InputError: an image has none or several, or two images share one.
+    """
+    key_of = _key_of(shard)
+    notes: dict[str, list[Note]] = {}
+    for note in shard.notes:
+        if note.content is not None:
+            notes.setdefault(key_of(note.member), []).append(note)
+    found = []
+    seen: set[str] = set()
+    for name, _, _ in shard.images:
+        key = key_of(name)
+        if key in seen:
+            raise InputError(f"{file}: two images have the name {key}")
+        seen.add(key)
+        own = notes.get(key, [])
+        if len(own) != 1:
+            problem = "has no .json beside it" if not own else f"has {len(own)} .json beside it"
+            raise InputError(
+                f'{file}: {name} {problem}; several labels are read from one, as {{"labels": ...}}'
+            )
+        found += own
+    return found
 
 
 def label_samples(files: Sequence[Path], shards: Iterable[Members]) -> list[Sample]:
@@ -185,6 +227,7 @@ def _by_note(file: Path, number: int, shard: Members) -> Iterator[Sample]:
         seen.add(key)
         own = sorted(notes.get(key, []), key=lambda note: (not note.is_cls, note.member.count(".")))
         label = next((note.label for note in own if note.label), "")
+        _refuse_several(file, own, label)
         for note in own[1:]:
             if note.is_cls and note.member.count(".") == own[0].member.count("."):
                 raise InputError(

@@ -12,7 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from densenet121.datasets.image_dataset import ImageDataset
-from densenet121.losses import binary_distillation_loss, masked_binary_cross_entropy
+from densenet121.losses import (
+    Asymmetry,
+    binary_distillation_loss,
+    masked_asymmetric_loss,
+    masked_binary_cross_entropy,
+)
 from densenet121.tasks.multi_label.answers import PROBABILITY, Findings, Row, read_row
 from densenet121.tasks.multi_label.calibration import Calibration, probabilities
 from densenet121.tasks.multi_label.metrics import all_metrics, metrics_with_intervals
@@ -41,11 +46,13 @@ class MultiLabel(Task):
         smooth_factor: s in the smoothed target ``y * (1 - s) + s / 2`` of the training loss.
         pos_weight: factor of the training loss of positive cells, by label; empty for none.
         gamma: exponent of the focal loss; 0 is cross-entropy.
+        asymmetry: of the asymmetric loss, which takes none of the other settings; None for others.
     """
 
     smooth_factor: float = 0.0
     pos_weight: tuple[float, ...] = ()
     gamma: float = 0.0
+    asymmetry: Asymmetry | None = None
 
     name = "multilabel"
     prediction_columns = ()
@@ -71,7 +78,9 @@ class MultiLabel(Task):
         return torch.from_numpy(dataset.labels[indices])
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Mean binary cross-entropy over the known cells, in nats."""
+        """Mean over the known cells, in nats: cross-entropy, or focal or asymmetric loss."""
+        if self.asymmetry is not None:
+            return masked_asymmetric_loss(logits, targets, self.asymmetry)
         weight = None
         if self.pos_weight:
             weight = torch.tensor(self.pos_weight, dtype=torch.float32, device=logits.device)

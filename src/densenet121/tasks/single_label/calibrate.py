@@ -1,5 +1,7 @@
 """Fit a calibration to the logits of held-out images."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -70,3 +72,17 @@ def describe(calibration: Calibration, before: float, after: float) -> list[str]
             f"{100 * calibration.note['answered']:.1f} % of these images"
         )
     return lines
+
+
+def no_operating_point(class_names: Sequence[str]) -> str:
+    """Why one class per image has no threshold, and what to use."""
+    instead = "pass `target_accuracy`"
+    if len(class_names) == 2:
+        instead = (
+            "for two classes, train on a list of the images with `task` multilabel, `label_column` "
+            f"and, as `negative_label`, {' or '.join(class_names)}; or {instead}"
+        )
+    return (
+        "`operating_point` is for the task multilabel, whose labels have thresholds; the answer "
+        f"of single_label is the most probable class, which eval counts too: {instead}"
+    )

@@ -245,14 +245,10 @@ class SingleLabel(Task):
         class_names: Sequence[str] = (),
     ) -> Calibrated:
         """Fit on one half of the images and measure on the other."""
-        from densenet121.tasks.single_label.calibrate import describe, learn
+        from densenet121.tasks.single_label.calibrate import describe, learn, no_operating_point
 
         if operating_point is not None:
-            raise UsageError(
-                f"`operating_point` is for several labels per image; {self.name} takes "
-                "`target_accuracy`"
-            )
-
+            raise UsageError(no_operating_point(class_names))
         found, before, after = learn(
             logits, targets.numpy(), seed=seed, target_accuracy=target_accuracy
         )

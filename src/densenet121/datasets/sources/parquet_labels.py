@@ -1,0 +1,128 @@
+"""Parquet files of images with several labels each: a column of lists, or a column a label."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from densenet121.datasets.image_dataset import ImageDataset
+from densenet121.datasets.sources.label_table import LabelRules, labels_of_table
+from densenet121.datasets.sources.labelled_rows import Rows, labels_of_rows
+from densenet121.datasets.sources.parquet import (
+    IMAGE_COLUMNS,
+    LABEL_COLUMNS,
+    ImageRows,
+    class_names_of,
+    column_of,
+    read_files,
+)
+from densenet121.datasets.sources.splits import Split
+from densenet121.datasets.tables import Table
+from densenet121.utils.errors import InputError, UsageError
+
+
+def read_label_parquet(where: Path, rules: LabelRules, split: Split | None = None) -> ImageDataset:
+    """The images of a Parquet file, or of those of a folder, with their labels.
+
+    The labels are in a column of lists called label (labels, class), or named by ``label_column``;
+    numbers in it are those of the schema's names or of ``classes.txt``. Without one, each label has
+    a column, as in a table.
+
+    Args:
+        where: the file or the folder.
+        rules: how labels are read.
+        split: as in ``read_parquet``.
+
+    Raises:
+        UsageError: pyarrow is not installed, or a setting does not fit.
+        InputError: a label cannot be used; the text names file and row.
+    """
+    if rules.path_column is not None:
+        raise UsageError(f"`path_column` is for tables of text; {where} has the images themselves")
+    found = _Columns()
+    files, notes = read_files(where, split, found.add)
+    if not found.paths:
+        raise InputError(f"{where}: no images")
+    places = [found.place(index) for index in range(len(found.paths))]
+    columns = {name: [_cell(value) for value in values] for name, values in found.cells.items()}
+    key = rules.label_column or found.default_key(rules.names)
+    if key in found.nested:
+        rows = Rows(
+            where,
+            key,
+            found.nested[key],
+            columns,
+            places,
+            files[0].parent / "classes.txt",
+            tuple(found.names.get(key, ())),
+        )
+        class_names, labels = labels_of_rows(rows, rules)
+    else:
+        table = Table(where, columns, range(len(places)), places)
+        class_names, labels = labels_of_table(table, rules)
+    return ImageDataset(
+        where,
+        class_names,
+        found.names_of_images(),
+        labels,
+        np.array(found.sizes, dtype=np.int64),
+        read_one=found.reader(),
+        columns=columns,
+        notes=tuple(notes),
+    )
+
+
+@dataclass
+class _Columns(ImageRows):
+    """The images with all other columns.
+
+    Attributes:
+        cells: columns of texts and numbers.
+        nested: columns of lists or of structs.
+        names: names of the numbers in those columns, if the schema has them.
+    """
+
+    cells: dict[str, list[Any]] = field(default_factory=dict)
+    nested: dict[str, list[Any]] = field(default_factory=dict)
+    names: dict[str, list[str]] = field(default_factory=dict)
+
+    def default_key(self, names: Sequence[str]) -> str | None:
+        """The nested column that holds the labels; None if each of them has a column."""
+        found = [name for name in LABEL_COLUMNS if name in self.nested]
+        own = names and set(names) <= set(self.cells)
+        return found[0] if found and not own else None
+
+    def add(self, file: Path, reader: Any) -> None:
+        """Add the rows of a file."""
+        from pyarrow import types
+
+        schema = reader.schema_arrow
+        image = column_of(file, schema.names, IMAGE_COLUMNS)
+        others = [column for column in schema if column.name != image]
+        first = not self.files
+        self.files.append((file, len(self.paths)))
+        for column in others:
+            is_nested = types.is_nested(column.type)
+            if not is_nested and (
+                types.is_binary(column.type) or types.is_large_binary(column.type)
+            ):
+                continue
+            target = self.nested if is_nested else self.cells
+            if first:
+                target[column.name] = []
+            self.names.setdefault(column.name, class_names_of(schema.metadata or {}, column.name))
+        wanted = [*self.nested, *self.cells]
+        for name in wanted:
+            column_of(file, schema.names, (name,))  # raises if it is missing
+        for number in range(reader.num_row_groups):
+            table = reader.read_row_group(number, columns=[image, *wanted])
+            for target in (self.nested, self.cells):
+                for name, values in target.items():
+                    values += table.column(name).to_pylist()
+            self.add_images(file, number, table.column(image))
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None or value != value else str(value).strip()
