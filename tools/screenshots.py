@@ -1,14 +1,18 @@
-"""Take the screenshots in docs/images/: pages of the demo's report, audit, show and the server.
+"""Take the screenshots in docs/images/: pages of the report, audit, show and the server.
 
-Usage: ``python tools/screenshots.py DEMO [CHROMIUM]``. DEMO is the folder of ``densenet121 demo``
-with all of its output; CHROMIUM is the browser, by default ``chromium`` on the PATH.
+Usage: ``python tools/screenshots.py [--demo FOLDER] [--labels FOLDER] [--chromium FILE]``. --demo
+is the folder of ``densenet121 demo`` with all of its output, --labels the folder in which the
+commands of the tutorial on several labels were run; the browser is by default ``chromium`` on the
+PATH.
 """
 
+import argparse
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -18,20 +22,45 @@ from sklearn.datasets import load_sample_images
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 DIGITS = ("3/1004.png", "8/0684.png", "5/1568.png")
+PATIENTS = ("004_0.png", "005_1.png")
 PROGRAM = [sys.executable, "-m", "densenet121"]
 
 
 def main() -> None:
-    """Take all of them."""
-    demo = Path(sys.argv[1]).resolve()
-    chromium = sys.argv[2] if len(sys.argv) > 2 else shutil.which("chromium")
+    """Take those of the folders that are given."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--demo", type=Path)
+    parser.add_argument("--labels", type=Path)
+    parser.add_argument("--chromium", default=shutil.which("chromium"))
+    asked = parser.parse_args()
     with sync_playwright() as player, tempfile.TemporaryDirectory() as folder:
-        browser = player.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        report(browser, demo / "run" / "report.html")
-        audit(browser, Path(folder))
-        show(browser, Path(folder))
-        server(browser, demo)
+        browser = player.chromium.launch(executable_path=asked.chromium, args=["--no-sandbox"])
+        if asked.demo:
+            demo = asked.demo.resolve()
+            report(browser, demo / "run" / "report.html")
+            audit(browser, Path(folder))
+            show(browser, Path(folder))
+            files = [demo / "digits" / "val" / name for name in DIGITS]
+            flags = ["--top_k", "4", "--cam_layer", "features.denseblock2"]
+            server(browser, demo / "run" / "last.safetensors", files, "serve.png", flags)
+        if asked.labels:
+            folder_of_labels = asked.labels.resolve()
+            several_labels(browser, folder_of_labels / "output" / "test" / "report.html")
+            files = [folder_of_labels / "images" / name for name in PATIENTS]
+            weights = folder_of_labels / "output" / "first" / "last_calibrated.safetensors"
+            server(browser, weights, files, "serve_labels.png")
         browser.close()
+
+
+def several_labels(browser: Browser, file: Path) -> None:
+    """The report of several labels: its head, tables with intervals, and curves."""
+    page = opened(browser, file.as_uri(), 1080)
+    (end,) = (
+        box["y"]
+        for element in page.query_selector_all("h2")
+        if element.inner_text() == "Most confident errors" and (box := element.bounding_box())
+    )
+    part(page, "report_labels.png", 20, end - 40)
 
 
 def report(browser: Browser, file: Path) -> None:
@@ -92,22 +121,21 @@ def write_images(root: Path, *, faults: bool = True) -> None:
     shutil.copy(china / "02.jpg", flower / "other.jpg")
 
 
-def server(browser: Browser, demo: Path) -> None:
-    """The server's page with three answers and maps of a layer that has some pixels."""
-    weights = demo / "run" / "last.safetensors"
-    flags = ["--port", "0", "--top_k", "4", "--cam_layer", "features.denseblock2"]
-    with subprocess.Popen(
-        [*PROGRAM, "serve", weights, *flags], stderr=subprocess.PIPE, text=True
-    ) as running:
+def server(
+    browser: Browser, weights: Path, files: list[Path], name: str, flags: Sequence[str] = ()
+) -> None:
+    """The server's page with its answers for some images."""
+    command = [*PROGRAM, "serve", str(weights), "--port", "0", *flags]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
         assert running.stderr is not None
         address = next(
             found[0] for line in running.stderr if (found := re.search(r"http://\S+", line))
         )
         page = opened(browser, address, 900)
-        files = [demo / "digits" / "val" / name for name in DIGITS]
         page.set_input_files("input[type=file]", files)
-        page.wait_for_timeout(3000)
-        page.screenshot(path=IMAGES / "serve.png", full_page=True)
+        page.wait_for_selector(f"[data-done] >> nth={len(files) - 1}")
+        page.wait_for_timeout(1000)
+        page.screenshot(path=IMAGES / name, full_page=True)
         running.terminate()
 
 

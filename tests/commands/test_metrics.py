@@ -157,6 +157,18 @@ def test_the_tables_for_people_show_what_is_undefined(
     assert json.loads(out.read_text())["labels"]["B"]["auroc"] is None
 
 
+def test_thresholds_that_no_image_reaches_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "two.csv"
+    file.write_text("A,B,p_A,p_B\n1,0,0.4,0.4\n0,1,0.3,0.6\n")
+    flags = [str(file), "--probability_prefix", "p_", "--resamples", "0", "--threshold"]
+    assert main(["metrics", *flags, "0.5"]) == 0
+    assert "no image reaches the threshold of: A\n" in capsys.readouterr().out
+    assert main(["metrics", *flags, "A=0.4,B=0.6"]) == 0
+    assert "no image reaches" not in capsys.readouterr().out
+
+
 def test_the_same_seed_gives_the_same_intervals(
     wide: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -220,8 +220,11 @@ def test_every_flag_is_explained(config: type[Any], table: dict[str, Any]) -> No
         ({"eta_min": -1.0}, "--eta_min must be at least 0, got -1.0"),
         ({"T_max": 0}, "--T_max must be at least 1 epoch, got 0"),
         ({"max_epoch": 0}, "--max_epoch must be at least 1 epoch, got 0"),
-        ({"warmup_epochs": -0.5}, "--warmup_epochs must be at least 0 and at most 120, got -0.5"),
-        ({"warmup_epochs": 6, "max_epoch": 5}, "--warmup_epochs must .* at most 5, got 6"),
+        ({"warmup_epochs": -0.5}, "--warmup_epochs must be at least 0 epochs, got -0.5"),
+        (
+            {"warmup_epochs": 6, "max_epoch": 5},
+            "--warmup_epochs 6 is more than --max_epoch 5",
+        ),
         ({"weight_decay": -1e-4}, "--weight_decay must be at least 0, got -0.0001"),
         ({"momentum": 1.0}, "--momentum must be at least 0 and below 1, got 1.0"),
         ({"label_smooth_factor": 1.0}, "--label_smooth_factor must be at least 0 and below 1"),

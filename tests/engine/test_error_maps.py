@@ -18,7 +18,7 @@ from densenet121.datasets.transforms import (
     normalise,
     parse_eval_resize,
 )
-from densenet121.inference.cam import class_activation_maps, overlay
+from densenet121.inference.cam import evidence_maps, overlay
 from densenet121.runs.layout import error_map
 
 from helpers.commands import run_command
@@ -54,7 +54,7 @@ def test_each_error_has_the_map_of_the_class_that_was_answered(
         pixels = np.ascontiguousarray(transform(read_image(image_folder / "val" / row["path"])))
         images = normalise(torch.from_numpy(pixels)[None], MEAN, STD)
         label = torch.tensor([["ant", "bee", "cat"].index(row["predicted"])])
-        heat = class_activation_maps(model, images, label)[0].numpy()
+        heat = evidence_maps(model, images, label)[0].numpy()
         expected = overlay(pixels, heat, 128)
         found = cv2.imread(str(error_map(run, row["path"])))
         assert found is not None

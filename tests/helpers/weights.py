@@ -10,20 +10,23 @@ from densenet121.config import EvalConfig
 from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.datasets.transforms import MEAN, STD
 from densenet121.network import build
+from densenet121.tasks.multi_label.calibration import Calibration
 from densenet121.utils.var_init import initialise
 
 NAMES = ("ant", "bee", "cat")
 
 
-def write_weights(path: Path, seed: int = 0, **info: Any) -> Path:
+def write_weights(
+    path: Path, seed: int = 0, calibration: Calibration | None = None, **info: Any
+) -> Path:
     """Random weights of densenet100 that know their classes and preprocessing."""
     class_names = info.pop("class_names", NAMES)
     model = build("densenet100", num_classes=len(class_names))
     initialise(model, torch.Generator().manual_seed(seed))
     preprocessing = Preprocessing((16, 16), "20,20", tuple(MEAN.tolist()), tuple(STD.tolist()))
-    save_weights(
-        path, model.state_dict(), ModelInfo("densenet100", "paper", class_names, preprocessing), {}
-    )
+    known = ModelInfo("densenet100", "paper", class_names, preprocessing, **info)
+    stored = calibration.to_json() if calibration else None
+    save_weights(path, model.state_dict(), known, {}, stored)
     return path
 
 

@@ -8,7 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from densenet121.inference.cam import class_activation_maps, overlay
+from densenet121.inference.cam import (
+    LAST,
+    OF_SMALL_IMAGES,
+    class_activation_maps,
+    evidence_maps,
+    overlay,
+)
 from densenet121.inference.layers import layer_names, plain_forward
 from densenet121.network import DenseNet
 from densenet121.utils.errors import InputError
@@ -55,6 +61,18 @@ def test_the_map_of_the_last_layer_is_the_analytic_one() -> None:
     analytic = torch.einsum("nc,nchw->nhw", weights, features) / positions
     found = class_activation_maps(model, IMAGES, CLASSES)
     torch.testing.assert_close(found, analytic.float())
+
+
+@pytest.mark.parametrize(("side", "shape"), [(8, (2, 2)), (16, (2, 2)), (40, (5, 5))])
+def test_without_a_layer_a_map_has_several_positions(side: int, shape: tuple[int, int]) -> None:
+    model = network()
+    images = IMAGES[:, :, :side, :side].repeat(1, 1, 1, 2)[:, :, :, :side]
+    layer = OF_SMALL_IMAGES if side == 8 else LAST
+    found = evidence_maps(model, images, CLASSES)
+    torch.testing.assert_close(found, class_activation_maps(model, images, CLASSES, layer))
+    asked = evidence_maps(model, images, CLASSES, LAST)
+    torch.testing.assert_close(asked, class_activation_maps(model, images, CLASSES, LAST))
+    assert side == 8 or tuple(found.shape[1:]) == shape
 
 
 def test_the_map_sums_to_the_logit_without_its_bias() -> None:

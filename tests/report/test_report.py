@@ -370,6 +370,25 @@ def test_thumbnail_opens_nothing_outside_the_data_folder(tmp_path: Path) -> None
     assert thumbnail(None, "none.png") == (None, "data folder unknown")
 
 
+@pytest.mark.parametrize("name", ["val.csv", "val.tsv", "val.txt"])
+def test_images_beside_the_list_that_names_them_are_shown(name: str, tmp_path: Path) -> None:
+    """As in lists of `split`; a path that only predictions.csv has is not opened."""
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    for image in ("seen", "secret"):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{image}.png")
+    mark = {"val.csv": ",", "val.tsv": "\t", "val.txt": " "}[name]
+    (lists / name).write_text(f"path{mark}label\n../seen.png{mark}a\n", encoding="utf-8")
+    rows: list[Row] = [("../seen.png", "a", "b", 0.9, 2), ("../secret.png", "a", "b", 0.8, 2)]
+    write_evaluation(tmp_path, ["a", "b"], rows, lists)
+    record = {"command": "eval", "data": {"val": {"folder": str(lists / name)}}}
+    (tmp_path / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    page = report(tmp_path)
+    sources = [value for attribute, value in page.attributes if attribute == "src"]
+    assert len([source for source in sources if source.startswith("data:image/jpeg")]) == 1
+    assert page.text.count("outside the data folder") == 1
+
+
 def test_thumbnail_of_an_enormous_image_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "heavy.png").open("wb") as file:
         file.truncate(50_000_001)  # takes no room on the disk

@@ -9,6 +9,7 @@ import pytest
 
 from densenet121.bench.serve import running_server
 from densenet121.inference.predictor import Predictor
+from densenet121.tasks.multi_label.calibration import Calibration, OperatingPoint
 
 from helpers.commands import environment
 from helpers.weights import write_weights
@@ -75,6 +76,54 @@ def test_dropped_images_show_their_classes_as_bars_and_a_map(
         page.wait_for_selector("text=Classify one or several images")
         browser.close()
     assert {host for host in hosts if host} == {f"127.0.0.1:{port}"}
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "chosen", "note"),
+    [
+        ((0.0, 1.0, 0.001), {"ant", "cat"}, "Bold labels are positive."),
+        ((1.0, 1.0, 1.0), set(), "No label is positive."),
+        ((), set(), "no operating point"),
+    ],
+)
+def test_several_labels_are_shown_with_their_thresholds(
+    thresholds: tuple[float, ...],
+    chosen: set[str],
+    note: str,
+    image_folder: Path,
+    tmp_path: Path,
+) -> None:
+    points = tuple(OperatingPoint(one, 1, 1, 2, 2) for one in thresholds)
+    # Random weights give logits in the thousands, which no threshold could refuse.
+    calibration = Calibration((1e6, 1e6, 1e6), points, "youden", {}) if points else None
+    weights = write_weights(tmp_path / "w.safetensors", task="multilabel", calibration=calibration)
+    image = image_folder / "val" / "ant" / "000.png"
+    flags = ["--amp", "fp32", "--workers", 1]
+    with (
+        running_server(weights, *flags, environment=environment()) as (port, _),
+        playwright.sync_playwright() as driver,
+    ):
+        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=sandbox)
+        page = browser.new_page()
+        page.goto(f"http://127.0.0.1:{port}/")
+        page.wait_for_selector("#model:has-text('3 labels')")
+        page.set_input_files("#files", [image])
+        page.wait_for_selector("[data-done] li")
+        names = page.locator("li .label span:first-child").all_text_contents()
+        assert sorted(names) == ["ant", "bee", "cat"]
+        bold = page.locator("li.chosen .label span:first-child").all_text_contents()
+        assert set(bold) == chosen
+        assert names[: len(bold)] == bold
+        (said,) = Predictor(weights, amp="fp32").predict([image])
+        assert said.text().lstrip("+").startswith(names[0])
+        assert page.locator("figcaption").nth(1).text_content() == f"evidence for {names[0]}"
+        marks = page.locator(".threshold").evaluate_all("all => all.map(one => one.style.left)")
+        assert sorted(float(mark[:-1]) for mark in marks) == pytest.approx(
+            sorted(100 * one for one in thresholds)
+        )
+        assert note in (page.locator(".note").text_content() or "")
+        browser.close()
 
 
 def test_an_image_can_be_dropped(port: int, image_folder: Path) -> None:

@@ -120,7 +120,9 @@ class Ordinal(Task):
             for grade, value in zip(_grades(found), expected, strict=True)
         ]
 
-    def explained_output(self, logits: NDArray[np.float32]) -> NDArray[np.int64]:
+    def explained_output(
+        self, logits: NDArray[np.float32], calibration: Any = None
+    ) -> NDArray[np.int64]:
         return np.asarray(np.abs(logits).argmin(axis=1))
 
     def same_answers(

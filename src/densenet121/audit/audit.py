@@ -249,7 +249,7 @@ def _divided_groups(dataset: dict[str, ImageDataset], config: AuditConfig) -> li
         source = absolute(sources[split])
         is_list = source.is_file() and source.suffix.lower() in (".csv", ".tsv")
         columns = read_table(source).columns if is_list else part.columns
-        ids = group_ids(part.paths, columns, config.group, str(part.root))
+        ids = group_ids(part.paths, columns, config.group, str(part.source))
         for name, path in zip(ids, part.paths, strict=True):
             of_group[name][split].append(path)
     check_spelling(list(of_group), config.group)

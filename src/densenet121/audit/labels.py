@@ -37,13 +37,12 @@ def labels_of_one_kind(
     dataset: Mapping[str, ImageDataset],
 ) -> list[tuple[str, str, str]]:
     """Split, label and reason, for each label that has no positive or no negative image."""
-    found = []
-    for split, part in dataset.items():
-        for name, column in zip(part.class_names, part.labels.T, strict=True):
-            for kind, value in (("positive", 1), ("negative", 0)):
-                if not (column == value).any():
-                    found.append((split, name, f"no image is {kind}"))
-    return found
+    return [
+        (split, name, f"no image is {kind}")
+        for split, part in dataset.items()
+        for kind in ("positive", "negative")
+        for name in part.labels_without(kind)
+    ]
 
 
 def lines_of(dataset: ImageDataset) -> list[str]:

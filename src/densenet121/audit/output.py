@@ -15,8 +15,7 @@ def table(result: Audit, most: int = 5) -> str:
         line
         for split, part in result.dataset.items()
         for line in (
-            f"{split}: {len(part)} images of {len(part.class_names)} "
-            f"{'classes' if part.labels.ndim == 1 else 'labels'} in {part.root}",
+            f"{split}: {part.summary} in {part.root}",
             *(lines_of(part) if part.labels.ndim == 2 else ()),
         )
     ]

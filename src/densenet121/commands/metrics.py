@@ -13,10 +13,10 @@ from densenet121.config import MetricsConfig, absolute
 from densenet121.datasets.sources.label_table import LabelRules, known_labels
 from densenet121.datasets.tables import Table, read_table
 from densenet121.metrics.predictions import summarise_predictions
+from densenet121.metrics.summary import MOST_SUBGROUPS
+from densenet121.metrics.tables import tables
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.files import write_json
-
-_MOST_VALUES = 50  # of a column of subgroups; more is likely an id
 
 
 @dataclass(frozen=True)
@@ -89,10 +89,10 @@ def read_predictions(table: Table, config: MetricsConfig) -> Predictions:
     probability = [table.probabilities(columns[name], field) for name in names]
     by = {column: np.array(table.cells(column, "by")) for column in config.by_columns}
     for column, values in by.items():
-        if len(np.unique(values)) > _MOST_VALUES:
+        if len(np.unique(values)) > MOST_SUBGROUPS:
             raise InputError(
                 f"{table.file}: column {column} (`by`) has {len(np.unique(values))} values; at "
-                f"most {_MOST_VALUES} subgroups are compared"
+                f"most {MOST_SUBGROUPS} subgroups are compared"
             )
     single = config.label_column is not None and config.label_separator is None
     return Predictions(
@@ -155,70 +155,7 @@ def _of_images(
 
 def text(result: Mapping[str, Any]) -> str:
     """The metrics as tables for people."""
-    lines = _tables(result)
-    for column, parts in result.get("by", {}).items():
-        for value, part in parts.items():
-            lines += ["", f"{column} = {value or '(blank)'}", *_tables(part)]
-    lines += ["", f"95 % intervals: {_methods(result['intervals'])}"]
-    return "\n".join(lines).encode("utf-8", "backslashreplace").decode()
-
-
-def _tables(result: Mapping[str, Any]) -> list[str]:
-    groups = result["n_groups"]
-    lines = [f"{result['n_images']} images" + (f" of {groups} groups" if groups else "")]
-    labels, macro = result["labels"], result["macro"]
-    rows = [
-        ["label", "pos", "neg", "unknown", "AUROC", "average precision", "Brier", "ECE", "log loss"]
-    ]
-    for name, found in [*labels.items(), (f"macro ({macro['n_labels']})", macro)]:
-        counts = [str(found.get(f"n_{kind}", "")) for kind in ("positive", "negative", "unknown")]
-        both = [_with_interval(found, metric) for metric in ("auroc", "average_precision")]
-        rest = [_shown(found[metric]) for metric in ("brier", "ece", "log_loss")]
-        rows.append([name, *counts, *both, *rest])
-    lines += _aligned(rows)
-    decided = {name: found for name, found in labels.items() if "threshold" in found}
-    if decided:
-        shares = ("sensitivity", "specificity", "ppv", "npv")
-        rows = [["label", "threshold", *shares[:2], "PPV", "NPV", "F1"]]
-        for name, found in decided.items():
-            both = [_with_interval(found, share) for share in shares]
-            rows.append([name, f"{found['threshold']:g}", *both, _shown(found["f1"])])
-        lines += ["", *_aligned(rows)]
-    if "classes" in result:
-        found = result["classes"]
-        lines += ["", f"likeliest class, {found['n_images']} images:"]
-        for metric in ("accuracy", "balanced_accuracy", "quadratic_kappa"):
-            lines.append(f"  {metric.replace('_', ' ')} {_with_interval(found, metric)}")
-    if macro["left_out"]:
-        lines += ["", f"not in the macro means: {', '.join(macro['left_out'])}"]
-    for metric, names in macro["also_left_out"].items():
-        lines.append(f"not in the macro {metric}: {', '.join(names)}")
-    return lines
-
-
-def _methods(how: Mapping[str, Any]) -> str:
-    others = f"{how['others']}, {how['resamples']} resamples"
-    if how["auroc"] == how["others"]:
-        return others
-    return f"{how['auroc']} for the AUROC, {how['shares']} for shares, else {others}"
-
-
-def _shown(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
-
-
-def _with_interval(found: Mapping[str, Any], metric: str) -> str:
-    interval = found.get(f"{metric}_ci")
-    ends = "" if interval is None else f" [{interval[0]:.4f}, {interval[1]:.4f}]"
-    return _shown(found[metric]) + ends
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    return "\n".join(tables(result)).encode("utf-8", "backslashreplace").decode()
 
 
 def run(config: MetricsConfig) -> int:

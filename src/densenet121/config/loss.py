@@ -26,7 +26,8 @@ class LossSettings(Settings):
         asl_clip: margin of the asymmetric loss: it is subtracted from the probability of negative
             cells, so that those with at most this probability do not count (default: 0.05).
         label_smooth: 1 smooths the labels, 0 does not.
-        label_smooth_factor: share s taken from the true class; each wrong class gets s/(C-1).
+        label_smooth_factor: share s taken from the true class; each wrong class gets s/(C-1). With
+            several labels the target y becomes y (1 - s) + s / 2.
         class_weights: weight of each class in the loss, from its n training images, scaled to mean
             1: none; balanced is 1/n; sqrt is 1/sqrt(n); effective:B is (1-B)/(1-B^n), such as
             effective:0.999; or a CSV file of a class and its weight a line. The loss is the

@@ -116,7 +116,8 @@ class ScheduleSettings(Settings):
         patience: validations without improvement after which the run ends (default: it does not
             end early).
         best_metric: metric that decides which weights are the best, and what improvement is:
-            top1, balanced_accuracy or loss (default: top1).
+            top1, balanced_accuracy or loss (default: top1); with several labels auroc,
+            average_precision or loss (default: auroc).
         min_delta: a smaller gain of best_metric is no improvement for patience and
             plateau_patience.
     """
@@ -145,7 +146,12 @@ class ScheduleSettings(Settings):
         at_least("patience", self.patience, 1, "validation")
         at_least("plateau_patience", self.plateau_patience, 1, "validation")
         at_least("min_delta", self.min_delta, 0)
-        between("warmup_epochs", self.warmup_epochs, 0, self.max_epoch)
+        at_least("warmup_epochs", self.warmup_epochs, 0, "epochs")
+        if self.warmup_epochs > self.max_epoch:
+            raise UsageError(
+                f"--warmup_epochs {self.warmup_epochs:g} is more than --max_epoch "
+                f"{self.max_epoch}; pass fewer, or 0"
+            )
         if any(epoch < 0 for epoch in self.milestones):
             raise UsageError(f"--lr_epochs must not be negative, got {self.lr_epochs}")
         if self.T_max is not None and self.lr_scheduler not in _ORIGINAL:

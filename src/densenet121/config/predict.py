@@ -31,9 +31,10 @@ class AnswerSettings(Settings):
             0.9; needs calibrated weights (default: no set).
         abstain_below: confidence below which the image gets no answer (default: what calibrate
             stored, else never).
-        cam: folder for class-activation maps of the most probable class, a PNG for each image
-            (default: none).
-        cam_layer: layer whose maps are drawn (default: features, the classifier's input).
+        cam: folder for class-activation maps of the most probable class, a PNG for each image; of
+            several labels, the most probable one that is positive, else of all (default: none).
+        cam_layer: layer whose maps are drawn (default: features, the classifier's input; of images
+            so small that this is a single position, features.denseblock2).
     """
 
     section: ClassVar[str] = "answers"

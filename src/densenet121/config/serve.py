@@ -97,7 +97,7 @@ class ServeConfig(
         port: port to listen on; 0 picks a free one and reports it.
         top_k: number of classes to return for each image, unless the request says another.
         cam_layer: layer whose class-activation maps are drawn (default: features, the classifier's
-            input).
+            input; of images so small that this is a single position, features.denseblock2).
         model_name: name of the network for clients of the Open Inference Protocol, in the addresses
             below /v2/models (default: that of the network, such as densenet121).
         per_batch_size: largest batch (default: 256 on an accelerator, 32 on a CPU).

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,12 @@ class ImageDataset:
         """Where the images come from: the list, else the folder or file."""
         return self.listed_in or self.root
 
+    @property
+    def summary(self) -> str:
+        """How many images there are, of how many classes or labels."""
+        kind = "classes" if self.labels.ndim == 1 else "labels"
+        return f"{len(self)} images of {len(self.class_names)} {kind}"
+
     def name(self, index: int) -> str:
         """The name of an image in messages."""
         return str(self.root / self.paths[index])
@@ -101,6 +107,11 @@ class ImageDataset:
         if self.labels.ndim == 2:
             return np.asarray((~np.isnan(self.labels)).sum(axis=0), dtype=np.int64)
         return np.bincount(self.labels, minlength=len(self.class_names))
+
+    def labels_without(self, kind: Literal["positive", "negative"]) -> list[str]:
+        """The labels of which no image is known to be of this kind."""
+        has = (self.labels == (kind == "positive")).any(axis=0).tolist()
+        return [name for name, found in zip(self.class_names, has, strict=True) if not found]
 
     def without(self, excluded: Collection[str], *, partial: bool = False) -> "ImageDataset":
         """The dataset without the images at these paths.

@@ -48,13 +48,20 @@ def labels_of_columns(
         InputError: a label is no column, a cell is something else, a column is blank throughout,
             or there are cells whose meaning is not said.
     """
+    for name in names:
+        if name not in table.columns:
+            raise InputError(
+                f"{table.file}: no column named {name} (`labels`); it has "
+                f"{some(list(table.columns), 20)}; a column that lists the labels is named by "
+                "`label_column`"
+            )
     found = np.empty((len(table), len(names)))
     uncertain_cells: Counter[str] = Counter()
     missing_cells: Counter[str] = Counter()
     blank_cells: Counter[str] = Counter()
     for column, name in enumerate(names):
         of_uncertain, of_missing = meaning(uncertain, name), meaning(missing, name)
-        for row, cell in enumerate(table.cells(name, "labels")):
+        for row, cell in enumerate(table.columns[name]):
             value = _CELLS.get(cell.lower())
             if value is not None:
                 found[row, column] = value

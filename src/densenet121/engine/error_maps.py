@@ -7,7 +7,7 @@ from torch import nn
 
 from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.engine.evaluation import Evaluation
-from densenet121.inference.cam import class_activation_maps, overlay
+from densenet121.inference.cam import evidence_maps, overlay
 from densenet121.network import DenseNet
 from densenet121.utils.modes import evaluation_mode
 
@@ -46,7 +46,7 @@ def draw_error_maps(
     inputs = preprocessing.normalise(images.to(device))
     outputs = torch.tensor([error.output for error in worst])
     with evaluation_mode(model):
-        heat = class_activation_maps(model, inputs, outputs).numpy()
+        heat = evidence_maps(model, inputs, outputs).numpy()
     return {
         paths[error.position]: _jpeg(overlay(image.numpy(), one, _SIDE))
         for error, image, one in zip(worst, images, heat, strict=True)

@@ -15,7 +15,7 @@ from densenet121.distributed.ranks import any_rank, from_rank_0
 from densenet121.engine.error_maps import draw_error_maps
 from densenet121.engine.eval_weights import fit_classes, load_for, task_and_names, weights_files
 from densenet121.engine.evaluation import Evaluation, evaluate_images
-from densenet121.engine.images import open_images
+from densenet121.engine.images import check_columns, open_images
 from densenet121.engine.messages import log_notes
 from densenet121.inference.classifier import Classifier
 from densenet121.inference.onnx_model import SUFFIX
@@ -72,6 +72,7 @@ def evaluate(config: EvalConfig, task: Task | None = None) -> EvalResult:
         first = read_weights(source) if alone else None
         task_name, names = task_and_names(first, files, task)
         dataset = open_images(config, task_name, names, absolute(config.log_path))
+        check_columns(dataset, config.group, config.by_columns)
         if first:
             dataset = fit_classes(dataset, first, source)
             check_num_classes(dataset, config.num_classes)
@@ -127,8 +128,7 @@ def _log_start(
     settings = settings_of(config) | runtime.settings()
     log_settings(settings)
     log.info("%s; %s", runtime.process.note, runtime)
-    num_classes = len(dataset.class_names)
-    log.info("%d images of %d classes in %s", len(dataset), num_classes, dataset.source)
+    log.info("%s in %s", dataset.summary, dataset.source)
     log_notes(dataset)
     run = describe_run("eval", settings, runtime, task_name, dataset.class_names, None, dataset)
     # The folder may be that of a training run; its run.json is kept.
@@ -196,8 +196,10 @@ def _write_results(
     runtime: Runtime,
     config: EvalConfig,
 ) -> None:
-    """Write the results of one network, on rank 0 only."""
+    """Log and write the results of one network, on rank 0 only."""
     if runtime.process.rank == 0:
+        for line in evaluation.task.table_lines(content):
+            log.info("%s", line)
         folder.mkdir(exist_ok=True)
         more = [config.group, *config.by_columns] if config.group else config.by_columns
         evaluation.write(folder, content, tuple(dict.fromkeys(more)))

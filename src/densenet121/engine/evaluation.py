@@ -91,18 +91,9 @@ class Evaluation:
         }
 
     def cells(self, column: str) -> list[str]:
-        """The cells of a column of the table of labels, for the scored images.
-
-        Raises:
-            InputError: the images are not from such a table, or it has no such column.
-        """
-        known = self.dataset.columns
-        if column not in known:
-            raise InputError(
-                f"{self.dataset.root}: there is no column {column} beside the labels; there are "
-                f"{', '.join(known) or 'none, since the images are not from a table of labels'}"
-            )
-        return [known[column][index] for index in self.scored.tolist()]
+        """The cells of a column of the table of labels, for the scored images."""
+        known = self.dataset.columns[column]
+        return [known[index] for index in self.scored.tolist()]
 
     def write(
         self, folder: Path, content: dict[str, Any], more_columns: Sequence[str] = ()

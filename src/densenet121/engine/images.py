@@ -1,10 +1,12 @@
 """Open the images that settings name, with one class or several labels each."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from densenet121.config import ProbeConfig, TrainConfig, absolute
-from densenet121.datasets.image_dataset import ImageDataset
+from densenet121.datasets.groups import group_ids
+from densenet121.datasets.image_dataset import ImageDataset, some
 from densenet121.datasets.sources.label_table import LabelRules
 from densenet121.datasets.sources.open import open_evaluation, open_training
 from densenet121.datasets.sources.open_table import (
@@ -12,8 +14,9 @@ from densenet121.datasets.sources.open_table import (
     open_labelled_training,
     refuse_label_table,
 )
+from densenet121.metrics.summary import MOST_SUBGROUPS
 from densenet121.tasks import MultiLabel
-from densenet121.utils.errors import UsageError
+from densenet121.utils.errors import InputError, UsageError
 
 
 def open_images(
@@ -65,6 +68,34 @@ def find_datasets(config: TrainConfig | ProbeConfig) -> tuple[ImageDataset, Imag
     if not has_table:
         refuse_label_table(absolute(config.data_dir))
     return _open_both(config, has_table, ())
+
+
+def check_columns(dataset: ImageDataset, group: str | None, by: Sequence[str]) -> None:
+    """Check the columns of a table of labels that an evaluation needs, before it begins.
+
+    Raises:
+        InputError: the images are not from such a table, it has no such column, an image has no id
+            of its group, or a column has too many values for subgroups.
+    """
+    for field, columns in (("group", (group,) if group else ()), ("by", by)):
+        for column in columns:
+            if not dataset.columns:
+                raise InputError(
+                    f"{dataset.source}: is no table of labels, so `{field}` {column} is not there"
+                )
+            if column not in dataset.columns:
+                raise InputError(
+                    f"{dataset.source}: no column named {column} (`{field}`); it has "
+                    f"{some(list(dataset.columns), 20)}"
+                )
+            count = len(set(dataset.columns[column]))
+            if field == "by" and count > MOST_SUBGROUPS:
+                raise InputError(
+                    f"{dataset.source}: column {column} (`by`) has {count} values; at most "
+                    f"{MOST_SUBGROUPS} subgroups are compared"
+                )
+    if group:
+        group_ids(dataset.paths, dataset.columns, group, str(dataset.source))
 
 
 def _open_both(

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from densenet121.config import TrainConfig
-from densenet121.datasets.image_dataset import ImageDataset
+from densenet121.datasets.image_dataset import ImageDataset, some
 from densenet121.engine.plan import EpochPlan
 from densenet121.engine.state import Training
 from densenet121.lr_scheduler import lost_milestones
@@ -25,14 +25,10 @@ def log_data(
         if split is None:
             log.info("no %s images: there is no val/ beside train/ and no `val_dir`", name)
             continue
-        log.info(
-            "%s: %d images of %d classes in %s",
-            name,
-            len(split),
-            len(split.class_names),
-            split.source,
-        )
+        log.info("%s: %s in %s", name, split.summary, split.source)
         log_notes(split)
+        if split.labels.ndim == 2:
+            _log_labels_of_one_kind(name, split)
         if split.ignored:
             log.warning(
                 "skipped %d files that are not images by their names, first %s",
@@ -42,6 +38,22 @@ def log_data(
     log.info("an epoch has %d steps of %d images", epoch_steps, min(batch_size, len(dataset)))
     if len(dataset) < batch_size:
         log.warning("the dataset has fewer images than `per_batch_size` %d", batch_size)
+
+
+def _log_labels_of_one_kind(name: str, dataset: ImageDataset) -> None:
+    """Warn of labels that cannot be learned, or have no AUROC."""
+    for kind in ("positive", "negative"):
+        without = dataset.labels_without(kind)
+        if without:
+            log.warning(
+                "no %s image is %s for %s: %s",
+                name,
+                kind,
+                some(without),
+                "nothing can be learned about it"
+                if name == "training"
+                else "it has no AUROC and is not in the means",
+            )
 
 
 def log_notes(dataset: ImageDataset) -> None:

@@ -18,6 +18,18 @@ from densenet121.network import DenseNet
 from densenet121.utils.errors import InputError
 
 LAST = "features"
+# Of images of up to 63 pixels the last layer is a single position, which cannot say where.
+OF_SMALL_IMAGES = "features.denseblock2"
+
+
+def evidence_maps(
+    model: DenseNet, images: Tensor, classes: Tensor, layer: str | None = None
+) -> Tensor:
+    """``class_activation_maps`` of a layer; without one, of the last that has several positions."""
+    heat = class_activation_maps(model, images, classes, layer or LAST)
+    if layer is None and heat[0].numel() == 1:
+        return class_activation_maps(model, images, classes, OF_SMALL_IMAGES)
+    return heat
 
 
 def class_activation_maps(

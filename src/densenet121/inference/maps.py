@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from densenet121.inference.cam import LAST, class_activation_maps, overlay
+from densenet121.inference.cam import evidence_maps, overlay
 from densenet121.inference.predictor import Predictor
 from densenet121.network import DenseNet
 from densenet121.utils.errors import InputError
@@ -25,10 +25,11 @@ def maps_of(
     classifier = predictor.classifier
     if not isinstance(classifier.model, DenseNet):
         raise InputError("class-activation maps need weights, not an exported network")
-    outputs = torch.from_numpy(classifier.task.explained_output(logits))
+    explained = classifier.task.explained_output(logits, classifier.calibration)
+    outputs = torch.from_numpy(explained)
     images = classifier.preprocessing.central(images)
     inputs = classifier.preprocessing.normalise(images.to(predictor.device))
-    heat = class_activation_maps(classifier.model, inputs, outputs, layer or LAST)
+    heat = evidence_maps(classifier.model, inputs, outputs, layer)
     return [
         _png(overlay(pixels.numpy(), one.numpy()))
         for pixels, one in zip(images.cpu(), heat, strict=True)

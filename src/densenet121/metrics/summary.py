@@ -14,6 +14,7 @@ from densenet121.metrics.values import Counts, Floats, Interval
 # In the order in which they are written.
 SCORES = ("auroc", "average_precision", "brier", "log_loss", "ece")
 SHARES = ("sensitivity", "specificity", "ppv", "npv")
+MOST_SUBGROUPS = 50  # values of a column that are compared; more of them are likely ids
 _MACRO = (*SCORES, *SHARES, "f1", "balanced_accuracy")
 
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from densenet121.pages.markup import image
 
 DPI = 160
+_LEAST_WIDTH = 720  # CSS pixels
 INK, FAINT, GRID = "#1c2430", "#5b6775", "#e3e8ee"
 BLUE, ORANGE = "#2457c5", "#c2571a"
 STYLE: Any = {
@@ -54,6 +55,12 @@ def as_png(figure: Figure) -> bytes:
 
 
 def plot(png: bytes, alt: str) -> str:
-    """HTML of a figure at its size in inches (96 CSS pixels each), sharp on dense screens."""
-    (width,) = struct.unpack(">I", png[16:20])
-    return image(png, "png", alt, f' class="plot" width="{width * 96 // DPI}"')
+    """HTML of a figure at its size in inches (96 CSS pixels each), sharp on dense screens.
+
+    On a narrow screen it is moved sideways rather than shrunk until its text cannot be read.
+    """
+    (pixels,) = struct.unpack(">I", png[16:20])
+    width = pixels * 96 // DPI
+    least = f"min-width:{min(width, _LEAST_WIDTH)}px"
+    shown = image(png, "png", alt, f' class="plot" width="{width}" style="{least}"')
+    return f'<div class="scroll">{shown}</div>'

@@ -61,7 +61,7 @@ tr:last-child td { border-bottom: 0; }
 .errors figure { margin: 0; min-width: 0; break-inside: avoid; font-size: 13px; line-height: 1.4; }
 .errors .image { display: flex; height: 136px; align-items: center; justify-content: center;
   background: var(--back); border-radius: 6px; color: var(--faint); text-align: center; }
-.errors img { border-radius: 3px; max-width: 128px; max-height: 128px; }
+.errors img { border-radius: 3px; width: 128px; height: 128px; object-fit: contain; }
 .errors .image + .image { margin-top: 4px; }
 .errors figcaption { margin-top: 8px; overflow-wrap: anywhere; }
 .errors figcaption > * { display: block; unicode-bidi: isolate; }

@@ -1,8 +1,9 @@
-"""Small JPEGs of images named in a file; refuses paths outside the data folder and huge files."""
+"""Small JPEGs of images named in a file; refuses huge files and unlisted paths outside the data."""
 
 import io
 import stat
 import warnings
+from collections.abc import Collection
 from pathlib import Path, PurePath
 
 from PIL import Image
@@ -14,14 +15,21 @@ _MAX_PIXELS = 89_000_000  # close to Pillow's limit for decompression bombs
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 
 
-def thumbnail(data_dir: Path | None, path: str) -> tuple[bytes | None, str]:
+def thumbnail(
+    data_dir: Path | None, path: str, listed: Collection[str] = ()
+) -> tuple[bytes | None, str]:
     """A JPEG of at most 128 x 128 pixels and "", or None and the reason.
 
     EXIF orientation is not applied, so the image is as the network saw it.
+
+    Args:
+        data_dir: the data folder.
+        path: the image, relative to it.
+        listed: paths that may be outside of it, because the user's own list names them.
     """
     relative = PurePath(path)
     # Only the text of the path is checked: users may have links inside the data folder.
-    if relative.is_absolute() or ".." in relative.parts:
+    if (relative.is_absolute() or ".." in relative.parts) and path not in listed:
         return None, "outside the data folder"
     if data_dir is None:
         return None, "data folder unknown"

@@ -16,7 +16,7 @@ def header(run: RunFiles, record: dict[str, Any]) -> str:
         f"densenet121 {record['command']}" if record.get("command") else "",
         f"started {record['started']}" if record.get("started") else "",
         f"on {record['device']}" if record.get("device") else "",
-        f"{len(run.results.class_names)} classes" if run.results.class_names else "",
+        f"{len(run.results.class_names)} {run.task.class_word}" if run.results.class_names else "",
         f"{train['pictures']} training images" if "pictures" in train else "",
         f"{val['pictures']} validation images" if "pictures" in val else "",
     ]

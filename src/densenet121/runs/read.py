@@ -6,12 +6,14 @@ an error.
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from densenet121.pages.markup import mapping
 from densenet121.runs.evaluations import read_error_map
 from densenet121.runs.layout import (
     BEST_AVERAGE,
@@ -36,6 +38,8 @@ from densenet121.tasks import (
 from densenet121.utils.errors import InputError
 from densenet121.utils.json_values import number, parse_json
 
+_LISTS = (".csv", ".tsv", ".txt", ".lst")
+_LONGEST_LIST = 100 * 1000**2  # bytes
 _MALFORMED = (KeyError, TypeError, ValueError, OverflowError, AttributeError)
 
 
@@ -157,6 +161,26 @@ def _read_evaluation(run: RunFiles, path: Path, found: dict[str, Any]) -> None:
     data_dir = found.get("data_dir")
     if isinstance(data_dir, str) and Path(data_dir).is_absolute():
         run.results.data_dir = Path(data_dir)
+        run.results.listed = _listed(run.record or {})
+
+
+def _listed(record: dict[str, Any]) -> frozenset[str]:
+    """What the list of the evaluated images has in its cells, if there is one: among it its paths.
+
+    The list is the user's own file, unlike predictions.csv, which may come from elsewhere.
+    """
+    source = mapping(mapping(record.get("data")).get("val")).get("folder")
+    if not isinstance(source, str) or Path(source).suffix.lower() not in _LISTS:
+        return frozenset()
+    path = Path(source)
+    try:
+        if not path.is_absolute() or not path.is_file() or path.stat().st_size > _LONGEST_LIST:
+            return frozenset()
+        lines = path.read_bytes().decode("utf-8-sig", "surrogateescape").splitlines()
+    except (OSError, ValueError):
+        return frozenset()
+    cells = {cell.strip(' "') for line in lines for cell in re.split(r"[,;\t]", line)}
+    return frozenset(cells | {line.rpartition(" ")[0] for line in lines})
 
 
 def _read_predictions(run: RunFiles, path: Path) -> None:

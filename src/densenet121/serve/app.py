@@ -134,6 +134,7 @@ def _add_information(app: FastAPI, service: Service, *, calibrated: bool, maps: 
         return {
             "net": classifier.net,
             "variant": classifier.variant,
+            "class_word": classifier.task.class_word,
             "num_classes": len(classifier.class_names),
             "image_size": service.predictor.size,
             "precision": service.predictor.runtime.precision_name,

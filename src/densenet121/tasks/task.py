@@ -38,6 +38,7 @@ class Task(ABC):
 
     Attributes:
         name: stored with weights and runs.
+        class_word: what pages call the classes.
         prediction_columns: columns of predictions.csv after "path" that must not be empty.
         answer_columns: columns of ``Answer.csv_rows``, for the header of a CSV file.
         best_metrics: metrics that can decide which weights are the best, and whether higher is
@@ -45,6 +46,7 @@ class Task(ABC):
     """
 
     name: ClassVar[str]
+    class_word: ClassVar[str] = "classes"
     prediction_columns: ClassVar[tuple[str, ...]]
     answer_columns: ClassVar[tuple[str, ...]]
     best_metrics: ClassVar[Mapping[str, bool]] = {"loss": False}
@@ -176,6 +178,10 @@ class Task(ABC):
     def table_row(self, metrics: Metrics) -> dict[str, str]:
         """Column to metric, for a table of several weights files."""
 
+    def table_lines(self, content: Metrics) -> list[str]:
+        """Lines that `eval` logs about eval.json; the default has none."""
+        return []
+
     @abstractmethod
     def digest_columns(self, scores: Scores, targets: Tensor) -> list[NDArray[Any]]:
         """Integer columns, one row per image; two evaluations are equal if these are."""
@@ -211,7 +217,7 @@ class Task(ABC):
         return None
 
     @abstractmethod
-    def explained_output(self, logits: Logits) -> NDArray[np.int64]:
+    def explained_output(self, logits: Logits, calibration: Any = None) -> NDArray[np.int64]:
         """``(N,)``: the output that a class-activation map should explain, for each image."""
 
     @abstractmethod

@@ -82,6 +82,7 @@ class Results:
         predictions: rows of predictions.csv, read by ``Task.read_prediction``.
         class_names: class names in the order of the labels.
         data_dir: folder of the evaluated images, if known.
+        listed: paths outside of it that the list of the evaluated images names.
         error_map: path of an image to the JPEG of its class-activation map, or None.
         averaged: the validations of the averaged weights; empty without `ema_decay`.
     """
@@ -91,6 +92,7 @@ class Results:
     predictions: list[Any]
     class_names: list[str]
     data_dir: Path | None = None
+    listed: frozenset[str] = frozenset()
     error_map: Callable[[str], bytes | None] = lambda path: None
     averaged: list[AveragedValidation] = field(default_factory=list)
 

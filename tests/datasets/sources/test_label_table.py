@@ -51,6 +51,23 @@ def test_columns_of_nothing_but_labels_are_the_labels_and_numbers_of_patients_ne
     assert found.columns["Patient ID"] == ["1", "0", "1"]
 
 
+@pytest.mark.parametrize("field", ["uncertain", "missing"])
+def test_a_choice_for_something_that_is_no_label_is_refused(field: str, tmp_path: Path) -> None:
+    message = f"`{field}` names Edma, which is no label; the labels are Edema, Mass"
+    with pytest.raises(UsageError, match=message):
+        read(table(tmp_path, WIDE), **{field: {"": "ignore", "Edma": "0"}})
+
+
+def test_a_column_that_is_never_positive_is_named_and_no_label(tmp_path: Path) -> None:
+    """It may be a label that the table has only the name of, or something else."""
+    file = table(tmp_path, "path,Edema,Mass,Hernia\na.png,1,0,\nb.png,0,0,\n")
+    found = read(file)
+    assert found.class_names == ("Edema",)
+    (note,) = found.notes
+    assert note.startswith(f"{file}: no cell of Mass, Hernia is positive, so it is not taken for")
+    assert read(file, names=("Edema", "Mass")).notes == ()
+
+
 SPLIT = """path,Edema,Mass,Split
 a.png,1,0,train
 b.png,0,1,Train

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,7 +17,10 @@ from densenet121.checkpoint.load import read_weights
 from densenet121.cli import main
 from densenet121.config import EvalConfig, TrainConfig
 from densenet121.config.loss import ASL_SETTINGS
+from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.engine.evaluate import evaluate
+from densenet121.engine.images import check_columns
+from densenet121.engine.messages import log_data
 from densenet121.engine.step import TrainingBatch, train_step
 from densenet121.engine.train import train
 from densenet121.inference.predictor import Predictor
@@ -198,6 +202,21 @@ def test_a_label_without_both_kinds_is_left_out_of_the_means_and_named() -> None
     assert not task.is_better(empty, found)
 
 
+def test_labels_without_one_kind_of_images_are_named_when_training_begins(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    cells = np.array([[1, 0, math.nan], [0, 0, 1]], np.float32)
+    paths, sizes = ("a.png", "b.png"), np.ones(2, np.int64)
+    dataset = ImageDataset(Path("table.csv"), ("both", "never", "always"), paths, cells, sizes)
+    log_data(dataset, dataset, batch_size=2, epoch_steps=1)
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
+        "no training image is positive for never: nothing can be learned about it",
+        "no training image is negative for always: nothing can be learned about it",
+        "no validation image is positive for never: it has no AUROC and is not in the means",
+        "no validation image is negative for always: it has no AUROC and is not in the means",
+    ]
+
+
 def test_logits_that_are_nan_are_refused() -> None:
     with pytest.raises(InputError, match="nan or infinite logits for 1 of 2 images"):
         MultiLabel().score(torch.tensor([[0.0], [math.nan]]), torch.zeros(2, 1))
@@ -279,7 +298,7 @@ def test_weights_of_one_class_per_image_give_a_new_head(
 
 
 def test_evaluation_has_intervals_over_groups_thresholds_and_subgroups(
-    images: Path, trained: Path, tmp_path: Path
+    images: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights = tmp_path / "calibrated.safetensors"
     flags = ["--data_dir", str(images), "--missing", "ignore"]
@@ -295,6 +314,10 @@ def test_evaluation_has_intervals_over_groups_thresholds_and_subgroups(
     assert all(
         "threshold" in label and "sensitivity_ci" in label for label in found["labels"].values()
     )
+    log = capsys.readouterr().out
+    assert "32 images of 11 groups" in log and "patient = 10" in log
+    for name, label in found["labels"].items():
+        assert re.search(rf"INFO:{name} .* {label['auroc']:.4f}.* {label['brier']:.4f} ", log)
     page = write_report(folder).read_text()
     assert "Operating points" in page
     assert "over 11 groups" in page
@@ -312,16 +335,41 @@ def test_evaluation_has_intervals_over_groups_thresholds_and_subgroups(
             )
 
 
-@pytest.mark.parametrize("flag", ["--group", "--by"])
-def test_a_column_that_is_not_there_is_named(
-    images: Path, trained: Path, tmp_path: Path, flag: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--group", "ward"], "labels.csv: no column named ward (--group); it has red, green"),
+        (["--by", "patient,ward"], "labels.csv: no column named ward (--by); it has red, green"),
+        (["--group", "bed"], "labels.csv: column bed (--group) is blank for 1.png and 15 more of"),
+    ],
+)
+def test_columns_that_cannot_be_used_are_named_before_anything_is_evaluated(
+    images: Path,
+    trained: Path,
+    tmp_path: Path,
+    flags: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    command = ["eval", "--data_dir", str(images), "--missing", "ignore", flag, "ward"]
+    shutil.copytree(images / "val", tmp_path / "val")
+    header, *rows = (images / "val" / "labels.csv").read_text().splitlines()
+    more = [f"{row},{'' if i % 2 else i}" for i, row in enumerate(rows)]
+    (tmp_path / "val" / "labels.csv").write_text("\n".join([f"{header},bed", *more]))
+    command = ["eval", "--data_dir", str(tmp_path), "--missing", "ignore", *flags]
     command += ["--pretrained", str(trained / "best.safetensors")]
     assert main([*command, "--output_dir", str(tmp_path / "eval")]) == 1
-    assert (
-        "there is no column ward beside the labels; there are red, green" in capsys.readouterr().err
-    )
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "eval").exists()
+
+
+def test_a_column_of_ids_is_not_one_of_subgroups() -> None:
+    rows = [str(number) for number in range(51)]
+    dataset = ImageDataset(
+        Path("table.csv"), ("a",), rows, np.zeros((51, 1), np.float32), np.ones(51, np.int64),
+        columns={"id": rows},
+    )  # fmt: skip
+    with pytest.raises(InputError, match=r"column id \(`by`\) has 51 values; at most 50 subgroups"):
+        check_columns(dataset, None, ["id"])
 
 
 def test_groups_of_one_class_per_image_are_refused(
@@ -331,7 +379,7 @@ def test_groups_of_one_class_per_image_are_refused(
     command = ["eval", "--data_dir", str(image_folder), "--group", "patient"]
     command += ["--pretrained", str(tmp_path / "run" / "last.safetensors")]
     assert main([*command, "--output_dir", str(tmp_path / "eval")]) == 1
-    assert "the images are not from a table of labels" in capsys.readouterr().err
+    assert "is no table of labels, so --group patient is not there" in capsys.readouterr().err
 
 
 def test_two_evaluations_are_compared_label_by_label(

@@ -6,9 +6,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from densenet121.tasks import MultiLabel
 from densenet121.tasks.multi_label.calibrate import learn
 from densenet121.tasks.multi_label.calibration import (
     Calibration,
+    OperatingPoint,
     choose,
     fit_temperature,
     parse_rule,
@@ -105,6 +107,32 @@ def test_labels_that_are_told_apart_without_error_get_thresholds_between_them() 
     assert point.threshold == 0.5
 
 
+def calibration(temperatures: tuple[float, ...], thresholds: tuple[float, ...]) -> Calibration:
+    points = tuple(OperatingPoint(one, 1, 1, 2, 2) for one in thresholds)
+    return Calibration(temperatures, points, "youden" if points else "", {})
+
+
+@pytest.mark.parametrize(
+    ("temperatures", "thresholds", "label"),
+    [
+        (None, (), 0),  # the highest logit
+        ((4.0, 1.0, 1.0), (), 1),  # 3 / 4 is less than 2 / 1
+        ((1.0, 1.0, 1.0), (0.99, 0.9, 0.1), 2),  # only the third reaches its threshold
+        ((1.0, 1.0, 1.0), (0.99, 0.5, 0.1), 1),  # of those that do, the most probable
+        ((1.0, 1.0, 1.0), (0.99, 0.99, 0.99), 0),  # none does: the most probable of all
+    ],
+)
+def test_a_map_explains_the_label_that_the_answer_names_first(
+    temperatures: tuple[float, ...] | None, thresholds: tuple[float, ...], label: int
+) -> None:
+    task, names = MultiLabel(), ("a", "b", "c")
+    logits = np.array([[3.0, 2.0, -1.0]], np.float32)
+    found = None if temperatures is None else calibration(temperatures, thresholds)
+    assert task.explained_output(logits, found).tolist() == [label]
+    (answer,) = task.answers(logits, names, found)
+    assert answer.text().lstrip("+").startswith(names[label])
+
+
 @pytest.mark.parametrize(("cell", "kind"), [(0.0, "positive"), (1.0, "negative")])
 def test_a_label_of_one_kind_cannot_be_calibrated(cell: float, kind: str) -> None:
     targets = np.array([[1.0, cell], [0.0, cell]])
@@ -114,5 +142,6 @@ def test_a_label_of_one_kind_cannot_be_calibrated(cell: float, kind: str) -> Non
 
 def test_a_target_that_no_threshold_reaches_is_refused() -> None:
     logits = np.array([[3.0], [2.0], [1.0]], np.float32)
-    with pytest.raises(InputError, match=r"`operating_point` precision=0\.9 is not"):
+    message = r"precision=0\.9 is not reached .* label a; the highest precision is 0\.500"
+    with pytest.raises(InputError, match=message):
         learn(logits, np.array([[0.0], [1.0], [0.0]]), ("a",), "precision=0.9", {})

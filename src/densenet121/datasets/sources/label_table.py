@@ -1,6 +1,6 @@
 """A table of images with several labels each: a column a label, or one column that lists them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,6 +73,7 @@ def read_label_table(source: Path, rules: LabelRules) -> ImageDataset:
         labels,
         np.array(sizes, dtype=np.int64),
         columns={name: cells for name, cells in table.columns.items() if name != path_column},
+        notes=_notes(table, rules, path_column),
         listed_in=file,
     )
 
@@ -120,7 +121,16 @@ def known_labels(table: Table, names: Sequence[str], rules: LabelRules) -> NDArr
 
     Raises:
         InputError: see ``labels_of_columns`` and ``labels_of_lists``.
+        UsageError: a choice is for a label that there is not.
     """
+    for field, choice in (("uncertain", rules.uncertain), ("missing", rules.missing)):
+        named = choice if isinstance(choice, Mapping) else {}
+        unknown = [name for name in named if name and name not in names]
+        if unknown:
+            raise UsageError(
+                f"{table.file}: `{field}` names {unknown[0]}, which is no label; the labels are "
+                f"{some(names, 20)}"
+            )
     if rules.label_column is None:
         return labels_of_columns(table, names, uncertain=rules.uncertain, missing=rules.missing)
     return labels_of_lists(
@@ -136,19 +146,39 @@ def known_labels(table: Table, names: Sequence[str], rules: LabelRules) -> NDArr
 
 def _label_columns(table: Table, path_column: str) -> tuple[str, ...]:
     """The columns that have nothing but labels, and a positive one."""
-    found = []
-    for name, cells in table.columns.items():
-        words = name.lower().replace("_", " ").split()
-        is_number = any(word in _NO_LABELS for word in words)
-        values = {LABEL_CELLS.get(cell.lower()) for cell in cells}
-        if name != path_column and not is_number and None not in values and 1.0 in values:
-            found.append(name)
+    found, _ = _columns_of_cells(table, path_column)
     if not found:
         raise UsageError(
             f"{table.file}: no column has only labels (1, 0, true, false, yes, no, -1, blank); "
             f"pass `labels`, or `label_column`, of the columns {some(list(table.columns))}"
         )
     return tuple(found)
+
+
+def _columns_of_cells(table: Table, path_column: str) -> tuple[list[str], list[str]]:
+    """The columns with nothing but cells of labels: with a positive one, and without."""
+    found: list[str] = []
+    never: list[str] = []
+    for name, cells in table.columns.items():
+        words = name.lower().replace("_", " ").split()
+        is_number = any(word in _NO_LABELS for word in words)
+        values = {LABEL_CELLS.get(cell.lower()) for cell in cells}
+        if name != path_column and not is_number and None not in values:
+            (found if 1.0 in values else never).append(name)
+    return found, never
+
+
+def _notes(table: Table, rules: LabelRules, path_column: str) -> tuple[str, ...]:
+    """A note about columns that may be labels, if the labels are found by their cells."""
+    if rules.names or rules.label_column is not None:
+        return ()
+    _, never = _columns_of_cells(table, path_column)
+    if not never:
+        return ()
+    return (
+        f"{table.file}: no cell of {some(never)} is positive, so it is not taken for a label; if "
+        "it is one, name all labels by `labels`",
+    )
 
 
 def _listed(table: Table, rules: LabelRules) -> tuple[str, ...]:

@@ -54,8 +54,8 @@ class Findings(Answer):
         }
 
     def text(self) -> str:
-        """The labels, the most probable first; those that are positive with a plus."""
-        rows = sorted(self._rows(), key=lambda row: -row[1])
+        """The positive labels with a plus, then the others; the most probable first."""
+        rows = sorted(self._rows(), key=lambda row: (not row[3], -row[1]))
         return "  ".join(
             f"{'+' if is_on else ''}{label} {100 * share:.2f} %" for label, share, _, is_on in rows
         )

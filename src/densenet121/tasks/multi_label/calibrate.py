@@ -14,6 +14,7 @@ from densenet121.tasks.multi_label.calibration import (
     fit_temperature,
     parse_rule,
     probabilities,
+    values_of_cuts,
 )
 from densenet121.tasks.values import Calibrated
 from densenet121.utils.errors import InputError
@@ -55,10 +56,13 @@ def learn(
             )
         temperatures.append(fit_temperature(raw, truth))
         if asked is not None:
-            point = choose(probabilities(raw, temperatures[-1]), truth, *asked)
+            shares = probabilities(raw, temperatures[-1])
+            point = choose(shares, truth, *asked)
             if point is None:
+                best = values_of_cuts(shares, truth, asked[0]).max()
                 raise InputError(
-                    f"`operating_point` {rule} is not reached by any threshold of the label {name}"
+                    f"`operating_point` {rule} is not reached by any threshold of the label "
+                    f"{name}; the highest {asked[0]} is {best:.3f}, so ask for less"
                 )
             points.append(point)
     content = dict(note) | {"pictures": len(targets)}

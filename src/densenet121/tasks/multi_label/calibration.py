@@ -163,19 +163,34 @@ def choose(
     below = np.append(different[1:], 0.0)
     cuts = (different + below) / 2
     cuts = np.where(cuts > below, cuts, different)  # neighbours without a number between them
-    sensitivity, specificity, precision = hits / positives, 1 - false / negatives, hits / called
-    if name in ("youden", "f1"):
-        gain = (
-            sensitivity + specificity - 1 if name == "youden" else 2 * hits / (called + positives)
-        )
-        at = int(np.flatnonzero(gain == gain.max())[-1])
+    values = values_of_cuts(shares, labels, name)
+    if target is None:
+        at = int(np.flatnonzero(values == values.max())[-1])
     else:
-        found = {"sensitivity": sensitivity, "specificity": specificity, "precision": precision}
-        assert target is not None  # parse_rule has checked it
-        reached = np.flatnonzero(found[name] >= target)
+        reached = np.flatnonzero(values >= target)
         if not len(reached):
             return None
         at = int(reached[0] if name == "sensitivity" else reached[-1])
     return OperatingPoint(
         float(cuts[at]), int(hits[at]), int(false[at]), int(positives), int(negatives)
     )
+
+
+def values_of_cuts(
+    shares: NDArray[np.float64], labels: NDArray[np.float64], name: str
+) -> NDArray[np.float64]:
+    """What a rule looks at, for each cut of ``choose``, the highest cut first.
+
+    It is Youden's index, F1, or the measure that has a target.
+    """
+    _, hits, called = calls_at_each_score(labels, shares)
+    positives, negatives = labels.sum(), len(labels) - labels.sum()
+    sensitivity, specificity = hits / positives, 1 - (called - hits) / negatives
+    values: dict[str, NDArray[np.float64]] = {
+        "youden": sensitivity + specificity - 1,
+        "f1": 2 * hits / (called + positives),
+        "sensitivity": sensitivity,
+        "specificity": specificity,
+        "precision": hits / called,
+    }
+    return values[name]

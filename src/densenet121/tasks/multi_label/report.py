@@ -153,23 +153,30 @@ def _curve_figure(rows: Sequence[Row], labels: Mapping[str, Any]) -> bytes | Non
         (name for name, found in labels.items() if found["auroc"] is not None),
         key=lambda name: -labels[name]["n_positive"],
     )[: plots.MOST_CURVES]
-    pairs = {}
+    drawn = {}
     for name in shown:
         if name not in rows[0].targets:
             continue
         truth = np.array([row.targets[name] for row in rows])
         shares = np.array([row.probabilities[name] for row in rows])
         known = ~np.isnan(truth)
-        pairs[name] = (truth[known], shares[known])
-    return plots.curves(pairs) if pairs else None
+        threshold = labels[name].get("threshold")
+        drawn[name] = plots.LabelCurve(truth[known], shares[known], threshold)
+    return plots.curves(drawn) if drawn else None
 
 
 def _curves(figure: bytes, labels: Mapping[str, Any]) -> str:
-    several = len(labels) > plots.MOST_CURVES
-    text = (
-        f"The {plots.MOST_CURVES} labels with the most positive images." if several else ""
-    ) + " densenet121 calibrate can choose a threshold for each label."
-    return section("Curves", text.strip(), plot(figure, "ROC and precision-recall curves"))
+    decided = any("threshold" in found for found in labels.values())
+    texts = [
+        f"The {plots.MOST_CURVES} labels with the most positive images."
+        if len(labels) > plots.MOST_CURVES
+        else "",
+        "A guess follows the dotted diagonal of the ROC curves; its precision is the share of "
+        "positive images.",
+        "" if decided else "densenet121 calibrate can choose a threshold for each label.",
+    ]
+    text = " ".join(filter(None, texts))
+    return section("Curves of the labels", text, plot(figure, "ROC and precision-recall curves"))
 
 
 def _checkpoints(scores: Sequence[CheckpointScore]) -> str:
@@ -209,14 +216,13 @@ def _errors(results: Results) -> str:
     if any(maps):
         text += " The map below each image shows the evidence for the named label."
     figures = "\n".join(
-        _error(name, row, results.data_dir, drawn)
-        for (_, name, row), drawn in zip(shown, maps, strict=True)
+        _error(name, row, results, drawn) for (_, name, row), drawn in zip(shown, maps, strict=True)
     )
     return section("Most confident errors", text, f'<div class="errors">{figures}</div>')
 
 
-def _error(name: str, row: Row, data_dir: Path | None, drawn: bytes | None) -> str:
-    jpeg, reason = thumbnail(data_dir, row.path)
+def _error(name: str, row: Row, results: Results, drawn: bytes | None) -> str:
+    jpeg, reason = thumbnail(results.data_dir, row.path, results.listed)
     shown = image(jpeg, "jpeg", row.path) if jpeg else escape(reason)
     if drawn:
         shown += f'</div><div class="image">{image(drawn, "jpeg", f"map of {row.path}")}'

@@ -18,6 +18,7 @@ from densenet121.losses import (
     masked_asymmetric_loss,
     masked_binary_cross_entropy,
 )
+from densenet121.metrics.tables import tables
 from densenet121.tasks.multi_label.answers import PROBABILITY, Findings, Row, read_row
 from densenet121.tasks.multi_label.calibration import Calibration, probabilities
 from densenet121.tasks.multi_label.metrics import all_metrics, metrics_with_intervals
@@ -55,6 +56,7 @@ class MultiLabel(Task):
     asymmetry: Asymmetry | None = None
 
     name = "multilabel"
+    class_word = "labels"
     prediction_columns = ()
     answer_columns = ("label", "probability", "threshold", "positive")
     best_metrics = {"auroc": True, "average_precision": True, "loss": False}  # noqa: RUF012
@@ -191,6 +193,10 @@ class MultiLabel(Task):
             "tot": str(metrics["total"]),
         }
 
+    def table_lines(self, content: Metrics) -> list[str]:
+        """Tables of the labels with all intervals, and of each subgroup."""
+        return tables(content)
+
     def digest_columns(self, scores: Scores, targets: Tensor) -> list[NDArray[Any]]:
         """The labels, and the side of 0 of each logit, not its last bits."""
         known = torch.where(targets.isnan(), -1, targets).to(torch.int64).numpy()
@@ -245,9 +251,15 @@ class MultiLabel(Task):
         """``(N, K)``: sigmoid of the logits over the temperature of each label."""
         return probabilities(logits, calibration.temperatures if calibration else 1.0)
 
-    def explained_output(self, logits: Logits) -> NDArray[np.int64]:
-        """The most probable label."""
-        return np.asarray(logits.argmax(axis=1))
+    def explained_output(
+        self, logits: Logits, calibration: Calibration | None = None
+    ) -> NDArray[np.int64]:
+        """The most probable of the positive labels; of all, if none is positive."""
+        shares = self.probabilities(logits, calibration)
+        if calibration is not None and calibration.thresholds is not None:
+            positive = shares >= calibration.thresholds
+            shares = np.where(positive | ~positive.any(axis=1, keepdims=True), shares, -1.0)
+        return np.asarray(shares.argmax(axis=1))
 
     def same_answers(
         self, a: Logits, b: Logits, calibration: Calibration | None = None

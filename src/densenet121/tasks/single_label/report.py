@@ -237,14 +237,12 @@ def _errors(results: Results) -> str:
     text = f"{len(shown)} of {plural(len(wrong), 'error')}, with the highest probability first."
     if any(maps):
         text += " The map below each image shows the evidence for the predicted class."
-    figures = "\n".join(
-        _error(row, results.data_dir, drawn) for row, drawn in zip(shown, maps, strict=True)
-    )
+    figures = "\n".join(_error(row, results, drawn) for row, drawn in zip(shown, maps, strict=True))
     return section("Most confident errors", text, f'<div class="errors">{figures}</div>')
 
 
-def _error(row: Row, data_dir: Path | None, drawn: bytes | None) -> str:
-    jpeg, reason = thumbnail(data_dir, row.path)
+def _error(row: Row, results: Results, drawn: bytes | None) -> str:
+    jpeg, reason = thumbnail(results.data_dir, row.path, results.listed)
     shown = image(jpeg, "jpeg", row.path) if jpeg else escape(reason)
     if drawn:
         shown += f'</div><div class="image">{image(drawn, "jpeg", f"map of {row.path}")}'

@@ -219,7 +219,9 @@ class SingleLabel(Task):
             scaled = scaled / calibration.temperature
         return scaled.softmax(dim=1).numpy()
 
-    def explained_output(self, logits: Logits) -> NDArray[np.int64]:
+    def explained_output(
+        self, logits: Logits, calibration: Calibration | None = None
+    ) -> NDArray[np.int64]:
         """The most probable class."""
         return np.asarray(logits.argmax(axis=1))
 

@@ -1,0 +1,78 @@
+"""Metrics as tables for people: the JSON values of ``summarise`` as lines of text."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def tables(result: Mapping[str, Any]) -> list[str]:
+    """The lines of all tables: of all images, then of each subgroup.
+
+    Args:
+        result: a result of ``summarise``, perhaps with such results of subgroups in ``by``.
+    """
+    lines = _tables(result)
+    for column, parts in result.get("by", {}).items():
+        for value, part in parts.items():
+            lines += ["", f"{column} = {value or '(blank)'}", *_tables(part)]
+    return [*lines, "", f"95 % intervals: {_methods(result['intervals'])}"]
+
+
+def _tables(result: Mapping[str, Any]) -> list[str]:
+    groups = result["n_groups"]
+    lines = [f"{result['n_images']} images" + (f" of {groups} groups" if groups else "")]
+    labels, macro = result["labels"], result["macro"]
+    rows = [
+        ["label", "pos", "neg", "unknown", "AUROC", "average precision", "Brier", "ECE", "log loss"]
+    ]
+    for name, found in [*labels.items(), (f"macro ({macro['n_labels']})", macro)]:
+        counts = [str(found.get(f"n_{kind}", "")) for kind in ("positive", "negative", "unknown")]
+        both = [_with_interval(found, metric) for metric in ("auroc", "average_precision")]
+        rest = [_shown(found[metric]) for metric in ("brier", "ece", "log_loss")]
+        rows.append([name, *counts, *both, *rest])
+    lines += _aligned(rows)
+    decided = {name: found for name, found in labels.items() if "threshold" in found}
+    if decided:
+        shares = ("sensitivity", "specificity", "ppv", "npv")
+        rows = [["label", "threshold", *shares[:2], "PPV", "NPV", "F1"]]
+        for name, found in decided.items():
+            both = [_with_interval(found, share) for share in shares]
+            rows.append([name, f"{found['threshold']:.4g}", *both, _shown(found["f1"])])
+        lines += ["", *_aligned(rows)]
+        silent = [name for name, found in decided.items() if found["tp"] + found["fp"] == 0]
+        if silent:
+            lines.append(f"no image reaches the threshold of: {', '.join(silent)}")
+    if "classes" in result:
+        found = result["classes"]
+        lines += ["", f"likeliest class, {found['n_images']} images:"]
+        for metric in ("accuracy", "balanced_accuracy", "quadratic_kappa"):
+            lines.append(f"  {metric.replace('_', ' ')} {_with_interval(found, metric)}")
+    if macro["left_out"]:
+        lines += ["", f"not in the macro means: {', '.join(macro['left_out'])}"]
+    for metric, names in macro["also_left_out"].items():
+        lines.append(f"not in the macro {metric}: {', '.join(names)}")
+    return lines
+
+
+def _methods(how: Mapping[str, Any]) -> str:
+    others = f"{how['others']}, {how['resamples']} resamples"
+    if how["auroc"] == how["others"]:
+        return others
+    return f"{how['auroc']} for the AUROC, {how['shares']} for shares, else {others}"
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _with_interval(found: Mapping[str, Any], metric: str) -> str:
+    interval = found.get(f"{metric}_ci")
+    ends = "" if interval is None else f" [{interval[0]:.4f}, {interval[1]:.4f}]"
+    return _shown(found[metric]) + ends
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
