@@ -24,7 +24,10 @@ pytestmark = pytest.mark.frameworks
 HOMES = Path(os.environ.get("FRAMEWORKS", REPOSITORY / ".frameworks"))
 SIDE = REPOSITORY / "tests" / "system" / "frameworks" / "trackers_side.py"
 # The packages of the trackers come after all of this environment.
-COMMAND = "import sys; sys.path.append(sys.argv.pop(1)); from densenet121.cli import main; main()"
+COMMAND = (
+    "import sys; sys.path.append(sys.argv.pop(1)); from densenet121.cli import main; "
+    "sys.exit(main())"
+)
 FLAGS = ["--net", "densenet100", "--image_size", "16", "--per_batch_size", "15", "--lr", "0.05"]
 FLAGS += ["--workers", "1", "--log_interval", "1", "--amp", "fp32"]
 WHERE = {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "MLFLOW_TRACKING_URI": ""}
@@ -128,6 +131,26 @@ def test_a_killed_run_goes_on_in_each_tracker_without_doubled_or_missing_steps(
     mlflow = told_by("mlflow", tmp_path / "mlflow.db")
     assert mlflow["runs"] == [["run", "FINISHED"]]
     check(mlflow["points"], rows, timed=False)
+
+
+def test_a_signal_stops_a_run_with_open_trackers_after_saving(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    """Libraries that catch signals would come between."""
+    run = tmp_path / "run"
+    process = start(image_folder, run, "tensorboard,wandb,mlflow", "--max_epoch", "500")
+    for _ in range(3000):
+        time.sleep(0.02)
+        if (run / "metrics.jsonl").exists() and "eval" in (run / "metrics.jsonl").read_text():
+            break
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 143, errors[-3000:]
+    assert "stopped by a signal after" in output
+    rows = rows_of(run)
+    check(told_by("tensorboard", run / "tensorboard")["points"], rows)
+    check(told_by("wandb", run)["points"], rows)
+    check(told_by("mlflow", tmp_path / "mlflow.db")["points"], rows)
 
 
 def test_trackers_do_not_change_a_bit_and_their_failure_does_not_end_a_run(
