@@ -137,7 +137,7 @@ test-compat: $(BIN)/.installed-dev .compat/.installed
 # Each framework in an environment of its own: MindSpore 2.10 needs numpy 1, Keras runs on torch.
 FRAMEWORK_PIP := bin/python -m pip --disable-pip-version-check install --quiet
 .frameworks/.installed: Makefile
-	for name in mindspore torch keras medical triton; do \
+	for name in mindspore torch keras medical triton trackers; do \
 		test -x .frameworks/$$name/bin/python || $(PYTHON) -m venv .frameworks/$$name || exit 1; done
 	.frameworks/mindspore/$(FRAMEWORK_PIP) mindspore==2.10.0 mindcv==0.3.0 'numpy<2'
 	.frameworks/torch/$(FRAMEWORK_PIP) torch==2.14.1 torchvision==0.29.1 timm==1.0.31 \
@@ -146,6 +146,8 @@ FRAMEWORK_PIP := bin/python -m pip --disable-pip-version-check install --quiet
 	.frameworks/medical/$(FRAMEWORK_PIP) torch==2.14.1 torchvision==0.29.1 monai==1.6.1 \
 	    torchxrayvision==1.5.7
 	.frameworks/triton/$(FRAMEWORK_PIP) 'tritonclient[http]==2.73.0'
+	.frameworks/trackers/$(FRAMEWORK_PIP) tensorboard==2.21.0 wandb==0.31.0 mlflow-skinny==3.17.2 \
+	    sqlalchemy alembic
 	touch $@
 
 test-frameworks: $(BIN)/.installed-dev .frameworks/.installed

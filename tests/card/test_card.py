@@ -240,3 +240,9 @@ def test_a_hugging_face_folder_of_a_run_has_its_card(tmp_path: Path) -> None:
     assert (metadata["library_name"], metadata["model-index"][0]["name"]) == ("timm", "model")
     for part in ("## Use", "## Metrics", "## Confusions", "densenet121 train --data_dir DATA"):
         assert part in text
+    (tmp_path / "run" / "eval.json").write_text("{")
+    refused = run_command("convert", source, tmp_path / "again", "--to", "huggingface")
+    assert refused.returncode == 1
+    assert "eval.json: not readable as JSON" in refused.stderr
+    assert "README.md is the card of this run" in refused.stderr
+    assert not (tmp_path / "again").exists()

@@ -52,6 +52,7 @@ TRAIN = {
     "label_smooth": 0,
     "label_smooth_factor": 0.1,
     "log_interval": 100,
+    "log_to": None,
     "ckpt_path": "output",
     "ckpt_interval": None,
     "is_save_on_master": 1,

@@ -12,7 +12,7 @@ from densenet121.commands.card import command_of
 from densenet121.config import ConvertConfig
 from densenet121.runs.layout import read_record
 from densenet121.runs.read import made_by_train
-from densenet121.utils.errors import UsageError
+from densenet121.utils.errors import InputError, UsageError
 
 
 def run(config: ConvertConfig) -> int:
@@ -41,7 +41,15 @@ def _convert(config: ConvertConfig, source: Path, target: Path) -> Converted:
         title, folder = target.resolve().name, source.resolve().parent
         if made_by_train(source):
             command = command_of(read_record(folder))
-            return run_card(folder, weights=source, title=title, command=command, differences=notes)
+            try:
+                return run_card(
+                    folder, weights=source, title=title, command=command, differences=notes
+                )
+            except InputError as error:
+                raise InputError(
+                    f"{error}; README.md is the card of this run: repair it, or convert a copy of "
+                    "the weights in another folder"
+                ) from None
         origin = "" if family == "native" else f"The weights come from {family}."
         return weights_card(info, title, origin, notes)
 

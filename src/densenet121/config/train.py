@@ -35,6 +35,7 @@ FREE_ON_RESUME = frozenset(
         "exclude",  # the fingerprint of the data shows a change
         "pretrained",
         "log_interval",
+        "log_to",
         "ckpt_path",
         "ckpt_interval",
         "keep_checkpoint_max",

@@ -1,5 +1,6 @@
 """Log messages of a training run about its data, its settings and its result."""
 
+import time
 from pathlib import Path
 
 from densenet121.config import TrainConfig
@@ -10,6 +11,7 @@ from densenet121.lr_scheduler import lost_milestones
 from densenet121.network import stages
 from densenet121.runs.layout import BEST_AVERAGE, BEST_WEIGHTS
 from densenet121.tasks import Task
+from densenet121.utils.durations import duration
 from densenet121.utils.logging import log
 
 # From here on SGD destroys pretrained weights; with fewer images the original's settings are poor.
@@ -160,6 +162,22 @@ def log_trained(training: Training, plan: EpochPlan) -> None:
             log.info(
                 "%s: learns at %g of `lr`, %d tensors with %d weights", name, factor, count, numbers
             )
+
+
+def log_time_left(began: float, first: int, done: int, epochs: int) -> None:
+    """Log when the run will end, from the epochs since it began or was resumed.
+
+    Args:
+        began: ``time.monotonic()`` at the start of the first of them.
+        first: epochs done at that time.
+        done: epochs done now.
+        epochs: epochs in all.
+    """
+    if first < done < epochs:
+        each = (time.monotonic() - began) / (done - first)
+        log.info(
+            "%d of %d epochs done, about %s left", done, epochs, duration(each * (epochs - done))
+        )
 
 
 def log_end(training: Training, task: Task, path: Path) -> None:

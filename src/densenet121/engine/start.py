@@ -131,6 +131,7 @@ def make_run_folder(
         run=run,
         resumed_from=start.checkpoint.path if start.checkpoint else None,
         saves=rank == 0 or not config.is_save_on_master,
+        log_to=config.trackers,
     )
     return folder, stamp
 

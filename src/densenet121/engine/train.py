@@ -1,5 +1,6 @@
 """Training: ``train(config)`` is one run, from top to bottom."""
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from densenet121.engine.messages import (
     log_advice,
     log_data,
     log_end,
+    log_time_left,
     log_trained,
 )
 from densenet121.engine.precision import log_precision
@@ -111,7 +113,7 @@ def train(config: TrainConfig, task: Task | None = None) -> TrainResult:
 
         # 5. Run folder and log.
         folder, stamp = make_run_folder(config, runtime, start, info, run)
-        with run_log(folder.path, stamp, runtime.process.rank):
+        with run_log(folder.path, stamp, runtime.process.rank), folder:
             log_settings(settings)
             log.info("run folder: %s", folder.path)
             log.info("%s; %s", runtime.process.note, runtime)
@@ -127,7 +129,7 @@ def train(config: TrainConfig, task: Task | None = None) -> TrainResult:
             # 6. Epochs.
             log.info("start network train...")
             state = training.state
-            evaluation = None
+            evaluation, began, first = None, time.monotonic(), state.evaluated_epochs
             while not state.is_done(config.max_epoch) and not any_rank(stop.requested):
                 if state.step < (state.evaluated_epochs + 1) * plan.steps:
                     if training.freeze(plan.frozen_in(state.evaluated_epochs), plan.freeze_bn):
@@ -147,6 +149,7 @@ def train(config: TrainConfig, task: Task | None = None) -> TrainResult:
                 state.evaluated_epochs += 1
                 save_last(training, folder)
                 save_checkpoint(training, folder)
+                log_time_left(began, first, state.evaluated_epochs, config.max_epoch)
 
             # 7. Close.
             for bad_images in gather(state.bad_images):

@@ -6,6 +6,7 @@ from typing import Any
 from densenet121.pages.markup import card, escape, mapping
 from densenet121.report.training import steps_per_epoch, training_seconds
 from densenet121.runs.read import RunFiles
+from densenet121.utils.durations import duration
 
 
 def header(run: RunFiles, record: dict[str, Any]) -> str:
@@ -44,19 +45,10 @@ def _training_cards(run: RunFiles, record: dict[str, Any]) -> list[str]:
     ]
     seconds = training_seconds(run)
     if seconds:
-        cards.append(card(_duration(seconds), "Training time", "from images/s, without evaluation"))
+        cards.append(card(duration(seconds), "Training time", "from images/s, without evaluation"))
     speeds = sorted(row.images_per_second for row in run.train if row.images_per_second > 0)
     waits = [row.data_wait for row in run.train if row.data_wait >= 0]
     if speeds:
         wait = f"{100 * sum(waits) / len(waits):.1f} % waiting for data" if waits else ""
         cards.append(card(f"{speeds[len(speeds) // 2]:.4g}", "Images/s", "median", wait))
     return cards
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    if seconds < 600:
-        return f"{int(seconds) // 60} min {int(seconds) % 60} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

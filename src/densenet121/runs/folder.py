@@ -2,7 +2,7 @@
 
 import contextlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from densenet121.runs.layout import (
     checkpoints_in,
     position_in_name,
 )
-from densenet121.runs.metrics import MetricsFile
+from densenet121.runs.metrics import MetricsFile, read_rows
+from densenet121.runs.trackers import Trackers
 from densenet121.utils.errors import InputError
 from densenet121.utils.files import write_json
 from densenet121.utils.json_values import parse_json
@@ -44,6 +45,7 @@ class RunFolder:
         run: Mapping[str, Any],
         resumed_from: Path | None,
         saves: bool = True,
+        log_to: Sequence[str] = (),
     ) -> None:
         """Set the values that the files need; writes nothing.
 
@@ -55,8 +57,10 @@ class RunFolder:
             run: result of ``describe_run`` with "steps_per_epoch"; stored in every checkpoint.
             resumed_from: the checkpoint that the run was resumed from.
             saves: whether this rank writes checkpoints; only rank 0 writes the other files.
+            log_to: names of trackers that mirror the metrics.
         """
         self.path = path
+        self._trackers = Trackers(log_to if rank == 0 else (), path, run["settings"])
         self._metrics = MetricsFile(path / METRICS)
         self._last_good = resumed_from
         self._rank, self._keep, self._info, self._run = rank, keep, info, run
@@ -76,8 +80,10 @@ class RunFolder:
         if source is None:
             self._metrics.keep_until(0, 0)
             write_json(self.path / RECORD, content)
+            self._trackers.begin([], None)
             return
         self._metrics.keep_until(step, evaluated_epochs, source / METRICS)
+        self._trackers.begin(read_rows(self.path / METRICS), source)
         # If it is missing or damaged, the checkpoint has everything that is needed.
         with contextlib.suppress(OSError, ValueError):
             found = parse_json((source / RECORD).read_text(encoding="utf-8"))
@@ -93,9 +99,18 @@ class RunFolder:
             copy_evaluation(source, self.path)
 
     def note(self, row: Mapping[str, Any]) -> None:
-        """Append a row to the metrics."""
+        """Append a row to the metrics, and to the trackers before."""
         if self.is_first:
+            # A killed run then has no row in its metrics that a tracker has not got.
+            self._trackers.note(row)
             self._metrics.write(row)
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        """End the run in the trackers."""
+        self._trackers.close(failed=kind is not None)
 
     def checkpoint_path(self, step: int) -> Path:
         """Path of this rank's checkpoint after ``step`` steps."""

@@ -20,6 +20,8 @@ LAST_WEIGHTS = "last.safetensors"
 BEST_AVERAGE = "best_ema.safetensors"
 LAST_AVERAGE = "last_ema.safetensors"
 ERROR_MAPS = "error_maps"
+TRACKERS = "trackers.json"
+TENSORBOARD = "tensorboard"
 
 _STAMP = "%Y-%m-%d_time_%H_%M_%S"
 _CHECKPOINT = re.compile(r"(\d+)-(\d+)_(\d+)\.ckpt")

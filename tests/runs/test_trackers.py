@@ -1,0 +1,78 @@
+"""Trackers: what they are given, and what happens without them. tests/system has the real ones."""
+
+import json
+import logging
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from densenet121.config import TrainConfig
+from densenet121.engine.train import train
+from densenet121.runs.trackers import Trackers, values_of
+from densenet121.utils.errors import UsageError
+
+from helpers.training import train_config
+
+TRAIN = {"kind": "train", "epoch": 1, "step": 7, "loss": 0.5, "lr": 0.1, "data_wait": 0.0}
+EVAL = {"kind": "eval", "epoch": 1, "step": 7, "loss": 0.7, "top1": 0.5, "labels": {"a": 1},
+        "auroc": None, "exact": True}  # fmt: skip
+
+
+def test_rows_have_the_names_that_trackers_group_by() -> None:
+    assert values_of(TRAIN) == {"train/loss": 0.5, "lr": 0.1, "train/data_wait": 0.0}
+    assert values_of(EVAL) == {"val/loss": 0.7, "val/top1": 0.5}
+    assert values_of(EVAL | {"kind": "eval_ema"}) == {"val_ema/loss": 0.7, "val_ema/top1": 0.5}
+
+
+@pytest.mark.skipif(find_spec("tensorboard") is not None, reason="it is installed, so it works")
+def test_a_tracker_that_fails_is_one_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trackers = Trackers(("tensorboard",), tmp_path, {"lr": 0.1})
+    with caplog.at_level(logging.WARNING, logger="densenet121"):
+        trackers.begin([], None)
+        trackers.note(TRAIN)
+        trackers.close(failed=False)
+    (record,) = caplog.records
+    assert record.message.startswith("tensorboard: ModuleNotFoundError: ")
+    assert record.message.endswith("; the run goes on")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("tensorbord", "--log_to must be of tensorboard, wandb, mlflow, got tensorbord"),
+        ("", None),
+        ("mlflow,,wandb", "--log_to must be of"),
+    ],
+)
+def test_an_unknown_tracker_is_refused(given: str, message: str | None) -> None:
+    if message is None:
+        assert TrainConfig(data_dir="x", log_to=given).trackers == ()
+        return
+    with pytest.raises(UsageError, match=f"^{message}|not installed"):
+        TrainConfig(data_dir="x", log_to=given)
+
+
+@pytest.mark.skipif(find_spec("wandb") is not None, reason="it is installed")
+def test_a_tracker_that_is_not_installed_is_refused_with_its_extra() -> None:
+    with pytest.raises(
+        UsageError, match=r"wandb is not installed; pip install 'densenet121\[wandb"
+    ):
+        TrainConfig(data_dir="x", log_to="wandb")
+
+
+def test_a_run_without_trackers_leaves_nothing_of_them_and_says_when_it_ends(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    done = train(train_config(image_folder, tmp_path / "run", max_epoch=2))
+    names = {file.name for file in done.folder.iterdir()}
+    assert not names & {"trackers.json", "tensorboard"}
+    (log,) = done.folder.glob("*.log")
+    lines = [line for line in log.read_text().splitlines() if "epochs done" in line]
+    assert len(lines) == 1
+    assert "1 of 2 epochs done, about " in lines[0]
+    rows = (done.folder / "metrics.jsonl").read_text().splitlines()
+    assert {json.loads(row)["kind"] for row in rows} == {"train", "eval"}

@@ -1,0 +1,169 @@
+"""The real trackers: every row of metrics.jsonl once, also after a kill and a resume.
+
+``make test-frameworks`` installs them into an environment of their own, whose packages a run here
+also sees; elsewhere this skips.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from densenet121.runs.trackers import values_of
+
+from helpers.commands import REPOSITORY, environment
+
+pytestmark = pytest.mark.frameworks
+
+HOMES = Path(os.environ.get("FRAMEWORKS", REPOSITORY / ".frameworks"))
+SIDE = REPOSITORY / "tests" / "system" / "frameworks" / "trackers_side.py"
+# The packages of the trackers come after all of this environment.
+COMMAND = (
+    "import sys; sys.path.append(sys.argv.pop(1)); from densenet121.cli import main; "
+    "sys.exit(main())"
+)
+FLAGS = ["--net", "densenet100", "--image_size", "16", "--per_batch_size", "15", "--lr", "0.05"]
+FLAGS += ["--workers", "1", "--log_interval", "1", "--amp", "fp32"]
+WHERE = {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "MLFLOW_TRACKING_URI": ""}
+
+
+def home() -> Path:
+    python = HOMES / "trackers" / "bin" / "python"
+    if not python.exists():
+        pytest.skip(f"{python} is not there: make test-frameworks installs it")
+    return python
+
+
+def packages() -> Path:
+    (found,) = home().parents[1].glob("lib/python*/site-packages")
+    return found
+
+
+def start(data: Path, run: Path, trackers: str, *more: str) -> "subprocess.Popen[str]":
+    arguments = ["train", "--data_dir", str(data), "--output_dir", str(run), "--log_to", trackers]
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND, packages(), *arguments, *FLAGS, *more],
+        env=environment(**WHERE), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def finished(process: "subprocess.Popen[str]") -> str:
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors[-3000:]
+    return output
+
+
+def told_by(what: str, place: Path) -> dict[str, Any]:
+    done = subprocess.run(
+        [home(), SIDE, what, place], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def rows_of(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def check(points: list[Any], rows: list[dict[str, Any]], timed: bool = True) -> None:
+    """Each value of metrics.jsonl once. Speeds of repeated steps are those of the first time."""
+    expected = [
+        (name, row["step"], value) for row in rows for name, value in values_of(row).items()
+    ]
+    speeds = ("train/images_per_second", "train/data_wait")
+    assert sorted((name, step) for name, step, _ in points) == sorted(
+        (name, step) for name, step, _ in expected
+    )
+    wanted = {(name, step): value for name, step, value in expected}
+    for name, step, value in points:
+        if timed or name not in speeds:
+            assert value == pytest.approx(wanted[name, step], rel=1e-6), (name, step)
+
+
+def test_every_row_is_in_each_tracker_once(image_folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    finished(start(image_folder, run, "tensorboard,wandb,mlflow", "--max_epoch", "2"))
+    rows = rows_of(run)
+    board = told_by("tensorboard", run / "tensorboard")
+    assert board["texts"] == ["settings/text_summary"]
+    check(board["points"], rows)
+    wandb = told_by("wandb", run)
+    assert len(wandb["ids"]) == 1
+    assert json.loads(wandb["config"]["lr"]) == 0.05
+    check(wandb["points"], rows)
+    mlflow = told_by("mlflow", tmp_path / "mlflow.db")
+    assert mlflow["runs"] == [["run", "FINISHED"]]
+    assert mlflow["params"]["net"] == "densenet100"
+    check(mlflow["points"], rows)
+
+
+def test_a_killed_run_goes_on_in_each_tracker_without_doubled_or_missing_steps(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    flags = ("--max_epoch", "4", "--ckpt_interval", "4")
+    process = start(image_folder, run, "tensorboard,wandb,mlflow", *flags)
+    for _ in range(3000):
+        time.sleep(0.02)
+        lines = run / "metrics.jsonl"
+        if lines.exists() and lines.read_text().count('"train"') >= 6:
+            break
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    killed_at = max(row["step"] for row in rows_of(run))
+    output = finished(
+        start(image_folder, run, "tensorboard,wandb,mlflow", *flags, "--resume", "auto")
+    )
+    assert "resumed from" in output
+    rows = rows_of(run)
+    assert killed_at < rows[-1]["step"]
+    check(told_by("tensorboard", run / "tensorboard")["points"], rows)
+    wandb = told_by("wandb", run)
+    assert len(wandb["ids"]) == 1
+    check(wandb["points"], rows)
+    mlflow = told_by("mlflow", tmp_path / "mlflow.db")
+    assert mlflow["runs"] == [["run", "FINISHED"]]
+    check(mlflow["points"], rows, timed=False)
+
+
+def test_a_signal_stops_a_run_with_open_trackers_after_saving(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    """Libraries that catch signals would come between."""
+    run = tmp_path / "run"
+    process = start(image_folder, run, "tensorboard,wandb,mlflow", "--max_epoch", "500")
+    for _ in range(3000):
+        time.sleep(0.02)
+        if (run / "metrics.jsonl").exists() and "eval" in (run / "metrics.jsonl").read_text():
+            break
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 143, errors[-3000:]
+    assert "stopped by a signal after" in output
+    rows = rows_of(run)
+    check(told_by("tensorboard", run / "tensorboard")["points"], rows)
+    check(told_by("wandb", run)["points"], rows)
+    check(told_by("mlflow", tmp_path / "mlflow.db")["points"], rows)
+
+
+def test_trackers_do_not_change_a_bit_and_their_failure_does_not_end_a_run(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "mlflow.db").write_text("no database")
+    (tmp_path / "a" / "tensorboard").write_text("a file where the events should be")
+    output = finished(start(image_folder, tmp_path / "a", "tensorboard,mlflow", "--max_epoch", "1"))
+    for name in ("tensorboard", "mlflow"):
+        assert output.count(f"WARNING:{name}: ") == 1
+    assert "the run goes on" in output
+    finished(start(image_folder, tmp_path / "b", "wandb", "--max_epoch", "1"))
+    last = [(tmp_path / name / "last.safetensors").read_bytes() for name in ("a", "b")]
+    assert last[0] == last[1]
