@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from scipy.stats import binom
 
@@ -63,6 +64,57 @@ def test_an_evaluation_does_not_differ_from_itself(
     assert found == json.loads(out.read_text())
     assert (found["difference"], found["low"], found["high"], found["p_value"]) == (0, 0, 0, 1)
     assert found["flipped"] == []
+
+
+def with_patients(folder: Path, ids: list[str]) -> None:
+    """A column of patients in its predictions.csv."""
+    first, *rows = (folder / "predictions.csv").read_text().splitlines()
+    rows = [f"{row},{patient}" for row, patient in zip(rows, ids, strict=True)]
+    (folder / "predictions.csv").write_text("\n".join([f"{first},patient", *rows]) + "\n")
+
+
+def test_groups_are_drawn_whole(pair: tuple[Path, Path]) -> None:
+    a, b = map(read_evaluation, pair)
+    alone = compared(a, b)
+    with_patients(pair[0], [str(i) for i in range(200)])
+    of_one = compared(read_evaluation(pair[0]), b, group="patient")
+    assert isinstance(alone, Difference) and isinstance(of_one, Difference)
+    assert (alone.n_groups, of_one.n_groups) == (None, 200)
+    assert abs(of_one.low - alone.low) < 0.6 and abs(of_one.high - alone.high) < 0.6
+    # 40 patients of five images that change together: the standard error of a mean of 40 sums.
+    with_patients(pair[1], [f" {i // 5} " for i in range(200)])
+    for folder in pair:
+        text = (folder / "predictions.csv").read_text().replace(",patient\n", ",own\n", 1)
+        (folder / "predictions.csv").write_text(text)
+    a, b = map(read_evaluation, pair)
+    with pytest.raises(InputError, match='its "own" is 1 in A but 0 in B'):
+        compared(a, b, group="own")
+    ids = {path: row["own"] for path, row in b.rows.items()}
+    for path, row in a.rows.items():
+        row["own"] = ids[path]
+    found = compared(a, b, group="own")
+    assert isinstance(found, Difference) and found.n_groups == 40
+    gained = np.array([int(b.rows[p]["predicted"] == "ant") for p in a.rows]) - np.array(
+        [int(a.rows[p]["predicted"] == "ant") for p in a.rows]
+    )
+    sums = np.array([gained[i : i + 5].sum() for i in range(0, 200, 5)])
+    error = 100 * sums.std() / np.sqrt(40) / 5
+    assert error > 1.5  # over images it is 1.9 / 1.96
+    assert abs(found.low - (-4.5 - 1.96 * error)) < 1.2
+    assert abs(found.high - (-4.5 + 1.96 * error)) < 1.2
+    assert "(paired bootstrap over 40 groups)" in found.text(5)
+    assert "takes images for independent" in found.text(5)
+
+
+def test_images_without_a_group_are_refused(
+    pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["compare", *map(str, pair), "--group", "patient"]
+    assert main(arguments) == 1
+    assert '"patient" is no column of' in capsys.readouterr().err
+    with_patients(pair[1], ["7", " ", *["8"] * 198])
+    assert main(arguments) == 1
+    assert 'ant/1.png has no id in the column "patient"' in capsys.readouterr().err
 
 
 def test_other_images_or_labels_are_refused(pair: tuple[Path, Path], tmp_path: Path) -> None:

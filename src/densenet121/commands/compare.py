@@ -20,7 +20,7 @@ def compare(config: CompareConfig, task: Task | None = None) -> int:
         InputError: an evaluation cannot be read, or the images differ.
     """
     a, b = (read_evaluation(absolute(path), task) for path in (config.a, config.b))
-    found = compare_files(a, b, resamples=config.resamples, seed=config.seed)
+    found = compare_files(a, b, resamples=config.resamples, seed=config.seed, group=config.group)
     if config.format == "json":
         print(json.dumps(found.to_json(), indent=2, allow_nan=False))  # noqa: T201
     else:
@@ -33,12 +33,24 @@ def compare(config: CompareConfig, task: Task | None = None) -> int:
 
 
 def compare_files(
-    a: EvaluationFile, b: EvaluationFile, *, resamples: int = 9999, seed: int = 1
+    a: EvaluationFile,
+    b: EvaluationFile,
+    *,
+    resamples: int = 9999,
+    seed: int = 1,
+    group: str | None = None,
 ) -> Compared:
     """Compare two evaluations.
 
+    Args:
+        a: the reference.
+        b: of the same images.
+        resamples: number of resamples of the bootstrap.
+        seed: of the bootstrap.
+        group: column with the id of each image's group; None draws images.
+
     Raises:
-        InputError: their images or their tasks differ.
+        InputError: their images or their tasks differ, or an image has no group.
     """
     if a.task.name != b.task.name:
         raise InputError(
@@ -51,7 +63,32 @@ def compare_files(
             f"{a.path} and {b.path} have different images: {missing[0]} is only in {where} "
             f"({len(missing)} differ in all); evaluate both on one folder"
         )
-    return a.task.compare(a.rows, b.rows, resamples=resamples, seed=seed)
+    if group is None:
+        return a.task.compare(a.rows, b.rows, resamples=resamples, seed=seed)
+    groups = _groups(a, b, group)
+    return a.task.compare(a.rows, b.rows, resamples=resamples, seed=seed, groups=groups)
+
+
+def _groups(a: EvaluationFile, b: EvaluationFile, column: str) -> dict[str, str]:
+    """Image path to the id of its group, from the evaluations that have the column."""
+    having = [found for found in (a, b) if column in next(iter(found.rows.values()))]
+    if not having:
+        columns = ", ".join(next(iter(a.rows.values())))
+        raise InputError(
+            f'`group` "{column}" is no column of {a.path} or {b.path} ({columns}); '
+            "`eval` writes it if it gets the same `group`"
+        )
+    for found in having:
+        for path, row in found.rows.items():
+            if not (row[column] or "").strip():
+                raise InputError(f'{found.path}: {path} has no id in the column "{column}"')
+    first = {path: row[column].strip() for path, row in having[0].rows.items()}
+    for path, row in having[-1].rows.items():
+        if row[column].strip() != first[path]:
+            raise InputError(
+                f'{path}: its "{column}" is {first[path]} in A but {row[column].strip()} in B'
+            )
+    return first
 
 
 def run(config: CompareConfig) -> int:

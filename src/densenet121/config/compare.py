@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from densenet121.config.labels import Column
 from densenet121.config.shared import File, Settings
 from densenet121.config.values import at_least, between
 
@@ -19,6 +20,8 @@ class CompareConfig(Settings):
         format: text for people, or json with every image whose answer changed.
         output: file for the whole comparison as JSON (default: none).
         top: number of classes and of changed images that the text shows.
+        group: column of predictions.csv with an id, such as the patient, whose images belong
+            together: intervals then come from resampling ids (default: images are independent).
         resamples: number of resamples of the bootstrap.
         seed: seed of the bootstrap.
     """
@@ -30,6 +33,7 @@ class CompareConfig(Settings):
     format: Literal["text", "json"] = "text"
     output: File | None = None
     top: int = 20
+    group: Column | None = None
     resamples: int = 9999
     seed: int = 1
 

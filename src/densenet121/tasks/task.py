@@ -272,6 +272,7 @@ class Task(ABC):
         *,
         resamples: int,
         seed: int,
+        groups: Mapping[str, str] | None = None,
     ) -> Compared:
         """Compare two evaluations of the same images.
 
@@ -280,6 +281,7 @@ class Task(ABC):
             b: rows of the same images.
             resamples: number of bootstrap resamples.
             seed: seed of the bootstrap.
+            groups: image path to the id of its group, which the bootstrap draws; None draws images.
 
         Raises:
             InputError: their labels differ, or this task cannot be compared.

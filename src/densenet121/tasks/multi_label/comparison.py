@@ -1,6 +1,6 @@
 """Compare two evaluations of the same images: is the mean AUROC of B lower than that of A?
 
-Each label by DeLong's test of paired AUROCs, the mean by a paired bootstrap over images.
+Each label by DeLong's test of paired AUROCs, the mean by a paired bootstrap over images or groups.
 """
 
 import math
@@ -11,7 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from densenet121.metrics.bootstrap import LabelResampler, percentile_interval, resampled
+from densenet121.metrics.bootstrap import (
+    LabelResampler,
+    group_numbers,
+    percentile_interval,
+    resampled,
+)
 from densenet121.metrics.ranking import delong_test
 from densenet121.tasks.multi_label.answers import Row, read_row
 from densenet121.tasks.values import Compared
@@ -46,6 +51,7 @@ class Difference(Compared):
         high: upper end.
         labels: each label, the worst first.
         left_out: labels with fewer than two positive or two negative images.
+        n_groups: number of groups that the bootstrap drew; None: it drew images.
     """
 
     pictures: int
@@ -56,6 +62,7 @@ class Difference(Compared):
     high: float | None
     labels: tuple[LabelDifference, ...]
     left_out: tuple[str, ...]
+    n_groups: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Every field."""
@@ -68,14 +75,17 @@ class Difference(Compared):
 
     def text(self, top: int) -> str:
         """The means, then the labels that changed most."""
+        over = f"{self.n_groups} groups" if self.n_groups else "images"
         interval = (
             "" if self.low is None else f", 95 % interval {self.low:+.4f} to {self.high:+.4f}"
         )
         lines = [
             f"mean AUROC of {len(self.labels)} labels, {self.pictures} images: A "
             f"{self.auroc_a:.4f}, B {self.auroc_b:.4f}",
-            f"B - A: {self.difference:+.4f}{interval} (paired bootstrap over images)",
+            f"B - A: {self.difference:+.4f}{interval} (paired bootstrap over {over})",
         ]
+        if self.n_groups:
+            lines.append("the tests of labels take images for independent")
         if self.left_out:
             lines.append(f"left out, with too few images of one kind: {', '.join(self.left_out)}")
         shown = sorted(self.labels, key=lambda label: -abs(label.difference))[:top]
@@ -88,8 +98,22 @@ class Difference(Compared):
         return "\n".join(lines)
 
 
-def difference(a: Rows, b: Rows, *, resamples: int = 9999, seed: int = 1) -> Difference:
+def difference(
+    a: Rows,
+    b: Rows,
+    *,
+    resamples: int = 9999,
+    seed: int = 1,
+    groups: Mapping[str, str] | None = None,
+) -> Difference:
     """Compare the rows of two predictions.csv, matched by path.
+
+    Args:
+        a: the reference.
+        b: rows of the same images.
+        resamples: number of resamples of the bootstrap.
+        seed: of the bootstrap.
+        groups: image path to the id of its group; None draws images.
 
     Raises:
         InputError: a row is damaged, the labels differ, or none can be compared.
@@ -119,7 +143,12 @@ def difference(a: Rows, b: Rows, *, resamples: int = 9999, seed: int = 1) -> Dif
             )
     if not labels:
         raise InputError("no label has two positive and two negative images; pass more images")
-    interval = _interval(truth, shares_a, shares_b, kept, resamples, seed)
+    drawn = (
+        np.arange(len(paths))
+        if groups is None
+        else group_numbers(np.array([groups[path] for path in paths]))
+    )
+    interval = _interval(truth, shares_a, shares_b, kept, drawn, resamples, seed)
     mean_a, mean_b = (
         float(np.mean([getattr(label, name) for label in labels]))
         for name in ("auroc_a", "auroc_b")
@@ -133,6 +162,7 @@ def difference(a: Rows, b: Rows, *, resamples: int = 9999, seed: int = 1) -> Dif
         high=interval[1] if interval else None,
         labels=tuple(sorted(labels, key=lambda label: (label.difference, label.label))),
         left_out=tuple(name for k, name in enumerate(names) if k not in kept),
+        n_groups=None if groups is None else int(drawn.max()) + 1,
     )
 
 
@@ -141,16 +171,17 @@ def _interval(
     a: NDArray[np.float64],
     b: NDArray[np.float64],
     kept: list[int],
+    group: NDArray[np.int64],
     resamples: int,
     seed: int,
 ) -> tuple[float, float] | None:
-    """95 % interval of the difference of the means: an image is drawn with both probabilities."""
-    images = np.arange(len(truth))
+    """95 % interval of the difference of the means: a group is drawn with both probabilities."""
+    groups = int(group.max()) + 1
     means = [
         resampled(
-            [LabelResampler(truth[:, k], shares[:, k], images, len(images)) for k in kept],
-            len(images),
-            len(images),
+            [LabelResampler(truth[:, k], shares[:, k], group, groups) for k in kept],
+            len(truth),
+            groups,
             resamples,
             seed,
         )["auroc"].mean(axis=0)

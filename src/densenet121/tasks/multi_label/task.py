@@ -304,11 +304,12 @@ class MultiLabel(Task):
         *,
         resamples: int,
         seed: int,
+        groups: Mapping[str, str] | None = None,
     ) -> Compared:
         """Compare the AUROC of each label by DeLong's test, and their mean by a bootstrap."""
         from densenet121.tasks.multi_label.comparison import difference
 
-        return difference(a, b, resamples=resamples, seed=seed)
+        return difference(a, b, resamples=resamples, seed=seed, groups=groups)
 
     def check_metrics(self, found: Mapping[str, Any]) -> Metrics:
         """The means, and the metrics of each label."""

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest, bootstrap
 
+from densenet121.metrics.bootstrap import draw, group_numbers
 from densenet121.tasks.values import (
     Compared,
 )
@@ -36,6 +37,7 @@ class Difference(Compared):
         p_value: p-value of McNemar's exact test.
         classes: name, images, difference of the recall in percentage points; the worst first.
         flipped: path, label, answer of A, answer of B, of each image that only one has correct.
+        n_groups: number of groups that the bootstrap drew; None: it drew images.
     """
 
     pictures: int
@@ -49,6 +51,7 @@ class Difference(Compared):
     p_value: float
     classes: tuple[tuple[str, int, float], ...]
     flipped: tuple[tuple[str, str, str, str], ...]
+    n_groups: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Every field, with every flipped image."""
@@ -61,12 +64,14 @@ class Difference(Compared):
 
     def text(self, top: int) -> str:
         """The difference with its interval, then the classes and images that changed most."""
+        over = f" over {self.n_groups} groups" if self.n_groups else ""
         lines = [
             f"A {self.top1_a:.2f} %, B {self.top1_b:.2f} % of {self.pictures} images",
             f"B - A: {self.difference:+.2f} percentage points, 95 % interval "
-            f"{self.low:+.2f} to {self.high:+.2f} (paired bootstrap)",
+            f"{self.low:+.2f} to {self.high:+.2f} (paired bootstrap{over})",
             f"only A correct: {self.only_a}, only B correct: {self.only_b}; "
-            f"McNemar's exact test: p = {self.p_value:.4g}",
+            f"McNemar's exact test: p = {self.p_value:.4g}"
+            + (", which takes images for independent" if self.n_groups else ""),
         ]
         changed = [row for row in self.classes if row[2]]
         shown = sorted(changed, key=lambda row: -abs(row[2]))[:top]
@@ -80,8 +85,22 @@ class Difference(Compared):
         return "\n".join(lines)
 
 
-def difference(a: Rows, b: Rows, *, resamples: int = 9999, seed: int = 1) -> Difference:
+def difference(
+    a: Rows,
+    b: Rows,
+    *,
+    resamples: int = 9999,
+    seed: int = 1,
+    groups: Mapping[str, str] | None = None,
+) -> Difference:
     """Compare the rows of two predictions.csv, matched by path.
+
+    Args:
+        a: the reference.
+        b: rows of the same images.
+        resamples: number of resamples of the bootstrap.
+        seed: of the bootstrap.
+        groups: image path to the id of its group; None draws images.
 
     Raises:
         InputError: a label differs.
@@ -98,7 +117,11 @@ def difference(a: Rows, b: Rows, *, resamples: int = 9999, seed: int = 1) -> Dif
     )
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
     gained = right_b.astype(np.int64) - right_a.astype(np.int64)
-    low, high = _interval(gained, resamples, seed)
+    if groups is None:
+        n_groups, (low, high) = None, _interval(gained, resamples, seed)
+    else:
+        ids = np.array([groups[path] for path in paths])
+        n_groups, (low, high) = _over_groups(gained, ids, resamples, seed)
     both = only_a + only_b
     return Difference(
         pictures=len(paths),
@@ -109,6 +132,7 @@ def difference(a: Rows, b: Rows, *, resamples: int = 9999, seed: int = 1) -> Dif
         high=high,
         only_a=only_a,
         only_b=only_b,
+        n_groups=n_groups,
         p_value=float(binomtest(only_a, both).pvalue) if both else 1.0,
         classes=_by_class(labels, gained),
         flipped=tuple(
@@ -143,3 +167,15 @@ def _interval(each: NDArray[np.int64], resamples: int, seed: int) -> tuple[float
         rng=np.random.default_rng(seed),
     ).confidence_interval
     return 100 * float(found.low), 100 * float(found.high)
+
+
+def _over_groups(
+    each: NDArray[np.int64], ids: NDArray[np.str_], resamples: int, seed: int
+) -> tuple[int, tuple[float, float]]:
+    """Number of groups, and that interval where whole groups are drawn."""
+    number = group_numbers(ids)
+    groups = int(number.max()) + 1
+    drawn = draw(groups, 0, resamples, seed)
+    gained, images = (np.bincount(number, weights, groups) for weights in (each, None))
+    low, high = np.percentile(100 * (gained @ drawn) / (images @ drawn), [2.5, 97.5])
+    return groups, (float(low), float(high))

@@ -268,11 +268,12 @@ class SingleLabel(Task):
         *,
         resamples: int,
         seed: int,
+        groups: Mapping[str, str] | None = None,
     ) -> Compared:
         """Compare top-1 with McNemar's test and a paired bootstrap."""
         from densenet121.tasks.single_label.comparison import difference
 
-        return difference(a, b, resamples=resamples, seed=seed)
+        return difference(a, b, resamples=resamples, seed=seed, groups=groups)
 
     def check_metrics(self, found: Mapping[str, Any]) -> Metrics:
         """The counts, checked for consistency."""
