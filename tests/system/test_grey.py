@@ -135,6 +135,7 @@ def test_eval_and_predict_read_colours_as_grey(
         "show --channels 1 --data_dir I --output page.html --images 2 --versions 1 --image_size 16",
         "lr-find --channels 1 --net densenet100 --image_size 16 --per_batch_size 9 --data_dir I",
         "report R",
+        "card R",
     ],
     ids=lambda text: str(text).split(" ")[0],
 )
@@ -180,6 +181,30 @@ def test_an_exported_network_takes_one_channel(
     ]
     assert runs[0] is not None and runs[1] is not None
     assert runs[0].digest == runs[1].digest
+
+
+def test_a_hugging_face_folder_has_three_channels_and_the_same_function(
+    grey_folder: Path, tmp_path: Path
+) -> None:
+    model = build("densenet121", num_classes=3, in_channels=1)
+    info = ModelInfo(
+        "densenet121",
+        "paper",
+        ("ant", "bee", "cat"),
+        Preprocessing((32, 32), "36,36", (110.0,), (50.0,)),
+    )
+    save_weights(tmp_path / "grey.safetensors", model.state_dict(), info, {})
+    words = ["convert", str(tmp_path / "grey.safetensors"), str(tmp_path / "hub")]
+    assert main([*words, "--to", "huggingface"]) == 0
+    assert json.loads((tmp_path / "hub" / "config.json").read_text())["pretrained_cfg"][
+        "input_size"
+    ] == [3, 32, 32]
+    paths = sorted((grey_folder / "val").rglob("*.png"))[:5]
+    logits = [
+        np.concatenate([found for _, found in Predictor(file, amp="fp32").batches(paths)])
+        for file in (tmp_path / "grey.safetensors", tmp_path / "hub")
+    ]
+    np.testing.assert_allclose(logits[0], logits[1], rtol=0, atol=1e-5 * np.abs(logits[0]).max())
 
 
 def test_weights_of_the_other_number_of_channels_are_converted_and_said_so(
@@ -283,6 +308,8 @@ def test_the_server_answers_as_predict_with_maps(image_folder: Path, weights: Pa
     flags = ["--amp", "fp32", "--top_k", 3, "--workers", 1]
     with running_server(weights, *flags, environment=environment()) as (port, _):
         status, answer, _ = ask(port, path.read_bytes(), "/predict?cam=1")
+        (_, pixels) = ask(port, None, "/v2/models/densenet100", "GET")[1]["inputs"]
+    assert pixels["shape"] == [-1, 1, 16, 16]
     assert status == 200
     (shown,) = answer["predictions"]
     assert shown["cam"].startswith("data:image/png")

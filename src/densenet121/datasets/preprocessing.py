@@ -71,7 +71,8 @@ class Preprocessing:
             found = cls._read(content)
             size, fill = found.image_size, found.fill
             sound = all(type(side) is int and 0 < side < 2**16 for side in size)
-            sound &= all(len(levels) == 3 for levels in (found.mean, found.std, fill or (0,) * 3))
+            sound &= len(found.mean) in (1, 3) and len(found.std) == len(found.mean)
+            sound &= fill is None or len(fill) == 3
             sound &= all(map(math.isfinite, (*found.mean, *found.std, *(fill or ()))))
             sound &= min(found.std) > 0
             texts = (found.eval_resize, found.interpolation, found.tta, found.window or "")

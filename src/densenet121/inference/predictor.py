@@ -142,7 +142,7 @@ class Predictor:
     def logits(self, images: torch.Tensor) -> NDArray[np.float32]:
         """Logits ``(N, K)`` of prepared images ``(N, *pixels_size, 3)`` uint8.
 
-        Or of normalised ones, ``(N, 3, H, W)`` float32, where no views are averaged.
+        Or of normalised ones, ``(N, C, H, W)`` float32, where no views are averaged.
 
         Raises:
             InputError: a logit is not finite.

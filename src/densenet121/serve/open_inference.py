@@ -123,7 +123,8 @@ def _metadata(service: Service, name: str, allowed: Allowed) -> dict[str, Any]:
     outputs = service.predictor.num_outputs
     inputs = [{"name": IMAGE, "datatype": "BYTES", "shape": [-1]}]
     if allowed.size:
-        inputs.append({"name": PIXELS, "datatype": "FP32", "shape": [-1, 3, *allowed.size]})
+        shape = [-1, len(allowed.low), *allowed.size]
+        inputs.append({"name": PIXELS, "datatype": "FP32", "shape": shape})
     return {
         "name": name,
         "versions": [_VERSION],

@@ -41,7 +41,7 @@ class InferRequest:
         id: the client's id, or None.
         outputs: the outputs, in the order of the answer.
         top_k: number of classes of "answer"; None for the server's default.
-        items: encoded images, or normalised tensors ``(3, H, W)``.
+        items: encoded images, or normalised tensors ``(C, H, W)``.
     """
 
     id: str | None
@@ -161,7 +161,7 @@ def _items(tensor: dict[str, Any], rest: bytes, allowed: Allowed) -> Sequence[Na
     if tensor.get("datatype") != kinds[name]:
         kind = _shown(tensor.get("datatype"))
         raise Refusal(400, f"the datatype of {name} must be {kinds[name]}, got {kind}")
-    wanted = [-1] if name == IMAGE else [-1, 3, *(allowed.size or ())]
+    wanted = [-1] if name == IMAGE else [-1, len(allowed.low), *(allowed.size or ())]
     count = _count(name, tensor.get("shape"), wanted, allowed.images)
     parameters = _parameters(tensor, ("binary_data_size", "content_type"), f"the input {name}")
     size, data = parameters.get("binary_data_size"), tensor.get("data")

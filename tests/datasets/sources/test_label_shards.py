@@ -197,6 +197,7 @@ WRONG: list[tuple[list[Any], str]] = [
     ([{"labels": [None]}], r"0000\.png: the label None in a list is neither a name nor a number"),
     ([{"labels": []}], r"s\.tar: no image has a label"),
     ([{"labels": {"a": 1, "b": None}}], r"s\.tar: all 1 cells of b are blank"),
+    ([{"labels": ["\ud800"]}], r"0000\.png: a label has half a character"),
     ([{"label": 3}, {"label": 1}], r"0000\.png: its labels are 3; a list of the labels"),
 ]
 

@@ -13,6 +13,7 @@ from densenet121.datasets.sources.label_table import LabelRules
 from densenet121.datasets.sources.text import lines_of, read_text
 from densenet121.datasets.tables import Table
 from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.json_values import is_text
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ def labels_of_rows(rows: Rows, rules: LabelRules) -> tuple[tuple[str, ...], NDAr
     if rules.separator is not None or rules.path_column is not None:
         name = "label_separator" if rules.separator is not None else "path_column"
         raise UsageError(f"`{name}` is for tables of text; {rows.where} has no need of it")
+    _check_names(rows)
     table = Table(rows.where, {}, range(len(rows.labels)), rows.places)
     kinds = {_kind(row, place) for row, place in zip(rows.labels, rows.places, strict=True)}
     given = rows.names or _names_in(rows.classes_file)
@@ -66,6 +68,14 @@ def labels_of_rows(rows: Rows, rules: LabelRules) -> tuple[tuple[str, ...], NDAr
         if np.isnan(column).all():
             raise InputError(f"{rows.where}: no image has a known value of the label {name}")
     return names, found.astype(np.float32)
+
+
+def _check_names(rows: Rows) -> None:
+    """Refuse labels with half a character, as JSON may have, which no file could hold."""
+    for row, place in zip(rows.labels, rows.places, strict=True):
+        names = row if isinstance(row, list | dict) else ()
+        if not all(is_text(name) for name in names if isinstance(name, str)):
+            raise InputError(f"{place}: a label has half a character")
 
 
 def _kind(row: Any, place: str) -> str:

@@ -28,6 +28,7 @@ from densenet121.datasets.sources.shards import (
 from densenet121.datasets.sources.splits import Split
 from densenet121.datasets.sources.tar_samples import Members, notes_of_images, read_members
 from densenet121.utils.errors import InputError
+from densenet121.utils.json_values import parse_json
 
 OWN_KEYS = ("path", "label", "labels")  # keys of a .json that are no columns
 
@@ -46,7 +47,7 @@ def read_label_shards(where: Path, rules: LabelRules, split: Split | None = None
     """
     files, notes = chosen_shards(where, split)
     index = index_label_shards(where, files)
-    contents = [json.loads(text) for text in index.labels]
+    contents = [_content(text, where) for text in index.labels]
     places = [
         f"{files[number]}: {path}" for number, path in zip(index.shard, index.paths, strict=True)
     ]
@@ -128,6 +129,17 @@ def _labels(content: Mapping[str, Any], key: str, place: str) -> Any:
             "image has or as an object of 1, 0 and null"
         )
     return content[key]
+
+
+def _content(text: str, where: Path) -> dict[str, Any]:
+    """The .json of an image, from the index."""
+    try:
+        content = parse_json(text)
+    except ValueError as error:
+        content = error
+    if not isinstance(content, dict):
+        raise InputError(f"{where}: damaged {INDEX} ({content!s:.60}); remove it")
+    return content
 
 
 def _cell(value: Any) -> str:
