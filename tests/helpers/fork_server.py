@@ -19,10 +19,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-import densenet121.commands.calibrate
-import densenet121.commands.eval
-import densenet121.commands.predict
-import densenet121.commands.train  # noqa: F401
+# What a run imports late, for its optimiser and its report.
+import torch._dynamo  # noqa: F401
 
 
 def main() -> None:

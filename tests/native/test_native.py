@@ -24,7 +24,7 @@ def with_kernels(name: str, *command: str) -> "subprocess.CompletedProcess[str]"
         capture_output=True,
         text=True,
         cwd=REPOSITORY,
-        timeout=120,
+        timeout=900,  # with a sanitizer on a busy machine
         check=False,
     )
 

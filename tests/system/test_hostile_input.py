@@ -156,6 +156,18 @@ def test_a_damaged_parquet_file_is_refused_in_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_parquet_file_whose_column_has_no_name_in_utf_8_is_refused(tmp_path: Path) -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
+    pa = pytest.importorskip("pyarrow")
+    path = tmp_path / "train-0.parquet"
+    table = pa.table({"image": [{"bytes": b"x", "path": "a"}], "label": [0]})
+    pq.write_table(table, path, store_schema=False)
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"bytes", b"by\xffes"))
+    with pytest.raises(InputError, match=r"train-0.parquet: not a Parquet file"):
+        read_parquet(path, "train")
+
+
 def test_two_dashes_after_an_equals_sign_are_a_value(capsys: pytest.CaptureFixture[str]) -> None:
     """argparse makes an empty list of them."""
     with pytest.raises(UsageError, match="--seed must be a whole number, got --"):

@@ -5,6 +5,8 @@ import math
 import os
 import re
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,12 @@ import pytest
 
 from densenet121.runs.metrics import MetricsFile, read_rows
 from densenet121.utils.errors import InputError
-from densenet121.utils.files import remove_temporary_files, write_atomic, write_json
+from densenet121.utils.files import (
+    new_folder,
+    remove_temporary_files,
+    write_atomic,
+    write_json,
+)
 from densenet121.utils.logging import log, log_settings, run_log
 
 from helpers.commands import no_file_beyond
@@ -85,6 +92,31 @@ def test_what_a_kill_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     remove_temporary_files(tmp_path)
     assert names(tmp_path) == [".hidden", "0-1_5.ckpt", "mine.tmp"]
+
+
+def test_what_a_killed_process_left_goes_with_the_next_writing(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    (tmp_path / f".file.{gone.pid}.tmp").touch()
+    (tmp_path / f".file.{gone.pid}.partial").mkdir()
+    (tmp_path / f".file.{gone.pid}.partial" / "x").touch()
+    others = [f".file.{os.getppid()}.tmp", ".file.x.tmp", f".other.{gone.pid}.tmp"]
+    for name in others:
+        (tmp_path / name).touch()
+    write_atomic(tmp_path / "file", b"x")
+    assert names(tmp_path) == sorted([*others, f".file.{gone.pid}.partial", "file"])
+    (tmp_path / "file").unlink()
+    with new_folder(tmp_path / "file") as folder:
+        (folder / "y").touch()
+    assert names(tmp_path) == sorted([*others, "file"])
+    assert names(tmp_path / "file") == ["y"]
+
+
+def test_a_new_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), new_folder(tmp_path / "new") as folder:
+        (folder / "x").touch()
+        raise KeyError
+    assert names(tmp_path) == []
 
 
 def test_json_is_readable_by_people_and_by_programs(tmp_path: Path) -> None:

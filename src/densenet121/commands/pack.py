@@ -1,14 +1,12 @@
 """The ``pack`` command: write images of any source into tar shards with an index."""
 
-import contextlib
 import io
 import json
 import math
 import os
-import shutil
 import sys
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,7 @@ from densenet121.datasets.sources.open_table import open_labelled_training, refu
 from densenet121.datasets.sources.shard_labels import OWN_KEYS, label_text
 from densenet121.datasets.sources.shards import CLASSES, INDEX, Index
 from densenet121.utils.errors import InputError, UsageError
-from densenet121.utils.files import write_atomic
+from densenet121.utils.files import new_folder, write_atomic
 from densenet121.utils.progress import progress_bar
 
 _EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"} | {
@@ -52,7 +50,7 @@ def pack(config: PackConfig) -> str:
     train, val = _open(config)
     for note in (*train.notes, *(val.notes if val else ())):
         print(f"densenet121: {note}", file=sys.stderr)  # noqa: T201
-    with _new_folder(output) as folder:
+    with new_folder(output) as folder:
         parts = (
             [(train, folder)] if val is None else [(train, folder / "train"), (val, folder / "val")]
         )
@@ -96,21 +94,6 @@ def _open(config: PackConfig) -> tuple[ImageDataset, ImageDataset | None]:
     )
     assert first is not None
     return first, second
-
-
-@contextlib.contextmanager
-def _new_folder(output: Path) -> Iterator[Path]:
-    """A folder that is renamed to ``output`` on success, else removed."""
-    folder = output.with_name(f".{output.name}.{os.getpid()}.partial")
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-        if output.exists():
-            output.rmdir()  # it is empty
-        folder.rename(output)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
 
 
 def _write(

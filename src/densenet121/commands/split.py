@@ -1,7 +1,5 @@
 """The ``split`` command: lists of images for training and validation, divided by group."""
 
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from densenet121.datasets.division import (
 )
 from densenet121.datasets.sources.label_table import LabelRules
 from densenet121.utils.errors import InputError, UsageError
-from densenet121.utils.files import write_atomic, write_json
+from densenet121.utils.files import new_folder, write_atomic, write_json
 
 _MANY = 40  # labels in the printed table
 
@@ -68,18 +66,11 @@ def _refuse_empty(division: Division) -> None:
 
 def _write(output: Path, images: Images, division: Division, result: Mapping[str, Any]) -> None:
     """Write all lists, or none."""
-    folder = output.with_name(f".{output.name}.{os.getpid()}.partial")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with new_folder(output) as folder:
         for name, content in lists_of(images, division, output).items():
             (folder / name).parent.mkdir(exist_ok=True)
             write_atomic(folder / name, content)
         write_json(folder / "split.json", result)
-        if output.exists():
-            output.rmdir()  # it is empty
-        folder.rename(output)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def text(result: Mapping[str, Any]) -> str:

@@ -1,9 +1,12 @@
 """Write files atomically: a reader sees the old or the new content, never a part."""
 
+import contextlib
+import glob
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ def write_atomic(path: Path, data: bytes | memoryview) -> None:
     Raises:
         OSError: disk full or no permission; ``path`` is unchanged, the temporary file is removed.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(path, "tmp")
     try:
         with temporary.open("wb") as file:
             file.write(data)
@@ -37,6 +40,43 @@ def sync_folder(path: Path) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def temporary_beside(path: Path, kind: str) -> Path:
+    """A name for what becomes ``path``; what dead processes left under such names is removed."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.{kind}"):
+        number = left.name.removeprefix(f".{path.name}.").removesuffix(f".{kind}")
+        if number.isdecimal() and not _is_alive(int(number)):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{os.getpid()}.{kind}")
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder that is renamed to ``path``, which is empty or missing, on success, else removed."""
+    folder = temporary_beside(path, "partial")
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+        if path.exists():
+            path.rmdir()
+        folder.rename(path)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # it is another user's
+        return True
+    return True
 
 
 def write_json(path: Path, content: Any) -> None:

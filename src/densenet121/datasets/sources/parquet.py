@@ -97,7 +97,7 @@ def read_files(
     for file in files:
         try:
             add(file, pyarrow.parquet.ParquetFile(file))
-        except (pyarrow.ArrowException, OSError, TypeError) as error:
+        except (pyarrow.ArrowException, OSError, TypeError, UnicodeDecodeError) as error:
             refuse_stray(file)
             reason = " ".join(str(error).split())  # pyarrow writes several lines
             raise InputError(f"{file}: not a Parquet file of images ({reason})") from None
