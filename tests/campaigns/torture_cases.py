@@ -269,15 +269,15 @@ COMMANDS: dict[str, Callable[[Bench, Path], tuple[list[object], list[str]]]] = {
     ),
     "pack": lambda b, out: (["pack", b.images, "--output", out / "packed"], ["packed"]),
     "convert": lambda b, out: (
-        ["convert", b.weights, out / "w.pth", "--to", "torchvision"],
-        ["w.pth"],
+        ["convert", b.weights, out / "w.safetensors", "--to", "native"],
+        ["w.safetensors"],
     ),
     "calibrate": lambda b, out: (
         ["calibrate", *_given(b), "--output", out / "c.safetensors"],
         ["c.safetensors"],
     ),
-    "split": lambda b, out: (["split", b.images / "train", "--output", out / "lists"], ["lists"]),
-    "export": lambda b, out: (["export", *_given(b), "--output", out / "x.onnx"], ["x.onnx"]),
+    "split": lambda b, out: (["split", b.folder / "alone", "--output", out / "lists"], ["lists"]),
+    "export": lambda b, out: (["export", *_given(b)[:4], "--output", out / "x.onnx"], ["x.onnx"]),
 }
 
 

@@ -227,6 +227,15 @@ def test_what_is_not_read_is_refused_by_name(data: bytes, reason: str) -> None:
     assert "JANE" not in str(caught.value)
 
 
+def test_samples_that_do_not_fit_the_colour_space_are_refused() -> None:
+    """They became an array of four dimensions."""
+    dataset = make(np.zeros((6, 4), np.uint16), BitsStored=16)
+    dataset.SamplesPerPixel, dataset.PlanarConfiguration = 3, 0
+    dataset.PixelData = bytes(6 * 4 * 3 * 2)
+    with pytest.raises(InputError, match=r"samples of shape \(6, 4, 3\), which is not one image"):
+        decode(encoded(dataset))
+
+
 def test_limits_hold() -> None:
     with pytest.raises(TooLargeError, match="7 x 9 pixels; the limit is 62 pixels"):
         decode(broken(), 62)

@@ -49,3 +49,26 @@ def test_predict_imports_neither_plots_nor_statistics(image_folder: Path, tmp_pa
     assert "torch" in names
     heavy = {"matplotlib", "scipy", "sklearn", "rich", "yaml", "onnx", "onnxruntime", "h5py"}
     assert names & heavy == set()
+
+
+@pytest.mark.parametrize("part", ["densenet121.cli", "densenet121.config", "torch"])
+def test_ctrl_c_while_the_program_is_imported_is_one_line(part: str) -> None:
+    code = (
+        "import runpy, sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {part!r}:\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "sys.argv = ['densenet121', 'inspect', 'none.ckpt']\n"
+        "runpy.run_module('densenet121', run_name='__main__')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 143
+    assert done.stderr == "densenet121: stopped; everything saved before is intact\n"

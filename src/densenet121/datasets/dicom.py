@@ -65,6 +65,7 @@ def decode_dicom(
         check_size(int(dataset.Columns), int(dataset.Rows))
         _check_decoder(dataset.file_meta.TransferSyntaxUID)
         samples = dataset.pixel_array
+        _check_shape(dataset, samples)
         if dataset.PhotometricInterpretation == "RGB":
             return np.array(samples, dtype=np.uint8, order="C")
         grey = _grey_levels(dataset, samples, reading.window)
@@ -115,6 +116,16 @@ def _check_kind(dataset: Any) -> None:
         )
     if colour == "RGB" and dataset.BitsAllocated != 8:
         raise InputError("DICOM with RGB of more than 8 bits")
+
+
+def _check_shape(dataset: Any, samples: NDArray[Any]) -> None:
+    """Refuse samples that do not fit what the file says of them, such as grey in three channels."""
+    channels = (3,) if dataset.PhotometricInterpretation == "RGB" else ()
+    if samples.shape != (dataset.Rows, dataset.Columns, *channels):
+        raise InputError(
+            f"DICOM with samples of shape {samples.shape}, which is not one image of "
+            f"{dataset.PhotometricInterpretation}"
+        )
 
 
 def _check_decoder(syntax: Any) -> None:
