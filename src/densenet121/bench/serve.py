@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import statistics
 import subprocess
@@ -71,9 +72,10 @@ def running_server(
     try:
         assert process.stderr is not None
         line = process.stderr.readline()
-        if "is ready on http://" not in line:
+        found = re.search(r"is ready on https?://.*:(\d+)/ ", line)
+        if not found:
             raise RuntimeError(line + process.stderr.read())
-        yield int(line.split("is ready on http://")[1].split("/")[0].rpartition(":")[2]), process
+        yield int(found[1]), process
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 from densenet121.config.shared import (
     BatchSettings,
     DeviceSettings,
+    File,
     PrecisionSettings,
     Settings,
     ViewSettings,
@@ -56,6 +57,29 @@ class LimitSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AccessSettings(Settings):
+    """Who may use the server.
+
+    Attributes:
+        token_file: file with a token, 16 characters or more; every request except /healthz and
+            /readyz must bring it: "Authorization: Bearer TOKEN", or as the password that a browser
+            asks for.
+        tls_certificate: certificate for HTTPS, with those between it and its root, as PEM.
+        tls_key: its private key, as PEM without a passphrase.
+    """
+
+    section: ClassVar[str] = "access"
+    token_file: File | None = None
+    tls_certificate: File | None = None
+    tls_key: File | None = None
+
+    def check(self) -> None:
+        """Refuse half of a pair."""
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise UsageError("--tls_certificate and --tls_key must be given together")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServeThreadSettings(WorkerSettings):
     """Threads that decode and compute.
 
@@ -82,6 +106,7 @@ class ServeThreadSettings(WorkerSettings):
 @dataclass(frozen=True, kw_only=True)
 class ServeConfig(
     LimitSettings,
+    AccessSettings,
     WeightsSettings,
     ViewSettings,
     BatchSettings,
@@ -93,7 +118,7 @@ class ServeConfig(
 
     Attributes:
         weights: a checkpoint, weights file or exported .onnx.
-        host: address to listen on; 0.0.0.0 lets other machines in, without any password.
+        host: address to listen on; 0.0.0.0 lets other machines in, see `token_file`.
         port: port to listen on; 0 picks a free one and reports it.
         top_k: number of classes to return for each image, unless the request says another.
         cam_layer: layer whose class-activation maps are drawn (default: features, the classifier's

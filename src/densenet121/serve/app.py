@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from densenet121.network import DenseNet
+from densenet121.serve.access import TokenNeeded
 from densenet121.serve.batches import Reply
 from densenet121.serve.bodies import Refusal, drain
 from densenet121.serve.metrics import Metrics
@@ -51,8 +52,8 @@ _BODY = {
 }
 
 
-def make_app(service: Service) -> FastAPI:
-    """Make the application for a service."""
+def make_app(service: Service, token: bytes | None = None) -> FastAPI:
+    """Make the application for a service; every request must bring the ``token``, if any."""
     app = FastAPIOffline(
         title="densenet121",
         version=__version__,
@@ -89,7 +90,11 @@ def make_app(service: Service) -> FastAPI:
 
     _add_information(app, service, calibrated=calibrated, maps=maps)
     add_open_inference(app, service)
-    _add_refusals(app, service)
+    _add_refusals(app)
+    if token is not None:
+        app.add_middleware(TokenNeeded, token=token)
+    # The outermost middleware, so that all answers are counted.
+    app.add_middleware(_Counted, metrics=service.metrics)
     return app
 
 
@@ -158,8 +163,8 @@ def _as_json(name: str, reply: Reply) -> dict[str, Any]:
     return content
 
 
-def _add_refusals(app: FastAPI, service: Service) -> None:
-    """Return every error as ``{"error": reason}``, and count it by status."""
+def _add_refusals(app: FastAPI) -> None:
+    """Return every error as ``{"error": reason}``."""
 
     def refuse(status: int, reason: str, **headers: str) -> JSONResponse:
         return JSONResponse({"error": reason}, status_code=status, headers=headers)
@@ -188,9 +193,6 @@ def _add_refusals(app: FastAPI, service: Service) -> None:
     @app.exception_handler(Exception)
     async def fault(request: Request, error: Exception) -> Response:
         return refuse(500, f"the server failed: {type(error).__name__}: {error}")
-
-    # The outermost middleware, so that all answers are counted.
-    app.add_middleware(_Counted, metrics=service.metrics)
 
 
 class _Counted:

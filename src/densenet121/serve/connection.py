@@ -48,13 +48,18 @@ class Connection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self._message_bytes += len(data)
-        self._head_bytes += len(data)
-        super().data_received(data)
-        if self._head_timer is not None and self._head_bytes > HEAD_BYTES:
-            self._refuse(
-                "431 Request Header Fields Too Large", f"at most {HEAD_BYTES} bytes of headers"
-            )
-        elif self._message_bytes > self.most_bytes:
+        while data and not self.transport.is_closing():
+            # Of headers the parser gets no more than is allowed, however much has arrived.
+            awaited = self._head_timer
+            room = HEAD_BYTES - self._head_bytes if awaited is not None else len(data)
+            part, data = data[:room], data[room:]
+            self._head_bytes += len(part)
+            super().data_received(part)
+            if awaited is not None and self._head_timer is awaited and len(part) == room:
+                self._refuse(
+                    "431 Request Header Fields Too Large", f"at most {HEAD_BYTES} bytes of headers"
+                )
+        if self._message_bytes > self.most_bytes:
             self.transport.close()  # the answer 413 was already sent
 
     def on_message_begin(self) -> None:

@@ -11,6 +11,7 @@ import uvicorn
 
 from densenet121.config import ServeConfig, absolute, weights_choices
 from densenet121.inference.predictor import Predictor
+from densenet121.serve.access import check_tls, read_token
 from densenet121.serve.app import make_app
 from densenet121.serve.connection import Connection
 from densenet121.serve.service import Service
@@ -26,6 +27,12 @@ def serve(config: ServeConfig) -> None:
         UsageError: the address cannot be used.
         InputError: the weights cannot be used.
     """
+    token = read_token(absolute(config.token_file)) if config.token_file else None
+    tls: dict[str, str] = {}
+    if config.tls_certificate and config.tls_key:
+        certificate, key = absolute(config.tls_certificate), absolute(config.tls_key)
+        check_tls(certificate, key)
+        tls = {"ssl_certfile": str(certificate), "ssl_keyfile": str(key)}
     listener = _listen(config.host, config.port)
     with listener:
         predictor = _predictor(config)
@@ -45,7 +52,7 @@ def serve(config: ServeConfig) -> None:
             logging.getLogger(part).setLevel(logging.CRITICAL)
         server = uvicorn.Server(
             uvicorn.Config(
-                make_app(service),
+                make_app(service, token),
                 http=Bounded,
                 ws="none",
                 lifespan="off",
@@ -55,27 +62,32 @@ def serve(config: ServeConfig) -> None:
                 proxy_headers=False,
                 timeout_keep_alive=30,
                 timeout_graceful_shutdown=int(config.shutdown_seconds) + 1,
+                **tls,  # type: ignore[arg-type]
             )
         )
         service.stopping = lambda: server.should_exit
-        host, port = listener.getsockname()[:2]
-        shown = f"[{host}]" if ":" in host else host
-        print(  # noqa: T201 (the command's output)
-            f"densenet121: {config.weights} is ready on http://{shown}:{port}/ (interface: /docs); "
-            f"stop with Ctrl-C or SIGTERM",
-            file=sys.stderr,
-            flush=True,
-        )
-        if not ipaddress.ip_address(host).is_loopback:
-            print(  # noqa: T201
-                "densenet121: other machines can reach the server, without a password",
-                file=sys.stderr,
-                flush=True,
-            )
+        _announce(config, *listener.getsockname()[:2])
         try:
             server.run(sockets=[listener])
         finally:
             service.close()
+
+
+def _announce(config: ServeConfig, host: str, port: int) -> None:
+    """Say where the server is, and who may use it."""
+    scheme = "https" if config.tls_key else "http"
+    shown = f"[{host}]" if ":" in host else host
+    lines = [
+        f"{config.weights} is ready on {scheme}://{shown}:{port}/ (interface: /docs); "
+        "stop with Ctrl-C or SIGTERM"
+    ]
+    if not ipaddress.ip_address(host).is_loopback:
+        if config.token_file is None:
+            lines.append("other machines can reach the server, without a password")
+        elif not config.tls_key:
+            lines.append("the token crosses the network unencrypted; a certificate would help")
+    for line in lines:
+        print(f"densenet121: {line}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _listen(host: str, port: int) -> socket.socket:
