@@ -8,7 +8,7 @@ KERNELS := setup.py $(shell find src/densenet121/native -name "*.h" -o -name "*.
 
 BENCH := .venv-bench/bin
 
-.PHONY: demo test test-fast docs docs-serve test-docs test-slow test-serve test-sanitize fuzz torture test-hosts test-frameworks test-compat bench bench-data bench-memory test-gpu bench-gpu lint format clean help
+.PHONY: demo test test-fast docs docs-serve test-docs test-slow test-serve test-sanitize fuzz torture wheel test-hosts test-frameworks test-compat bench bench-data bench-memory test-gpu bench-gpu lint format clean help
 
 help:
 	@echo "make demo       train DenseNet-121 on handwritten digits, evaluate it, write a report"
@@ -19,6 +19,7 @@ help:
 	@echo "make test-sanitize  the kernels and their tests under gcc's address and undefined-behaviour sanitizers"
 	@echo "make fuzz       hostile images, weights, lists, settings, requests; SECONDS=600"
 	@echo "make torture    kills, full disks and other harm at random moments; SECONDS=600"
+	@echo "make wheel      a wheel for this platform, into dist/, and a first use of it"
 	@echo "make test-hosts 2 and 3 hosts as network namespaces; kills and cuts off one (root)"
 	@echo "make bench      speed and memory beside torchvision, timm, ONNX Runtime, OpenVINO"
 	@echo "make bench-data DATA=folder  loading beside torchvision, DALI, MindSpore"
@@ -103,6 +104,17 @@ torture: $(BIN)/.installed-dev
 	cd tests && PYTHONPATH=. OMP_NUM_THREADS=1 nice $(CURDIR)/$(BIN)/python -m campaigns.torture \
 	    --seconds $(SECONDS) $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) \
 	    --keep $(CURDIR)/.campaigns/faults --json $(CURDIR)/.campaigns/torture.json
+
+# A wheel for this platform, installed beside nothing of the source, and a first use of it.
+wheel: $(BIN)/.installed-dev
+	rm -rf dist build/lib*
+	$(PIP) wheel --quiet --no-deps --wheel-dir dist .
+	$(PIP) install --quiet --no-deps --target dist/site dist/densenet121-*.whl
+	cd dist && PYTHONPATH=site $(CURDIR)/$(BIN)/python -m densenet121 --version
+	cd dist && PYTHONPATH=site $(CURDIR)/$(BIN)/python -c "import densenet121; \
+	    from densenet121.native.images import image_kernel; from densenet121.native.network import kernels; \
+	    assert '/dist/site/' in densenet121.__file__, densenet121.__file__; \
+	    print(kernels(), image_kernel(), sep='\n')"
 
 test-hosts: $(BIN)/.installed-dev
 	sh tests/system/hosts.sh $(CURDIR)/$(BIN)/python

@@ -197,7 +197,8 @@ RUNS: dict[str, tuple[int, list[str]]] = {
     "adamw and average": (1, ["--optimizer", "adamw", "--lr", "0.001", "--ema_decay", "0.9"]),
     "patience": (1, ["--patience", "5", "--lr_scheduler", "plateau", "--workers", "0"]),
     "augmented": (1, ["--mixup", "0.2", "--workers", "2", "--augment", "trivial"]),
-    "two ranks": (2, []),
+    # A rank that is interrupted while it waits for the others at the start ends with this limit.
+    "two ranks": (2, ["--timeout_seconds", "60"]),
 }
 _FLAGS = "--net densenet100 --image_size 16 --device cpu --amp fp32 --lr 0.02 --max_epoch 2"
 _FLAGS += " --log_interval 2 --ckpt_interval 1"
