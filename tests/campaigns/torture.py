@@ -11,6 +11,7 @@ import contextlib
 import json
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -51,6 +52,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--keep", type=Path, default=Path("faults"), help="folder for faults")
     parser.add_argument("--json", type=Path, help="file for the result")
     given = parser.parse_args(arguments)
+    # A shell's background job ignores SIGINT, and so would all that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     print(f"seed {given.seed}; harms: {', '.join(HARMS)}", flush=True)
     found: Counter[str] = Counter()
     faults: list[tuple[int, str]] = []
@@ -63,6 +66,8 @@ def main(arguments: list[str]) -> int:
                     break
                 try:
                     found[one(bench, given.seed, number)] += 1
+                except KeyboardInterrupt:  # the summary is of what was done
+                    break
                 except Exception:
                     text = traceback.format_exc()
                     faults.append((number, text[-4000:]))
