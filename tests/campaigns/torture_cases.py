@@ -323,6 +323,8 @@ def torture_command(bench: Bench, rng: random.Random, kind: str) -> str:
         assert all(expected[name] == content for name, content in found.items()), "half a file"
         for name in names:  # a second output of some commands must be new
             shutil.rmtree(folder / name, ignore_errors=True)
+            if (folder / name).is_file():
+                (folder / name).unlink()
     output = bench.folder / "last.txt"
     (process,) = run(folder, output)
     assert process.wait() == 0, errors_of(output)
