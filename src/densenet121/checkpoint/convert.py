@@ -2,7 +2,6 @@
 
 import io
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +31,7 @@ from densenet121.checkpoint.native import ModelInfo, save_weights
 from densenet121.datasets.image_dataset import some
 from densenet121.network import NETWORKS, Variant, build
 from densenet121.utils.errors import InputError, UsageError
-from densenet121.utils.files import temporary_beside, write_atomic
+from densenet121.utils.files import scratch_folder, write_atomic
 
 Target = Literal["native", "torchvision", "timm", "mindcv", "mindspore", "monai", "torchxrayvision"]
 SUFFIXES: dict[Target, tuple[str, ...]] = {
@@ -129,15 +128,11 @@ def convert(
         info = replace(info, preprocessing=preprocessing)
     if to == "torchxrayvision":
         _check_scale(info, source)
-    folder = temporary_beside(target, "partial")  # of the reader, which goes by names
-    folder.mkdir()
-    try:
+    with scratch_folder(target) as folder:
         trial = folder / target.name
         _write(trial, state_dict, info, to, loaded.calibration)
         back = check_same(trial, state_dict, info)
         write_atomic(target, trial.read_bytes())
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     lost = loaded.calibration is not None and to != "native"
     notes = (*loaded.notes, *filter(None, [changed]), *_not_recorded(info, back))
     return Converted(info, loaded.family, len(state_dict), lost, wanted, notes)

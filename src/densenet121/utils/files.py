@@ -69,6 +69,17 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise
 
 
+@contextlib.contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """A folder beside ``path`` that is removed in the end."""
+    folder = temporary_beside(path, "partial")
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _is_alive(process: int) -> bool:
     try:
         os.kill(process, 0)
