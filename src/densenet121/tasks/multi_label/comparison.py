@@ -4,7 +4,7 @@ Each label by DeLong's test of paired AUROCs, the mean by a paired bootstrap ove
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -119,18 +119,7 @@ def difference(
         InputError: a row is damaged, the labels differ, or none can be compared.
     """
     paths = sorted(a)
-    pairs = [(_row(a[path], path, "A"), _row(b[path], path, "B")) for path in paths]
-    names = list(pairs[0][0].targets)
-    for one, two in pairs:
-        if list(two.targets) != names or any(
-            not _same(one.targets[name], two.targets[name]) for name in names
-        ):
-            raise InputError(f"{one.path}: its labels in A differ from those in B")
-    truth = np.array([[one.targets[name] for name in names] for one, _ in pairs])
-    shares_a, shares_b = (
-        np.array([[row.probabilities[name] for name in names] for row in rows])
-        for rows in zip(*pairs, strict=True)
-    )
+    names, truth, shares_a, shares_b = _paired(a, b, paths)
     labels, kept = [], []
     for k, name in enumerate(names):
         test = delong_test(truth[:, k], shares_a[:, k], shares_b[:, k])
@@ -164,6 +153,25 @@ def difference(
         left_out=tuple(name for k, name in enumerate(names) if k not in kept),
         n_groups=None if groups is None else int(drawn.max()) + 1,
     )
+
+
+def _paired(
+    a: Rows, b: Rows, paths: Sequence[str]
+) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Names of the labels; ``(images, labels)`` true values and probabilities of A and of B."""
+    pairs = [(_row(a[path], path, "A"), _row(b[path], path, "B")) for path in paths]
+    names = list(pairs[0][0].targets)
+    for one, two in pairs:
+        if list(two.targets) != names or any(
+            not _same(one.targets[name], two.targets[name]) for name in names
+        ):
+            raise InputError(f"{one.path}: its labels in A differ from those in B")
+    truth = np.array([[one.targets[name] for name in names] for one, _ in pairs])
+    shares_a, shares_b = (
+        np.array([[row.probabilities[name] for name in names] for row in rows])
+        for rows in zip(*pairs, strict=True)
+    )
+    return names, truth, shares_a, shares_b
 
 
 def _interval(
