@@ -3,7 +3,9 @@
 import json
 import os
 import signal
+import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from densenet121.distributed.ranks import join
 from densenet121.utils.errors import UsageError
 
+from helpers.commands import environment
 from helpers.images import write_classes
 from helpers.ranks import NAMES, SMALL, ranks_of, result, run, torchrun, train
 
@@ -300,3 +303,36 @@ def test_contradicting_variables_are_refused(
         monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match=message):
         join(True, 0, 1)
+
+
+LEAVING = """
+import os, time
+import torch
+import torch.distributed as dist
+from torch import nn
+from densenet121.distributed import ranks
+rank = int(os.environ["RANK"])
+with ranks.process_group(ranks.Process(rank, 2, rank, "test"), torch.device("cpu"), 60):
+    model = nn.parallel.DistributedDataParallel(nn.Linear(4, 4))
+    model(torch.randn(2, 4)).sum().backward()
+    import sys
+    sys.setswitchinterval(100)  # from here on a thread of gloo waits for the interpreter
+    dist.all_reduce(torch.ones(1), async_op=True)
+    end = time.monotonic() + 0.2
+    while time.monotonic() < end:
+        pass
+del model
+"""
+
+
+def test_ranks_end_while_a_thread_of_gloo_has_a_tensor_to_free() -> None:
+    # Ranks that freed their group at once waited for ever or aborted, now and then.
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    processes = [
+        subprocess.Popen([sys.executable, "-c", LEAVING], env=environment(**place, RANK=str(rank)))
+        for rank in range(2)
+    ]
+    assert [process.wait(timeout=60) for process in processes] == [0, 0]

@@ -4,9 +4,11 @@ There is one process per device, started by torchrun, srun or mpirun. All ranks 
 of this module at the same point; in a run of one process each returns at once.
 """
 
+import atexit
 import datetime
 import os
 import subprocess
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -33,6 +35,11 @@ _LAUNCHERS = (
     ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM"),
 )
 _PORT = "29500"  # torchrun's default
+
+# Groups that were left, until the next one or the end of the process. Freeing a group waits for
+# gloo's threads while it holds the interpreter, and such a thread may need the interpreter to free
+# the tensor of the last exchange: freed at once, a group can wait for ever (torch 2.13).
+_left: list[object] = []
 
 
 @dataclass(frozen=True)
@@ -128,9 +135,12 @@ def process_group(process: Process, device: torch.device, timeout_seconds: float
             f"rank {rank} cannot reach the other ranks at {address}:{port}: {_first_line(error)}"
         ) from None
     roll_call = RollCall(PrefixStore("roll_call", store), rank, size)
+    _left.clear()
+    group = dist.group.WORLD
     lost = False
     try:
         yield
+        _left.append(group)
     except RuntimeError as error:
         if not _is_lost_connection(error):
             roll_call.report_failure(_first_line(error))
@@ -151,11 +161,25 @@ def process_group(process: Process, device: torch.device, timeout_seconds: float
 
 def _leave_group(*, abort: bool) -> None:
     """Leave the group; ``abort`` does not wait for exchanges with a lost rank on the device."""
+    _give_way()
     stop = getattr(dist.distributed_c10d, "_abort_process_group", None)
     if abort and stop is not None:
         stop()
     else:
         dist.destroy_process_group()
+
+
+def _give_way() -> None:
+    """Let the threads of gloo have the interpreter, for which they wait to free a tensor."""
+    for _ in range(5):
+        time.sleep(0.002)
+
+
+@atexit.register
+def _free_left_groups() -> None:
+    if _left:
+        _give_way()
+        _left.clear()
 
 
 def _rendezvous(environment: Mapping[str, str]) -> tuple[str, str]:
