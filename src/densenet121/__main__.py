@@ -1,11 +1,17 @@
 """``python -m densenet121``, and the installed command."""
 
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 
 
 def start(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; Ctrl-C while it is still imported is one line too."""
+    """Run the command line; Ctrl-C while it is still imported is one line too.
+
+    After it Ctrl-C is ignored: the process is about to end, and what libraries do at their end
+    would print a traceback.
+    """
     try:
         from densenet121.cli import main
 
@@ -13,6 +19,9 @@ def start(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("densenet121: stopped; everything saved before is intact", file=sys.stderr)  # noqa: T201
         return 143
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 if __name__ == "__main__":
