@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densenet121.serve.bodies import NamedImage, Refusal
+from densenet121.utils.json_values import parse_json
 
 IMAGE, PIXELS = "image", "pixels"
 LENGTH = "inference-header-content-length"
@@ -104,8 +105,8 @@ def _parts(body: bytes, length: str | None) -> tuple[bytes, bytes]:
 
 def _json(data: bytes) -> dict[str, Any]:
     try:
-        content = json.loads(data)
-    except (ValueError, RecursionError):
+        content = parse_json(data)
+    except ValueError:
         raise Refusal(400, "the request is not valid JSON") from None
     if not isinstance(content, dict):
         raise Refusal(400, "the request must be a JSON object")

@@ -14,6 +14,7 @@ from densenet121.checkpoint.native import ModelInfo
 from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.datasets.transforms import Resize, parse_eval_resize
 from densenet121.utils.errors import InputError
+from densenet121.utils.json_values import parse_json
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -115,9 +116,9 @@ def _densenet(weights: Path) -> dict[str, Any] | None:
     if not file.is_file() or file.stat().st_size > _LARGEST:
         return None
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = parse_json(file.read_text(encoding="utf-8"))
         return content if "densenet" in content["architecture"] else None
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         return None
 
 
