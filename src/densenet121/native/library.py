@@ -17,7 +17,7 @@ def load_library(
     Its OpenMP functions are unresolved: they must come from the OpenMP that torch has loaded. A
     second one would have its own threads, which would compete with torch's.
     """
-    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
+    for suffix in reversed(importlib.machinery.EXTENSION_SUFFIXES):  # the plain one first
         path = folder / f"_{name}{suffix}"
         if path.exists():
             break
