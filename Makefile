@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 BIN := $(VENV)/bin
-SOURCES := src tests tools benchmarks examples train.py eval.py setup.py
+SOURCES := src tests tools benchmarks examples train.py eval.py hubconf.py setup.py
 KERNELS := setup.py $(shell find src/densenet121/native -name "*.h" -o -name "*.cpp")
 
 BENCH := .venv-bench/bin

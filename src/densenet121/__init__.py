@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from densenet121.engine.evaluate import evaluate
     from densenet121.engine.train import train
     from densenet121.inference.predictor import Prediction, Predictor
+    from densenet121.integrations.estimator import DenseNetClassifier
     from densenet121.integrations.torch_dataset import (
         EpochSampler,
         TorchDataset,
@@ -30,6 +31,7 @@ _HOME = {
     "evaluate": "densenet121.engine.evaluate",
     "TrainConfig": "densenet121.config",
     "EvalConfig": "densenet121.config",
+    "DenseNetClassifier": "densenet121.integrations.estimator",
     "EpochSampler": "densenet121.integrations.torch_dataset",
     "TorchDataset": "densenet121.integrations.torch_dataset",
     "evaluation_dataset": "densenet121.integrations.torch_dataset",
@@ -38,6 +40,7 @@ _HOME = {
 
 __all__ = [
     "DenseNet",
+    "DenseNetClassifier",
     "EpochSampler",
     "EvalConfig",
     "Prediction",

@@ -79,7 +79,16 @@ def test_every_flag_that_is_mentioned_exists() -> None:
     known |= {"wait", "stop"}  # of the original's scripts
     known |= {"nproc_per_node", "nnodes", "max_restarts", "ntasks", "nodes", "requeue", "signal"}
     known |= {"rdzv_backend", "rdzv_id", "rdzv_endpoint", "node_rank", "gpus", "cpus"}
-    known |= {"silent", "retry", "check", "strict", "field", "dry", "logdir", "epochs"}  # of other tools
+    known |= {
+        "silent",
+        "retry",
+        "check",
+        "strict",
+        "field",
+        "dry",
+        "logdir",
+        "epochs",
+    }  # of other tools
     for page in PAGES:
         mentioned = set(re.findall(r"(?<![\w-])--([A-Za-z]\w+)", text_of(page)))
         assert mentioned <= known, page
