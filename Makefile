@@ -156,13 +156,14 @@ test-compat: $(BIN)/.installed-dev .compat/.installed
 	$(BIN)/python -m pytest -s -m compat tests/system/test_compat.py
 
 # Each framework in an environment of its own: MindSpore 2.10 needs numpy 1, Keras runs on torch.
+# Lightning and the trackers are imported beside the torch of the tests.
 IN_mindspore := mindspore==2.10.0 mindcv==0.3.0 'numpy<2'
 IN_torch := torch==2.14.1 torchvision==0.29.1 timm==1.0.31 transformers==5.24.0
 IN_keras := torch==2.14.1 keras==3.15.1 h5py
 IN_medical := torch==2.14.1 torchvision==0.29.1 monai==1.6.1 torchxrayvision==1.5.7
 IN_triton := 'tritonclient[http]==2.73.0'
 IN_trackers := tensorboard==2.21.0 wandb==0.31.0 mlflow-skinny==3.17.2 sqlalchemy alembic
-IN_lightning := torch==2.14.1 lightning==2.6.6
+IN_lightning := --no-deps lightning==2.6.6 lightning-utilities==0.15.3 torchmetrics==1.9.0 tqdm==4.70.1
 IN_dali := nvidia-dali-cuda130==2.4.0
 FRAMEWORKS := mindspore torch keras medical triton trackers lightning
 .PRECIOUS: .frameworks/%/.installed
