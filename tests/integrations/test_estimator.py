@@ -126,6 +126,12 @@ def test_any_weights_of_one_class_per_image_are_a_fitted_estimator(tmp_path: Pat
     assert DenseNetClassifier.load(file).predict(ARRAYS).tolist() == (
         [answer.classes[0] for answer in Predictor(file).predict(list(ARRAYS))]
     )
+    torch.save(read_weights(file).state_dict, tmp_path / "theirs.pth")  # without any description
+    theirs = pickle.loads(
+        pickle.dumps(DenseNetClassifier.load(tmp_path / "theirs.pth", net="densenet100"))
+    )
+    assert theirs.classes_.tolist() == ["0", "1", "2"]
+    assert theirs._predictor().num_outputs == 3
     several = write_weights(tmp_path / "several.safetensors", task="multilabel")
     with pytest.raises(InputError, match="several labels per image"):
         DenseNetClassifier.load(several)

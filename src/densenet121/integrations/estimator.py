@@ -17,9 +17,10 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from densenet121.checkpoint.load import read_weights
-from densenet121.checkpoint.native import save_weights
+from densenet121.checkpoint.native import ModelInfo, save_weights
 from densenet121.config import TrainConfig, absolute
 from densenet121.engine.train import train
+from densenet121.inference.classifier import Choices, make_classifier
 from densenet121.inference.predictor import Predictor
 from densenet121.integrations.images_in_memory import as_dataset, list_images
 from densenet121.runs.layout import BEST_WEIGHTS, LAST_WEIGHTS, METRICS
@@ -210,16 +211,20 @@ class DenseNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             InputError: the file cannot be used.
         """
-        file = absolute(str(path))
-        loaded = cls(**parameters)
-        predictor = Predictor(file, net=loaded.net, **loaded._device())
-        classifier = predictor.classifier
-        if classifier.task.name != SingleLabel.name:
+        file, loaded = absolute(str(path)), cls(**parameters)
+        weights = read_weights(file)
+        found = make_classifier(weights, file, Choices(loaded.net))
+        if found.task.name != SingleLabel.name:
             raise InputError(f"{file}: has several labels per image, and predict gives one class")
-        origin = read_weights(file, shapes_only=True).origin
-        loaded.classes_ = _typed(classifier.class_names, str(origin.get(_CLASSES, "U")))
-        loaded.history_, loaded.weights_ = [], file.read_bytes()
-        _READY[loaded] = (loaded._device(), predictor)
+        info = ModelInfo(found.net, found.variant, found.class_names, found.preprocessing)
+        loaded.classes_ = _typed(found.class_names, str(weights.origin.get(_CLASSES, "U")))
+        loaded.history_ = []
+        with tempfile.TemporaryDirectory(prefix="densenet121-") as folder:
+            own = Path(folder) / LAST_WEIGHTS
+            save_weights(
+                own, weights.state_dict, info, weights.origin, weights.calibration, weights.data
+            )
+            loaded.weights_ = own.read_bytes()
         return loaded
 
     def __sklearn_tags__(self) -> Any:

@@ -182,7 +182,7 @@ class TorchDataset(Dataset[tuple[Any, ...]]):
 
 
 class EpochSampler(Sampler[Draw]):
-    """The order of ``train``: of the setting `sampler`, by seed and epoch, without augmentation's.
+    """The order of ``train``: a function of seed, epoch and the setting `sampler`.
 
     With ``batch_size`` and ``drop_last=True`` a ``DataLoader`` then gives the batches of ``train``.
     Each draw carries its epoch, so ``set_epoch`` of the dataset is not needed.
