@@ -177,7 +177,7 @@ def test_classes_that_cannot_be_learnt_are_refused(y: Any, message: str) -> None
         ({"lr": 0.1}, "`settings` has `lr`; pass it as the parameter `lr`"),
         ({"seed": 2}, "`settings` has `seed`, which is decided by `random_state`"),
         ({"learning_rate": 2}, "`settings` has `learning_rate`, which is no setting of train"),
-        ({"warmup_epochs": 2}, "warmup_epochs 2 is more than --max_epoch 1"),
+        ({"warmup_epochs": 2}, "^`warmup_epochs` 2 is more than `max_epoch` 1"),
     ],
 )
 def test_settings_that_contradict_are_refused(settings: dict[str, Any], message: str) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import fields
@@ -260,7 +261,10 @@ class DenseNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         given |= {"data_dir": "X", "seed": int(state), "is_distributed": 0, "output_dir": folder}
         if self.output_dir is None:
             given.setdefault("keep_checkpoint_max", 1)
-        return TrainConfig.from_recipe(recipe, **given)
+        try:
+            return TrainConfig.from_recipe(recipe, **given)
+        except UsageError as error:  # the settings speak of flags
+            raise UsageError(re.sub(r"--(\w+)", r"`\1`", str(error))) from None
 
     def _device(self) -> dict[str, Any]:
         """The parameters that prediction shares with training."""
