@@ -3,12 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 BIN := $(VENV)/bin
-SOURCES := src tests tools benchmarks train.py eval.py setup.py
+SOURCES := src tests tools benchmarks examples train.py eval.py hubconf.py setup.py
 KERNELS := setup.py $(shell find src/densenet121/native -name "*.h" -o -name "*.cpp")
 
 BENCH := .venv-bench/bin
 
-.PHONY: demo test test-fast docs docs-serve test-docs test-slow test-serve test-sanitize fuzz torture wheel test-hosts test-frameworks test-compat bench bench-data bench-memory test-gpu bench-gpu lint format clean help
+.PHONY: demo test test-fast docs docs-serve test-docs test-slow test-serve test-sanitize fuzz torture wheel test-hosts test-frameworks test-hub test-open-inference test-trackers test-lightning test-compat bench bench-data bench-memory test-gpu bench-gpu lint format clean help
 
 help:
 	@echo "make demo       train DenseNet-121 on handwritten digits, evaluate it, write a report"
@@ -25,6 +25,7 @@ help:
 	@echo "make bench-data DATA=folder  loading beside torchvision, DALI, MindSpore"
 	@echo "make test-gpu   check the accelerator of this machine; make bench-gpu measures it"
 	@echo "make test-frameworks  install MindSpore, torchvision, timm, transformers, Keras, MONAI and others; compare weights, logits, augmented images"
+	@echo "make test-hub test-open-inference test-trackers test-lightning  parts of it"
 	@echo "make test-compat  the same bits as before the reorganisation; old files are read"
 	@echo "make docs       the documentation site, into site/; make docs-serve shows it"
 	@echo "make test-docs  run the commands of the tutorials"
@@ -166,32 +167,39 @@ test-compat: $(BIN)/.installed-dev .compat/.installed
 	$(BIN)/python -m pytest -s -m compat tests/system/test_compat.py
 
 # Each framework in an environment of its own: MindSpore 2.10 needs numpy 1, Keras runs on torch.
-FRAMEWORK_PIP := bin/python -m pip --disable-pip-version-check install --quiet
-.frameworks/.installed: Makefile
-	for name in mindspore torch keras medical triton trackers; do \
-		test -x .frameworks/$$name/bin/python || $(PYTHON) -m venv .frameworks/$$name || exit 1; done
-	.frameworks/mindspore/$(FRAMEWORK_PIP) mindspore==2.10.0 mindcv==0.3.0 'numpy<2'
-	.frameworks/torch/$(FRAMEWORK_PIP) torch==2.14.1 torchvision==0.29.1 timm==1.0.31 \
-	    transformers==5.24.0
-	.frameworks/keras/$(FRAMEWORK_PIP) torch==2.14.1 keras==3.15.1 h5py
-	.frameworks/medical/$(FRAMEWORK_PIP) torch==2.14.1 torchvision==0.29.1 monai==1.6.1 \
-	    torchxrayvision==1.5.7
-	.frameworks/triton/$(FRAMEWORK_PIP) 'tritonclient[http]==2.73.0'
-	.frameworks/trackers/$(FRAMEWORK_PIP) tensorboard==2.21.0 wandb==0.31.0 mlflow-skinny==3.17.2 \
-	    sqlalchemy alembic
+# Lightning and the trackers are imported beside the torch of the tests.
+IN_mindspore := mindspore==2.10.0 mindcv==0.3.0 'numpy<2'
+IN_torch := torch==2.14.1 torchvision==0.29.1 timm==1.0.31 transformers==5.24.0
+IN_keras := torch==2.14.1 keras==3.15.1 h5py
+IN_medical := torch==2.14.1 torchvision==0.29.1 monai==1.6.1 torchxrayvision==1.5.7
+IN_triton := 'tritonclient[http]==2.73.0'
+IN_trackers := tensorboard==2.21.0 wandb==0.31.0 mlflow-skinny==3.17.2 sqlalchemy alembic
+IN_lightning := --no-deps lightning==2.6.6 lightning-utilities==0.15.3 torchmetrics==1.9.0 tqdm==4.70.1
+IN_dali := nvidia-dali-cuda130==2.4.0
+FRAMEWORKS := mindspore torch keras medical triton trackers lightning
+.PRECIOUS: .frameworks/%/.installed
+.frameworks/%/.installed: Makefile
+	test -x .frameworks/$*/bin/python || $(PYTHON) -m venv .frameworks/$*
+	.frameworks/$*/bin/python -m pip --disable-pip-version-check install --quiet $(IN_$*)
 	touch $@
 
-test-frameworks: $(BIN)/.installed-dev .frameworks/.installed
+test-frameworks: $(BIN)/.installed-dev $(FRAMEWORKS:%=.frameworks/%/.installed)
 	$(BIN)/python -m pytest -s -m frameworks $(wildcard tests/system/test_frameworks*.py)
 
-.frameworks/.installed-dali: .frameworks/.installed
-	test -x .frameworks/dali/bin/python || $(PYTHON) -m venv .frameworks/dali
-	.frameworks/dali/$(FRAMEWORK_PIP) nvidia-dali-cuda130==2.4.0
-	touch $@
+# Parts of it, each with its own programs alone.
+FRAMEWORK_TESTS = $(BIN)/python -m pytest -s -m frameworks tests/system/test_frameworks_
+test-hub: $(BIN)/.installed-dev .frameworks/torch/.installed
+	$(FRAMEWORK_TESTS)hub.py
+test-open-inference: $(BIN)/.installed-dev .frameworks/triton/.installed
+	$(FRAMEWORK_TESTS)serve.py
+test-trackers: $(BIN)/.installed-dev .frameworks/trackers/.installed
+	$(FRAMEWORK_TESTS)trackers.py
+test-lightning: $(BIN)/.installed-dev .frameworks/lightning/.installed
+	$(FRAMEWORK_TESTS)lightning.py
 
 # DATA names a folder of class folders with images.
 FRAMEWORK = $(1)=.frameworks/$(2)/bin/python
-bench-data: $(BIN)/.installed .frameworks/.installed-dali
+bench-data: $(BIN)/.installed $(patsubst %,.frameworks/%/.installed,dali mindspore torch)
 	for workers in 1 2; do \
 		$(BIN)/densenet121 bench data --data_dir '$(DATA)' --workers $$workers --warmup 1 \
 			--against plain,dali,mindspore,torchvision-v1,torchvision-v2 \

@@ -11,6 +11,13 @@ if TYPE_CHECKING:
     from densenet121.engine.evaluate import evaluate
     from densenet121.engine.train import train
     from densenet121.inference.predictor import Prediction, Predictor
+    from densenet121.integrations.estimator import DenseNetClassifier
+    from densenet121.integrations.torch_dataset import (
+        EpochSampler,
+        TorchDataset,
+        evaluation_dataset,
+        training_datasets,
+    )
     from densenet121.network import DenseNet, densenet121
 
 # Loaded on first use (PEP 562), so that `densenet121 --help` does not import torch.
@@ -24,19 +31,29 @@ _HOME = {
     "evaluate": "densenet121.engine.evaluate",
     "TrainConfig": "densenet121.config",
     "EvalConfig": "densenet121.config",
+    "DenseNetClassifier": "densenet121.integrations.estimator",
+    "EpochSampler": "densenet121.integrations.torch_dataset",
+    "TorchDataset": "densenet121.integrations.torch_dataset",
+    "evaluation_dataset": "densenet121.integrations.torch_dataset",
+    "training_datasets": "densenet121.integrations.torch_dataset",
 }
 
 __all__ = [
     "DenseNet",
+    "DenseNetClassifier",
+    "EpochSampler",
     "EvalConfig",
     "Prediction",
     "Predictor",
+    "TorchDataset",
     "TrainConfig",
     "__version__",
     "densenet121",
     "evaluate",
+    "evaluation_dataset",
     "load_model",
     "train",
+    "training_datasets",
 ]
 
 

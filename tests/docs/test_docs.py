@@ -79,7 +79,16 @@ def test_every_flag_that_is_mentioned_exists() -> None:
     known |= {"wait", "stop"}  # of the original's scripts
     known |= {"nproc_per_node", "nnodes", "max_restarts", "ntasks", "nodes", "requeue", "signal"}
     known |= {"rdzv_backend", "rdzv_id", "rdzv_endpoint", "node_rank", "gpus", "cpus"}
-    known |= {"silent", "retry", "check", "strict", "field", "dry", "logdir"}  # of other tools
+    known |= {
+        "silent",
+        "retry",
+        "check",
+        "strict",
+        "field",
+        "dry",
+        "logdir",
+        "epochs",
+    }  # of other tools
     for page in PAGES:
         mentioned = set(re.findall(r"(?<![\w-])--([A-Za-z]\w+)", text_of(page)))
         assert mentioned <= known, page
@@ -91,7 +100,7 @@ def test_every_make_target_and_file_that_is_mentioned_exists() -> None:
     for page in PAGES:
         text = text_of(page)
         assert set(re.findall(r"`make ([a-z-]+)", text)) <= targets, page
-        folders = "tests|recipes|docs|scripts|tools|benchmarks"
+        folders = "tests|recipes|docs|examples|scripts|tools|benchmarks"
         for path in re.findall(rf"`(?:python )?((?:{folders})/[\w./-]*)", text):
             assert (REPOSITORY / path).exists(), (page, path)
 

@@ -91,6 +91,14 @@ def test_the_tutorial_on_the_weights_of_others_runs(tmp_path: Path) -> None:
     assert "its 4 classes differ from the 3 of the data" in output
 
 
+def test_the_move_from_mindspore_runs(tmp_path: Path) -> None:
+    output = run_page("mindspore", tmp_path, SHORTER)
+    assert "weights of  MindSpore (model zoo)" in output
+    counts = re.findall(r"eval: top1_correct=(\d+), tot=(\d+)", output)
+    assert counts[1] == counts[0]  # of the weights before and after the conversion
+    assert "tuned.ckpt: densenet121, variant model_zoo" in output
+
+
 def test_the_tutorial_on_resuming_ends_with_the_bits_it_promises(tmp_path: Path) -> None:
     output = run_page("resume", tmp_path, SHORTER)
     assert "stopped by a signal after" in output
@@ -203,7 +211,7 @@ def auroc_of(file: Path) -> float:
 
 
 def test_no_tutorial_is_left_out() -> None:
-    assert PAGES == ["first-model", "others-weights", "resume", "several-labels"]
+    assert PAGES == ["first-model", "mindspore", "others-weights", "resume", "several-labels"]
 
 
 @pytest.mark.slow

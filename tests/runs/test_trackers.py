@@ -5,11 +5,21 @@ import logging
 from importlib.util import find_spec
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from densenet121.config import TrainConfig
+from densenet121.engine.build import build_training
+from densenet121.engine.epoch import load_epoch
+from densenet121.engine.first_batch import draw_first_batch
+from densenet121.engine.images import find_datasets
+from densenet121.engine.loading import LoadingClock
 from densenet121.engine.train import train
-from densenet121.runs.trackers import Trackers, values_of
+from densenet121.runs.tracker_libraries import values_of
+from densenet121.runs.trackers import Trackers
+from densenet121.runtime import joined
+from densenet121.tasks import SingleLabel
 from densenet121.utils.errors import UsageError
 
 from helpers.training import train_config
@@ -38,6 +48,34 @@ def test_a_tracker_that_fails_is_one_warning(
     assert record.message.startswith("tensorboard: ModuleNotFoundError: ")
     assert record.message.endswith("; the run goes on")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(find_spec("tensorboard") is not None, reason="it is installed, so it writes")
+def test_images_after_the_checkpoint_of_a_resumed_run_are_removed(tmp_path: Path) -> None:
+    before, now = tmp_path / "before" / "tracker_images", tmp_path / "now" / "tracker_images"
+    for folder in (before, now):
+        folder.mkdir(parents=True)
+        for name in ("00000000_first_batch", "00000007_confusion", "00000011_confusion"):
+            (folder / f"{name}.png").write_bytes(folder.parent.name.encode())
+    trackers = Trackers(("tensorboard",), now.parent, {})
+    trackers.begin([TRAIN, EVAL], before.parent, lambda: b"drawn")
+    files = {file.name: file.read_bytes() for file in now.iterdir()}
+    assert files == {"00000000_first_batch.png": b"drawn", "00000007_confusion.png": b"before"}
+    assert len(list(before.iterdir())) == 3
+
+
+def test_the_first_batch_is_drawn_as_the_network_gets_it(image_folder: Path) -> None:
+    config = train_config(image_folder, image_folder, per_batch_size=5, seed=4)
+    images, _ = find_datasets(config)
+    with joined(config) as runtime:
+        plan = build_training(config, SingleLabel(), images, runtime, None).plan
+        (first, *_) = load_epoch(plan, 0, 0, LoadingClock())
+    sheet = cv2.imdecode(np.frombuffer(draw_first_batch(plan), np.uint8), cv2.IMREAD_COLOR_RGB)
+    assert sheet is not None
+    assert sheet.shape == (2 * 16 + 2, 3 * 16 + 4, 3)
+    for place, pixels in enumerate(first.images.numpy()):
+        top, left = place // 3 * 18, place % 3 * 18
+        assert np.array_equal(sheet[top : top + 16, left : left + 16], pixels)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +107,7 @@ def test_a_run_without_trackers_leaves_nothing_of_them_and_says_when_it_ends(
 ) -> None:
     done = train(train_config(image_folder, tmp_path / "run", max_epoch=2))
     names = {file.name for file in done.folder.iterdir()}
-    assert not names & {"trackers.json", "tensorboard"}
+    assert not names & {"trackers.json", "tensorboard", "tracker_images"}
     (log,) = done.folder.glob("*.log")
     lines = [line for line in log.read_text().splitlines() if "epochs done" in line]
     assert len(lines) == 1

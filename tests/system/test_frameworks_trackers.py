@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from densenet121.runs.trackers import values_of
+from densenet121.runs.tracker_libraries import values_of
 
 from helpers.commands import REPOSITORY, environment
 
@@ -87,6 +88,21 @@ def check(points: list[Any], rows: list[dict[str, Any]], timed: bool = True) -> 
             assert value == pytest.approx(wanted[name, step], rel=1e-6), (name, step)
 
 
+def check_images(found: dict[str, Any], run: Path, rows: list[dict[str, Any]]) -> None:
+    """The first batch, and the confusion matrix of each validation, once, as in the run folder."""
+    steps = [row["step"] for row in rows if row["kind"] == "eval"]
+    expected = [("first_batch", 0), *(("confusion", step) for step in steps)]
+    assert sorted((name, step) for name, step, *_ in found["images"]) == sorted(expected)
+    for name, step, *size in found["images"]:
+        file = run / "tracker_images" / f"{step:08d}_{name}.png"
+        if len(size) == 1:
+            assert size == [file.stat().st_size]
+        else:
+            with Image.open(file) as image:
+                assert tuple(size) == image.size
+    assert len(list((run / "tracker_images").iterdir())) == len(expected)
+
+
 def test_every_row_is_in_each_tracker_once(image_folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     finished(start(image_folder, run, "tensorboard,wandb,mlflow", "--max_epoch", "2"))
@@ -94,14 +110,17 @@ def test_every_row_is_in_each_tracker_once(image_folder: Path, tmp_path: Path) -
     board = told_by("tensorboard", run / "tensorboard")
     assert board["texts"] == ["settings/text_summary"]
     check(board["points"], rows)
+    check_images(board, run, rows)
     wandb = told_by("wandb", run)
     assert len(wandb["ids"]) == 1
     assert json.loads(wandb["config"]["lr"]) == 0.05
     check(wandb["points"], rows)
+    check_images(wandb, run, rows)
     mlflow = told_by("mlflow", tmp_path / "mlflow.db")
     assert mlflow["runs"] == [["run", "FINISHED"]]
     assert mlflow["params"]["net"] == "densenet100"
     check(mlflow["points"], rows)
+    check_images(mlflow, run, rows)
 
 
 def test_a_killed_run_goes_on_in_each_tracker_without_doubled_or_missing_steps(
@@ -124,13 +143,15 @@ def test_a_killed_run_goes_on_in_each_tracker_without_doubled_or_missing_steps(
     assert "resumed from" in output
     rows = rows_of(run)
     assert killed_at < rows[-1]["step"]
-    check(told_by("tensorboard", run / "tensorboard")["points"], rows)
-    wandb = told_by("wandb", run)
+    board, wandb = told_by("tensorboard", run / "tensorboard"), told_by("wandb", run)
+    check(board["points"], rows)
     assert len(wandb["ids"]) == 1
     check(wandb["points"], rows)
     mlflow = told_by("mlflow", tmp_path / "mlflow.db")
     assert mlflow["runs"] == [["run", "FINISHED"]]
     check(mlflow["points"], rows, timed=False)
+    for found in (board, wandb, mlflow):
+        check_images(found, run, rows)
 
 
 def test_a_signal_stops_a_run_with_open_trackers_after_saving(
@@ -160,10 +181,12 @@ def test_trackers_do_not_change_a_bit_and_their_failure_does_not_end_a_run(
         (tmp_path / name).mkdir()
     (tmp_path / "mlflow.db").write_text("no database")
     (tmp_path / "a" / "tensorboard").write_text("a file where the events should be")
+    (tmp_path / "b" / "tracker_images").write_text("a file where the images should be")
     output = finished(start(image_folder, tmp_path / "a", "tensorboard,mlflow", "--max_epoch", "1"))
     for name in ("tensorboard", "mlflow"):
         assert output.count(f"WARNING:{name}: ") == 1
     assert "the run goes on" in output
-    finished(start(image_folder, tmp_path / "b", "wandb", "--max_epoch", "1"))
+    output = finished(start(image_folder, tmp_path / "b", "wandb", "--max_epoch", "1"))
+    assert output.count("WARNING:images: ") == 1
     last = [(tmp_path / name / "last.safetensors").read_bytes() for name in ("a", "b")]
     assert last[0] == last[1]

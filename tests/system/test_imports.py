@@ -13,7 +13,7 @@ LAYERS = (
     {"__main__"},
     {"cli"},
     {"commands"},
-    {"bench"},
+    {"bench", "integrations"},
     {"engine", "serve", "report", "audit", "card"},
     {"runs", "inference"},
     {"checkpoint"},
@@ -34,7 +34,7 @@ LAYERS = (
 )
 DEPTH = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}
 # Parts take plain arguments; these turn the settings into them.
-MAY_IMPORT_CONFIG = {"cli", "commands", "engine", "bench", "serve", "audit"}
+MAY_IMPORT_CONFIG = {"cli", "commands", "engine", "bench", "integrations", "serve", "audit"}
 # What only one room may do.
 RUN_FILES = ("run.json", "metrics.jsonl", "eval.json", "predictions.csv", "best.safetensors")
 EXCHANGE_BETWEEN_RANKS = {"distributed", "bench/ranks.py", "network/sync_batch_norm.py"}

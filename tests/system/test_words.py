@@ -19,6 +19,7 @@ ROOMS_WITHOUT_FLAGS = (
     "distributed",
     "engine",
     "inference",
+    "integrations",
     "losses",
     "lr_scheduler",
     "metrics",

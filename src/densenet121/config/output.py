@@ -26,9 +26,9 @@ class OutputSettings(Settings):
         ckpt_interval: steps between checkpoints (default: one epoch).
         keep_checkpoint_max: newest checkpoints to keep, 0 keeps all; best and last weights are
             kept in any case.
-        log_to: trackers that mirror the metrics: tensorboard (event files in the run folder),
-            wandb, mlflow; each is an extra of the package, and its failure is only a warning
-            (default: none).
+        log_to: trackers that mirror the settings, the metrics, images of the first batch and the
+            confusion matrix: tensorboard (event files in the run folder), wandb, mlflow; each is an
+            extra of the package, and its failure is only a warning (default: none).
         is_save_on_master: 1 saves checkpoints on rank 0 only, 0 on every rank.
     """
 

@@ -166,6 +166,7 @@ def _connect(
         wait_for_store(address, port, timeout_seconds, rank, is_stopped)
     try:
         # A launcher that restarts the ranks gives each attempt a store without the old entries.
+        store: Store
         store, _, _ = next(rendezvous("env://", rank, size, timeout=timeout))
         dist.init_process_group(
             # gloo besides the accelerator's backend, for tensors on the host.

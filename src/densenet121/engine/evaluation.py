@@ -104,6 +104,10 @@ class Evaluation:
         columns = {name: self.cells(name) for name in more_columns} | columns
         write_evaluation(folder, content, self.paths, columns)
 
+    def draw_confusion(self) -> bytes | None:
+        """The confusion matrix as a PNG image; None if the task has none."""
+        return self.task.confusion(self.scores, self.targets, self.dataset.class_names)
+
     def log(self) -> None:
         """Log the lines of the task, which include those of the original."""
         for line in self.task.log_lines(self.metrics):

@@ -2,9 +2,11 @@
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from densenet121.config import TrainConfig
+from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.device import set_exact
 from densenet121.distributed.ranks import any_rank, copy_buffers_from_rank_0, from_rank_0, gather
 from densenet121.engine.balance import log_balance
@@ -12,6 +14,7 @@ from densenet121.engine.build import build_training
 from densenet121.engine.epoch import train_epoch
 from densenet121.engine.error_maps import draw_error_maps
 from densenet121.engine.evaluation import Evaluation
+from densenet121.engine.first_batch import draw_first_batch
 from densenet121.engine.images import find_datasets
 from densenet121.engine.messages import (
     log_advice,
@@ -46,6 +49,9 @@ from densenet121.tasks import Task
 from densenet121.utils.logging import log, log_settings, run_log
 from densenet121.utils.signals import StopRequest
 
+# The training and the validation images, if there are any; None for those of the settings.
+Sides = tuple[ImageDataset, ImageDataset | None] | None
+
 
 @dataclass(frozen=True)
 class TrainResult:
@@ -67,12 +73,13 @@ class TrainResult:
     rank: int
 
 
-def train(config: TrainConfig, task: Task | None = None) -> TrainResult:
+def train(config: TrainConfig, task: Task | None = None, images: Sides = None) -> TrainResult:
     """Train a network as ``config`` says, from the start or from a checkpoint.
 
     Args:
         config: the settings.
         task: what the labels mean (default: one class per image).
+        images: those to train and to validate on, in place of those that the settings name.
 
     Raises:
         UsageError: a setting cannot be used, or differs from the run that is resumed.
@@ -84,7 +91,7 @@ def train(config: TrainConfig, task: Task | None = None) -> TrainResult:
         set_exact(runtime.device, bool(config.exact))
 
         # 2. Data and task.
-        dataset, val_dataset = find_datasets(config)
+        dataset, val_dataset = images or find_datasets(config)
         task = pick_task(config, task, dataset)
 
         # 3. Start: a run to resume overrides pretrained weights, which override fresh ones.
@@ -124,12 +131,13 @@ def train(config: TrainConfig, task: Task | None = None) -> TrainResult:
             log_trained(training, plan)
             log_start(note, warnings, start, training.state.step)
             source = start.checkpoint.path.parent if start.checkpoint else None
-            folder.begin(training.state.step, training.state.evaluated_epochs, source)
+            state = training.state
+            first = partial(draw_first_batch, plan)
+            folder.begin(state.step, state.evaluated_epochs, source, first)
 
             # 6. Epochs.
             log.info("start network train...")
-            state = training.state
-            evaluation, began, first = None, time.monotonic(), state.evaluated_epochs
+            evaluation, began, before = None, time.monotonic(), state.evaluated_epochs
             while not state.is_done(config.max_epoch) and not any_rank(stop.requested):
                 if state.step < (state.evaluated_epochs + 1) * plan.steps:
                     if training.freeze(plan.frozen_in(state.evaluated_epochs), plan.freeze_bn):
@@ -149,7 +157,7 @@ def train(config: TrainConfig, task: Task | None = None) -> TrainResult:
                 state.evaluated_epochs += 1
                 save_last(training, folder)
                 save_checkpoint(training, folder)
-                log_time_left(began, first, state.evaluated_epochs, config.max_epoch)
+                log_time_left(began, before, state.evaluated_epochs, config.max_epoch)
 
             # 7. Close.
             for bad_images in gather(state.bad_images):

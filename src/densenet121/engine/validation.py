@@ -71,6 +71,7 @@ def validate_epoch(
     evaluation.log()
     row = {"epoch": state.evaluated_epochs, "step": state.step - 1}
     folder.note({"kind": "eval"} | row | evaluation.metrics)
+    folder.show("confusion", row["step"], evaluation.draw_confusion)
     state.bad_images.update(evaluation.bad)
     if is_better(plan.task, plan.best_metric, evaluation.metrics, state.best):
         state.best_epoch, state.best = state.evaluated_epochs, evaluation.metrics

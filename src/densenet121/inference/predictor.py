@@ -131,7 +131,7 @@ class Predictor:
     ) -> None:
         preprocessing = self.classifier.preprocessing
         if not isinstance(image, str | Path):
-            preprocessing.prepare(_checked(image), out, max_pixels)
+            preprocessing.prepare(as_encoded(image), out, max_pixels)
             return
         try:
             preprocessing.prepare(read_file(Path(image)), out, max_pixels)
@@ -233,7 +233,12 @@ class Predictor:
         return self.classifier.task.num_outputs(len(self.classifier.class_names))
 
 
-def _checked(image: ImageInput) -> bytes | NDArray[np.uint8]:
+def as_encoded(image: bytes | NDArray[np.uint8] | Image.Image) -> bytes | NDArray[np.uint8]:
+    """An image in memory as bytes or ``(H, W, 3)`` uint8 RGB.
+
+    Raises:
+        InputError: it is of another type or shape.
+    """
     if isinstance(image, bytes):
         return image
     if isinstance(image, Image.Image):

@@ -2,7 +2,7 @@
 
 import contextlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +66,20 @@ class RunFolder:
         self._rank, self._keep, self._info, self._run = rank, keep, info, run
         self.is_first, self.saves = rank == 0, saves
 
-    def begin(self, step: int, evaluated_epochs: int, source: Path | None) -> None:
+    def begin(
+        self,
+        step: int,
+        evaluated_epochs: int,
+        source: Path | None,
+        first_batch: Callable[[], bytes] | None = None,
+    ) -> None:
         """Write run.json; in a resumed run, remove metrics after the checkpoint.
 
         Args:
             step: steps done.
             evaluated_epochs: epochs done and validated.
             source: folder of the resumed checkpoint, None for a fresh run.
+            first_batch: draws the images of the first batch, for the trackers.
         """
         if not self.is_first:
             return
@@ -80,10 +87,10 @@ class RunFolder:
         if source is None:
             self._metrics.keep_until(0, 0)
             write_json(self.path / RECORD, content)
-            self._trackers.begin([], None)
+            self._trackers.begin([], None, first_batch)
             return
         self._metrics.keep_until(step, evaluated_epochs, source / METRICS)
-        self._trackers.begin(read_rows(self.path / METRICS), source)
+        self._trackers.begin(read_rows(self.path / METRICS), source, first_batch)
         # If it is missing or damaged, the checkpoint has everything that is needed.
         with contextlib.suppress(OSError, ValueError):
             found = parse_json((source / RECORD).read_text(encoding="utf-8"))
@@ -104,6 +111,11 @@ class RunFolder:
             # A killed run then has no row in its metrics that a tracker has not got.
             self._trackers.note(row)
             self._metrics.write(row)
+
+    def show(self, name: str, step: int, draw: Callable[[], bytes | None]) -> None:
+        """Give an image to the trackers, if there are any; it is drawn only then."""
+        if self.is_first:
+            self._trackers.show(name, step, draw)
 
     def __enter__(self) -> "RunFolder":
         return self

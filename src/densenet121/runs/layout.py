@@ -22,6 +22,7 @@ LAST_AVERAGE = "last_ema.safetensors"
 ERROR_MAPS = "error_maps"
 TRACKERS = "trackers.json"
 TENSORBOARD = "tensorboard"
+TRACKER_IMAGES = "tracker_images"
 
 _STAMP = "%Y-%m-%d_time_%H_%M_%S"
 _CHECKPOINT = re.compile(r"(\d+)-(\d+)_(\d+)\.ckpt")

@@ -196,6 +196,12 @@ class Task(ABC):
         """Wrong answers that get class-activation maps, in any order."""
         return []
 
+    def confusion(
+        self, scores: Scores, targets: Tensor, class_names: Sequence[str]
+    ) -> bytes | None:
+        """The confusion matrix as a PNG image, for trackers; None if the task has none."""
+        return None
+
     # Answers
 
     @abstractmethod

@@ -27,19 +27,21 @@ def records_of(data):
 
 
 what, place = sys.argv[1:]
-points, more = [], {}
+points, images, more = [], [], {}
 if what == "tensorboard":
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    found = EventAccumulator(place, size_guidance={"scalars": 0}).Reload()
+    found = EventAccumulator(place, size_guidance={"scalars": 0, "images": 0}).Reload()
     tags = found.Tags()
     points = [[tag, e.step, e.value] for tag in tags["scalars"] for e in found.Scalars(tag)]
+    images = [[tag, e.step, e.width, e.height] for tag in tags["images"] for e in found.Images(tag)]
     more["texts"] = tags["tensors"]
 elif what == "wandb":
     from wandb.proto import wandb_internal_pb2
 
     ids = set()
     for file in sorted(Path(place).glob("wandb/offline-run-*/run-*.wandb")):
+        media = {}
         for data in records_of(file.read_bytes()):
             record = wandb_internal_pb2.Record()
             record.ParseFromString(data)
@@ -48,9 +50,16 @@ elif what == "wandb":
                 more["config"] = {item.key: item.value_json for item in record.run.config.update}
             step = record.history.step.num
             for item in record.history.item:
-                name = item.key or "/".join(item.nested_key)
-                if not name.startswith("_"):
-                    points.append([name, step, json.loads(item.value_json)])
+                name, value = item.key or "/".join(item.nested_key), json.loads(item.value_json)
+                if len(item.nested_key) > 1:
+                    media.setdefault((item.nested_key[0], step), {})[item.nested_key[1]] = value
+                elif not name.startswith("_"):
+                    points.append([name, step, value])
+        for (name, step), found in media.items():
+            assert found["_type"] == "image-file"
+            stored = file.parent / "files" / found["path"]
+            assert stored.read_bytes()[:4] == b"\x89PNG"
+            images.append([name, step, found["width"], found["height"]])
     more["ids"] = sorted(ids)
 else:
     from mlflow import MlflowClient
@@ -61,9 +70,12 @@ else:
     more["runs"] = [[run.info.run_name, run.info.status] for run in runs]
     more["params"] = runs[0].data.params
     for run in runs:
+        for entry in client.list_artifacts(run.info.run_id, "images"):
+            step, _, name = Path(entry.path).stem.partition("_")
+            images.append([name, int(step), entry.file_size])
         for name in run.data.metrics:
             points += [
                 [name, point.step, point.value]
                 for point in client.get_metric_history(run.info.run_id, name)
             ]
-print(json.dumps({"points": points, **more}))
+print(json.dumps({"points": points, "images": images, **more}))

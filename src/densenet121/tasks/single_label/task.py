@@ -167,6 +167,19 @@ class SingleLabel(Task):
             "rank": columns["rank"].tolist(),
         }
 
+    def confusion(self, scores: Scores, targets: Tensor, class_names: Sequence[str]) -> bytes:
+        """The confusion matrix of the report."""
+        from densenet121.tasks.single_label import plots
+        from densenet121.tasks.single_label.predictions import Row
+        from densenet121.tasks.single_label.scores import compare
+
+        found = self.csv_columns(scores, targets, class_names)
+        rows = [
+            Row("", label, predicted, 0.0, 1)
+            for label, predicted in zip(found["label"], found["predicted"], strict=True)
+        ]
+        return plots.confusion(compare(rows, class_names))
+
     def worst_errors(self, scores: Scores, targets: Tensor) -> list[ImageError]:
         """Every error; badness is the probability of the wrong class, which the map explains."""
         predicted, probability = scores.columns["predicted"], scores.columns["probability"]

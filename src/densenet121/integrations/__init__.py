@@ -1,0 +1,1 @@
+"""The conventions of other libraries: torch's datasets, scikit-learn's estimators."""

@@ -1,0 +1,345 @@
+"""``DenseNetClassifier``: training and prediction by scikit-learn's conventions."""
+
+import contextlib
+import io
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Self
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted
+
+from densenet121.checkpoint.load import read_weights
+from densenet121.checkpoint.native import ModelInfo, save_weights
+from densenet121.config import TrainConfig, absolute
+from densenet121.engine.train import train
+from densenet121.inference.classifier import Choices, make_classifier
+from densenet121.inference.predictor import Predictor
+from densenet121.integrations.images_in_memory import as_dataset, list_images
+from densenet121.runs.layout import BEST_WEIGHTS, LAST_WEIGHTS, METRICS
+from densenet121.runs.metrics import read_rows
+from densenet121.tasks import SingleLabel
+from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.files import write_atomic
+
+# Parameters that are settings of `train` of the same name; None leaves them to the recipe.
+_SETTINGS = (
+    *("net", "pretrained", "image_size", "max_epoch", "lr", "per_batch_size"),
+    *("device", "amp", "workers", "output_dir"),
+)
+# Settings that the estimator itself decides.
+_DECIDED = {
+    "data_dir": "X",
+    "val_dir": "`validation` of fit",
+    "exclude": "X",
+    "num_classes": "y",
+    "task": "y",
+    "seed": "`random_state`",
+    "resume": "fit, which begins anew",
+    "ckpt_path": "`output_dir`",
+    "is_distributed": "the estimator, which is one process",
+}
+_CLASSES = "classes_dtype"  # in the origin of saved weights
+# Networks of fitted estimators, ready to predict, with the settings they were made with.
+_READY: "WeakKeyDictionary[DenseNetClassifier, tuple[Any, Predictor]]" = WeakKeyDictionary()
+
+
+class DenseNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """A DenseNet that is trained and used as an estimator of scikit-learn.
+
+    ``fit`` is a run of ``train``, with its recipes, augmentation and determinism. X is a sequence
+    of paths, bytes, PIL images or uint8 arrays ``(H, W, 3)`` or ``(H, W)``; or one uint8 array
+    ``(N, H, W)`` or ``(N, H, W, 3)``. y has one class per image, of any type that
+    ``numpy.unique`` sorts.
+
+    Attributes:
+        classes_: the classes, sorted.
+        history_: the rows of metrics.jsonl: loss, learning rate, and validation if there was one.
+        weights_: the content of the weights file, a safetensors file.
+    """
+
+    def __init__(
+        self,
+        *,
+        recipe: str = "auto",
+        pretrained: str | None = None,
+        net: str = "densenet121",
+        image_size: int | str | None = None,
+        max_epoch: int | None = None,
+        lr: float | None = None,
+        per_batch_size: int | None = None,
+        random_state: Any = 1,
+        device: str | None = None,
+        amp: str | None = None,
+        workers: int | None = None,
+        output_dir: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        verbose: int = 0,
+    ) -> None:
+        """Set parameters; ``fit`` checks them. None leaves a value to the recipe.
+
+        Args:
+            recipe: settings to start from: finetune, scratch_small, original; auto is finetune with
+                ``pretrained`` and scratch_small without.
+            pretrained: weights to start from, of any program that `train` reads.
+            net: the network.
+            image_size: height and width of the network's input, "H,W" or one number.
+            max_epoch: epochs to train.
+            lr: base learning rate.
+            per_batch_size: images per step.
+            random_state: seed of everything random: a number, or as in scikit-learn.
+            device: name of the device in torch.
+            amp: arithmetic: fp32, bf16 or fp16.
+            workers: threads that decode images.
+            output_dir: run folder to keep (default: a temporary one).
+            settings: further settings of `train`, by name.
+            verbose: 1 shows the log of the run.
+        """
+        self.recipe = recipe
+        self.pretrained = pretrained
+        self.net = net
+        self.image_size = image_size
+        self.max_epoch = max_epoch
+        self.lr = lr
+        self.per_batch_size = per_batch_size
+        self.random_state = random_state
+        self.device = device
+        self.amp = amp
+        self.workers = workers
+        self.output_dir = output_dir
+        self.settings = settings
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any, *, validation: tuple[Any, Any] | None = None) -> Self:
+        """Train a new network, or one that starts from ``pretrained``.
+
+        Args:
+            X: images.
+            y: ``(N,)`` the class of each.
+            validation: images and classes to validate on after every epoch; the best weights are
+                then taken, else the last ones.
+
+        Raises:
+            InputError: a ValueError: images, classes or settings cannot be used.
+            KeyboardInterrupt: a signal stopped the run.
+        """
+        images = list_images(X)
+        classes, labels = _classes_of(y)
+        check_consistent_length(images, labels)
+        names = _names(classes)
+        held_out = None
+        if validation is not None:
+            others, known = list_images(validation[0]), _labels_in(classes, validation[1])
+            check_consistent_length(others, known)
+            held_out = as_dataset(others, known, names)
+        with contextlib.ExitStack() as stack:
+            folder = self.output_dir
+            if folder is None:
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="densenet121-"))
+            if not self.verbose:
+                stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+            result = train(
+                self._config(folder), images=(as_dataset(images, labels, names), held_out)
+            )
+            if result.stopped:
+                raise KeyboardInterrupt(f"stopped by a signal; {result.folder} has the state")
+            name = LAST_WEIGHTS if held_out is None else BEST_WEIGHTS
+            self.weights_ = (result.folder / name).read_bytes()
+            self.history_ = read_rows(result.folder / METRICS)
+        self.classes_ = classes
+        _READY.pop(self, None)
+        return self
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """``(N, K)``: the probability of each class, in the order of ``classes_``.
+
+        Raises:
+            InputError: an image cannot be used.
+        """
+        check_is_fitted(self)
+        images, predictor = as_dataset(list_images(X)), self._predictor()
+        parts = [logits for _, logits in predictor.batches(images)]
+        classifier = predictor.classifier
+        found = classifier.task.probabilities(np.concatenate(parts), classifier.calibration)
+        assert found is not None
+        shares = found.astype(np.float64)
+        return np.asarray(shares / shares.sum(axis=1, keepdims=True))
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """``(N,)``: the most probable class of each image.
+
+        Raises:
+            InputError: an image cannot be used.
+        """
+        probabilities = self.predict_proba(X)
+        return np.asarray(self.classes_[probabilities.argmax(axis=1)])
+
+    def save(self, path: str | Path) -> None:
+        """Write the weights, which every command reads, with the type of the classes.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        check_is_fitted(self)
+        weights = read_weights(self._file(absolute(str(path))))
+        assert weights.info is not None
+        origin = weights.origin | {_CLASSES: self.classes_.dtype.kind}
+        save_weights(
+            absolute(str(path)),
+            weights.state_dict,
+            weights.info,
+            origin,
+            weights.calibration,
+            weights.data,
+        )
+
+    @classmethod
+    def load(cls, path: str | Path, **parameters: Any) -> Self:
+        """A fitted estimator from weights of one class per image, of any program.
+
+        Args:
+            path: the file; that of ``save`` also has the type of the classes.
+            parameters: those of the estimator.
+
+        Raises:
+            InputError: the file cannot be used.
+        """
+        file, loaded = absolute(str(path)), cls(**parameters)
+        weights = read_weights(file)
+        found = make_classifier(weights, file, Choices(loaded.net))
+        if found.task.name != SingleLabel.name:
+            raise InputError(f"{file}: has several labels per image, and predict gives one class")
+        info = ModelInfo(found.net, found.variant, found.class_names, found.preprocessing)
+        loaded.classes_ = _typed(found.class_names, str(weights.origin.get(_CLASSES, "U")))
+        loaded.history_ = []
+        with tempfile.TemporaryDirectory(prefix="densenet121-") as folder:
+            own = Path(folder) / LAST_WEIGHTS
+            save_weights(
+                own, weights.state_dict, info, weights.origin, weights.calibration, weights.data
+            )
+            loaded.weights_ = own.read_bytes()
+        return loaded
+
+    def __sklearn_tags__(self) -> Any:
+        """What scikit-learn may expect: images, no rows of numbers."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.one_d_array = tags.input_tags.three_d_array = True  # paths; grey images
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        return tags
+
+    def _config(self, folder: str) -> TrainConfig:
+        """The settings of the run.
+
+        Raises:
+            UsageError: one is unknown, given twice, or the estimator's own.
+        """
+        further, known = dict(self.settings or {}), {field.name for field in fields(TrainConfig)}
+        for name in further:
+            if name in _DECIDED:
+                raise UsageError(f"`settings` has `{name}`, which is decided by {_DECIDED[name]}")
+            if name in _SETTINGS:
+                raise UsageError(f"`settings` has `{name}`; pass it as the parameter `{name}`")
+            if name not in known:
+                raise UsageError(f"`settings` has `{name}`, which is no setting of train")
+        own = {name: getattr(self, name) for name in _SETTINGS}
+        given = {name: value for name, value in own.items() if value is not None} | further
+        recipe = self.recipe
+        if recipe == "auto":
+            recipe = "finetune" if self.pretrained else "scratch_small"
+        state = self.random_state
+        if not isinstance(state, int | np.integer):
+            state = check_random_state(state).randint(2**31 - 1)
+        given |= {"data_dir": "X", "seed": int(state), "is_distributed": 0, "output_dir": folder}
+        if self.output_dir is None:
+            given.setdefault("keep_checkpoint_max", 1)
+        try:
+            return TrainConfig.from_recipe(recipe, **given)
+        except UsageError as error:  # the settings speak of flags
+            raise UsageError(re.sub(r"--(\w+)", r"`\1`", str(error))) from None
+
+    def _device(self) -> dict[str, Any]:
+        """The parameters that prediction shares with training."""
+        workers = 1 if self.workers is None else self.workers
+        return {"device": self.device, "amp": self.amp, "workers": workers}
+
+    def _predictor(self) -> Predictor:
+        made_with, predictor = _READY.get(self, (None, None))
+        if predictor is None or made_with != self._device():
+            with tempfile.TemporaryDirectory(prefix="densenet121-") as folder:
+                file = self._file(Path(folder) / LAST_WEIGHTS)
+                predictor = Predictor(file, net=self.net, **self._device())
+            _READY[self] = (self._device(), predictor)
+        return predictor
+
+    def _file(self, path: Path) -> Path:
+        """The weights as a file.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        try:
+            write_atomic(path, self.weights_)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+        return path
+
+
+def _classes_of(y: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """The classes, sorted, and the index of that of each image.
+
+    Raises:
+        ValueError: y has other than one class per image, or only one class.
+    """
+    if y is None:
+        raise InputError("requires y to be passed, but the target y is None")
+    y = column_or_1d(y, warn=True)
+    check_classification_targets(y)
+    classes, labels = np.unique(y, return_inverse=True)
+    if len(classes) < 2:
+        raise InputError(f"y has {len(classes)} class; a classifier needs at least 2 classes")
+    return classes, np.asarray(labels, dtype=np.int64)
+
+
+def _names(classes: NDArray[Any]) -> tuple[str, ...]:
+    """The names of the classes in the weights.
+
+    Raises:
+        InputError: two are written alike, as 1 and "1".
+    """
+    names = tuple(str(name) for name in classes.tolist())
+    if len(set(names)) < len(names):
+        raise InputError(f"y has different classes that are written alike: {', '.join(names)}")
+    return names
+
+
+def _labels_in(classes: NDArray[Any], y: Any) -> NDArray[np.int64]:
+    """The index of the class of each image of a validation.
+
+    Raises:
+        InputError: a class is not among those of training.
+    """
+    y = column_or_1d(y, warn=True)
+    unknown = np.setdiff1d(y, classes)
+    if len(unknown):
+        raise InputError(f"`validation` has the class {unknown[0]}, which y does not have")
+    return np.asarray(np.searchsorted(classes, y), dtype=np.int64)
+
+
+def _typed(names: tuple[str, ...], kind: str) -> NDArray[Any]:
+    """The classes from their names, of the type that ``save`` noted."""
+    if kind == "b":
+        return np.array([name == "True" for name in names])
+    if kind in "iu":
+        return np.array([int(name) for name in names])
+    if kind == "f":
+        return np.array([float(name) for name in names])
+    return np.array(names, dtype=object if kind == "O" else None)
