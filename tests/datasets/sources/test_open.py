@@ -15,10 +15,8 @@ import torch
 
 from densenet121.datasets.decoding import decode
 from densenet121.datasets.image_dataset import ImageDataset
-from densenet121.datasets.loader import load_batches
 from densenet121.datasets.packed_strings import Names
 from densenet121.datasets.preparation import evaluation_images, training_images
-from densenet121.datasets.sampler import epoch_order, training_batches
 from densenet121.datasets.sources.folder import scan
 from densenet121.datasets.sources.open import open_evaluation, open_training
 from densenet121.datasets.transforms import EvalTransform, TrainTransform, parse_eval_resize
@@ -27,6 +25,7 @@ from densenet121.utils.errors import InputError, UsageError
 from helpers.cifar import cifar
 from helpers.commands import SHARED
 from helpers.images import draw
+from helpers.loading import epoch_bytes
 
 
 def as_list(folder: ImageDataset, where: Path) -> Path:
@@ -92,13 +91,6 @@ KEPT_AS: dict[str, Callable[[ImageDataset, Path], Path]] = {
     "shards": as_shards,
     "parquet": as_parquet,
 }
-
-
-def epoch_bytes(dataset: ImageDataset, workers: int) -> torch.Tensor:
-    batches = training_batches(epoch_order(len(dataset), 1, 3), 10)
-    prepare = training_images(dataset, TrainTransform(32, 40), 1, 3)
-    loaded = load_batches(prepare, batches, (32, 40), workers=workers)
-    return torch.cat([batch.images for batch in loaded])
 
 
 @pytest.mark.parametrize("kept_as", KEPT_AS)
