@@ -1,4 +1,4 @@
-"""NumPy archives in the layout of MedMNIST: ``train_images``, ``train_labels``, ``val_images`` ..."""
+"""NumPy archives in the layout of MedMNIST: ``train_images``, ``train_labels``, ``val_images`` ...
 
 Images are ``(N, H, W)`` or ``(N, H, W, 3)`` uint8. Labels are ``(N, 1)`` numbers of classes, or
 ``(N, L)`` with 1 or 0 for each label (ChestMNIST). ``archive.npz/test`` names one part, as a folder
