@@ -26,6 +26,7 @@ from helpers.cifar import cifar
 from helpers.commands import SHARED
 from helpers.images import draw
 from helpers.loading import epoch_bytes
+from helpers.tfrecord import write_tfrecord
 
 
 def as_list(folder: ImageDataset, where: Path) -> Path:
@@ -85,11 +86,28 @@ def as_parquet(folder: ImageDataset, where: Path) -> Path:
     return where / "parquet"
 
 
+def as_tfrecord(folder: ImageDataset, where: Path) -> Path:
+    """Two files with ImageNet's features."""
+    for number in range(2):
+        rows = [
+            {
+                "image/encoded": folder.read(index),
+                "image/class/label": int(folder.labels[index]) + 1,
+                "image/class/synset": folder.class_names[folder.labels[index]],
+                "image/filename": folder.paths[index],
+            }
+            for index in range(len(folder) * number // 2, len(folder) * (number + 1) // 2)
+        ]
+        write_tfrecord(where / "tfrecord" / f"train-{number:05d}-of-00002", rows)
+    return where / "tfrecord"
+
+
 KEPT_AS: dict[str, Callable[[ImageDataset, Path], Path]] = {
     "list": as_list,
     "csv": as_csv,
     "shards": as_shards,
     "parquet": as_parquet,
+    "tfrecord": as_tfrecord,
 }
 
 

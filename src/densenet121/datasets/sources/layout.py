@@ -14,6 +14,12 @@ from densenet121.utils.errors import InputError, UsageError
 PACKED = {
     ".tar": ("tar files", re.compile(r".*\.tar")),
     ".parquet": ("Parquet files", re.compile(r".*\.parquet")),
+    # name.tfrecord, TensorFlow Datasets' name-train.tfrecord-00000-of-00004, and ImageNet's
+    # train-00000-of-01024.
+    ".tfrecord": (
+        "TFRecord files",
+        re.compile(r".*\.tfrec(ords?)?(-\d+-of-\d+)?|[^.]+-\d{5}-of-\d{5}"),
+    ),
 }
 
 

@@ -25,12 +25,14 @@ from densenet121.datasets.sources.parquet import read_parquet
 from densenet121.datasets.sources.shards import read_shards
 from densenet121.datasets.sources.splits import Split, have_own_splits
 from densenet121.datasets.sources.text import lines_of, read_text
+from densenet121.datasets.sources.tfrecord import read_tfrecords
 from densenet121.utils.errors import InputError, UsageError
 
 # The kinds of files that hold many images, and the folders that are one source as a whole.
 _READERS: dict[str, Callable[..., ImageDataset]] = {
     ".tar": read_shards,
     ".parquet": read_parquet,
+    ".tfrecord": read_tfrecords,
 }
 _FOLDERS: dict[str, tuple[Callable[[Path], bool], Callable[..., ImageDataset]]] = {
     "CIFAR files": (is_cifar, read_cifar),

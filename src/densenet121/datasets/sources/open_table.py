@@ -19,11 +19,13 @@ from densenet121.datasets.sources.splits import (
     split_of,
     test_note,
 )
+from densenet121.datasets.sources.tfrecord import read_label_tfrecords
 from densenet121.utils.errors import InputError, UsageError
 
 _READERS: dict[str, Callable[[Path, LabelRules, Split], ImageDataset]] = {
     ".tar": read_label_shards,
     ".parquet": read_label_parquet,
+    ".tfrecord": read_label_tfrecords,
 }
 
 

@@ -36,13 +36,11 @@ def parse_example(
         NotAnExampleError: it is none.
     """
     found: dict[str, Values] = {}
-    several = 0
-    for number, at, stop in _messages(data, start, end):
+    for count, (number, at, stop) in enumerate(_messages(data, start, end)):
         if number != 1:
             kind = "a SequenceExample" if number == 2 else f"unknown field {number}"
             raise NotAnExampleError(f"{kind} in place of the features")
-        several += 1
-        if several > 1:
+        if count:
             raise NotAnExampleError("features twice")
         for entry, first, last in _messages(data, at, stop):
             if entry != 1:
