@@ -59,7 +59,7 @@ def feature(values: Sequence[Value], *, packed: bool = True) -> bytes:
 def example(features: Mapping[str, Value | Sequence[Any]], *, packed: bool = True) -> bytes:
     entries = []
     for name, value in features.items():
-        values = list(value) if isinstance(value, list | tuple) else [value]
+        values: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
         inner = message(1, name.encode()) + message(2, feature(values, packed=packed))
         entries.append(message(1, inner))
     return message(1, b"".join(entries))
