@@ -26,6 +26,7 @@ from helpers.cifar import cifar
 from helpers.commands import SHARED
 from helpers.images import draw
 from helpers.loading import epoch_bytes
+from helpers.mindrecord import write_mindrecord
 from helpers.tfrecord import write_tfrecord
 
 
@@ -102,12 +103,30 @@ def as_tfrecord(folder: ImageDataset, where: Path) -> Path:
     return where / "tfrecord"
 
 
+def as_mindrecord(folder: ImageDataset, where: Path) -> Path:
+    """Two files of one set."""
+    names = [f"train.mindrecord{number}" for number in range(2)]
+    for number, name in enumerate(names):
+        rows = [
+            {
+                "data": folder.read(index),
+                "label": int(folder.labels[index]),
+                "file_name": folder.paths[index],
+            }
+            for index in range(len(folder) * number // 2, len(folder) * (number + 1) // 2)
+        ]
+        write_mindrecord(where / "mindrecord" / name, rows, shard=number, names=names)
+    (where / "mindrecord" / "classes.txt").write_text("\n".join(folder.class_names))
+    return where / "mindrecord"
+
+
 KEPT_AS: dict[str, Callable[[ImageDataset, Path], Path]] = {
     "list": as_list,
     "csv": as_csv,
     "shards": as_shards,
     "parquet": as_parquet,
     "tfrecord": as_tfrecord,
+    "mindrecord": as_mindrecord,
 }
 
 

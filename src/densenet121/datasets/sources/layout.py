@@ -20,6 +20,7 @@ PACKED = {
         "TFRecord files",
         re.compile(r".*\.tfrec(ords?)?(-\d+-of-\d+)?|[^.]+-\d{5}-of-\d{5}"),
     ),
+    ".mindrecord": ("MindRecord files", re.compile(r".*\.mindrecord\d*")),
 }
 
 

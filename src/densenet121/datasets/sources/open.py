@@ -21,6 +21,7 @@ from densenet121.datasets.sources.layout import (
     split_folders,
     subfolders,
 )
+from densenet121.datasets.sources.mindrecord import read_mindrecords
 from densenet121.datasets.sources.parquet import read_parquet
 from densenet121.datasets.sources.shards import read_shards
 from densenet121.datasets.sources.splits import Split, have_own_splits
@@ -33,6 +34,7 @@ _READERS: dict[str, Callable[..., ImageDataset]] = {
     ".tar": read_shards,
     ".parquet": read_parquet,
     ".tfrecord": read_tfrecords,
+    ".mindrecord": read_mindrecords,
 }
 _FOLDERS: dict[str, tuple[Callable[[Path], bool], Callable[..., ImageDataset]]] = {
     "CIFAR files": (is_cifar, read_cifar),

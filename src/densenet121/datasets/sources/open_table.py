@@ -9,6 +9,7 @@ from densenet121.datasets.sources import archive
 from densenet121.datasets.sources.label_table import TABLE, LabelRules, read_label_table
 from densenet121.datasets.sources.layout import PACKED, only_one, packed_files, packed_kind
 from densenet121.datasets.sources.lists import SPLIT_COLUMNS
+from densenet121.datasets.sources.mindrecord import read_label_mindrecords
 from densenet121.datasets.sources.open import repository_data, without_excluded
 from densenet121.datasets.sources.parquet_labels import read_label_parquet
 from densenet121.datasets.sources.shard_labels import read_label_shards
@@ -26,6 +27,7 @@ _READERS: dict[str, Callable[[Path, LabelRules, Split], ImageDataset]] = {
     ".tar": read_label_shards,
     ".parquet": read_label_parquet,
     ".tfrecord": read_label_tfrecords,
+    ".mindrecord": read_label_mindrecords,
 }
 
 
