@@ -1,6 +1,7 @@
 """NumPy archives in MedMNIST's layout: one class or several labels, splits, damage."""
 
 import io
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -120,11 +121,11 @@ def test_pack_writes_the_pixels_and_the_labels(tmp_path: Path) -> None:
 
 def test_an_archive_cut_at_any_byte_is_refused(tmp_path: Path) -> None:
     small = {name: array[:2] for name, array in arrays().items() if name.startswith("train")}
-    whole = write(tmp_path / "a.npz", small).read_bytes()
-    for length in range(len(whole)):
-        (tmp_path / "a.npz").write_bytes(whole[:length])
+    file = write(tmp_path / "a.npz", small)
+    for length in reversed(range(file.stat().st_size)):
+        os.truncate(file, length)
         with pytest.raises(InputError, match=r"a.npz") as told:
-            open_training(tmp_path / "a.npz")
+            open_training(file)
         assert "\n" not in str(told.value)
 
 

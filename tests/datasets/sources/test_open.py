@@ -22,6 +22,7 @@ from densenet121.datasets.sources.open import open_evaluation, open_training
 from densenet121.datasets.transforms import EvalTransform, TrainTransform, parse_eval_resize
 from densenet121.utils.errors import InputError, UsageError
 
+from helpers.arrow import write_arrow
 from helpers.cifar import cifar
 from helpers.commands import SHARED
 from helpers.images import draw
@@ -120,6 +121,17 @@ def as_mindrecord(folder: ImageDataset, where: Path) -> Path:
     return where / "mindrecord"
 
 
+def as_arrow(folder: ImageDataset, where: Path) -> Path:
+    """Two files, as datasets writes them."""
+    pytest.importorskip("pyarrow")
+    rows = [
+        {"image": {"bytes": folder.read(i), "path": path}, "label": int(folder.labels[i])}
+        for i, path in enumerate(folder.paths)
+    ]
+    features = {"label": {"names": list(folder.class_names), "_type": "ClassLabel"}}
+    return write_arrow(where / "arrow", rows, features, files=2)
+
+
 KEPT_AS: dict[str, Callable[[ImageDataset, Path], Path]] = {
     "list": as_list,
     "csv": as_csv,
@@ -127,6 +139,7 @@ KEPT_AS: dict[str, Callable[[ImageDataset, Path], Path]] = {
     "parquet": as_parquet,
     "tfrecord": as_tfrecord,
     "mindrecord": as_mindrecord,
+    "arrow": as_arrow,
 }
 
 

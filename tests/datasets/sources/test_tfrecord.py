@@ -1,6 +1,7 @@
 """TFRecord files: ImageNet's and TensorFlow Datasets' features, numbers of classes, damage."""
 
 import gzip
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -220,8 +221,8 @@ def test_a_file_cut_at_any_byte_is_refused_or_has_whole_records(tmp_path: Path) 
     file = write_tfrecord(tmp_path / "a.tfrecord", SMALL)
     whole = file.read_bytes()
     ends = {0, *(len(whole) // 3 * n for n in (1, 2))}
-    for length in range(len(whole)):
-        file.write_bytes(whole[:length])
+    for length in reversed(range(len(whole))):
+        os.truncate(file, length)
         if length in ends and length > len(whole) // 3:  # two classes; the format has no end
             assert open_training(file)[0].labels.tolist() == [0, 1]
             continue

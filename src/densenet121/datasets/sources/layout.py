@@ -21,6 +21,7 @@ PACKED = {
         re.compile(r".*\.tfrec(ords?)?(-\d+-of-\d+)?|[^.]+-\d{5}-of-\d{5}"),
     ),
     ".mindrecord": ("MindRecord files", re.compile(r".*\.mindrecord\d*")),
+    ".arrow": ("Arrow files", re.compile(r".*\.arrow")),  # of a folder with state.json
 }
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from densenet121.datasets.image_dataset import ImageDataset, some, with_classes
 from densenet121.datasets.sources import archive, lists
+from densenet121.datasets.sources.arrow import read_arrow
 from densenet121.datasets.sources.cifar import is_cifar, read_cifar
 from densenet121.datasets.sources.folder import check_names
 from densenet121.datasets.sources.idx import has_both_parts, is_idx, read_idx
@@ -35,6 +36,7 @@ _READERS: dict[str, Callable[..., ImageDataset]] = {
     ".parquet": read_parquet,
     ".tfrecord": read_tfrecords,
     ".mindrecord": read_mindrecords,
+    ".arrow": read_arrow,
 }
 _FOLDERS: dict[str, tuple[Callable[[Path], bool], Callable[..., ImageDataset]]] = {
     "CIFAR files": (is_cifar, read_cifar),
@@ -196,7 +198,8 @@ def _has_own_splits(where: Path) -> bool:
         return False  # the class folders are read
     if is_cifar(where) or has_both_parts(where):
         return True
-    return any(map(have_own_splits, packed_files(where).values()))
+    files = packed_files(where)
+    return any(have_own_splits(files[kind]) for kind in files if kind != ".arrow")
 
 
 def repository_data(where: Path) -> Path:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.sources import archive
+from densenet121.datasets.sources.arrow import read_label_arrow
 from densenet121.datasets.sources.label_table import TABLE, LabelRules, read_label_table
 from densenet121.datasets.sources.layout import PACKED, only_one, packed_files, packed_kind
 from densenet121.datasets.sources.lists import SPLIT_COLUMNS
@@ -28,6 +29,7 @@ _READERS: dict[str, Callable[[Path, LabelRules, Split], ImageDataset]] = {
     ".parquet": read_label_parquet,
     ".tfrecord": read_label_tfrecords,
     ".mindrecord": read_label_mindrecords,
+    ".arrow": read_label_arrow,
 }
 
 
@@ -148,7 +150,8 @@ def _has_table(folder: Path) -> bool:
 def _has_own_splits(source: Path) -> bool:
     if archive.is_archive(source):
         return archive.has_own_splits(source)
-    return any(map(have_own_splits, packed_files(source).values()))
+    files = packed_files(source)
+    return any(have_own_splits(files[kind]) for kind in files if kind != ".arrow")
 
 
 def _has_labels(folder: Path) -> bool:

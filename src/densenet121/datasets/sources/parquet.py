@@ -102,7 +102,7 @@ def read_files(
     for file in files:
         try:
             add(file, pyarrow.parquet.ParquetFile(file))
-        except (pyarrow.ArrowException, OSError, TypeError, UnicodeDecodeError) as error:
+        except (pyarrow.ArrowException, OSError, TypeError, KeyError, UnicodeDecodeError) as error:
             refuse_stray(file)
             reason = " ".join(str(error).split())  # pyarrow writes several lines
             raise InputError(f"{file}: not a Parquet file of images ({reason})") from None
@@ -237,9 +237,18 @@ def encoded_image(value: Any) -> tuple[bytes, str]:
 def class_names_of(metadata: dict[bytes, bytes], label: str) -> list[str]:
     """Names of a column of ClassLabel, or of lists of them, from the metadata of datasets."""
     try:
-        feature = parse_json(metadata[b"huggingface"])["info"]["features"][label]
+        features = parse_json(metadata[b"huggingface"])["info"]["features"]
+    except (KeyError, ValueError, TypeError):
+        return []
+    return names_in_features(features, label)
+
+
+def names_in_features(features: Any, label: str) -> list[str]:
+    """Names of a column of ClassLabel, or of lists of them, from the features of datasets."""
+    try:
+        feature = features[label]
         feature = feature[0] if isinstance(feature, list) else feature.get("feature") or feature
         names = feature["names"]
-    except (KeyError, ValueError, TypeError, AttributeError, IndexError):
+    except (KeyError, TypeError, AttributeError, IndexError):
         return []
     return names if isinstance(names, list) and all(isinstance(n, str) for n in names) else []
