@@ -24,7 +24,7 @@ help:
 	@echo "make bench      speed and memory beside torchvision, timm, ONNX Runtime, OpenVINO"
 	@echo "make bench-data DATA=folder  loading beside torchvision, DALI, MindSpore"
 	@echo "make test-gpu   check the accelerator of this machine; make bench-gpu measures it"
-	@echo "make test-frameworks  install MindSpore, torchvision, timm, transformers, Keras, MONAI and others; compare weights, logits, augmented images"
+	@echo "make test-frameworks  install MindSpore, TensorFlow, torchvision, timm, transformers, Keras, MONAI and others; compare weights, logits, images, data files"
 	@echo "make test-compat  the same bits as before the reorganisation; old files are read"
 	@echo "make docs       the documentation site, into site/; make docs-serve shows it"
 	@echo "make test-docs  run the commands of the tutorials"
@@ -168,7 +168,7 @@ test-compat: $(BIN)/.installed-dev .compat/.installed
 # Each framework in an environment of its own: MindSpore 2.10 needs numpy 1, Keras runs on torch.
 FRAMEWORK_PIP := bin/python -m pip --disable-pip-version-check install --quiet
 .frameworks/.installed: Makefile
-	for name in mindspore torch keras medical triton trackers; do \
+	for name in mindspore torch keras medical triton trackers data; do \
 		test -x .frameworks/$$name/bin/python || $(PYTHON) -m venv .frameworks/$$name || exit 1; done
 	.frameworks/mindspore/$(FRAMEWORK_PIP) mindspore==2.10.0 mindcv==0.3.0 'numpy<2'
 	.frameworks/torch/$(FRAMEWORK_PIP) torch==2.14.1 torchvision==0.29.1 timm==1.0.31 \
@@ -179,6 +179,8 @@ FRAMEWORK_PIP := bin/python -m pip --disable-pip-version-check install --quiet
 	.frameworks/triton/$(FRAMEWORK_PIP) 'tritonclient[http]==2.73.0'
 	.frameworks/trackers/$(FRAMEWORK_PIP) tensorboard==2.21.0 wandb==0.31.0 mlflow-skinny==3.17.2 \
 	    sqlalchemy alembic
+	.frameworks/data/$(FRAMEWORK_PIP) tensorflow-cpu==2.21.0 tensorflow-datasets==4.9.10 \
+	    datasets==5.2.0 pillow
 	touch $@
 
 test-frameworks: $(BIN)/.installed-dev .frameworks/.installed
