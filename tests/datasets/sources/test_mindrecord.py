@@ -220,6 +220,14 @@ def test_columns_that_cannot_be_used_are_one_line(
     assert "\n" not in str(told.value)
 
 
+@pytest.mark.parametrize("name", ["../a.mindrecord1", "", "x" * 400])
+def test_sets_of_files_elsewhere_are_refused(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.mindrecord0"
+    write_mindrecord(file, rows([0, 1]), names=[file.name, name])
+    with pytest.raises(InputError, match=r"it names files outside its folder|xxx: is missing"):
+        open_training(file)
+
+
 def test_positions_outside_the_file_are_refused(tmp_path: Path) -> None:
     file = write_mindrecord(tmp_path / "a.mindrecord", rows([0]))
     with sqlite3.connect(tmp_path / "a.mindrecord.db") as opened:

@@ -24,7 +24,7 @@ from densenet121.datasets.sources.pixels import Pixels, is_pixels, reader, sizes
 from densenet121.datasets.sources.splits import Split, test_note
 from densenet121.datasets.sources.text import lines_of, read_text
 from densenet121.datasets.tables import Table
-from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.errors import InputError, UsageError, one_line
 from densenet121.utils.strays import refuse_stray
 
 SUFFIX = ".npz"
@@ -167,7 +167,7 @@ def _parts_in(where: Path) -> list[str]:
             names = opened.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         refuse_stray(file)
-        raise InputError(f"{file}: damaged or not a NumPy archive ({error})") from None
+        raise InputError(f"{file}: damaged or not a NumPy archive ({one_line(error)})") from None
     if len(set(names)) < len(names):
         raise InputError(f"{file}: has a name twice")
     known = [name.removesuffix(".npy") for name in names]
@@ -175,7 +175,7 @@ def _parts_in(where: Path) -> list[str]:
     if not parts:
         raise InputError(
             f"{file}: has no train_images, val_images or test_images (MedMNIST's layout), but "
-            f"{', '.join(known[:8]) or 'nothing'}"
+            f"{one_line(', '.join(known[:8])) or 'nothing'}"
         )
     return parts
 
@@ -198,7 +198,7 @@ def _read(where: Path, part: str) -> tuple[Pixels, NDArray[Any]]:
         *(zipfile.BadZipFile, zlib.error, OSError, EOFError, MemoryError, OverflowError),
         *(ValueError, TypeError, NotImplementedError, RuntimeError, SyntaxError),
     ) as error:
-        raise InputError(f"{file}: damaged or unsupported ({error})") from None
+        raise InputError(f"{file}: damaged or unsupported ({one_line(error)})") from None
     images, labels = found
     if images.dtype != np.uint8 or not is_pixels(images.shape):
         raise InputError(

@@ -28,7 +28,7 @@ from densenet121.datasets.sources.rows import (
     unique_names,
 )
 from densenet121.datasets.sources.splits import Split
-from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.errors import InputError, UsageError, one_line
 from densenet121.utils.json_values import parse_json
 from densenet121.utils.strays import refuse_stray
 
@@ -110,8 +110,7 @@ def _read(where: Path) -> "_Rows":
             rows.add(file, pyarrow)
         except (pyarrow.ArrowException, OSError, TypeError, ValueError) as error:
             refuse_stray(file)
-            reason = " ".join(str(error).split())  # pyarrow writes several lines
-            raise InputError(f"{file}: damaged or unsupported ({reason})") from None
+            raise InputError(f"{file}: damaged or unsupported ({one_line(error)})") from None
     if not rows.paths:
         raise InputError(f"{where}: no images")
     return rows
@@ -136,8 +135,9 @@ def _files(where: Path) -> list[Path]:
             "there, call flatten_indices and save it again"
         )
     files = [where / str(name) for name in names]
-    if missing := [file for file in files if not file.is_file()]:
-        raise InputError(f"{missing[0]}: is missing, but {STATE} names it")
+    there = {file.name for file in where.iterdir()}
+    if missing := [file for file in files if file.name not in there]:
+        raise InputError(f"{one_line(missing[0])[:200]}: is missing, but {STATE} names it")
     if len(set(files)) < len(files):
         raise InputError(f"{where / STATE}: names a file twice")
     return files

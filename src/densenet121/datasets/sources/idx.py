@@ -20,7 +20,7 @@ from densenet121.datasets.packed_strings import Names
 from densenet121.datasets.sources.labels import check_labels
 from densenet121.datasets.sources.pixels import is_pixels, reader, sizes
 from densenet121.datasets.sources.splits import Split, test_note
-from densenet121.utils.errors import InputError
+from densenet121.utils.errors import InputError, one_line
 from densenet121.utils.strays import refuse_stray
 
 _NAME = re.compile(r"(train|t10k)-(images[-.]idx3|labels[-.]idx1)-ubyte(\.gz)?")
@@ -133,4 +133,4 @@ def _unpack(file: Path, most: int) -> bytes:
             return opened.read(most)
     except (OSError, EOFError, zlib.error) as error:
         refuse_stray(file)
-        raise InputError(f"{file}: damaged or not gzipped ({error})") from None
+        raise InputError(f"{file}: damaged or not gzipped ({one_line(error)})") from None

@@ -27,7 +27,7 @@ from densenet121.datasets.sources.rows import (
     unique_names,
 )
 from densenet121.datasets.sources.splits import Split, files_of_split
-from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.errors import InputError, UsageError, one_line
 
 _IMAGES = (*IMAGE_COLUMNS, "data")
 _PATHS = ("file_name", "filename", "path")
@@ -104,7 +104,8 @@ def _files(where: Path, split: Split) -> tuple[list[tuple[Path, Head]], list[str
     if where.is_file():
         head = read_head(where)
         files = [where.with_name(name) for name in head.names] if len(head.names) > 1 else [where]
-        if missing := [file for file in files if not file.is_file()]:
+        there = {file.name for file in where.parent.iterdir()}
+        if missing := [file for file in files if file.name not in there]:
             raise InputError(f"{missing[0]}: is missing; {where.name} is one of {len(files)} files")
     else:
         every = packed_in(where, ".mindrecord")
@@ -181,7 +182,7 @@ class _Rows:
         try:
             return numbers(read_at(file, *row.blobs[name]), head.types[name])
         except ValueError as error:
-            raise InputError(f"{place}: {name} is damaged ({error})") from None
+            raise InputError(f"{place}: {name} is damaged ({one_line(error)})") from None
 
     def places(self) -> list[str]:
         """File and row of each image, for messages."""

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from densenet121.utils.errors import InputError
+from densenet121.utils.errors import InputError, one_line
 from densenet121.utils.json_values import parse_json
 from densenet121.utils.messagepack import unpack
 from densenet121.utils.strays import refuse_stray
@@ -79,7 +79,7 @@ def read_head(file: Path) -> Head:
         raise InputError(f"{file}: cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         refuse_stray(file)
-        reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        reason = f"no {error}" if isinstance(error, KeyError) else one_line(error)
         raise InputError(f"{file}: not a MindRecord file, or damaged ({reason})") from None
 
 
@@ -109,6 +109,8 @@ def _head(content: Any, size: int) -> Head:
         raise ValueError("its parts are inconsistent")
     if not all(isinstance(name, str) for name in (*head.names, *head.types.values())):
         raise ValueError("its names are no texts")
+    if not all(name and Path(name).name == name for name in head.names):
+        raise ValueError("it names files outside its folder")
     return head
 
 
@@ -134,7 +136,9 @@ def read_rows(file: Path, head: Head) -> Iterator[Row]:
                     start, end = _part(data, head, page, blob, blob_end)
                     yield Row(values, dict(_columns(data, head, start, end)))
                 except (ValueError, struct.error) as error:
-                    raise InputError(f"{file}, row {number}: is damaged ({error})") from None
+                    raise InputError(
+                        f"{file}, row {number}: is damaged ({one_line(error)})"
+                    ) from None
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror})") from None
 
@@ -191,7 +195,9 @@ def _index(file: Path, head: Head) -> list[tuple[int, ...]]:
             rows = opened.execute(_ROWS).fetchall()
     except (sqlite3.Error, UnicodeDecodeError, OverflowError) as error:
         refuse_stray(index)
-        raise InputError(f"{index}: is no index of MindRecord, or damaged ({error})") from None
+        raise InputError(
+            f"{index}: is no index of MindRecord, or damaged ({one_line(error)})"
+        ) from None
     if [row[0] for row in rows] != list(range(head.rows)):
         raise InputError(
             f"{index}: has {len(rows)} rows, but {file.name} has {head.rows}; they are of "

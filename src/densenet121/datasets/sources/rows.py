@@ -16,7 +16,7 @@ from densenet121.datasets.packed_strings import Names
 from densenet121.datasets.sources.label_table import LabelRules, labels_of_table
 from densenet121.datasets.sources.labelled_rows import Rows, labels_of_rows
 from densenet121.datasets.tables import Table
-from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.errors import InputError, UsageError, one_line
 
 IMAGE_COLUMNS = ("image", "img", "picture")
 LABEL_COLUMNS = ("label", "labels", "class", "fine_label")
@@ -32,7 +32,9 @@ def column_of(file: Path, names: Sequence[str], wanted: tuple[str, ...]) -> str:
     for name in wanted:
         if name in names:
             return name
-    raise InputError(f"{file}: no column {' or '.join(wanted)}; it has {', '.join(names)}")
+    raise InputError(
+        f"{file}: no column {' or '.join(wanted)}; it has {one_line(', '.join(names))}"
+    )
 
 
 def unique_names(paths: Sequence[str]) -> Names:

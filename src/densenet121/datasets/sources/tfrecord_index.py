@@ -21,7 +21,7 @@ from densenet121.datasets.sources.rows import (
 )
 from densenet121.datasets.sources.tf_example import NotAnExampleError, Values, parse_example
 from densenet121.datasets.sources.tfrecord_names import names_of_numbers
-from densenet121.utils.errors import InputError
+from densenet121.utils.errors import InputError, one_line
 from densenet121.utils.strays import refuse_stray
 
 IMAGES = ("image/encoded", *IMAGE_COLUMNS)
@@ -69,12 +69,13 @@ class Records:
         try:
             found = parse_example(data, start, start + size, wanted)
         except NotAnExampleError as error:
-            raise InputError(f"{place}: is no tf.train.Example ({error})") from None
+            raise InputError(f"{place}: is no tf.train.Example ({one_line(error)})") from None
         name = next((name for name in IMAGES if name in found), None)
         if name is None:
             known = found if wanted is None else parse_example(data, start, start + size)
             raise InputError(
-                f"{place}: no feature {' or '.join(IMAGES)}; it has {', '.join(sorted(known))}"
+                f"{place}: no feature {' or '.join(IMAGES)}; it has "
+                f"{one_line(', '.join(sorted(known)))}"
             )
         image = found.pop(name)
         if len(image) != 1 or not isinstance(image[0], tuple):
