@@ -100,17 +100,16 @@ def test_a_changed_byte_is_refused_or_read_within_the_file(tmp_path: Path) -> No
     """Arrow has no sums, so a changed image is found by decoding it, and a label is not."""
     file = write_arrow(tmp_path, rows([0, 1, 2] * 2), NAMES) / "data-00000-of-00001.arrow"
     whole = file.read_bytes()
-    for at in range(0, len(whole), 3):
-        for bit in (0, 6):
-            file.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :])
-            try:
-                dataset = open_training(tmp_path)[0]
-            except (InputError, UsageError) as error:
-                assert "\n" not in str(error)
-                continue
-            for number in range(len(dataset)):
-                found = dataset.read(number)
-                assert (isinstance(found, bytes) and found in whole) or len(found) < 16
+    for at in range(0, len(whole), 5):
+        file.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+        try:
+            dataset = open_training(tmp_path)[0]
+        except (InputError, UsageError) as error:
+            assert "\n" not in str(error)
+            continue
+        for number in range(len(dataset)):
+            found = dataset.read(number)
+            assert isinstance(found, bytes) and found in file.read_bytes()
 
 
 @pytest.mark.parametrize("name", ["state.json", "dataset_info.json", "data-00000-of-00001.arrow"])
