@@ -128,7 +128,8 @@ def by_mindspore(folder, output):
     columns["findings"] = {"type": "int64", "shape": [-1]}
     writer.add_schema(columns, "small")
     writer.add_index(["file_name", "label"])
-    writer.set_page_size(1 << 15)  # so that there are several pages
+    largest = max(file.stat().st_size for _, _, file in found)
+    writer.set_page_size(max(1 << 15, 4 * largest))  # so that there are several pages
     import numpy as np
 
     writer.write_raw_data(
