@@ -224,6 +224,16 @@ def test_several_labels_in_lists_and_in_columns(tmp_path: Path) -> None:
         open_training(write_tfrecord(file, forms[0]))
 
 
+def test_lists_that_may_be_numbers_or_one_hot_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("a\nb\n")
+    file = write_tfrecord(tmp_path / "a.tfrecord", rows([[0, 1], [1, 0]], "labels"))
+    with pytest.raises(InputError, match=r"every list in labels is 0, 1 or 1, 0; that may be"):
+        open_labelled_training(file, None, PLAIN)
+    write_tfrecord(file, rows([[0, 1, 0], [1, 0, 0]], "labels"))
+    with pytest.raises(InputError, match=r"record 0: the numbers \[0, 1, 0\] repeat"):
+        open_labelled_training(file, None, PLAIN)
+
+
 def test_pack_keeps_images_and_labels(tmp_path: Path) -> None:
     file = write_tfrecord(tmp_path / "a.tfrecord", imagenet([1, 2, 1], ["x", "y", "x"]))
     pack(PackConfig(source=str(file), output=str(tmp_path / "shards")))

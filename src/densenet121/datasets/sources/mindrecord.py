@@ -113,7 +113,7 @@ def _files(where: Path, split: Split) -> tuple[list[tuple[Path, Head]], list[str
         if not files:
             raise UsageError(
                 f"{where}: no MindRecord file is named after {split}, the first is "
-                f"{every[0].name}; pass a file instead of the folder"
+                f"{every[0].name}; pass a file instead of the folder, or rename the files"
             )
     sets: dict[tuple[str, ...], dict[int, tuple[Path, Head]]] = {}
     for file in files:

@@ -98,7 +98,7 @@ def _files(where: Path, split: Split) -> tuple[list[Path], list[str]]:
     if not files:
         raise UsageError(
             f"{where}: no TFRecord file is named after {split}, the first is {every[0].name}; pass "
-            "a file instead of the folder"
+            "a file instead of the folder, or rename the files"
         )
     sets: dict[tuple[str, str], set[int]] = {}
     for file in files:
