@@ -24,7 +24,7 @@ help:
 	@echo "make bench      speed and memory beside torchvision, timm, ONNX Runtime, OpenVINO"
 	@echo "make bench-data DATA=folder  loading beside torchvision, DALI, MindSpore"
 	@echo "make test-gpu   check the accelerator of this machine; make bench-gpu measures it"
-	@echo "make test-frameworks  install MindSpore, torchvision, timm, transformers, Keras, MONAI and others; compare weights, logits, augmented images"
+	@echo "make test-frameworks  install MindSpore, TensorFlow, torchvision, timm, transformers, Keras, MONAI and others; compare weights, logits, images, data files"
 	@echo "make test-hub test-open-inference test-trackers test-lightning  parts of it"
 	@echo "make test-compat  the same bits as before the reorganisation; old files are read"
 	@echo "make docs       the documentation site, into site/; make docs-serve shows it"
@@ -175,8 +175,9 @@ IN_medical := torch==2.14.1 torchvision==0.29.1 monai==1.6.1 torchxrayvision==1.
 IN_triton := 'tritonclient[http]==2.73.0'
 IN_trackers := tensorboard==2.21.0 wandb==0.31.0 mlflow-skinny==3.17.2 sqlalchemy alembic
 IN_lightning := --no-deps lightning==2.6.6 lightning-utilities==0.15.3 torchmetrics==1.9.0 tqdm==4.70.1
+IN_data := tensorflow-cpu==2.21.0 tensorflow-datasets==4.9.10 datasets==5.2.0 pillow
 IN_dali := nvidia-dali-cuda130==2.4.0
-FRAMEWORKS := mindspore torch keras medical triton trackers lightning
+FRAMEWORKS := mindspore torch keras medical triton trackers lightning data
 .PRECIOUS: .frameworks/%/.installed
 .frameworks/%/.installed: Makefile
 	test -x .frameworks/$*/bin/python || $(PYTHON) -m venv .frameworks/$*

@@ -15,10 +15,17 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from campaigns import file_cases, image_cases, request_cases, setting_cases, weight_cases
+from campaigns import (
+    file_cases,
+    image_cases,
+    request_cases,
+    setting_cases,
+    source_cases,
+    weight_cases,
+)
 from campaigns.campaign import Result, Target, attempt, case_of, run_target
 
-_ALL = (image_cases, weight_cases, file_cases, setting_cases, request_cases)
+_ALL = (image_cases, weight_cases, file_cases, source_cases, setting_cases, request_cases)
 
 
 def targets(folder: Path) -> dict[str, Target]:

@@ -20,3 +20,8 @@ class TooLargeError(InputError):
 
 class UsageError(InputError):
     """A setting is wrong. At the command line: exit status 2."""
+
+
+def one_line(reason: object) -> str:
+    """What another library or a damaged file says, for a message of one line."""
+    return " ".join(str(reason).split())

@@ -161,7 +161,7 @@ def test_cifar_is_read_beside_its_archive(tmp_path: Path) -> None:
 
 def test_a_folder_that_holds_the_source_deeper_is_told_so(tmp_path: Path) -> None:
     tar(tmp_path / "plain" / "x.tar", "a/1.jpg", "b/1.jpg")
-    with pytest.raises(InputError, match=rf"plain/ has tar or Parquet files, so pass {tmp_path}"):
+    with pytest.raises(InputError, match=rf"plain/ has packed images, so pass {tmp_path}"):
         open_training(tmp_path)
 
 

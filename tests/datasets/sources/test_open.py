@@ -15,18 +15,20 @@ import torch
 
 from densenet121.datasets.decoding import decode
 from densenet121.datasets.image_dataset import ImageDataset
-from densenet121.datasets.loader import load_batches
 from densenet121.datasets.packed_strings import Names
 from densenet121.datasets.preparation import evaluation_images, training_images
-from densenet121.datasets.sampler import epoch_order, training_batches
 from densenet121.datasets.sources.folder import scan
 from densenet121.datasets.sources.open import open_evaluation, open_training
 from densenet121.datasets.transforms import EvalTransform, TrainTransform, parse_eval_resize
 from densenet121.utils.errors import InputError, UsageError
 
+from helpers.arrow import write_arrow
 from helpers.cifar import cifar
 from helpers.commands import SHARED
 from helpers.images import draw
+from helpers.loading import epoch_bytes
+from helpers.mindrecord import write_mindrecord
+from helpers.tfrecord import write_tfrecord
 
 
 def as_list(folder: ImageDataset, where: Path) -> Path:
@@ -86,19 +88,59 @@ def as_parquet(folder: ImageDataset, where: Path) -> Path:
     return where / "parquet"
 
 
+def as_tfrecord(folder: ImageDataset, where: Path) -> Path:
+    """Two files with ImageNet's features."""
+    for number in range(2):
+        rows = [
+            {
+                "image/encoded": folder.read(index),
+                "image/class/label": int(folder.labels[index]) + 1,
+                "image/class/synset": folder.class_names[folder.labels[index]],
+                "image/filename": folder.paths[index],
+            }
+            for index in range(len(folder) * number // 2, len(folder) * (number + 1) // 2)
+        ]
+        write_tfrecord(where / "tfrecord" / f"train-{number:05d}-of-00002", rows)
+    return where / "tfrecord"
+
+
+def as_mindrecord(folder: ImageDataset, where: Path) -> Path:
+    """Two files of one set."""
+    names = [f"train.mindrecord{number}" for number in range(2)]
+    for number, name in enumerate(names):
+        rows = [
+            {
+                "data": folder.read(index),
+                "label": int(folder.labels[index]),
+                "file_name": folder.paths[index],
+            }
+            for index in range(len(folder) * number // 2, len(folder) * (number + 1) // 2)
+        ]
+        write_mindrecord(where / "mindrecord" / name, rows, shard=number, names=names)
+    (where / "mindrecord" / "classes.txt").write_text("\n".join(folder.class_names))
+    return where / "mindrecord"
+
+
+def as_arrow(folder: ImageDataset, where: Path) -> Path:
+    """Two files, as datasets writes them."""
+    pytest.importorskip("pyarrow")
+    rows = [
+        {"image": {"bytes": folder.read(i), "path": path}, "label": int(folder.labels[i])}
+        for i, path in enumerate(folder.paths)
+    ]
+    features = {"label": {"names": list(folder.class_names), "_type": "ClassLabel"}}
+    return write_arrow(where / "arrow", rows, features, files=2)
+
+
 KEPT_AS: dict[str, Callable[[ImageDataset, Path], Path]] = {
     "list": as_list,
     "csv": as_csv,
     "shards": as_shards,
     "parquet": as_parquet,
+    "tfrecord": as_tfrecord,
+    "mindrecord": as_mindrecord,
+    "arrow": as_arrow,
 }
-
-
-def epoch_bytes(dataset: ImageDataset, workers: int) -> torch.Tensor:
-    batches = training_batches(epoch_order(len(dataset), 1, 3), 10)
-    prepare = training_images(dataset, TrainTransform(32, 40), 1, 3)
-    loaded = load_batches(prepare, batches, (32, 40), workers=workers)
-    return torch.cat([batch.images for batch in loaded])
 
 
 @pytest.mark.parametrize("kept_as", KEPT_AS)

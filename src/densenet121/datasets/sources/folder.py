@@ -72,7 +72,7 @@ def _hint(root: Path, names: Sequence[str]) -> str:
     """What a user may have meant, for a folder with fewer than two class folders."""
     packed = next((name for name in names if has_packed(root / name)), None)
     if packed:
-        return f"; {packed}/ has tar or Parquet files, so pass {root / packed}"
+        return f"; {packed}/ has packed images, so pass {root / packed}"
     if names and split_of(names[0]):
         return "; folders of splits are called train and val"
     if images_inside(root):

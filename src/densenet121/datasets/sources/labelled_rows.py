@@ -129,6 +129,7 @@ def _of_lists(
         for row, place in zip(rows.labels, rows.places, strict=True)
     ]
     occurring = {name for row in listed if row for name in row}
+    _refuse_pairs(rows)
     ignored = {rules.negative, *rules.ignored}
     _refuse_unknown(rows, occurring - ignored, given)
     names = tuple(rules.names or given or sorted(occurring - ignored))
@@ -143,6 +144,16 @@ def _of_lists(
         ignored=rules.ignored,
         missing=rules.missing,
     )
+
+
+def _refuse_pairs(rows: Rows) -> None:
+    """Refuse lists that all are 0, 1 or 1, 0: the numbers of both labels, or one hot."""
+    found = {tuple(row) for row in rows.labels if row is not None}
+    if (1, 0) in found and found <= {(0, 1), (1, 0)}:
+        raise InputError(
+            f"{rows.where}: every list in {rows.key} is 0, 1 or 1, 0; that may be the numbers of "
+            "both labels, or 1 and 0 for each of two; write lists of names, or a column for each"
+        )
 
 
 def _name(value: Any, row: Sequence[Any], given: Sequence[str], place: str) -> str:

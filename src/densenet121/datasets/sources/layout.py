@@ -1,6 +1,7 @@
 """Which folders are splits, which are classes, and what else lies in them."""
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,19 @@ from densenet121.datasets.image_dataset import some
 from densenet121.datasets.sources.splits import VAL_FOLDERS, are_splits, split_of
 from densenet121.utils.errors import InputError, UsageError
 
-PACKED = (".tar", ".parquet")
+# Kinds of files that hold many images: what messages call them, and their names.
+PACKED = {
+    ".tar": ("tar files", re.compile(r".*\.tar")),
+    ".parquet": ("Parquet files", re.compile(r".*\.parquet")),
+    # name.tfrecord, TensorFlow Datasets' name-train.tfrecord-00000-of-00004, and ImageNet's
+    # train-00000-of-01024.
+    ".tfrecord": (
+        "TFRecord files",
+        re.compile(r".*\.tfrec(ords?)?(-\d+-of-\d+)?|[^.]+-\d{5}-of-\d{5}"),
+    ),
+    ".mindrecord": ("MindRecord files", re.compile(r".*\.mindrecord\d*")),
+    ".arrow": ("Arrow files", re.compile(r".*\.arrow")),  # of a folder with state.json
+}
 
 
 def split_folders(data_dir: Path, val_dir: Path | None) -> tuple[Path, Path | None]:
@@ -89,7 +102,7 @@ def only_one(found: Sequence[Path]) -> Path | None:
 
 
 def is_split(folder: Path) -> bool:
-    """Whether a folder called train has classes of its own: folders, tar or Parquet files.
+    """Whether a folder called train has classes of its own: folders or packed files.
 
     A folder that has only images right inside is a class that is called train.
     """
@@ -158,7 +171,7 @@ def images_inside(folder: Path) -> bool:
 
 
 def has_images(folder: Path) -> bool:
-    """Whether an image lies anywhere below a folder, or a tar or Parquet file right inside."""
+    """Whether an image lies anywhere below a folder, or a packed file right inside."""
     if has_packed(folder):
         return True
     for _, folders, files in os.walk(folder):
@@ -169,14 +182,32 @@ def has_images(folder: Path) -> bool:
 
 
 def has_packed(folder: Path) -> bool:
-    """Whether a folder has a tar or Parquet file right inside."""
-    return any(packed_in(folder, suffix) for suffix in PACKED)
+    """Whether a folder has a file of many images right inside."""
+    return bool(packed_files(folder))
 
 
-def packed_in(folder: Path, suffix: str) -> list[Path]:
-    """The files with this suffix right inside a folder that are not hidden, in byte order."""
-    found = [f for f in folder.glob(f"*{suffix}") if f.name[0] != "." and f.is_file()]
-    return sorted(found, key=lambda file: os.fsencode(file.name))
+def packed_files(folder: Path) -> dict[str, list[Path]]:
+    """By kind of ``PACKED``, the files right inside a folder, not hidden, in byte order."""
+    if not folder.is_dir():
+        return {}
+    with os.scandir(folder) as entries:
+        kinds = [(packed_kind(e.name), e.name) for e in entries if e.name[0] != "." and e.is_file()]
+    found: dict[str, list[Path]] = {}
+    for kind, name in sorted(
+        ((k, n) for k, n in kinds if k), key=lambda pair: os.fsencode(pair[1])
+    ):
+        found.setdefault(kind, []).append(folder / name)
+    return {kind: found[kind] for kind in PACKED if kind in found}
+
+
+def packed_in(folder: Path, kind: str) -> list[Path]:
+    """The files of a kind of ``PACKED`` right inside a folder, not hidden, in byte order."""
+    return packed_files(folder).get(kind, [])
+
+
+def packed_kind(name: str) -> str | None:
+    """The kind of ``PACKED`` that a file is by its name, or None."""
+    return next((kind for kind, (_, names) in PACKED.items() if names.fullmatch(name)), None)
 
 
 def _is_image(name: str) -> bool:

@@ -1,26 +1,47 @@
-"""Open any source of images: class folders, a list, shards, Parquet, CIFAR."""
+"""Open any source of images with one class each: class folders, a list, files of many images."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from densenet121.datasets.image_dataset import ImageDataset, some, with_classes
-from densenet121.datasets.sources import lists, shards
+from densenet121.datasets.sources import archive, lists
+from densenet121.datasets.sources.arrow import read_arrow
 from densenet121.datasets.sources.cifar import is_cifar, read_cifar
 from densenet121.datasets.sources.folder import check_names
+from densenet121.datasets.sources.idx import has_both_parts, is_idx, read_idx
 from densenet121.datasets.sources.index_cache import scan_cached
 from densenet121.datasets.sources.layout import (
+    PACKED,
     evaluation_folder,
     folder_notes,
     has_images,
     is_split,
+    packed_files,
     packed_in,
+    packed_kind,
     split_folders,
     subfolders,
 )
-from densenet121.datasets.sources.lists import read_list
+from densenet121.datasets.sources.mindrecord import read_mindrecords
 from densenet121.datasets.sources.parquet import read_parquet
+from densenet121.datasets.sources.shards import read_shards
 from densenet121.datasets.sources.splits import Split, have_own_splits
 from densenet121.datasets.sources.text import lines_of, read_text
+from densenet121.datasets.sources.tfrecord import read_tfrecords
 from densenet121.utils.errors import InputError, UsageError
+
+# The kinds of files that hold many images, and the folders that are one source as a whole.
+_READERS: dict[str, Callable[..., ImageDataset]] = {
+    ".tar": read_shards,
+    ".parquet": read_parquet,
+    ".tfrecord": read_tfrecords,
+    ".mindrecord": read_mindrecords,
+    ".arrow": read_arrow,
+}
+_FOLDERS: dict[str, tuple[Callable[[Path], bool], Callable[..., ImageDataset]]] = {
+    "CIFAR files": (is_cifar, read_cifar),
+    "IDX files": (is_idx, read_idx),
+}
 
 
 def open_training(
@@ -100,17 +121,8 @@ def open_evaluation(
 
 def _open(where: Path, field: str, split: Split, cache_dir: Path | None) -> ImageDataset:
     partial = split == "val"
-    if where.is_file():
-        if where.suffix.lower() in lists.SUFFIXES:
-            return read_list(where, split, partial=partial)
-        if where.suffix == ".tar":
-            return shards.read_shards(where, partial=partial)
-        if where.suffix == ".parquet":
-            return read_parquet(where, split, partial=partial)
-        allowed = ", ".join((*lists.SUFFIXES, ".tar", ".parquet"))
-        raise InputError(
-            f"`{field}` {where}: unsupported kind of file; pass a folder or one of {allowed}"
-        )
+    if where.is_file() or archive.is_archive(where):
+        return _open_file(where, field, split)
     packed = _packed_in(where)
     if not packed:
         return scan_cached(where, field, cache_dir, partial=partial)
@@ -122,21 +134,35 @@ def _open(where: Path, field: str, split: Split, cache_dir: Path | None) -> Imag
             f"{where}: the class folders are read; {' and '.join(beside)} beside them are not"
         )
     kind = next(iter(packed))
-    if kind != "CIFAR files" and len(packed) > 1:
+    if kind not in _FOLDERS and len(packed) > 1:
         raise UsageError(
             f"`{field}` {where} has {' and '.join(beside)}, and either may be the images; move one "
             "away, or pass a single file"
         )
-    if kind == "CIFAR files":
-        found = read_cifar(where, split)
-    elif kind == "tar files":
-        found = shards.read_shards(where, split, partial=partial)
+    if kind in _FOLDERS:
+        found = _FOLDERS[kind][1](where, split)
     else:
-        found = read_parquet(where, split, partial=partial)
+        reader = next(_READERS[key] for key, (title, _) in PACKED.items() if title == kind)
+        found = reader(where, split, partial=partial)
     others = [*beside[1:], *(f"{name}/" for name in folders)]
     if others:
         found = found.with_notes(f"{where}: the {kind} are read; {' and '.join(others)} are not")
     return found
+
+
+def _open_file(where: Path, field: str, split: Split) -> ImageDataset:
+    partial = split == "val"
+    kind = packed_kind(where.name)
+    if archive.is_archive(where):
+        return archive.read_archive(where, split, partial=partial)
+    if where.suffix.lower() in lists.SUFFIXES:
+        return lists.read_list(where, split, partial=partial)
+    if kind is not None:
+        return _READERS[kind](where, split, partial=partial)
+    allowed = ", ".join((*lists.SUFFIXES, archive.SUFFIX, *PACKED))
+    raise InputError(
+        f"`{field}` {where}: unsupported kind of file; pass a folder or one of {allowed}"
+    )
 
 
 def _refuse_single(where: Path, dataset: ImageDataset) -> None:
@@ -151,12 +177,9 @@ def _packed_in(where: Path) -> dict[str, list[str]]:
     """The kinds of sources besides class folders that lie right inside a folder, with names."""
     if not where.is_dir():
         return {}
-    found = {
-        "CIFAR files": [where.name] if is_cifar(where) else [],
-        "tar files": [file.name for file in packed_in(where, ".tar")],
-        "Parquet files": [file.name for file in packed_in(where, ".parquet")],
-    }
-    return {kind: names for kind, names in found.items() if names}
+    found = {kind: [where.name] for kind, (is_kind, _) in _FOLDERS.items() if is_kind(where)}
+    files = packed_files(where).items()
+    return found | {PACKED[kind][0]: [file.name for file in named] for kind, named in files}
 
 
 def _folders_with_images(where: Path) -> list[str]:
@@ -165,14 +188,18 @@ def _folders_with_images(where: Path) -> list[str]:
 
 def _has_own_splits(where: Path) -> bool:
     """Whether one source has training and validation images, told apart by its own names."""
+    if archive.is_archive(where):
+        return archive.has_own_splits(where)
     if where.is_file():
         return lists.has_own_splits(where)
     if not where.is_dir() or is_split(where / "train") or not _packed_in(where):
         return False
     if len(_folders_with_images(where)) > 1:
         return False  # the class folders are read
-    files = [packed_in(where, ".tar"), packed_in(where, ".parquet")]
-    return is_cifar(where) or any(map(have_own_splits, files))
+    if is_cifar(where) or has_both_parts(where):
+        return True
+    files = packed_files(where)
+    return any(have_own_splits(files[kind]) for kind in files if kind != ".arrow")
 
 
 def repository_data(where: Path) -> Path:

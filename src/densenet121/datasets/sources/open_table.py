@@ -1,12 +1,16 @@
-"""Open the training and validation images of a table of labels, of shards or Parquet files."""
+"""Open images with several labels each: a table of labels, or files that hold many images."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from densenet121.datasets.image_dataset import ImageDataset
+from densenet121.datasets.sources import archive
+from densenet121.datasets.sources.arrow import read_label_arrow
 from densenet121.datasets.sources.label_table import TABLE, LabelRules, read_label_table
-from densenet121.datasets.sources.layout import PACKED, only_one, packed_in
+from densenet121.datasets.sources.layout import PACKED, only_one, packed_files, packed_kind
 from densenet121.datasets.sources.lists import SPLIT_COLUMNS
+from densenet121.datasets.sources.mindrecord import read_label_mindrecords
 from densenet121.datasets.sources.open import repository_data, without_excluded
 from densenet121.datasets.sources.parquet_labels import read_label_parquet
 from densenet121.datasets.sources.shard_labels import read_label_shards
@@ -17,7 +21,16 @@ from densenet121.datasets.sources.splits import (
     split_of,
     test_note,
 )
+from densenet121.datasets.sources.tfrecord import read_label_tfrecords
 from densenet121.utils.errors import InputError, UsageError
+
+_READERS: dict[str, Callable[[Path, LabelRules, Split], ImageDataset]] = {
+    ".tar": read_label_shards,
+    ".parquet": read_label_parquet,
+    ".tfrecord": read_label_tfrecords,
+    ".mindrecord": read_label_mindrecords,
+    ".arrow": read_label_arrow,
+}
 
 
 def open_labelled_training(
@@ -30,9 +43,9 @@ def open_labelled_training(
     """The training and the validation images, with the same labels; the latter may be None.
 
     Args:
-        data_dir: a table; a folder with ``labels.csv``; tar shards or Parquet files, also of both
-            splits by their names; or a folder with any of these in ``train`` and, optionally, in
-            ``val`` (or ``valid``, ``validation``).
+        data_dir: a table; a folder with ``labels.csv``; files of many images (``PACKED``), also of
+            both splits by their names; a NumPy archive; or a folder with any of these in ``train``
+            and, optionally, in ``val`` (or ``valid``, ``validation``).
         val_dir: the same, of validation images.
         rules: how a table is read.
         exclude: a file with the paths of images to exclude, one per line.
@@ -48,7 +61,7 @@ def open_labelled_training(
     same = replace(rules, names=train.class_names)
     if val_dir:
         val: ImageDataset | None = _read(repository_data(val_dir), "val_dir", same, "val")
-    elif have_own_splits(_packed_files(data_dir)):
+    elif _has_own_splits(data_dir):
         val = _read(data_dir, field, same, "val")
     else:
         val = of_split(train, "val", required=False)
@@ -134,40 +147,40 @@ def _has_table(folder: Path) -> bool:
     return (folder / TABLE).is_file()
 
 
-def _packed_files(source: Path) -> list[Path]:
-    """The tar shards or Parquet files right inside a folder."""
-    if not source.is_dir():
-        return []
-    return [file for suffix in PACKED for file in packed_in(source, suffix)]
+def _has_own_splits(source: Path) -> bool:
+    if archive.is_archive(source):
+        return archive.has_own_splits(source)
+    files = packed_files(source)
+    return any(have_own_splits(files[kind]) for kind in files if kind != ".arrow")
 
 
 def _has_labels(folder: Path) -> bool:
-    return _has_table(folder) or bool(_packed_files(folder))
+    return _has_table(folder) or bool(packed_files(folder))
 
 
 def _read(source: Path, field: str, rules: LabelRules, split: Split) -> ImageDataset:
-    """The images of a table, of shards or of Parquet files.
+    """The images of a table, or of files of many images.
 
     Raises:
         InputError: it is none of them.
         UsageError: a folder has several of them.
     """
-    packed = [source] if source.suffix in PACKED and source.is_file() else _packed_files(source)
-    kinds = [suffix for suffix in PACKED if any(file.suffix == suffix for file in packed)]
-    if (_has_table(source) and packed) or len(kinds) > 1:
-        beside = [TABLE] * _has_table(source) + [f"{suffix} files" for suffix in kinds]
+    if archive.is_archive(source):
+        return archive.read_label_archive(source, rules, split)
+    kind = packed_kind(source.name)
+    kinds = [kind] if kind and source.is_file() else list(packed_files(source))
+    if (_has_table(source) and kinds) or len(kinds) > 1:
+        beside = [TABLE] * _has_table(source) + [PACKED[kind][0] for kind in kinds]
         raise UsageError(
             f"`{field}` {source} has {' and '.join(beside)}, and either may have the labels; move "
             "one away, or pass a single file"
         )
-    if kinds == [".tar"]:
-        return read_label_shards(source, rules, split)
     if kinds:
-        return read_label_parquet(source, rules, split)
+        return _READERS[kinds[0]](source, rules, split)
     if source.is_file() or _has_table(source):
         return read_label_table(source, rules)
     kind = f"has no {TABLE}" if source.is_dir() else "does not exist"
     raise InputError(
         f"`{field}` {source}: {kind}; the task multilabel needs a table of labels: a .csv or .tsv "
-        f"file, or a folder with {TABLE}; or tar shards or Parquet files with labels"
+        f"file, or a folder with {TABLE}; or tar shards, Parquet or other files with labels"
     )

@@ -14,22 +14,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from densenet121.datasets.decoding import MAX_BYTES
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.packed_strings import Names
 from densenet121.datasets.sources.labels import check_labels
 from densenet121.datasets.sources.layout import packed_in
+from densenet121.datasets.sources.rows import (
+    IMAGE_COLUMNS,
+    LABEL_COLUMNS,
+    Label,
+    class_of,
+    column_of,
+    numbers_of,
+    unique_names,
+)
 from densenet121.datasets.sources.splits import Split, files_of_split
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.json_values import parse_json
 from densenet121.utils.strays import refuse_stray
 
-IMAGE_COLUMNS = ("image", "img", "picture")
-LABEL_COLUMNS = ("label", "labels", "class", "fine_label")
 _MOST_CACHED_BYTES = 2**28
-Label = int | str
 
 
 def read_parquet(where: Path, split: Split, *, partial: bool = False) -> ImageDataset:
@@ -55,7 +60,7 @@ def read_parquet(where: Path, split: Split, *, partial: bool = False) -> ImageDa
     if not rows.labels:
         raise InputError(f"{where}: no images")
     if rows.names and all(isinstance(label, int) for label in rows.labels):
-        class_names, numbers = tuple(rows.names), _numbers(rows)
+        class_names, numbers = tuple(rows.names), numbers_of(rows.labels, rows.names, rows.place)
     else:
         class_names, numbers = check_labels(
             [str(label) for label in rows.labels],
@@ -97,7 +102,7 @@ def read_files(
     for file in files:
         try:
             add(file, pyarrow.parquet.ParquetFile(file))
-        except (pyarrow.ArrowException, OSError, TypeError, UnicodeDecodeError) as error:
+        except (pyarrow.ArrowException, OSError, TypeError, KeyError, UnicodeDecodeError) as error:
             refuse_stray(file)
             reason = " ".join(str(error).split())  # pyarrow writes several lines
             raise InputError(f"{file}: not a Parquet file of images ({reason})") from None
@@ -127,7 +132,7 @@ class ImageRows:
         self.groups.append((file, number))
         self.starts.append(len(self.paths))
         for value in column.to_pylist():
-            data, path = _encoded(value)
+            data, path = encoded_image(value)
             self.sizes.append(len(data))
             self.paths.append(path or f"{file.name}/{len(self.paths):08d}")
 
@@ -138,9 +143,7 @@ class ImageRows:
 
     def names_of_images(self) -> Names:
         """The paths, each different: the hub stores only file names, without folders."""
-        if len(set(self.paths)) == len(self.paths):
-            return Names.of(self.paths)
-        return Names.of(f"{index:08d}/{path}" for index, path in enumerate(self.paths))
+        return unique_names(self.paths)
 
     def reader(self) -> Callable[[int], bytes]:
         """The function that reads an image."""
@@ -164,7 +167,7 @@ class _Rows(ImageRows):
         for number in range(reader.num_row_groups):
             table = reader.read_row_group(number, columns=[image, label])
             for value in table.column(label).to_pylist():
-                self.labels.append(_label(value, self.place(len(self.labels))))
+                self.labels.append(class_of(value, self.place(len(self.labels))))
             self.add_images(file, number, table.column(image))
 
 
@@ -178,48 +181,6 @@ def _files(where: Path, split: Split) -> tuple[list[Path], list[str]]:
             "a file instead of the folder"
         )
     return chosen, notes
-
-
-def _label(value: Any, place: str) -> Label:
-    """A label as a number or a name.
-
-    Raises:
-        InputError: it is none, several, or of another kind.
-    """
-    if isinstance(value, float) and value.is_integer():  # pandas, where another label is none
-        value = int(value)
-    if isinstance(value, bytes):
-        value = value.decode(errors="surrogateescape")
-    if isinstance(value, bool):
-        return str(value)
-    if isinstance(value, int) or (isinstance(value, str) and value.strip()):
-        return value
-    if isinstance(value, list | dict):
-        raise InputError(
-            f"{place}: the label is a {type(value).__name__} ({value!s:.40}); one class "
-            "per image is needed, or `task` multilabel"
-        )
-    raise InputError(
-        f"{place}: the label is {value!r}, which is no class; leave such images out "
-        "(test sets are often published without labels)"
-    )
-
-
-def _numbers(rows: _Rows) -> NDArray[np.int64]:
-    """Numbers of classes whose names the schema has.
-
-    Raises:
-        InputError: a number has no name.
-    """
-    numbers = np.array(rows.labels, dtype=np.int64)
-    wrong = np.flatnonzero((numbers < 0) | (numbers >= len(rows.names)))
-    if len(wrong):
-        place, last = rows.place(int(wrong[0])), len(rows.names) - 1
-        raise InputError(
-            f"{place}: the label is {numbers[wrong[0]]}, but the file names the classes 0 to "
-            f"{last}; leave such images out ({len(wrong)} of {len(numbers)})"
-        )
-    return numbers
 
 
 class _Groups:
@@ -256,23 +217,15 @@ class _Groups:
             column = reader.read_row_group(group, columns=[image]).column(image)
         except (pyarrow.ArrowException, OSError) as error:
             raise InputError(f"{file} ({' '.join(str(error).split())})") from None
-        return [_encoded(value)[0] for value in column.to_pylist()]
+        return [encoded_image(value)[0] for value in column.to_pylist()]
 
 
-def column_of(file: Path, names: list[str], wanted: tuple[str, ...]) -> str:
-    """The first of some columns that a file has.
+def encoded_image(value: Any) -> tuple[bytes, str]:
+    """The bytes and the path of an image.
 
     Raises:
-        InputError: it has none of them.
+        TypeError: it has no bytes, or too many.
     """
-    for name in wanted:
-        if name in names:
-            return name
-    raise InputError(f"{file}: no column {' or '.join(wanted)}; it has {', '.join(names)}")
-
-
-def _encoded(value: Any) -> tuple[bytes, str]:
-    """An image's bytes and path."""
     data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, "")
     if not isinstance(data, bytes):
         raise TypeError("an image has no bytes")
@@ -284,9 +237,18 @@ def _encoded(value: Any) -> tuple[bytes, str]:
 def class_names_of(metadata: dict[bytes, bytes], label: str) -> list[str]:
     """Names of a column of ClassLabel, or of lists of them, from the metadata of datasets."""
     try:
-        feature = parse_json(metadata[b"huggingface"])["info"]["features"][label]
+        features = parse_json(metadata[b"huggingface"])["info"]["features"]
+    except (KeyError, ValueError, TypeError):
+        return []
+    return names_in_features(features, label)
+
+
+def names_in_features(features: Any, label: str) -> list[str]:
+    """Names of a column of ClassLabel, or of lists of them, from the features of datasets."""
+    try:
+        feature = features[label]
         feature = feature[0] if isinstance(feature, list) else feature.get("feature") or feature
         names = feature["names"]
-    except (KeyError, ValueError, TypeError, AttributeError, IndexError):
+    except (KeyError, TypeError, AttributeError, IndexError):
         return []
     return names if isinstance(names, list) and all(isinstance(n, str) for n in names) else []

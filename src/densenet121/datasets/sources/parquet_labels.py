@@ -1,6 +1,5 @@
 """Parquet files of images with several labels each: a column of lists, or a column a label."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,19 +7,11 @@ from typing import Any
 import numpy as np
 
 from densenet121.datasets.image_dataset import ImageDataset
-from densenet121.datasets.sources.label_table import LabelRules, labels_of_table
-from densenet121.datasets.sources.labelled_rows import Rows, labels_of_rows
-from densenet121.datasets.sources.parquet import (
-    IMAGE_COLUMNS,
-    LABEL_COLUMNS,
-    ImageRows,
-    class_names_of,
-    column_of,
-    read_files,
-)
+from densenet121.datasets.sources.label_table import LabelRules
+from densenet121.datasets.sources.parquet import ImageRows, class_names_of, read_files
+from densenet121.datasets.sources.rows import IMAGE_COLUMNS, LabelColumns, column_of
 from densenet121.datasets.sources.splits import Split
-from densenet121.datasets.tables import Table
-from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.errors import InputError
 
 
 def read_label_parquet(where: Path, rules: LabelRules, split: Split | None = None) -> ImageDataset:
@@ -39,29 +30,14 @@ def read_label_parquet(where: Path, rules: LabelRules, split: Split | None = Non
         UsageError: pyarrow is not installed, or a setting does not fit.
         InputError: a label cannot be used; the text names file and row.
     """
-    if rules.path_column is not None:
-        raise UsageError(f"`path_column` is for tables of text; {where} has the images themselves")
     found = _Columns()
     files, notes = read_files(where, split, found.add)
     if not found.paths:
         raise InputError(f"{where}: no images")
     places = [found.place(index) for index in range(len(found.paths))]
-    columns = {name: [_cell(value) for value in values] for name, values in found.cells.items()}
-    key = rules.label_column or found.default_key(rules.names)
-    if key in found.nested:
-        rows = Rows(
-            where,
-            key,
-            found.nested[key],
-            columns,
-            places,
-            files[0].parent / "classes.txt",
-            tuple(found.names.get(key, ())),
-        )
-        class_names, labels = labels_of_rows(rows, rules)
-    else:
-        table = Table(where, columns, range(len(places)), places)
-        class_names, labels = labels_of_table(table, rules)
+    class_names, labels, columns = found.columns.labels(
+        where, places, files[0].parent / "classes.txt", rules
+    )
     return ImageDataset(
         where,
         class_names,
@@ -76,23 +52,9 @@ def read_label_parquet(where: Path, rules: LabelRules, split: Split | None = Non
 
 @dataclass
 class _Columns(ImageRows):
-    """The images with all other columns.
+    """The images with all other columns."""
 
-    Attributes:
-        cells: columns of texts and numbers.
-        nested: columns of lists or of structs.
-        names: names of the numbers in those columns, if the schema has them.
-    """
-
-    cells: dict[str, list[Any]] = field(default_factory=dict)
-    nested: dict[str, list[Any]] = field(default_factory=dict)
-    names: dict[str, list[str]] = field(default_factory=dict)
-
-    def default_key(self, names: Sequence[str]) -> str | None:
-        """The nested column that holds the labels; None if each of them has a column."""
-        found = [name for name in LABEL_COLUMNS if name in self.nested]
-        own = names and set(names) <= set(self.cells)
-        return found[0] if found and not own else None
+    columns: LabelColumns = field(default_factory=LabelColumns)
 
     def add(self, file: Path, reader: Any) -> None:
         """Add the rows of a file."""
@@ -109,20 +71,18 @@ class _Columns(ImageRows):
                 types.is_binary(column.type) or types.is_large_binary(column.type)
             ):
                 continue
-            target = self.nested if is_nested else self.cells
+            target = self.columns.nested if is_nested else self.columns.cells
             if first:
                 target[column.name] = []
-            self.names.setdefault(column.name, class_names_of(schema.metadata or {}, column.name))
-        wanted = [*self.nested, *self.cells]
+            self.columns.names.setdefault(
+                column.name, class_names_of(schema.metadata or {}, column.name)
+            )
+        wanted = [*self.columns.nested, *self.columns.cells]
         for name in wanted:
             column_of(file, schema.names, (name,))  # raises if it is missing
         for number in range(reader.num_row_groups):
             table = reader.read_row_group(number, columns=[image, *wanted])
-            for target in (self.nested, self.cells):
+            for target in (self.columns.nested, self.columns.cells):
                 for name, values in target.items():
                     values += table.column(name).to_pylist()
             self.add_images(file, number, table.column(image))
-
-
-def _cell(value: Any) -> str:
-    return "" if value is None or value != value else str(value).strip()

@@ -7,7 +7,6 @@ their name up to its first dot: ``000017.jpg``, ``000017.cls`` (the label as tex
 writes ``classes.txt`` with the class names and ``index.npz`` with the offsets beside the shards.
 """
 
-import os
 import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -21,6 +20,7 @@ from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.packed_strings import Names, from_npz, to_npz
 from densenet121.datasets.sources.labels import check_labels
 from densenet121.datasets.sources.layout import packed_in, refuse_packed_splits
+from densenet121.datasets.sources.read_at import read_at
 from densenet121.datasets.sources.splits import Split, files_of_split, have_own_splits
 from densenet121.datasets.sources.tar_samples import label_samples, read_members
 from densenet121.utils.errors import InputError
@@ -152,17 +152,7 @@ def reader(files: Sequence[Path], index: Index) -> Callable[[int], bytes]:
 
     def read_one(number: int) -> bytes:
         file, size = files[index.shard[number]], int(index.sizes[number])
-        try:
-            descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-            try:
-                data = os.pread(descriptor, size, int(index.offsets[number]))
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise InputError(f"{file}: {error.strerror}") from None
-        if len(data) != size:
-            raise InputError(f"{file} is shorter than when it was indexed")
-        return data
+        return read_at(file, int(index.offsets[number]), size)
 
     return read_one
 

@@ -23,7 +23,12 @@ def split_of(name: str) -> str | None:
 
 
 def split_of_file(name: str) -> str | None:
-    """As ``split_of``, of the first word of a file name: train-00000-of-00001.parquet."""
+    """As ``split_of``, of the first word of a file name: train-00000-of-00001.parquet.
+
+    TensorFlow Datasets write the data set's name before it: mnist-train.tfrecord-00000-of-00001.
+    """
+    if named := re.fullmatch(r".+-([a-z]+)\.tfrecord-\d+-of-\d+", name):
+        return split_of(named[1])
     return split_of(re.split(r"[^a-zA-Z]", name, maxsplit=1)[0])
 
 

@@ -66,6 +66,9 @@ class ImageKernel:
         library.densenet121_affine.argtypes = [pointer, size, size, pointer, pointer, pointer]
         library.densenet121_sharpen.argtypes = [pointer, size, size, ctypes.c_float, pointer]
         library.densenet121_sharpen.restype = None
+        if hasattr(library, "densenet121_crc32c"):  # not in builds of before November 2026
+            library.densenet121_crc32c.argtypes = [ctypes.c_char_p, size]
+            library.densenet121_crc32c.restype = ctypes.c_uint32
 
     def jpeg_size(self, data: bytes) -> tuple[int, int] | None:
         """Height and width of a JPEG of a supported kind, else None.
@@ -161,6 +164,12 @@ class ImageKernel:
         )
         _is_done(status)
         return out
+
+    def crc32c(self, data: bytes) -> int | None:
+        """The sum of RFC 3720, or None if the library was built before it had one."""
+        if not hasattr(self.library, "densenet121_crc32c"):
+            return None
+        return int(self.library.densenet121_crc32c(data, len(data)))
 
     def sharpen(self, image: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
         """Sharpen an image, equal to Pillow's ``ImageEnhance.Sharpness``.

@@ -6,6 +6,7 @@
 #include "adjust.h"
 #include "affine.h"
 #include "colour.h"
+#include "crc32c.h"
 #include "jpeg.h"
 #include "resize.h"
 
@@ -193,5 +194,10 @@ DENSENET121_PUBLIC int densenet121_affine(const uint8_t* image, int64_t height, 
 DENSENET121_PUBLIC void densenet121_sharpen(const uint8_t* image, int64_t height, int64_t width,
                                             float factor, uint8_t* out) {
   sharpen(image, height, width, factor, out);
+}
+
+// The sum of TFRecord files, of `size` bytes.
+DENSENET121_PUBLIC uint32_t densenet121_crc32c(const uint8_t* data, int64_t size) {
+  return crc32c(data, size);
 }
 }

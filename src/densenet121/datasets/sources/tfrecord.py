@@ -1,0 +1,114 @@
+"""TFRecord files of images: ImageNet's features, those of TensorFlow Datasets, and like ones.
+
+A record is its length (8 bytes), a sum of the length, the data, and a sum of the data (CRC-32C,
+masked). The data are a ``tf.train.Example`` (``tf_example.py``). Opening the files checks the
+lengths and finds the features, but does not touch the images; the sum of a record is checked
+whenever its image is read.
+
+The label is ``image/class/label``, or ``label`` and others as in Parquet files. Its name is
+``image/class/synset`` or ``image/class/text`` of the record (``tfrecord_names.py``).
+"""
+
+import re
+from pathlib import Path
+
+from densenet121.datasets.image_dataset import ImageDataset
+from densenet121.datasets.sources.label_table import LabelRules
+from densenet121.datasets.sources.layout import packed_in
+from densenet121.datasets.sources.rows import class_of
+from densenet121.datasets.sources.splits import Split, files_of_split
+from densenet121.datasets.sources.tfrecord_index import IMAGES, LABELS, PATHS, Records
+from densenet121.datasets.sources.tfrecord_names import classes_of
+from densenet121.utils.errors import InputError, UsageError
+
+_NAMES = ("image/class/synset", "image/class/text")
+_SHARD = re.compile(r"(.*)-(\d+)-of-(\d+)")
+
+
+def read_tfrecords(where: Path, split: Split, *, partial: bool = False) -> ImageDataset:
+    """The images of a TFRecord file, or of those of a folder, in their order.
+
+    Of a folder whose files are named after splits, those of ``split`` are read; test files are
+    taken for validation only if there are no others.
+
+    Args:
+        where: the file or the folder.
+        split: the files of a folder to read.
+        partial: allow missing classes, as validation images may have.
+
+    Raises:
+        InputError: a file is damaged or missing, an image has no class, or the numbers of the
+            classes could begin with 0 or with 1.
+        UsageError: the folder has no file of the split.
+    """
+    files, notes = _files(where, split)
+    records = Records()
+    for file in files:
+        records.add(file, {*IMAGES, *LABELS, *_NAMES, *PATHS})
+    records.check(where)
+    key = records.key(LABELS, "a label")
+    labels = [
+        class_of(value[0] if isinstance(value, list) and len(value) == 1 else value, place)
+        for value, place in zip(records.values(key), records.places(), strict=True)
+    ]
+    class_names, numbers = classes_of(
+        labels,
+        [records.texts(name) for name in _NAMES],
+        files[0].parent,
+        key,
+        records.place,
+        partial=partial,
+    )
+    return records.dataset(where, class_names, numbers, notes)
+
+
+def read_label_tfrecords(where: Path, rules: LabelRules, split: Split) -> ImageDataset:
+    """As ``read_tfrecords``, with several labels of each image.
+
+    A feature is a list of labels if any record has none or several values in it; numbers are those
+    of ``classes.txt`` or ``labels.txt``. Otherwise it is a column, as in a table.
+
+    Raises:
+        InputError: a file is damaged, or a label cannot be used; the text names the record.
+        UsageError: a setting does not fit.
+    """
+    files, notes = _files(where, split)
+    records = Records()
+    for file in files:
+        records.add(file, None)
+    records.check(where)
+    folder = files[0].parent
+    class_names, labels, columns = records.columns(folder).labels(
+        where, records.places(), folder / "classes.txt", rules
+    )
+    return records.dataset(where, class_names, labels, notes, columns)
+
+
+def _files(where: Path, split: Split) -> tuple[list[Path], list[str]]:
+    """The files of a split, and notes.
+
+    Raises:
+        InputError: of a numbered set, a file is missing.
+        UsageError: no file is named after the split, but others are named after one.
+    """
+    if where.is_file():
+        return [where], []
+    every = packed_in(where, ".tfrecord")
+    files, notes = files_of_split(every, split)
+    if not files:
+        raise UsageError(
+            f"{where}: no TFRecord file is named after {split}, the first is {every[0].name}; pass "
+            "a file instead of the folder, or rename the files"
+        )
+    sets: dict[tuple[str, str], set[int]] = {}
+    for file in files:
+        if numbered := _SHARD.fullmatch(file.name):
+            sets.setdefault((numbered[1], numbered[3]), set()).add(int(numbered[2]))
+    for (name, count), numbers in sets.items():
+        missing = set(range(min(int(count), 10**6))) - numbers
+        if missing:
+            raise InputError(
+                f"{where}: of the {int(count)} files {name}-...-of-{count}, {len(missing)} are "
+                f"missing, first number {min(missing)}; to read a part of a set, rename its files"
+            )
+    return files, notes
