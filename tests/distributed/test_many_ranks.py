@@ -22,6 +22,7 @@ import sys
 import torch
 from densenet121.datasets.sampler import split_batches, training_batches
 from densenet121.engine.state import Training
+from densenet121.network import compiled
 from densenet121.engine.step import TrainingBatch, train_step
 from densenet121.tasks import SingleLabel
 from densenet121.network import DenseNet, synchronise_norms
@@ -39,11 +40,13 @@ with process_group(process, torch.device("cpu"), 60):
     if norms == "sync" and process.world_size > 1:
         synchronise_norms(net)
     compress = norms == "bf16"
+    compiled.BACKEND = "aot_eager"
     training = Training.begin(
         net,
         momentum_sgd(get_param_groups(net, 1e-3), lr=0.1, momentum=0.9),
         scale_loss=False,
         compress=compress,
+        compile="default" if norms == "compiled" else "off",
     )
     net.train()
     if norms in ("frozen", "weighted"):
@@ -110,6 +113,14 @@ def test_two_ranks_with_synchronised_norms_equal_one_process(tmp_path: Path, mic
     two = steps(tmp_path, 2, 16, micro, "sync")
     assert len(one["losses"]) == 4 // micro  # type: ignore[arg-type]
     assert_same(two, one, 1e-10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("micro", [1, 2])
+def test_two_compiled_ranks_equal_plain_ones(tmp_path: Path, micro: int) -> None:
+    """Traced and run by torch's own operators; the gradients are exchanged as without it."""
+    plain = steps(tmp_path, 2, 16, micro, "own")
+    assert_same(steps(tmp_path, 2, 16, micro, "compiled"), plain, 1e-10)
 
 
 def test_without_synchronised_norms_two_ranks_are_another_network(tmp_path: Path) -> None:

@@ -14,12 +14,14 @@ SIDES = (
     "torchvision-reference",
     "torchvision-compile",
     "plain",
+    "plain-compile",
+    "plain-recompute",
     "convolutions",
     "onnxruntime",
     "openvino",
 )
 _PEERS_NETS = ("densenet121", "densenet161", "densenet169", "densenet201")
-_OWN = ("plain", "convolutions")
+_OWN = ("plain", "plain-compile", "plain-recompute", "convolutions")
 _CPU_ONLY = ("convolutions", "onnxruntime", "openvino")
 _INFERENCE_ONLY = ("onnxruntime", "openvino")
 DATA_SIDES = ("torchvision-v1", "torchvision-v2", "dali", "mindspore", "plain")
@@ -97,10 +99,11 @@ class BenchConfig(LoadingSettings, MeasurementSettings):
         against: libraries to compare against, comma list. For train, head and infer: torchvision,
             timm (both channels_last and in the arithmetic of --amp), torchvision-reference (fp32,
             NCHW, as its training script), torchvision-compile, plain (densenet121 without its own
-            kernels), convolutions (the network's convolutions and nothing else, run by PyTorch);
-            for infer also onnxruntime and openvino. For data: torchvision-v1 (Pillow images, the
-            usual script), torchvision-v2 (tensors), dali (on the CPU), mindspore, plain. They must
-            be installed (default: none).
+            kernels), plain-compile, plain-recompute (as `train` with these settings), convolutions
+            (the network's convolutions and nothing else, run by PyTorch); for infer also
+            onnxruntime and openvino. For data: torchvision-v1 (Pillow images, the usual script),
+            torchvision-v2 (tensors), dali (on the CPU), mindspore, plain. They must be installed
+            (default: none).
         net: the network; other libraries have densenet121, 161, 169 and 201.
         variant: paper or model_zoo; other libraries have paper alone.
         per_batch_size: images per step.

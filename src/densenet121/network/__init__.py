@@ -18,6 +18,7 @@ from densenet121.network.densenet import (
     densenet264,
 )
 from densenet121.network.fused import plain_network
+from densenet121.network.recompute import set_recompute
 from densenet121.network.stages import frozen_stages, set_frozen, stages
 from densenet121.network.sync_batch_norm import synchronise_norms
 
@@ -40,6 +41,7 @@ __all__ = [
     "frozen_stages",
     "plain_network",
     "set_frozen",
+    "set_recompute",
     "stages",
     "synchronise_norms",
 ]

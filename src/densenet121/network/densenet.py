@@ -21,6 +21,7 @@ from densenet121.network.fused import (
     fused_stem,
     fused_transition,
 )
+from densenet121.network.recompute import run_again_in_backward
 from densenet121.utils.errors import InputError
 
 Variant = Literal["paper", "model_zoo"]
@@ -64,6 +65,8 @@ class DenseLayer(nn.Module):
 class DenseBlock(nn.Sequential):
     """Layers; the input of each is the block's input and the outputs of all layers before it."""
 
+    recompute = False  # see set_recompute
+
     def __init__(
         self, num_layers: int, num_input_features: int, growth_rate: int, bn_size: int
     ) -> None:
@@ -78,9 +81,23 @@ class DenseBlock(nn.Sequential):
         fused = fused_dense_block(tuple(self), DenseLayer, x)
         if fused is not None:
             return fused
+        if self.recompute and torch.is_grad_enabled():
+            return self._recomputed(x)
         for layer in self:
             x = torch.cat([x, layer(x)], dim=1)
         return x
+
+    def _recomputed(self, x: Tensor) -> Tensor:
+        """The same; of each layer only the new channels are stored."""
+        features = [x]
+        for layer in self:
+
+            def run(*parts: Tensor, layer: nn.Module = layer) -> Tensor:
+                new_features: Tensor = layer(torch.cat(parts, dim=1))
+                return new_features
+
+            features.append(run_again_in_backward(run, [layer], *features))
+        return torch.cat(features, dim=1)
 
 
 class Transition(nn.Sequential):
@@ -89,6 +106,8 @@ class Transition(nn.Sequential):
     The paper pools by average, the original by maximum. Both drop the last row or column of an odd
     size.
     """
+
+    recompute = False  # see set_recompute
 
     def __init__(self, num_input_features: int, num_output_features: int, variant: Variant) -> None:
         """Modules under torchvision's names and in its order."""
@@ -104,6 +123,11 @@ class Transition(nn.Sequential):
         fused = fused_transition(tuple(self), self._averages, x)
         if fused is not None:
             return fused
+        if self.recompute and torch.is_grad_enabled():
+            return run_again_in_backward(self._run, [self], x)
+        return self._run(x)
+
+    def _run(self, x: Tensor) -> Tensor:
         x = self.relu(self.norm(x))
         # An average and a 1x1 convolution commute, so pooling first gives the same function with a
         # quarter of the multiplications. A maximum and a convolution do not commute.
@@ -114,6 +138,8 @@ class Transition(nn.Sequential):
 class Features(nn.Sequential):
     """Everything before the last ReLU, under torchvision's names."""
 
+    recompute = False  # see set_recompute
+
     def forward(self, images: Tensor) -> Tensor:
         """Map ``(N, C, H, W)`` to ``(N, num_features, H', W')``."""
         x, parts = images, list(self.children())
@@ -122,7 +148,7 @@ class Features(nn.Sequential):
             # Stores nothing for the backward pass, and runs by the inference kernels.
             with torch.no_grad():
                 x = _run(parts[:frozen], x)
-        return _run(parts[frozen:], x)
+        return _run(parts[frozen:], x, self.recompute and torch.is_grad_enabled())
 
 
 def _frozen_parts(parts: Sequence[nn.Module], x: Tensor) -> int:
@@ -137,7 +163,7 @@ def _frozen_parts(parts: Sequence[nn.Module], x: Tensor) -> int:
     return count
 
 
-def _run(parts: Sequence[nn.Module], x: Tensor) -> Tensor:
+def _run(parts: Sequence[nn.Module], x: Tensor, recompute: bool = False) -> Tensor:
     """Apply ``parts``, the first or the last of a network's, by the fast paths where they can."""
     pool = None
     if len(parts) >= 4 and isinstance(parts[3], MaxPoolSame | nn.MaxPool2d):
@@ -149,6 +175,8 @@ def _run(parts: Sequence[nn.Module], x: Tensor) -> Tensor:
     if pool is not None:
         x = parts[0](x)
         fused = fused_stem(parts[1:4], pool.kind, pool.padding(*x.shape[2:]), x)
+        if fused is None and recompute:
+            fused = run_again_in_backward(nn.Sequential(*parts[1:4]), parts[1:4], x)
         x, parts = (x, parts[1:]) if fused is None else (fused, parts[4:])
     for part in parts:
         x = part(x)
