@@ -64,6 +64,7 @@ TRAIN = {
     "exact": 1,
     "compile": "off",
     "recompute": 0,
+    "triton": 0,
     "val_dir": None,
     "exclude": None,
     "small_size": None,

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from densenet121.bench.convolutions import convolutions_step
 from densenet121.device import set_tf32
 from densenet121.native.network import kernels
-from densenet121.network import DenseNet, build, set_recompute
+from densenet121.network import DenseNet, build, set_recompute, set_triton
 from densenet121.network.fused import plain_network
 from densenet121.utils.memory import keep_freed_memory
 
@@ -37,6 +37,8 @@ def main() -> None:
 def _make_model(spec: dict[str, Any]) -> DenseNet:
     model = build(spec["net"], num_classes=1000, variant=spec["variant"])
     set_recompute(model, spec["side"] == "plain-recompute")
+    if spec["side"] == "triton":
+        set_triton(model, torch.device(spec.get("device", "cpu")))
     return model
 
 
@@ -103,6 +105,8 @@ def _note(spec: dict[str, Any]) -> str:
     if spec["side"].startswith("plain"):
         how = {"plain-compile": ", compiled", "plain-recompute": ", activations computed twice"}
         return f"the plain implementation{how.get(spec['side'], '')}"
+    if spec["side"] == "triton":
+        return "dense blocks by Triton kernels"
     if spec["side"] == "convolutions":
         return "only the convolutions"
     return found if isinstance(found, str) else f"kernels for {found.instruction_set}"

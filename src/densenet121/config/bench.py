@@ -16,12 +16,13 @@ SIDES = (
     "plain",
     "plain-compile",
     "plain-recompute",
+    "triton",
     "convolutions",
     "onnxruntime",
     "openvino",
 )
 _PEERS_NETS = ("densenet121", "densenet161", "densenet169", "densenet201")
-_OWN = ("plain", "plain-compile", "plain-recompute", "convolutions")
+_OWN = ("plain", "plain-compile", "plain-recompute", "triton", "convolutions")
 _CPU_ONLY = ("convolutions", "onnxruntime", "openvino")
 _INFERENCE_ONLY = ("onnxruntime", "openvino")
 DATA_SIDES = ("torchvision-v1", "torchvision-v2", "dali", "mindspore", "plain")
@@ -99,11 +100,11 @@ class BenchConfig(LoadingSettings, MeasurementSettings):
         against: libraries to compare against, comma list. For train, head and infer: torchvision,
             timm (both channels_last and in the arithmetic of --amp), torchvision-reference (fp32,
             NCHW, as its training script), torchvision-compile, plain (densenet121 without its own
-            kernels), plain-compile, plain-recompute (as `train` with these settings), convolutions
-            (the network's convolutions and nothing else, run by PyTorch); for infer also
-            onnxruntime and openvino. For data: torchvision-v1 (Pillow images, the usual script),
-            torchvision-v2 (tensors), dali (on the CPU), mindspore, plain. They must be installed
-            (default: none).
+            kernels), plain-compile, plain-recompute (as `train` with these settings), triton (its
+            dense blocks by Triton kernels, on a GPU), convolutions (the network's convolutions and
+            nothing else, run by PyTorch); for infer also onnxruntime and openvino. For data:
+            torchvision-v1 (Pillow images, the usual script), torchvision-v2 (tensors), dali (on the
+            CPU), mindspore, plain. They must be installed (default: none).
         net: the network; other libraries have densenet121, 161, 169 and 201.
         variant: paper or model_zoo; other libraries have paper alone.
         per_batch_size: images per step.
@@ -143,6 +144,8 @@ class BenchConfig(LoadingSettings, MeasurementSettings):
                 raise UsageError(f"--against must name {', '.join(SIDES)}, got {side}")
             if side in _INFERENCE_ONLY and self.what != "infer":
                 raise UsageError(f"--against {side} is for infer: it does not train")
+            if side == "triton" and self.device == "cpu":
+                raise UsageError("--against triton runs on a GPU; pass --device")
             if side in _CPU_ONLY and self.device != "cpu":
                 raise UsageError(f"--against {side} runs on the CPU; omit --device {self.device}")
             if side not in _OWN and self.net not in _PEERS_NETS:

@@ -67,12 +67,15 @@ class TrainDeviceSettings(DeviceSettings):
         recompute: 1 stores of each layer only its new channels, and computes it again in the
             backward pass: the same bits, less memory, a third more work. The CPU kernels of
             densenet121 store little anyway and do not need it. Not measured on a GPU.
+        triton: 1 runs the dense blocks by our own Triton kernels, which store as little as those of
+            the CPU. Checked in Triton's interpreter alone; not measured on a GPU.
     """
 
     section: ClassVar[str] = DeviceSettings.section
     exact: Switch = 1
     compile: Literal["off", "default", "graphs"] = "off"
     recompute: Switch = 0
+    triton: Switch = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,15 +169,25 @@ class TrainConfig(
                 f"--mix_off_epochs {off} leaves no epoch of --max_epoch {self.max_epoch} with "
                 "--mixup or --cutmix"
             )
-        self._check_compile()
+        self._check_kernels()
 
-    def _check_compile(self) -> None:
+    def _check_kernels(self) -> None:
+        if self.triton and self.sync_batch_norm:
+            raise UsageError(
+                "--triton 1 and --sync_batch_norm 1 exclude each other: the kernels take the "
+                "statistics of one rank; omit one of them"
+            )
         if self.compile == "off":
             return
         if self.sync_batch_norm:
             raise UsageError(
                 f"--compile {self.compile} and --sync_batch_norm 1 exclude each other: the norms "
                 "exchange statistics in the middle of a pass; omit one of them"
+            )
+        if self.triton:
+            raise UsageError(
+                f"--compile {self.compile} and --triton 1 exclude each other: both replace the "
+                "operations of the dense blocks; omit one of them"
             )
         if self.recompute:
             raise UsageError(

@@ -133,6 +133,8 @@ def _log_kernels(config: TrainConfig, plan: EpochPlan) -> None:
                 "less memory; omit it",
                 config.compile,
             )
+    if config.triton:
+        log.warning("`triton` 1: these kernels have not been measured on a GPU")
     if config.recompute and has_kernels:
         log.info(
             "`recompute` 1 changes nothing where the CPU kernels of densenet121 run: they store "

@@ -17,6 +17,7 @@ from densenet121.network import (
     frozen_stages,
     set_frozen,
     set_recompute,
+    set_triton,
     stages,
     synchronise_norms,
 )
@@ -66,6 +67,8 @@ def begin_training(model: DenseNet, config: TrainConfig, runtime: Runtime) -> Tr
     if config.sync_batch_norm and runtime.process.world_size > 1:
         synchronise_norms(model)
     set_recompute(model, bool(config.recompute))
+    if config.triton:
+        set_triton(model, runtime.device)
     parts = stages(model)
     frozen = tuple(frozen_stages(model, config.freeze))
     set_frozen(model, frozen, config.freeze_bn)

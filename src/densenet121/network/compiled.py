@@ -74,13 +74,21 @@ def named_compile_errors() -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
+    except Exception as error:
         exceptions = sys.modules.get("torch._dynamo.exc")
-        if exceptions is None or not isinstance(error, exceptions.TorchDynamoException):
-            raise
-        inner = getattr(error, "inner_exception", error)
-        reason = (str(inner).strip().splitlines() or ["no message"])[0][:200]
-        raise InputError(
-            f"PyTorch cannot compile the network here ({type(inner).__name__}: {reason}); it needs "
-            "a C++ compiler, and Triton on a GPU; pass `compile` off"
-        ) from None
+        if exceptions is not None and isinstance(error, exceptions.TorchDynamoException):
+            inner = getattr(error, "inner_exception", error)
+            raise InputError(
+                f"PyTorch cannot compile the network here ({_first_line(inner)}); it needs a C++ "
+                "compiler, and Triton on a GPU; pass `compile` off"
+            ) from None
+        if type(error).__module__.partition(".")[0] == "triton":
+            raise InputError(
+                f"Triton cannot compile its kernels here ({_first_line(error)}); pass `triton` 0"
+            ) from None
+        raise
+
+
+def _first_line(error: BaseException) -> str:
+    text = (str(error).strip().splitlines() or ["no message"])[0][:200]
+    return f"{type(error).__name__}: {text}"

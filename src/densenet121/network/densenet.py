@@ -7,7 +7,7 @@ table 1; torchvision's ``models/densenet.py`` for the names; the original's
 ``src/network/densenet.py`` for the variant ``model_zoo``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
@@ -66,6 +66,7 @@ class DenseBlock(nn.Sequential):
     """Layers; the input of each is the block's input and the outputs of all layers before it."""
 
     recompute = False  # see set_recompute
+    triton = False  # see set_triton
 
     def __init__(
         self, num_layers: int, num_input_features: int, growth_rate: int, bn_size: int
@@ -78,7 +79,8 @@ class DenseBlock(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """Append each layer's channels to ``x``, oldest first."""
-        fused = fused_dense_block(tuple(self), DenseLayer, x)
+        kernels = _triton_dense_block if self.triton else fused_dense_block
+        fused = kernels(tuple(self), DenseLayer, x)
         if fused is not None:
             return fused
         if self.recompute and torch.is_grad_enabled():
@@ -98,6 +100,14 @@ class DenseBlock(nn.Sequential):
 
             features.append(run_again_in_backward(run, [layer], *features))
         return torch.cat(features, dim=1)
+
+
+def _triton_dense_block(
+    layers: Sequence[nn.Module], kind: type[nn.Module], x: Tensor
+) -> Tensor | None:
+    from densenet121.network.triton.block import triton_dense_block  # needs the package triton
+
+    return triton_dense_block(layers, kind, x)
 
 
 class Transition(nn.Sequential):
@@ -294,120 +304,3 @@ def _stem(in_channels: int, num_init_features: int, variant: Variant, stem: Stem
     pool0 = nn.MaxPool2d(3, stride=2, padding=1) if variant == "paper" else MaxPoolSame()
     layers.add_module("pool0", pool0)
     return layers
-
-
-def densenet121(
-    num_classes: int = 1000, *, variant: Variant = "paper", in_channels: int = 3
-) -> DenseNet:
-    """DenseNet-121: 7,978,856 parameters at 1000 classes (the paper, table 1)."""
-    return DenseNet(
-        growth_rate=32,
-        block_config=(6, 12, 24, 16),
-        num_init_features=64,
-        num_classes=num_classes,
-        variant=variant,
-        in_channels=in_channels,
-    )
-
-
-def densenet161(
-    num_classes: int = 1000, *, variant: Variant = "paper", in_channels: int = 3
-) -> DenseNet:
-    """DenseNet-161, the wide one (k = 48): 28,681,000 parameters at 1000 classes."""
-    return DenseNet(
-        growth_rate=48,
-        block_config=(6, 12, 36, 24),
-        num_init_features=96,
-        num_classes=num_classes,
-        variant=variant,
-        in_channels=in_channels,
-    )
-
-
-def densenet169(
-    num_classes: int = 1000, *, variant: Variant = "paper", in_channels: int = 3
-) -> DenseNet:
-    """DenseNet-169: 14,149,480 parameters at 1000 classes (the paper, table 1)."""
-    return DenseNet(
-        growth_rate=32,
-        block_config=(6, 12, 32, 32),
-        num_init_features=64,
-        num_classes=num_classes,
-        variant=variant,
-        in_channels=in_channels,
-    )
-
-
-def densenet201(
-    num_classes: int = 1000, *, variant: Variant = "paper", in_channels: int = 3
-) -> DenseNet:
-    """DenseNet-201: 20,013,928 parameters at 1000 classes (the paper, table 1)."""
-    return DenseNet(
-        growth_rate=32,
-        block_config=(6, 12, 48, 32),
-        num_init_features=64,
-        num_classes=num_classes,
-        variant=variant,
-        in_channels=in_channels,
-    )
-
-
-def densenet264(
-    num_classes: int = 1000, *, variant: Variant = "paper", in_channels: int = 3
-) -> DenseNet:
-    """DenseNet-264: 33,337,704 parameters at 1000 classes (the paper, table 1)."""
-    return DenseNet(
-        growth_rate=32,
-        block_config=(6, 12, 64, 48),
-        num_init_features=64,
-        num_classes=num_classes,
-        variant=variant,
-        in_channels=in_channels,
-    )
-
-
-def densenet100(
-    num_classes: int = 10, *, variant: Variant = "paper", in_channels: int = 3
-) -> DenseNet:
-    """DenseNet-BC (L = 100, k = 12) for 32 x 32 images: 769,162 parameters at 10 classes.
-
-    Raises:
-        InputError: ``variant`` is ``model_zoo``: the original's densenet100 pools by average too.
-    """
-    if variant != "paper":
-        raise InputError(
-            f'densenet100 has no variant "{variant}": the model zoo\'s densenet100 also uses '
-            "average pooling; pass `variant` paper"
-        )
-    return DenseNet(
-        growth_rate=12,
-        block_config=(16, 16, 16),
-        num_init_features=24,
-        num_classes=num_classes,
-        variant=variant,
-        stem="cifar",
-        in_channels=in_channels,
-    )
-
-
-NETWORKS: dict[str, Callable[..., DenseNet]] = {
-    "densenet121": densenet121,
-    "densenet161": densenet161,
-    "densenet169": densenet169,
-    "densenet201": densenet201,
-    "densenet264": densenet264,
-    "densenet100": densenet100,
-}
-
-
-def build(
-    net: str, *, num_classes: int, variant: Variant = "paper", in_channels: int = 3
-) -> DenseNet:
-    """Return the network called ``net``, a key of NETWORKS.
-
-    Raises:
-        InputError: no network has this name, or it has no such variant.
-    """
-    if net not in NETWORKS:
-        raise InputError(f'there is no network "{net}"; choose one of {", ".join(NETWORKS)}')
-    return NETWORKS[net](num_classes, variant=variant, in_channels=in_channels)
