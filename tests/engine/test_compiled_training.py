@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 
 from densenet121.config import TrainConfig
+from densenet121.engine.start import begin_training
 from densenet121.engine.state import Training, snapshot
 from densenet121.engine.step import TrainingBatch, train_step
 from densenet121.losses import smooth_cross_entropy
 from densenet121.network import DenseNet, plain_network
 from densenet121.network.compiled import compiled, named_compile_errors
 from densenet121.optimizers import get_param_groups, momentum_sgd
+from densenet121.runtime import make_runtime
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.var_init import initialise
 
@@ -104,6 +106,18 @@ def test_other_errors_are_not_those_of_a_compilation() -> None:
 def test_graphs_need_a_gpu() -> None:
     with pytest.raises(UsageError, match="`compile` graphs needs an NVIDIA or AMD GPU"):
         compiled(small_net(), "graphs", exact=True)
+
+
+def test_the_settings_reach_the_network() -> None:
+    net, runtime = small_net(), make_runtime(device="cpu")
+    training = begin_training(net, TrainConfig(data_dir="d", recompute=1), runtime)
+    blocks = [part for part in training.model.features.modules() if hasattr(part, "recompute")]
+    assert len(blocks) == 4  # with the transition, and all of them for the stem
+    assert all(block.recompute for block in blocks)
+    with pytest.raises(UsageError, match="`triton` 1: Triton has no code for this device, cpu"):
+        begin_training(net, TrainConfig(data_dir="d", triton=1), runtime)
+    with pytest.raises(UsageError, match="`compile` graphs needs"):
+        begin_training(net, TrainConfig(data_dir="d", compile="graphs"), runtime)
 
 
 @pytest.mark.parametrize(
