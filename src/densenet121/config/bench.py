@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from densenet121.config.shared import AnyPath, Net, Settings, Size, Variant
+from densenet121.config.shared import AnyPath, Net, NumberList, Settings, Size, Variant
 from densenet121.config.values import at_least, numbers
 from densenet121.utils.cores import default_workers
 from densenet121.utils.errors import UsageError
@@ -111,6 +111,8 @@ class BenchConfig(LoadingSettings, MeasurementSettings):
         image_size: height and width of the images in pixels, "H,W" or one number.
         amp: arithmetic, bf16 or fp32 (default: bf16 where the device has it, else fp32).
         device: cpu, or an accelerator by PyTorch's name, such as cuda; for train, head and infer.
+        processes: for scaling: numbers of processes between one and one per core that are measured
+            too, comma list (default: none).
     """
 
     section: ClassVar[str] = "comparison"
@@ -123,6 +125,7 @@ class BenchConfig(LoadingSettings, MeasurementSettings):
     image_size: Size = 224
     amp: Literal["bf16", "fp32"] | None = None
     device: str = "cpu"
+    processes: NumberList | None = None
 
     def check(self) -> None:
         """Refuse what cannot be measured."""
@@ -131,6 +134,9 @@ class BenchConfig(LoadingSettings, MeasurementSettings):
         for flag in ("data_dir", "workers", "python"):
             if self.what != "data" and getattr(self, flag) is not None:
                 raise UsageError(f"--{flag} is for bench data")
+        if self.what != "scaling" and self.processes is not None:
+            raise UsageError("--processes is for bench scaling")
+        _ = self.process_counts
         if self.what == "scaling" and self.sides:
             raise UsageError("--against is not for bench scaling")
         if self.device != "cpu" and self.what in ("data", "scaling"):
@@ -159,6 +165,16 @@ class BenchConfig(LoadingSettings, MeasurementSettings):
         for side in (*self.sides, *self.interpreters):
             if side not in DATA_SIDES:
                 raise UsageError(f"bench data is against {', '.join(DATA_SIDES)}, got {side}")
+
+    @property
+    def process_counts(self) -> tuple[int, ...]:
+        """The numbers of --processes."""
+        if self.processes is None:
+            return ()
+        found = tuple(int(n) for n in numbers("processes", self.processes, whole=True))
+        for count in found:
+            at_least("processes", count, 1, "process")
+        return found
 
     @property
     def sides(self) -> tuple[str, ...]:
