@@ -8,7 +8,7 @@ KERNELS := setup.py $(shell find src/densenet121/native -name "*.h" -o -name "*.
 
 BENCH := .venv-bench/bin
 
-.PHONY: demo test test-fast docs docs-serve test-docs test-slow test-serve test-sanitize fuzz torture wheel test-hosts test-frameworks test-hub test-open-inference test-trackers test-lightning test-compat bench bench-data bench-memory test-gpu bench-gpu lint format clean help
+.PHONY: demo test test-fast docs docs-serve test-docs test-slow test-serve test-sanitize fuzz torture wheel test-hosts test-frameworks test-hub test-open-inference test-trackers test-lightning test-triton test-compat bench bench-data bench-memory test-gpu bench-gpu lint format clean help
 
 help:
 	@echo "make demo       train DenseNet-121 on handwritten digits, evaluate it, write a report"
@@ -26,6 +26,7 @@ help:
 	@echo "make test-gpu   check the accelerator of this machine; make bench-gpu measures it"
 	@echo "make test-frameworks  install MindSpore, TensorFlow, torchvision, timm, transformers, Keras, MONAI and others; compare weights, logits, images, data files"
 	@echo "make test-hub test-open-inference test-trackers test-lightning  parts of it"
+	@echo "make test-triton  install Triton; its kernels in its interpreter against the plain network"
 	@echo "make test-compat  the same bits as before the reorganisation; old files are read"
 	@echo "make docs       the documentation site, into site/; make docs-serve shows it"
 	@echo "make test-docs  run the commands of the tutorials"
@@ -176,6 +177,7 @@ IN_triton := 'tritonclient[http]==2.73.0'
 IN_trackers := tensorboard==2.21.0 wandb==0.31.0 mlflow-skinny==3.17.2 sqlalchemy alembic
 IN_lightning := --no-deps lightning==2.6.6 lightning-utilities==0.15.3 torchmetrics==1.9.0 tqdm==4.70.1
 IN_data := tensorflow-cpu==2.21.0 tensorflow-datasets==4.9.10 datasets==5.2.0 pillow
+IN_kernels := --constraint constraints.txt --editable '.[test]' triton==3.9.0
 IN_dali := nvidia-dali-cuda130==2.4.0
 FRAMEWORKS := mindspore torch keras medical triton trackers lightning data
 .PRECIOUS: .frameworks/%/.installed
@@ -197,6 +199,11 @@ test-trackers: $(BIN)/.installed-dev .frameworks/trackers/.installed
 	$(FRAMEWORK_TESTS)trackers.py
 test-lightning: $(BIN)/.installed-dev .frameworks/lightning/.installed
 	$(FRAMEWORK_TESTS)lightning.py
+
+# Triton's interpreter, and its compiler for NVIDIA GPUs, on a CPU.
+test-triton: .frameworks/kernels/.installed
+	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 .frameworks/kernels/bin/python -m pytest -q -n0 \
+	    tests/network/test_triton.py tests/bench/test_gpu.py
 
 # DATA names a folder of class folders with images.
 FRAMEWORK = $(1)=.frameworks/$(2)/bin/python

@@ -16,7 +16,8 @@ from densenet121.device import has_bf16, pick_precision, pins_memory, set_exact,
 from densenet121.engine.state import Training
 from densenet121.engine.step import TrainingBatch, train_step
 from densenet121.losses import smooth_cross_entropy
-from densenet121.network import DenseNet, build
+from densenet121.network import DenseNet, build, set_recompute, set_triton
+from densenet121.network.triton import why_no_triton
 from densenet121.optimizers import get_param_groups, momentum_sgd
 from densenet121.runtime import make_runtime
 from densenet121.utils.errors import InputError
@@ -89,6 +90,53 @@ def against_float64(task: Task) -> Rows:
 
 def distance(found: Tensor, truth: Tensor) -> float:
     return float((found - truth).norm() / truth.norm().clamp(min=1e-12))
+
+
+def triton_blocks(task: Task) -> Rows:
+    """Dense blocks by Triton kernels against the CPU in float64, and two passes bit for bit."""
+    reason = why_no_triton(task.device)
+    if reason:
+        yield {"skipped": reason}
+        return
+    cpu = torch.device("cpu")
+    # Triton's interpreter, which runs them on a CPU, takes minutes for a larger one.
+    sizes = {"growth_rate": 8, "block_config": (2, 2), "num_init_features": 12}
+    for variant in ("paper", "model_zoo"):
+        torch.manual_seed(0)
+        model = DenseNet(**sizes, num_classes=10, variant=variant) if task.dry else None
+        model = (model or network(task, cpu, variant)).train()
+        images, labels = batch(task, 3)
+        loss, truth = gradients(copy.deepcopy(model).double(), images.double(), labels)
+        _, rounded = gradients(copy.deepcopy(model), images, labels)
+        own = copy.deepcopy(model).to(task.device, memory_format=torch.channels_last)
+        set_triton(own, task.device)
+        again = copy.deepcopy(own)
+        images, labels = images.to(task.device), labels.to(task.device)
+        own_loss, found = gradients(own, images, labels)
+        _, second = gradients(again, images, labels)
+        bound = 10 * max(distance(rounded[name], truth[name]) for name in truth)
+        errors = [distance(found[name], truth[name]) for name in truth]
+        row = {"variant": variant, "worst_gradient": max(errors), "bound": bound}
+        row |= {"equal_runs": all(torch.equal(found[name], second[name]) for name in found)}
+        row |= {"loss_error": abs(float(own_loss - loss))}
+        held = max(errors) <= bound and row["loss_error"] < 1e-4 and row["equal_runs"]
+        yield row | {"held": held}
+
+
+def recomputed(task: Task) -> Rows:
+    """Activations computed again in the backward pass: the same bits, and the memory of both."""
+    set_exact(task.device, True)
+    ends, peaks = [], []
+    for on in (False, True):
+        model = network(task, task.device)
+        set_recompute(model, on)
+        images, labels = (tensor.to(task.device) for tensor in batch(task))
+        if task.is_cuda:
+            torch.cuda.reset_peak_memory_stats()
+        ends.append(gradients(model, images, labels)[1])
+        peaks.append(torch.cuda.max_memory_allocated() if task.is_cuda else None)
+    held = all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+    yield {"bytes_stored": peaks[0], "bytes_recomputed": peaks[1], "held": held}
 
 
 def reduced_precision(task: Task) -> Rows:
@@ -191,6 +239,8 @@ def lack_of_memory(task: Task) -> Rows:
 CHECKS = (
     choices,
     against_float64,
+    triton_blocks,
+    recomputed,
     reduced_precision,
     no_waits,
     equal_runs,

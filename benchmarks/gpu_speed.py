@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from densenet121.device import arithmetic, has_bf16, set_exact
-from densenet121.network import build
+from densenet121.network import build, set_recompute, set_triton
+from densenet121.network.compiled import Compile, compiled
+from densenet121.network.triton import why_no_triton
 
 from gpu import Rows, Task
 
@@ -27,13 +29,22 @@ def bandwidth(task: Task) -> Rows:
 
 
 def train(task: Task) -> Rows:
-    """Training steps: exact, fast and compiled kernels, and other libraries, in turns."""
+    """Training steps by each choice of kernels, and of other libraries, in turns."""
     for count in (2,) if task.dry else (32, 64, 256):
         sides = {"exact": _training(task, _own(task), count)}
         sides["fast"] = _training(task, _own(task), count)
-        if count == 64:  # a compilation takes a minute
-            compiled = torch.compile(_own(task))
-            sides["fast, compiled"] = _training(task, compiled, count)
+        if why_no_triton(task.device) is None and not task.dry:
+            triton = _own(task)
+            set_triton(triton, task.device)
+            sides["fast, triton"] = _training(task, triton, count)
+        recomputed = _own(task)
+        set_recompute(recomputed, True)
+        sides["fast, recomputed"] = _training(task, recomputed, count)
+        # A compilation takes a minute.
+        if count == 64:
+            sides["fast, compiled"] = _training(task, _compiled(task, "default"), count)
+        if count == 32 and task.is_cuda:
+            sides["fast, graphs"] = _training(task, _compiled(task, "graphs"), count)
         for library in _libraries():
             sides[f"{library}, fast"] = _training(task, _other(library), count)
         yield from _in_turns(task, sides, count, _TRAIN_BYTES)
@@ -48,6 +59,12 @@ def infer(task: Task) -> Rows:
         for library in _libraries():
             sides[f"{library}, fast"] = _inference(task, _other(library), count)
         yield from _in_turns(task, sides, count, _INFER_BYTES)
+
+
+def _compiled(task: Task, mode: Compile) -> nn.Module:
+    """As `train` compiles it."""
+    own = _own(task).to(task.device, memory_format=torch.channels_last)
+    return compiled(own, mode, exact=False)
 
 
 def _own(task: Task) -> nn.Module:
@@ -118,7 +135,7 @@ def _in_turns(task: Task, sides: dict[str, Step], count: int, moved: float) -> R
             before = _reset_peak(task)
             _turn(task, name, step, 1 if task.dry else 10)
             seconds[name], peaks[name] = [], _peak(task) - before
-        except RuntimeError as error:  # not enough memory, or it cannot be compiled
+        except Exception as error:  # not enough memory, or it cannot be compiled
             yield {"batch": count, "side": name, "skipped": str(error)[:200]}
     steps = 1 if task.dry else 20
     for _ in range(1 if task.dry else _REPETITIONS):

@@ -19,6 +19,7 @@ from densenet121.device import (
 )
 from densenet121.distributed.ranks import ALONE, Process, join, process_group
 from densenet121.native.network import instruction_set
+from densenet121.network.compiled import named_compile_errors
 from densenet121.utils.cores import default_workers
 from densenet121.utils.errors import InputError
 from densenet121.utils.memory import is_out_of_memory, keep_freed_memory, memory_text
@@ -190,12 +191,13 @@ def joined(
 
     Raises:
         UsageError: there is no such device, or no launcher started the requested ranks.
-        InputError: another rank was lost, or memory does not suffice.
+        InputError: another rank was lost, memory does not suffice, or the network cannot be
+            compiled.
     """
     process = join(bool(settings.is_distributed), settings.rank, settings.group_size)
     runtime = runtime_of(settings, process)
     with process_group(process, runtime.device, settings.timeout_seconds, is_stopped):
         if runtime.device.type == "cpu":
             keep_freed_memory()
-        with runtime.named_memory_errors():
+        with runtime.named_memory_errors(), named_compile_errors():
             yield runtime

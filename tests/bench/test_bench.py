@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import pytest
@@ -10,9 +11,10 @@ import torch
 from densenet121.bench.compute import Comparison, Side, as_json, compare, table
 from densenet121.bench.data import Loading, LoadingSide, loading_table
 from densenet121.bench.scaling import measure_scaling, scaling_table
+from densenet121.bench.scaling_model import Machine, bytes_an_image
 from densenet121.bench.worker import step
 from densenet121.config import BenchConfig
-from densenet121.network import build, densenet100
+from densenet121.network import DenseNet, build, densenet100
 from densenet121.utils.errors import UsageError
 
 from helpers.commands import run_command
@@ -218,9 +220,53 @@ def test_scaling_measures_processes_threads_and_the_exchange() -> None:
     assert found.gradient_bytes == 4 * sum(p.numel() for p in network.parameters())
     for seconds in (found.one_process, found.step, found.local, found.exchange):
         assert min(seconds) > 0
-    assert "2 processes x 1 thread" in scaling_table(found)
-    with pytest.raises(UsageError, match="must be at least 2 and a divisor"):
-        measure_scaling(BenchConfig(what="scaling", per_batch_size=3, threads=2))
+    for text in ("1 process x 2 threads", "2 processes x 1 thread"):
+        assert text in scaling_table(found)
+    assert [(split.processes, split.threads) for split in found.splits] == [(1, 2), (2, 1)]
+    assert [split.step for split in found.splits] == [found.one_process, found.step]
+    machine = found.machine
+    assert 0 < machine.update < machine.solo
+    assert machine.bandwidth > 0
+    work = max(machine.solo - machine.update, 4 * found.image_bytes / machine.bandwidth)
+    assert all(split.expected > work for split in found.splits)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"per_batch_size": 3, "threads": 2}, "must be a divisor of both, and 2 is not"),
+        ({"threads": 4, "processes": "3"}, "must be a divisor of both, and 3 is not"),
+        ({"threads": 1}, "--threads must be at least 2"),
+    ],
+)
+def test_cores_that_cannot_share_the_batch_are_refused(
+    settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        measure_scaling(BenchConfig(what="scaling", **settings))
+
+
+def test_expected_steps_are_those_of_a_hand_calculation() -> None:
+    """8 cores of which each takes 1.1 s for its share, 0.1 s of it for the update."""
+    machine = Machine(cores=8, solo=1.1, update=0.1, bandwidth=20e9)
+    one: dict[str, Any] = {"traffic": 10e9, "parameters": 10_000_000, "exchange": 0.0}
+    # Computation binds, 1 s; the update by 8 threads: 0.2 GB at 20 GB/s, or an eighth of 0.1 s.
+    assert machine.expected_step(1, **one) == pytest.approx(1.0 + 0.0125)
+    # Each of 8 processes updates its own weights at once: 1.6 GB at 20 GB/s, less than 0.1 s.
+    eight = one | {"exchange": 0.05}
+    assert machine.expected_step(8, **eight) == pytest.approx(1.0 + 0.1 + 0.05)
+    # Traffic of 40 GB binds.
+    assert machine.expected_step(1, **(one | {"traffic": 40e9})) == pytest.approx(2.0 + 0.0125)
+
+
+def test_bytes_of_an_image_are_those_of_a_count_by_hand() -> None:
+    """A CIFAR network of one layer in each of two blocks, 4 x 4 pixels, float32."""
+    net = DenseNet(
+        growth_rate=2, block_config=(1, 1), num_init_features=8, num_classes=2, stem="cifar"
+    )
+    first = 16 * (5 * 8 + 6 * 8 + 4 * 2) + 4 * 16 * 10 + 4 * 5
+    second = 4 * (5 * 5 + 6 * 8 + 4 * 2)
+    assert bytes_an_image(net, (4, 4), 4) == 4 * (first + second)
 
 
 def test_only_the_classifier_learns_in_bench_head() -> None:

@@ -62,6 +62,9 @@ TRAIN = {
     # ours
     "timeout_seconds": 600.0,
     "exact": 1,
+    "compile": "off",
+    "recompute": 0,
+    "triton": 0,
     "val_dir": None,
     "exclude": None,
     "small_size": None,

@@ -22,15 +22,17 @@ import sys
 import torch
 from densenet121.datasets.sampler import split_batches, training_batches
 from densenet121.engine.state import Training
+from densenet121.network import compiled
 from densenet121.engine.step import TrainingBatch, train_step
 from densenet121.tasks import SingleLabel
-from densenet121.network import DenseNet, synchronise_norms
+from densenet121.network import DenseNet, set_recompute, synchronise_norms
 from densenet121.optimizers import get_param_groups, momentum_sgd
 from densenet121.distributed.ranks import join, process_group, sum_over_ranks
 from densenet121.utils.var_init import initialise
 
 
-out, batch_size, micro, norms = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+out, batch_size, micro = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+norms, _, more = sys.argv[4].partition("+")
 process = join(True, 0, 1)
 with process_group(process, torch.device("cpu"), 60):
     net = DenseNet(growth_rate=4, block_config=(2, 2), num_init_features=8, num_classes=3)
@@ -38,12 +40,15 @@ with process_group(process, torch.device("cpu"), 60):
     net.double().to(memory_format=torch.channels_last)
     if norms == "sync" and process.world_size > 1:
         synchronise_norms(net)
+    set_recompute(net, more == "recompute")
     compress = norms == "bf16"
+    compiled.BACKEND = "aot_eager"
     training = Training.begin(
         net,
         momentum_sgd(get_param_groups(net, 1e-3), lr=0.1, momentum=0.9),
         scale_loss=False,
         compress=compress,
+        compile="default" if norms == "compiled" else "off",
     )
     net.train()
     if norms in ("frozen", "weighted"):
@@ -110,6 +115,22 @@ def test_two_ranks_with_synchronised_norms_equal_one_process(tmp_path: Path, mic
     two = steps(tmp_path, 2, 16, micro, "sync")
     assert len(one["losses"]) == 4 // micro  # type: ignore[arg-type]
     assert_same(two, one, 1e-10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("micro", [1, 2])
+def test_two_compiled_ranks_equal_plain_ones(tmp_path: Path, micro: int) -> None:
+    """Traced and run by torch's own operators; the gradients are exchanged as without it."""
+    plain = steps(tmp_path, 2, 16, micro, "own")
+    assert_same(steps(tmp_path, 2, 16, micro, "compiled"), plain, 1e-10)
+
+
+@pytest.mark.slow
+def test_synchronised_norms_that_run_again_in_the_backward_pass(tmp_path: Path) -> None:
+    """They exchange statistics a second time there, and the running ones move once."""
+    assert_same(
+        steps(tmp_path, 2, 16, 1, "sync+recompute"), steps(tmp_path, 1, 32, 1, "sync"), 1e-10
+    )
 
 
 def test_without_synchronised_norms_two_ranks_are_another_network(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 The started process is rank 0; it starts the others, which end with it. It answers each line of
 standard input with one line of JSON: the seconds of a ``step``, of a ``local`` step without
 exchange of gradients, or of an ``exchange`` of all gradients alone, as float32 or
-(``exchange_bf16``) as bfloat16.
+(``exchange_bf16``) as bfloat16; of a ``solo`` step or an ``update`` of the weights of rank 0 while
+the others wait; or of a ``copy`` of COPY_BYTES by every rank at once.
 """
 
 import json
@@ -31,6 +32,9 @@ from densenet121.network import build
 from densenet121.optimizers import get_param_groups, momentum_sgd
 from densenet121.utils.memory import keep_freed_memory
 
+COPY_BYTES = 64 * 2**20  # beyond the caches
+_REPETITIONS = 4  # of a copy
+
 
 def main() -> None:
     """Serve as one rank."""
@@ -43,7 +47,7 @@ def main() -> None:
     keep_freed_memory()
     process = join(True, 0, 1)
     with process_group(process, torch.device("cpu"), 600):
-        ranks = _Ranks(spec)
+        ranks = _Ranks(spec, process.rank)
         if process.rank == 0:
             print(json.dumps({"note": f"{ranks.gradients.numel()}"}), file=out, flush=True)
         while True:
@@ -74,7 +78,8 @@ def _own_arguments() -> list[str]:
 class _Ranks:
     """A network in training and its gradients."""
 
-    def __init__(self, spec: dict[str, Any]) -> None:
+    def __init__(self, spec: dict[str, Any], rank: int) -> None:
+        self._is_first = rank == 0
         torch.manual_seed(0)
         model = build(spec["net"], num_classes=1000, variant=spec["variant"])
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -98,6 +103,10 @@ class _Ranks:
         start = time.perf_counter()
         if what == "step":
             self._step()
+        elif what == "copy":
+            return self._copy()
+        elif what in ("solo", "update"):
+            self._alone(what)
         elif what == "local":
             with keep_gradients_local(self._training.synchronised, True):
                 self._step()
@@ -107,6 +116,28 @@ class _Ranks:
         if is_distributed():
             dist.barrier()
         return time.perf_counter() - start
+
+    def _alone(self, what: str) -> None:
+        """What rank 0 does while the others wait."""
+        if self._is_first and what == "update":
+            self._training.optimizer.step()
+        elif self._is_first:
+            with keep_gradients_local(self._training.synchronised, True):
+                self._step()
+
+    def _copy(self) -> float:
+        """Seconds of a copy of COPY_BYTES by every rank at once, the fastest of some."""
+        source, best = torch.zeros(COPY_BYTES, dtype=torch.uint8), float("inf")
+        target = torch.empty_like(source)
+        for _ in range(_REPETITIONS):
+            if is_distributed():
+                dist.barrier()
+            start = time.perf_counter()
+            target.copy_(source)
+            if is_distributed():
+                dist.barrier()
+            best = min(best, time.perf_counter() - start)
+        return best
 
     def _step(self) -> None:
         train_step(

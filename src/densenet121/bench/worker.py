@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from densenet121.bench.convolutions import convolutions_step
 from densenet121.device import set_tf32
 from densenet121.native.network import kernels
-from densenet121.network import build
+from densenet121.network import DenseNet, build, set_recompute, set_triton
 from densenet121.network.fused import plain_network
 from densenet121.utils.memory import keep_freed_memory
 
@@ -29,9 +29,17 @@ def main() -> None:
     """Serve one of our own sides."""
     spec = json.loads(sys.argv[1])
     keep_freed_memory()
-    plain = spec["side"] == "plain"
+    plain = spec["side"].startswith("plain")
     with plain_network() if plain else contextlib.nullcontext():
-        serve(spec, lambda: build(spec["net"], num_classes=1000, variant=spec["variant"]), _note)
+        serve(spec, lambda: _make_model(spec), _note)
+
+
+def _make_model(spec: dict[str, Any]) -> DenseNet:
+    model = build(spec["net"], num_classes=1000, variant=spec["variant"])
+    set_recompute(model, spec["side"] == "plain-recompute")
+    if spec["side"] == "triton":
+        set_triton(model, torch.device(spec.get("device", "cpu")))
+    return model
 
 
 def serve(
@@ -94,8 +102,11 @@ def device_peak_bytes(device: torch.device) -> int:
 
 def _note(spec: dict[str, Any]) -> str:
     found = kernels()
-    if spec["side"] == "plain":
-        return "the plain implementation"
+    if spec["side"].startswith("plain"):
+        how = {"plain-compile": ", compiled", "plain-recompute": ", activations computed twice"}
+        return f"the plain implementation{how.get(spec['side'], '')}"
+    if spec["side"] == "triton":
+        return "dense blocks by Triton kernels"
     if spec["side"] == "convolutions":
         return "only the convolutions"
     return found if isinstance(found, str) else f"kernels for {found.instruction_set}"

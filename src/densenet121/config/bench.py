@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from densenet121.config.shared import AnyPath, Net, Settings, Size, Variant
+from densenet121.config.shared import AnyPath, Net, NumberList, Settings, Size, Variant
 from densenet121.config.values import at_least, numbers
 from densenet121.utils.cores import default_workers
 from densenet121.utils.errors import UsageError
@@ -14,12 +14,15 @@ SIDES = (
     "torchvision-reference",
     "torchvision-compile",
     "plain",
+    "plain-compile",
+    "plain-recompute",
+    "triton",
     "convolutions",
     "onnxruntime",
     "openvino",
 )
 _PEERS_NETS = ("densenet121", "densenet161", "densenet169", "densenet201")
-_OWN = ("plain", "convolutions")
+_OWN = ("plain", "plain-compile", "plain-recompute", "triton", "convolutions")
 _CPU_ONLY = ("convolutions", "onnxruntime", "openvino")
 _INFERENCE_ONLY = ("onnxruntime", "openvino")
 DATA_SIDES = ("torchvision-v1", "torchvision-v2", "dali", "mindspore", "plain")
@@ -97,16 +100,19 @@ class BenchConfig(LoadingSettings, MeasurementSettings):
         against: libraries to compare against, comma list. For train, head and infer: torchvision,
             timm (both channels_last and in the arithmetic of --amp), torchvision-reference (fp32,
             NCHW, as its training script), torchvision-compile, plain (densenet121 without its own
-            kernels), convolutions (the network's convolutions and nothing else, run by PyTorch);
-            for infer also onnxruntime and openvino. For data: torchvision-v1 (Pillow images, the
-            usual script), torchvision-v2 (tensors), dali (on the CPU), mindspore, plain. They must
-            be installed (default: none).
+            kernels), plain-compile, plain-recompute (as `train` with these settings), triton (its
+            dense blocks by Triton kernels, on a GPU), convolutions (the network's convolutions and
+            nothing else, run by PyTorch); for infer also onnxruntime and openvino. For data:
+            torchvision-v1 (Pillow images, the usual script), torchvision-v2 (tensors), dali (on the
+            CPU), mindspore, plain. They must be installed (default: none).
         net: the network; other libraries have densenet121, 161, 169 and 201.
         variant: paper or model_zoo; other libraries have paper alone.
         per_batch_size: images per step.
         image_size: height and width of the images in pixels, "H,W" or one number.
         amp: arithmetic, bf16 or fp32 (default: bf16 where the device has it, else fp32).
         device: cpu, or an accelerator by PyTorch's name, such as cuda; for train, head and infer.
+        processes: for scaling: numbers of processes between one and one per core that are measured
+            too, comma list (default: none).
     """
 
     section: ClassVar[str] = "comparison"
@@ -119,6 +125,7 @@ class BenchConfig(LoadingSettings, MeasurementSettings):
     image_size: Size = 224
     amp: Literal["bf16", "fp32"] | None = None
     device: str = "cpu"
+    processes: NumberList | None = None
 
     def check(self) -> None:
         """Refuse what cannot be measured."""
@@ -127,6 +134,9 @@ class BenchConfig(LoadingSettings, MeasurementSettings):
         for flag in ("data_dir", "workers", "python"):
             if self.what != "data" and getattr(self, flag) is not None:
                 raise UsageError(f"--{flag} is for bench data")
+        if self.what != "scaling" and self.processes is not None:
+            raise UsageError("--processes is for bench scaling")
+        _ = self.process_counts
         if self.what == "scaling" and self.sides:
             raise UsageError("--against is not for bench scaling")
         if self.device != "cpu" and self.what in ("data", "scaling"):
@@ -140,6 +150,8 @@ class BenchConfig(LoadingSettings, MeasurementSettings):
                 raise UsageError(f"--against must name {', '.join(SIDES)}, got {side}")
             if side in _INFERENCE_ONLY and self.what != "infer":
                 raise UsageError(f"--against {side} is for infer: it does not train")
+            if side == "triton" and self.device == "cpu":
+                raise UsageError("--against triton runs on a GPU; pass --device")
             if side in _CPU_ONLY and self.device != "cpu":
                 raise UsageError(f"--against {side} runs on the CPU; omit --device {self.device}")
             if side not in _OWN and self.net not in _PEERS_NETS:
@@ -153,6 +165,16 @@ class BenchConfig(LoadingSettings, MeasurementSettings):
         for side in (*self.sides, *self.interpreters):
             if side not in DATA_SIDES:
                 raise UsageError(f"bench data is against {', '.join(DATA_SIDES)}, got {side}")
+
+    @property
+    def process_counts(self) -> tuple[int, ...]:
+        """The numbers of --processes."""
+        if self.processes is None:
+            return ()
+        found = tuple(int(n) for n in numbers("processes", self.processes, whole=True))
+        for count in found:
+            at_least("processes", count, 1, "process")
+        return found
 
     @property
     def sides(self) -> tuple[str, ...]:

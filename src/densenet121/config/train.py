@@ -43,6 +43,7 @@ FREE_ON_RESUME = frozenset(
         "timeout_seconds",
         "workers",
         "device",
+        "recompute",
         "output_dir",
         "resume",
         "on_bad_image",
@@ -59,10 +60,22 @@ class TrainDeviceSettings(DeviceSettings):
         exact: 1 uses kernels whose result is the same in every run, so that a resumed run ends with
             the bits of an uninterrupted one; 0 uses the fastest ones of an accelerator, measured in
             its first steps, and promises no bits. The CPU's kernels are exact in both cases.
+        compile: off runs PyTorch's operations one by one, or on a CPU our own kernels; default
+            compiles the network by torch.compile, which takes minutes at the start of a run and for
+            each new size of a batch; graphs also starts each pass as one CUDA graph, for small
+            batches on a GPU. Validation is never compiled. Not measured on a GPU.
+        recompute: 1 stores of each layer only its new channels, and computes it again in the
+            backward pass: the same bits, less memory, a third more work. The CPU kernels of
+            densenet121 store little anyway and do not need it. Not measured on a GPU.
+        triton: 1 runs the dense blocks by our own Triton kernels, which store as little as those of
+            the CPU. Checked in Triton's interpreter alone; not measured on a GPU.
     """
 
     section: ClassVar[str] = DeviceSettings.section
     exact: Switch = 1
+    compile: Literal["off", "default", "graphs"] = "off"
+    recompute: Switch = 0
+    triton: Switch = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +168,37 @@ class TrainConfig(
             raise UsageError(
                 f"--mix_off_epochs {off} leaves no epoch of --max_epoch {self.max_epoch} with "
                 "--mixup or --cutmix"
+            )
+        self._check_kernels()
+
+    def _check_kernels(self) -> None:
+        if self.triton and self.sync_batch_norm:
+            raise UsageError(
+                "--triton 1 and --sync_batch_norm 1 exclude each other: the kernels take the "
+                "statistics of one rank; omit one of them"
+            )
+        if self.compile == "off":
+            return
+        if self.sync_batch_norm:
+            raise UsageError(
+                f"--compile {self.compile} and --sync_batch_norm 1 exclude each other: the norms "
+                "exchange statistics in the middle of a pass; omit one of them"
+            )
+        if self.triton:
+            raise UsageError(
+                f"--compile {self.compile} and --triton 1 exclude each other: both replace the "
+                "operations of the dense blocks; omit one of them"
+            )
+        if self.recompute:
+            raise UsageError(
+                f"--compile {self.compile} and --recompute 1 exclude each other: the compiler "
+                "decides itself what to compute again; omit one of them"
+            )
+        if self.compile == "graphs" and self.gradient_accumulation > 1:
+            raise UsageError(
+                f"--compile graphs and --gradient_accumulation {self.gradient_accumulation} "
+                "exclude each other: a CUDA graph writes the gradients of each pass to the same "
+                "place; pass --compile default"
             )
 
 

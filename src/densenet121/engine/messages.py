@@ -8,6 +8,7 @@ from densenet121.datasets.image_dataset import ImageDataset, some
 from densenet121.engine.plan import EpochPlan
 from densenet121.engine.state import Training
 from densenet121.lr_scheduler import lost_milestones
+from densenet121.native.network import instruction_set
 from densenet121.network import stages
 from densenet121.runs.layout import BEST_AVERAGE, BEST_WEIGHTS
 from densenet121.tasks import Task
@@ -67,13 +68,7 @@ def log_notes(dataset: ImageDataset) -> None:
 def log_advice(config: TrainConfig, dataset: ImageDataset, plan: EpochPlan) -> None:
     """Log settings that have an effect one might not expect."""
     preprocessing = plan.preprocessing
-    if not config.exact:
-        on_cpu = plan.runtime.device.type == "cpu"
-        log.info(
-            "`exact` 0 changes nothing on a CPU, whose kernels are exact"
-            if on_cpu
-            else "`exact` 0: the bits of the result differ from run to run"
-        )
+    _log_kernels(config, plan)
     _log_recipe(config, dataset, plan)
     if plan.distillation:
         log.info(
@@ -115,6 +110,35 @@ def log_advice(config: TrainConfig, dataset: ImageDataset, plan: EpochPlan) -> N
         log.info(
             "`eval_resize` is %s, scaled from `image_size` as 256 is from 224",
             preprocessing.eval_resize,
+        )
+
+
+def _log_kernels(config: TrainConfig, plan: EpochPlan) -> None:
+    """Log what the settings about kernels mean on this device."""
+    on_cpu = plan.runtime.device.type == "cpu"
+    has_kernels = on_cpu and instruction_set(plan.runtime.device) is not None
+    if not config.exact:
+        log.info(
+            "`exact` 0 changes nothing on a CPU, whose kernels are exact"
+            if on_cpu
+            else "`exact` 0: the bits of the result differ from run to run"
+        )
+    if config.compile != "off":
+        log.info(
+            "`compile` %s: the first step of each size of a batch takes minutes", config.compile
+        )
+        if has_kernels:
+            log.warning(
+                "`compile` %s replaces the CPU kernels of densenet121, which are faster and need "
+                "less memory; omit it",
+                config.compile,
+            )
+    if config.triton:
+        log.warning("`triton` 1: these kernels have not been measured on a GPU")
+    if config.recompute and has_kernels:
+        log.info(
+            "`recompute` 1 changes nothing where the CPU kernels of densenet121 run: they store "
+            "only the new channels of each layer anyway"
         )
 
 

@@ -12,7 +12,15 @@ from densenet121.distributed.ranks import from_rank_0
 from densenet121.engine.balance import weights_setting
 from densenet121.engine.distillation import teacher_setting
 from densenet121.engine.state import Training
-from densenet121.network import DenseNet, frozen_stages, set_frozen, stages, synchronise_norms
+from densenet121.network import (
+    DenseNet,
+    frozen_stages,
+    set_frozen,
+    set_recompute,
+    set_triton,
+    stages,
+    synchronise_norms,
+)
 from densenet121.optimizers import get_param_groups, make_optimizer, stage_factors
 from densenet121.runs.checkpoints import Start, find_start
 from densenet121.runs.folder import RunFolder
@@ -58,6 +66,9 @@ def begin_training(model: DenseNet, config: TrainConfig, runtime: Runtime) -> Tr
     model.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.sync_batch_norm and runtime.process.world_size > 1:
         synchronise_norms(model)
+    set_recompute(model, bool(config.recompute))
+    if config.triton:
+        set_triton(model, runtime.device)
     parts = stages(model)
     frozen = tuple(frozen_stages(model, config.freeze))
     set_frozen(model, frozen, config.freeze_bn)
@@ -78,6 +89,8 @@ def begin_training(model: DenseNet, config: TrainConfig, runtime: Runtime) -> Tr
         optimizer,
         scale_loss=runtime.precision == torch.float16,
         compress=config.gradient_compression == "bf16",
+        compile=config.compile,
+        exact=bool(config.exact),
         ema_decay=config.ema_decay,
         frozen=frozen,
     )

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from densenet121.distributed.ranks import gather, sum_over_ranks, synchronised, world_size
 from densenet121.lr_scheduler import Progress
 from densenet121.network import DenseNet, set_frozen
+from densenet121.network.compiled import Compile, compiled, uncompiled
 from densenet121.optimizers import AveragedWeights, optimizer_state, restore_optimizer
 from densenet121.runs.checkpoints import Checkpoint
 from densenet121.runs.folder import RunFolder
@@ -121,6 +122,8 @@ class Training:
     state: RunState
     losses: LossMeter
     compress: bool = False
+    compile: Compile = "off"
+    exact: bool = True
     average: AveragedWeights | None = None
     frozen: tuple[str, ...] = ()
 
@@ -132,6 +135,8 @@ class Training:
         *,
         scale_loss: bool,
         compress: bool = False,
+        compile: Compile = "off",
+        exact: bool = True,
         ema_decay: float | None = None,
         frozen: tuple[str, ...] = (),
     ) -> "Training":
@@ -142,6 +147,8 @@ class Training:
             optimizer: the optimiser of its parameters.
             scale_loss: whether float16 needs a loss scale.
             compress: exchange gradients as bfloat16.
+            compile: how training passes are compiled, see ``compiled``.
+            exact: compile to the same kernels in every run.
             ema_decay: decay of the averaged weights; None: there are none.
             frozen: names of the stages that are frozen.
         """
@@ -149,12 +156,14 @@ class Training:
         average = None if ema_decay is None else AveragedWeights(model, ema_decay)
         return cls(
             model=model,
-            synchronised=_synchronised(model, compress),
+            synchronised=_synchronised(model, compress, compile, exact),
             optimizer=optimizer,
             scaler=torch.amp.GradScaler(device.type, enabled=scale_loss),
             state=RunState.fresh(),
             losses=LossMeter(device),
             compress=compress,
+            compile=compile,
+            exact=exact,
             average=average,
             frozen=frozen,
         )
@@ -173,16 +182,20 @@ class Training:
         # The exchange of gradients is prepared for the weights that learn. The old one must be gone
         # before: both would hook into the same weights.
         self.synchronised = self.model
-        self.synchronised = _synchronised(self.model, self.compress)
+        self.synchronised = _synchronised(self.model, self.compress, self.compile, self.exact)
         return True
 
 
-def _synchronised(model: DenseNet, compress: bool) -> nn.Module:
+def _synchronised(model: DenseNet, compress: bool, compile: Compile, exact: bool) -> nn.Module:
     first = next(model.parameters())
     side = model.min_image_size
     shape = (1, model.in_channels, side, side)
     example = torch.zeros(shape, dtype=first.dtype, device=first.device)
-    return synchronised(model, first.device, compress=compress, example=example)
+    if compile == "off":
+        return synchronised(model, first.device, compress=compress, example=example)
+    with uncompiled():  # the example has a size that no step has
+        network = compiled(model, compile, exact=exact)
+        return synchronised(network, first.device, compress=compress, example=example)
 
 
 def snapshot(training: Training, losses: Tensor) -> tuple[dict[str, Tensor], dict[str, Any]]:

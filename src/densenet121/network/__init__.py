@@ -1,7 +1,6 @@
 """DenseNet in six published sizes."""
 
 from densenet121.network.densenet import (
-    NETWORKS,
     DenseBlock,
     DenseLayer,
     DenseNet,
@@ -9,6 +8,11 @@ from densenet121.network.densenet import (
     Stem,
     Transition,
     Variant,
+)
+from densenet121.network.fused import plain_network
+from densenet121.network.recompute import set_recompute
+from densenet121.network.sizes import (
+    NETWORKS,
     build,
     densenet100,
     densenet121,
@@ -17,9 +21,9 @@ from densenet121.network.densenet import (
     densenet201,
     densenet264,
 )
-from densenet121.network.fused import plain_network
 from densenet121.network.stages import frozen_stages, set_frozen, stages
 from densenet121.network.sync_batch_norm import synchronise_norms
+from densenet121.network.triton import set_triton
 
 __all__ = [
     "NETWORKS",
@@ -40,6 +44,8 @@ __all__ = [
     "frozen_stages",
     "plain_network",
     "set_frozen",
+    "set_recompute",
+    "set_triton",
     "stages",
     "synchronise_norms",
 ]

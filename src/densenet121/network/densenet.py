@@ -7,7 +7,7 @@ table 1; torchvision's ``models/densenet.py`` for the names; the original's
 ``src/network/densenet.py`` for the variant ``model_zoo``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
@@ -21,6 +21,7 @@ from densenet121.network.fused import (
     fused_stem,
     fused_transition,
 )
+from densenet121.network.recompute import run_again_in_backward
 from densenet121.utils.errors import InputError
 
 Variant = Literal["paper", "model_zoo"]
@@ -64,6 +65,9 @@ class DenseLayer(nn.Module):
 class DenseBlock(nn.Sequential):
     """Layers; the input of each is the block's input and the outputs of all layers before it."""
 
+    recompute = False  # see set_recompute
+    triton = False  # see set_triton
+
     def __init__(
         self, num_layers: int, num_input_features: int, growth_rate: int, bn_size: int
     ) -> None:
@@ -75,12 +79,35 @@ class DenseBlock(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """Append each layer's channels to ``x``, oldest first."""
-        fused = fused_dense_block(tuple(self), DenseLayer, x)
+        kernels = _triton_dense_block if self.triton else fused_dense_block
+        fused = kernels(tuple(self), DenseLayer, x)
         if fused is not None:
             return fused
+        if self.recompute and torch.is_grad_enabled():
+            return self._recomputed(x)
         for layer in self:
             x = torch.cat([x, layer(x)], dim=1)
         return x
+
+    def _recomputed(self, x: Tensor) -> Tensor:
+        """The same; of each layer only the new channels are stored."""
+        features = [x]
+        for layer in self:
+
+            def run(*parts: Tensor, layer: nn.Module = layer) -> Tensor:
+                new_features: Tensor = layer(torch.cat(parts, dim=1))
+                return new_features
+
+            features.append(run_again_in_backward(run, [layer], *features))
+        return torch.cat(features, dim=1)
+
+
+def _triton_dense_block(
+    layers: Sequence[nn.Module], kind: type[nn.Module], x: Tensor
+) -> Tensor | None:
+    from densenet121.network.triton.block import triton_dense_block  # needs the package triton
+
+    return triton_dense_block(layers, kind, x)
 
 
 class Transition(nn.Sequential):
@@ -89,6 +116,8 @@ class Transition(nn.Sequential):
     The paper pools by average, the original by maximum. Both drop the last row or column of an odd
     size.
     """
+
+    recompute = False  # see set_recompute
 
     def __init__(self, num_input_features: int, num_output_features: int, variant: Variant) -> None:
         """Modules under torchvision's names and in its order."""
@@ -104,6 +133,11 @@ class Transition(nn.Sequential):
         fused = fused_transition(tuple(self), self._averages, x)
         if fused is not None:
             return fused
+        if self.recompute and torch.is_grad_enabled():
+            return run_again_in_backward(self._run, [self], x)
+        return self._run(x)
+
+    def _run(self, x: Tensor) -> Tensor:
         x = self.relu(self.norm(x))
         # An average and a 1x1 convolution commute, so pooling first gives the same function with a
         # quarter of the multiplications. A maximum and a convolution do not commute.
@@ -114,6 +148,8 @@ class Transition(nn.Sequential):
 class Features(nn.Sequential):
     """Everything before the last ReLU, under torchvision's names."""
 
+    recompute = False  # see set_recompute
+
     def forward(self, images: Tensor) -> Tensor:
         """Map ``(N, C, H, W)`` to ``(N, num_features, H', W')``."""
         x, parts = images, list(self.children())
@@ -122,7 +158,7 @@ class Features(nn.Sequential):
             # Stores nothing for the backward pass, and runs by the inference kernels.
             with torch.no_grad():
                 x = _run(parts[:frozen], x)
-        return _run(parts[frozen:], x)
+        return _run(parts[frozen:], x, self.recompute and torch.is_grad_enabled())
 
 
 def _frozen_parts(parts: Sequence[nn.Module], x: Tensor) -> int:
@@ -137,7 +173,7 @@ def _frozen_parts(parts: Sequence[nn.Module], x: Tensor) -> int:
     return count
 
 
-def _run(parts: Sequence[nn.Module], x: Tensor) -> Tensor:
+def _run(parts: Sequence[nn.Module], x: Tensor, recompute: bool = False) -> Tensor:
     """Apply ``parts``, the first or the last of a network's, by the fast paths where they can."""
     pool = None
     if len(parts) >= 4 and isinstance(parts[3], MaxPoolSame | nn.MaxPool2d):
@@ -149,6 +185,8 @@ def _run(parts: Sequence[nn.Module], x: Tensor) -> Tensor:
     if pool is not None:
         x = parts[0](x)
         fused = fused_stem(parts[1:4], pool.kind, pool.padding(*x.shape[2:]), x)
+        if fused is None and recompute:
+            fused = run_again_in_backward(nn.Sequential(*parts[1:4]), parts[1:4], x)
         x, parts = (x, parts[1:]) if fused is None else (fused, parts[4:])
     for part in parts:
         x = part(x)
@@ -266,120 +304,3 @@ def _stem(in_channels: int, num_init_features: int, variant: Variant, stem: Stem
     pool0 = nn.MaxPool2d(3, stride=2, padding=1) if variant == "paper" else MaxPoolSame()
     layers.add_module("pool0", pool0)
     return layers
-
-
-def densenet121(
-    num_classes: int = 1000, *, variant: Variant = "paper", in_channels: int = 3
-) -> DenseNet:
-    """DenseNet-121: 7,978,856 parameters at 1000 classes (the paper, table 1)."""
-    return DenseNet(
-        growth_rate=32,
-        block_config=(6, 12, 24, 16),
-        num_init_features=64,
-        num_classes=num_classes,
-        variant=variant,
-        in_channels=in_channels,
-    )
-
-
-def densenet161(
-    num_classes: int = 1000, *, variant: Variant = "paper", in_channels: int = 3
-) -> DenseNet:
-    """DenseNet-161, the wide one (k = 48): 28,681,000 parameters at 1000 classes."""
-    return DenseNet(
-        growth_rate=48,
-        block_config=(6, 12, 36, 24),
-        num_init_features=96,
-        num_classes=num_classes,
-        variant=variant,
-        in_channels=in_channels,
-    )
-
-
-def densenet169(
-    num_classes: int = 1000, *, variant: Variant = "paper", in_channels: int = 3
-) -> DenseNet:
-    """DenseNet-169: 14,149,480 parameters at 1000 classes (the paper, table 1)."""
-    return DenseNet(
-        growth_rate=32,
-        block_config=(6, 12, 32, 32),
-        num_init_features=64,
-        num_classes=num_classes,
-        variant=variant,
-        in_channels=in_channels,
-    )
-
-
-def densenet201(
-    num_classes: int = 1000, *, variant: Variant = "paper", in_channels: int = 3
-) -> DenseNet:
-    """DenseNet-201: 20,013,928 parameters at 1000 classes (the paper, table 1)."""
-    return DenseNet(
-        growth_rate=32,
-        block_config=(6, 12, 48, 32),
-        num_init_features=64,
-        num_classes=num_classes,
-        variant=variant,
-        in_channels=in_channels,
-    )
-
-
-def densenet264(
-    num_classes: int = 1000, *, variant: Variant = "paper", in_channels: int = 3
-) -> DenseNet:
-    """DenseNet-264: 33,337,704 parameters at 1000 classes (the paper, table 1)."""
-    return DenseNet(
-        growth_rate=32,
-        block_config=(6, 12, 64, 48),
-        num_init_features=64,
-        num_classes=num_classes,
-        variant=variant,
-        in_channels=in_channels,
-    )
-
-
-def densenet100(
-    num_classes: int = 10, *, variant: Variant = "paper", in_channels: int = 3
-) -> DenseNet:
-    """DenseNet-BC (L = 100, k = 12) for 32 x 32 images: 769,162 parameters at 10 classes.
-
-    Raises:
-        InputError: ``variant`` is ``model_zoo``: the original's densenet100 pools by average too.
-    """
-    if variant != "paper":
-        raise InputError(
-            f'densenet100 has no variant "{variant}": the model zoo\'s densenet100 also uses '
-            "average pooling; pass `variant` paper"
-        )
-    return DenseNet(
-        growth_rate=12,
-        block_config=(16, 16, 16),
-        num_init_features=24,
-        num_classes=num_classes,
-        variant=variant,
-        stem="cifar",
-        in_channels=in_channels,
-    )
-
-
-NETWORKS: dict[str, Callable[..., DenseNet]] = {
-    "densenet121": densenet121,
-    "densenet161": densenet161,
-    "densenet169": densenet169,
-    "densenet201": densenet201,
-    "densenet264": densenet264,
-    "densenet100": densenet100,
-}
-
-
-def build(
-    net: str, *, num_classes: int, variant: Variant = "paper", in_channels: int = 3
-) -> DenseNet:
-    """Return the network called ``net``, a key of NETWORKS.
-
-    Raises:
-        InputError: no network has this name, or it has no such variant.
-    """
-    if net not in NETWORKS:
-        raise InputError(f'there is no network "{net}"; choose one of {", ".join(NETWORKS)}')
-    return NETWORKS[net](num_classes, variant=variant, in_channels=in_channels)

@@ -49,9 +49,7 @@ def is_on_cpu(x: Tensor) -> bool:
 
 def usable_kernels(parameters: Sequence[Tensor], x: Tensor) -> tuple[Kernels, torch.dtype] | None:
     """The kernels for a forward pass of ``x`` and their dtype, or None."""
-    if _PLAIN[0] or type(x) is not Tensor or x.dim() != 4 or x.numel() == 0 or _is_watched():
-        return None
-    if not is_on_cpu(x):
+    if runs_plain(x) or not is_on_cpu(x):
         return None
     found = kernels()
     if isinstance(found, str):
@@ -66,6 +64,11 @@ def usable_kernels(parameters: Sequence[Tensor], x: Tensor) -> tuple[Kernels, to
     if not all(p.dtype == real and p.device.type == "cpu" for p in parameters):
         return None
     return found, dtype
+
+
+def runs_plain(x: Tensor) -> bool:
+    """Whether no kernel of ours may compute this pass, on any device."""
+    return _PLAIN[0] or type(x) is not Tensor or x.dim() != 4 or x.numel() == 0 or _is_watched()
 
 
 def _is_watched() -> bool:
