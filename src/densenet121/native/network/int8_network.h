@@ -1,0 +1,367 @@
+// The whole network before its classifier in 8-bit integers, after calibration: images to pooled
+// features. network/int8/ has the scheme, and the same arithmetic in plain tensors.
+//
+// A block is one buffer of channels of 8 bits with a sign, each with a scale and a zero of its own.
+// The bits of an image's features depend neither on the instruction set, nor on the number of
+// threads, nor on the other images.
+
+#pragma once
+
+#include "first_convolution.h"
+#include "inference_layers.h"
+#include "int8_affine.h"
+
+namespace {
+
+// Filled in by Python (structures.py): order and types must agree.
+struct Int8Layer {
+  Int8Affine affine;
+  Int8Product conv1, conv2;
+};
+
+struct Int8Block {
+  int64_t input_columns, layers, growth, bottleneck;
+  Int8Layer* layer;
+  Int8Affine transition;  // of the last block: the last norm
+  Int8Product reduction;  // the transition's convolution
+
+  int64_t columns() const { return input_columns + layers * growth; }
+  int64_t ld() const { return round_up(columns(), kAffineGroup); }
+  int64_t inner_ld() const { return round_up(bottleneck, kSummands); }
+};
+
+struct Int8Network {
+  int64_t threads, blocks, pooled, averages;
+  FirstConvolution first;
+  StemArguments pool;
+  Int8Product conv0;
+  // A channel's pixel is round((x - low) * step), limited to 8 bits; that of a zero is around images.
+  float low[4], step[4];
+  uint8_t zero[4];
+  Int8Block* block;
+  void* feature_scale;  // float, of each feature
+  void* y;              // features, float
+};
+
+constexpr int64_t kByteRowsAtOnce = 48;  // pixels whose 1x1 convolution is one piece of work
+
+// Some rows of the first convolution of one image, and their pooling.
+struct Int8Stem {
+  const Int8Network& g;
+  int64_t image;
+  uint8_t* inputs;
+  int64_t first_input = 0;
+
+  int64_t row_bytes() const { return (g.first.width + 2 * g.first.padding) * kSummands; }
+  int64_t ld() const { return round_up(g.first.columns, 16); }
+
+  // Rows of x as bytes that the output rows first .. last - 1 read, in a frame of zeros.
+  void read(int64_t first, int64_t last) {
+    const FirstConvolution& f = g.first;
+    first_input = first * f.stride - f.padding;
+    uint8_t* to = inputs;
+    for (int64_t r = first_input; r < (last - 1) * f.stride - f.padding + f.kernel; r++) {
+      for (int64_t i = 0; i < row_bytes(); i += kSummands) std::memcpy(to + i, g.zero, kSummands);
+      if (r >= 0 && r < f.height) {
+        const float* from = static_cast<float*>(f.x) + image * f.x_strides[0] + r * f.x_strides[2];
+        for (int64_t c = 0; c < f.channels; c++) {
+          read_channel(from + c * f.x_strides[1], c, to + f.padding * kSummands + c);
+        }
+      }
+      to += row_bytes();
+    }
+  }
+
+  void read_channel(const float* from, int64_t c, uint8_t* to) const {
+    const float low = g.low[c], step = g.step[c];
+    for (int64_t i = 0; i < g.first.width; i++) {
+      float v = (from[i * g.first.x_strides[3]] - low) * step;
+      v = v > 0 ? v : 0;
+      v = v < 255 ? v : 255;
+      // Rounds to the nearest, to even between two: the sum has no binary places left.
+      const float shifted = v + 12582912.0f;
+      uint32_t bits;
+      std::memcpy(&bits, &shifted, sizeof(bits));
+      to[i * kSummands] = static_cast<uint8_t>(bits);
+    }
+  }
+
+  // Writes row r of the convolution, prepared by `read`, to pixels `ld` bytes apart.
+  void convolve(int64_t r, int8_t* out, int64_t ld) const {
+    const FirstConvolution& f = g.first;
+    const int64_t width = f.output(f.width);
+    const uint8_t* first = inputs + (r * f.stride - f.padding - first_input) * row_bytes();
+    int8_t* to[kByteRowsAtOnce];
+    for (int64_t p = 0; p < width; p += kByteRowsAtOnce) {
+      const int64_t some = smaller(kByteRowsAtOnce, width - p);
+      for (int64_t i = 0; i < some; i++) to[i] = out + (p + i) * ld;
+      const ByteRows rows{first + p * f.stride * kSummands, f.stride * kSummands,
+                          f.kernel * kSummands, f.kernel, row_bytes()};
+      byte_product<int8_t>(g.conv0, some, rows, 0, f.columns, to);
+    }
+  }
+
+  // The maximum of 3 x 3 pixels with stride 2, of rows in a ring of 3.
+  void pool_row(int64_t row, const int8_t* ring, int8_t* out, int64_t out_ld) const {
+    const int64_t width = g.first.output(g.first.width), columns = g.first.columns;
+    for (int64_t column = 0; column < g.pool.out_width; column++) {
+      const Window window(g.pool, row, column);
+      int8_t* to = out + column * out_ld;
+      std::memset(to, -128, columns);
+      for (int64_t i = window.rows.begin; i < window.rows.end; i++) {
+        const int8_t* line = ring + (window.top + i) % 3 * width * ld();
+        for (int64_t j = window.columns.begin; j < window.columns.end; j++) {
+          const int8_t* from = line + (window.left + j) * ld();
+          for (int64_t c = 0; c < columns; c++) to[c] = from[c] > to[c] ? from[c] : to[c];
+        }
+      }
+    }
+  }
+};
+
+// Rows range of the first block's input of one image; y is its first pixel.
+inline void int8_stem_rows(const Int8Network& g, int64_t image, Range range, int8_t* y, int64_t ld) {
+  const FirstConvolution& f = g.first;
+  const int64_t width = f.output(f.width);
+  const int64_t first =
+      g.pooled ? (range.begin * 2 > g.pool.pad_top ? range.begin * 2 - g.pool.pad_top : 0) : range.begin;
+  const int64_t last =
+      g.pooled ? smaller(range.end * 2 - g.pool.pad_top + 1, g.pool.height) : range.end;
+  Int8Stem stem{g, image, nullptr};
+  stem.inputs = scratch<uint8_t>(2, ((last - first) * f.stride + f.kernel) * stem.row_bytes());
+  stem.read(first, last);
+  if (!g.pooled) {
+    for (int64_t r = first; r < last; r++) stem.convolve(r, y + r * width * ld, ld);
+    return;
+  }
+  int8_t* ring = scratch<int8_t>(4, 3 * width * stem.ld());
+  int64_t done = first;  // rows of the convolution before this one
+  for (int64_t row = range.begin; row < range.end; row++) {
+    const int64_t bottom = smaller(row * 2 - g.pool.pad_top + 3, g.pool.height);
+    for (; done < bottom; done++) stem.convolve(done, ring + done % 3 * width * stem.ld(), stem.ld());
+    stem.pool_row(row, ring, y + row * g.pool.out_width * ld, ld);
+  }
+}
+
+// Computes a block, whose input is in y, for some images.
+struct Int8Group {
+  const Int8Block& g;
+  Maps maps;
+  int8_t* y;
+  uint8_t* h;  // the bottleneck of one layer: each image in a frame of zeros, as Band's
+
+  static int64_t phases(const Int8Block& g) { return 1 + 2 * g.layers; }
+  static int64_t frame_pixels(const Maps& maps) { return (maps.height + 2) * (maps.width + 1) + 1; }
+  static int64_t inner_bytes(const Int8Block& g, const Maps& maps) {
+    return maps.images * frame_pixels(maps) * g.inner_ld();
+  }
+  int64_t pitch() const { return maps.width + 1; }
+  int64_t row_blocks() const { return (maps.pixels() + kByteRowsAtOnce - 1) / kByteRowsAtOnce; }
+  // The first of the 3 x 3 pixels around a pixel of the image rows, of which all images have some.
+  uint8_t* window(int64_t row, int64_t column) const {
+    const int64_t image = row / maps.height, at = row % maps.height * pitch() + column;
+    return h + (image * frame_pixels(maps) + at) * g.inner_ld();
+  }
+  uint8_t* inner(int64_t pixel) const {
+    return window(pixel / maps.width, pixel % maps.width) + (pitch() + 1) * g.inner_ld();
+  }
+
+  // The 1x1 convolution of some pixels, at most kByteRowsAtOnce, for some of its columns.
+  void conv1(int64_t layer, Range pixels, int part, int parts) const {
+    const Int8Layer& l = g.layer[layer];
+    const int64_t rows = pixels.end - pixels.begin, lda = l.affine.padded() + kAffineGroup;
+    uint8_t* a = scratch<uint8_t>(0, kByteRowsAtOnce * lda);
+    affine_rows(l.affine, y + pixels.begin * g.ld(), g.ld(), rows, a, lda);
+    uint8_t* to[kByteRowsAtOnce];
+    for (int64_t r = 0; r < rows; r++) to[r] = inner(pixels.begin + r);
+    const Range panels = share((g.bottleneck + kBytePanel - 1) / kBytePanel, part, parts);
+    byte_product<uint8_t>(l.conv1, rows, {a, lda, round_up(l.affine.columns, kSummands)},
+                          panels.begin * kBytePanel,
+                          smaller(panels.end * kBytePanel, g.bottleneck), to);
+  }
+
+  // The 3x3 convolution of one row of pixels; writes the layer's new channels of y.
+  void conv2(int64_t layer, int64_t row) const {
+    const int64_t ld = g.inner_ld();
+    int8_t* to[kByteRowsAtOnce];
+    for (int64_t p = 0; p < maps.width; p += kByteRowsAtOnce) {
+      const int64_t some = smaller(kByteRowsAtOnce, maps.width - p);
+      for (int64_t i = 0; i < some; i++) {
+        to[i] = y + (row * maps.width + p + i) * g.ld() + g.input_columns + layer * g.growth;
+      }
+      byte_product<int8_t>(g.layer[layer].conv2, some, {window(row, p), ld, 3 * ld, 3, pitch() * ld}, 0,
+                           g.growth, to);
+    }
+  }
+
+  // For one thread: the result of the 1x1 convolution is used while it is in the cache.
+  void layer_alone(int64_t layer) const {
+    int64_t done = 0;
+    for (int64_t row = 0; row < maps.images * maps.height; row++) {
+      const int64_t wanted = smaller((row + 2) * maps.width, maps.pixels());
+      for (; done < row_blocks() && share(maps.pixels(), done, row_blocks()).begin < wanted; done++) {
+        conv1(layer, share(maps.pixels(), done, row_blocks()), 0, 1);
+      }
+      conv2(layer, row);
+    }
+  }
+
+  void layers(Worker& worker) const {
+    const int64_t bytes = frame_pixels(maps) * g.inner_ld();
+    worker.run(maps.images, [&](int64_t i) { std::memset(h + i * bytes, 0, bytes); });
+    const int64_t panels = (g.bottleneck + kBytePanel - 1) / kBytePanel;
+    const int64_t parts = worker.parts(row_blocks(), panels);
+    for (int64_t l = 0; l < g.layers; l++) {
+      if (!worker.team) {
+        layer_alone(l);
+        continue;
+      }
+      worker.run(row_blocks() * parts, [&](int64_t i) {
+        conv1(l, share(maps.pixels(), i / parts, row_blocks()), i % parts, parts);
+      });
+      worker.run(maps.images * maps.height, [&](int64_t row) { conv2(l, row); });
+    }
+  }
+
+  // A transition: some pixels of the next block's input.
+  void reduce(Range pixels, bool averages, int8_t* out, int64_t out_ld) const {
+    const Int8Affine& affine = g.transition;
+    const int64_t rows = pixels.end - pixels.begin, lda = affine.padded() + kAffineGroup;
+    const int64_t columns = g.reduction.columns, w = maps.width / 2, height = maps.height / 2;
+    uint8_t* a = scratch<uint8_t>(0, kByteRowsAtOnce * lda);
+    int8_t* candidates = scratch<int8_t>(1, kByteRowsAtOnce * columns);
+    const int8_t* corners[kByteRowsAtOnce][4];
+    int8_t *to[kByteRowsAtOnce], *next[kByteRowsAtOnce];
+    for (int64_t r = 0; r < rows; r++) {
+      const int64_t pixel = pixels.begin + r;
+      const int64_t row = pixel / w / height * maps.height + pixel / w % height * 2;
+      for (int i = 0; i < 4; i++) {
+        corners[r][i] = y + ((row + i / 2) * maps.width + pixel % w * 2 + i % 2) * g.ld();
+      }
+      to[r] = out + pixel * out_ld;
+      next[r] = candidates + r * columns;
+    }
+    const ByteRows input{a, lda, round_up(affine.columns, kSummands)};
+    for (int i = 0; i < (averages ? 1 : 4); i++) {
+      for (int64_t r = 0; r < rows; r++) {
+        if (averages) {
+          affine_average(affine, corners[r], a + r * lda);
+        } else {
+          affine_rows(affine, corners[r][i], 0, 1, a + r * lda, lda);
+        }
+      }
+      byte_product<int8_t>(g.reduction, rows, input, 0, columns, i ? next : to);
+      for (int64_t r = 0; i && r < rows; r++) {
+        for (int64_t c = 0; c < columns; c++) to[r][c] = to[r][c] > next[r][c] ? to[r][c] : next[r][c];
+      }
+    }
+  }
+};
+
+struct Int8Pass {
+  const Int8Network& g;
+  std::vector<Maps> maps;        // of each block, for one image
+  std::vector<int64_t> buffers;  // start of each block's y, for one image
+
+  explicit Int8Pass(const Int8Network& g) : g(g) {
+    int64_t height = g.pooled ? g.pool.out_height : g.first.output(g.first.height);
+    int64_t width = g.pooled ? g.pool.out_width : g.first.output(g.first.width);
+    buffers.push_back(0);
+    for (int64_t b = 0; b < g.blocks; b++, height /= 2, width /= 2) {
+      maps.push_back({1, height, width});
+      buffers.push_back(buffers.back() + maps[b].pixels() * g.block[b].ld());
+    }
+  }
+
+  // Number of images per group, for the small maps of the last block; two groups per thread, if
+  // there are enough images.
+  int64_t at_once() const {
+    const int64_t fair = (g.first.images + 2 * g.threads - 1) / (2 * g.threads);
+    return images_at_once(2 * maps.back().pixels(), fair);
+  }
+  Maps of(int64_t b, int64_t images) const { return {images, maps[b].height, maps[b].width}; }
+  int64_t inner_bytes(int64_t images) const {
+    int64_t most = 0;
+    for (int64_t b = 0; b < g.blocks; b++) {
+      const int64_t bytes = Int8Group::inner_bytes(g.block[b], of(b, images_at_once(maps[b].pixels(), images)));
+      most = bytes > most ? bytes : most;
+    }
+    return most;
+  }
+  int64_t phases(int64_t images) const {
+    int64_t sum = 1;
+    for (int64_t b = 0; b < g.blocks; b++) {
+      const int64_t some = images_at_once(maps[b].pixels(), images);
+      sum += 1 + (images + some - 1) / some * Int8Group::phases(g.block[b]);
+    }
+    return sum;
+  }
+
+  void stem(Worker& worker, int64_t first, int64_t images, int8_t* y) const {
+    const int64_t ld = g.block[0].ld(), height = maps[0].height;
+    // Each piece computes one row of the convolution that the previous piece also computes.
+    const int64_t rows = worker.team ? 7 : 14, pieces = (height + rows - 1) / rows;
+    worker.run(images * pieces, [&](int64_t i) {
+      int8_t* to = y + i / pieces * maps[0].pixels() * ld;
+      int8_stem_rows(g, first + i / pieces, share(height, i % pieces, pieces), to, ld);
+    });
+  }
+
+  // The mean over the pixels of relu(norm5(y)).
+  void features(Worker& worker, int64_t first, int64_t images, const int8_t* y) const {
+    const Int8Block& last = g.block[g.blocks - 1];
+    const int64_t pixels = maps.back().pixels(), columns = last.columns();
+    const int64_t groups = (columns + kAffineGroup - 1) / kAffineGroup;
+    worker.run(images * groups, [&](int64_t i) {
+      const int64_t image = i / groups, begin = i % groups * kAffineGroup;
+      const int64_t end = smaller(begin + kAffineGroup, columns);
+      int64_t sums[kAffineGroup];
+      affine_sums(last.transition, y + image * pixels * last.ld(), last.ld(), pixels, begin, end, sums);
+      float* out = static_cast<float*>(g.y) + (first + image) * columns;
+      for (int64_t c = begin; c < end; c++) {
+        const float mean = static_cast<float>(sums[c - begin]) / static_cast<float>(pixels);
+        out[c] = mean * static_cast<float*>(g.feature_scale)[c];
+      }
+    });
+  }
+
+  // Images first .. first + images - 1; y and h have memory for all buffers of this many images.
+  void run(Worker& worker, int64_t first, int64_t images, int8_t* y, uint8_t* h) const {
+    stem(worker, first, images, y);
+    for (int64_t b = 0; b < g.blocks; b++) {
+      const Int8Block& block = g.block[b];
+      int8_t* here = y + buffers[b] * images;
+      const int64_t some = images_at_once(maps[b].pixels(), images);
+      for (int64_t i = 0; i < images; i += some) {
+        Int8Group{block, of(b, smaller(some, images - i)),
+                  here + i * maps[b].pixels() * block.ld(), h}
+            .layers(worker);
+      }
+      if (b + 1 == g.blocks) return features(worker, first, images, here);
+      const Int8Group all{block, of(b, images), here, nullptr};
+      const int64_t outputs = images * maps[b + 1].pixels();
+      const int64_t pieces = (outputs + kByteRowsAtOnce - 1) / kByteRowsAtOnce;
+      worker.run(pieces, [&](int64_t i) {
+        all.reduce(share(outputs, i, pieces), g.averages != 0, y + buffers[b + 1] * images,
+                   g.block[b + 1].ld());
+      });
+    }
+  }
+};
+
+inline void int8_network_run(const Int8Network& g) {
+  const Int8Pass pass(g);
+  const int64_t images = g.first.images, at_once = pass.at_once();
+  const int64_t groups = (images + at_once - 1) / at_once;
+  // A register may read past the last pixel.
+  const int64_t bytes = pass.buffers.back() * at_once + kAffineGroup, inner = pass.inner_bytes(at_once);
+  int8_t* y = scratch<int8_t>(5, bytes);
+  uint8_t* h = scratch<uint8_t>(3, inner);
+  share_groups(groups, pass.phases(at_once), g.threads, [&](Worker& worker, int64_t i) {
+    int8_t* own_y = worker.team ? y : scratch<int8_t>(5, bytes);
+    uint8_t* own_h = worker.team ? h : scratch<uint8_t>(3, inner);
+    pass.run(worker, i * at_once, smaller(at_once, images - i * at_once), own_y, own_h);
+  });
+}
+
+}  // namespace

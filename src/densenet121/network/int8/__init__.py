@@ -1,0 +1,1 @@
+"""Inference in 8-bit integers: calibration, the tensors, the network."""
