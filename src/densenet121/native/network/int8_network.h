@@ -1,7 +1,8 @@
 // The whole network before its classifier in 8-bit integers, after calibration: images to pooled
 // features. network/int8/ has the scheme, and the same arithmetic in plain tensors.
 //
-// A block is one buffer of channels of 8 bits with a sign, each with a scale and a zero of its own.
+// A block is one buffer of channels of 16 bits with a sign, each with a scale and a zero of its own:
+// with 8 bits they would be the largest of all errors.
 // The bits of an image's features depend neither on the instruction set, nor on the number of
 // threads, nor on the other images.
 
@@ -86,32 +87,32 @@ struct Int8Stem {
     }
   }
 
-  // Writes row r of the convolution, prepared by `read`, to pixels `ld` bytes apart.
-  void convolve(int64_t r, int8_t* out, int64_t ld) const {
+  // Writes row r of the convolution, prepared by `read`, to pixels `ld` numbers apart.
+  void convolve(int64_t r, int16_t* out, int64_t ld) const {
     const FirstConvolution& f = g.first;
     const int64_t width = f.output(f.width);
     const uint8_t* first = inputs + (r * f.stride - f.padding - first_input) * row_bytes();
-    int8_t* to[kByteRowsAtOnce];
+    int16_t* to[kByteRowsAtOnce];
     for (int64_t p = 0; p < width; p += kByteRowsAtOnce) {
       const int64_t some = smaller(kByteRowsAtOnce, width - p);
       for (int64_t i = 0; i < some; i++) to[i] = out + (p + i) * ld;
       const ByteRows rows{first + p * f.stride * kSummands, f.stride * kSummands,
                           f.kernel * kSummands, f.kernel, row_bytes()};
-      byte_product<int8_t>(g.conv0, some, rows, 0, f.columns, to);
+      byte_product<int16_t>(g.conv0, some, rows, 0, f.columns, to);
     }
   }
 
   // The maximum of 3 x 3 pixels with stride 2, of rows in a ring of 3.
-  void pool_row(int64_t row, const int8_t* ring, int8_t* out, int64_t out_ld) const {
+  void pool_row(int64_t row, const int16_t* ring, int16_t* out, int64_t out_ld) const {
     const int64_t width = g.first.output(g.first.width), columns = g.first.columns;
     for (int64_t column = 0; column < g.pool.out_width; column++) {
       const Window window(g.pool, row, column);
-      int8_t* to = out + column * out_ld;
-      std::memset(to, -128, columns);
+      int16_t* to = out + column * out_ld;
+      for (int64_t c = 0; c < columns; c++) to[c] = -32768;
       for (int64_t i = window.rows.begin; i < window.rows.end; i++) {
-        const int8_t* line = ring + (window.top + i) % 3 * width * ld();
+        const int16_t* line = ring + (window.top + i) % 3 * width * ld();
         for (int64_t j = window.columns.begin; j < window.columns.end; j++) {
-          const int8_t* from = line + (window.left + j) * ld();
+          const int16_t* from = line + (window.left + j) * ld();
           for (int64_t c = 0; c < columns; c++) to[c] = from[c] > to[c] ? from[c] : to[c];
         }
       }
@@ -120,7 +121,7 @@ struct Int8Stem {
 };
 
 // Rows range of the first block's input of one image; y is its first pixel.
-inline void int8_stem_rows(const Int8Network& g, int64_t image, Range range, int8_t* y, int64_t ld) {
+inline void int8_stem_rows(const Int8Network& g, int64_t image, Range range, int16_t* y, int64_t ld) {
   const FirstConvolution& f = g.first;
   const int64_t width = f.output(f.width);
   const int64_t first =
@@ -134,7 +135,7 @@ inline void int8_stem_rows(const Int8Network& g, int64_t image, Range range, int
     for (int64_t r = first; r < last; r++) stem.convolve(r, y + r * width * ld, ld);
     return;
   }
-  int8_t* ring = scratch<int8_t>(4, 3 * width * stem.ld());
+  int16_t* ring = scratch<int16_t>(4, 3 * width * stem.ld());
   int64_t done = first;  // rows of the convolution before this one
   for (int64_t row = range.begin; row < range.end; row++) {
     const int64_t bottom = smaller(row * 2 - g.pool.pad_top + 3, g.pool.height);
@@ -147,7 +148,7 @@ inline void int8_stem_rows(const Int8Network& g, int64_t image, Range range, int
 struct Int8Group {
   const Int8Block& g;
   Maps maps;
-  int8_t* y;
+  int16_t* y;
   uint8_t* h;  // the bottleneck of one layer: each image in a frame of zeros, as Band's
 
   static int64_t phases(const Int8Block& g) { return 1 + 2 * g.layers; }
@@ -183,13 +184,13 @@ struct Int8Group {
   // The 3x3 convolution of one row of pixels; writes the layer's new channels of y.
   void conv2(int64_t layer, int64_t row) const {
     const int64_t ld = g.inner_ld();
-    int8_t* to[kByteRowsAtOnce];
+    int16_t* to[kByteRowsAtOnce];
     for (int64_t p = 0; p < maps.width; p += kByteRowsAtOnce) {
       const int64_t some = smaller(kByteRowsAtOnce, maps.width - p);
       for (int64_t i = 0; i < some; i++) {
         to[i] = y + (row * maps.width + p + i) * g.ld() + g.input_columns + layer * g.growth;
       }
-      byte_product<int8_t>(g.layer[layer].conv2, some, {window(row, p), ld, 3 * ld, 3, pitch() * ld}, 0,
+      byte_product<int16_t>(g.layer[layer].conv2, some, {window(row, p), ld, 3 * ld, 3, pitch() * ld}, 0,
                            g.growth, to);
     }
   }
@@ -224,14 +225,14 @@ struct Int8Group {
   }
 
   // A transition: some pixels of the next block's input.
-  void reduce(Range pixels, bool averages, int8_t* out, int64_t out_ld) const {
+  void reduce(Range pixels, bool averages, int16_t* out, int64_t out_ld) const {
     const Int8Affine& affine = g.transition;
     const int64_t rows = pixels.end - pixels.begin, lda = affine.padded() + kAffineGroup;
     const int64_t columns = g.reduction.columns, w = maps.width / 2, height = maps.height / 2;
     uint8_t* a = scratch<uint8_t>(0, kByteRowsAtOnce * lda);
-    int8_t* candidates = scratch<int8_t>(1, kByteRowsAtOnce * columns);
-    const int8_t* corners[kByteRowsAtOnce][4];
-    int8_t *to[kByteRowsAtOnce], *next[kByteRowsAtOnce];
+    int16_t* candidates = scratch<int16_t>(1, kByteRowsAtOnce * columns);
+    const int16_t* corners[kByteRowsAtOnce][4];
+    int16_t *to[kByteRowsAtOnce], *next[kByteRowsAtOnce];
     for (int64_t r = 0; r < rows; r++) {
       const int64_t pixel = pixels.begin + r;
       const int64_t row = pixel / w / height * maps.height + pixel / w % height * 2;
@@ -250,7 +251,7 @@ struct Int8Group {
           affine_rows(affine, corners[r][i], 0, 1, a + r * lda, lda);
         }
       }
-      byte_product<int8_t>(g.reduction, rows, input, 0, columns, i ? next : to);
+      byte_product<int16_t>(g.reduction, rows, input, 0, columns, i ? next : to);
       for (int64_t r = 0; i && r < rows; r++) {
         for (int64_t c = 0; c < columns; c++) to[r][c] = to[r][c] > next[r][c] ? to[r][c] : next[r][c];
       }
@@ -297,18 +298,18 @@ struct Int8Pass {
     return sum;
   }
 
-  void stem(Worker& worker, int64_t first, int64_t images, int8_t* y) const {
+  void stem(Worker& worker, int64_t first, int64_t images, int16_t* y) const {
     const int64_t ld = g.block[0].ld(), height = maps[0].height;
     // Each piece computes one row of the convolution that the previous piece also computes.
     const int64_t rows = worker.team ? 7 : 14, pieces = (height + rows - 1) / rows;
     worker.run(images * pieces, [&](int64_t i) {
-      int8_t* to = y + i / pieces * maps[0].pixels() * ld;
+      int16_t* to = y + i / pieces * maps[0].pixels() * ld;
       int8_stem_rows(g, first + i / pieces, share(height, i % pieces, pieces), to, ld);
     });
   }
 
   // The mean over the pixels of relu(norm5(y)).
-  void features(Worker& worker, int64_t first, int64_t images, const int8_t* y) const {
+  void features(Worker& worker, int64_t first, int64_t images, const int16_t* y) const {
     const Int8Block& last = g.block[g.blocks - 1];
     const int64_t pixels = maps.back().pixels(), columns = last.columns();
     const int64_t groups = (columns + kAffineGroup - 1) / kAffineGroup;
@@ -326,11 +327,11 @@ struct Int8Pass {
   }
 
   // Images first .. first + images - 1; y and h have memory for all buffers of this many images.
-  void run(Worker& worker, int64_t first, int64_t images, int8_t* y, uint8_t* h) const {
+  void run(Worker& worker, int64_t first, int64_t images, int16_t* y, uint8_t* h) const {
     stem(worker, first, images, y);
     for (int64_t b = 0; b < g.blocks; b++) {
       const Int8Block& block = g.block[b];
-      int8_t* here = y + buffers[b] * images;
+      int16_t* here = y + buffers[b] * images;
       const int64_t some = images_at_once(maps[b].pixels(), images);
       for (int64_t i = 0; i < images; i += some) {
         Int8Group{block, of(b, smaller(some, images - i)),
@@ -353,12 +354,11 @@ inline void int8_network_run(const Int8Network& g) {
   const Int8Pass pass(g);
   const int64_t images = g.first.images, at_once = pass.at_once();
   const int64_t groups = (images + at_once - 1) / at_once;
-  // A register may read past the last pixel.
-  const int64_t bytes = pass.buffers.back() * at_once + kAffineGroup, inner = pass.inner_bytes(at_once);
-  int8_t* y = scratch<int8_t>(5, bytes);
+  const int64_t numbers = pass.buffers.back() * at_once, inner = pass.inner_bytes(at_once);
+  int16_t* y = scratch<int16_t>(5, numbers);
   uint8_t* h = scratch<uint8_t>(3, inner);
   share_groups(groups, pass.phases(at_once), g.threads, [&](Worker& worker, int64_t i) {
-    int8_t* own_y = worker.team ? y : scratch<int8_t>(5, bytes);
+    int16_t* own_y = worker.team ? y : scratch<int16_t>(5, numbers);
     uint8_t* own_h = worker.team ? h : scratch<uint8_t>(3, inner);
     pass.run(worker, i * at_once, smaller(at_once, images - i * at_once), own_y, own_h);
   });

@@ -7,6 +7,8 @@
 
 #pragma once
 
+#include <limits>
+
 #include "parallel.h"
 
 #if defined(__AVX2__)
@@ -38,7 +40,8 @@ struct ByteRows {
 };
 
 // What becomes of the sums of some columns: round((bias + sum) * scale), limited to the range of Out,
-// whose lower end is relu. Scales are at most 0.25, so that no number leaves the range of 32 bits.
+// uint8_t (whose lower end is relu) or int16_t. Scales are at most 8 and biases 2^26, so that no
+// number leaves the range of 32 bits.
 template <class Out>
 struct Result {
   const int32_t* bias;
@@ -61,11 +64,13 @@ constexpr int kByteTileRows = 4;
 
 constexpr int kSumColumns = sizeof(Sums) / sizeof(int32_t);
 
-inline void store_some(void* to, __m128i bytes, int64_t n) {
-  if (n >= 16) {
-    _mm_storeu_si128(static_cast<__m128i*>(to), bytes);
+// Stores the first n numbers of a register.
+template <class Register, class Out>
+inline void store_some(Out* to, Register numbers, int64_t n) {
+  if (n >= static_cast<int64_t>(sizeof(numbers) / sizeof(Out))) {
+    std::memcpy(to, &numbers, sizeof(numbers));
   } else if (n > 0) {
-    std::memcpy(to, &bytes, n);
+    std::memcpy(to, &numbers, n * sizeof(Out));
   }
 }
 
@@ -100,10 +105,13 @@ inline void store_result(const Sums* sums, const Result<Out>& result, Out* to) {
   for (int v = 0; v < kVectors; v++) {
     const __m512 scale = _mm512_loadu_ps(result.scale + v * kSumColumns);
     const Sums whole = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtepi32_ps(sums[v]), scale));
-    const __m128i bytes = std::is_signed_v<Out>
-                              ? _mm512_cvtsepi32_epi8(whole)
-                              : _mm512_cvtusepi32_epi8(_mm512_max_epi32(whole, Sums{}));
-    store_some(to + v * kSumColumns, bytes, result.columns - v * kSumColumns);
+    const int64_t columns = result.columns - v * kSumColumns;
+    if constexpr (std::is_signed_v<Out>) {
+      store_some(to + v * kSumColumns, _mm512_cvtsepi32_epi16(whole), columns);
+    } else {
+      const __m128i bytes = _mm512_cvtusepi32_epi8(_mm512_max_epi32(whole, Sums{}));
+      store_some(to + v * kSumColumns, bytes, columns);
+    }
   }
 }
 
@@ -135,10 +143,13 @@ inline void store_result(const Sums* sums, const Result<Out>& result, Out* to) {
   }
   const Sums words = _mm256_permute4x64_epi64(
       _mm256_packs_epi32(whole[0], whole[kVectors - 1]), 0xd8);
-  const __m128i low = _mm256_castsi256_si128(words), high = _mm256_extracti128_si256(words, 1);
-  const __m128i bytes =
-      std::is_signed_v<Out> ? _mm_packs_epi16(low, high) : _mm_packus_epi16(low, high);
-  store_some(to, bytes, smaller<int64_t>(result.columns, kVectors * kSumColumns));
+  const int64_t columns = smaller<int64_t>(result.columns, kVectors * kSumColumns);
+  if constexpr (std::is_signed_v<Out>) {
+    store_some(to, words, columns);
+  } else {
+    const __m128i low = _mm256_castsi256_si128(words), high = _mm256_extracti128_si256(words, 1);
+    store_some(to, _mm_packus_epi16(low, high), columns);
+  }
 }
 
 #endif
@@ -192,7 +203,7 @@ inline bool has_vnni() { return false; }
 // v limited to the range of Out and rounded to the nearest, to even between two.
 template <class Out>
 inline Out rounded(float v) {
-  constexpr float kLow = std::is_signed_v<Out> ? -128 : 0, kHigh = std::is_signed_v<Out> ? 127 : 255;
+  constexpr float kLow = std::numeric_limits<Out>::min(), kHigh = std::numeric_limits<Out>::max();
   v = v > kLow ? v : kLow;
   v = v < kHigh ? v : kHigh;
   return static_cast<Out>(std::lrint(v));

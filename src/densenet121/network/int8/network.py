@@ -7,19 +7,19 @@ from torch import Tensor, nn
 
 from densenet121.native.network import Kernels, kernels
 from densenet121.native.network.structures import Int8Network as Arguments
-from densenet121.network.densenet import DenseNet, build
+from densenet121.network.densenet import DenseNet
 from densenet121.network.int8.packing import pack
 from densenet121.network.int8.plain import plain_features
 
 
 class Int8Network(nn.Module):
-    """A ``DenseNet`` after ``quantise``: normalised images ``(N, C, H, W)`` to logits ``(N, K)``.
+    """A quantised ``DenseNet``: normalised images ``(N, C, H, W)`` to logits ``(N, K)``.
 
     Everything before the classifier is computed in integers, with the same bits on every CPU; the
     classifier in float32. It cannot be trained.
 
     Attributes:
-        tensors: the result of ``quantise``.
+        tensors: the result of ``quantise_network``.
         min_image_size: smallest height and width, in pixels.
         num_classes: number of logits.
         num_features: number of input channels of the classifier.
@@ -96,12 +96,3 @@ class Int8Network(nn.Module):
         arguments.threads, arguments.y = torch.get_num_threads(), features.data_ptr()
         found.run("int8_network_run", arguments)
         return features
-
-
-def build_int8(
-    net: str, tensors: Mapping[str, Tensor], *, num_classes: int, variant: str, in_channels: int
-) -> Int8Network:
-    """The network called ``net`` with the tensors of ``quantise``."""
-    with torch.device("meta"):
-        like = build(net, num_classes=num_classes, variant=variant, in_channels=in_channels)  # type: ignore[arg-type]
-    return Int8Network(tensors, like)

@@ -22,7 +22,6 @@ from densenet121.native.network.structures import (
 PANEL = 32  # columns
 SUMMANDS = 4
 GROUP = 64  # channels of a norm
-_ORDER = np.arange(GROUP).reshape(-1, 2, 8).transpose(1, 0, 2).ravel()
 
 
 @dataclass(frozen=True)
@@ -121,8 +120,7 @@ def _product(tensors: Mapping[str, Tensor], name: str, memory: list[Any]) -> Int
 def _affine(tensors: Mapping[str, Tensor], name: str, memory: list[Any]) -> Int8Affine:
     columns = len(tensors[f"{name}.factor"])
 
-    def grouped(kind: str) -> int:
-        padded = np.pad(tensors[f"{name}.{kind}"].numpy(), (0, -columns % GROUP))
-        return _kept(padded.reshape(-1, GROUP)[:, _ORDER], memory)
+    def padded(kind: str) -> int:
+        return _kept(np.pad(tensors[f"{name}.{kind}"].numpy(), (0, -columns % GROUP)), memory)
 
-    return Int8Affine(columns, grouped("factor"), grouped("shift"))
+    return Int8Affine(columns, padded("factor"), padded("shift"))

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from densenet121.network.int8.packing import zero_pixel
-from densenet121.network.int8.scheme import FRACTION
+from densenet121.network.int8.scheme import FRACTION, LOWEST
 
 Tensors = Mapping[str, Tensor]
 
@@ -32,7 +32,7 @@ def plain_features(
     x = _stored(x, tensors, "features.conv0", stride)
     if pool_padding is not None:
         top, left = pool_padding
-        x = F.pad(x, (left, 2, top, 2), value=-128)
+        x = F.pad(x, (left, 2, top, 2), value=LOWEST)
         height, width = ((size + 1) // 2 for size in _conv0_size(tensors, images, stride))
         x = F.max_pool2d(x, 3, 2)[:, :, :height, :width]
     for b, layers in enumerate(block_config):
@@ -68,14 +68,14 @@ def _pixels(tensors: Tensors, images: Tensor) -> Tensor:
 def _values(x: Tensor, tensors: Tensors, name: str) -> Tensor:
     factor = tensors[f"{name}.factor"].double().view(1, -1, 1, 1)
     shift = tensors[f"{name}.shift"].double().view(1, -1, 1, 1)
-    product = torch.floor((x * 256 * factor + 2**14) / 2**15)
-    return (product + shift).clamp(-32768, 32767)
+    product = torch.floor((x * factor + 2**14) / 2**15)
+    return (product + shift).clamp(LOWEST, -LOWEST - 1)
 
 
 def _rounded(values: Tensor, places: int) -> Tensor:
     half, one = 1 << (places - 1), 1 << places
     # As the kernels' 16 bits, although what they limit is above 255 anyway.
-    return torch.floor((values + half).clamp(-32768, 32767) / one)
+    return torch.floor((values + half).clamp(LOWEST, -LOWEST - 1) / one)
 
 
 def _result(x: Tensor, tensors: Tensors, name: str, stride: int = 1, padding: int = 0) -> Tensor:
@@ -88,7 +88,7 @@ def _result(x: Tensor, tensors: Tensors, name: str, stride: int = 1, padding: in
 def _stored(x: Tensor, tensors: Tensors, name: str, stride: int = 1) -> Tensor:
     # The first convolution's frame is there already.
     padding = 1 if name.endswith("conv2") else 0
-    return _result(x, tensors, name, stride, padding).clamp(-128, 127)
+    return _result(x, tensors, name, stride, padding).clamp(LOWEST, -LOWEST - 1)
 
 
 def _transition(x: Tensor, tensors: Tensors, name: str, *, averages: bool) -> Tensor:

@@ -1,6 +1,6 @@
 """From a trained network to one of 8-bit integers.
 
-Notation: a stored channel of a block is ``y = zero + step * q`` with q in [-128, 127]. A layer's
+Notation: a stored channel of a block is ``y = zero + step * q`` with q of 16 bits. A layer's
 input ``x = relu(s * y + t)`` is ``input_step * p`` with p in [0, 255], a step for each channel,
 which is multiplied into the weights. An output channel of a convolution is ``delta * sum + bias``,
 its weights being ``delta`` times whole numbers.
@@ -11,6 +11,7 @@ step of what it writes); each norm before one has ``factor`` and ``shift`` (s16)
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,28 +22,45 @@ from densenet121.network.int8.statistics import Range, Statistics
 
 FRACTION = 4  # binary places of a norm's result
 PAIR = 128  # largest sum of the magnitudes of two adjacent weights; the 16 bits of AVX2 hold it
-LARGEST_SCALE = 0.25
-LARGEST_BIAS = 2**28
+LARGEST_SCALE = 8.0
+LARGEST_BIAS = 2**26
+LOWEST = -32768  # of a stored number
 LARGEST_FACTOR = 32767
 _CLIPPED = (1.0, 0.96, 0.92, 0.88, 0.84, 0.8)  # shares of the largest weight that are tried
 
 
-class Stored:
-    """Zero and step of the stored channels of a block."""
+@dataclass(frozen=True)
+class Output:
+    """What a convolution writes: ``low + step * p`` with p of 0 and above.
 
-    def __init__(self, found: Range) -> None:
-        self.step = ((found.high - found.low) / 255).clamp_min(1e-8)
-        self.zero = found.low + 128 * self.step
+    Attributes:
+        low: the smallest number of each channel.
+        step: of each channel.
+        least: the whole number that stands for ``low``.
+    """
 
-    def part(self, begin: int, end: int) -> "Stored":
-        """Some of the channels."""
-        part = object.__new__(Stored)
-        part.step, part.zero = self.step[begin:end], self.zero[begin:end]
-        return part
+    low: Tensor
+    step: Tensor
+    least: int = 0
+
+    @property
+    def zero(self) -> Tensor:
+        """The number that 0 stands for."""
+        return self.low - self.least * self.step
+
+    def part(self, begin: int, end: int) -> "Output":
+        """Some of the channels, as views."""
+        return Output(self.low[begin:end], self.step[begin:end], self.least)
+
+
+def stored(found: Range) -> Output:
+    """The channels of a block."""
+    step = (found.high - found.low) / 65535
+    return Output(found.low, step.clamp_min(step.max() * 1e-4).clamp_min(1e-10), LOWEST)
 
 
 @torch.no_grad()
-def quantise(
+def quantise_network(
     model: DenseNet, statistics: Statistics, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> dict[str, Tensor]:
     """The tensors of ``Int8Network``.
@@ -56,30 +74,30 @@ def quantise(
     tensors: dict[str, Tensor] = {}
     children: dict[str, Any] = dict(model.features.named_children())
     blocks = len(model.block_config)
-    stored = Stored(statistics.stored[0])
+    before = stored(statistics.stored[0])
     low = -torch.tensor(mean, dtype=torch.float64) / torch.tensor(std, dtype=torch.float64)
     step = torch.tensor(std, dtype=torch.float64)
     tensors["images.low"], tensors["images.step"] = low.float(), step.float()
-    _stem(tensors, children, stored, low, step)
+    _stem(tensors, children, before, low, step)
     for b in range(blocks):
         name = f"features.denseblock{b + 1}"
         block = children[f"denseblock{b + 1}"]
         first = block[0].norm1.num_features
         for i, layer in enumerate(block):
-            _layer(tensors, f"{name}.denselayer{i + 1}", layer, stored, statistics, first)
+            _layer(tensors, f"{name}.denselayer{i + 1}", layer, before, statistics, first)
             first += layer.conv2.out_channels
         if b + 1 < blocks:
-            after = Stored(statistics.stored[b + 1])
+            after = stored(statistics.stored[b + 1])
             part, name = children[f"transition{b + 1}"], f"features.transition{b + 1}"
             found = statistics.inputs[name]
-            steps = input_steps(part.conv.weight, found, _affine(part.norm)[0] * stored.step)
-            _norm(tensors, f"{name}.norm", part.norm, stored, steps)
+            steps = input_steps(part.conv.weight, found, _affine(part.norm)[0] * before.step)
+            _norm(tensors, f"{name}.norm", part.norm, before, steps)
             bias = torch.zeros(part.conv.out_channels, dtype=torch.float64)
             weights = part.conv.weight.double()
             out = after.part(0, len(bias))
             _convolution(tensors, f"{name}.conv", weights, steps, found.mean, bias, out)
-            stored = after
-    _last_norm(tensors, children["norm5"], stored)
+            before = after
+    _last_norm(tensors, children["norm5"], before)
     tensors["classifier.weight"] = model.classifier.weight.detach().float().clone()
     tensors["classifier.bias"] = model.classifier.bias.detach().float().clone()
     return tensors
@@ -88,7 +106,7 @@ def quantise(
 def _stem(
     tensors: dict[str, Tensor],
     children: Mapping[str, Any],
-    stored: Stored,
+    stored: Output,
     low: Tensor,
     step: Tensor,
 ) -> None:
@@ -107,7 +125,7 @@ def _layer(
     tensors: dict[str, Tensor],
     name: str,
     layer: Any,
-    stored: Stored,
+    stored: Output,
     statistics: Statistics,
     first: int,
 ) -> None:
@@ -120,9 +138,7 @@ def _layer(
     _norm(tensors, f"{name}.norm1", layer.norm1, before, steps)
     weight2 = layer.conv2.weight.detach().double()
     inner_steps = input_steps(weight2, inner)
-    # relu is the lower end of [0, 255]; of stored numbers 0 is in the middle
-    bottleneck = Stored(Range(torch.zeros(0), torch.zeros(0), torch.zeros(0)))
-    bottleneck.step, bottleneck.zero = inner_steps, torch.zeros_like(inner_steps)
+    bottleneck = Output(torch.zeros_like(inner_steps), inner_steps)
     _convolution(tensors, f"{name}.conv1", weight, steps, found.mean, shift, bottleneck)
     new = stored.part(first, first + len(weight2))
     bias = torch.zeros(len(weight2), dtype=torch.float64)
@@ -148,7 +164,7 @@ def input_steps(weight: Tensor, found: Range, slope: Tensor | None = None) -> Te
     steps = (high / largest).sqrt()
     steps = steps * (high / steps).max() / 255
     if slope is not None:
-        steps = torch.maximum(steps, slope.abs() * (128 << FRACTION) / LARGEST_FACTOR)
+        steps = torch.maximum(steps, slope.abs() * (32768 << FRACTION) / LARGEST_FACTOR)
     return steps
 
 
@@ -162,21 +178,21 @@ def _norm(
     tensors: dict[str, Tensor],
     name: str,
     norm: nn.BatchNorm2d,
-    stored: Stored,
+    stored: Output,
     steps: Tensor,
     fraction: int = FRACTION,
 ) -> None:
     scale, shift = _affine(norm)
-    factor = scale * stored.step / steps * (128 << fraction)
+    factor = scale * stored.step / steps * (32768 << fraction)
     offset = (scale * stored.zero + shift) / steps * (1 << fraction)
     tensors[f"{name}.factor"] = factor.round().clamp(-32767, 32767).to(torch.int16)
     tensors[f"{name}.shift"] = offset.round().clamp(-32768, 32767).to(torch.int16)
 
 
-def _last_norm(tensors: dict[str, Tensor], norm: nn.BatchNorm2d, stored: Stored) -> None:
+def _last_norm(tensors: dict[str, Tensor], norm: nn.BatchNorm2d, stored: Output) -> None:
     """norm5, whose result is averaged: it has all of 16 bits."""
     scale, shift = _affine(norm)
-    middle, reach = (scale * stored.zero + shift).abs(), (scale * stored.step).abs() * 128
+    middle, reach = (scale * stored.zero + shift).abs(), (scale * stored.step).abs() * 32768
     steps = ((middle + reach) / 32000).clamp_min(1e-12)
     _norm(tensors, "features.norm5", norm, stored, steps, fraction=0)
     tensors["features.norm5.scale"] = steps.float()
@@ -189,16 +205,20 @@ def _convolution(
     steps: Tensor,
     mean: Tensor,
     bias: Tensor,
-    out: Stored,
+    out: Output,
 ) -> None:
     """Quantise a convolution ``weight * x + bias`` of ``steps`` of x that writes ``out``."""
     exact = weight * steps.view(1, -1, 1, 1)
     whole, delta = quantise_weights(exact)
     # What rounding the weights adds on average is taken away again.
     error = (whole * delta.view(-1, 1, 1, 1) - exact) / steps.view(1, -1, 1, 1)
-    bias = bias - (error.sum((2, 3)) * mean).sum(1) - out.zero
-    delta = torch.maximum(delta, bias.abs() / LARGEST_BIAS)
-    scale = (delta / out.step).clamp(1e-30, LARGEST_SCALE)
+    bias = bias - (error.sum((2, 3)) * mean).sum(1)
+    least = (bias.abs() + out.zero.abs()) / LARGEST_BIAS
+    whole = (whole * (delta / torch.maximum(delta, least)).view(-1, 1, 1, 1)).round()
+    delta = torch.maximum(delta, least)
+    # A channel that is nearly constant has coarser steps; whoever reads it comes after this.
+    out.step.copy_(torch.maximum(out.step, delta / LARGEST_SCALE))
+    bias, scale = bias - out.zero, (delta / out.step).clamp(1e-30, LARGEST_SCALE)
     tensors[f"{name}.weight"] = whole.to(torch.int8)
     tensors[f"{name}.bias"] = (bias / delta).round().to(torch.int32)
     tensors[f"{name}.scale"] = scale.float()
