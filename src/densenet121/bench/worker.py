@@ -18,10 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from densenet121.bench.convolutions import convolutions_step
+from densenet121.datasets.transforms import MEAN, STD
 from densenet121.device import set_tf32
 from densenet121.native.network import kernels
-from densenet121.network import build
+from densenet121.network import DenseNet, build
 from densenet121.network.fused import plain_network
+from densenet121.network.int8 import Int8Network, measure, quantise_network
 from densenet121.utils.memory import keep_freed_memory
 
 
@@ -30,8 +32,20 @@ def main() -> None:
     spec = json.loads(sys.argv[1])
     keep_freed_memory()
     plain = spec["side"] == "plain"
+
+    def make() -> nn.Module:
+        model = build(spec["net"], num_classes=1000, variant=spec["variant"])
+        return random_int8(model) if spec["side"] == "int8" else model
+
     with plain_network() if plain else contextlib.nullcontext():
-        serve(spec, lambda: build(spec["net"], num_classes=1000, variant=spec["variant"]), _note)
+        serve(spec, make, _note)
+
+
+def random_int8(model: DenseNet) -> Int8Network:
+    """The network in 8-bit integers, calibrated on noise: its speed is that of any weights."""
+    images = torch.randn(1, model.in_channels, 64, 64)
+    tensors = quantise_network(model, measure(model.eval(), [images]), MEAN.tolist(), STD.tolist())
+    return Int8Network(tensors, model)
 
 
 def serve(
@@ -98,7 +112,8 @@ def _note(spec: dict[str, Any]) -> str:
         return "the plain implementation"
     if spec["side"] == "convolutions":
         return "only the convolutions"
-    return found if isinstance(found, str) else f"kernels for {found.instruction_set}"
+    own = found if isinstance(found, str) else f"kernels for {found.instruction_set}"
+    return f"int8, {own}" if spec["side"] == "int8" else own
 
 
 def step(spec: dict[str, Any], model: nn.Module) -> Callable[[], None]:

@@ -15,13 +15,14 @@ SIDES = (
     "torchvision-compile",
     "plain",
     "convolutions",
+    "int8",
     "onnxruntime",
     "openvino",
 )
 _PEERS_NETS = ("densenet121", "densenet161", "densenet169", "densenet201")
-_OWN = ("plain", "convolutions")
-_CPU_ONLY = ("convolutions", "onnxruntime", "openvino")
-_INFERENCE_ONLY = ("onnxruntime", "openvino")
+_OWN = ("plain", "convolutions", "int8")
+_CPU_ONLY = ("convolutions", "int8", "onnxruntime", "openvino")
+_INFERENCE_ONLY = ("int8", "onnxruntime", "openvino")
 DATA_SIDES = ("torchvision-v1", "torchvision-v2", "dali", "mindspore", "plain")
 
 
@@ -98,7 +99,8 @@ class BenchConfig(LoadingSettings, MeasurementSettings):
             timm (both channels_last and in the arithmetic of --amp), torchvision-reference (fp32,
             NCHW, as its training script), torchvision-compile, plain (densenet121 without its own
             kernels), convolutions (the network's convolutions and nothing else, run by PyTorch);
-            for infer also onnxruntime and openvino. For data: torchvision-v1 (Pillow images, the
+            for infer also int8 (densenet121 with weights that `export` made int8), onnxruntime and
+            openvino. For data: torchvision-v1 (Pillow images, the
             usual script), torchvision-v2 (tensors), dali (on the CPU), mindspore, plain. They must
             be installed (default: none).
         net: the network; other libraries have densenet121, 161, 169 and 201.

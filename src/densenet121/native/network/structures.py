@@ -187,13 +187,13 @@ class Int8Affine(ctypes.Structure):
 
 
 class Int8Layer(ctypes.Structure):
-    """``Int8Layer`` of native/network/int8_network.h."""
+    """``Int8Layer`` of native/network/int8_arguments.h."""
 
     _fields_ = [("affine", Int8Affine), ("conv1", Int8Product), ("conv2", Int8Product)]
 
 
 class Int8Block(ctypes.Structure):
-    """``Int8Block`` of native/network/int8_network.h."""
+    """``Int8Block`` of native/network/int8_arguments.h."""
 
     _fields_ = [
         ("input_columns", ctypes.c_int64),
@@ -207,7 +207,7 @@ class Int8Block(ctypes.Structure):
 
 
 class Int8Network(ctypes.Structure):
-    """``Int8Network`` of native/network/int8_network.h."""
+    """``Int8Network`` of native/network/int8_arguments.h."""
 
     _fields_ = [
         ("threads", ctypes.c_int64),

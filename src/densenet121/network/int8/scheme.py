@@ -10,7 +10,7 @@ step of what it writes); each norm before one has ``factor`` and ``shift`` (s16)
 ``native/network/int8_affine.h``. They have the names of the network's modules.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +61,7 @@ def stored(found: Range) -> Output:
 
 @torch.no_grad()
 def quantise_network(
-    model: DenseNet, statistics: Statistics, mean: tuple[float, ...], std: tuple[float, ...]
+    model: DenseNet, statistics: Statistics, mean: Sequence[float], std: Sequence[float]
 ) -> dict[str, Tensor]:
     """The tensors of ``Int8Network``.
 
