@@ -59,9 +59,9 @@ def test_eval_and_predict_take_int8_weights_and_say_so(
     assert parity["bytes"] == int8.stat().st_size < 0.5 * weights.stat().st_size
     assert {"metrics_before", "metrics_after"} <= set(parity)
     result = evaluate(eval_config(image_folder, int8, tmp_path / "eval"))
-    content = json.loads((result.path / "eval.json").read_text())
+    content = json.loads((result.folder / "eval.json").read_text())
     assert content["arithmetic"] == "int8"
-    assert "int8 weights: 8-bit arithmetic" in next(result.path.glob("*.log")).read_text()
+    assert "int8 weights: 8-bit arithmetic" in next(result.folder.glob("*.log")).read_text()
     path = image_folder / "val" / "cat" / "001.png"
     exact, near = (Predictor(source, amp="fp32").predict([path])[0] for source in (weights, int8))
     by_class = dict(zip(exact.classes, exact.probabilities, strict=True))

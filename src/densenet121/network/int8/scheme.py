@@ -24,6 +24,8 @@ FRACTION = 4  # binary places of a norm's result
 PAIR = 128  # largest sum of the magnitudes of two adjacent weights; the 16 bits of AVX2 hold it
 LARGEST_SCALE = 8.0
 LARGEST_BIAS = 2**26
+ROOM = 0.5  # of the range of a stored channel, on both sides: 16 bits have plenty
+INPUT_ROOM = 1.15  # times the largest input; 8 bits have less
 LOWEST = -32768  # of a stored number
 LARGEST_FACTOR = 32767
 _CLIPPED = (1.0, 0.96, 0.92, 0.88, 0.84, 0.8)  # shares of the largest weight that are tried
@@ -54,9 +56,11 @@ class Output:
 
 
 def stored(found: Range) -> Output:
-    """The channels of a block."""
-    step = (found.high - found.low) / 65535
-    return Output(found.low, step.clamp_min(step.max() * 1e-4).clamp_min(1e-10), LOWEST)
+    """The channels of a block, with room for images that reach further than those measured."""
+    reach = (found.high - found.low) * ROOM
+    low = torch.where(found.low == 0, found.low, found.low - reach)  # 0: that of relu
+    step = (found.high + reach - low) / 65535
+    return Output(low, step.clamp_min(step.max() * 1e-4).clamp_min(1e-10), LOWEST)
 
 
 @torch.no_grad()
@@ -158,7 +162,7 @@ def input_steps(weight: Tensor, found: Range, slope: Tensor | None = None) -> Te
         slope: change of the input for one step of the stored channel, which a factor of 16 bits
             must be able to express.
     """
-    high = found.high.clamp_min(found.high.max() * 1e-4).clamp_min(1e-8)
+    high = (found.high * INPUT_ROOM).clamp_min(found.high.max() * 1e-4).clamp_min(1e-8)
     largest = weight.detach().double().abs().amax((0, 2, 3))
     largest = largest.clamp_min(largest.max() * 1e-4).clamp_min(1e-8)
     steps = (high / largest).sqrt()
