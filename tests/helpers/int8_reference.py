@@ -27,14 +27,16 @@ def convolution(
             part = x[:, r : r + stride * rows : stride, c : c + stride * columns : stride]
             sums += part[:, :rows, :columns] @ weight[:, :, r, c].T
     scaled = sums.astype(np.float32) * tensors[f"{name}.scale"].numpy()
-    return np.rint(scaled).astype(np.int64).clip(low, high)
+    found: Whole = np.rint(scaled).astype(np.int64).clip(low, high)
+    return found
 
 
 def norm(x: Whole, tensors: Mapping[str, Tensor], name: str) -> Whole:
     """A norm with 4 binary places, before relu: rounded half up, limited to 16 bits."""
     factor = tensors[f"{name}.factor"].numpy().astype(np.int64)
     product = (x * factor + 2**14) // 2**15
-    return np.clip(product + tensors[f"{name}.shift"].numpy(), -(2**15), 2**15 - 1)
+    found: Whole = np.clip(product + tensors[f"{name}.shift"].numpy(), -(2**15), 2**15 - 1)
+    return found
 
 
 def framed(x: Whole, width: int, value: int | Whole = 0) -> Whole:
@@ -100,10 +102,11 @@ def transition(x: Whole, tensors: Mapping[str, Tensor], name: str, variant: str)
     values = norm(x, tensors, f"{name}.norm")
     four = [values[:, r : 2 * rows : 2, c : 2 * columns : 2] for r in (0, 1) for c in (0, 1)]
     if variant == "paper":
-        sums = sum(part.clip(0, 255 * 16) for part in four)
+        sums: Whole = np.array([part.clip(0, 255 * 16) for part in four]).sum(0)
         return convolution((sums + 32) >> 6, tensors, f"{name}.conv", -(2**15), 2**15 - 1)
     found = [
         convolution(((part + 8) >> 4).clip(0, 255), tensors, f"{name}.conv", -(2**15), 2**15 - 1)
         for part in four
     ]
-    return np.maximum.reduce(found)
+    most: Whole = np.maximum.reduce(found)
+    return most
