@@ -84,7 +84,7 @@ test-serve: $(BIN)/.installed-dev
 # The sanitizer passes C++ exceptions on only if it finds their library at its start.
 SANITIZE := -fsanitize=address,undefined
 SANITIZE_TESTS := tests/native tests/network/test_fused_block.py tests/network/test_fused_inference.py \
-  tests/network/test_fused_network.py tests/datasets/test_preparation.py tests/datasets/test_geometry.py
+  tests/network/test_fused_network.py tests/network/test_int8.py tests/datasets/test_preparation.py tests/datasets/test_geometry.py
 test-sanitize: $(BIN)/.installed-dev
 	CFLAGS="$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer -g1" LDFLAGS="$(SANITIZE)" \
 	    $(BIN)/python setup.py --quiet build --build-base .sanitize/build --build-lib .sanitize/lib

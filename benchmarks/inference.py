@@ -1,11 +1,14 @@
-"""Float32 inference beside ONNX Runtime and OpenVINO, all sides by turns in one run.
+"""Inference in float32 or int8 beside ONNX Runtime and OpenVINO, all sides by turns in one run.
 
     python benchmarks/inference.py [--batch 32] [--size 224] [--threads 2] [--rounds 8] [--steps 1]
+        [--int8 1]
 
 Unlike ``densenet121 bench infer`` it needs no torchvision: the engines run this program's own
 network, exported to ONNX. Each side is a process that stays, so that a side is warm in its turn;
-sides that are not installed are left out. Prints images per second (medians of the rounds), the
-99th percentile of a call, and the median over the rounds of each engine's seconds by ours.
+sides that are not installed are left out. With --int8 1 all sides run int8 weights: ours those of
+``export --format native``, the engines those that ONNX Runtime quantises for ``export --int8 1``.
+Prints images per second (medians of the rounds), the 99th percentile of a call, and the median
+over the rounds of each engine's seconds by ours.
 """
 
 import argparse
@@ -22,7 +25,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
+from densenet121.bench.worker import random_int8
+from densenet121.inference.exporting import quantise
 from densenet121.native.network import kernels
 from densenet121.network import densenet121
 from densenet121.network.fused import plain_network
@@ -40,6 +46,7 @@ def main() -> None:
         ("threads", 2),
         ("rounds", 8),
         ("steps", 1),
+        ("int8", 0),
     ):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--side", help=argparse.SUPPRESS)
@@ -71,6 +78,8 @@ def export(options: argparse.Namespace) -> None:
             densenet121().eval(), (images,), options.file, input_names=["images"], dynamo=True,
             external_data=False, verbose=False,
         )  # fmt: skip
+    if options.int8:
+        options.file = str(quantise(Path(options.file), images))
 
 
 def start(side: str, options: argparse.Namespace) -> "subprocess.Popen[str]":
@@ -123,14 +132,18 @@ def make(options: argparse.Namespace) -> Callable[[], Any]:
     if options.side == "openvino":
         import openvino
 
-        hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": options.threads}
+        hints: dict[str, Any] = {"INFERENCE_NUM_THREADS": options.threads}
+        if not options.int8:
+            hints["INFERENCE_PRECISION_HINT"] = "f32"
         compiled = openvino.Core().compile_model(
             options.file, "CPU", hints | {"PERFORMANCE_HINT": "LATENCY"}
         )
         return lambda: compiled(images.numpy())
     keep_freed_memory()
     torch.manual_seed(0)
-    network = densenet121().eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network: nn.Module = densenet121().eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if options.int8:
+        network = random_int8(network)  # type: ignore[arg-type]
     images = images.contiguous(memory_format=torch.channels_last)
 
     def run() -> None:
@@ -144,9 +157,10 @@ def report(options: argparse.Namespace, rounds: dict[str, list[list[float]]]) ->
     """Print a line a side."""
     found = kernels()
     name = found if isinstance(found, str) else found.instruction_set
+    arithmetic = "int8" if options.int8 else "float32"
     print(
         f"batch {options.batch} of {options.size} x {options.size}, {options.threads} threads of "
-        f"{os.cpu_count()} cores, float32, kernels for {name}, {options.rounds} rounds of "
+        f"{os.cpu_count()} cores, {arithmetic}, kernels for {name}, {options.rounds} rounds of "
         f"{options.steps} calls"
     )
     ours = [statistics.median(turn) for turn in rounds["ours"]]

@@ -8,41 +8,22 @@ import pytest
 import torch
 
 from densenet121.checkpoint.load import read_weights
-from densenet121.checkpoint.native import ModelInfo, save_weights
+from densenet121.checkpoint.native import save_weights
 from densenet121.commands.export import export
 from densenet121.config import ExportConfig
-from densenet121.datasets.preprocessing import Preprocessing
-from densenet121.datasets.transforms import MEAN, STD
 from densenet121.engine.evaluate import evaluate
 from densenet121.inference.predictor import Predictor
-from densenet121.network import build
 from densenet121.utils.errors import InputError
 
-from helpers.weights import NAMES, eval_config
+from helpers.weights import eval_config, weights_with_statistics
 
 pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> Path:
-    """Random weights whose batch norms have seen the images, so that logits are of order 1."""
-    torch.manual_seed(5)
-    model = build("densenet100", num_classes=3)
-    preprocessing = Preprocessing((16, 16), "20,20", tuple(MEAN.tolist()), tuple(STD.tolist()))
-    info = ModelInfo("densenet100", "paper", NAMES, preprocessing)
     path = tmp_path_factory.mktemp("weights") / "w.safetensors"
-    save_weights(path, model.state_dict(), info, {})
-    paths = sorted((image_folder / "train").rglob("*.png"))
-    ((batch, _),) = Predictor(path, batch_size=len(paths)).batches(paths)
-    for norm in model.modules():
-        if isinstance(norm, torch.nn.BatchNorm2d):
-            norm.momentum = None
-    images = batch.images.permute(0, 3, 1, 2).float()
-    mean, std = MEAN, STD
-    with torch.no_grad():
-        model.train()((images - mean[:, None, None]) / std[:, None, None])
-    save_weights(path, model.state_dict(), info, {})
-    return path
+    return weights_with_statistics(path, image_folder)
 
 
 def config(weights: Path, image_folder: Path, output: Path, **flags: object) -> ExportConfig:

@@ -9,6 +9,7 @@ from densenet121.checkpoint.native import ModelInfo, save_weights
 from densenet121.config import EvalConfig
 from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.datasets.transforms import MEAN, STD
+from densenet121.inference.predictor import Predictor
 from densenet121.network import build
 from densenet121.tasks.multi_label.calibration import Calibration
 from densenet121.utils.var_init import initialise
@@ -27,6 +28,25 @@ def write_weights(
     known = ModelInfo("densenet100", "paper", class_names, preprocessing, **info)
     stored = calibration.to_json() if calibration else None
     save_weights(path, model.state_dict(), known, {}, stored)
+    return path
+
+
+def weights_with_statistics(path: Path, image_folder: Path) -> Path:
+    """Random weights whose batch norms have seen the images, so that logits are of order 1."""
+    torch.manual_seed(5)
+    model = build("densenet100", num_classes=3)
+    preprocessing = Preprocessing((16, 16), "20,20", tuple(MEAN.tolist()), tuple(STD.tolist()))
+    info = ModelInfo("densenet100", "paper", NAMES, preprocessing)
+    save_weights(path, model.state_dict(), info, {})
+    paths = sorted((image_folder / "train").rglob("*.png"))
+    ((batch, _),) = Predictor(path, batch_size=len(paths)).batches(paths)
+    for norm in model.modules():
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            norm.momentum = None
+    images = batch.images.permute(0, 3, 1, 2).float()
+    with torch.no_grad():
+        model.train()((images - MEAN[:, None, None]) / STD[:, None, None])
+    save_weights(path, model.state_dict(), info, {})
     return path
 
 

@@ -26,7 +26,9 @@ from densenet121.utils.errors import UsageError
 
 # The module that a side needs; torchvision if it is not listed.
 _MODULES = {name: name for name in ("timm", "onnxruntime", "openvino")}
-OWN_SIDES = ("ours", "plain", "plain-compile", "plain-recompute", "triton", "convolutions")
+OWN_SIDES = (
+    *("ours", "plain", "plain-compile", "plain-recompute", "triton", "convolutions", "int8"),
+)
 _MODULES |= dict.fromkeys(OWN_SIDES, "torch")
 
 
@@ -180,7 +182,8 @@ def _side(
     speeds = sorted(batch_size / turn for turn in seconds)
     middle = statistics.median(speeds)
     low, _, high = statistics.quantiles(speeds, n=4) if len(speeds) > 1 else (middle,) * 3
-    same_arithmetic = amp == "fp32" or worker.name not in ("torchvision-reference", "onnxruntime")
+    in_float = ("torchvision-reference", "onnxruntime")
+    same_arithmetic = worker.name != "int8" and (amp == "fp32" or worker.name not in in_float)
     return Side(
         name=worker.name,
         note=worker.note,

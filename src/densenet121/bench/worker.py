@@ -18,10 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from densenet121.bench.convolutions import convolutions_step
+from densenet121.datasets.transforms import MEAN, STD
 from densenet121.device import set_tf32
 from densenet121.native.network import kernels
 from densenet121.network import DenseNet, build, set_recompute, set_triton
 from densenet121.network.fused import plain_network
+from densenet121.network.int8 import Int8Network, measure, quantise_network
 from densenet121.utils.memory import keep_freed_memory
 
 
@@ -34,12 +36,21 @@ def main() -> None:
         serve(spec, lambda: _make_model(spec), _note)
 
 
-def _make_model(spec: dict[str, Any]) -> DenseNet:
+def _make_model(spec: dict[str, Any]) -> nn.Module:
     model = build(spec["net"], num_classes=1000, variant=spec["variant"])
+    if spec["side"] == "int8":
+        return random_int8(model)
     set_recompute(model, spec["side"] == "plain-recompute")
     if spec["side"] == "triton":
         set_triton(model, torch.device(spec.get("device", "cpu")))
     return model
+
+
+def random_int8(model: DenseNet) -> Int8Network:
+    """The network in 8-bit integers, calibrated on noise: its speed is that of any weights."""
+    images = torch.randn(1, model.in_channels, 64, 64)
+    tensors = quantise_network(model, measure(model.eval(), [images]), MEAN.tolist(), STD.tolist())
+    return Int8Network(tensors, model)
 
 
 def serve(
@@ -109,7 +120,8 @@ def _note(spec: dict[str, Any]) -> str:
         return "dense blocks by Triton kernels"
     if spec["side"] == "convolutions":
         return "only the convolutions"
-    return found if isinstance(found, str) else f"kernels for {found.instruction_set}"
+    own = found if isinstance(found, str) else f"kernels for {found.instruction_set}"
+    return f"int8, {own}" if spec["side"] == "int8" else own
 
 
 def step(spec: dict[str, Any], model: nn.Module) -> Callable[[], None]:

@@ -18,7 +18,7 @@ def inspect(path: Path) -> str:
         InputError: missing, damaged, or of another format.
     """
     path = weights_in(path) or path
-    weights = read_weights(path, shapes_only=True)
+    weights = read_weights(path, shapes_only=True, int8=True)
     try:
         rows = [("file", f"{path} ({path.stat().st_size:,} bytes)"), *_rows(weights)]
     except (KeyError, TypeError, ValueError, OverflowError) as error:  # of a calibration
@@ -62,6 +62,9 @@ def _rows(weights: Weights) -> Iterator[tuple[str, str]]:
     dtypes = sorted({str(t.dtype).removeprefix("torch.") for t in tensors if t.is_floating_point()})
     count = sum(t.numel() for t in tensors)
     yield "content", f"{len(weights.state_dict)} tensors, {count:,} numbers, {', '.join(dtypes)}"
+    if weights.int8 is not None:
+        note = weights.int8["calibration"]
+        yield "int8", f"calibrated on {note['pictures']} images ({note['fingerprint']})"
     if weights.momentum or weights.state:
         step = weights.state.get("global_step")
         shown = f" at step {int(step)}" if step is not None and step.device.type != "meta" else ""

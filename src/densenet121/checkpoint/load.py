@@ -60,6 +60,7 @@ class Weights:
         data: number of images, fingerprint and folder digest of the training and validation data,
             by split; empty if the file does not record them.
         notes: sentences on what was assumed, changed or left out of weights of another program.
+        int8: how `export` calibrated weights of 8-bit integers; None for all others.
     """
 
     state_dict: dict[str, Tensor]
@@ -72,6 +73,7 @@ class Weights:
     calibration: dict[str, Any] | None = None
     data: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    int8: dict[str, Any] | None = None
 
     @property
     def num_classes(self) -> int | None:
@@ -145,7 +147,7 @@ class Weights:
         return asked or "paper"
 
 
-def read_weights(path: Path, *, shapes_only: bool = False) -> Weights:
+def read_weights(path: Path, *, shapes_only: bool = False, int8: bool = False) -> Weights:
     """Read weights of this program or another; docs/guides/weights.md lists the formats.
 
     Nothing in a file is ever executed.
@@ -153,6 +155,7 @@ def read_weights(path: Path, *, shapes_only: bool = False) -> Weights:
     Args:
         path: the file, or a Hugging Face folder.
         shapes_only: tensors may have no content, and checksums are not verified.
+        int8: weights of 8-bit integers, which can only classify, are read too.
 
     Raises:
         InputError: missing, damaged, or of another format.
@@ -183,7 +186,13 @@ def read_weights(path: Path, *, shapes_only: bool = False) -> Weights:
     else:
         tensors, metadata = (_shapes if shapes_only else read_safetensors)(path)
         if METADATA_KEY in metadata:
-            return _native(path, tensors, metadata, shapes_only)
+            weights = _native(path, tensors, metadata, shapes_only)
+            if weights.int8 is not None and not int8:
+                raise InputError(
+                    f"{path}: has int8 weights, which only eval, predict and serve can use; pass "
+                    "the weights that they were exported from"
+                )
+            return weights
         prefix, tensors = prefix_of(tensors), without_prefix(tensors)
     text = metadata.get(MODEL_KEY)
     found = identify(tensors, path, metadata, family, prefix)
@@ -211,7 +220,8 @@ def _native(
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: damaged ({error!r} in its metadata)") from None
     calibration = content.get("calibration")
-    weights = Weights(tensors, info, origin, calibration=calibration, data=data)
+    int8 = content.get("int8")
+    weights = Weights(tensors, info, origin, calibration=calibration, data=data, int8=int8)
     if path.name == WEIGHTS:
         check_config(path, info, weights.num_classes or 0)
     return weights

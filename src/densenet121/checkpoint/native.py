@@ -179,7 +179,7 @@ def _content(path: Path, note: Mapping[str, Any]) -> dict[str, Any]:
         content = parse_json(note["content"])
         if not isinstance(content, dict):
             raise ValueError("not an object")
-        for name in ("model", "origin", "state", "run", "data", "calibration"):
+        for name in ("model", "origin", "state", "run", "data", "calibration", "int8"):
             if not isinstance(content.get(name) or {}, dict):
                 raise ValueError(f"{name} is not an object")
     except (ValueError, KeyError, TypeError) as error:
@@ -196,14 +196,17 @@ def save_weights(
     data: Mapping[str, Any] | None = None,
     *,
     with_format: bool = False,
+    int8: Mapping[str, Any] | None = None,
 ) -> None:
     """Write weights with their description and their origin (epoch, step, score).
 
-    ``data`` describes the images, see ``data_note``; ``with_format`` is that of ``save``.
+    ``data`` describes the images, see ``data_note``; ``with_format`` is that of ``save``;
+    ``int8`` is that of ``Weights``.
     """
     content = {"model": info.to_json(), "origin": dict(origin)}
     more = {} if calibration is None else {"calibration": dict(calibration)}
     more |= {} if data is None else {"data": dict(data)}
+    more |= {} if int8 is None else {"int8": dict(int8)}
     save(path, "weights", state_dict, content | more, with_format=with_format)
 
 

@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from densenet121.checkpoint.load import Weights, read_weights
+from densenet121.checkpoint.native import save_weights
 from densenet121.commands import DONE
 from densenet121.config import ExportConfig, absolute
-from densenet121.datasets.image_dataset import ImageDataset
+from densenet121.datasets.image_dataset import ImageDataset, with_classes
 from densenet121.engine.images import open_images
-from densenet121.inference.classifier import Choices, Classifier, make_classifier
+from densenet121.inference.classifier import Choices, Classifier, load_classifier, make_classifier
 from densenet121.inference.exporting import (
     BATCH,
     ExportedNetwork,
@@ -28,6 +30,8 @@ from densenet121.inference.exporting import (
     with_metadata,
 )
 from densenet121.inference.onnx_model import OnnxModel
+from densenet121.network import DenseNet
+from densenet121.network.int8 import VERSION, measure, quantise_network
 from densenet121.tasks import Task
 from densenet121.utils.errors import InputError
 from densenet121.utils.files import write_atomic, write_json
@@ -52,14 +56,17 @@ def export(config: ExportConfig, task: Task | None = None) -> dict[str, Any]:
     if weights.info is None:
         raise InputError(f"{source}: has no class names; export needs weights of densenet121")
     classifier = make_classifier(weights, source, Choices(net=weights.info.net, task=task))
-    checked, calibrating = _pick(
-        open_images(config, weights.info.task, weights.info.class_names),
-        classifier,
-        config.pictures,
-    )
+    dataset = open_images(config, weights.info.task, weights.info.class_names)
+    wanted = _spread(len(dataset), config.pictures)
+    checked = _pixels(dataset, classifier, wanted[::2])
+    calibrating = _pixels(dataset, classifier, wanted[1::2]) if config.int8 else None
     module = ExportedNetwork(classifier, uint8_input=bool(config.uint8_input)).eval()
-    write = _as_torch if config.format == "torch" else _as_onnx
-    data, run = write(module, weights, checked, calibrating if config.int8 else None)
+    if config.format == "native":
+        assert calibrating is not None
+        data, run = _as_native(classifier, weights, dataset, calibrating)
+    else:
+        write = _as_torch if config.format == "torch" else _as_onnx
+        data, run = write(module, weights, checked, calibrating)
 
     def reference(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode():
@@ -72,7 +79,7 @@ def export(config: ExportConfig, task: Task | None = None) -> dict[str, Any]:
         "int8": bool(config.int8),
         "uint8_input": module.uint8_input,
         "bytes": len(data),
-        **_parity(classifier.task, classifier.calibration, reference, run, checked),
+        **_parity(classifier, reference, run, checked, _targets(classifier, dataset, wanted[::2])),
     }
     _check_parity(parity, config)
     write_atomic(output, data)
@@ -124,30 +131,94 @@ def _as_onnx(
     return data, run
 
 
-def _pick(
-    dataset: ImageDataset, classifier: Classifier, count: int
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Images to check parity on, and others to calibrate int8 with, spread over the dataset."""
-    wanted = np.unique(np.linspace(0, len(dataset) - 1, min(2 * count, len(dataset))).astype(int))
+def _as_native(
+    classifier: Classifier,
+    weights: Weights,
+    dataset: ImageDataset,
+    calibrating: NDArray[np.uint8],
+) -> tuple[bytes, Run]:
+    """The content of a file of int8 weights, and a function that runs it."""
+    assert isinstance(classifier.model, DenseNet) and weights.info is not None
+    preprocessing = classifier.preprocessing
+    batches = (preprocessing.normalise(torch.from_numpy(part)) for part in _parts(calibrating))
+    with torch.inference_mode():
+        statistics = measure(classifier.model, batches)
+    tensors = quantise_network(classifier.model, statistics, preprocessing.mean, preprocessing.std)
+    note = {"pictures": len(calibrating), "fingerprint": dataset.fingerprint}
+    int8 = {"version": VERSION, "calibration": note}
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "int8.safetensors"
+        save_weights(
+            path,
+            tensors,
+            weights.info,
+            weights.origin,
+            weights.calibration,
+            weights.data,
+            int8=int8,
+        )
+        content = path.read_bytes()
+        model = load_classifier(path, Choices(task=classifier.task)).model
+
+    def run(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            return np.asarray(model(preprocessing.normalise(torch.from_numpy(pixels))))
+
+    return content, run
+
+
+def _spread(images: int, count: int) -> NDArray[np.int64]:
+    """Images to check parity on and, between them, others to calibrate int8 with."""
+    return np.unique(np.linspace(0, images - 1, min(2 * count, images)).astype(np.int64))
+
+
+def _pixels(
+    dataset: ImageDataset, classifier: Classifier, wanted: NDArray[np.int64]
+) -> NDArray[np.uint8]:
     preprocessing = classifier.preprocessing.changed(tta="none")  # one view is exported
     prepare, size = preprocessing.reader(dataset), preprocessing.image_size
     pixels = np.empty((len(wanted), *size, 3), dtype=np.uint8)
     for index, out in zip(wanted.tolist(), pixels, strict=True):
         prepare(index, out)
-    return pixels[::2], pixels[1::2]
+    return pixels
+
+
+def _targets(
+    classifier: Classifier, dataset: ImageDataset, wanted: NDArray[np.int64]
+) -> Tensor | None:
+    """What the images are; None if their classes are not those of the weights."""
+    try:
+        dataset = with_classes(dataset, classifier.class_names, str(dataset.root))
+    except InputError:
+        return None
+    return classifier.task.targets(dataset, wanted)
 
 
 def _parity(
-    task: Task, calibration: Any, reference: Run, run: Run, pixels: NDArray[np.uint8]
+    classifier: Classifier,
+    reference: Run,
+    run: Run,
+    pixels: NDArray[np.uint8],
+    targets: Tensor | None,
 ) -> dict[str, Any]:
+    task, calibration = classifier.task, classifier.calibration
     expected = np.concatenate([reference(part) for part in _parts(pixels)])
     found = np.concatenate([run(part) for part in _parts(pixels)])
     same = task.same_answers(expected, found, calibration)
+    before, after = (task.probabilities(logits, calibration) for logits in (expected, found))
+    more: dict[str, Any] = {}
+    if before is not None and after is not None:
+        more["largest_probability_difference"] = float(np.abs(before - after).max())
+    if targets is not None:
+        for name, logits in (("metrics_before", expected), ("metrics_after", found)):
+            scores = task.score(torch.from_numpy(logits), targets)
+            more[name] = task.metrics(scores, targets, classifier.class_names)
     return {
         "pictures": len(pixels),
         "largest_logit_difference": float(np.abs(expected - found).max()),
         "largest_logit": float(np.abs(expected).max()),
         "top1_agreement": float(same.mean()),
+        **more,
         "images_per_second": _speed(run, pixels),
         "images_per_second_torch": _speed(reference, pixels),
     }

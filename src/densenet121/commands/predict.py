@@ -50,6 +50,8 @@ def predict(config: PredictConfig, task: Task | None = None) -> int:
     sources = find(config.inputs)
     if predictor.classifier.preprocessing.channels == 1:
         print(f"densenet121: images are read with {NOTE}", file=sys.stderr)  # noqa: T201
+    if predictor.classifier.is_int8:
+        print("densenet121: int8 weights: answers are approximate", file=sys.stderr)  # noqa: T201
     columns = predictor.classifier.task.answer_columns
     write = writer(config.format, sys.stdout, max(len(s.name) for s in sources), columns)
     steps = -(-len(sources) // predictor.batch_size)

@@ -18,13 +18,14 @@ SIDES = (
     "plain-recompute",
     "triton",
     "convolutions",
+    "int8",
     "onnxruntime",
     "openvino",
 )
 _PEERS_NETS = ("densenet121", "densenet161", "densenet169", "densenet201")
-_OWN = ("plain", "plain-compile", "plain-recompute", "triton", "convolutions")
-_CPU_ONLY = ("convolutions", "onnxruntime", "openvino")
-_INFERENCE_ONLY = ("onnxruntime", "openvino")
+_OWN = ("plain", "plain-compile", "plain-recompute", "triton", "convolutions", "int8")
+_CPU_ONLY = ("convolutions", "int8", "onnxruntime", "openvino")
+_INFERENCE_ONLY = ("int8", "onnxruntime", "openvino")
 DATA_SIDES = ("torchvision-v1", "torchvision-v2", "dali", "mindspore", "plain")
 
 
@@ -102,9 +103,10 @@ class BenchConfig(LoadingSettings, MeasurementSettings):
             NCHW, as its training script), torchvision-compile, plain (densenet121 without its own
             kernels), plain-compile, plain-recompute (as `train` with these settings), triton (its
             dense blocks by Triton kernels, on a GPU), convolutions (the network's convolutions and
-            nothing else, run by PyTorch); for infer also onnxruntime and openvino. For data:
-            torchvision-v1 (Pillow images, the usual script), torchvision-v2 (tensors), dali (on the
-            CPU), mindspore, plain. They must be installed (default: none).
+            nothing else, run by PyTorch); for infer also int8 (densenet121 with weights that
+            `export` made int8), onnxruntime and openvino. For data: torchvision-v1 (Pillow images,
+            the usual script), torchvision-v2 (tensors), dali (on the CPU), mindspore, plain. They
+            must be installed (default: none).
         net: the network; other libraries have densenet121, 161, 169 and 201.
         variant: paper or model_zoo; other libraries have paper alone.
         per_batch_size: images per step.

@@ -11,15 +11,17 @@ from densenet121.utils.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig(LabelTableSettings):
-    """Export the network for another runtime, with a parity report.
+    """Export the network for another runtime or as int8 weights, with a parity report.
 
     Attributes:
         pretrained: weights of densenet121.
-        output: file to write, such as model.onnx or model.pt2; the parity report goes beside it.
+        output: file to write, such as model.onnx, model.pt2 or int8.safetensors; the parity report
+            goes beside it.
         data_dir: images to compare both networks on: a folder of class folders, or one that holds
             `val/`.
-        format: onnx, or torch for torch.export.
-        int8: 1 quantises to int8 by ONNX Runtime, calibrated on other images of data_dir.
+        format: onnx, torch for torch.export, or native for weights of densenet121, which need int8.
+        int8: 1 quantises to int8, calibrated on other images of data_dir: of onnx by ONNX Runtime,
+            of native by densenet121 itself, for its own kernels of CPUs.
         uint8_input: 1 puts the normalisation inside: the input is (N, H, W, C) uint8, resized and
             cropped; 0 takes (N, C, H, W) float32, normalised. C is 3 for RGB, 1 for a network of
             one channel.
@@ -33,7 +35,7 @@ class ExportConfig(LabelTableSettings):
     pretrained: AnyPath
     output: File
     data_dir: AnyPath
-    format: Literal["onnx", "torch"] = "onnx"
+    format: Literal["onnx", "torch", "native"] = "onnx"
     int8: Switch = 0
     uint8_input: Switch = 0
     pictures: int = 64
@@ -45,7 +47,11 @@ class ExportConfig(LabelTableSettings):
         if not (self.pretrained and self.output and self.data_dir):
             raise UsageError("--pretrained, --output and --data_dir must not be empty")
         if self.int8 and self.format == "torch":
-            raise UsageError("--int8 1 needs --format onnx")
+            raise UsageError("--int8 1 needs --format onnx or native")
+        if self.format == "native" and not self.int8:
+            raise UsageError("--format native needs --int8 1")
+        if self.format == "native" and self.uint8_input:
+            raise UsageError("--uint8_input 1 needs --format onnx or torch, got native")
         at_least("pictures", self.pictures, 2)
         at_least("tolerance", self.tolerance, 0)
         between("min_agreement", self.min_agreement, 0, 1)

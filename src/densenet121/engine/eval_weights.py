@@ -54,7 +54,7 @@ def task_and_names(
                 if file.suffix == SUFFIX:
                     found = load_onnx(file, Choices(task=task))
                     return found.task.name, found.class_names
-                weights = read_weights(file, shapes_only=True)
+                weights = read_weights(file, shapes_only=True, int8=True)
                 break
             except InputError:
                 continue  # it is reported when its turn comes
@@ -91,7 +91,7 @@ def load_for(
     choices = Choices(**weights_choices(config), task=task)
     if file.suffix == SUFFIX:
         return _load_onnx(file, choices, dataset)
-    weights = weights or read_weights(file)
+    weights = weights or read_weights(file, int8=True)
     info = weights.info
     dataset = fit_classes(dataset, weights, file)
     task = task_named(info.task if info else None, file, task)
@@ -103,6 +103,8 @@ def load_for(
         )
     classifier = make_classifier(weights, file, choices)
     log.info("load model %s success", file)
+    if weights.int8 is not None:
+        log.info("int8 weights: 8-bit arithmetic, an approximation of the network exported")
     _compare_data(weights.data, dataset)
     _log_preprocessing(classifier, weights, config)
     return classifier, dataset

@@ -69,7 +69,7 @@ def evaluate(config: EvalConfig, task: Task | None = None) -> EvalResult:
         source = weights_in(source) or source  # a Hugging Face folder has one file of weights
         files = weights_files(source)
         alone = not source.is_dir() and source.suffix != SUFFIX
-        first = read_weights(source) if alone else None
+        first = read_weights(source, int8=True) if alone else None
         task_name, names = task_and_names(first, files, task)
         dataset = open_images(config, task_name, names, absolute(config.log_path))
         check_columns(dataset, config.group, config.by_columns)
@@ -168,9 +168,10 @@ def _evaluate(
     return evaluation
 
 
-def _views(classifier: Classifier) -> dict[str, str]:
+def _special(classifier: Classifier) -> dict[str, str]:
     tta = classifier.preprocessing.tta
-    return {} if tta == "none" else {"tta": tta}
+    arithmetic = {"arithmetic": "int8"} if classifier.is_int8 else {}
+    return arithmetic | ({} if tta == "none" else {"tta": tta})
 
 
 def _content(
@@ -185,7 +186,7 @@ def _content(
         group=evaluation.cells(config.group) if config.group else None,
         by={column: evaluation.cells(column) for column in config.by_columns},
     )
-    return evaluation.to_json(str(file)) | _views(classifier) | intervals
+    return evaluation.to_json(str(file)) | _special(classifier) | intervals
 
 
 def _write_results(

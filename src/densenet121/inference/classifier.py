@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from densenet121.checkpoint.load import Weights, load_state, read_weights
 from densenet121.datasets.preprocessing import Preprocessing
-from densenet121.network import Variant, build
+from densenet121.network import DenseNet, Variant, build
+from densenet121.network.int8 import Int8Network, check_tensors
 from densenet121.runtime import Runtime
 from densenet121.tasks import Task, task_named
 from densenet121.utils.errors import UsageError
@@ -40,6 +41,11 @@ class Classifier:
     net: str
     variant: Variant
     calibration: Any = None
+
+    @property
+    def is_int8(self) -> bool:
+        """Whether it computes in 8-bit integers, which approximate the network exported."""
+        return isinstance(self.model, Int8Network)
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,8 @@ def load_classifier(file: Path, choices: Choices, *, any_head: bool = False) -> 
     Raises:
         InputError: the file cannot be used; a UsageError if a choice contradicts it.
     """
-    return make_classifier(read_weights(file), file, choices, any_head=any_head)
+    weights = read_weights(file, int8=not any_head)
+    return make_classifier(weights, file, choices, any_head=any_head)
 
 
 def make_classifier(
@@ -103,9 +110,7 @@ def make_classifier(
             f"give wrong results in the other; pass `variant` {info.variant} or omit it"
         )
     net, variant = info.net if info else choices.net, weights.variant_for(choices.variant)
-    model = build(net, num_classes=num_classes, variant=variant, in_channels=weights.channels)
-    state_dict = weights.state_dict if weights.num_classes else weights.with_head_of(model)
-    load_state(model, state_dict, file)
+    model = _build(weights, file, net, num_classes, variant)
     recorded = info.preprocessing if info else ORIGINAL.with_channels(weights.channels)
     check_views(file, recorded, choices, calibrated=bool(weights.calibration))
     preprocessing = recorded.changed(
@@ -133,6 +138,22 @@ def make_classifier(
         variant=variant,
         calibration=task.read_calibration(weights.calibration) if weights.calibration else None,
     )
+
+
+def _build(
+    weights: Weights, file: Path, net: str, num_classes: int, variant: Variant
+) -> DenseNet | Int8Network:
+    if weights.int8 is not None:
+        with torch.device("meta"):
+            like = build(
+                net, num_classes=num_classes, variant=variant, in_channels=weights.channels
+            )
+        check_tensors(weights.state_dict, like, weights.int8, file)
+        return Int8Network(weights.state_dict, like)
+    model = build(net, num_classes=num_classes, variant=variant, in_channels=weights.channels)
+    state_dict = weights.state_dict if weights.num_classes else weights.with_head_of(model)
+    load_state(model, state_dict, file)
+    return model
 
 
 def check_views(file: Path, recorded: Preprocessing, choices: Choices, *, calibrated: bool) -> None:

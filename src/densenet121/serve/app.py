@@ -143,6 +143,7 @@ def _add_information(app: FastAPI, service: Service, *, calibrated: bool, maps: 
             "num_classes": len(classifier.class_names),
             "image_size": service.predictor.size,
             "precision": service.predictor.runtime.precision_name,
+            "int8": classifier.is_int8,
             "calibrated": calibrated,
             "maps": maps,
             "max_bytes": config.max_bytes,

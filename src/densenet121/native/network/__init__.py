@@ -49,7 +49,15 @@ class Kernels:
         Raises:
             MemoryError: there was not enough memory.
         """
-        run = getattr(self.library, f"densenet121_{function}_{_NAMES[dtype]}")
+        self.run(f"{function}_{_NAMES[dtype]}", arguments)
+
+    def run(self, function: str, arguments: ctypes.Structure) -> None:
+        """Run a function that has one type of numbers, as ``call`` does.
+
+        Raises:
+            MemoryError: there was not enough memory.
+        """
+        run = getattr(self.library, f"densenet121_{function}")
         if run(ctypes.byref(arguments)) != 0:
             raise MemoryError(f"not enough memory for the kernel {function}")
 

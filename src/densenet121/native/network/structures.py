@@ -7,7 +7,7 @@ with another version, or other sizes, is not loaded.
 
 import ctypes
 
-VERSION = 1
+VERSION = 2
 
 
 class LayerArguments(ctypes.Structure):
@@ -165,6 +165,67 @@ class NetworkArguments(ctypes.Structure):
     ]
 
 
+class Int8Product(ctypes.Structure):
+    """``Int8Product`` of native/network/int8_product.h."""
+
+    _fields_ = [
+        ("columns", ctypes.c_int64),
+        ("weights", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("scale", ctypes.c_void_p),
+    ]
+
+
+class Int8Affine(ctypes.Structure):
+    """``Int8Affine`` of native/network/int8_affine.h."""
+
+    _fields_ = [
+        ("columns", ctypes.c_int64),
+        ("factor", ctypes.c_void_p),
+        ("shift", ctypes.c_void_p),
+    ]
+
+
+class Int8Layer(ctypes.Structure):
+    """``Int8Layer`` of native/network/int8_arguments.h."""
+
+    _fields_ = [("affine", Int8Affine), ("conv1", Int8Product), ("conv2", Int8Product)]
+
+
+class Int8Block(ctypes.Structure):
+    """``Int8Block`` of native/network/int8_arguments.h."""
+
+    _fields_ = [
+        ("input_columns", ctypes.c_int64),
+        ("layers", ctypes.c_int64),
+        ("growth", ctypes.c_int64),
+        ("bottleneck", ctypes.c_int64),
+        ("layer", ctypes.POINTER(Int8Layer)),
+        ("transition", Int8Affine),
+        ("reduction", Int8Product),
+    ]
+
+
+class Int8Network(ctypes.Structure):
+    """``Int8Network`` of native/network/int8_arguments.h."""
+
+    _fields_ = [
+        ("threads", ctypes.c_int64),
+        ("blocks", ctypes.c_int64),
+        ("pooled", ctypes.c_int64),
+        ("averages", ctypes.c_int64),
+        ("first", FirstConvolution),
+        ("pool", StemArguments),
+        ("conv0", Int8Product),
+        ("low", ctypes.c_float * 4),
+        ("step", ctypes.c_float * 4),
+        ("zero", ctypes.c_uint8 * 4),
+        ("block", ctypes.POINTER(Int8Block)),
+        ("feature_scale", ctypes.c_void_p),
+        ("y", ctypes.c_void_p),
+    ]
+
+
 # By the names that the library knows them by.
 STRUCTURES: tuple[type[ctypes.Structure], ...] = (
     LayerArguments,
@@ -174,4 +235,9 @@ STRUCTURES: tuple[type[ctypes.Structure], ...] = (
     StemArguments,
     FirstConvolution,
     NetworkArguments,
+    Int8Product,
+    Int8Affine,
+    Int8Layer,
+    Int8Block,
+    Int8Network,
 )

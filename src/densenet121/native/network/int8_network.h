@@ -1,0 +1,236 @@
+// The whole network before its classifier in 8-bit integers, after calibration: images to pooled
+// features. network/int8/ has the scheme, and the same arithmetic in plain tensors.
+//
+// A block is one buffer of channels of 16 bits with a sign, each with a scale and a zero of its own:
+// with 8 bits they would be the largest of all errors.
+// The bits of an image's features depend neither on the instruction set, nor on the number of
+// threads, nor on the other images.
+
+#pragma once
+
+#include "inference_layers.h"
+#include "int8_stem.h"
+
+namespace {
+
+// Computes a block, whose input is in y, for some images.
+struct Int8Group {
+  const Int8Block& g;
+  Maps maps;
+  int16_t* y;
+  uint8_t* h;  // the bottleneck of one layer: each image in a frame of zeros, as Band's
+
+  static int64_t phases(const Int8Block& g) { return 1 + 2 * g.layers; }
+  static int64_t frame_pixels(const Maps& maps) { return (maps.height + 2) * (maps.width + 1) + 1; }
+  static int64_t inner_bytes(const Int8Block& g, const Maps& maps) {
+    return maps.images * frame_pixels(maps) * g.inner_ld();
+  }
+  int64_t pitch() const { return maps.width + 1; }
+  int64_t row_blocks() const { return (maps.pixels() + kByteRowsAtOnce - 1) / kByteRowsAtOnce; }
+  // The first of the 3 x 3 pixels around a pixel of the image rows, of which all images have some.
+  uint8_t* window(int64_t row, int64_t column) const {
+    const int64_t image = row / maps.height, at = row % maps.height * pitch() + column;
+    return h + (image * frame_pixels(maps) + at) * g.inner_ld();
+  }
+  uint8_t* inner(int64_t pixel) const {
+    return window(pixel / maps.width, pixel % maps.width) + (pitch() + 1) * g.inner_ld();
+  }
+
+  // The 1x1 convolution of some pixels, at most kByteRowsAtOnce, for some of its columns.
+  void conv1(int64_t layer, Range pixels, int part, int parts) const {
+    const Int8Layer& l = g.layer[layer];
+    const int64_t rows = pixels.end - pixels.begin, lda = l.affine.padded() + kAffineGroup;
+    uint8_t* a = scratch<uint8_t>(0, kByteRowsAtOnce * lda);
+    affine_rows(l.affine, y + pixels.begin * g.ld(), g.ld(), rows, a, lda);
+    uint8_t* to[kByteRowsAtOnce];
+    for (int64_t r = 0; r < rows; r++) to[r] = inner(pixels.begin + r);
+    const Range panels = share((g.bottleneck + kBytePanel - 1) / kBytePanel, part, parts);
+    byte_product<uint8_t>(l.conv1, rows, {a, lda, round_up(l.affine.columns, kSummands)},
+                          panels.begin * kBytePanel,
+                          smaller(panels.end * kBytePanel, g.bottleneck), to);
+  }
+
+  // The 3x3 convolution of one row of pixels; writes the layer's new channels of y.
+  void conv2(int64_t layer, int64_t row) const {
+    const int64_t ld = g.inner_ld();
+    int16_t* to[kByteRowsAtOnce];
+    for (int64_t p = 0; p < maps.width; p += kByteRowsAtOnce) {
+      const int64_t some = smaller(kByteRowsAtOnce, maps.width - p);
+      for (int64_t i = 0; i < some; i++) {
+        to[i] = y + (row * maps.width + p + i) * g.ld() + g.input_columns + layer * g.growth;
+      }
+      byte_product<int16_t>(g.layer[layer].conv2, some, {window(row, p), ld, 3 * ld, 3, pitch() * ld}, 0,
+                           g.growth, to);
+    }
+  }
+
+  // For one thread: the result of the 1x1 convolution is used while it is in the cache.
+  void layer_alone(int64_t layer) const {
+    int64_t done = 0;
+    for (int64_t row = 0; row < maps.images * maps.height; row++) {
+      const int64_t wanted = smaller((row + 2) * maps.width, maps.pixels());
+      for (; done < row_blocks() && share(maps.pixels(), done, row_blocks()).begin < wanted; done++) {
+        conv1(layer, share(maps.pixels(), done, row_blocks()), 0, 1);
+      }
+      conv2(layer, row);
+    }
+  }
+
+  void layers(Worker& worker) const {
+    const int64_t bytes = frame_pixels(maps) * g.inner_ld();
+    worker.run(maps.images, [&](int64_t i) { std::memset(h + i * bytes, 0, bytes); });
+    const int64_t panels = (g.bottleneck + kBytePanel - 1) / kBytePanel;
+    const int64_t parts = worker.parts(row_blocks(), panels);
+    for (int64_t l = 0; l < g.layers; l++) {
+      if (!worker.team) {
+        layer_alone(l);
+        continue;
+      }
+      worker.run(row_blocks() * parts, [&](int64_t i) {
+        conv1(l, share(maps.pixels(), i / parts, row_blocks()), i % parts, parts);
+      });
+      worker.run(maps.images * maps.height, [&](int64_t row) { conv2(l, row); });
+    }
+  }
+
+  // A transition: some pixels of the next block's input.
+  void reduce(Range pixels, bool averages, int16_t* out, int64_t out_ld) const {
+    const Int8Affine& affine = g.transition;
+    const int64_t rows = pixels.end - pixels.begin, lda = affine.padded() + kAffineGroup;
+    const int64_t columns = g.reduction.columns, w = maps.width / 2, height = maps.height / 2;
+    uint8_t* a = scratch<uint8_t>(0, kByteRowsAtOnce * lda);
+    int16_t* candidates = scratch<int16_t>(1, kByteRowsAtOnce * columns);
+    const int16_t* corners[kByteRowsAtOnce][4];
+    int16_t *to[kByteRowsAtOnce], *next[kByteRowsAtOnce];
+    for (int64_t r = 0; r < rows; r++) {
+      const int64_t pixel = pixels.begin + r;
+      const int64_t row = pixel / w / height * maps.height + pixel / w % height * 2;
+      for (int i = 0; i < 4; i++) {
+        corners[r][i] = y + ((row + i / 2) * maps.width + pixel % w * 2 + i % 2) * g.ld();
+      }
+      to[r] = out + pixel * out_ld;
+      next[r] = candidates + r * columns;
+    }
+    const ByteRows input{a, lda, round_up(affine.columns, kSummands)};
+    for (int i = 0; i < (averages ? 1 : 4); i++) {
+      for (int64_t r = 0; r < rows; r++) {
+        if (averages) {
+          affine_average(affine, corners[r], a + r * lda);
+        } else {
+          affine_rows(affine, corners[r][i], 0, 1, a + r * lda, lda);
+        }
+      }
+      byte_product<int16_t>(g.reduction, rows, input, 0, columns, i ? next : to);
+      for (int64_t r = 0; i && r < rows; r++) {
+        for (int64_t c = 0; c < columns; c++) to[r][c] = to[r][c] > next[r][c] ? to[r][c] : next[r][c];
+      }
+    }
+  }
+};
+
+struct Int8Pass {
+  const Int8Network& g;
+  std::vector<Maps> maps;        // of each block, for one image
+  std::vector<int64_t> buffers;  // start of each block's y, for one image
+
+  explicit Int8Pass(const Int8Network& g) : g(g) {
+    int64_t height = g.pooled ? g.pool.out_height : g.first.output(g.first.height);
+    int64_t width = g.pooled ? g.pool.out_width : g.first.output(g.first.width);
+    buffers.push_back(0);
+    for (int64_t b = 0; b < g.blocks; b++, height /= 2, width /= 2) {
+      maps.push_back({1, height, width});
+      buffers.push_back(buffers.back() + maps[b].pixels() * g.block[b].ld());
+    }
+  }
+
+  // Number of images per group, for the small maps of the last block; two groups per thread, if
+  // there are enough images.
+  int64_t at_once() const {
+    const int64_t fair = (g.first.images + 2 * g.threads - 1) / (2 * g.threads);
+    return images_at_once(2 * maps.back().pixels(), fair);
+  }
+  Maps of(int64_t b, int64_t images) const { return {images, maps[b].height, maps[b].width}; }
+  int64_t inner_bytes(int64_t images) const {
+    int64_t most = 0;
+    for (int64_t b = 0; b < g.blocks; b++) {
+      const int64_t bytes = Int8Group::inner_bytes(g.block[b], of(b, images_at_once(maps[b].pixels(), images)));
+      most = bytes > most ? bytes : most;
+    }
+    return most;
+  }
+  int64_t phases(int64_t images) const {
+    int64_t sum = 1;
+    for (int64_t b = 0; b < g.blocks; b++) {
+      const int64_t some = images_at_once(maps[b].pixels(), images);
+      sum += 1 + (images + some - 1) / some * Int8Group::phases(g.block[b]);
+    }
+    return sum;
+  }
+
+  void stem(Worker& worker, int64_t first, int64_t images, int16_t* y) const {
+    const int64_t ld = g.block[0].ld(), height = maps[0].height;
+    // Each piece computes one row of the convolution that the previous piece also computes.
+    const int64_t rows = worker.team ? 7 : 14, pieces = (height + rows - 1) / rows;
+    worker.run(images * pieces, [&](int64_t i) {
+      int16_t* to = y + i / pieces * maps[0].pixels() * ld;
+      int8_stem_rows(g, first + i / pieces, share(height, i % pieces, pieces), to, ld);
+    });
+  }
+
+  // The mean over the pixels of relu(norm5(y)).
+  void features(Worker& worker, int64_t first, int64_t images, const int16_t* y) const {
+    const Int8Block& last = g.block[g.blocks - 1];
+    const int64_t pixels = maps.back().pixels(), columns = last.columns();
+    const int64_t groups = (columns + kAffineGroup - 1) / kAffineGroup;
+    worker.run(images * groups, [&](int64_t i) {
+      const int64_t image = i / groups, begin = i % groups * kAffineGroup;
+      const int64_t end = smaller(begin + kAffineGroup, columns);
+      int64_t sums[kAffineGroup];
+      affine_sums(last.transition, y + image * pixels * last.ld(), last.ld(), pixels, begin, end, sums);
+      float* out = static_cast<float*>(g.y) + (first + image) * columns;
+      for (int64_t c = begin; c < end; c++) {
+        const float mean = static_cast<float>(sums[c - begin]) / static_cast<float>(pixels);
+        out[c] = mean * static_cast<float*>(g.feature_scale)[c];
+      }
+    });
+  }
+
+  // Images first .. first + images - 1; y and h have memory for all buffers of this many images.
+  void run(Worker& worker, int64_t first, int64_t images, int16_t* y, uint8_t* h) const {
+    stem(worker, first, images, y);
+    for (int64_t b = 0; b < g.blocks; b++) {
+      const Int8Block& block = g.block[b];
+      int16_t* here = y + buffers[b] * images;
+      const int64_t some = images_at_once(maps[b].pixels(), images);
+      for (int64_t i = 0; i < images; i += some) {
+        Int8Group{block, of(b, smaller(some, images - i)),
+                  here + i * maps[b].pixels() * block.ld(), h}
+            .layers(worker);
+      }
+      if (b + 1 == g.blocks) return features(worker, first, images, here);
+      const Int8Group all{block, of(b, images), here, nullptr};
+      const int64_t outputs = images * maps[b + 1].pixels();
+      const int64_t pieces = (outputs + kByteRowsAtOnce - 1) / kByteRowsAtOnce;
+      worker.run(pieces, [&](int64_t i) {
+        all.reduce(share(outputs, i, pieces), g.averages != 0, y + buffers[b + 1] * images,
+                   g.block[b + 1].ld());
+      });
+    }
+  }
+};
+
+inline void int8_network_run(const Int8Network& g) {
+  const Int8Pass pass(g);
+  const int64_t images = g.first.images, at_once = pass.at_once();
+  const int64_t groups = (images + at_once - 1) / at_once;
+  const int64_t numbers = pass.buffers.back() * at_once, inner = pass.inner_bytes(at_once);
+  int16_t* y = scratch<int16_t>(5, numbers);
+  uint8_t* h = scratch<uint8_t>(3, inner);
+  share_groups(groups, pass.phases(at_once), g.threads, [&](Worker& worker, int64_t i) {
+    int16_t* own_y = worker.team ? y : scratch<int16_t>(5, numbers);
+    uint8_t* own_h = worker.team ? h : scratch<uint8_t>(3, inner);
+    pass.run(worker, i * at_once, smaller(at_once, images - i * at_once), own_y, own_h);
+  });
+}
+
+}  // namespace

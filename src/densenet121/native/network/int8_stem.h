@@ -1,0 +1,109 @@
+// The first convolution of int8 inference, and its pooling: images in float to the first block.
+
+#pragma once
+
+#include "int8_arguments.h"
+
+namespace {
+
+constexpr int64_t kByteRowsAtOnce = 48;  // pixels whose 1x1 convolution is one piece of work
+
+// Some rows of the first convolution of one image, and their pooling.
+struct Int8Stem {
+  const Int8Network& g;
+  int64_t image;
+  uint8_t* inputs;
+  int64_t first_input = 0;
+
+  int64_t row_bytes() const { return (g.first.width + 2 * g.first.padding) * kSummands; }
+  int64_t ld() const { return round_up(g.first.columns, 16); }
+
+  // Rows of x as bytes that the output rows first .. last - 1 read, in a frame of zeros.
+  void read(int64_t first, int64_t last) {
+    const FirstConvolution& f = g.first;
+    first_input = first * f.stride - f.padding;
+    uint8_t* to = inputs;
+    for (int64_t r = first_input; r < (last - 1) * f.stride - f.padding + f.kernel; r++) {
+      for (int64_t i = 0; i < row_bytes(); i += kSummands) std::memcpy(to + i, g.zero, kSummands);
+      if (r >= 0 && r < f.height) {
+        const float* from = static_cast<float*>(f.x) + image * f.x_strides[0] + r * f.x_strides[2];
+        for (int64_t c = 0; c < f.channels; c++) {
+          read_channel(from + c * f.x_strides[1], c, to + f.padding * kSummands + c);
+        }
+      }
+      to += row_bytes();
+    }
+  }
+
+  void read_channel(const float* from, int64_t c, uint8_t* to) const {
+    const float low = g.low[c], step = g.step[c];
+    for (int64_t i = 0; i < g.first.width; i++) {
+      float v = (from[i * g.first.x_strides[3]] - low) * step;
+      v = v > 0 ? v : 0;
+      v = v < 255 ? v : 255;
+      // Rounds to the nearest, to even between two: the sum has no binary places left.
+      const float shifted = v + 12582912.0f;
+      uint32_t bits;
+      std::memcpy(&bits, &shifted, sizeof(bits));
+      to[i * kSummands] = static_cast<uint8_t>(bits);
+    }
+  }
+
+  // Writes row r of the convolution, prepared by `read`, to pixels `ld` numbers apart.
+  void convolve(int64_t r, int16_t* out, int64_t ld) const {
+    const FirstConvolution& f = g.first;
+    const int64_t width = f.output(f.width);
+    const uint8_t* first = inputs + (r * f.stride - f.padding - first_input) * row_bytes();
+    int16_t* to[kByteRowsAtOnce];
+    for (int64_t p = 0; p < width; p += kByteRowsAtOnce) {
+      const int64_t some = smaller(kByteRowsAtOnce, width - p);
+      for (int64_t i = 0; i < some; i++) to[i] = out + (p + i) * ld;
+      const ByteRows rows{first + p * f.stride * kSummands, f.stride * kSummands,
+                          f.kernel * kSummands, f.kernel, row_bytes()};
+      byte_product<int16_t>(g.conv0, some, rows, 0, f.columns, to);
+    }
+  }
+
+  // The maximum of 3 x 3 pixels with stride 2, of rows in a ring of 3.
+  void pool_row(int64_t row, const int16_t* ring, int16_t* out, int64_t out_ld) const {
+    const int64_t width = g.first.output(g.first.width), columns = g.first.columns;
+    for (int64_t column = 0; column < g.pool.out_width; column++) {
+      const Window window(g.pool, row, column);
+      int16_t* to = out + column * out_ld;
+      for (int64_t c = 0; c < columns; c++) to[c] = -32768;
+      for (int64_t i = window.rows.begin; i < window.rows.end; i++) {
+        const int16_t* line = ring + (window.top + i) % 3 * width * ld();
+        for (int64_t j = window.columns.begin; j < window.columns.end; j++) {
+          const int16_t* from = line + (window.left + j) * ld();
+          for (int64_t c = 0; c < columns; c++) to[c] = from[c] > to[c] ? from[c] : to[c];
+        }
+      }
+    }
+  }
+};
+
+// Rows range of the first block's input of one image; y is its first pixel.
+inline void int8_stem_rows(const Int8Network& g, int64_t image, Range range, int16_t* y, int64_t ld) {
+  const FirstConvolution& f = g.first;
+  const int64_t width = f.output(f.width);
+  const int64_t first =
+      g.pooled ? (range.begin * 2 > g.pool.pad_top ? range.begin * 2 - g.pool.pad_top : 0) : range.begin;
+  const int64_t last =
+      g.pooled ? smaller(range.end * 2 - g.pool.pad_top + 1, g.pool.height) : range.end;
+  Int8Stem stem{g, image, nullptr};
+  stem.inputs = scratch<uint8_t>(2, ((last - first) * f.stride + f.kernel) * stem.row_bytes());
+  stem.read(first, last);
+  if (!g.pooled) {
+    for (int64_t r = first; r < last; r++) stem.convolve(r, y + r * width * ld, ld);
+    return;
+  }
+  int16_t* ring = scratch<int16_t>(4, 3 * width * stem.ld());
+  int64_t done = first;  // rows of the convolution before this one
+  for (int64_t row = range.begin; row < range.end; row++) {
+    const int64_t bottom = smaller(row * 2 - g.pool.pad_top + 3, g.pool.height);
+    for (; done < bottom; done++) stem.convolve(done, ring + done % 3 * width * stem.ld(), stem.ld());
+    stem.pool_row(row, ring, y + row * g.pool.out_width * ld, ld);
+  }
+}
+
+}  // namespace

@@ -1,0 +1,98 @@
+"""A network of 8-bit integers, for inference on a CPU."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from densenet121.native.network import Kernels, kernels
+from densenet121.native.network.structures import Int8Network as Arguments
+from densenet121.network.densenet import DenseNet
+from densenet121.network.int8.packing import pack
+from densenet121.network.int8.plain import plain_features
+
+
+class Int8Network(nn.Module):
+    """A quantised ``DenseNet``: normalised images ``(N, C, H, W)`` to logits ``(N, K)``.
+
+    Everything before the classifier is computed in integers, with the same bits on every CPU; the
+    classifier in float32. It cannot be trained.
+
+    Attributes:
+        tensors: the result of ``quantise_network``.
+        min_image_size: smallest height and width, in pixels.
+        num_classes: number of logits.
+        num_features: number of input channels of the classifier.
+        variant: paper or model_zoo.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], like: DenseNet) -> None:
+        """``like`` is a network of the same shape, of which only settings are read."""
+        super().__init__()
+        self.tensors = dict(tensors)
+        self.min_image_size = like.min_image_size
+        self.num_classes = like.num_classes
+        self.num_features = like.num_features
+        self.variant = like.variant
+        self._block_config: Sequence[int] = like.block_config
+        self._stride = 2 if like.stem == "imagenet" else 1
+        self._pooled = like.stem == "imagenet"
+        self.classifier = nn.Linear(like.num_features, like.num_classes)
+        self.classifier.weight.data = self.tensors["classifier.weight"]
+        self.classifier.bias.data = self.tensors["classifier.bias"]
+        self.requires_grad_(False)
+        self._packed = pack(
+            self.tensors,
+            self._block_config,
+            stride=self._stride,
+            averages=self.variant == "paper",
+            pooled=self._pooled,
+        )
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits ``(N, K)`` float32, on the device of the images."""
+        features = self.pooled(images).to(self.classifier.weight.device)
+        with torch.autocast(features.device.type, enabled=False):
+            logits: Tensor = self.classifier(features)
+        return logits.to(images.device)
+
+    @torch.no_grad()
+    def pooled(self, images: Tensor) -> Tensor:
+        """The classifier's input, ``(N, num_features)`` float32 on the CPU."""
+        x = images.detach().cpu().float()
+        found = kernels()
+        if isinstance(found, Kernels) and min(x.shape) > 0:
+            return self._by_kernels(found, x)
+        return plain_features(
+            self.tensors,
+            self._block_config,
+            x,
+            stride=self._stride,
+            averages=self.variant == "paper",
+            pool_padding=self._pool_padding(*self._conv0_size(x)) if self._pooled else None,
+        )
+
+    def _conv0_size(self, x: Tensor) -> tuple[int, int]:
+        first = self._packed.arguments.first
+        height, width = (
+            (size + 2 * first.padding - first.kernel) // first.stride + 1 for size in x.shape[2:]
+        )
+        return height, width
+
+    def _pool_padding(self, height: int, width: int) -> tuple[int, int]:
+        return (1, 1) if self.variant == "paper" else (height % 2, width % 2)
+
+    def _by_kernels(self, found: Kernels, x: Tensor) -> Tensor:
+        arguments = Arguments.from_buffer_copy(self._packed.arguments)
+        first, pool = arguments.first, arguments.pool
+        first.images, first.channels, first.height, first.width = x.shape
+        first.x, first.x_strides[:] = x.data_ptr(), x.stride()
+        if self._pooled:
+            pool.height, pool.width = self._conv0_size(x)
+            pool.pad_top, pool.pad_left = self._pool_padding(pool.height, pool.width)
+            pool.out_height, pool.out_width = (pool.height + 1) // 2, (pool.width + 1) // 2
+        features = torch.empty((len(x), self.num_features), dtype=torch.float32)
+        arguments.threads, arguments.y = torch.get_num_threads(), features.data_ptr()
+        found.run("int8_network_run", arguments)
+        return features

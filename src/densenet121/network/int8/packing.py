@@ -1,0 +1,126 @@
+"""The tensors of ``scheme`` as the kernels read them: see ``native/network/int8_*.h``."""
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from densenet121.native.network.structures import (
+    FirstConvolution,
+    Int8Affine,
+    Int8Block,
+    Int8Layer,
+    Int8Network,
+    Int8Product,
+    StemArguments,
+)
+
+PANEL = 32  # columns
+SUMMANDS = 4
+GROUP = 64  # channels of a norm
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The arguments of the kernels, and the memory that they point to."""
+
+    arguments: Int8Network
+    memory: list[Any]
+
+
+def pack(
+    tensors: Mapping[str, Tensor],
+    block_config: Sequence[int],
+    *,
+    stride: int,
+    averages: bool,
+    pooled: bool,
+) -> Packed:
+    """Everything but the images, the sizes and the output."""
+    memory: list[Any] = []
+    conv0 = tensors["features.conv0.weight"]
+    columns, channels, kernel = conv0.shape[:3]
+    low, step = tensors["images.low"], tensors["images.step"]
+    zero = zero_pixel(low, step)
+    arguments = Int8Network(
+        blocks=len(block_config),
+        pooled=pooled,
+        averages=averages,
+        first=FirstConvolution(
+            channels=channels, columns=columns, kernel=kernel, stride=stride, padding=kernel // 2
+        ),
+        pool=StemArguments(columns=columns),
+        conv0=_product(tensors, "features.conv0", memory),
+        low=(ctypes.c_float * 4)(*low.tolist()),
+        step=(ctypes.c_float * 4)(*step.tolist()),
+        zero=(ctypes.c_uint8 * 4)(*zero.tolist()),
+        block=(Int8Block * len(block_config))(),
+        feature_scale=_kept(tensors["features.norm5.scale"].numpy(), memory),
+    )
+    for b, layers in enumerate(block_config):
+        name = f"features.denseblock{b + 1}.denselayer"
+        growth, bottleneck = tensors[f"{name}1.conv2.weight"].shape[:2]
+        last = b + 1 == len(block_config)
+        after = "features.norm5" if last else f"features.transition{b + 1}.norm"
+        reduction = {} if last else {"reduction": _product(tensors, after[:-4] + "conv", memory)}
+        arguments.block[b] = Int8Block(
+            input_columns=len(tensors[f"{name}1.norm1.factor"]),
+            layers=layers,
+            growth=growth,
+            bottleneck=bottleneck,
+            layer=(Int8Layer * layers)(
+                *(
+                    Int8Layer(
+                        _affine(tensors, f"{name}{i + 1}.norm1", memory),
+                        _product(tensors, f"{name}{i + 1}.conv1", memory),
+                        _product(tensors, f"{name}{i + 1}.conv2", memory),
+                    )
+                    for i in range(layers)
+                )
+            ),
+            transition=_affine(tensors, after, memory),
+            **reduction,
+        )
+    return Packed(arguments, memory)
+
+
+def zero_pixel(low: Tensor, step: Tensor) -> Tensor:
+    """The 8 bits of a zero of each channel of the images, which is around them."""
+    return ((0 - low) * step).clamp(0, 255).round().to(torch.uint8)
+
+
+def _kept(array: Any, memory: list[Any]) -> int:
+    array = np.ascontiguousarray(array)
+    memory.append(array)
+    return int(array.ctypes.data)
+
+
+def _product(tensors: Mapping[str, Tensor], name: str, memory: list[Any]) -> Int8Product:
+    weight = tensors[f"{name}.weight"].numpy().transpose(2, 3, 1, 0)
+    channels, columns = weight.shape[2:]
+    padded = -(-columns // PANEL) * PANEL
+    widths = ((0, 0), (0, 0), (0, -channels % SUMMANDS), (0, padded - columns))
+    rows = np.pad(weight, widths).reshape(-1, SUMMANDS, padded // PANEL, PANEL)
+
+    def whole(kind: str) -> Any:
+        return np.pad(tensors[f"{name}.{kind}"].numpy(), (0, padded - columns))
+
+    return Int8Product(
+        columns,
+        _kept(rows.transpose(2, 0, 3, 1), memory),
+        _kept(whole("bias"), memory),
+        _kept(whole("scale"), memory),
+    )
+
+
+def _affine(tensors: Mapping[str, Tensor], name: str, memory: list[Any]) -> Int8Affine:
+    columns = len(tensors[f"{name}.factor"])
+
+    def padded(kind: str) -> int:
+        return _kept(np.pad(tensors[f"{name}.{kind}"].numpy(), (0, -columns % GROUP)), memory)
+
+    return Int8Affine(columns, padded("factor"), padded("shift"))

@@ -1,0 +1,210 @@
+"""Int8 inference: the bits of a reference in NumPy, on every instruction set and any threads."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from densenet121.native.network import INSTRUCTION_SETS, Kernels, _load
+from densenet121.network import DenseNet, Variant
+from densenet121.network.int8 import Int8Network, check_tensors, measure, quantise_network
+from densenet121.network.int8.checks import VERSION, _expected
+from densenet121.network.int8.plain import plain_features
+from densenet121.network.int8.scheme import PAIR, quantise_weights, within_pairs
+from densenet121.utils.errors import InputError
+
+from helpers.int8_reference import features
+from helpers.kernels import needs_kernels, random_images, small_net
+
+KINDS = [("paper", "imagenet", 3), ("model_zoo", "imagenet", 3), ("paper", "cifar", 1)]
+MEAN, STD = (120.0, 110.0, 100.0), (60.0, 58.0, 56.0)
+
+
+def libraries() -> list[Kernels]:
+    """All that this processor can run."""
+    found = torch.cpu.get_capabilities()
+    names = [name for name, needed in INSTRUCTION_SETS.items() if all(map(found.get, needed))]
+    loaded = [_load(name) for name in names]
+    return [library for library in loaded if isinstance(library, Kernels)]
+
+
+def random_tensors(like: DenseNet, seed: int) -> dict[str, Tensor]:
+    """Anything that a file may have, with numbers at the ends of their ranges."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(low: float, high: float, shape: tuple[int, ...]) -> Tensor:
+        return torch.rand(shape, generator=generator) * (high - low) + low
+
+    tensors = {}
+    for name, shape, dtype in _expected(like):
+        if dtype == torch.int8:
+            rows = uniform(-127, 127, (shape[0], *shape[2:], -(-shape[1] // 2), 2)).round()
+            ends = uniform(0, 1, rows.shape) < 0.2
+            pairs = within_pairs(torch.where(ends, rows.sign() * 127, rows))
+            value = pairs.flatten(-2)[..., : shape[1]].permute(0, 3, 1, 2)
+        elif name.endswith(".factor"):
+            value = uniform(-1, 1, shape) ** 3 * 32767
+        elif name.endswith(".shift"):
+            value = uniform(-1, 1, shape) ** 3 * 32768
+        elif name.endswith(".bias") and dtype == torch.int32:
+            value = uniform(-1, 1, shape) ** 5 * 2**20
+        elif name == "images.low":
+            value = uniform(-3, 0, shape)
+        elif name == "images.step":
+            value = uniform(20, 90, shape)
+        elif name.endswith(".scale"):
+            value = 10 ** uniform(-3, 0.9, shape)
+            value[:: max(1, len(value) // 2)] = 8
+        else:
+            value = uniform(-1, 1, shape)
+        tensors[name] = value.to(dtype).contiguous()
+    return tensors
+
+
+@needs_kernels
+@settings(max_examples=12, deadline=None)
+@given(
+    kind=st.sampled_from(KINDS),
+    count=st.integers(1, 5),
+    height=st.integers(13, 70),
+    width=st.integers(13, 70),
+    seed=st.integers(0, 2**32),
+)
+def test_all_instruction_sets_and_the_plain_arithmetic_give_the_bits_of_the_reference(
+    kind: tuple[Variant, str, int], count: int, height: int, width: int, seed: int
+) -> None:
+    variant, stem, channels = kind
+    like = small_net(variant, stem, channels)
+    tensors = random_tensors(like, seed)
+    network = Int8Network(tensors, like)
+    images = random_images(count, height, width, channels) * 1.5
+    expected = features(tensors, like.block_config, images.numpy(), variant=variant, stem=stem)
+    for library in libraries():
+        found = network._by_kernels(library, images).numpy()
+        assert np.array_equal(found, expected), library.instruction_set
+    plain = plain_features(
+        tensors,
+        like.block_config,
+        images,
+        stride=network._stride,
+        averages=variant == "paper",
+        pool_padding=network._pool_padding(*network._conv0_size(images)) if channels == 3 else None,
+    )
+    assert np.array_equal(plain.numpy(), expected)
+
+
+@needs_kernels
+@pytest.mark.parametrize("kind", KINDS)
+def test_threads_other_images_and_layout_change_no_bit(kind: tuple[Variant, str, int]) -> None:
+    variant, stem, channels = kind
+    like = small_net(variant, stem, channels)
+    network = Int8Network(random_tensors(like, 1), like)
+    images = random_images(9, 45, 37, channels)
+    before = torch.get_num_threads()
+    alone = torch.cat([network.pooled(image[None]) for image in images])
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            assert torch.equal(network.pooled(images), alone)
+            assert torch.equal(network.pooled(images[:2]), alone[:2])
+        strided = images.contiguous(memory_format=torch.channels_last)
+        assert torch.equal(network.pooled(strided), alone)
+    finally:
+        torch.set_num_threads(before)
+
+
+def quantised(like: DenseNet, images: Tensor) -> dict[str, Tensor]:
+    channels = like.in_channels
+    return quantise_network(like, measure(like, [images]), MEAN[:channels], STD[:channels])
+
+
+def pixels(count: int, side: int, channels: int) -> Tensor:
+    """Normalised images of whole grey levels, with large structures."""
+    generator = torch.Generator().manual_seed(7)
+    small = torch.rand((count, channels, 4, 4), generator=generator) * 255
+    large = torch.nn.functional.interpolate(small, size=side, mode="bilinear").round()
+    mean, std = (torch.tensor(of[:channels]).view(-1, 1, 1) for of in (MEAN, STD))
+    return (large - mean) / std
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_logits_are_near_those_of_the_network(kind: tuple[Variant, str, int]) -> None:
+    variant, stem, channels = kind
+    like = small_net(variant, stem, channels)
+    images = pixels(8, 48, channels)
+    like.train()(images)
+    like.eval()
+    network = Int8Network(quantised(like, images), like)
+    with torch.no_grad():
+        expected, found = like(images), network(images)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(network(images), found)
+    noise = (found - expected).square().mean() / expected.var(0).mean()
+    assert float(noise) < 1e-2
+    assert found.dtype == torch.float32 and not found.requires_grad
+
+
+def test_equal_images_give_equal_tensors() -> None:
+    like, images = small_net().eval(), pixels(4, 40, 3)
+    first, again = (quantised(like, images) for _ in range(2))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    check_tensors(first, like, {"version": VERSION}, Path("w"))
+
+
+def test_a_channel_that_is_always_zero_is_no_error() -> None:
+    like = small_net().eval()
+    layer: Any = like.get_submodule("features.denseblock1.denselayer1")
+    layer.norm1.bias.data[:] = -1e3
+    layer.conv2.weight.data[:] = 0
+    images = pixels(2, 40, 3)
+    tensors = quantised(like, images)
+    check_tensors(tensors, like, {"version": VERSION}, Path("w"))
+    assert torch.isfinite(Int8Network(tensors, like)(images)).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 9), st.sampled_from([1, 3]))
+def test_weights_fit_the_16_bits_of_two_products(seed: int, channels: int, size: int) -> None:
+    weight = torch.randn((4, channels, size, size), generator=torch.Generator().manual_seed(seed))
+    weight = weight.double() ** 3
+    whole, unit = quantise_weights(weight)
+    rows = torch.nn.functional.pad(whole.permute(0, 2, 3, 1), (0, channels % 2))
+    pairs = rows.reshape(4, size, size, -1, 2)
+    assert pairs.abs().sum(-1).max() <= PAIR and whole.abs().max() <= 127
+    # The unit is that of the largest weight or pair, or smaller.
+    error = (whole * unit.view(-1, 1, 1, 1) - weight).abs().amax((1, 2, 3))
+    assert bool((error <= weight.abs().amax((1, 2, 3)) * 0.25 + 1e-9).all())
+
+
+CONV = "features.denseblock1.denselayer1.conv1"
+NORM = "features.denseblock1.denselayer1.norm1"
+HARM = {
+    f"{CONV}.weight": (torch.full((32, 12, 1, 1), 127, dtype=torch.int8), "adjacent weights"),
+    f"{CONV}.bias": (torch.full((32,), 2**27, dtype=torch.int32), "bias is out of range"),
+    f"{CONV}.scale": (torch.full((32,), 9.0), "scale is out of range"),
+    f"{NORM}.factor": (torch.full((12,), -32768, dtype=torch.int16), "factor is out of range"),
+    f"{NORM}.shift": (torch.zeros(11, dtype=torch.int16), r"is \(11,\) torch.int16, but"),
+    "features.norm5.scale": (torch.full((35,), float("nan")), "not finite"),
+    "images.step": (torch.zeros(3), "scale is out of range"),
+}
+
+
+@pytest.mark.parametrize("name", HARM)
+def test_a_file_whose_numbers_the_kernels_do_not_allow_is_refused(name: str) -> None:
+    like = small_net()
+    tensors, (value, reason) = random_tensors(like, 1), HARM[name]
+    check_tensors(tensors, like, {"version": VERSION}, Path("w"))
+    with pytest.raises(InputError, match=reason):
+        check_tensors(tensors | {name: value}, like, {"version": VERSION}, Path("w"))
+    with pytest.raises(InputError, match="missing"):
+        rest = {key: tensor for key, tensor in tensors.items() if key != name}
+        check_tensors(rest, like, {"version": VERSION}, Path("w"))
+    with pytest.raises(InputError, match="unknown int8 tensor"):
+        check_tensors(tensors | {"features.x": value}, like, {"version": VERSION}, Path("w"))
+    with pytest.raises(InputError, match="version 2; this program reads version 1"):
+        check_tensors(tensors, like, {"version": 2}, Path("w"))
