@@ -7,6 +7,7 @@ saving. A user's mistake is one line on stderr.
 import contextlib
 import gc
 import io
+import logging
 import os
 import re
 import select
@@ -94,6 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     # About metadata that nobody uses, for every image; a damaged image is an error of its own.
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
     try:
         command, config = parse(arguments)
         status: int = _load(command).run(config)

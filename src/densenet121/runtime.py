@@ -1,7 +1,7 @@
 """The runtime of a command: process, device, arithmetic, batch size and worker threads."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -183,7 +183,9 @@ def runtime_of(settings: Settings, process: Process = ALONE) -> Runtime:
 
 
 @contextlib.contextmanager
-def joined(settings: RankSettings) -> Iterator[Runtime]:
+def joined(
+    settings: RankSettings, is_stopped: Callable[[], bool] = lambda: False
+) -> Iterator[Runtime]:
     """The runtime of a command that can run on several ranks, with its process group.
 
     Raises:
@@ -192,7 +194,7 @@ def joined(settings: RankSettings) -> Iterator[Runtime]:
     """
     process = join(bool(settings.is_distributed), settings.rank, settings.group_size)
     runtime = runtime_of(settings, process)
-    with process_group(process, runtime.device, settings.timeout_seconds):
+    with process_group(process, runtime.device, settings.timeout_seconds, is_stopped):
         if runtime.device.type == "cpu":
             keep_freed_memory()
         with runtime.named_memory_errors():

@@ -2,6 +2,7 @@
 
 import io
 import os
+import random
 import resource
 import struct
 import warnings
@@ -94,6 +95,48 @@ def test_notes_in_a_png_change_no_pixel_and_say_nothing(
     data = encode(image, "PNG")
     expected = decode(data)
     np.testing.assert_array_equal(decode(data[:33] + note + data[33:]), expected)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_deflate", "jpeg", "packbits"])
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of Pillow; the command line leaves them out
+def test_a_damaged_tiff_says_nothing_beside_its_error(
+    compression: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = encode(Image.fromarray(photo(48, 48)), "TIFF", compression=compression)
+    rng = random.Random(1)
+    refused = 0
+    for _ in range(100):
+        damaged = bytearray(data)
+        for _ in range(rng.randrange(1, 4)):
+            damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+        try:
+            decode(bytes(damaged[: rng.randrange(8, len(damaged))]))
+        except InputError as error:
+            refused += len(str(error).splitlines())
+    assert refused > 50
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("end", "is_read"),
+    [
+        (b"\0\0\0\0IENDxxxx", True),
+        (b"\0\0\0\1IENDxxxxx", True),
+        (b"", False),
+        (b"\0\0\0\0IEND", False),
+    ],
+)
+def test_a_png_with_a_wrong_end_says_nothing_and_one_without_is_refused(
+    end: bytes, is_read: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    image = Image.fromarray(photo(9, 8))
+    data = encode(image, "PNG")[:-12] + end
+    if is_read:
+        np.testing.assert_array_equal(decode(data), np.asarray(image))
+    else:
+        with pytest.raises(InputError, match="PNG"):
+            decode(data)
     assert capfd.readouterr() == ("", "")
 
 

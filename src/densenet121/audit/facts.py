@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from scipy import fft
 
-from densenet121.datasets.decoding import decode, format_of, png_without_notes
+from densenet121.datasets.decoding import decode, format_of
 from densenet121.datasets.image_dataset import ImageDataset
+from densenet121.datasets.png import png_without_notes
 from densenet121.datasets.reading import AS_BYTES, Reading
 from densenet121.utils.errors import InputError
 from densenet121.utils.strays import stray

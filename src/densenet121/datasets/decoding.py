@@ -18,15 +18,17 @@ Rules for every format:
 - The first image of an animation is used.
 - Refused: samples that are float, signed, 12 or 32 bits; CIELAB; truncated and damaged files.
 
-The functions are thread-safe and change no setting of OpenCV or Pillow. libtiff may write a line
-about a damaged TIFF to stderr.
+The functions are thread-safe and change no setting of OpenCV or Pillow, with one exception: libtiff
+writes no more to stderr once a TIFF was read.
 """
 
+import contextlib
+import ctypes
+import functools
 import io
 import os
 import stat
 import struct
-import zlib
 from functools import partial
 from pathlib import Path
 
@@ -34,7 +36,7 @@ import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, _imaging
 from PIL.TiffImagePlugin import (
     BITSPERSAMPLE,
     PHOTOMETRIC_INTERPRETATION,
@@ -43,6 +45,7 @@ from PIL.TiffImagePlugin import (
 )
 
 from densenet121.datasets.dicom import MARK, decode_dicom
+from densenet121.datasets.png import png_without_notes
 from densenet121.datasets.reading import AS_BYTES, Reading
 from densenet121.utils.errors import InputError, TooLargeError
 from densenet121.utils.strays import stray
@@ -220,37 +223,6 @@ def _decode_png(data: bytes, max_pixels: int, reading: Reading) -> NDArray[np.ui
     return _decode_opencv(quiet, "PNG")
 
 
-def png_without_notes(data: bytes) -> bytes | None:
-    """A PNG without the chunks that do not change its pixels; None if it is animated.
-
-    libpng writes to stderr about a wrong comment or colour profile, for every image, and about
-    damage, which is an error here anyway: sums of the chunks that matter are checked first. OpenCV
-    would allocate what a chunk claims to need, up to 4 GiB, before it reads the chunk.
-
-    Raises:
-        InputError: a chunk is cut or damaged; the reason only.
-    """
-    view = memoryview(data)
-    kept: list[memoryview] = [view[:8]]
-    start, kind = 8, b""
-    while start < len(data) and kind != b"IEND":
-        kind = data[start + 4 : start + 8]
-        if kind == b"acTL":
-            return None
-        end = start + 12 + int.from_bytes(data[start : start + 4], "big")
-        is_needed = not kind or not kind[0] & 0x20  # a capital
-        if is_needed or kind == b"tRNS":
-            kept.append(view[start:end])
-        if is_needed and kind != b"IEND" and end <= len(data):
-            expected = int.from_bytes(data[end - 4 : end], "big")
-            if zlib.crc32(view[start + 4 : end - 4]) != expected:
-                raise _unreadable("PNG")
-        start = end
-    if start > len(data):
-        raise _unreadable("PNG")
-    return data if sum(map(len, kept)) == len(data) else b"".join(kept)
-
-
 def _deep_png(data: bytes) -> NDArray[np.uint16]:
     """The samples of a 16-bit grey PNG, ``(H, W)``, without opacity."""
     try:
@@ -302,7 +274,19 @@ def _decode_pillow(
             raise _unreadable(name) from error
 
 
+@functools.cache
+def _quiet_libtiff() -> None:
+    """Stop libtiff's lines on stderr; damage is an error here anyway."""
+    with contextlib.suppress(OSError, AttributeError):  # a Pillow without libtiff, or built into it
+        library = ctypes.CDLL(_imaging.__file__)  # and the libraries that it has loaded
+        for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+            set_handler = getattr(library, name)
+            set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+            set_handler(None)
+
+
 def _decode_tiff(image: TiffImageFile, reading: Reading) -> NDArray[np.uint8]:
+    _quiet_libtiff()
     bits = max(image.tag_v2.get(BITSPERSAMPLE, (1,)))
     if bits > 8 and image.tag_v2.get(PLANAR_CONFIGURATION, 1) != 1:  # Pillow keeps the low bytes
         raise InputError(f"TIFF with {bits}-bit samples in separate planes")

@@ -7,10 +7,9 @@ of this module at the same point; in a run of one process each returns at once.
 import atexit
 import datetime
 import os
-import subprocess
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -23,6 +22,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.futures import Future
 
 from densenet121.distributed.roll_call import RollCall
+from densenet121.distributed.store import store_address, wait_for_store
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.modes import evaluation_mode
 
@@ -34,7 +34,6 @@ _LAUNCHERS = (
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "Open MPI"),
     ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM"),
 )
-_PORT = "29500"  # torchrun's default
 
 # Groups that were left, until the next one or the end of the process. Freeing a group waits for
 # gloo's threads while it holds the interpreter, and such a thread may need the interpreter to free
@@ -103,20 +102,34 @@ def _from_launcher(environment: Mapping[str, str]) -> Process | None:
 
 
 @contextmanager
-def process_group(process: Process, device: torch.device, timeout_seconds: float) -> Iterator[None]:
+def process_group(
+    process: Process,
+    device: torch.device,
+    timeout_seconds: float,
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> Iterator[None]:
     """A context in which the ranks can exchange data; does nothing in a run of one process.
+
+    Args:
+        process: this process.
+        device: its device.
+        timeout_seconds: longest wait for another rank.
+        is_stopped: whether to wait no longer for rank 0 to start.
 
     Raises:
         InputError: the other ranks cannot be reached.
+        KeyboardInterrupt: stopped while it waited.
     """
     if process.world_size == 1:
         yield
         return
-    address, port = _rendezvous(os.environ)
+    address, port = store_address(os.environ)
     os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = address, port
     backend = dist.get_default_backend_for_device(device)
     timeout = datetime.timedelta(seconds=timeout_seconds)
     rank, size = process.rank, process.world_size
+    if rank > 0:
+        wait_for_store(address, port, timeout_seconds, rank, is_stopped)
     try:
         # A launcher that restarts the ranks gives each attempt a store without the old entries.
         store, _, _ = next(rendezvous("env://", rank, size, timeout=timeout))
@@ -180,24 +193,6 @@ def _free_left_groups() -> None:
     if _left:
         _give_way()
         _left.clear()
-
-
-def _rendezvous(environment: Mapping[str, str]) -> tuple[str, str]:
-    """Address and port of rank 0: from the launcher, else the first host of the job."""
-    address = environment.get("MASTER_ADDR")
-    if not address and "SLURM_JOB_NODELIST" in environment:
-        command = ["scontrol", "show", "hostnames", environment["SLURM_JOB_NODELIST"]]
-        try:
-            found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-            address = found.stdout.split()[0]
-        except (OSError, subprocess.SubprocessError, IndexError):
-            address = None
-    if not address:
-        raise UsageError(
-            "there are several processes, but MASTER_ADDR, the address of rank 0, is not set; set "
-            "it to the name of the first host (and MASTER_PORT, default 29500)"
-        )
-    return address, environment.get("MASTER_PORT", _PORT)
 
 
 def _is_lost_connection(error: RuntimeError) -> bool:

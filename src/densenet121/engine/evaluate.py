@@ -63,7 +63,7 @@ def evaluate(config: EvalConfig, task: Task | None = None) -> EvalResult:
         InputError: images or weights cannot be used. In a folder of weights, a file that cannot be
             used is logged, and the result is incomplete.
     """
-    with StopRequest() as stop, joined(config) as runtime:
+    with StopRequest() as stop, joined(config, lambda: stop.requested) as runtime:
         # Read before the folder is made, so that a wrong path leaves no folder behind.
         source = absolute(config.pretrained)
         source = weights_in(source) or source  # a Hugging Face folder has one file of weights

@@ -80,7 +80,7 @@ def train(config: TrainConfig, task: Task | None = None) -> TrainResult:
         OSError: the run folder cannot be written.
     """
     # 1. Process, device, arithmetic.
-    with StopRequest() as stop, joined(config) as runtime:
+    with StopRequest() as stop, joined(config, lambda: stop.requested) as runtime:
         set_exact(runtime.device, bool(config.exact))
 
         # 2. Data and task.

@@ -1,0 +1,64 @@
+"""The store where the ranks meet: rank 0's, or torchrun's."""
+
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+
+from densenet121.utils.errors import InputError, UsageError
+
+_PORT = "29500"  # torchrun's default
+
+
+def store_address(environment: Mapping[str, str]) -> tuple[str, str]:
+    """Address and port of rank 0's store: from the launcher, else the first host of the job.
+
+    Raises:
+        UsageError: the address is not known, or the port is no number.
+    """
+    address = environment.get("MASTER_ADDR")
+    if not address and "SLURM_JOB_NODELIST" in environment:
+        command = ["scontrol", "show", "hostnames", environment["SLURM_JOB_NODELIST"]]
+        try:
+            found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+            address = found.stdout.split()[0]
+        except (OSError, subprocess.SubprocessError, IndexError):
+            address = None
+    if not address:
+        raise UsageError(
+            "there are several processes, but MASTER_ADDR, the address of rank 0, is not set; set "
+            "it to the name of the first host (and MASTER_PORT, default 29500)"
+        )
+    port = environment.get("MASTER_PORT", _PORT)
+    if not port.isdecimal() or int(port) > 65535:
+        raise UsageError(f"MASTER_PORT must be a number up to 65535, got {port!r}")
+    return address, port
+
+
+def wait_for_store(
+    address: str, port: str, timeout_seconds: float, rank: int, is_stopped: Callable[[], bool]
+) -> None:
+    """Wait until somebody listens there.
+
+    torch would wait up to three times as long as it is told, without heeding a signal.
+
+    Raises:
+        InputError: nobody listens in time.
+        KeyboardInterrupt: stopped while it waited.
+    """
+    until = time.monotonic() + timeout_seconds
+    while True:
+        if is_stopped():
+            raise KeyboardInterrupt
+        left = until - time.monotonic()
+        try:
+            # Short, so that a host that answers nothing holds up no signal.
+            socket.create_connection((address, int(port)), timeout=1).close()
+            return
+        except OSError as error:
+            if left <= 0:
+                raise InputError(
+                    f"rank {rank} cannot reach the other ranks at {address}:{port}: nobody "
+                    f"listened for {timeout_seconds:g} s ({error}); did rank 0 start?"
+                ) from None
+        time.sleep(0.1)
