@@ -166,6 +166,8 @@ HARMS: dict[str, Harm] = {
 }
 _WEIGHTS = {"SIGKILL": 6, "SIGTERM": 3, "SIGINT": 3}
 ENDS = {"SIGKILL": {-9}, "SIGTERM": {143, -15}, "SIGINT": {143, -2}}
+# torch, OpenMP and the C++ library end the process in threads of their own.
+ENDS |= {"no descriptors": {-6}, "no memory": {-6, -11}}
 
 
 def harm(bench: Bench, rng: random.Random, processes: list[Forked], seconds: float) -> str:
@@ -178,7 +180,7 @@ def harm(bench: Bench, rng: random.Random, processes: list[Forked], seconds: flo
     undo = HARMS[name](bench, rng, processes)
     bench.harms[name] += 1
     try:
-        statuses = [process.wait(120) for process in processes]
+        statuses = [process.wait(200) for process in processes]  # `timeout_seconds` is 60
     finally:
         undo()
     allowed = {0, 1} | ENDS.get(name, set())
