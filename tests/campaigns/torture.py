@@ -1,6 +1,6 @@
 """Kills, full disks and other harm at random moments: ``python -m campaigns.torture`` from tests/.
 
-Every case harms real processes one to three times, lets the work run to its end, and compares what
+Every case harms real processes one to four times, lets the work run to its end, and compares what
 it left with what undisturbed work leaves. The harm and its moment are drawn from the seed and the
 number of the case; what the process does at that moment is not, so that a case that is run again
 may end otherwise.
@@ -19,7 +19,8 @@ import traceback
 from collections import Counter
 from pathlib import Path
 
-from campaigns.torture_cases import COMMANDS, HARMS, RUNS, Bench, torture_command, torture_run
+from campaigns.harms import HARMS, Bench
+from campaigns.torture_cases import COMMANDS, RUNS, torture_command, torture_run
 
 from helpers.images import write_classes
 from helpers.weights import write_weights

@@ -1,83 +1,21 @@
-"""What is harmed, how, and what must be left."""
+"""What is harmed, and what must be left."""
 
-import contextlib
 import json
-import os
 import random
-import resource
 import shutil
-import signal
 import socket
-import subprocess
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from campaigns.harms import Bench, harm
 from densenet121.checkpoint.native import read
 from densenet121.runs.layout import checkpoints_in
 
 from helpers.commands import environment
 from helpers.forking import Forked
-
-DISK_BYTES = 96 * 2**20  # of the disk that is filled
-
-
-@dataclass
-class Bench:
-    """What the cases share.
-
-    Attributes:
-        folder: everything is in it.
-        images: class folders in train/ and val/.
-        weights: of a small network.
-        harms: how often which was done.
-        undisturbed: what undisturbed work leaves, and its seconds.
-        has_disk: whether a small disk of our own is mounted.
-    """
-
-    folder: Path
-    images: Path
-    weights: Path
-    harms: Counter[str] = field(default_factory=Counter)
-    undisturbed: dict[str, tuple[Any, float]] = field(default_factory=dict)
-    has_disk: bool = False
-
-    @property
-    def disk(self) -> Path:
-        """Where the disk is mounted."""
-        return self.folder / "disk"
-
-    @property
-    def case(self) -> Path:
-        """The folder of the case that runs."""
-        return (self.disk if self.has_disk else self.folder) / "case"
-
-    def fresh(self) -> Path:
-        """An empty folder, on a small disk where one can be mounted (root)."""
-        if not self.disk.exists():
-            self.disk.mkdir()
-            command = [
-                "mount",
-                "-t",
-                "tmpfs",
-                "-o",
-                f"size={DISK_BYTES}",
-                "torture",
-                str(self.disk),
-            ]
-            done = subprocess.run(command, capture_output=True, check=False)
-            self.has_disk = done.returncode == 0
-        shutil.rmtree(self.case, ignore_errors=True)
-        self.case.mkdir()
-        return self.case
-
-    def close(self) -> None:
-        """Unmount the disk."""
-        if self.has_disk:
-            subprocess.run(["umount", self.disk], capture_output=True, check=False)
 
 
 def start(bench: Bench, ranks: int, arguments: Sequence[object], output: Path) -> list[Forked]:
@@ -104,84 +42,6 @@ def errors_of(output: Path) -> list[list[str]]:
     return [file.read_text(errors="replace").splitlines() for file in files]
 
 
-# What can be done to running processes; each returns what undoes it.
-Harm = Callable[[Bench, random.Random, list[Forked]], Callable[[], None]]
-
-
-def _signal(number: signal.Signals) -> Harm:
-    def harm(bench: Bench, rng: random.Random, processes: list[Forked]) -> Callable[[], None]:
-        for process in processes if rng.random() < 0.7 else [rng.choice(processes)]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, number)
-        return lambda: None
-
-    return harm
-
-
-def _limit(which: int, low: int, high: int) -> Harm:
-    def harm(bench: Bench, rng: random.Random, processes: list[Forked]) -> Callable[[], None]:
-        most = rng.randrange(low, high)
-        for process in processes:
-            with contextlib.suppress(ProcessLookupError):
-                resource.prlimit(process.pid, which, (most, most))
-        return lambda: None
-
-    return harm
-
-
-def _full(bench: Bench, rng: random.Random, processes: list[Forked]) -> Callable[[], None]:
-    filler = bench.disk / "filler"
-    free = shutil.disk_usage(bench.disk).free
-    with contextlib.suppress(OSError), filler.open("wb") as file:
-        file.write(bytes(max(0, free - rng.choice((0, 0, 4096, 2**20, 3 * 2**20)))))
-    return lambda: filler.unlink(missing_ok=True)
-
-
-def _read_only(bench: Bench, rng: random.Random, processes: list[Forked]) -> Callable[[], None]:
-    def remount(mode: str) -> None:
-        for _ in range(50):  # busy while a file is open for writing
-            command = ["mount", "-o", f"remount,{mode}", str(bench.disk)]
-            if subprocess.run(command, capture_output=True, check=False).returncode == 0:
-                return
-            time.sleep(0.01)
-
-    remount("ro")
-    return lambda: remount("rw")
-
-
-HARMS: dict[str, Harm] = {
-    "SIGKILL": _signal(signal.SIGKILL),
-    "SIGTERM": _signal(signal.SIGTERM),
-    "SIGINT": _signal(signal.SIGINT),
-    "large files impossible": _limit(resource.RLIMIT_FSIZE, 0, 6_000_000),
-    "no descriptors": _limit(resource.RLIMIT_NOFILE, 3, 40),
-    "full disk": _full,
-    "read-only disk": _read_only,
-}
-_WEIGHTS = {"SIGKILL": 6, "SIGTERM": 3, "SIGINT": 3}
-ENDS = {"SIGKILL": {-9}, "SIGTERM": {143, -15}, "SIGINT": {143, -2}}
-
-
-def harm(bench: Bench, rng: random.Random, processes: list[Forked], seconds: float) -> str:
-    """Harm them after some time, wait for their end, undo the harm; which one it was."""
-    names = list(HARMS) if bench.has_disk else list(HARMS)[:5]
-    name = rng.choices(names, [_WEIGHTS.get(name, 1) for name in names])[0]
-    until = time.monotonic() + rng.uniform(0, 1.1 * seconds)
-    while time.monotonic() < until and any(process.poll() is None for process in processes):
-        time.sleep(0.002)
-    undo = HARMS[name](bench, rng, processes)
-    bench.harms[name] += 1
-    try:
-        statuses = [process.wait(120) for process in processes]
-    finally:
-        undo()
-    allowed = {0, 1} | ENDS.get(name, set())
-    if len(processes) > 1:  # the other ranks say so, or are stopped by the run
-        allowed |= {143}
-    assert set(statuses) <= allowed, (name, statuses)
-    return name
-
-
 def check_lines(output: Path, name: str) -> None:
     """One line from each process at most, and no traceback."""
     for lines in errors_of(output):
@@ -191,17 +51,8 @@ def check_lines(output: Path, name: str) -> None:
         assert len(told) <= 1, (name, lines)
 
 
-# Training: flags of each kind of run, and the number of ranks.
-RUNS: dict[str, tuple[int, list[str]]] = {
-    "plain": (1, []),
-    "adamw and average": (1, ["--optimizer", "adamw", "--lr", "0.001", "--ema_decay", "0.9"]),
-    "patience": (1, ["--patience", "5", "--lr_scheduler", "plateau", "--workers", "0"]),
-    "augmented": (1, ["--mixup", "0.2", "--workers", "2", "--augment", "trivial"]),
-    # A rank that is interrupted while it waits for the others at the start ends with this limit.
-    "two ranks": (2, ["--timeout_seconds", "60"]),
-}
-_FLAGS = "--net densenet100 --image_size 16 --device cpu --amp fp32 --lr 0.02 --max_epoch 2"
-_FLAGS += " --log_interval 2 --ckpt_interval 1"
+_SMALL = "--net densenet100 --image_size 16 --device cpu --amp fp32 --lr 0.02 --ckpt_interval 1"
+_SMALL += " --resume auto"
 
 
 def left_by(folder: Path) -> dict[str, Any]:
@@ -221,38 +72,84 @@ def left_by(folder: Path) -> dict[str, Any]:
     }
 
 
-def torture_run(bench: Bench, rng: random.Random, kind: str) -> str:
-    """Train, harmed one to three times; the end is that of an undisturbed run."""
-    ranks, flags = RUNS[kind]
-    batch = str(12 // ranks)
+def left_by_study(folder: Path) -> dict[str, Any]:
+    """All that a study leaves but times, paths and how it was started."""
+    found: dict[str, Any] = {file.name: file.read_bytes() for file in folder.glob("*.csv")}
+    content = json.loads((folder / "study.json").read_text())
+    found["study.json"] = {name: part for name, part in content.items() if name != "settings"}
+    for run in sorted((folder / "runs").iterdir()):
+        tensors = read(run / "last.safetensors")[1]
+        found[run.name] = {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
+    return found
 
-    def arguments(folder: Path) -> list[object]:
-        given: list[object] = ["train", "--data_dir", bench.images, "--output_dir", folder]
-        return [*given, *_FLAGS.split(), "--per_batch_size", batch, *flags, "--resume", "auto"]
+
+@dataclass(frozen=True)
+class Kind:
+    """Work that goes on where it was stopped.
+
+    Attributes:
+        flags: of the command.
+        ranks: number of processes.
+        is_study: whether it is a study; else it is one run.
+    """
+
+    flags: str
+    ranks: int = 1
+    is_study: bool = False
+
+    def arguments(self, bench: Bench, folder: Path) -> list[object]:
+        """The command with its output in this folder."""
+        flags = [*_SMALL.split(), *self.flags.split(), "--per_batch_size", 12 // self.ranks]
+        if self.is_study:
+            return ["study", "--data_dir", bench.folder / "alone", "--run_dir", folder, *flags]
+        flags += ["--max_epoch", 2, "--log_interval", 2]
+        return ["train", "--data_dir", bench.images, "--output_dir", folder, *flags]
+
+    def left_by(self, folder: Path) -> dict[str, Any]:
+        """What must be equal."""
+        return left_by_study(folder) if self.is_study else left_by(folder)
+
+
+RUNS: dict[str, Kind] = {
+    "plain": Kind(""),
+    "adamw and average": Kind("--optimizer adamw --lr 0.001 --ema_decay 0.9"),
+    "patience": Kind("--patience 5 --lr_scheduler plateau --workers 0"),
+    "augmented": Kind("--mixup 0.2 --workers 2 --augment trivial"),
+    # A rank that is interrupted while it waits for the others at the start ends with this limit.
+    "two ranks": Kind("--timeout_seconds 60", ranks=2),
+    "study": Kind("--max_epoch 1 --folds 2 --resamples 100", is_study=True),
+}
+
+
+def torture_run(bench: Bench, rng: random.Random, kind: str) -> str:
+    """Train, harmed one to four times; the end is that of undisturbed work."""
+    work = RUNS[kind]
 
     def whole(folder: Path, output: Path) -> None:
-        processes = start(bench, ranks, arguments(folder), output)
+        processes = start(bench, work.ranks, work.arguments(bench, folder), output)
         statuses = [process.wait(120) for process in processes]
-        assert statuses == [0] * ranks, (statuses, errors_of(output), output.read_text()[-2000:])
+        told = (statuses, errors_of(output), output.read_text()[-2000:])
+        assert statuses == [0] * work.ranks, told
 
     if kind not in bench.undisturbed:
         folder = bench.fresh() / "run"
         begun = time.monotonic()
         whole(folder, bench.folder / "undisturbed.txt")
-        bench.undisturbed[kind] = left_by(folder), time.monotonic() - begun
+        bench.undisturbed[kind] = work.left_by(folder), time.monotonic() - begun
     expected, seconds = bench.undisturbed[kind]
     folder = bench.fresh() / "run"
-    for attempt in range(rng.randrange(1, 4)):
+    for attempt in range(rng.randrange(1, 5)):
         output = bench.folder / f"output-{attempt}.txt"
         _forget(output)
-        done = harm(bench, rng, start(bench, ranks, arguments(folder), output), seconds)
+        processes = start(bench, work.ranks, work.arguments(bench, folder), output)
+        done = harm(bench, rng, processes, seconds)
         check_lines(output, done)
-        for file in folder.glob("*.ckpt"):
+        for file in folder.rglob("*.ckpt"):
             read(file)  # whole, however the process ended
     output = bench.folder / "last.txt"
     _forget(output)
     whole(folder, output)
-    assert left_by(folder) == expected, "the end differs"
+    assert work.left_by(folder) == expected, "the end differs"
     assert not list(folder.rglob(".*.tmp")), "a temporary file is left"
     return kind
 
@@ -299,7 +196,7 @@ def contents(folder: Path, names: Sequence[str]) -> dict[str, bytes]:
 
 
 def torture_command(bench: Bench, rng: random.Random, kind: str) -> str:
-    """A command, harmed one to three times: its output is whole or not there, and whole at last."""
+    """A command, harmed one to four times: its output is whole or not there, and whole at last."""
 
     def run(folder: Path, output: Path) -> list[Forked]:
         _forget(output)
@@ -315,7 +212,7 @@ def torture_command(bench: Bench, rng: random.Random, kind: str) -> str:
     expected, seconds = bench.undisturbed[kind]
     folder = bench.fresh()
     names = COMMANDS[kind](bench, folder)[1]
-    for attempt in range(rng.randrange(1, 4)):
+    for attempt in range(rng.randrange(1, 5)):
         output = bench.folder / f"output-{attempt}.txt"
         done = harm(bench, rng, run(folder, output), seconds)
         check_lines(output, done)
