@@ -49,8 +49,8 @@ def kind(given: Any) -> str:
     """As ``fields_in_cpp`` names the types."""
     if issubclass(given, ctypes.Array):
         return f"{kind(given._type_)}[{given._length_}]"
-    names = {ctypes.c_int64: "int64_t", ctypes.c_uint64: "uint64_t", ctypes.c_uint8: "uint8_t"}
-    names |= {ctypes.c_float: "float", ctypes.c_double: "double"}
+    names: dict[Any, str] = {ctypes.c_float: "float", ctypes.c_double: "double"}
+    names |= {ctypes.c_int64: "int64_t", ctypes.c_uint64: "uint64_t", ctypes.c_uint8: "uint8_t"}
     pointer = given in (ctypes.c_void_p, ctypes.c_char_p) or issubclass(given, ctypes._Pointer)
     return "pointer" if pointer else names.get(given, given.__name__)
 
