@@ -64,11 +64,12 @@ def main() -> int:
         print("gpu.py: this machine has no accelerator: nothing was checked", file=sys.stderr)
         return 1
     from gpu_checks import CHECKS
+    from gpu_data import loading
     from gpu_speed import MEASUREMENTS
 
     task = Task(device, arguments.dry, time.monotonic() + _SECONDS)
     say({"part": "machine", "torch": torch.__version__, "device": describe_device(device) or "cpu"})
-    parts = CHECKS if arguments.what == "check" else MEASUREMENTS
+    parts = CHECKS if arguments.what == "check" else (*MEASUREMENTS, loading)
     failed = sum([not run(part, task) for part in parts])
     say({"part": "end", "failed": failed})
     return 1 if failed else 0

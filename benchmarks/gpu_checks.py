@@ -1,9 +1,13 @@
 """The checks of ``gpu.py``: each yields rows with ``held``."""
 
 import copy
+import importlib.util
+import json
+import re
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +190,7 @@ def equal_runs(task: Task) -> Rows:
 
 
 def command_line(task: Task) -> Rows:
-    """Train, resume in a new process, evaluate and predict by the command line."""
+    """Train, resume in a new process, evaluate, predict, export and serve by the command line."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_images(root / "data")
@@ -203,6 +207,9 @@ def command_line(task: Task) -> Rows:
         val = root / "data" / "val"
         yield command("eval", "--data_dir", val, *weights, "--output_dir", root / "eval")
         yield command("predict", val, *weights, "--format", "csv")
+        exported = ["--format", "torch", "--output", root / "network.pt2", "--pictures", 20]
+        yield command("export", *weights[:2], "--data_dir", root / "data", *exported)
+        yield served(weights[1], val / "dark" / "0.png", task)
 
 
 def command(*arguments: Any) -> dict[str, Any]:
@@ -211,6 +218,27 @@ def command(*arguments: Any) -> dict[str, Any]:
     done = subprocess.run(line, capture_output=True, text=True, timeout=240, check=False)
     row = {"command": arguments[0], "status": done.returncode, "held": done.returncode == 0}
     return row | {"stderr": done.stderr.strip()[-500:]}
+
+
+def served(weights: Any, image: Path, task: Task) -> dict[str, Any]:
+    """Start our server, classify an image, stop it by SIGTERM."""
+    if importlib.util.find_spec("uvicorn") is None:
+        return {"command": "serve", "skipped": "needs the extra `serve` of the package"}
+    line = [sys.executable, "-m", "densenet121", "serve", str(weights), "--port", "0"]
+    line += ["--device", task.device.type]
+    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            address = re.search(r"http://[0-9.:]+/", process.stderr.readline())
+            assert address, "the server did not start"
+            request = urllib.request.Request(address[0] + "predict", image.read_bytes())
+            with urllib.request.urlopen(request, timeout=120) as answer:
+                found = json.loads(answer.read())
+        finally:
+            process.terminate()
+            status = process.wait(60)
+    row = {"command": "serve", "status": status, "answer": str(found)[:200]}
+    return row | {"held": status == 0 and "dark" in str(found)}
 
 
 def write_images(root: Path) -> None:

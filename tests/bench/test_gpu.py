@@ -32,13 +32,17 @@ def test_every_check_runs_in_small_on_a_cpu() -> None:
     assert found[-1] == {"part": "end", "failed": 0}
     assert {row["part"] for row in found} == CHECKS | {"machine", "end"}
     commands = [row["command"] for row in found if "command" in row]
-    assert commands == ["train", "train", "resume is bit-equal", "eval", "predict"]
+    expected = ["train", "train", "resume is bit-equal", "eval", "predict", "export", "serve"]
+    assert commands == expected
 
 
 def test_every_measurement_runs_in_small_on_a_cpu() -> None:
     done = script("measure", "--device", "cpu", "--dry")
     assert done.returncode == 0, done.stdout + done.stderr
-    sides = [(row["part"], row["side"]) for row in rows(done.stdout) if "side" in row]
+    found = rows(done.stdout)
+    sides = [(row["part"], row["side"]) for row in found if "side" in row]
+    speeds = [row for row in found if row["part"] == "loading" and "images_per_second" in row]
+    assert len(speeds) >= 3 and all(row["images_per_second"] > 0 for row in speeds)
     expected = {("train", side) for side in ("exact", "fast", "fast, recomputed")}
     assert expected | {("infer", "fast")} <= set(sides)
 
