@@ -11,7 +11,7 @@ _SOURCE = str(_Path(__file__).resolve().parent / "src")
 if _SOURCE not in sys.path:
     sys.path.insert(0, _SOURCE)
 
-from densenet121.checkpoint.load import load_pretrained as _load
+from densenet121.checkpoint.pretrained import load_pretrained as _load
 from densenet121.network import NETWORKS as _NETWORKS
 from densenet121.network import DenseNet as _DenseNet
 from densenet121.network import Variant as _Variant

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from densenet121.version import __version__
 
 if TYPE_CHECKING:
-    from densenet121.checkpoint.load import load_model
+    from densenet121.checkpoint.pretrained import load_model
     from densenet121.config import EvalConfig, TrainConfig
     from densenet121.engine.evaluate import evaluate
     from densenet121.engine.train import train
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _HOME = {
     "DenseNet": "densenet121.network",
     "densenet121": "densenet121.network",
-    "load_model": "densenet121.checkpoint.load",
+    "load_model": "densenet121.checkpoint.pretrained",
     "Prediction": "densenet121.inference.predictor",
     "Predictor": "densenet121.inference.predictor",
     "train": "densenet121.engine.train",

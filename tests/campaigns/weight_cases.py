@@ -19,8 +19,9 @@ from campaigns.image_cases import one_line
 from campaigns.mutation import changed, damaged, json_text
 from densenet121.checkpoint.foreign.mindspore import encode
 from densenet121.checkpoint.inspect import inspect
-from densenet121.checkpoint.load import load_pretrained, read_weights
+from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import METADATA_KEY, _digest, save
+from densenet121.checkpoint.pretrained import load_pretrained
 from densenet121.inference.classifier import Choices
 from densenet121.inference.onnx_model import load_onnx
 from densenet121.utils.errors import InputError

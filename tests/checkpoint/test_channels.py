@@ -18,8 +18,9 @@ from densenet121.checkpoint.channels import (
     with_channels,
 )
 from densenet121.checkpoint.convert import convert
-from densenet121.checkpoint.load import load_pretrained, read_weights
+from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import ModelInfo, save_weights
+from densenet121.checkpoint.pretrained import load_pretrained
 from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.network import DenseNet, Stem, Variant
 from densenet121.utils.errors import UsageError

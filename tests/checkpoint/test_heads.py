@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from densenet121.checkpoint.inspect import inspect
-from densenet121.checkpoint.load import load_pretrained, read_weights
+from densenet121.checkpoint.load import read_weights
+from densenet121.checkpoint.pretrained import load_pretrained
 from densenet121.commands.probe import probe
 from densenet121.config import ProbeConfig
 from densenet121.engine.train import train

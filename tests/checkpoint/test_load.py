@@ -12,8 +12,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from densenet121.checkpoint.load import load_model, load_state, read_weights
+from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import ModelInfo, save, save_weights
+from densenet121.checkpoint.pretrained import load_model, load_state
 from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.network import DenseNet, build
 from densenet121.utils.errors import InputError

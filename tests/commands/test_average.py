@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch.optim.swa_utils import update_bn
 
-from densenet121.checkpoint.load import load_model, read_weights
+from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import ModelInfo, save_weights
+from densenet121.checkpoint.pretrained import load_model
 from densenet121.cli import main
 from densenet121.commands.average import average
 from densenet121.config import AverageConfig

@@ -9,8 +9,9 @@ import torch
 
 from densenet121.checkpoint.convert import convert
 from densenet121.checkpoint.inspect import inspect
-from densenet121.checkpoint.load import load_model, read_weights
+from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import save_weights
+from densenet121.checkpoint.pretrained import load_model
 from densenet121.commands.average import average
 from densenet121.commands.calibrate import calibrate
 from densenet121.commands.export import export

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from densenet121.checkpoint.load import load_model, read_weights
+from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import ModelInfo, save_weights
+from densenet121.checkpoint.pretrained import load_model
 from densenet121.cli import main
 from densenet121.config import TrainConfig
 from densenet121.datasets.preparation import training_images

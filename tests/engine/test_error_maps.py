@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from densenet121.checkpoint.load import load_model
+from densenet121.checkpoint.pretrained import load_model
 from densenet121.datasets.decoding import read_image
 from densenet121.datasets.transforms import (
     MEAN,

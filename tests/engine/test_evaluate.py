@@ -60,7 +60,7 @@ def test_predictions_are_those_of_the_network_on_the_documented_preprocessing(
 ) -> None:
     import cv2
 
-    from densenet121.checkpoint.load import load_model
+    from densenet121.checkpoint.pretrained import load_model
 
     evaluate(replace(eval_config(prime, weights, tmp_path / "eval"), amp="fp32"))
     with (tmp_path / "eval" / "predictions.csv").open() as file:

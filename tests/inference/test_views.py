@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from densenet121 import cli
-from densenet121.checkpoint.load import load_pretrained, read_weights
+from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import save_weights
+from densenet121.checkpoint.pretrained import load_pretrained
 from densenet121.commands.calibrate import calibrate
 from densenet121.config import CalibrateConfig
 from densenet121.datasets.decoding import read_image

@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from densenet121.checkpoint.convert import Target, convert
-from densenet121.checkpoint.load import load_pretrained, read_weights
+from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import ModelInfo, save_weights
+from densenet121.checkpoint.pretrained import load_pretrained
 from densenet121.datasets.decoding import read_image
 from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.datasets.transforms import MEAN, STD, EvalTransform, normalise, parse_eval_resize

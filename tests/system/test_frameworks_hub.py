@@ -20,8 +20,8 @@ from densenet121.card import weights_card
 from densenet121.card.markdown import document
 from densenet121.card.weights import metadata
 from densenet121.checkpoint.hugging_face import write_hugging_face
-from densenet121.checkpoint.load import load_pretrained
 from densenet121.checkpoint.native import ModelInfo, save_weights
+from densenet121.checkpoint.pretrained import load_pretrained
 from densenet121.datasets.decoding import read_image
 from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.network import DenseNet, build

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from densenet121.checkpoint.convert import Target, convert
 from densenet121.checkpoint.foreign.medical import CHEXNET_LABELS, XRAY_LABELS
-from densenet121.checkpoint.load import load_pretrained, read_weights
+from densenet121.checkpoint.load import read_weights
+from densenet121.checkpoint.pretrained import load_pretrained
 from densenet121.tasks import MultiLabel
 from densenet121.utils.errors import InputError
 

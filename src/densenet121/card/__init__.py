@@ -7,8 +7,9 @@ from typing import Any
 from densenet121.card import run as about_run
 from densenet121.card import weights as about_weights
 from densenet121.card.markdown import document
-from densenet121.checkpoint.load import Weights, read_weights
+from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import ModelInfo
+from densenet121.checkpoint.weights import Weights
 from densenet121.runs.layout import LAST_WEIGHTS
 from densenet121.runs.read import RunFiles, read_run, results_of, weights_of
 from densenet121.tasks import CardPart, Results, Task

@@ -20,14 +20,9 @@ from densenet121.checkpoint.foreign.medical import (
     to_monai,
 )
 from densenet121.checkpoint.foreign.names import to_mindspore
-from densenet121.checkpoint.load import (
-    MODEL_KEY,
-    Pretrained,
-    load_pretrained,
-    load_state,
-    read_weights,
-)
+from densenet121.checkpoint.load import MODEL_KEY, read_weights
 from densenet121.checkpoint.native import ModelInfo, save_weights
+from densenet121.checkpoint.pretrained import Pretrained, load_pretrained, load_state
 from densenet121.datasets.image_dataset import some
 from densenet121.network import NETWORKS, Variant, build
 from densenet121.utils.errors import InputError, UsageError

@@ -8,8 +8,8 @@ from pathlib import Path
 from densenet121.checkpoint.channels import with_channels
 from densenet121.checkpoint.convert import Converted, check_network, check_same, described
 from densenet121.checkpoint.foreign.timm_config import CONFIG, WEIGHTS, make_config
-from densenet121.checkpoint.load import load_pretrained
 from densenet121.checkpoint.native import ModelInfo, save_weights
+from densenet121.checkpoint.pretrained import load_pretrained
 from densenet121.network import Variant
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.files import sync_folder, write_atomic, write_json

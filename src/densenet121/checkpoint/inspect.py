@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from densenet121.checkpoint.foreign.timm_config import weights_in
-from densenet121.checkpoint.load import Weights, read_weights
+from densenet121.checkpoint.load import read_weights
+from densenet121.checkpoint.weights import Weights
 from densenet121.utils.errors import InputError
 
 

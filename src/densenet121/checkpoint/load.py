@@ -1,9 +1,9 @@
-"""Load weights from a file into a network, with a clear error if they do not fit."""
+"""Read weights files of this program and of others."""
 
 import math
 import mmap
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import safetensors
 import torch
 from torch import Tensor
 
-from densenet121.checkpoint.channels import channels_of, with_channels
+from densenet121.checkpoint.channels import channels_of
 from densenet121.checkpoint.foreign import mindspore
 from densenet121.checkpoint.foreign.identify import Foreign, identify
 from densenet121.checkpoint.foreign.keras import is_keras_file, read_keras
@@ -31,9 +31,7 @@ from densenet121.checkpoint.native import (
     read_note,
     read_safetensors,
 )
-from densenet121.datasets.image_dataset import some
-from densenet121.datasets.preprocessing import Preprocessing
-from densenet121.network import DenseNet, Variant, build
+from densenet121.checkpoint.weights import Weights
 from densenet121.utils.errors import InputError
 from densenet121.utils.json_values import parse_json
 from densenet121.utils.strays import refuse_stray
@@ -41,110 +39,6 @@ from densenet121.utils.strays import refuse_stray
 LARGEST = 4 * 2**30  # bytes of a weights file; DenseNet-121 with its momentum has 66 million
 _SMALL = 64  # numbers in a tensor whose content is read with the shapes, such as thresholds
 MODEL_KEY = "densenet121_model"  # in the metadata of safetensors that ``convert`` writes
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Parameters and buffers under torchvision's names.
-
-    Attributes:
-        state_dict: name to tensor.
-        info: network, variant, classes and preprocessing; None if the file does not record them.
-        origin: epoch, step and score of the weights, if the file records them.
-        family: the program that the weights come from.
-        variant_is_certain: False if both variants have these names; ``info`` then has the variant
-            that this program usually uses.
-        momentum: momentum of a MindSpore training checkpoint, by our names.
-        state: numbers of that run, such as global_step.
-        calibration: what `calibrate` added, as plain JSON values.
-        data: number of images, fingerprint and folder digest of the training and validation data,
-            by split; empty if the file does not record them.
-        notes: sentences on what was assumed, changed or left out of weights of another program.
-        int8: how `export` calibrated weights of 8-bit integers; None for all others.
-    """
-
-    state_dict: dict[str, Tensor]
-    info: ModelInfo | None
-    origin: dict[str, Any]
-    family: Family = "native"
-    variant_is_certain: bool = True
-    momentum: dict[str, Tensor] = field(default_factory=dict)
-    state: dict[str, Any] = field(default_factory=dict)
-    calibration: dict[str, Any] | None = None
-    data: dict[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    int8: dict[str, Any] | None = None
-
-    @property
-    def num_classes(self) -> int | None:
-        """Number of rows of the classifier; None without one, or with another head."""
-        classifier = self.state_dict.get("classifier.weight")
-        if classifier is None or not classifier.ndim or self.other_head:
-            return None
-        return int(classifier.shape[0])
-
-    @property
-    def channels(self) -> int:
-        """Channels of the images: 3 for RGB, 1 for grey."""
-        return channels_of(self.state_dict)
-
-    def with_channels(self, channels: int | None) -> "Weights":
-        """The weights for images of so many channels, with a note if they are changed.
-
-        None leaves them as they are.
-        """
-        if channels in (None, self.channels):
-            return self
-        assert channels is not None
-        used = self.info.preprocessing if self.info else Preprocessing((224, 224), "256,256")
-        state_dict, preprocessing, note = with_channels(self.state_dict, used, channels)
-        info = replace(self.info, preprocessing=preprocessing) if self.info else None
-        return replace(self, state_dict=state_dict, info=info, notes=(*self.notes, note))
-
-    @property
-    def other_head(self) -> tuple[str, ...]:
-        """Names of the layers after the features, if they are not one linear ``classifier``."""
-        names = [name for name in self.state_dict if not name.startswith("features.")]
-        weight = self.state_dict.get("classifier.weight")
-        last = self.state_dict.get("features.norm5.weight")
-        if self.family == "native" or (weight is None and not names):
-            return ()
-        fits = weight is not None and weight.ndim == 2
-        if weight is not None and fits and last is not None:
-            fits = weight.shape[1] == last.shape[0]
-        return () if fits else tuple(names)
-
-    def check_head(self, file: Path) -> None:
-        """Refuse weights that cannot classify.
-
-        Raises:
-            InputError: there is no classifier, or it is not one linear layer.
-        """
-        if self.other_head:
-            raise InputError(
-                f"{file}: its head is another than one linear layer ({some(self.other_head, 4)}), "
-                "so it cannot classify here; train with it as `pretrained`, which takes all other "
-                "weights and makes a new head"
-            )
-        if self.num_classes is None:
-            raise InputError(
-                f'{file}: no "classifier.weight", so these are not weights that can classify; '
-                "train with it as `pretrained`, which makes a new head"
-            )
-
-    def with_head_of(self, model: DenseNet) -> dict[str, Tensor]:
-        """The state dict with the head of ``model`` in place of its own, whatever that is."""
-        left_out = {"classifier.weight", "classifier.bias", *self.other_head}
-        kept = {name: tensor for name, tensor in self.state_dict.items() if name not in left_out}
-        head = model.classifier.state_dict()
-        return kept | {f"classifier.{name}": tensor for name, tensor in head.items()}
-
-    def variant_for(self, asked: Variant | None) -> Variant:
-        """The variant to build: the file's if certain, else ``asked``, else paper."""
-        recorded = self.info.variant if self.info else None
-        if recorded and (self.variant_is_certain or asked is None):
-            return recorded
-        return asked or "paper"
 
 
 def read_weights(path: Path, *, shapes_only: bool = False, int8: bool = False) -> Weights:
@@ -320,107 +214,3 @@ _DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-
-
-def load_state(model: DenseNet, state_dict: Mapping[str, Tensor], source: Path | str) -> None:
-    """Copy every parameter and buffer into the network; names must match exactly.
-
-    Raises:
-        InputError: a name is unknown or missing, or a shape differs; the text names the first.
-    """
-    own = model.state_dict()
-    # Files from other frameworks do not count batches; the count then starts at 0.
-    missing = [n for n in own if n not in state_dict and not n.endswith("num_batches_tracked")]
-    unknown = [name for name in state_dict if name not in own]
-    blocks = "/".join(str(layers) for layers in model.block_config)
-    if unknown:
-        raise InputError(
-            f'{source}: unknown parameter "{unknown[0]}" ({len(unknown)} in all); this '
-            f"network has blocks of {blocks} layers: choose another `net`?"
-        )
-    if missing:
-        raise InputError(
-            f'{source}: parameter "{missing[0]}" is missing ({len(missing)} in all); this '
-            f"network has blocks of {blocks} layers: choose another `net`?"
-        )
-    for name, tensor in state_dict.items():
-        if tensor.shape != own[name].shape:
-            hint = f"; pass `num_classes` {tensor.shape[0]}" if name == "classifier.weight" else ""
-            raise InputError(
-                f"{source}: {name} has shape {tuple(tensor.shape)}, but the network needs "
-                f"{tuple(own[name].shape)}{hint}"
-            )
-    model.load_state_dict(state_dict, strict=False)
-
-
-@dataclass(frozen=True)
-class Pretrained:
-    """A network with weights, and their description.
-
-    Attributes:
-        model: the network, in evaluation mode.
-        info: network, variant, classes and preprocessing; None if the file does not record them.
-        family: the program that the weights come from.
-        calibration: what `calibrate` added, as plain JSON values.
-        notes: of ``Weights``.
-        origin: of ``Weights``.
-        data: of ``Weights``.
-    """
-
-    model: DenseNet
-    info: ModelInfo | None
-    family: Family
-    calibration: dict[str, Any] | None = None
-    notes: tuple[str, ...] = ()
-    origin: dict[str, Any] = field(default_factory=dict)
-    data: dict[str, Any] = field(default_factory=dict)
-
-
-def load_pretrained(
-    path: str | Path, *, net: str = "densenet121", variant: Variant | None = None
-) -> Pretrained:
-    """Build the network of a weights file, with its preprocessing.
-
-    Args:
-        path: any file that ``read_weights`` reads.
-        net: the network, for files that do not record it.
-        variant: the variant, for files where it is not certain (default: the usual one of their
-            program).
-
-    Raises:
-        InputError: the file cannot be used.
-    """
-    weights = read_weights(Path(path))
-    weights.check_head(Path(path))
-    assert weights.num_classes is not None
-    info = weights.info
-    chosen = weights.variant_for(variant)
-    model = build(
-        info.net if info else net,
-        num_classes=weights.num_classes,
-        variant=chosen,
-        in_channels=weights.channels,
-    )
-    load_state(model, weights.state_dict, path)
-    if info is not None:
-        info = replace(info, variant=chosen)
-    return Pretrained(
-        model.eval(),
-        info,
-        weights.family,
-        weights.calibration,
-        weights.notes,
-        weights.origin,
-        weights.data,
-    )
-
-
-def load_model(
-    path: str | Path, *, net: str = "densenet121", variant: Variant | None = None
-) -> DenseNet:
-    """The network of ``load_pretrained``, in evaluation mode.
-
-    Raises:
-        InputError: the file cannot be used.
-    """
-    return load_pretrained(path, net=net, variant=variant).model

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 
 from densenet121.checkpoint.foreign.timm_config import weights_in
-from densenet121.checkpoint.load import Weights, load_state, read_weights
+from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import ModelInfo, data_note, save_weights
+from densenet121.checkpoint.pretrained import load_state
+from densenet121.checkpoint.weights import Weights
 from densenet121.commands import DONE
 from densenet121.config import AverageConfig, absolute, settings_of
 from densenet121.datasets.image_dataset import ImageDataset, check_same_classes

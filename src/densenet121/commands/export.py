@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from densenet121.checkpoint.load import Weights, read_weights
+from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import save_weights
+from densenet121.checkpoint.weights import Weights
 from densenet121.commands import DONE
 from densenet121.config import ExportConfig, absolute
 from densenet121.datasets.image_dataset import ImageDataset, with_classes

@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-from densenet121.checkpoint.load import Weights
 from densenet121.checkpoint.native import ModelInfo
+from densenet121.checkpoint.weights import Weights
 from densenet121.config import TrainConfig
 from densenet121.datasets.image_dataset import ImageDataset, check_num_classes
 from densenet121.engine.plan import EpochPlan, make_plan, train_sizes

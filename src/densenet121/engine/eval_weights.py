@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from densenet121.checkpoint.load import Weights, read_weights
+from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import folder_digest
+from densenet121.checkpoint.weights import Weights
 from densenet121.config import EvalConfig, weights_choices
 from densenet121.datasets.image_dataset import ImageDataset, with_classes
 from densenet121.datasets.views import VIEWS

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from densenet121.checkpoint.load import Weights
+from densenet121.checkpoint.weights import Weights
 from densenet121.config import TrainConfig, differences
 from densenet121.datasets.image_dataset import ImageDataset, check_same_classes
 from densenet121.distributed.ranks import gather

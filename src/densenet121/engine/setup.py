@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from densenet121.checkpoint.load import Weights, load_state
 from densenet121.checkpoint.native import ModelInfo
+from densenet121.checkpoint.pretrained import load_state
+from densenet121.checkpoint.weights import Weights
 from densenet121.config import TrainConfig, default_eval_resize
 from densenet121.datasets.image_dataset import ImageDataset, some
 from densenet121.datasets.preprocessing import Preprocessing

@@ -4,8 +4,9 @@ from typing import Any
 
 import torch
 
-from densenet121.checkpoint.load import Weights, read_weights
+from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import ModelInfo
+from densenet121.checkpoint.weights import Weights
 from densenet121.config import TrainConfig, absolute, effective, settings_of
 from densenet121.config.loss import ASL_SETTINGS
 from densenet121.distributed.ranks import from_rank_0

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from densenet121.checkpoint.load import Weights, load_state, read_weights
+from densenet121.checkpoint.load import read_weights
+from densenet121.checkpoint.pretrained import load_state
+from densenet121.checkpoint.weights import Weights
 from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.network import DenseNet, Variant, build
 from densenet121.network.int8 import Int8Network, check_tensors

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from densenet121.checkpoint.load import Weights
 from densenet121.checkpoint.native import METADATA_KEY
+from densenet121.checkpoint.weights import Weights
 from densenet121.datasets.transforms import normalise
 from densenet121.inference.classifier import Classifier
 from densenet121.inference.layers import plain_forward

@@ -15,7 +15,8 @@ from densenet121.checkpoint.foreign.identify import identify
 from densenet121.checkpoint.foreign.names import to_mindspore
 from densenet121.checkpoint.foreign.torch_file import without_prefix
 from densenet121.checkpoint.inspect import inspect
-from densenet121.checkpoint.load import load_pretrained, read_weights
+from densenet121.checkpoint.load import read_weights
+from densenet121.checkpoint.pretrained import load_pretrained
 from densenet121.network import DenseNet, build
 from densenet121.utils.errors import InputError, UsageError
 

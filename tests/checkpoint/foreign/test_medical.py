@@ -26,7 +26,8 @@ from densenet121.checkpoint.foreign.medical import (
     to_monai,
 )
 from densenet121.checkpoint.inspect import inspect
-from densenet121.checkpoint.load import load_pretrained, read_weights
+from densenet121.checkpoint.load import read_weights
+from densenet121.checkpoint.pretrained import load_pretrained
 from densenet121.inference.predictor import Predictor
 from densenet121.network import build
 from densenet121.tasks import MultiLabel
