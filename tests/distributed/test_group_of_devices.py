@@ -1,5 +1,7 @@
 """The process group of accelerators that are not here: what torch is asked for."""
 
+import socket
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,8 +16,8 @@ CUDA = torch.device("cuda", 1)
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
-    """Calls of torch.distributed, in order."""
+def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, Any]]]:
+    """Calls of torch.distributed, in order; something listens where rank 0 would."""
     found: list[tuple[str, Any]] = []
     store = HashStore()
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
@@ -31,7 +33,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
     monkeypatch.setattr(
         dist.distributed_c10d, "_abort_process_group", lambda: found.append(("abort", None))
     )
-    return found
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("MASTER_PORT", str(server.getsockname()[1]))
+        yield found
 
 
 def test_a_rank_joins_with_its_device_and_leaves_in_order(calls: list[tuple[str, Any]]) -> None:

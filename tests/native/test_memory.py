@@ -97,7 +97,8 @@ def test_lack_of_memory_in_a_thread_is_an_error_and_the_next_call_is_right(
     # Neither what was freed nor what a thread has in reserve is there for the threads.
     malloc = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
     answer = run(LACK, function, name, OMP_NUM_THREADS="2", **malloc)
-    assert answer == f"not enough memory for the kernel {function} True"
+    assert answer.startswith(f"not enough memory for the kernel {function}_")
+    assert answer.endswith(" True")
 
 
 FEWER = """
