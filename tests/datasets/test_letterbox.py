@@ -108,6 +108,7 @@ def test_a_bad_rule_is_named(text: str) -> None:
         _ = Preprocessing((32, 32), "pad:16").transform
 
 
+@pytest.mark.slow
 def test_weights_eval_and_exported_networks_pad_the_same(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

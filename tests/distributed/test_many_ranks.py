@@ -236,6 +236,7 @@ def test_resumed_accumulation_ends_with_the_bits_of_an_uninterrupted_run(
     assert [json.loads(row)["step"] for row in rows if '"train"' in row] == [1, 2, 3]
 
 
+@pytest.mark.slow  # `make test-hosts` cuts off a host as well
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds the ranks in /proc")
 def test_a_rank_that_hangs_is_named_by_the_others(image_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"

@@ -94,6 +94,7 @@ def test_a_checkpoint_file_can_be_resumed_into_another_folder(
     assert outcome(tmp_path / "other") == outcome(uninterrupted)
 
 
+@pytest.mark.slow
 def test_fp16_with_its_loss_scale_resumes_exactly(config: TrainConfig, tmp_path: Path) -> None:
     whole = replace(config, amp="O3", output_dir=str(tmp_path / "whole"))
     train(whole)

@@ -156,8 +156,15 @@ def test_every_command_takes_grey_weights(
         assert read_weights(file).channels == 1
 
 
-@pytest.mark.parametrize("uint8_input", [0, 1])
-@pytest.mark.parametrize("form", ["onnx", "torch"])
+@pytest.mark.parametrize(
+    ("form", "uint8_input"),
+    [
+        ("onnx", 0),
+        ("torch", 1),
+        pytest.param("onnx", 1, marks=pytest.mark.slow),
+        pytest.param("torch", 0, marks=pytest.mark.slow),
+    ],
+)
 def test_an_exported_network_takes_one_channel(
     form: str, uint8_input: int, image_folder: Path, weights: Path, tmp_path: Path
 ) -> None:
