@@ -79,7 +79,7 @@ def export(options: argparse.Namespace) -> None:
             external_data=False, verbose=False,
         )  # fmt: skip
     if options.int8:
-        options.file = str(quantise(Path(options.file), images))
+        options.file = str(quantise(Path(options.file), images, options.batch))
 
 
 def start(side: str, options: argparse.Namespace) -> "subprocess.Popen[str]":

@@ -108,7 +108,7 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def quantise(path: Path, images: Tensor) -> Path:
+def quantise(path: Path, images: Tensor, batch_size: int = BATCH) -> Path:
     """Static int8 quantisation of only the convolutions and the classifier.
 
     A concatenation in int8 would force one scale on all channels of a dense block, whose ranges
@@ -125,7 +125,7 @@ def quantise(path: Path, images: Tensor) -> Path:
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self._left = iter(torch.split(images, BATCH))
+            self._left = iter(torch.split(images, batch_size))
 
         def get_next(self) -> dict[str, NDArray[Any]] | None:
             batch = next(self._left, None)
