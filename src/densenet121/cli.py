@@ -109,6 +109,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error, arguments, status=FAILED)
     except KeyboardInterrupt:
         return _fail("stopped; everything saved before is intact", arguments, status=STOPPED)
+    except (MemoryError, ImportError, RuntimeError) as error:
+        if not _lacks_memory(error):
+            raise
+        text = str(error).strip().partition("\n")[0] or "an allocation failed"
+        said = f"not enough memory ({text}); everything saved before is intact"
+        return _fail(said, arguments, status=FAILED)
+
+
+# What Python, the loader of libraries, torch, oneDNN and C++ say where memory, or the limit of a
+# user's threads, is exhausted.
+_LACKS = (
+    *("failed to map segment", "cannot allocate memory", "can't allocate memory"),
+    *("could not create a primitive", "bad_alloc", "can't start new thread"),
+)
+
+
+def _lacks_memory(error: Exception) -> bool:
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or any(words in said for words in _LACKS)
 
 
 def parse(arguments: Sequence[str]) -> tuple[str, Any]:

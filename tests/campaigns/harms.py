@@ -130,12 +130,12 @@ def _no_memory(bench: Bench, rng: random.Random, processes: list[Forked]) -> Cal
 
 
 def _images_vanish(bench: Bench, rng: random.Random, processes: list[Forked]) -> Callable[[], None]:
-    folder = bench.images / rng.choice(("train", "val"))
+    # All of them: without those of validation alone a run goes on without validation.
     away = bench.folder / "away"
-    folder.rename(away)
+    bench.images.rename(away)
 
     def undo() -> None:
-        away.rename(folder)
+        away.rename(bench.images)
 
     return undo
 

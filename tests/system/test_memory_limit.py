@@ -1,0 +1,55 @@
+"""A machine without enough memory: one line."""
+
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from densenet121.cli import main
+
+from helpers.commands import environment
+
+
+@pytest.mark.parametrize("kilobytes", [300_000, 600_000])
+def test_a_library_that_finds_no_memory_is_one_line(kilobytes: int) -> None:
+    limit = (kilobytes * 1024, kilobytes * 1024)
+    done = subprocess.run(
+        [sys.executable, "-m", "densenet121", "predict", "a.png", "--pretrained", "w.safetensors"],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, limit),
+        capture_output=True,
+        text=True,
+        env=environment(),
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("densenet121: not enough memory (")
+    assert "failed to map segment" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "word"),
+    [
+        (MemoryError(), "an allocation failed"),
+        (RuntimeError("could not create a primitive"), "could not create a primitive"),
+        (RuntimeError("can't start new thread"), "can't start new thread"),
+    ],
+)
+def test_other_ways_to_say_so_are_one_line_and_other_errors_are_not_hidden(
+    error: Exception,
+    word: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given: list[Exception] = [error, RuntimeError("a fault of the program")]
+
+    def fails(_: object) -> int:
+        raise given.pop(0)
+
+    monkeypatch.setattr("densenet121.commands.demo.run", fails)
+    assert main(["demo"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("densenet121: not enough memory (") and word in said
+    with pytest.raises(RuntimeError, match="a fault of the program"):
+        main(["demo"])
