@@ -86,6 +86,7 @@ def test_every_flag_that_is_mentioned_exists() -> None:
         "strict",
         "field",
         "dry",
+        "batch",
         "logdir",
         "epochs",
     }  # of other tools
