@@ -7,6 +7,7 @@ the layers were created.
 """
 
 import io
+import itertools
 import re
 import zipfile
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch import Tensor
 from densenet121.utils.errors import InputError
 
 EPS = 1.001e-5  # in every batch norm of Keras applications' DenseNet; torch's and ours is 1e-5
+_MOST_OBJECTS, _DEEPEST, _MOST_NUMBERS = 20_000, 32, 2**28  # of a file; a number is a float
 _LARGEST = 2**31  # bytes of one weights file inside a .keras archive
 _BN = ("weight", "bias", "running_mean", "running_var")
 _LAST = {
@@ -65,8 +67,8 @@ def read_keras(path: Path) -> dict[str, Tensor]:
     try:
         with h5py.File(_hdf5(path), "r") as file:
             found = _collect(file, h5py)
-    except InputError:
-        raise
+    except InputError as error:
+        raise InputError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
     except Exception as error:  # a damaged file makes h5py raise exceptions of almost any type
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{path}: damaged or not a Keras file ({reason})") from None
@@ -88,16 +90,30 @@ def _hdf5(path: Path) -> Any:
 
 
 def _collect(file: Any, h5py: Any) -> dict[str, "np.ndarray[Any, Any]"]:
-    """Every HDF5 dataset by path; links to other files and cyclic links are not followed."""
+    """Every HDF5 dataset by path; links to other files and cyclic links are not followed.
+
+    Not by h5py's visititems: for each group it asks for facts that a damaged file can make libhdf5
+    look for without end.
+    """
     found: dict[str, np.ndarray[Any, Any]] = {}
-
-    def add(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset) and "optimizer" not in name:
-            if item.dtype.kind != "f" or item.size > 2**28 or item.external:
-                return
-            found[name] = item[()]
-
-    file.visititems(add)
+    waiting: list[tuple[str, Any]] = [("", file)]
+    objects = numbers = 0
+    while waiting:
+        path, item = waiting.pop()
+        objects += 1
+        if objects > _MOST_OBJECTS or path.count("/") > _DEEPEST:
+            raise InputError(f"more than {_MOST_OBJECTS} objects, or deeper than {_DEEPEST} groups")
+        if isinstance(item, h5py.Group):
+            names = list(itertools.islice(item, _MOST_OBJECTS))
+            hard = [n for n in names if isinstance(item.get(n, getlink=True), h5py.HardLink)]
+            waiting += [(f"{path}/{name}".lstrip("/"), item[name]) for name in reversed(hard)]
+        elif isinstance(item, h5py.Dataset) and "optimizer" not in path:
+            if item.dtype.kind != "f" or item.size > _MOST_NUMBERS or item.external:
+                continue
+            numbers += item.size
+            if numbers > 2 * _MOST_NUMBERS:
+                raise InputError(f"more than {2 * _MOST_NUMBERS} numbers")
+            found[path] = item[()]
     return found
 
 
