@@ -242,3 +242,9 @@ def test_a_densenetblur_is_refused_by_name() -> None:
     names = ("features.conv0.weight", "features.conv1.weight")
     with pytest.raises(InputError, match="densenetblur121d"):
         identify({name: torch.ones(1) for name in names}, Path("w.pth"), {}, None)
+
+
+def test_a_name_of_several_lines_is_told_in_one(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as refused:
+        identify({"features.co\n\x04weight": torch.zeros(1)}, tmp_path / "case.pth", {}, None, "")
+    assert "\n" not in str(refused.value)

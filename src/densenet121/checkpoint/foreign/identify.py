@@ -215,8 +215,11 @@ def _family(
         return "mmpretrain"
     if {"conv1.weight", "block1.layer.0.bn1.weight"} <= names:
         return "densenet-bc"
+    first = str(next(iter(tensors), "none"))
+    if not first.isprintable():  # of a damaged file, and the error is one line
+        first = repr(first)
     raise InputError(
         f'{path}: has no "features.conv0.weight" or another DenseNet\'s first convolution, so '
         "these are not weights of torchvision, timm, Keras, mmpretrain, mindcv, MONAI or the model "
-        f"zoo (the first tensor is {next(iter(tensors), 'none')})"
+        f"zoo (the first tensor is {first})"
     )
