@@ -5,7 +5,7 @@ of the classes. Images and labels are as in Parquet files. The place of every im
 found when the folder is opened, so any order reads only what it needs.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ import numpy as np
 
 from densenet121.datasets.decoding import MAX_BYTES
 from densenet121.datasets.image_dataset import ImageDataset, read_whole
+from densenet121.datasets.sources.file_rows import image_reader, place_of
 from densenet121.datasets.sources.label_table import LabelRules
 from densenet121.datasets.sources.labels import check_labels
 from densenet121.datasets.sources.parquet import names_in_features
-from densenet121.datasets.sources.read_at import read_at
 from densenet121.datasets.sources.rows import (
     IMAGE_COLUMNS,
     LABEL_COLUMNS,
@@ -232,8 +232,7 @@ class _Rows:
 
     def place(self, index: int) -> str:
         """File and row of an image, for messages."""
-        file, first = next(found for found in reversed(self.files) if found[1] <= index)
-        return f"{file}, row {index - first}"
+        return place_of(self.files, index)
 
     def dataset(
         self, where: Path, class_names: tuple[str, ...], labels: Any, columns: Any = None
@@ -245,20 +244,9 @@ class _Rows:
             unique_names(self.paths),
             labels,
             np.array([size for _, size in self.positions], dtype=np.int64),
-            read_one=self._reader(),
+            read_one=image_reader(self.files, self.positions),
             columns=columns or {},
         )
-
-    def _reader(self) -> Callable[[int], bytes]:
-        files = [file for file, _ in self.files]
-        firsts = np.array([first for _, first in self.files], dtype=np.int64)
-        positions = np.array(self.positions, dtype=np.int64)
-
-        def read_one(index: int) -> bytes:
-            number = int(np.searchsorted(firsts, index, side="right")) - 1
-            return read_at(files[number], *positions[index].tolist())
-
-        return read_one
 
 
 def _parts(chunk: Any, pyarrow: Any) -> tuple[Any, list[str | None]]:

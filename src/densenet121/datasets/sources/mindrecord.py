@@ -4,7 +4,6 @@ The image is a column of bytes called image, img, picture or data, its class a n
 column called label (labels, class, fine_label), its path in file_name or filename.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 
 from densenet121.datasets.decoding import MAX_BYTES
 from densenet121.datasets.image_dataset import ImageDataset
+from densenet121.datasets.sources.file_rows import files_of, image_reader, places_of
 from densenet121.datasets.sources.label_table import LabelRules
 from densenet121.datasets.sources.labels import check_labels
 from densenet121.datasets.sources.layout import packed_in
@@ -26,8 +26,8 @@ from densenet121.datasets.sources.rows import (
     column_of,
     unique_names,
 )
-from densenet121.datasets.sources.splits import Split, files_of_split
-from densenet121.utils.errors import InputError, UsageError, one_line
+from densenet121.datasets.sources.splits import Split, required_files
+from densenet121.utils.errors import InputError, one_line
 
 _IMAGES = (*IMAGE_COLUMNS, "data")
 _PATHS = ("file_name", "filename", "path")
@@ -109,12 +109,7 @@ def _files(where: Path, split: Split) -> tuple[list[tuple[Path, Head]], list[str
             raise InputError(f"{missing[0]}: is missing; {where.name} is one of {len(files)} files")
     else:
         every = packed_in(where, ".mindrecord")
-        files, notes = files_of_split(every, split)
-        if not files:
-            raise UsageError(
-                f"{where}: no MindRecord file is named after {split}, the first is "
-                f"{every[0].name}; pass a file instead of the folder, or rename the files"
-            )
+        files, notes = required_files(where, every, split, "MindRecord")
     sets: dict[tuple[str, ...], dict[int, tuple[Path, Head]]] = {}
     for file in files:
         head = read_head(file)
@@ -186,12 +181,7 @@ class _Rows:
 
     def places(self) -> list[str]:
         """File and row of each image, for messages."""
-        ends = [first for _, first in self.files[1:]] + [len(self.positions)]
-        return [
-            f"{file}, row {index - first}"
-            for (file, first), end in zip(self.files, ends, strict=True)
-            for index in range(first, end)
-        ]
+        return places_of(self.files, len(self.positions))
 
     def dataset(
         self,
@@ -203,12 +193,9 @@ class _Rows:
     ) -> ImageDataset:
         """The images with these labels."""
         key = next((name for name in _PATHS if name in self.columns), None)
-        firsts = [first for _, first in self.files]
-        counts = np.diff([*firsts, len(self.positions)]).tolist()
-        file_of_each = [f for (f, _), n in zip(self.files, counts, strict=True) for _ in range(n)]
         paths = [
             str(self.columns[key][index]) if key else f"{file.name}/{index:08d}"
-            for index, file in enumerate(file_of_each)
+            for index, file in enumerate(files_of(self.files, len(self.positions)))
         ]
         return ImageDataset(
             where,
@@ -216,18 +203,7 @@ class _Rows:
             unique_names(paths),
             labels,
             np.array([size for _, size in self.positions], dtype=np.int64),
-            read_one=self._reader(),
+            read_one=image_reader(self.files, self.positions),
             columns=columns or {},
             notes=tuple(notes),
         )
-
-    def _reader(self) -> Callable[[int], bytes]:
-        files = [file for file, _ in self.files]
-        firsts = np.array([first for _, first in self.files], dtype=np.int64)
-        positions = np.array(self.positions, dtype=np.int64)
-
-        def read_one(index: int) -> bytes:
-            number = int(np.searchsorted(firsts, index, side="right")) - 1
-            return read_at(files[number], *positions[index].tolist())
-
-        return read_one

@@ -18,6 +18,7 @@ import numpy as np
 from densenet121.datasets.decoding import MAX_BYTES
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.packed_strings import Names
+from densenet121.datasets.sources.file_rows import place_of
 from densenet121.datasets.sources.labels import check_labels
 from densenet121.datasets.sources.layout import packed_in
 from densenet121.datasets.sources.rows import (
@@ -29,8 +30,8 @@ from densenet121.datasets.sources.rows import (
     numbers_of,
     unique_names,
 )
-from densenet121.datasets.sources.splits import Split, files_of_split
-from densenet121.utils.errors import InputError, UsageError
+from densenet121.datasets.sources.splits import Split, required_files
+from densenet121.utils.errors import InputError, UsageError, one_line
 from densenet121.utils.json_values import parse_json
 from densenet121.utils.strays import refuse_stray
 
@@ -104,8 +105,8 @@ def read_files(
             add(file, pyarrow.parquet.ParquetFile(file))
         except (pyarrow.ArrowException, OSError, TypeError, KeyError, UnicodeDecodeError) as error:
             refuse_stray(file)
-            reason = " ".join(str(error).split())  # pyarrow writes several lines
-            raise InputError(f"{file}: not a Parquet file of images ({reason})") from None
+            # pyarrow writes several lines
+            raise InputError(f"{file}: not a Parquet file of images ({one_line(error)})") from None
     return files, notes
 
 
@@ -138,8 +139,7 @@ class ImageRows:
 
     def place(self, index: int) -> str:
         """File and row of an image, for messages."""
-        file, first = next(found for found in reversed(self.files) if found[1] <= index)
-        return f"{file}, row {index - first}"
+        return place_of(self.files, index)
 
     def names_of_images(self) -> Names:
         """The paths, each different: the hub stores only file names, without folders."""
@@ -173,14 +173,7 @@ class _Rows(ImageRows):
 
 def _files(where: Path, split: Split) -> tuple[list[Path], list[str]]:
     """The files of a folder for a split, and notes."""
-    files = packed_in(where, ".parquet")
-    chosen, notes = files_of_split(files, split)
-    if not chosen:
-        raise UsageError(
-            f"{where}: no Parquet file is named after {split}, the first is {files[0].name}; pass "
-            "a file instead of the folder"
-        )
-    return chosen, notes
+    return required_files(where, packed_in(where, ".parquet"), split, "Parquet")
 
 
 class _Groups:

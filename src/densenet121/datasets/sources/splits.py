@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from densenet121.utils.errors import UsageError
+
 Split = Literal["train", "val"]
 
 # As the datasets library of the Hugging Face hub knows them.
@@ -63,6 +65,23 @@ def files_of_split(files: Sequence[Path], split: Split) -> tuple[list[Path], lis
         notes.append(
             f"{files[0].parent}: {len(unnamed)} files that are not named after a split are not "
             f"read, first {unnamed[0]}"
+        )
+    return chosen, notes
+
+
+def required_files(
+    where: Path, files: Sequence[Path], split: Split, kind: str
+) -> tuple[list[Path], list[str]]:
+    """``files_of_split`` of the files of a folder, which must have one of the split.
+
+    Raises:
+        UsageError: no file is named after the split, but others are named after one.
+    """
+    chosen, notes = files_of_split(files, split)
+    if not chosen:
+        raise UsageError(
+            f"{where}: no {kind} file is named after {split}, the first is {files[0].name}; pass a "
+            "file instead of the folder, or rename the files"
         )
     return chosen, notes
 

@@ -16,10 +16,10 @@ from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.sources.label_table import LabelRules
 from densenet121.datasets.sources.layout import packed_in
 from densenet121.datasets.sources.rows import class_of
-from densenet121.datasets.sources.splits import Split, files_of_split
+from densenet121.datasets.sources.splits import Split, required_files
 from densenet121.datasets.sources.tfrecord_index import IMAGES, LABELS, PATHS, Records
 from densenet121.datasets.sources.tfrecord_names import classes_of
-from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.errors import InputError
 
 _NAMES = ("image/class/synset", "image/class/text")
 _SHARD = re.compile(r"(.*)-(\d+)-of-(\d+)")
@@ -93,13 +93,7 @@ def _files(where: Path, split: Split) -> tuple[list[Path], list[str]]:
     """
     if where.is_file():
         return [where], []
-    every = packed_in(where, ".tfrecord")
-    files, notes = files_of_split(every, split)
-    if not files:
-        raise UsageError(
-            f"{where}: no TFRecord file is named after {split}, the first is {every[0].name}; pass "
-            "a file instead of the folder, or rename the files"
-        )
+    files, notes = required_files(where, packed_in(where, ".tfrecord"), split, "TFRecord")
     sets: dict[tuple[str, str], set[int]] = {}
     for file in files:
         if numbered := _SHARD.fullmatch(file.name):

@@ -12,6 +12,7 @@ import numpy as np
 from densenet121.datasets.decoding import MAX_BYTES
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.sources.crc32c import masked
+from densenet121.datasets.sources.file_rows import file_finder, files_of, place_of, places_of
 from densenet121.datasets.sources.read_at import read_at
 from densenet121.datasets.sources.rows import (
     IMAGE_COLUMNS,
@@ -114,17 +115,11 @@ class Records:
 
     def place(self, index: int) -> str:
         """File and record of an image, for messages."""
-        file, first = next(found for found in reversed(self.files) if found[1] <= index)
-        return f"{file}, record {index - first}"
+        return place_of(self.files, index, "record")
 
     def places(self) -> list[str]:
         """``place`` of every image."""
-        ends = [first for _, first in self.files[1:]] + [len(self.positions)]
-        return [
-            f"{file}, record {index - first}"
-            for (file, first), end in zip(self.files, ends, strict=True)
-            for index in range(first, end)
-        ]
+        return places_of(self.files, len(self.positions), "record")
 
     def columns(self, folder: Path) -> LabelColumns:
         """All features but the image: lists where a record has none or several values."""
@@ -150,9 +145,10 @@ class Records:
     ) -> ImageDataset:
         """The images with these labels."""
         given = [self.texts(name) for name in PATHS]
+        files = files_of(self.files, len(self.positions))
         paths = [
             next((path for path in found if path), f"{file.name}/{index:08d}")
-            for index, (file, *found) in enumerate(zip(self._file_of_each(), *given, strict=True))
+            for index, (file, *found) in enumerate(zip(files, *given, strict=True))
         ]
         return ImageDataset(
             where,
@@ -165,24 +161,14 @@ class Records:
             notes=tuple(notes),
         )
 
-    def _file_of_each(self) -> list[Path]:
-        ends = [first for _, first in self.files[1:]] + [len(self.positions)]
-        return [
-            file
-            for (file, first), end in zip(self.files, ends, strict=True)
-            for _ in range(first, end)
-        ]
-
     def _reader(self) -> Callable[[int], bytes]:
         """The function that reads an image, and checks the sum of its record."""
-        files = [file for file, _ in self.files]
-        firsts = np.array([first for _, first in self.files], dtype=np.int64)
+        file_of = file_finder(self.files)
         positions = np.array(self.positions, dtype=np.int64)
 
         def read_one(index: int) -> bytes:
-            number = int(np.searchsorted(firsts, index, side="right")) - 1
             start, size, first, length = positions[index].tolist()
-            data = read_at(files[number], start, size + _FOOT)
+            data = read_at(file_of(index), start, size + _FOOT)
             if masked(data[:size]) != struct.unpack_from("<I", data, size)[0]:
                 raise InputError("the sum of its record is wrong: the file is damaged")
             return data[first : first + length]
