@@ -26,9 +26,7 @@ from densenet121.utils.errors import UsageError
 
 # The module that a side needs; torchvision if it is not listed.
 _MODULES = {name: name for name in ("timm", "onnxruntime", "openvino")}
-OWN_SIDES = (
-    *("ours", "plain", "plain-compile", "plain-recompute", "triton", "convolutions", "int8"),
-)
+OWN_SIDES = ("ours", "plain", "plain-compile", "plain-recompute", "triton", "convolutions", "int8")
 _MODULES |= dict.fromkeys(OWN_SIDES, "torch")
 
 

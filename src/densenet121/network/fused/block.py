@@ -19,8 +19,7 @@ from densenet121.network.fused.arguments import (
 )
 from densenet121.network.fused.conditions import (
     is_on_cpu,
-    is_plain_convolution,
-    is_untouched,
+    is_plain_layer,
     remember_statistics,
     update_running_statistics,
     usable_kernels,
@@ -42,7 +41,7 @@ def fused_dense_block(
     Returns:
         ``(N, C + len(layers) * growth_rate, H, W)``, channels_last.
     """
-    if not is_on_cpu(x) or not layers or not all(_is_plain_layer(layer, kind) for layer in layers):
+    if not is_on_cpu(x) or not layers or not all(is_plain_layer(layer, kind) for layer in layers):
         return None
     norms: list[Any] = [norm for layer in layers for norm in (layer.norm1, layer.norm2)]
     batch = uses_batch_statistics(norms)
@@ -67,14 +66,6 @@ def fused_dense_block(
     if plan.mean is not None and plan.variance is not None and not y.is_inference():
         remember_statistics(y, plan.mean, plan.variance)
     return y
-
-
-def _is_plain_layer(layer: Any, kind: type[nn.Module]) -> bool:
-    return (
-        is_untouched(layer, kind)
-        and is_plain_convolution(layer.conv1, 1)
-        and is_plain_convolution(layer.conv2, 3)
-    )
 
 
 class _DenseBlock(torch.autograd.Function):

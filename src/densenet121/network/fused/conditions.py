@@ -7,6 +7,7 @@ visible: hooks inside a block, replaced modules, tracing, other devices and dtyp
 import contextlib
 import functools
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -109,6 +110,15 @@ def is_plain_convolution(module: nn.Module, size: int) -> bool:
         and module.groups == 1
         and module.bias is None
         and module.padding_mode == "zeros"
+    )
+
+
+def is_plain_layer(layer: Any, kind: type[nn.Module]) -> bool:
+    """Whether a layer of a dense block is unmodified, but for its norms and relus."""
+    return (
+        is_untouched(layer, kind)
+        and is_plain_convolution(layer.conv1, 1)
+        and is_plain_convolution(layer.conv2, 3)
     )
 
 

@@ -22,6 +22,7 @@ from densenet121.native.network.structures import (
 from densenet121.network.fused.arguments import block_arguments, layer_parameters, make_plan
 from densenet121.network.fused.conditions import (
     is_plain_convolution,
+    is_plain_layer,
     is_untouched,
     uses_batch_statistics,
 )
@@ -183,13 +184,7 @@ def _is_plain(
             for transition in transitions
         )
         and all(is_untouched(block, block_kind) and len(block) > 0 for block in blocks)
-        and all(
-            is_untouched(layer, layer_kind)
-            and is_plain_convolution(layer.conv1, 1)
-            and is_plain_convolution(layer.conv2, 3)
-            for block in blocks
-            for layer in block
-        )
+        and all(is_plain_layer(layer, layer_kind) for block in blocks for layer in block)
     )
 
 

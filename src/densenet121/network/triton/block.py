@@ -18,8 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from densenet121.network.fused.arguments import PARAMETERS, layer_parameters
 from densenet121.network.fused.conditions import (
-    is_plain_convolution,
-    is_untouched,
+    is_plain_layer,
     runs_plain,
     update_running_statistics,
     uses_batch_statistics,
@@ -70,7 +69,7 @@ def triton_dense_block(
     Returns:
         ``(N, C + len(layers) * growth_rate, H, W)``, channels_last.
     """
-    if runs_plain(x) or not layers or not all(_is_plain_layer(layer, kind) for layer in layers):
+    if runs_plain(x) or not layers or not all(is_plain_layer(layer, kind) for layer in layers):
         return None
     norms: list[Any] = [norm for layer in layers for norm in (layer.norm1, layer.norm2)]
     batch = uses_batch_statistics(norms)
@@ -96,14 +95,6 @@ def triton_dense_block(
     if batch:
         update_running_statistics(norms, plan.means, plan.variances, rows_of(x))
     return y
-
-
-def _is_plain_layer(layer: Any, kind: type[nn.Module]) -> bool:
-    return (
-        is_untouched(layer, kind)
-        and is_plain_convolution(layer.conv1, 1)
-        and is_plain_convolution(layer.conv2, 3)
-    )
 
 
 class _DenseBlock(torch.autograd.Function):
