@@ -48,7 +48,7 @@ from densenet121.config import (
 from densenet121.config.arguments import parse_settings
 from densenet121.config.flags import nearest
 from densenet121.config.help import overview
-from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.errors import NO_MEMORY, InputError, UsageError
 from densenet121.version import __version__
 
 DESCRIPTION = "Train, evaluate and ship DenseNet-121 image classifiers."
@@ -117,10 +117,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(said, arguments, status=FAILED)
 
 
-# What Python, the loader of libraries, torch, oneDNN and C++ say where memory, or the limit of a
-# user's threads, is exhausted.
+# Also what the loader of libraries, the system, oneDNN, C++ and Python say; the last one where the
+# limit of a user's threads is reached.
 _LACKS = (
-    *("failed to map segment", "cannot allocate memory", "can't allocate memory"),
+    *(*NO_MEMORY, "failed to map segment", "cannot allocate memory"),
     *("could not create a primitive", "bad_alloc", "can't start new thread"),
 )
 

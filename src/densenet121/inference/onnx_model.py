@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from densenet121.checkpoint.native import METADATA_KEY, ModelInfo
 from densenet121.inference.classifier import Choices, Classifier, check_views
 from densenet121.tasks import task_named
-from densenet121.utils.errors import InputError
+from densenet121.utils.errors import InputError, one_line
 from densenet121.utils.json_values import parse_json
 from densenet121.utils.strays import refuse_stray
 
@@ -56,7 +56,7 @@ class OnnxModel(nn.Module):
             raise InputError(f"{path}: cannot be read ({error.strerror})") from None
         except Exception as error:  # ONNX Runtime has many exception classes
             refuse_stray(path)
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error)[:200]
             raise InputError(f"{path}: ONNX Runtime cannot load it ({reason})") from None
         found = properties.get(METADATA_KEY)
         if found is None:

@@ -24,6 +24,7 @@ from densenet121.runs.tracker_libraries import (
     Tracker,
     WandB,
 )
+from densenet121.utils.errors import one_line
 from densenet121.utils.files import write_atomic, write_json
 from densenet121.utils.logging import log
 
@@ -144,7 +145,7 @@ class Trackers:
         except Exception as error:  # any of a library's: a run does not end for it
             if name not in self._warned:
                 self._warned.add(name)
-                reason = " ".join(str(error).split())[:300]
+                reason = one_line(error)[:300]
                 log.warning("%s: %s: %s; the run goes on", name, type(error).__name__, reason)
 
 

@@ -22,6 +22,10 @@ class UsageError(InputError):
     """A setting is wrong. At the command line: exit status 2."""
 
 
+# What torch, its allocators and our kernels say where memory is exhausted.
+NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+
 def one_line(reason: object) -> str:
     """What another library or a damaged file says, for a message of one line."""
     return " ".join(str(reason).split())

@@ -5,6 +5,8 @@ import sys
 
 import torch
 
+from densenet121.utils.errors import NO_MEMORY
+
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h of glibc
 
 
@@ -32,9 +34,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     torch has an exception of its own only for some devices; the CPU's and others' are told by their
     words.
     """
-    words = ("out of memory", "can't allocate memory", "not enough memory")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        type(error) is RuntimeError and any(word in str(error) for word in words)
+        type(error) is RuntimeError and any(word in str(error) for word in NO_MEMORY)
     )
 
 

@@ -248,3 +248,21 @@ def test_a_name_of_several_lines_is_told_in_one(tmp_path: Path) -> None:
     with pytest.raises(InputError) as refused:
         identify({"features.co\n\x04weight": torch.zeros(1)}, tmp_path / "case.pth", {}, None, "")
     assert "\n" not in str(refused.value)
+
+
+def test_a_keras_file_whose_groups_have_no_end_is_refused_in_one_line(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "round.h5"
+    with h5py.File(path, "w") as file:
+        file["a/b"] = file.create_group("a")  # a group in itself
+    with pytest.raises(InputError, match=r"round\.h5: more than 20000 objects, or deeper than 32"):
+        read_weights(path)
+    wide = tmp_path / "wide.h5"
+    with h5py.File(wide, "w") as file:
+        inner = file.create_group("0")
+        for _ in range(15):  # 2 ** 15 ways to the innermost
+            outer = file.create_group(f"{inner.name}_")
+            outer["x"], outer["y"] = inner, inner
+            inner = outer
+    with pytest.raises(InputError, match=r"wide\.h5: more than 20000 objects"):
+        read_weights(wide)

@@ -30,7 +30,7 @@ from densenet121.checkpoint.foreign.names import (
 from densenet121.checkpoint.foreign.timm_config import TimmConfig, read_config
 from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.network import Variant
-from densenet121.utils.errors import InputError
+from densenet121.utils.errors import InputError, one_line
 
 _MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 _STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
@@ -215,9 +215,7 @@ def _family(
         return "mmpretrain"
     if {"conv1.weight", "block1.layer.0.bn1.weight"} <= names:
         return "densenet-bc"
-    first = str(next(iter(tensors), "none"))
-    if not first.isprintable():  # of a damaged file, and the error is one line
-        first = repr(first)
+    first = one_line(next(iter(tensors), "none"))  # a damaged file's
     raise InputError(
         f'{path}: has no "features.conv0.weight" or another DenseNet\'s first convolution, so '
         "these are not weights of torchvision, timm, Keras, mmpretrain, mindcv, MONAI or the model "

@@ -66,9 +66,9 @@ def read_keras(path: Path) -> dict[str, Tensor]:
         ) from None
     try:
         with h5py.File(_hdf5(path), "r") as file:
-            found = _collect(file, h5py)
-    except InputError as error:
-        raise InputError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
+            found = _collect(file, h5py, path)
+    except InputError:
+        raise
     except Exception as error:  # a damaged file makes h5py raise exceptions of almost any type
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{path}: damaged or not a Keras file ({reason})") from None
@@ -89,7 +89,7 @@ def _hdf5(path: Path) -> Any:
         return io.BytesIO(archive.read(entry))
 
 
-def _collect(file: Any, h5py: Any) -> dict[str, "np.ndarray[Any, Any]"]:
+def _collect(file: Any, h5py: Any, path: Path) -> dict[str, "np.ndarray[Any, Any]"]:
     """Every HDF5 dataset by path; links to other files and cyclic links are not followed.
 
     Not by h5py's visititems: for each group it asks for facts that a damaged file can make libhdf5
@@ -99,21 +99,23 @@ def _collect(file: Any, h5py: Any) -> dict[str, "np.ndarray[Any, Any]"]:
     waiting: list[tuple[str, Any]] = [("", file)]
     objects = numbers = 0
     while waiting:
-        path, item = waiting.pop()
+        name, item = waiting.pop()
         objects += 1
-        if objects > _MOST_OBJECTS or path.count("/") > _DEEPEST:
-            raise InputError(f"more than {_MOST_OBJECTS} objects, or deeper than {_DEEPEST} groups")
+        if objects > _MOST_OBJECTS or name.count("/") > _DEEPEST:
+            raise InputError(
+                f"{path}: more than {_MOST_OBJECTS} objects, or deeper than {_DEEPEST} groups"
+            )
         if isinstance(item, h5py.Group):
-            names = list(itertools.islice(item, _MOST_OBJECTS))
-            hard = [n for n in names if isinstance(item.get(n, getlink=True), h5py.HardLink)]
-            waiting += [(f"{path}/{name}".lstrip("/"), item[name]) for name in reversed(hard)]
-        elif isinstance(item, h5py.Dataset) and "optimizer" not in path:
+            inside = list(itertools.islice(item, _MOST_OBJECTS))
+            hard = [n for n in inside if isinstance(item.get(n, getlink=True), h5py.HardLink)]
+            waiting += [(f"{name}/{n}".lstrip("/"), item[n]) for n in reversed(hard)]
+        elif isinstance(item, h5py.Dataset) and "optimizer" not in name:
             if item.dtype.kind != "f" or item.size > _MOST_NUMBERS or item.external:
                 continue
             numbers += item.size
             if numbers > 2 * _MOST_NUMBERS:
-                raise InputError(f"more than {2 * _MOST_NUMBERS} numbers")
-            found[path] = item[()]
+                raise InputError(f"{path}: more than {2 * _MOST_NUMBERS} numbers")
+            found[name] = item[()]
     return found
 
 
