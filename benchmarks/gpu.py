@@ -57,6 +57,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("check", "measure"))
     parser.add_argument("--device", help="default: the accelerator")
+    parser.add_argument("--seconds", type=float, default=_SECONDS, help="no part begins after")
     parser.add_argument("--dry", action="store_true", help="small shapes, for the tests")
     arguments = parser.parse_args()
     device = pick_device(arguments.device)
@@ -67,7 +68,7 @@ def main() -> int:
     from gpu_data import loading
     from gpu_speed import MEASUREMENTS
 
-    task = Task(device, arguments.dry, time.monotonic() + _SECONDS)
+    task = Task(device, arguments.dry, time.monotonic() + arguments.seconds)
     say({"part": "machine", "torch": torch.__version__, "device": describe_device(device) or "cpu"})
     parts = CHECKS if arguments.what == "check" else (*MEASUREMENTS, loading)
     failed = sum([not run(part, task) for part in parts])

@@ -1,7 +1,6 @@
 """The checks of ``gpu.py``: each yields rows with ``held``."""
 
 import copy
-import importlib.util
 import json
 import re
 import subprocess
@@ -16,7 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from densenet121.device import has_bf16, pick_precision, pins_memory, set_exact, set_tf32
+from densenet121.device import (
+    arithmetic,
+    has_bf16,
+    pick_precision,
+    pins_memory,
+    set_exact,
+    set_tf32,
+)
 from densenet121.engine.state import Training
 from densenet121.engine.step import TrainingBatch, train_step
 from densenet121.losses import smooth_cross_entropy
@@ -43,9 +49,12 @@ def batch(task: Task, count: int = 8) -> tuple[Tensor, Tensor]:
     return images, torch.randint(0, 10, (count,), generator=generator)
 
 
-def training(model: DenseNet, precision: torch.dtype = torch.float32) -> Training:
+def training(
+    model: DenseNet, precision: torch.dtype = torch.float32, *, graphs: bool = False
+) -> Training:
     optimizer = momentum_sgd(get_param_groups(model, 1e-4), lr=0.01, momentum=0.9)
-    return Training.begin(model, optimizer, scale_loss=precision == torch.float16)
+    scale_loss = precision == torch.float16
+    return Training.begin(model, optimizer, scale_loss=scale_loss, graphs=graphs)
 
 
 def one_step(state: Training, images: Tensor, labels: Tensor, precision: torch.dtype) -> Tensor:
@@ -60,8 +69,12 @@ def one_step(state: Training, images: Tensor, labels: Tensor, precision: torch.d
     )
 
 
-def gradients(model: DenseNet, images: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    loss = smooth_cross_entropy(model(images), labels)
+def gradients(
+    model: DenseNet, images: Tensor, labels: Tensor, precision: torch.dtype = torch.float32
+) -> tuple[Tensor, dict[str, Tensor]]:
+    with arithmetic(images.device, precision):
+        logits = model(images)
+    loss = smooth_cross_entropy(logits, labels)
     loss.backward()
     found = {name: p.grad.detach().cpu().double() for name, p in model.named_parameters()}
     return loss.detach().cpu().double(), found
@@ -102,6 +115,8 @@ def triton_blocks(task: Task) -> Rows:
     if reason:
         yield {"skipped": reason}
         return
+    set_exact(task.device, True)
+    set_tf32(task.device, False)
     cpu = torch.device("cpu")
     # Triton's interpreter, which runs them on a CPU, takes minutes for a larger one.
     sizes = {"growth_rate": 8, "block_config": (2, 2), "num_init_features": 12}
@@ -124,7 +139,19 @@ def triton_blocks(task: Task) -> Rows:
         row |= {"equal_runs": all(torch.equal(found[name], second[name]) for name in found)}
         row |= {"loss_error": abs(float(own_loss - loss))}
         held = max(errors) <= bound and row["loss_error"] < 1e-4 and row["equal_runs"]
+        if has_bf16(task.device) and not task.dry:
+            plain = copy.deepcopy(model).to(task.device, memory_format=torch.channels_last)
+            model.to(task.device, memory_format=torch.channels_last)
+            set_triton(model, task.device)
+            for name, net in (("plain_bf16", plain), ("triton_bf16", model)):
+                _, found = gradients(net, images, labels, torch.bfloat16)
+                row[name] = distance(*(flat(of) for of in (found, truth)))
+            held = held and row["triton_bf16"] < 1.5 * row["plain_bf16"]
         yield row | {"held": held}
+
+
+def flat(gradients: dict[str, Tensor]) -> Tensor:
+    return torch.cat([gradient.flatten() for gradient in gradients.values()])
 
 
 def recomputed(task: Task) -> Rows:
@@ -141,6 +168,32 @@ def recomputed(task: Task) -> Rows:
         peaks.append(torch.cuda.max_memory_allocated() if task.is_cuda else None)
     held = all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
     yield {"bytes_stored": peaks[0], "bytes_recomputed": peaks[1], "held": held}
+
+
+def graphs(task: Task) -> Rows:
+    """Steps as CUDA graphs: the same weights, statistics and logits, bit for bit, as without."""
+    if not task.is_cuda:
+        yield {"skipped": "this device has no CUDA graphs"}
+        return
+    set_exact(task.device, True)
+    choices = {"plain": None, "recomputed": set_recompute, "triton": set_triton}
+    for name, choose in choices.items():
+        if name == "triton" and why_no_triton(task.device):
+            continue
+        for precision in (torch.float32, torch.bfloat16):
+            ends = []
+            for graphed in (False, True):
+                model = network(task, task.device)
+                if choose is not None:
+                    choose(model, task.device if name == "triton" else True)
+                state = training(model, precision, graphs=graphed)
+                # A smaller batch between has graphs of its own.
+                for count in (8, 8, 3, 8, 3):
+                    images, labels = (tensor.to(task.device) for tensor in batch(task, count))
+                    one_step(state, images, labels, precision)
+                ends.append([tensor.cpu() for tensor in model.state_dict().values()])
+            held = all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
+            yield {"network": name, "precision": str(precision), "held": held}
 
 
 def reduced_precision(task: Task) -> Rows:
@@ -203,6 +256,11 @@ def command_line(task: Task) -> Rows:
         yield command("train", *flags, "--output_dir", again, "--resume", middle)
         ends = [(run / "last.safetensors").read_bytes() for run in (whole, again)]
         yield {"command": "resume is bit-equal", "held": ends[0] == ends[1]}
+        if task.is_cuda:
+            graphed = ["--cuda_graphs", 1, "--output_dir", root / "graphs"]
+            yield command("train", *flags, *graphed)
+            equal = (root / "graphs" / "last.safetensors").read_bytes() == ends[0]
+            yield {"command": "with CUDA graphs it is bit-equal", "held": equal}
         weights = ["--pretrained", whole / "last.safetensors", "--device", task.device.type]
         val = root / "data" / "val"
         yield command("eval", "--data_dir", val, *weights, "--output_dir", root / "eval")
@@ -222,15 +280,18 @@ def command(*arguments: Any) -> dict[str, Any]:
 
 def served(weights: Any, image: Path, task: Task) -> dict[str, Any]:
     """Start our server, classify an image, stop it by SIGTERM."""
-    if importlib.util.find_spec("uvicorn") is None:
-        return {"command": "serve", "skipped": "needs the extra `serve` of the package"}
     line = [sys.executable, "-m", "densenet121", "serve", str(weights), "--port", "0"]
     line += ["--device", task.device.type]
     with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         try:
-            address = re.search(r"http://[0-9.:]+/", process.stderr.readline())
-            assert address, "the server did not start"
+            said = ""
+            while not (address := re.search(r"http://[0-9.:]+/", said)):
+                added = process.stderr.readline()
+                if "serve needs" in added:
+                    return {"command": "serve", "skipped": added.strip()}
+                assert added, f"the server did not start: {said[-500:]}"
+                said += added
             request = urllib.request.Request(address[0] + "predict", image.read_bytes())
             with urllib.request.urlopen(request, timeout=120) as answer:
                 found = json.loads(answer.read())
@@ -269,6 +330,7 @@ CHECKS = (
     against_float64,
     triton_blocks,
     recomputed,
+    graphs,
     reduced_precision,
     no_waits,
     equal_runs,

@@ -13,6 +13,7 @@ from torch import nn
 from densenet121.device import arithmetic, has_bf16, set_exact
 from densenet121.network import build, set_recompute, set_triton
 from densenet121.network.compiled import Compile, compiled
+from densenet121.network.graphs import GraphedNetwork
 from densenet121.network.triton import why_no_triton
 
 from gpu import Rows, Task
@@ -30,21 +31,24 @@ def bandwidth(task: Task) -> Rows:
 
 def train(task: Task) -> Rows:
     """Training steps by each choice of kernels, and of other libraries, in turns."""
-    for count in (2,) if task.dry else (32, 64, 256):
+    for count in (2,) if task.dry else (256, 64, 32):
         sides = {"exact": _training(task, _own(task), count)}
         sides["fast"] = _training(task, _own(task), count)
+        if task.is_cuda:
+            sides["exact, graphs"] = _training(task, _own(task), count, graphs=True)
+            sides["fast, graphs"] = _training(task, _own(task), count, graphs=True)
         if why_no_triton(task.device) is None and not task.dry:
-            triton = _own(task)
-            set_triton(triton, task.device)
-            sides["fast, triton"] = _training(task, triton, count)
-        recomputed = _own(task)
-        set_recompute(recomputed, True)
-        sides["fast, recomputed"] = _training(task, recomputed, count)
-        # A compilation takes a minute.
-        if count == 64:
+            sides["fast, triton"] = _training(task, _with_triton(task), count)
+            if task.is_cuda:
+                both = _training(task, _with_triton(task), count, graphs=True)
+                sides["fast, triton, graphs"] = both
+        if count in (2, 64):
+            recomputed = _own(task)
+            set_recompute(recomputed, True)
+            sides["fast, recomputed"] = _training(task, recomputed, count)
+        # A compilation takes two minutes.
+        if count == 256:
             sides["fast, compiled"] = _training(task, _compiled(task, "default"), count)
-        if count == 32 and task.is_cuda:
-            sides["fast, graphs"] = _training(task, _compiled(task, "graphs"), count)
         for library in _libraries():
             sides[f"{library}, fast"] = _training(task, _other(library), count)
         yield from _in_turns(task, sides, count, _TRAIN_BYTES)
@@ -54,8 +58,6 @@ def infer(task: Task) -> Rows:
     """Inference of our network and other libraries, in turns."""
     for count in (1,) if task.dry else (1, 32, 256):
         sides = {"fast": _inference(task, _own(task), count)}
-        if count == 32:
-            sides["fast, compiled"] = _inference(task, torch.compile(_own(task).eval()), count)
         for library in _libraries():
             sides[f"{library}, fast"] = _inference(task, _other(library), count)
         yield from _in_turns(task, sides, count, _INFER_BYTES)
@@ -87,9 +89,17 @@ def _libraries() -> list[str]:
     return found
 
 
-def _training(task: Task, model: nn.Module, count: int) -> Step:
+def _with_triton(task: Task) -> nn.Module:
+    model = _own(task)
+    set_triton(model, task.device)
+    return model
+
+
+def _training(task: Task, model: nn.Module, count: int, *, graphs: bool = False) -> Step:
     device, precision = task.device, _precision(task)
     model = model.to(device, memory_format=torch.channels_last).train()
+    if graphs:
+        model = GraphedNetwork(model)
     images, labels = _inputs(task, count)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
 
@@ -133,11 +143,11 @@ def _in_turns(task: Task, sides: dict[str, Step], count: int, moved: float) -> R
     for name, step in sides.items():
         try:
             before = _reset_peak(task)
-            _turn(task, name, step, 1 if task.dry else 10)
+            _turn(task, name, step, 1 if task.dry else 5)
             seconds[name], peaks[name] = [], _peak(task) - before
         except Exception as error:  # not enough memory, or it cannot be compiled
             yield {"batch": count, "side": name, "skipped": str(error)[:200]}
-    steps = 1 if task.dry else 20
+    steps = 1 if task.dry else 10
     for _ in range(1 if task.dry else _REPETITIONS):
         if time.monotonic() > task.until:
             break
@@ -156,7 +166,7 @@ def _in_turns(task: Task, sides: dict[str, Step], count: int, moved: float) -> R
 
 def _turn(task: Task, name: str, step: Step, steps: int) -> float:
     """Seconds a step, by the device's clock where it has one."""
-    set_exact(task.device, name == "exact")
+    set_exact(task.device, name.startswith("exact"))
     step()  # with these kernels
     _wait(task)
     start = time.perf_counter()

@@ -13,7 +13,7 @@ from helpers.commands import environment
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu.py"
 CHECKS = {"choices", "against_float64", "reduced_precision", "no_waits", "equal_runs"}
-CHECKS |= {"lack_of_memory", "command_line", "triton_blocks", "recomputed"}
+CHECKS |= {"lack_of_memory", "command_line", "triton_blocks", "recomputed", "graphs"}
 
 
 def script(*arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -63,6 +63,7 @@ TRAIN = {
     "timeout_seconds": 600.0,
     "exact": 1,
     "compile": "off",
+    "cuda_graphs": 0,
     "recompute": 0,
     "triton": 0,
     "val_dir": None,

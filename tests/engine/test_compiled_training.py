@@ -116,6 +116,8 @@ def test_the_settings_reach_the_network() -> None:
     assert all(block.recompute for block in blocks)
     with pytest.raises(UsageError, match="`triton` 1: Triton has no code for this device, cpu"):
         begin_training(net, TrainConfig(data_dir="d", triton=1), runtime)
+    with pytest.raises(UsageError, match="`cuda_graphs` 1 needs an NVIDIA or AMD GPU"):
+        begin_training(net, TrainConfig(data_dir="d", cuda_graphs=1), runtime)
     with pytest.raises(UsageError, match="`compile` graphs needs"):
         begin_training(net, TrainConfig(data_dir="d", compile="graphs"), runtime)
 
@@ -128,6 +130,8 @@ def test_the_settings_reach_the_network() -> None:
         ({"compile": "default", "triton": 1}, "--triton 1"),
         ({"triton": 1, "sync_batch_norm": 1}, "--sync_batch_norm 1"),
         ({"compile": "graphs", "gradient_accumulation": 2}, "--gradient_accumulation 2"),
+        ({"cuda_graphs": 1, "gradient_accumulation": 2}, "--gradient_accumulation 2"),
+        ({"cuda_graphs": 1, "compile": "default"}, "--compile default"),
     ],
 )
 def test_contradictory_settings_are_refused(settings: dict[str, Any], names: str) -> None:

@@ -110,6 +110,26 @@ def test_a_step_of_the_network_equals_the_plain_one_in_float64(
 
 
 @interpreted
+@pytest.mark.parametrize("variant", ["paper", "model_zoo"])
+def test_programs_of_several_tiles_equal_the_plain_network(
+    variant: Variant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU each program of a large batch works on several tiles, one after another."""
+    from densenet121.network.triton import launch, pooling
+
+    for module, name in ((launch, "PROGRAMS"), (pooling, "PROGRAMS"), (launch, "_SHARES")):
+        monkeypatch.setattr(module, name, 3)
+    truth = small_net(variant).double()
+    own = copy.deepcopy(truth).float()
+    set_triton(own, CPU)
+    images = random_images(5, 61, 58)
+    with plain_network():
+        expected = step(truth, images.double())
+    torch.testing.assert_close(step(own, images).double(), expected, rtol=1e-5, atol=0)
+    assert_close(own, truth, 1e-5)
+
+
+@interpreted
 def test_two_passes_have_the_same_bits_also_with_recomputed_transitions() -> None:
     net, images = small_net(), random_images(2, 33, 33)
     set_triton(net, CPU)
@@ -157,21 +177,28 @@ warnings.simplefilter("ignore")
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from densenet121.network.triton import kernels
+from densenet121.network.triton import backward_kernels, kernels, pooling_kernels
 
-WHOLE = {"rows", "columns", "stride", "first", "depth", "rows_each"}
-OF_FLOAT32 = {"scale", "shift", "mean", "constant", "slope", "parts"}
+WHOLE = {"rows", "columns", "stride", "first", "depth", "tiles", "programs", "each", "width"}
+WHOLE |= {"height", "down", "across", "pad_y", "pad_x"}
+OF_FLOAT32 = {"gamma", "beta", "mean", "variance", "affine", "owed", "parts", "weights"}
+OF_FLOAT32 |= {"d_gamma", "d_beta"}
+FIXED = {"BM": 64, "BN": 64, "BK": 32, "BP": 64, "BD": 128, "PRECISION": "ieee"}
+FIXED |= dict.fromkeys(("COPY", "NORM", "FROZEN", "ADD", "MAXIMUM"), True)
 capability = int(sys.argv[1])
-for kernel in vars(kernels).values():
-    if not isinstance(kernel, triton.JITFunction) or kernel.__name__.startswith("_"):
-        continue
-    fixed = {"BM": 64, "BN": 128, "BK": 32, "PRECISION": "ieee"}
-    fixed = {name: value for name, value in fixed.items() if name in kernel.arg_names}
-    kinds = {name: "*fp32" if name in OF_FLOAT32 else "*bf16" for name in kernel.arg_names}
-    kinds |= dict.fromkeys(WHOLE & kinds.keys(), "i32") | dict.fromkeys(fixed, "constexpr")
-    source = ASTSource(kernel, kinds, constexprs=fixed)
-    code = triton.compile(source, target=GPUTarget("cuda", capability, 32)).asm["cubin"]
-    print(kernel.__name__, len(code) > 0)
+for module in (kernels, backward_kernels, pooling_kernels):
+    for name, kernel in vars(module).items():
+        found = isinstance(kernel, triton.JITFunction) and kernel.__module__ == module.__name__
+        if not found or name in ("norm_at", "store_two") or name.startswith("_"):
+            continue
+        fixed = {name: value for name, value in FIXED.items() if name in kernel.arg_names}
+        kinds = {name: "*fp32" if name in OF_FLOAT32 else "*bf16" for name in kernel.arg_names}
+        kinds |= dict.fromkeys(WHOLE & kinds.keys(), "i32") | dict.fromkeys(fixed, "constexpr")
+        kinds |= {"eps": "fp32"} if "eps" in kinds else {}
+        kinds |= {"chosen": "*i8"} if "chosen" in kinds else {}
+        source = ASTSource(kernel, kinds, constexprs=fixed)
+        code = triton.compile(source, target=GPUTarget("cuda", capability, 32)).asm["cubin"]
+        print(name, len(code) > 0)
 """
 
 
@@ -186,8 +213,9 @@ def test_every_kernel_compiles_for_an_nvidia_gpu() -> None:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.split()[::2] == [
-        *("append", "first_product", "normalise", "read_gradient", "close_relu", "norm_gradient"),
-        *("input_gradient", "weight_gradient"),
+        *("append", "statistics", "first_product", "normalise"),
+        *("read_gradient", "open_relu", "norm_sums", "norm_gradient", "layer_gradient"),
+        *("average", "maximum", "pool_sums", "pool_gradient"),
     ]
     assert set(done.stdout.split()[1::2]) == {"True"}
 

@@ -44,6 +44,7 @@ FREE_ON_RESUME = frozenset(
         "workers",
         "device",
         "recompute",
+        "cuda_graphs",
         "output_dir",
         "resume",
         "on_bad_image",
@@ -63,17 +64,22 @@ class TrainDeviceSettings(DeviceSettings):
         compile: off runs PyTorch's operations one by one, or on a CPU our own kernels; default
             compiles the network by torch.compile, which takes minutes at the start of a run and for
             each new size of a batch; graphs also starts each pass as one CUDA graph, for small
-            batches on a GPU. Validation is never compiled. Not measured on a GPU.
+            batches on a GPU. Validation is never compiled.
+        cuda_graphs: 1 starts each training pass on an NVIDIA or AMD GPU as one CUDA graph: the same
+            bits, without the time that the processor needs to start some 2,300 operations a step,
+            which limits all but large batches. Up to four sizes of a batch have graphs.
         recompute: 1 stores of each layer only its new channels, and computes it again in the
             backward pass: the same bits, less memory, a third more work. The CPU kernels of
-            densenet121 store little anyway and do not need it. Not measured on a GPU.
-        triton: 1 runs the dense blocks by our own Triton kernels, which store as little as those of
-            the CPU. Checked in Triton's interpreter alone; not measured on a GPU.
+            densenet121 store little anyway and do not need it.
+        triton: 1 trains on a GPU by our own Triton kernels, which store as little as those of the
+            CPU: with other bits, 2.6 times as fast as PyTorch's operations with cuda_graphs beside
+            it, in a quarter of the memory (H100, bf16).
     """
 
     section: ClassVar[str] = DeviceSettings.section
     exact: Switch = 1
     compile: Literal["off", "default", "graphs"] = "off"
+    cuda_graphs: Switch = 0
     recompute: Switch = 0
     triton: Switch = 0
 
@@ -176,6 +182,16 @@ class TrainConfig(
             raise UsageError(
                 "--triton 1 and --sync_batch_norm 1 exclude each other: the kernels take the "
                 "statistics of one rank; omit one of them"
+            )
+        if self.cuda_graphs and self.compile != "off":
+            raise UsageError(
+                f"--cuda_graphs 1 and --compile {self.compile} exclude each other; --compile "
+                "graphs compiles and makes graphs"
+            )
+        if self.cuda_graphs and self.gradient_accumulation > 1:
+            raise UsageError(
+                f"--cuda_graphs 1 and --gradient_accumulation {self.gradient_accumulation} exclude "
+                "each other: a graph writes the gradients of each pass to the same place"
             )
         if self.compile == "off":
             return

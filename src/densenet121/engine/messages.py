@@ -133,8 +133,15 @@ def _log_kernels(config: TrainConfig, plan: EpochPlan) -> None:
                 "less memory; omit it",
                 config.compile,
             )
-    if config.triton:
-        log.warning("`triton` 1: these kernels have not been measured on a GPU")
+    one_process = plan.runtime.process.world_size == 1 and config.gradient_accumulation == 1
+    if plan.runtime.device.type == "cuda" and config.compile == "off" and one_process:
+        if not config.cuda_graphs:
+            log.info(
+                "`cuda_graphs` 1 would start each pass at once: the same bits, in less time unless "
+                "the batch is large"
+            )
+        elif not config.triton:
+            log.info("`triton` 1 beside `cuda_graphs` 1 is faster, with other bits")
     if config.recompute and has_kernels:
         log.info(
             "`recompute` 1 changes nothing where the CPU kernels of densenet121 run: they store "

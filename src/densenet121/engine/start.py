@@ -91,6 +91,7 @@ def begin_training(model: DenseNet, config: TrainConfig, runtime: Runtime) -> Tr
         scale_loss=runtime.precision == torch.float16,
         compress=config.gradient_compression == "bf16",
         compile=config.compile,
+        graphs=bool(config.cuda_graphs),
         exact=bool(config.exact),
         ema_decay=config.ema_decay,
         frozen=frozen,

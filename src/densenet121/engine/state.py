@@ -13,10 +13,11 @@ from densenet121.distributed.ranks import gather, sum_over_ranks, synchronised, 
 from densenet121.lr_scheduler import Progress
 from densenet121.network import DenseNet, set_frozen
 from densenet121.network.compiled import Compile, compiled, uncompiled
+from densenet121.network.graphs import GraphedNetwork
 from densenet121.optimizers import AveragedWeights, optimizer_state, restore_optimizer
 from densenet121.runs.checkpoints import Checkpoint
 from densenet121.runs.folder import RunFolder
-from densenet121.utils.errors import InputError
+from densenet121.utils.errors import InputError, UsageError
 
 
 @dataclass
@@ -123,6 +124,7 @@ class Training:
     losses: LossMeter
     compress: bool = False
     compile: Compile = "off"
+    graphs: bool = False
     exact: bool = True
     average: AveragedWeights | None = None
     frozen: tuple[str, ...] = ()
@@ -136,6 +138,7 @@ class Training:
         scale_loss: bool,
         compress: bool = False,
         compile: Compile = "off",
+        graphs: bool = False,
         exact: bool = True,
         ema_decay: float | None = None,
         frozen: tuple[str, ...] = (),
@@ -148,6 +151,7 @@ class Training:
             scale_loss: whether float16 needs a loss scale.
             compress: exchange gradients as bfloat16.
             compile: how training passes are compiled, see ``compiled``.
+            graphs: run training passes as CUDA graphs.
             exact: compile to the same kernels in every run.
             ema_decay: decay of the averaged weights; None: there are none.
             frozen: names of the stages that are frozen.
@@ -156,13 +160,14 @@ class Training:
         average = None if ema_decay is None else AveragedWeights(model, ema_decay)
         return cls(
             model=model,
-            synchronised=_synchronised(model, compress, compile, exact),
+            synchronised=_synchronised(model, compress, compile, graphs, exact),
             optimizer=optimizer,
             scaler=torch.amp.GradScaler(device.type, enabled=scale_loss),
             state=RunState.fresh(),
             losses=LossMeter(device),
             compress=compress,
             compile=compile,
+            graphs=graphs,
             exact=exact,
             average=average,
             frozen=frozen,
@@ -182,11 +187,22 @@ class Training:
         # The exchange of gradients is prepared for the weights that learn. The old one must be gone
         # before: both would hook into the same weights.
         self.synchronised = self.model
-        self.synchronised = _synchronised(self.model, self.compress, self.compile, self.exact)
+        self.synchronised = _synchronised(
+            self.model, self.compress, self.compile, self.graphs, self.exact
+        )
         return True
 
 
-def _synchronised(model: DenseNet, compress: bool, compile: Compile, exact: bool) -> nn.Module:
+def _synchronised(
+    model: DenseNet, compress: bool, compile: Compile, graphs: bool, exact: bool
+) -> nn.Module:
+    if graphs:
+        if world_size() > 1:
+            raise UsageError(
+                "`cuda_graphs` 1 is for one process: the exchange of gradients between "
+                f"{world_size()} is not part of a graph; pass `cuda_graphs` 0"
+            )
+        return GraphedNetwork(model)
     first = next(model.parameters())
     side = model.min_image_size
     shape = (1, model.in_channels, side, side)

@@ -22,6 +22,7 @@ from densenet121.network.fused import (
     fused_transition,
 )
 from densenet121.network.recompute import run_again_in_backward
+from densenet121.network.triton import triton_dense_block, triton_pooling
 from densenet121.utils.errors import InputError
 
 Variant = Literal["paper", "model_zoo"]
@@ -79,7 +80,7 @@ class DenseBlock(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """Append each layer's channels to ``x``, oldest first."""
-        kernels = _triton_dense_block if self.triton else fused_dense_block
+        kernels = triton_dense_block if self.triton else fused_dense_block
         fused = kernels(tuple(self), DenseLayer, x)
         if fused is not None:
             return fused
@@ -102,14 +103,6 @@ class DenseBlock(nn.Sequential):
         return torch.cat(features, dim=1)
 
 
-def _triton_dense_block(
-    layers: Sequence[nn.Module], kind: type[nn.Module], x: Tensor
-) -> Tensor | None:
-    from densenet121.network.triton.block import triton_dense_block  # needs the package triton
-
-    return triton_dense_block(layers, kind, x)
-
-
 class Transition(nn.Sequential):
     """BN-ReLU-1x1 conv to ``num_output_features``, then a 2 x 2 pooling at stride 2.
 
@@ -118,6 +111,7 @@ class Transition(nn.Sequential):
     """
 
     recompute = False  # see set_recompute
+    triton = False  # see set_triton
 
     def __init__(self, num_input_features: int, num_output_features: int, variant: Variant) -> None:
         """Modules under torchvision's names and in its order."""
@@ -130,6 +124,11 @@ class Transition(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(N, num_input_features, H, W)`` to ``(N, num_output_features, H // 2, W // 2)``."""
+        if self.triton and self._averages:
+            pooled = triton_pooling((self.norm, self.relu, self.pool), nn.AvgPool2d, None, x)
+            if pooled is not None:
+                convolved: Tensor = self.conv(pooled)
+                return convolved
         fused = fused_transition(tuple(self), self._averages, x)
         if fused is not None:
             return fused
@@ -149,6 +148,7 @@ class Features(nn.Sequential):
     """Everything before the last ReLU, under torchvision's names."""
 
     recompute = False  # see set_recompute
+    triton = False  # see set_triton
 
     def forward(self, images: Tensor) -> Tensor:
         """Map ``(N, C, H, W)`` to ``(N, num_features, H', W')``."""
@@ -158,7 +158,8 @@ class Features(nn.Sequential):
             # Stores nothing for the backward pass, and runs by the inference kernels.
             with torch.no_grad():
                 x = _run(parts[:frozen], x)
-        return _run(parts[frozen:], x, self.recompute and torch.is_grad_enabled())
+        recompute = self.recompute and torch.is_grad_enabled()
+        return _run(parts[frozen:], x, recompute=recompute, triton=self.triton)
 
 
 def _frozen_parts(parts: Sequence[nn.Module], x: Tensor) -> int:
@@ -173,7 +174,9 @@ def _frozen_parts(parts: Sequence[nn.Module], x: Tensor) -> int:
     return count
 
 
-def _run(parts: Sequence[nn.Module], x: Tensor, recompute: bool = False) -> Tensor:
+def _run(
+    parts: Sequence[nn.Module], x: Tensor, *, recompute: bool = False, triton: bool = False
+) -> Tensor:
     """Apply ``parts``, the first or the last of a network's, by the fast paths where they can."""
     pool = None
     if len(parts) >= 4 and isinstance(parts[3], MaxPoolSame | nn.MaxPool2d):
@@ -184,7 +187,8 @@ def _run(parts: Sequence[nn.Module], x: Tensor, recompute: bool = False) -> Tens
             return fused
     if pool is not None:
         x = parts[0](x)
-        fused = fused_stem(parts[1:4], pool.kind, pool.padding(*x.shape[2:]), x)
+        kernels = triton_pooling if triton else fused_stem
+        fused = kernels(parts[1:4], pool.kind, pool.padding(*x.shape[2:]), x)
         if fused is None and recompute:
             fused = run_again_in_backward(nn.Sequential(*parts[1:4]), parts[1:4], x)
         x, parts = (x, parts[1:]) if fused is None else (fused, parts[4:])

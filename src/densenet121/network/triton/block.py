@@ -19,41 +19,57 @@ from torch.autograd.function import once_differentiable
 from densenet121.network.fused.arguments import PARAMETERS, layer_parameters
 from densenet121.network.fused.conditions import (
     is_plain_layer,
-    runs_plain,
+    remember_statistics,
     update_running_statistics,
     uses_batch_statistics,
 )
+from densenet121.network.triton.conditions import arithmetic_of
 from densenet121.network.triton.launch import (
+    DEEPEST,
     Norm,
+    Parts,
     append,
-    close_relu,
     first_product,
-    input_gradient,
+    layer_gradient,
     norm_gradient,
+    norm_sums,
     normalise,
+    open_relu,
     read_gradient,
     rows_of,
-    weight_gradient,
+    statistics,
 )
 
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_CONVOLUTION = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)
 
 
 @dataclass
 class _Plan:
-    """Of one pass: its arithmetic, and the statistics of its norms, in the order of the layers."""
+    """Of one pass.
+
+    Attributes:
+        dtype: of the products.
+        frozen: the norms use their running statistics.
+        eps: of the norms: 2 i and 2 i + 1 are those of layer i.
+        means: that the norms subtract, in the same order.
+        variances: in the same order.
+        mean: of the block's channels; zero if frozen.
+        variance: of the block's channels.
+    """
 
     dtype: torch.dtype
     frozen: bool
     eps: list[float]
     means: list[Tensor]
     variances: list[Tensor]
-    mean: Tensor  # of the block's channels; zero if frozen
+    mean: Tensor
+    variance: Tensor
 
-    def norm(self, index: int, gamma: Tensor, beta: Tensor) -> Norm:
-        """A batch norm: 2 i and 2 i + 1 are those of layer i."""
-        found = self.means[index], self.variances[index], self.eps[index]
-        return Norm.of(gamma, beta, *found)
+    def affine(self, norm: Norm, found: Parts) -> Tensor:
+        """Scale and shift of a norm that reads what ``found`` is of, as the last of its columns."""
+        if self.frozen:
+            return norm.affine()
+        return statistics(found, norm.mean, norm.variance, norm)
 
 
 def triton_dense_block(
@@ -69,32 +85,43 @@ def triton_dense_block(
     Returns:
         ``(N, C + len(layers) * growth_rate, H, W)``, channels_last.
     """
-    if runs_plain(x) or not layers or not all(is_plain_layer(layer, kind) for layer in layers):
+    if not layers or not all(is_plain_layer(layer, kind) for layer in layers):
         return None
     norms: list[Any] = [norm for layer in layers for norm in (layer.norm1, layer.norm2)]
     batch = uses_batch_statistics(norms)
-    device = x.device.type
-    autocast = torch.is_autocast_enabled(device)
-    dtype = torch.get_autocast_dtype(device) if autocast else x.dtype
-    if batch is None or dtype not in _DTYPES or (batch and rows_of(x) < 2):
-        return None
     parameters = [p for layer in layers for p in layer_parameters(layer)]
-    if any(p.dtype != torch.float32 for p in parameters):
+    dtype = arithmetic_of(x, parameters)
+    depth, growth = parameters[2].shape[0], parameters[PARAMETERS - 1].shape[0]
+    if batch is None or dtype is None or (batch and rows_of(x) < 2) or depth > DEEPEST:
         return None
     x = x.to(dtype).contiguous(memory_format=torch.channels_last)
-    plan = _Plan(
-        dtype=dtype,
-        frozen=not batch,
-        eps=[norm.eps for norm in norms],
-        means=[] if batch else [norm.running_mean for norm in norms],
-        variances=[] if batch else [norm.running_var for norm in norms],
-        mean=torch.zeros(0),
+    columns = x.shape[1] + len(layers) * growth
+    mean, variance = torch.zeros((2, columns), device=x.device).unbind()
+    means, variances = (
+        _batch_statistics(len(layers), x.shape[1], growth, depth, mean, variance)
+        if batch
+        else ([norm.running_mean for norm in norms], [norm.running_var for norm in norms])
     )
-    with torch.autocast(device, enabled=False):
+    eps = [norm.eps for norm in norms]
+    plan = _Plan(dtype, not batch, eps, means, variances, mean, variance)
+    with torch.autocast(x.device.type, enabled=False):
         y: Tensor = _DenseBlock.apply(x, plan, *parameters)  # type: ignore[no-untyped-call]
     if batch:
-        update_running_statistics(norms, plan.means, plan.variances, rows_of(x))
+        update_running_statistics(norms, means, variances, rows_of(x))
+        remember_statistics(y, mean, variance)
     return y
+
+
+def _batch_statistics(
+    layers: int, columns: int, growth: int, depth: int, mean: Tensor, variance: Tensor
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Places for the statistics of the norms; those of norm1 are the first of the block's."""
+    of_bottlenecks = torch.empty((2, layers, depth), device=mean.device)
+    found: tuple[list[Tensor], list[Tensor]] = [], []
+    for places, of_block, bottlenecks in zip(found, (mean, variance), of_bottlenecks, strict=True):
+        for i, bottleneck in enumerate(bottlenecks.unbind()):
+            places.extend((of_block[: columns + i * growth], bottleneck))
+    return found
 
 
 class _DenseBlock(torch.autograd.Function):
@@ -111,29 +138,20 @@ class _DenseBlock(torch.autograd.Function):
             device=x.device,
             memory_format=torch.channels_last,
         )
-        mean, variance = torch.zeros((2, y.shape[1]), device=x.device).unbind()
-        plan.mean = mean
+        weights = _weights(plan, parameters)
+        norms = _norms(plan, parameters)
         found = append(x, y, 0)
         bottlenecks = []
-        for i in range(count):
+        for i, (norm1, norm2) in enumerate(zip(norms[::2], norms[1::2], strict=True)):
             seen = columns + i * growth
-            gamma1, beta1, weight1, gamma2, beta2, weight2 = _of_layer(parameters, i)
-            if not plan.frozen:
-                new = slice(seen - found[0].shape[0], seen)
-                mean[new], variance[new] = found
-                plan.means.append(mean[:seen])
-                plan.variances.append(variance[:seen])
-            norm1 = plan.norm(2 * i, gamma1, beta1)
-            z, statistics = first_product(y, norm1, weight1[:, :, 0, 0].to(plan.dtype).contiguous())
-            if not plan.frozen:
-                plan.means.append(statistics[0])
-                plan.variances.append(statistics[1])
-            b = normalise(z, plan.norm(2 * i + 1, gamma2, beta2))
-            new_channels = torch.conv2d(_as_images(b, y), weight2.to(plan.dtype), padding=1)
-            new_channels = new_channels.contiguous(memory_format=torch.channels_last)
-            found = append(new_channels, y, seen)
+            z, of_z = first_product(y, plan.affine(norm1, found), weights[2 * i][:, :, 0, 0])
+            b = _as_images(normalise(z, plan.affine(norm2, of_z)), y)
+            new = torch.conv2d(b, weights[2 * i + 1], padding=1)
+            found = append(new.contiguous(memory_format=torch.channels_last), y, seen)
             bottlenecks.append(z)
-        ctx.plan, ctx.input_columns = plan, columns
+        if not plan.frozen:
+            statistics(found, plan.mean, plan.variance, None)
+        ctx.plan, ctx.input_columns, ctx.weights = plan, columns, weights
         ctx.save_for_backward(y, *bottlenecks, *parameters)
         return y
 
@@ -147,75 +165,103 @@ class _DenseBlock(torch.autograd.Function):
         growth = parameters[PARAMETERS - 1].shape[0]
         grad = grad_y.to(plan.dtype).clone(memory_format=torch.channels_last)
         owed = torch.zeros((2, y.shape[1]), device=y.device)
-        gradients: list[Tensor] = []
+        norms = _norms(plan, parameters)
+        gradients: list[list[Tensor]] = []
         for i in reversed(range(count)):
             seen = ctx.input_columns + i * growth
             new = read_gradient(grad, y, plan.mean, owed, seen, growth)
-            of_layer = _of_layer(parameters, i)
-            gradients = [
-                *_layer_gradients(plan, i, y, bottlenecks[i], of_layer, new, grad, owed[:, :seen]),
-                *gradients,
-            ]
+            both = slice(2 * i, 2 * i + 2)
+            layer = _Layer(bottlenecks[i], norms[both], ctx.weights[both], plan.frozen)
+            gradients.insert(0, layer.backward(new, y, grad, owed))
         grad_x = None
         if ctx.needs_input_grad[0]:
             grad_x = read_gradient(grad, y, plan.mean, owed, 0, ctx.input_columns)
+        found = _in_float32([g for of_layer in gradients for g in of_layer], parameters)
         wanted = ctx.needs_input_grad[2:]
-        chosen = [g if needed else None for g, needed in zip(gradients, wanted, strict=True)]
+        chosen = [g if needed else None for g, needed in zip(found, wanted, strict=True)]
         return (grad_x, None, *chosen)
 
 
-def _layer_gradients(
-    plan: _Plan,
-    index: int,
-    y: Tensor,
-    z: Tensor,
-    parameters: Sequence[Tensor],
-    new: Tensor,
-    grad: Tensor,
-    owed: Tensor,
-) -> list[Tensor]:
-    """Gradients of a layer's parameters; adds that of what it reads to ``grad`` and ``owed``.
+@dataclass
+class _Layer:
+    """A layer in the backward pass.
 
-    Args:
-        plan: the pass.
-        index: of the layer.
-        y: the block's buffer.
+    Attributes:
         z: the bottleneck, ``(rows, columns)``.
-        parameters: of the layer.
-        new: gradient of the layer's new channels.
-        grad: gradient of ``y``.
-        owed: what batch norms owe to the channels that the layer reads, see ``read_gradient``.
+        norms: its two.
+        weights: of its convolutions, in the pass's arithmetic.
+        frozen: the norms use their running statistics.
     """
-    gamma1, beta1, weight1, gamma2, beta2, weight2 = parameters
-    norm1 = plan.norm(2 * index, gamma1, beta1)
-    norm2 = plan.norm(2 * index + 1, gamma2, beta2)
-    db_images, d_weight2, _ = torch.ops.aten.convolution_backward(
-        *(new, _as_images(normalise(z, norm2), y), weight2.to(plan.dtype), None),
-        *([1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True, True, False]),
-    )
-    db = db_images.permute(0, 2, 3, 1).contiguous().view(z.shape)
-    d_beta2, along2 = close_relu(db, z, norm2)
-    norm_gradient(db, z, norm2, _owed(plan, norm2, d_beta2, along2, len(z)))
-    product = weight1[:, :, 0, 0].to(plan.dtype).contiguous()
-    d_weight1 = weight_gradient(db, y, norm1)
-    d_beta1, along1 = input_gradient(db, product, y, norm1, grad)
-    owed += _owed(plan, norm1, d_beta1, along1, len(z))
-    return [
-        along1 * norm1.rstd,
-        d_beta1,
-        d_weight1.view_as(weight1),
-        along2 * norm2.rstd,
-        d_beta2,
-        d_weight2.to(weight2.dtype),
-    ]
+
+    z: Tensor
+    norms: Sequence[Norm]
+    weights: Sequence[Tensor]
+    frozen: bool
+
+    def backward(self, new: Tensor, y: Tensor, grad: Tensor, owed: Tensor) -> list[Tensor]:
+        """Gradients of the parameters; adds that of what the layer reads to ``grad``, ``owed``.
+
+        Args:
+            new: gradient of the layer's new channels.
+            y: the block's buffer.
+            grad: gradient of ``y``.
+            owed: what batch norms owe to the channels of ``y``, see ``read_gradient``.
+        """
+        norm1, norm2 = self.norms
+        first, second = self.weights
+        frozen, rows = self.frozen, len(self.z)
+        # The weight's gradient needs b, which is made when the gradient of b is known.
+        db = _convolution_gradient(new, _as_images(self.z, y), second, 0)
+        db = db.permute(0, 2, 3, 1).contiguous().view(self.z.shape)
+        b, parts = open_relu(db, self.z, norm2)
+        d_second = _convolution_gradient(new, _as_images(b, y), second, 1)
+        owed2 = torch.empty((2, len(norm2.gamma)), device=y.device)
+        d_gamma2, d_beta2 = norm_sums(parts, norm2, rows, owed2, frozen=frozen, add=False)
+        norm_gradient(db, self.z, norm2, owed2, frozen=frozen)
+        d_first, parts = layer_gradient(db, first[:, :, 0, 0], y, norm1, grad)
+        d_gamma1, d_beta1 = norm_sums(parts, norm1, rows, owed, frozen=frozen, add=True)
+        return [d_gamma1, d_beta1, d_first[:, :, None, None], d_gamma2, d_beta2, d_second]
 
 
-def _owed(plan: _Plan, norm: Norm, total: Tensor, along: Tensor, rows: int) -> Tensor:
-    """What a batch norm owes its input: ``(2, C)``, a constant, and a slope along x - mean."""
-    if plan.frozen:
-        return torch.zeros((2, len(total)), device=total.device)
-    factor = -norm.scale / rows
-    return torch.stack([factor * total, factor * norm.rstd.square() * along])
+def _convolution_gradient(new: Tensor, b: Tensor, weight: Tensor, which: int) -> Tensor:
+    """Gradient of the 3x3 convolution's input, 0, or weight, 1."""
+    mask = [which == 0, which == 1, False]
+    found = torch.ops.aten.convolution_backward(new, b, weight, None, *_CONVOLUTION, mask)
+    gradient: Tensor = found[which]
+    return gradient
+
+
+def _norms(plan: _Plan, parameters: Sequence[Tensor]) -> list[Norm]:
+    """The two batch norms of every layer."""
+    found = []
+    for i in range(len(parameters) // PARAMETERS):
+        gamma1, beta1, _, gamma2, beta2, _ = _of_layer(parameters, i)
+        for place, gamma, beta in ((2 * i, gamma1, beta1), (2 * i + 1, gamma2, beta2)):
+            mean, variance = plan.means[place], plan.variances[place]
+            found.append(Norm(gamma, beta, mean, variance, plan.eps[place]))
+    return found
+
+
+def _weights(plan: _Plan, parameters: Sequence[Tensor]) -> list[Tensor]:
+    """The weights of the two convolutions of every layer, in the pass's arithmetic."""
+    count = len(parameters) // PARAMETERS
+    given = [w for i in range(count) for w in _of_layer(parameters, i)[2::3]]
+    if plan.dtype == torch.float32:
+        return [w.contiguous() if w.shape[2] == 1 else w for w in given]
+    copies = [torch.empty_like(w, dtype=plan.dtype) for w in given]
+    torch._foreach_copy_(copies, given)
+    return copies
+
+
+def _in_float32(gradients: list[Tensor], parameters: Sequence[Tensor]) -> list[Tensor]:
+    """``gradients`` with those of another dtype copied to float32, all at once."""
+    places = [i for i, gradient in enumerate(gradients) if gradient.dtype != torch.float32]
+    copies = [torch.empty_like(parameters[i]) for i in places]
+    if copies:
+        torch._foreach_copy_(copies, [gradients[i] for i in places])
+    for i, copy in zip(places, copies, strict=True):
+        gradients[i] = copy
+    return gradients
 
 
 def _of_layer(parameters: Sequence[Tensor], index: int) -> Sequence[Tensor]:

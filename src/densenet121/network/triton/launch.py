@@ -6,64 +6,108 @@ import torch
 import triton
 from torch import Tensor
 
-from densenet121.network.triton import kernels
+from densenet121.network.triton import backward_kernels, kernels
 
-_BM = 64  # rows of a tile
-_BK = 32  # depth of one step of a product
-_MOST_SHARES = 64  # of the rows, in the gradient of a weight
-Sums = tuple[Tensor, Tensor]
+# Tiles of rows, columns and depth; found by measuring on an H100.
+_PRODUCT = {"BM": 64, "BK": 32, "num_warps": 4, "num_stages": 4}
+_GRADIENT = {"BM": 32, "BN": 64, "num_warps": 4, "num_stages": 3}
+_ELEMENTWISE_BM = 32
+PROGRAMS = 1024  # that a kernel with sums is divided into, about; it leaves as many parts
+_SHARES = 264  # the same of the gradient of a weight, whose parts are larger
+_SUM_BN = 8  # columns of a program that sums parts
+DEEPEST = 256  # bottleneck, in channels
 
 
 class Norm(NamedTuple):
-    """A batch norm of a pass, float32: ``scale * x + shift``.
+    """A batch norm of a pass, float32."""
+
+    gamma: Tensor
+    beta: Tensor
+    mean: Tensor
+    variance: Tensor
+    eps: float
+
+    def affine(self) -> Tensor:
+        """``(2, C)``: scale and shift of ``scale * x + shift``."""
+        scale = self.gamma * torch.rsqrt(self.variance + self.eps)
+        return torch.stack([scale, self.beta - self.mean * scale])
+
+
+class Parts(NamedTuple):
+    """Statistics of shares of the rows, to be merged.
 
     Attributes:
-        mean: that is subtracted.
-        rstd: one over the standard deviation.
-        scale: ``gamma * rstd``.
-        shift: ``beta - mean * scale``.
+        parts: ``(shares, 2, C)``, means and sums of squared differences from them.
+        rows: of all shares.
+        each: rows of a share; the last may have less.
     """
 
-    mean: Tensor
-    rstd: Tensor
-    scale: Tensor
-    shift: Tensor
-
-    @classmethod
-    def of(cls, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor, eps: float) -> "Norm":
-        """From its weights and statistics."""
-        rstd = torch.rsqrt(variance + eps)
-        scale = gamma * rstd
-        return cls(mean.contiguous(), rstd, scale, beta - mean * scale)
+    parts: Tensor
+    rows: int
+    each: int
 
 
-def append(x: Tensor, y: Tensor, first: int) -> Sums:
-    """Copy ``x`` into the channels of ``y`` from ``first`` on; their means and variances."""
+def append(x: Tensor, y: Tensor | None, first: int) -> Parts:
+    """Copy ``x`` into the channels of ``y`` from ``first`` on.
+
+    Args:
+        x: ``(N, C, H, W)``, channels_last.
+        y: the block's buffer; None only measures.
+        first: the first of its channels.
+    """
     rows, columns = rows_of(x), x.shape[1]
-    parts = _parts(y, rows, columns)
-    kernels.append[_grid(rows, columns)](
-        x, y, parts, rows, columns, y.shape[1], first, BM=_BM, BN=_width(columns)
-    )
-    return _statistics(parts, rows)
+    wide = width_of(columns)
+    tile = max(_ELEMENTWISE_BM, 4096 // wide)
+    programs, tiles = shares_of(rows, tile, triton.cdiv(columns, wide), PROGRAMS)
+    parts = parts_of(x, programs, columns)
+    stride = 0 if y is None else y.shape[1]
+    kernels.append[programs, triton.cdiv(columns, wide)](
+        x, x if y is None else y, parts, rows, columns, stride, first, tiles,
+        COPY=y is not None, BM=tile, BN=wide,
+    )  # fmt: skip
+    return Parts(parts, rows, tile * tiles)
 
 
-def first_product(y: Tensor, norm: Norm, weight: Tensor) -> tuple[Tensor, Sums]:
-    """``z``, ``(rows, out)``, of a 1x1 convolution of the first channels; means and variances."""
+def first_product(y: Tensor, affine: Tensor, weight: Tensor) -> tuple[Tensor, Parts]:
+    """``z``, ``(rows, out)``, of a 1x1 convolution of the first channels, and its statistics.
+
+    Args:
+        y: the block's buffer.
+        affine: the norm of the channels that are read.
+        weight: ``(out, channels that are read)``.
+    """
     rows, (columns, depth) = rows_of(y), weight.shape
     z = torch.empty((rows, columns), dtype=y.dtype, device=y.device)
-    parts = _parts(y, rows, columns)
-    kernels.first_product[_grid(rows, columns)](
-        y, norm.scale, norm.shift, weight, z, parts, rows, depth, columns, y.shape[1],
-        BM=_BM, BN=_width(columns), BK=_BK, PRECISION=_precision(y),
+    wide, chosen = width_of(columns), _chosen(_PRODUCT, y)
+    programs = triton.cdiv(rows, chosen["BM"])
+    parts = parts_of(y, programs, columns)
+    kernels.first_product[programs, triton.cdiv(columns, wide)](
+        y, affine, weight, z, parts, rows, depth, columns, y.shape[1],
+        BN=wide, PRECISION=_precision(y), **chosen,
     )  # fmt: skip
-    return z, _statistics(parts, rows)
+    return z, Parts(parts, rows, chosen["BM"])
 
 
-def normalise(z: Tensor, norm: Norm) -> Tensor:
+def statistics(found: Parts, mean: Tensor, variance: Tensor, next_norm: Norm | None) -> Tensor:
+    """Set the last of ``mean`` and ``variance``; the next norm, which reads all, as ``affine``."""
+    programs, _, width = found.parts.shape
+    columns = len(mean)
+    norm = next_norm or Norm(mean, mean, mean, mean, 0.0)
+    affine = torch.empty((2, columns if next_norm else 0), device=mean.device)
+    kernels.statistics[(triton.cdiv(columns, _SUM_BN),)](
+        found.parts, mean, variance, norm.gamma, norm.beta, norm.eps, affine,
+        found.rows, columns - width, columns, programs, found.each,
+        NORM=next_norm is not None, **_steps(programs),
+    )  # fmt: skip
+    return affine
+
+
+def normalise(z: Tensor, affine: Tensor) -> Tensor:
     """``relu`` of the batch norm of ``z``."""
     b, (rows, columns) = torch.empty_like(z), z.shape
-    kernels.normalise[_grid(rows, columns)](
-        z, norm.scale, norm.shift, b, rows, columns, BM=_BM, BN=_width(columns)
+    wide = width_of(columns)
+    kernels.normalise[triton.cdiv(rows, _ELEMENTWISE_BM), triton.cdiv(columns, wide)](
+        z, affine, b, rows, columns, BM=_ELEMENTWISE_BM, BN=wide
     )
     return b
 
@@ -88,58 +132,70 @@ def read_gradient(
         device=y.device,
         memory_format=torch.channels_last,
     )
-    rows = rows_of(y)
-    kernels.read_gradient[_grid(rows, columns)](
-        grad, y, mean, owed[0], owed[1], out, rows, columns, y.shape[1], first,
-        BM=_BM, BN=_width(columns),
-    )  # fmt: skip
+    rows, wide = rows_of(y), width_of(columns)
+    tile = max(_ELEMENTWISE_BM, 4096 // wide)
+    backward_kernels.read_gradient[triton.cdiv(rows, tile), triton.cdiv(columns, wide)](
+        grad, y, mean, owed, out, rows, columns, y.shape[1], first, BM=tile, BN=wide
+    )
     return out
 
 
-def close_relu(db: Tensor, z: Tensor, norm: Norm) -> Sums:
-    """Close relu's gradient ``db`` in place; sums of it, and of it times ``z - mean``."""
-    rows, columns = z.shape
-    parts = _parts(z, rows, columns)
-    kernels.close_relu[_grid(rows, columns)](
-        db, z, norm.scale, norm.shift, norm.mean, parts, rows, columns,
-        BM=_BM, BN=_width(columns),
+def open_relu(db: Tensor, z: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
+    """``relu`` of the norm of ``z`` again, and parts of the sums for ``norm_sums``."""
+    b, (rows, columns) = torch.empty_like(z), z.shape
+    wide = width_of(columns)
+    programs, tiles = shares_of(rows, _ELEMENTWISE_BM, triton.cdiv(columns, wide), PROGRAMS)
+    parts = parts_of(z, programs, columns)
+    backward_kernels.open_relu[programs, triton.cdiv(columns, wide)](
+        db, z, *norm, b, parts, rows, columns, tiles, BM=_ELEMENTWISE_BM, BN=wide
+    )
+    return b, parts
+
+
+def norm_sums(
+    parts: Tensor, norm: Norm, rows: int, owed: Tensor, *, frozen: bool, add: bool
+) -> tuple[Tensor, Tensor]:
+    """Gradients of a norm's two weights; sets ``owed``, or adds to it, unless ``frozen``."""
+    programs, _, columns = parts.shape
+    d_gamma, d_beta = torch.empty((2, columns), device=parts.device).unbind()
+    backward_kernels.norm_sums[(triton.cdiv(columns, _SUM_BN),)](
+        parts, norm.gamma, norm.variance, norm.eps, owed, d_gamma, d_beta,
+        rows, columns, owed.shape[1], programs,
+        FROZEN=frozen, ADD=add, **_steps(programs),
     )  # fmt: skip
-    return parts[:, 0].sum(dim=0), parts[:, 1].sum(dim=0)
+    return d_gamma, d_beta
 
 
-def norm_gradient(db: Tensor, z: Tensor, norm: Norm, owed: Tensor) -> None:
-    """Turn the gradient of a norm's output, in ``db``, into that of its input ``z``."""
+def norm_gradient(db: Tensor, z: Tensor, norm: Norm, owed: Tensor, *, frozen: bool) -> None:
+    """Turn ``db``, the gradient of ``relu`` of a norm, into that of its input ``z``."""
     rows, columns = z.shape
-    kernels.norm_gradient[_grid(rows, columns)](
-        db, z, norm.scale, norm.mean, owed[0], owed[1], rows, columns, BM=_BM, BN=_width(columns)
+    wide = width_of(columns)
+    backward_kernels.norm_gradient[triton.cdiv(rows, _ELEMENTWISE_BM), triton.cdiv(columns, wide)](
+        db, z, *norm, owed, rows, columns, FROZEN=frozen, BM=_ELEMENTWISE_BM, BN=wide
     )
 
 
-def input_gradient(dz: Tensor, weight: Tensor, y: Tensor, norm: Norm, grad: Tensor) -> Sums:
-    """Add the gradient of the channels that a layer reads to ``grad``; sums as ``close_relu``."""
+def layer_gradient(
+    dz: Tensor, weight: Tensor, y: Tensor, norm: Norm, grad: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Add the gradient of the channels that a layer reads to ``grad``.
+
+    Returns:
+        The gradient of the 1x1 convolution's weight, ``(out, in)`` float32, and parts of the sums
+        of the norm for ``norm_sums``.
+    """
     (rows, depth), columns = dz.shape, weight.shape[1]
-    parts = _parts(y, rows, columns)
-    kernels.input_gradient[_grid(rows, columns)](
-        dz, weight, y, norm.scale, norm.shift, norm.mean, grad, parts,
-        rows, depth, columns, y.shape[1],
-        BM=_BM, BN=_width(columns), BK=_BK, PRECISION=_precision(y),
+    chosen = _chosen(_GRADIENT, y)
+    chosen["BN"] = min(chosen["BN"], width_of(columns))
+    across = triton.cdiv(columns, chosen["BN"])
+    shares, tiles = shares_of(rows, chosen["BM"], across, _SHARES)
+    parts = parts_of(y, shares, columns)
+    weights = torch.empty((shares, depth, columns), dtype=torch.float32, device=y.device)
+    backward_kernels.layer_gradient[across, shares](
+        dz, weight, y, *norm, grad, parts, weights, rows, depth, columns, y.shape[1], tiles,
+        BD=int(max(16, triton.next_power_of_2(depth))), PRECISION=_precision(y), **chosen,
     )  # fmt: skip
-    return parts[:, 0].sum(dim=0), parts[:, 1].sum(dim=0)
-
-
-def weight_gradient(dz: Tensor, y: Tensor, norm: Norm) -> Tensor:
-    """The gradient of the 1x1 convolution's weight, ``(out, in)`` float32."""
-    (rows, depth), columns = dz.shape, len(norm.scale)
-    steps = triton.cdiv(rows, _BK)
-    each = triton.cdiv(steps, min(_MOST_SHARES, steps)) * _BK
-    shares = triton.cdiv(rows, each)
-    parts = torch.empty((shares, depth, columns), dtype=torch.float32, device=y.device)
-    wide = _width(columns)
-    kernels.weight_gradient[(triton.cdiv(depth, _BM), triton.cdiv(columns, wide), shares)](
-        dz, y, norm.scale, norm.shift, parts, rows, depth, columns, y.shape[1], each,
-        BM=_BM, BN=wide, BK=_BK, PRECISION=_precision(y),
-    )  # fmt: skip
-    return parts.sum(dim=0)
+    return weights.sum(dim=0), parts
 
 
 def rows_of(x: Tensor) -> int:
@@ -147,28 +203,34 @@ def rows_of(x: Tensor) -> int:
     return x.shape[0] * x.shape[2] * x.shape[3]
 
 
-def _parts(like: Tensor, rows: int, columns: int) -> Tensor:
-    """Two sums of each column of each tile."""
-    shape = (triton.cdiv(rows, _BM), 2, columns)
-    return torch.empty(shape, dtype=torch.float32, device=like.device)
+def shares_of(rows: int, tile: int, across: int, most: int) -> tuple[int, int]:
+    """Programs along the rows, and tiles of rows of each."""
+    count = triton.cdiv(rows, tile)
+    tiles = triton.cdiv(count, max(1, min(count, most // across)))
+    return triton.cdiv(count, tiles), tiles
 
 
-def _statistics(parts: Tensor, rows: int) -> Sums:
-    """Mean and variance of each column, from those of its tiles (Chan et al. 1979)."""
-    count = torch.full((len(parts), 1), float(_BM), device=parts.device)
-    count[-1] = rows - (len(parts) - 1) * _BM
-    mean = (parts[:, 0] * (count / rows)).sum(dim=0)
-    squares = parts[:, 1] + count * (parts[:, 0] - mean).square()
-    return mean, squares.sum(dim=0) / rows
+def parts_of(like: Tensor, programs: int, columns: int) -> Tensor:
+    """Two sums of each column from each program."""
+    return torch.empty((programs, 2, columns), dtype=torch.float32, device=like.device)
 
 
-def _width(columns: int) -> int:
+def _chosen(tiles: dict[str, int], y: Tensor) -> dict[str, int]:
+    """``tiles``; of float32, whose tiles take twice the room, a smaller one."""
+    if y.dtype != torch.float32:
+        return dict(tiles)
+    return tiles | {"BM": tiles["BM"] // 2} | ({"BK": 32} if "BK" in tiles else {})
+
+
+def width_of(columns: int) -> int:
     """Columns of a tile: Triton multiplies blocks of 16 and more, in powers of two."""
     return int(min(128, max(16, triton.next_power_of_2(columns))))
 
 
-def _grid(rows: int, columns: int) -> tuple[int, int]:
-    return triton.cdiv(rows, _BM), triton.cdiv(columns, _width(columns))
+def _steps(programs: int) -> dict[str, int]:
+    """How the sum of so many parts is divided."""
+    parts = int(min(1024, max(16, triton.next_power_of_2(programs))))
+    return {"BP": parts, "BN": _SUM_BN, "num_warps": 8 if parts > 256 else 4}
 
 
 def _precision(y: Tensor) -> Any:
