@@ -13,8 +13,12 @@ def start(arguments: Sequence[str] | None = None) -> int:
     would print a traceback.
     """
     try:
-        from densenet121.cli import main
-
+        try:
+            from densenet121.cli import main
+        except (MemoryError, OSError) as error:
+            said = str(error) or "not enough memory"
+            print(f"densenet121: cannot start: {said}", file=sys.stderr)  # noqa: T201
+            return 1
         return main(arguments)
     except KeyboardInterrupt:
         print("densenet121: stopped; everything saved before is intact", file=sys.stderr)  # noqa: T201

@@ -114,6 +114,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         text = str(error).strip().partition("\n")[0] or "an allocation failed"
         said = f"not enough memory ({text}); everything saved before is intact"
+        error.__traceback__ = error.__context__ = None  # frees what the call that failed holds
+        return _fail(said, arguments, status=FAILED)
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of a library in Rust, such as safetensors
+            raise
+        said = f"a library panicked ({error}), as where memory ends; everything saved is intact"
         return _fail(said, arguments, status=FAILED)
 
 
@@ -194,8 +200,13 @@ def _reader_left() -> bool:
 
 def _fail(error: object, arguments: Sequence[str], *, status: int) -> int:
     """Print an error as one line, with each `field` replaced by its flag."""
-    labels = _labels(arguments)
-    line = re.sub(r"`(\w+)`", lambda name: labels.get(name[1], name[0]), str(error))
+    try:
+        labels = _labels(arguments)
+    except (MemoryError, OSError, ImportError):  # an error of the machine, in which that fails too
+        labels = {}
+    line = str(error)
+    if labels:
+        line = re.sub(r"`(\w+)`", lambda name: labels.get(name[1], name[0]), line)
     with contextlib.suppress(BrokenPipeError):
         print(f"densenet121: {' '.join(line.split())}", file=sys.stderr)  # noqa: T201
     return status

@@ -166,8 +166,9 @@ HARMS: dict[str, Harm] = {
 }
 _WEIGHTS = {"SIGKILL": 6, "SIGTERM": 3, "SIGINT": 3}
 ENDS = {"SIGKILL": {-9}, "SIGTERM": {143, -15}, "SIGINT": {143, -2}}
-# torch, OpenMP and the C++ library end the process in threads of their own.
-ENDS |= {"no descriptors": {-6}, "no memory": {-6, -11}}
+# torch, OpenMP and the C++ library end the process in threads of their own, the system's loader of
+# libraries with 127.
+ENDS |= {"no descriptors": {-6}, "no memory": {-6, -11, 127}}
 
 
 def harm(bench: Bench, rng: random.Random, processes: list[Forked], seconds: float) -> str:
