@@ -8,7 +8,7 @@ KERNELS := setup.py $(shell find src/densenet121/native -name "*.h" -o -name "*.
 
 BENCH := .venv-bench/bin
 
-.PHONY: demo test test-fast docs docs-serve test-docs test-slow test-serve test-sanitize fuzz torture wheel test-hosts test-frameworks test-hub test-open-inference test-trackers test-lightning test-triton test-compat bench bench-data bench-memory test-gpu bench-gpu lint format clean help
+.PHONY: demo test test-fast docs docs-serve test-docs test-slow test-serve test-sanitize test-arm fuzz torture wheel test-hosts test-frameworks test-hub test-open-inference test-trackers test-lightning test-triton test-compat bench bench-data bench-memory test-gpu bench-gpu lint format clean help
 
 help:
 	@echo "make demo       train DenseNet-121 on handwritten digits, evaluate it, write a report"
@@ -17,6 +17,7 @@ help:
 	@echo "make test-slow  the tests that train for minutes"
 	@echo "make test-serve  the server under load: 10,000 requests, good and bad"
 	@echo "make test-sanitize  the kernels and their tests under gcc's address and undefined-behaviour sanitizers"
+	@echo "make test-arm   the kernels for 64-bit ARM, cross-compiled, and their tests in an emulator"
 	@echo "make fuzz       hostile images, weights, lists, settings, requests; SECONDS=600"
 	@echo "make torture    kills, full disks and other harm at random moments; SECONDS=600"
 	@echo "make wheel      wheels with and without kernels and an SBOM, into dist/; each is installed and used"
@@ -92,6 +93,10 @@ test-sanitize: $(BIN)/.installed-dev
 	    LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libstdc++.so.6)" \
 	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 OMP_NUM_THREADS=1 \
 	    $(BIN)/python -m pytest -q -p no:cacheprovider -m "not slow" $(SANITIZE_TESTS)
+
+# The kernels for 64-bit ARM by Debian's cross compiler, their tests by Python for arm64 under qemu-user.
+test-arm: $(BIN)/.installed-dev
+	sh tests/system/arm.sh $(CURDIR)/$(BIN)/python
 
 # Hostile input for SECONDS (or COUNT cases of each kind); a fault is kept, with the command that runs it again.
 SECONDS := 600
