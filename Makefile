@@ -112,8 +112,9 @@ torture: $(BIN)/.installed-dev
 	    --seconds $(SECONDS) $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) \
 	    --keep $(CURDIR)/.campaigns/faults --json $(CURDIR)/.campaigns/torture.json
 
-# Into dist/: a wheel with kernels for Linux on x86-64, one without for every platform, and a list of
-# what is installed with it (SBOM, CycloneDX). Each wheel is installed where nothing of the source is, and used.
+# Into dist/: a wheel with kernels for Linux on this machine's processor and, where there is a cross compiler, on
+# 64-bit ARM, one without for every platform, and a list of what is installed with it (SBOM, CycloneDX). Each wheel is
+# installed where nothing of the source is, and used; that for ARM in an emulator.
 # auditwheel finds the oldest C library that will do. The kernels take torch's OpenMP, so none is packed.
 .release/.installed: pyproject.toml constraints.txt
 	test -x .release/bin/python || $(PYTHON) -m venv .release
@@ -126,11 +127,16 @@ torture: $(BIN)/.installed-dev
 wheel: $(BIN)/.installed-dev .release/.installed
 	rm -rf dist build/lib* build/bdist*
 	$(PIP) wheel --quiet --no-deps --wheel-dir dist/built .
+	if command -v aarch64-linux-gnu-g++ > /dev/null; then rm -rf build/lib* build/bdist*; \
+	    sh tests/system/arm_compiler.sh $(PIP) wheel --quiet --no-deps --wheel-dir dist/built .; \
+	else echo "no wheel for ARM: aarch64-linux-gnu-g++ (Debian: g++-aarch64-linux-gnu) is not here"; fi
 	PATH="$(CURDIR)/.release/bin:$$PATH" auditwheel repair --wheel-dir dist dist/built/*.whl
 	rm -rf dist/built build/lib* build/bdist*
 	DENSENET121_KERNELS=off $(PIP) wheel --quiet --no-deps --wheel-dir dist .
 	sh tests/system/wheel.sh $(CURDIR)/.release/bare/bin/python $(CURDIR)/dist/densenet121-*-py3-none-any.whl no
-	sh tests/system/wheel.sh $(CURDIR)/.release/bare/bin/python $(CURDIR)/dist/densenet121-*-manylinux*.whl yes
+	sh tests/system/wheel.sh $(CURDIR)/.release/bare/bin/python $(CURDIR)/dist/densenet121-*-manylinux*_$$(uname -m).whl yes
+	test ! -e dist/densenet121-*_aarch64.whl || test "$$(uname -m)" = aarch64 || \
+	    sh tests/system/arm.sh $(CURDIR)/$(BIN)/python $(CURDIR)/dist/densenet121-*_aarch64.whl
 	.release/bin/cyclonedx-py environment --output-reproducible --of JSON -o dist/sbom.json .release/bare/bin/python
 	ls -l dist
 
