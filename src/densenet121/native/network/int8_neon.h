@@ -82,7 +82,7 @@ inline void store_result(Sums sums, const float* scale, Out* to, int64_t columns
   } else {
     const uint16x4_t words = vqmovun_s32(whole);
     const uint8x8_t bytes = vqmovn_u16(vcombine_u16(words, words));
-    std::memcpy(to, &bytes, smaller<int64_t>(columns, kSumColumns));
+    store_some(to, vget_lane_u32(vreinterpret_u32_u8(bytes), 0), columns);
   }
 }
 
