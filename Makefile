@@ -8,7 +8,7 @@ KERNELS := setup.py $(shell find src/densenet121/native -name "*.h" -o -name "*.
 
 BENCH := .venv-bench/bin
 
-.PHONY: demo test test-fast docs docs-serve test-docs test-slow test-serve test-sanitize fuzz torture wheel test-hosts test-frameworks test-hub test-open-inference test-trackers test-lightning test-triton test-compat bench bench-data bench-memory test-gpu bench-gpu lint format clean help
+.PHONY: demo test test-fast docs docs-serve test-docs test-slow test-serve test-sanitize test-arm fuzz torture wheel test-hosts test-frameworks test-hub test-open-inference test-trackers test-lightning test-triton test-compat bench bench-data bench-memory test-gpu bench-gpu lint format clean help
 
 help:
 	@echo "make demo       train DenseNet-121 on handwritten digits, evaluate it, write a report"
@@ -17,6 +17,7 @@ help:
 	@echo "make test-slow  the tests that train for minutes"
 	@echo "make test-serve  the server under load: 10,000 requests, good and bad"
 	@echo "make test-sanitize  the kernels and their tests under gcc's address and undefined-behaviour sanitizers"
+	@echo "make test-arm   the kernels for 64-bit ARM, cross-compiled, and their tests in an emulator"
 	@echo "make fuzz       hostile images, weights, lists, settings, requests; SECONDS=600"
 	@echo "make torture    kills, full disks and other harm at random moments; SECONDS=600"
 	@echo "make wheel      wheels with and without kernels and an SBOM, into dist/; each is installed and used"
@@ -93,6 +94,10 @@ test-sanitize: $(BIN)/.installed-dev
 	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 OMP_NUM_THREADS=1 \
 	    $(BIN)/python -m pytest -q -p no:cacheprovider -m "not slow" $(SANITIZE_TESTS)
 
+# The kernels for 64-bit ARM by Debian's cross compiler, their tests by Python for arm64 under qemu-user.
+test-arm: $(BIN)/.installed-dev
+	sh tests/system/arm.sh $(CURDIR)/$(BIN)/python
+
 # Hostile input for SECONDS (or COUNT cases of each kind); a fault is kept, with the command that runs it again.
 SECONDS := 600
 fuzz: $(BIN)/.installed-dev
@@ -107,8 +112,9 @@ torture: $(BIN)/.installed-dev
 	    --seconds $(SECONDS) $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) \
 	    --keep $(CURDIR)/.campaigns/faults --json $(CURDIR)/.campaigns/torture.json
 
-# Into dist/: a wheel with kernels for Linux on x86-64, one without for every platform, and a list of
-# what is installed with it (SBOM, CycloneDX). Each wheel is installed where nothing of the source is, and used.
+# Into dist/: a wheel with kernels for Linux on this machine's processor and, where there is a cross compiler, on
+# 64-bit ARM, one without for every platform, and a list of what is installed with it (SBOM, CycloneDX). Each wheel is
+# installed where nothing of the source is, and used; that for ARM in an emulator.
 # auditwheel finds the oldest C library that will do. The kernels take torch's OpenMP, so none is packed.
 .release/.installed: pyproject.toml constraints.txt
 	test -x .release/bin/python || $(PYTHON) -m venv .release
@@ -121,11 +127,16 @@ torture: $(BIN)/.installed-dev
 wheel: $(BIN)/.installed-dev .release/.installed
 	rm -rf dist build/lib* build/bdist*
 	$(PIP) wheel --quiet --no-deps --wheel-dir dist/built .
+	if command -v aarch64-linux-gnu-g++ > /dev/null; then rm -rf build/lib* build/bdist*; \
+	    sh tests/system/arm_compiler.sh $(PIP) wheel --quiet --no-deps --wheel-dir dist/built .; \
+	else echo "no wheel for ARM: aarch64-linux-gnu-g++ (Debian: g++-aarch64-linux-gnu) is not here"; fi
 	PATH="$(CURDIR)/.release/bin:$$PATH" auditwheel repair --wheel-dir dist dist/built/*.whl
 	rm -rf dist/built build/lib* build/bdist*
 	DENSENET121_KERNELS=off $(PIP) wheel --quiet --no-deps --wheel-dir dist .
 	sh tests/system/wheel.sh $(CURDIR)/.release/bare/bin/python $(CURDIR)/dist/densenet121-*-py3-none-any.whl no
-	sh tests/system/wheel.sh $(CURDIR)/.release/bare/bin/python $(CURDIR)/dist/densenet121-*-manylinux*.whl yes
+	sh tests/system/wheel.sh $(CURDIR)/.release/bare/bin/python $(CURDIR)/dist/densenet121-*-manylinux*_$$(uname -m).whl yes
+	test ! -e dist/densenet121-*_aarch64.whl || test "$$(uname -m)" = aarch64 || \
+	    sh tests/system/arm.sh $(CURDIR)/$(BIN)/python $(CURDIR)/dist/densenet121-*_aarch64.whl
 	.release/bin/cyclonedx-py environment --output-reproducible --of JSON -o dist/sbom.json .release/bare/bin/python
 	ls -l dist
 

@@ -10,7 +10,7 @@ is then one for every platform.
 import copy
 import importlib.machinery
 import os
-import platform
+import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -26,13 +26,17 @@ X86_FLAGS = {
     "avx512": AVX512,
     "avx2": ["-mavx2", "-mfma", "-mf16c"],
 }
-
+ARM_FLAGS = {
+    "neon_bf16": ["-march=armv8.2-a+dotprod+bf16+i8mm"],
+    "neon_dotprod": ["-march=armv8.2-a+dotprod"],
+    "neon": [],
+}
 
 IMAGES = Path("src/densenet121/native/images")
 # The image kernel rounds where numpy and OpenCV do: no product may be fused with a sum unasked.
 IMAGES_FLAGS = {
     "avx2": ["-ffp-contract=off", "-mavx2", "-mfma", "-mf16c", "-mbmi", "-mbmi2"],
-    "portable": ["-ffp-contract=off"],
+    "portable": ["-ffp-contract=off", "-DDENSENET121_PORTABLE"],
 }
 # With flags of one's own, as the sanitizers', what they say about debug information holds.
 DEBUG = [] if "-g" in os.environ.get("CFLAGS", "") else ["-g0"]
@@ -105,10 +109,13 @@ class AnyPython(bdist_wheel):
         return "py3", "none", target
 
 
-is_x86 = platform.machine().lower() in ("x86_64", "amd64")
+# As "linux-aarch64"; _PYTHON_HOST_PLATFORM says it where the compiler is a cross compiler.
+target = sysconfig.get_platform().lower()
+is_x86, is_arm = target.endswith(("x86_64", "amd64")), target.endswith(("aarch64", "arm64"))
 libraries = [
     *(extension(name, flags) for name, flags in X86_FLAGS.items() if is_x86),
-    extension("portable", []),
+    *(extension(name, flags) for name, flags in ARM_FLAGS.items() if is_arm),
+    extension("portable", ["-DDENSENET121_PORTABLE"]),
     *(images_extension(name) for name in IMAGES_FLAGS if is_x86 or name == "portable"),
 ]
 setup(

@@ -1,18 +1,19 @@
 """The kernels' libraries: every one that runs here computes the same, and none is needed."""
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from densenet121 import native
 from densenet121.native.library import load_library
 from densenet121.native.network import INSTRUCTION_SETS, Kernels, kernels
 from densenet121.native.network.structures import STRUCTURES, VERSION
+from densenet121.native.processor import capabilities
 
 from helpers.commands import REPOSITORY, environment
 
@@ -73,11 +74,20 @@ def test_this_machine_s_best_is_taken() -> None:
     if isinstance(found, str):
         pytest.skip(found)
     assert isinstance(found, Kernels)
-    able = torch.cpu.get_capabilities()
     wanted = os.environ.get("DENSENET121_KERNELS") or next(
-        name for name, needed in INSTRUCTION_SETS.items() if all(able.get(n) for n in needed)
+        name for name, needed in INSTRUCTION_SETS.items() if capabilities().issuperset(needed)
     )
     assert found.instruction_set == wanted
+
+
+def test_capabilities_are_those_that_the_kernel_lists() -> None:
+    if not (listed := Path("/proc/cpuinfo")).exists():
+        pytest.skip("not Linux")
+    flags = set(listed.read_text().split())
+    on_x86 = {"avx2": "avx2", "f16c": "f16c", "avx512_f": "avx512f", "avx512_bf16": "avx512_bf16"}
+    on_arm = {name: name for name in ("asimd", "atomics", "asimddp", "i8mm", "bf16")}
+    names = on_x86 if platform.machine() == "x86_64" else on_arm
+    assert {n for n in names if n in capabilities()} == {n for n, f in names.items() if f in flags}
 
 
 LIBRARIES = sorted(Path(native.__file__).parent.glob("network/_*.so"))

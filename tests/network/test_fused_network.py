@@ -270,8 +270,9 @@ def test_packed_weights_go_with_the_network() -> None:
 
 
 @needs_bf16
-def test_bf16_network_is_no_further_from_the_truth_than_the_plain_one() -> None:
-    net = build("densenet121", num_classes=5)
+@pytest.mark.parametrize("name", ["small", "densenet121"])
+def test_bf16_network_is_no_further_from_the_truth_than_the_plain_one(name: str) -> None:
+    net = small_net() if name == "small" else build(name, num_classes=5)
     initialise(net, torch.Generator().manual_seed(3))
     x = random_images(8, 64, 64).bfloat16().float()
     truth = train_steps(copy.deepcopy(net).double(), x.double(), 1, plain=True)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from densenet121.native.network import INSTRUCTION_SETS, Kernels, _load
+from densenet121.native.processor import capabilities
 from densenet121.network import DenseNet, Variant
 from densenet121.network.int8 import Int8Network, check_tensors, measure, quantise_network
 from densenet121.network.int8.checks import VERSION, _expected
@@ -27,8 +28,7 @@ MEAN, STD = (120.0, 110.0, 100.0), (60.0, 58.0, 56.0)
 
 def libraries() -> list[Kernels]:
     """All that this processor can run."""
-    found = torch.cpu.get_capabilities()
-    names = [name for name, needed in INSTRUCTION_SETS.items() if all(map(found.get, needed))]
+    names = [n for n, needed in INSTRUCTION_SETS.items() if capabilities().issuperset(needed)]
     loaded = [_load(name) for name in names]
     return [library for library in loaded if isinstance(library, Kernels)]
 

@@ -14,8 +14,14 @@ inline const char* instruction_set() {
   return "avx512";
 #elif defined(__AVX2__)
   return "avx2";
-#else
+#elif defined(DENSENET121_PORTABLE) || !defined(__aarch64__)
   return "portable";
+#elif defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+  return "neon_bf16";
+#elif defined(__ARM_FEATURE_DOTPROD)
+  return "neon_dotprod";
+#else
+  return "neon";
 #endif
 }
 

@@ -1,9 +1,14 @@
 """Load the libraries that setup.py built."""
 
+import contextlib
 import ctypes
+import functools
 import importlib.machinery
+import os
 from collections.abc import Sequence
 from pathlib import Path
+
+import torch
 
 
 def load_library(
@@ -23,6 +28,7 @@ def load_library(
             break
     else:
         return "not built (no C++ compiler at installation?)"
+    _share_openmp()
     try:
         library = ctypes.CDLL(str(path))
         library.densenet121_instruction_set.restype = ctypes.c_char_p
@@ -38,3 +44,21 @@ def load_library(
         # It would read other memory than what is filled in here.
         return f"{path.name} was built from other sources; install the package again"
     return library
+
+
+@functools.cache
+def _share_openmp() -> None:
+    """Make the OpenMP that torch has loaded visible to the libraries that are loaded later.
+
+    torch for x86 does so itself. In torch for ARM only torch's own libraries see it.
+    """
+    if hasattr(ctypes.CDLL(None), "GOMP_parallel") or not hasattr(os, "RTLD_NOLOAD"):
+        return
+    package = Path(torch.__file__).parent
+    places = (package / "lib", package.with_name("torch.libs"))
+    packed = [str(path) for place in places for path in sorted(place.glob("libgomp*.so*"))]
+    for name in [*packed, "libgomp.so.1"]:
+        # Those that are not loaded, and only those, are an error here.
+        with contextlib.suppress(OSError):
+            ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL | os.RTLD_NOLOAD)
+            return

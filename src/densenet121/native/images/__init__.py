@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from densenet121.native.library import load_library
 from densenet121.native.network import INSTRUCTION_SETS
+from densenet121.native.processor import capabilities
 
-# Best first; each with the capabilities that its code needs, by their names in torch.cpu.
+# Best first; each with the capabilities that its code needs.
 _BUILDS: dict[str, tuple[str, ...]] = {
     "avx2": ("avx2", "fma3", "f16c", "bmi", "bmi2"),
     "portable": (),
@@ -207,12 +207,11 @@ def image_kernel() -> ImageKernel | str:
         return "DENSENET121_KERNELS is off"
     if wanted and wanted not in INSTRUCTION_SETS:
         return f'DENSENET121_KERNELS is "{wanted}"'
-    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     reasons = []
     for build, needed in _BUILDS.items():
         if wanted == "portable" and build != "portable":
             continue
-        if not all(found.get(capability) for capability in needed):
+        if not capabilities().issuperset(needed):
             reasons.append(f"{build}: not supported by this processor")
             continue
         loaded = load_library(Path(__file__).parent, build, VERSION, (ImageArguments,))

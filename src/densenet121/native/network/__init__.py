@@ -14,14 +14,19 @@ import torch
 
 from densenet121.native.library import load_library
 from densenet121.native.network.structures import STRUCTURES, VERSION
+from densenet121.native.processor import capabilities
 
-# Best first; each with the capabilities that its code needs, by their names in torch.cpu.
+# Best first; each with the capabilities that its code needs.
 _AVX512 = ("avx512_f", "avx512_bw", "avx512_vl", "avx512_dq")
+_ARMV8_2 = ("asimd", "atomics", "asimdrdm")
 INSTRUCTION_SETS: dict[str, tuple[str, ...]] = {
     "amx": (*_AVX512, "avx512_bf16", "amx_tile", "amx_bf16"),
     "avx512_bf16": (*_AVX512, "avx512_bf16"),
     "avx512": _AVX512,
     "avx2": ("avx2", "fma3", "f16c"),
+    "neon_bf16": (*_ARMV8_2, "asimddp", "bf16", "i8mm"),
+    "neon_dotprod": (*_ARMV8_2, "asimddp"),
+    "neon": ("asimd",),
     "portable": (),
 }
 _NAMES = {torch.bfloat16: "bf16", torch.float32: "float", torch.float64: "double"}
@@ -74,12 +79,11 @@ def kernels() -> Kernels | str:
     if wanted and wanted not in INSTRUCTION_SETS:
         allowed = ", ".join(["off", *INSTRUCTION_SETS])
         return f'DENSENET121_KERNELS is "{wanted}"; it must be one of {allowed}'
-    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     reasons = []
     for name, needed in INSTRUCTION_SETS.items():
         if wanted not in ("", name):
             continue
-        if not all(found.get(capability) for capability in needed):
+        if not capabilities().issuperset(needed):
             reasons.append(f"{name}: not supported by this processor")
             continue
         loaded = _load(name)

@@ -2,9 +2,9 @@
 //
 // A is stored by rows, 32 per block; each step uses 32 adjacent numbers of the summation. B is
 // packed: step after step, each 32 (summation) x 32 (columns), in the order that the instruction
-// set needs: for bf16 two tiles of 16 columns, with adjacent pairs of the summation; otherwise
-// panels of two registers of columns, each by rows. C is 32 x 32 sums of Real<T>, by rows; every
-// sum is computed in the order of the summation.
+// set needs: for bf16 two tiles of 16 columns, with adjacent pairs of the summation (ARM:
+// gemm_neon.h); otherwise panels of two registers of columns, each by rows. C is 32 x 32 sums of
+// Real<T>, by rows; every sum is computed in the order of the summation.
 
 #pragma once
 
@@ -28,10 +28,12 @@ template <class T>
 inline int packed_index(int k, int n) {
   return n / kPanel<T> * kBlock * kPanel<T> + k * kPanel<T> + n % kPanel<T>;
 }
+#if defined(__AVX512BF16__)
 template <>
 inline int packed_index<bf16>(int k, int n) {
   return (n / 16) * 512 + (k / 2) * 32 + (n % 16) * 2 + (k % 2);
 }
+#endif
 
 // What of the blocks of a product is used; the rest of C is then not computed, and need not be
 // stored. Narrow networks have blocks that are mostly padding.
@@ -94,10 +96,10 @@ inline void multiply_tile(const T* a, int64_t lda, const int32_t* offsets, int s
 template <class T, int kVectors>
 inline void multiply_rows(const T* a, int64_t lda, const int32_t* offsets, int steps, const T* b,
                           T* c, bool accumulate, const Used& used) {
-  // The sums of a tile, a row of B and a number of A fill the registers: AVX2 has 16, AVX-512 has
-  // 32. All tiles have enough rows that the multiplier never waits for a sum.
-  constexpr int kRows = kRegisterBytes == 64 ? 8 : 6, kLowRows = kRegisterBytes == 64 ? 8 : 5;
-  constexpr int kHigh = kRegisterBytes == 64 ? 4 : 2;  // tiles of kRows; the others: kLowRows
+  // The sums of a tile, a row of B and a number of A fill the registers: AVX2 has 16, AVX-512 and
+  // NEON have 32. All tiles have enough rows that the multiplier never waits for a sum.
+  constexpr int kRows = kRegisters == 32 ? 8 : 6, kLowRows = kRegisters == 32 ? 8 : 5;
+  constexpr int kHigh = kRegisters == 32 ? 4 : 2;  // tiles of kRows; the others: kLowRows
   static_assert((kBlock - kHigh * kRows) % kLowRows == 0, "");
   int r = 0;
   for (; r < smaller(kHigh * kRows, used.rows); r += kRows) {
@@ -298,3 +300,7 @@ inline void transpose_packed<bf16>(const bf16* step, bf16* out, int64_t ld) {
 #endif
 
 }  // namespace
+
+#if defined(DENSENET121_NEON) && defined(DENSENET121_BF16)
+#include "gemm_neon.h"
+#endif

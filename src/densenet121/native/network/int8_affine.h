@@ -3,7 +3,7 @@
 //
 // With the channel's factor m and shift t, all numbers of 16 bits with a sign, y becomes
 // v = limit(((y m + 2^14) >> 15) + t), with kFraction binary places, limited to 16 bits. That is what
-// vpmulhrsw and vpaddsw compute.
+// vpmulhrsw and vpaddsw compute, and sqrdmulh and sqadd of ARM.
 
 #pragma once
 
@@ -30,7 +30,7 @@ inline int affine_value(int16_t y, int16_t factor, int16_t shift) {
   return v < -32768 ? -32768 : v > 32767 ? 32767 : v;
 }
 
-#if defined(__AVX2__)
+#if defined(__AVX2__) || defined(DENSENET121_NEON)
 
 #if defined(__AVX512F__)
 using Words = __m512i;
@@ -51,7 +51,7 @@ inline void store_bytes(uint8_t* to, Words a, Words b) {
   const Words order = _mm512_set_epi64(7, 5, 3, 1, 6, 4, 2, 0);
   _mm512_storeu_si512(to, _mm512_permutexvar_epi64(order, bytes));
 }
-#else
+#elif defined(__AVX2__)
 using Words = __m256i;
 inline Words load_words(const void* p) { return _mm256_loadu_si256(static_cast<const Words*>(p)); }
 inline Words affine_words(Words v, Words m, Words t) {
@@ -67,6 +67,20 @@ inline void store_bytes(uint8_t* to, Words a, Words b) {
   const Words bytes = _mm256_packus_epi16(_mm256_srai_epi16(_mm256_adds_epi16(a, half), kPlaces),
                                           _mm256_srai_epi16(_mm256_adds_epi16(b, half), kPlaces));
   _mm256_storeu_si256(reinterpret_cast<Words*>(to), _mm256_permute4x64_epi64(bytes, 0xd8));
+}
+#else
+using Words = int16x8_t;
+inline Words load_words(const int16_t* p) { return vld1q_s16(p); }
+inline Words affine_words(Words v, Words m, Words t) {
+  return vqaddq_s16(vqrdmulhq_s16(v, m), t);
+}
+inline Words limited(Words v) {
+  return vminq_s16(vmaxq_s16(v, vdupq_n_s16(0)), vdupq_n_s16(kHighest));
+}
+inline Words sum_words(Words a, Words b) { return vaddq_s16(a, b); }
+template <int kPlaces>
+inline void store_bytes(uint8_t* to, Words a, Words b) {
+  vst1q_u8(to, vcombine_u8(vqrshrun_n_s16(a, kPlaces), vqrshrun_n_s16(b, kPlaces)));
 }
 #endif
 

@@ -56,11 +56,14 @@ using Sums = __m512i;
 #elif defined(__AVX2__)
 constexpr int kByteTileRows = 6;
 using Sums = __m256i;
+#elif defined(DENSENET121_NEON)
+constexpr int kByteTileRows = 8;
+using Sums = int32x4_t;
 #else
 constexpr int kByteTileRows = 4;
 #endif
 
-#if defined(__AVX2__)
+#if defined(__AVX2__) || defined(DENSENET121_NEON)
 
 constexpr int kSumColumns = sizeof(Sums) / sizeof(int32_t);
 
@@ -115,7 +118,7 @@ inline void store_result(const Sums* sums, const Result<Out>& result, Out* to) {
   }
 }
 
-#else
+#elif defined(__AVX2__)
 
 inline bool has_vnni() { return false; }
 
@@ -152,12 +155,20 @@ inline void store_result(const Sums* sums, const Result<Out>& result, Out* to) {
   }
 }
 
+#else
+
+inline bool has_vnni() { return false; }
+
 #endif
 
 // kRows rows and kVectors registers of columns of one panel, summed in registers.
 template <class Out, bool kVnni, int kRows, int kVectors>
 __attribute__((noinline)) void byte_tile(const ByteRows& rows, const uint8_t* a, const int8_t* b,
-                                         const Result<Out>& result, Out* const* to) {
+                                         const Result<Out>& result, Out* const* to)
+#if defined(DENSENET121_NEON)
+    ;  // int8_neon.h
+#else
+{
   Sums sums[kRows][kVectors];
   for (int v = 0; v < kVectors; v++) {
     const Sums bias = load_sums(result.bias + v * kSumColumns);
@@ -182,6 +193,7 @@ __attribute__((noinline)) void byte_tile(const ByteRows& rows, const uint8_t* a,
   }
   for (int r = 0; r < kRows; r++) store_result<Out, kVectors>(sums[r], result, to[r] + result.first);
 }
+#endif
 
 template <class Out, bool kVnni, int kVectors, int kRows = kByteTileRows>
 inline void byte_rows(int count, const ByteRows& rows, const uint8_t* a, const int8_t* b,
@@ -273,3 +285,7 @@ inline void byte_product(const Int8Product& product, int64_t count, const ByteRo
 }
 
 }  // namespace
+
+#if defined(DENSENET121_NEON)
+#include "int8_neon.h"
+#endif

@@ -33,7 +33,7 @@ DENSENET121_PUBLIC int densenet121_start() { return allow_tiles() ? 0 : 1; }
   } catch (...) {                                               \
     return 1;                                                   \
   }
-#if defined(__AVX512BF16__)
+#if defined(DENSENET121_BF16)
 #define DENSENET121_FOR_ALL_TYPES(name, arguments) \
   DENSENET121_ENTRY(name, arguments, float)        \
   DENSENET121_ENTRY(name, arguments, double)       \

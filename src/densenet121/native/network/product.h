@@ -13,8 +13,8 @@
 namespace {
 
 // Number of rows whose sums fit into the registers, with a row of B and a number of A: 16
-// registers, 32 for AVX-512.
-constexpr int kTileRows = kRegisterBytes == 64 ? 12 : 6;
+// registers, 32 for AVX-512. NEON has 32, but none of them is an operand in memory.
+constexpr int kTileRows = kRegisterBytes == 64 ? 12 : kRegisters == 32 ? 8 : 6;
 
 // Number of summands of a panel that fill half of a first-level cache of 32 kB.
 template <class T>

@@ -12,6 +12,14 @@
 #include <type_traits>
 #if defined(__AVX512F__)
 #include <immintrin.h>
+#elif defined(__aarch64__) && !defined(DENSENET121_PORTABLE)
+#define DENSENET121_NEON
+#include <arm_neon.h>
+#endif
+// Whether there are products of bf16, which come with blocks packed for them.
+#if defined(__AVX512BF16__) || \
+    (defined(DENSENET121_NEON) && defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC))
+#define DENSENET121_BF16
 #endif
 
 namespace {
@@ -37,6 +45,12 @@ constexpr int kRegisterBytes = 64;
 constexpr int kRegisterBytes = 32;
 #else
 constexpr int kRegisterBytes = 16;
+#endif
+// Of vectors; some are left for what is multiplied when sums fill most.
+#if defined(__AVX512F__) || defined(DENSENET121_NEON)
+constexpr int kRegisters = 32;
+#else
+constexpr int kRegisters = 16;
 #endif
 
 template <class R>
@@ -90,6 +104,19 @@ inline void store<bf16>(bf16* p, Vec<bf16> v, int n) {
   const __mmask16 mask = static_cast<__mmask16>((1u << n) - 1);
   const __m256i narrow = reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(v)));
   _mm256_mask_storeu_epi16(p, mask, narrow);
+}
+#elif defined(DENSENET121_BF16)
+template <>
+inline Vec<bf16> load<bf16>(const bf16* p, int n) {
+  uint16x4_t narrow{};
+  std::memcpy(&narrow, p, n == 4 ? sizeof(narrow) : n * sizeof(bf16));
+  return (Vec<bf16>)vshll_n_u16(narrow, 16);
+}
+
+template <>
+inline void store<bf16>(bf16* p, Vec<bf16> v, int n) {
+  const bfloat16x4_t narrow = vcvt_bf16_f32((float32x4_t)v);
+  std::memcpy(p, &narrow, n == 4 ? sizeof(narrow) : n * sizeof(bf16));
 }
 #endif
 
