@@ -8,7 +8,7 @@ KERNELS := setup.py $(shell find src/densenet121/native -name "*.h" -o -name "*.
 
 BENCH := .venv-bench/bin
 
-.PHONY: demo test test-fast docs docs-serve test-docs test-slow test-serve test-sanitize test-arm fuzz torture wheel test-hosts test-frameworks test-hub test-open-inference test-trackers test-lightning test-triton test-compat bench bench-data bench-memory test-gpu bench-gpu lint format clean help
+.PHONY: demo test test-fast docs docs-serve test-docs test-slow test-serve test-sanitize test-arm fuzz fuzz-coverage torture wheel test-hosts test-frameworks test-hub test-open-inference test-trackers test-lightning test-triton test-compat bench bench-data bench-memory test-gpu bench-gpu lint format clean help
 
 help:
 	@echo "make demo       train DenseNet-121 on handwritten digits, evaluate it, write a report"
@@ -19,6 +19,7 @@ help:
 	@echo "make test-sanitize  the kernels and their tests under gcc's address and undefined-behaviour sanitizers"
 	@echo "make test-arm   the kernels for 64-bit ARM, cross-compiled, and their tests in an emulator"
 	@echo "make fuzz       hostile images, weights, lists, settings, requests; SECONDS=600"
+	@echo "make fuzz-coverage  the same guided by coverage: libFuzzer on the image kernel, atheris on the readers; SECONDS=600"
 	@echo "make torture    kills, full disks and other harm at random moments; SECONDS=600"
 	@echo "make wheel      wheels with and without kernels and an SBOM, into dist/; each is installed and used"
 	@echo "make test-hosts 2 and 3 hosts as network namespaces; kills and cuts off one (root)"
@@ -104,6 +105,18 @@ fuzz: $(BIN)/.installed-dev
 	cd tests && PYTHONPATH=. OMP_NUM_THREADS=1 nice $(CURDIR)/$(BIN)/python -m campaigns.fuzz \
 	    --seconds $(SECONDS) $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) \
 	    --keep $(CURDIR)/.campaigns/faults --json $(CURDIR)/.campaigns/fuzz.json $(TARGETS)
+
+# Fuzzing guided by coverage, for SECONDS. libFuzzer is in atheris, for the readers in Python, and in clang (with its
+# runtime library; Debian: clang, libclang-rt-dev), for the image kernel, which is left out without it.
+.fuzz/atheris/.installed: Makefile
+	$(PIP) install --quiet --no-deps --upgrade --target .fuzz/atheris atheris==3.0.0
+	touch $@
+
+fuzz-coverage: $(BIN)/.installed-dev .fuzz/atheris/.installed
+	cd tests && PYTHONPATH=.:$(CURDIR)/.fuzz/atheris OMP_NUM_THREADS=1 \
+	    nice $(CURDIR)/$(BIN)/python -m campaigns.guided \
+	    --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) --work $(CURDIR)/.campaigns/corpora \
+	    --keep $(CURDIR)/.campaigns/faults --json $(CURDIR)/.campaigns/fuzz-coverage.json $(TARGETS)
 
 # Signals, full and read-only disks, no descriptors at random moments of training and other commands. Where one
 # may mount (root), the disk is one of our own.

@@ -121,7 +121,7 @@ def _work(
     target: Target, seed: int, first: int, end: int, seconds: float, now: mmap.mmap, out: int
 ) -> None:
     target.prepare()
-    _watch()
+    watch()
     outcomes: Counter[str] = Counter()
     faults: list[tuple[int, str]] = []
     start = told = time.monotonic()
@@ -172,7 +172,7 @@ def attempt(target: Target, case: Any, outcomes: Counter[str]) -> str:
 forbidden: list[str] = []
 
 
-def _watch() -> None:
+def watch() -> None:
     """Note what a hostile file would do, and let no case take all memory."""
 
     def hook(event: str, args: Sequence[object]) -> None:

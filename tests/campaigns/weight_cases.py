@@ -9,6 +9,7 @@ import random
 import struct
 import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -135,18 +136,33 @@ def make(rng: random.Random) -> Case:
 
 def resigned(rng: random.Random) -> bytes:
     """A native file with a changed description and a checksum that is right."""
+    text = json_text(rng, sound_content()).decode("utf-8", "replace")
+    kind = rng.choice(("weights", "checkpoint"))
+    with contextlib.suppress(UnicodeEncodeError):
+        return described(
+            kind, text, lambda note: changed(rng, note) if rng.random() < 0.2 else note
+        )
+    return b""
+
+
+def sound_content() -> dict[str, Any]:
+    """The description of a network."""
+    return read_content(_FILES["native"][0])
+
+
+def described(kind: str, text: str, change: Callable[[Any], Any] = lambda note: note) -> bytes:
+    """A native file with this description and a checksum that is right."""
     import safetensors.torch
 
     some: dict[str, torch.Tensor] = dict(tensors())
-    text = json_text(rng, read_content(_FILES["native"][0])).decode("utf-8", "replace")
-    kind = rng.choice(("weights", "checkpoint"))
-    with contextlib.suppress(UnicodeEncodeError):
-        note: Any = {"format": 1, "kind": kind, "content": text}
-        note["sha256"] = _digest(kind, text, some)
-        if rng.random() < 0.2:
-            note = changed(rng, note)
-        return bytes(safetensors.torch.save(some, {METADATA_KEY: json.dumps(note)}))
-    return b""
+    note: Any = {"format": 1, "kind": kind, "content": text}
+    note["sha256"] = _digest(kind, text, some)
+    return bytes(safetensors.torch.save(some, {METADATA_KEY: json.dumps(change(note))}))
+
+
+def run_description(data: bytes) -> str:
+    """A native file with this text as its description."""
+    return run(("native", described("weights", data.decode("utf-8", "replace"))))
 
 
 def with_pickle(rng: random.Random, data: bytes) -> bytes:

@@ -75,6 +75,17 @@ def to_npz(content: Mapping[str, NDArray[Any] | Names]) -> memoryview:
     return file.getbuffer()
 
 
+def check_integers(arrays: Mapping[str, Any]) -> None:
+    """Refuse what is not one row of integers.
+
+    Raises:
+        ValueError: naming it.
+    """
+    for name, array in arrays.items():
+        if array.ndim != 1 or array.dtype.kind != "i":
+            raise ValueError(f"{name} is not a row of integers")
+
+
 def from_npz(file: Path) -> dict[str, Any]:
     """Read what ``to_npz`` wrote.
 
@@ -83,12 +94,16 @@ def from_npz(file: Path) -> dict[str, Any]:
     """
     with file.open("rb") as opened, np.load(opened, allow_pickle=False) as npz:
         arrays = {name: npz[name] for name in npz.files}
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):  # numpy gives the bytes of what is no array
+            raise ValueError(f"{name} is no array")
     for text in [name for name in arrays if name.endswith("_text")]:
         name = text.removesuffix("_text")
         ends = arrays.pop(f"{name}_ends")
         content = arrays.pop(text).tobytes()
         if (
             ends.ndim != 1
+            or ends.dtype != np.int64
             or (np.diff(ends, prepend=0) < 0).any()
             or ends[-1:].sum() != len(content)
         ):

@@ -5,13 +5,19 @@ Callers in Python know the field, and the command line prints ``--per_batch_size
 ``config`` and ``commands`` know flags.
 """
 
+# What ends a line, for some reader of a log, and how it is written in a message.
+_LINE_ENDS = {ord(end): repr(end)[1:-1] for end in "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"}
+
 
 class InputError(ValueError):
     """An input cannot be used: a folder, an image, a checkpoint, a value.
 
     The text says where, what was found, what is allowed and, if one step helps, what to do.
-    At the command line: exit status 1.
+    At the command line: exit status 1. It is one line, whatever names from outside are in it.
     """
+
+    def __init__(self, text: object) -> None:
+        super().__init__(str(text).translate(_LINE_ENDS))
 
 
 class TooLargeError(InputError):

@@ -90,6 +90,17 @@ def test_a_damaged_index_is_made_again(large: Path, tmp_path: Path) -> None:
         check_same(scan_cached(large, "", tmp_path), expected)
 
 
+def test_an_index_with_labels_that_are_no_classes_is_made_again(
+    large: Path, tmp_path: Path
+) -> None:
+    expected = scan_cached(large, "", tmp_path)
+    (file,) = kept(tmp_path)
+    good = from_npz(file)
+    for labels in (good["labels"] + 1, good["labels"] - 1, good["labels"] * 1.0):
+        file.write_bytes(to_npz({**good, "labels": labels}))
+        check_same(scan_cached(large, "", tmp_path), expected)
+
+
 def test_a_folder_for_the_index_that_cannot_be_written_is_no_error(
     large: Path, tmp_path: Path
 ) -> None:

@@ -2,13 +2,17 @@
 
 import io
 import tarfile
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from densenet121.datasets.sources.open import open_evaluation, open_training
+from densenet121.datasets.sources.shards import index_shards
 from densenet121.utils.errors import InputError
 
 
@@ -158,3 +162,43 @@ def test_a_shard_without_its_end_is_named(tmp_path: Path) -> None:
     assert found.notes == (
         f"{file}: has no end of a tar file, so it may have been cut short (1 of 1 shards)",
     )
+
+
+def test_a_label_of_two_lines_is_one_line_in_a_message(tmp_path: Path) -> None:
+    file = tar_of(tmp_path / "a.tar", [("a.jpg", b"x"), ("a.cls", b"\x1a\n"), ("b.cls", b"")])
+    with pytest.raises(InputError) as told:
+        open_training(file)
+    assert "\n" not in str(told.value)
+
+
+def test_an_index_that_points_outside_its_shards_is_damaged(tmp_path: Path) -> None:
+    file = tar_of(tmp_path / "a.tar", samples("", range(4)))
+    index = index_shards(tmp_path)
+    beside = tmp_path / "index.npz"
+    beside.write_bytes(index.to_npz())
+    assert len(open_evaluation(tmp_path)) == 4
+    end = file.stat().st_size
+    wrong = [
+        replace(index, shard=index.shard + 1),
+        replace(index, shard=index.shard - 1),
+        replace(index, sizes=-index.sizes),
+        replace(index, offsets=index.offsets + end),
+        replace(index, offsets=index.offsets.astype(np.float64)),
+        replace(index, sizes=index.sizes[:, None]),
+        replace(index, shard_sizes=index.shard_sizes.repeat(2)),
+    ]
+    for made in wrong:
+        beside.write_bytes(made.to_npz())
+        with pytest.raises(InputError, match=r"index.npz: damaged .*; remove it"):
+            open_evaluation(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["shard_sizes.npy", "sizes.npy", "labels_ends.npy"])
+def test_an_index_with_a_part_that_is_no_array_is_damaged(name: str, tmp_path: Path) -> None:
+    tar_of(tmp_path / "a.tar", samples("", range(4)))
+    good = io.BytesIO(index_shards(tmp_path).to_npz())
+    with zipfile.ZipFile(good) as old, zipfile.ZipFile(tmp_path / "index.npz", "w") as new:
+        for member in old.namelist():
+            new.writestr(member, b"no array" if member == name else old.read(member))
+    with pytest.raises(InputError, match=r"index.npz: damaged \(.* is no array\); remove it"):
+        open_evaluation(tmp_path)

@@ -281,6 +281,11 @@ def test_a_changed_byte_is_refused_when_opened_or_when_read(tmp_path: Path) -> N
         (record(b"no example"), r"record 0: is no tf.train.Example"),
         (record(example({"image": [b"a", b"b"], "label": 0})), "image has 2 values; one image is"),
         (record(example({"image": 5, "label": 0})), "image has 1 values; one image"),
+        # Damage in a feature that is only looked at for the message.
+        (
+            record(message(1, message(1, message(1, b"x") + message(2, b"\x0a\x09a")))),
+            "longer than",
+        ),
         (record(example({"pixels": b"a", "label": 0})), r"no feature .* it has label, pixels"),
         (record(example({"image": b"a", "y": 0})), "no feature image/class/label or .* a label"),
         (record(example({"image": b"a", "label": [0, 1]})), r"the label is a list \(\[0, 1\]\)"),

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densenet121.datasets.image_dataset import ImageDataset
-from densenet121.datasets.packed_strings import Names, from_npz, to_npz
+from densenet121.datasets.packed_strings import Names, check_integers, from_npz, to_npz
 from densenet121.datasets.sources.folder import Folder, check_counts, check_names, scan_folders
 from densenet121.utils.files import write_atomic
 from densenet121.utils.logging import log
@@ -82,6 +82,7 @@ def _load(file: Path, root: Path) -> ImageDataset | None:
         content = from_npz(file)
         if content["version"] != _VERSION or content["root"] != (str(root.resolve()),):
             return None
+        check_integers({name: content[name] for name in ("changed", "labels", "sizes")})
         for folder, changed in zip(content["folders"], content["changed"].tolist(), strict=True):
             if (root / folder).stat().st_mtime_ns != changed:
                 return None
@@ -95,6 +96,8 @@ def _load(file: Path, root: Path) -> ImageDataset | None:
             known_fingerprint=content["fingerprint"][0],
         )
         if not len(dataset.labels) == len(dataset.sizes) == len(dataset):
+            return None
+        if not all(0 <= label < len(dataset.class_names) for label in set(dataset.labels.tolist())):
             return None
     except FileNotFoundError:  # a folder was removed
         return None

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from densenet121.datasets.decoding import MAX_BYTES
 from densenet121.datasets.image_dataset import ImageDataset
-from densenet121.datasets.packed_strings import Names, from_npz, to_npz
+from densenet121.datasets.packed_strings import Names, check_integers, from_npz, to_npz
 from densenet121.datasets.sources.labels import check_labels
 from densenet121.datasets.sources.layout import packed_in, refuse_packed_splits
 from densenet121.datasets.sources.read_at import read_at
@@ -71,13 +71,32 @@ class Index:
                 len(array)
                 for array in (index.shard, index.offsets, index.sizes, index.paths, index.labels)
             }
-            if len(lengths) != 1 or max(index.sizes) > MAX_BYTES or min(index.offsets) < 0:
+            numbers = ("shard_sizes", "shard", "offsets", "sizes")
+            check_integers({name: getattr(index, name) for name in numbers})
+            if len(lengths) != 1 or not index.is_in_shards():
                 raise ValueError("its parts are inconsistent")
         except Exception as error:  # a damaged zip makes numpy raise exceptions of almost any type
             raise InputError(
                 f"{file}: damaged ({error}); remove it, and it will be made again"
             ) from None
         return index
+
+    def is_in_shards(self) -> bool:
+        """Whether every image is a part of its shard, not too large."""
+        if (
+            not len(self.shards)
+            == len(self.shard_sizes)
+            > self.shard.max()
+            >= self.shard.min()
+            >= 0
+        ):
+            return False
+        rest = self.shard_sizes[self.shard] - self.offsets
+        return bool(
+            (self.offsets >= 0).all()
+            and (self.sizes >= 0).all()
+            and (self.sizes <= np.minimum(rest, MAX_BYTES)).all()
+        )
 
     @property
     def has_several_labels(self) -> bool:

@@ -68,12 +68,13 @@ class Records:
     ) -> None:
         place = f"{file}, record {len(self.positions) - self.files[-1][1]}"
         try:
-            found = parse_example(data, start, start + size, wanted)
+            found = known = parse_example(data, start, start + size, wanted)
+            name = next((name for name in IMAGES if name in found), None)
+            if name is None and wanted is not None:
+                known = parse_example(data, start, start + size)
         except NotAnExampleError as error:
             raise InputError(f"{place}: is no tf.train.Example ({one_line(error)})") from None
-        name = next((name for name in IMAGES if name in found), None)
         if name is None:
-            known = found if wanted is None else parse_example(data, start, start + size)
             raise InputError(
                 f"{place}: no feature {' or '.join(IMAGES)}; it has "
                 f"{one_line(', '.join(sorted(known)))}"
