@@ -8,7 +8,7 @@ KERNELS := setup.py $(shell find src/densenet121/native -name "*.h" -o -name "*.
 
 BENCH := .venv-bench/bin
 
-.PHONY: demo test test-fast docs docs-serve test-docs test-slow test-serve test-sanitize test-arm fuzz fuzz-coverage torture wheel test-hosts test-frameworks test-hub test-open-inference test-trackers test-lightning test-triton test-compat bench bench-data bench-memory test-gpu bench-gpu lint format clean help
+.PHONY: demo test test-fast docs docs-serve test-docs test-slow test-serve test-serve-load test-schema test-sanitize test-sanitize-threads test-arm fuzz fuzz-coverage torture wheel test-hosts test-frameworks test-hub test-open-inference test-trackers test-lightning test-triton test-compat bench bench-data bench-memory test-gpu bench-gpu lint format clean help
 
 help:
 	@echo "make demo       train DenseNet-121 on handwritten digits, evaluate it, write a report"
@@ -16,8 +16,11 @@ help:
 	@echo "make test-fast  those of a minute, for the inner loop"
 	@echo "make test-slow  the tests that train for minutes"
 	@echo "make test-serve  the server under load: 10,000 requests, good and bad"
+	@echo "make test-serve-load  1,000 connections over HTTP, good, bad, slow and gone; SECONDS=600"
+	@echo "make test-schema  the server against its own OpenAPI, by schemathesis"
 	@echo "make test-sanitize  the kernels and their tests under gcc's address and undefined-behaviour sanitizers"
 	@echo "make test-arm   the kernels for 64-bit ARM, cross-compiled, and their tests in an emulator"
+	@echo "make test-sanitize-threads  the network's kernels with 3 threads under clang's thread sanitizer"
 	@echo "make fuzz       hostile images, weights, lists, settings, requests; SECONDS=600"
 	@echo "make fuzz-coverage  the same guided by coverage: libFuzzer on the image kernel, atheris on the readers; SECONDS=600"
 	@echo "make torture    kills, full disks and other harm at random moments; SECONDS=600"
@@ -80,7 +83,24 @@ test-slow: $(BIN)/.installed-dev
 	$(BIN)/python -m pytest -q -m slow
 
 test-serve: $(BIN)/.installed-dev
-	$(BIN)/python -m pytest -s -m serve tests/serve/test_serve_load.py
+	$(BIN)/python -m pytest -s -m serve tests/serve/test_serve_load.py tests/campaigns/test_serve_load.py
+
+# 1,000 connections for SECONDS, over real HTTP.
+test-serve-load: $(BIN)/.installed-dev
+	cd tests && PYTHONPATH=. $(CURDIR)/$(BIN)/python -m campaigns.serve_load \
+	    --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(if $(CLIENTS),--clients $(CLIENTS)) \
+	    --json $(CURDIR)/.campaigns/serve-load.json
+
+# schemathesis makes requests from the server's own OpenAPI and holds the answers against it; in an environment of its
+# own, because it needs other versions than the tests.
+.schema/.installed: Makefile
+	test -x .schema/bin/python || $(PYTHON) -m venv .schema
+	.schema/bin/python -m pip --disable-pip-version-check install --quiet schemathesis==4.32.5
+	touch $@
+
+test-schema: $(BIN)/.installed-dev .schema/.installed
+	cd tests && PYTHONPATH=. $(CURDIR)/$(BIN)/python -m campaigns.schema \
+	    --program $(CURDIR)/.schema/bin/schemathesis $(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT))
 
 # The kernels with gcc's sanitizers, in a copy of the package; Python's own leaks are not looked for.
 # The sanitizer passes C++ exceptions on only if it finds their library at its start.
@@ -98,6 +118,26 @@ test-sanitize: $(BIN)/.installed-dev
 # The kernels for 64-bit ARM by Debian's cross compiler, their tests by Python for arm64 under qemu-user.
 test-arm: $(BIN)/.installed-dev
 	sh tests/system/arm.sh $(CURDIR)/$(BIN)/python
+# The network's kernels under clang's thread sanitizer, with 3 threads. gcc's OpenMP is unknown to it; clang's tells it
+# what its barriers order (archer). It sees accesses of 16 bytes at most: the kernels without AVX, whose threads share
+# their work as those of the others do. Its reports are files; one is a failure.
+CLANGXX ?= $(firstword $(shell for name in clang++ clang++-19 clang++-16 clang++-14; do command -v $$name; done))
+CLANG_LIB = $(abspath $(shell $(CLANGXX) -print-resource-dir)/../..)
+THREADS := .sanitize/threads
+THREAD_TESTS := tests/network/test_fused_block.py tests/network/test_fused_inference.py \
+  tests/network/test_fused_network.py tests/network/test_int8.py
+test-sanitize-threads: $(BIN)/.installed-dev
+	@test -n "$(CLANGXX)" || { echo "clang is needed (Debian: clang libomp-dev libclang-rt-dev)"; exit 1; }
+	rm -rf $(THREADS)
+	DENSENET121_KERNELS=off $(BIN)/python setup.py --quiet build --build-base $(THREADS)/build --build-lib $(THREADS)/lib
+	$(CLANGXX) -w -shared -fPIC -O1 -g1 -std=c++17 -fno-math-errno -fvisibility=hidden -fopenmp -fsanitize=thread \
+	    -shared-libsan src/densenet121/native/network/kernels.cpp -o $(THREADS)/lib/densenet121/native/network/_portable.so
+	PYTHONPATH=$(THREADS)/lib DENSENET121_KERNELS=portable DENSENET121_TEST_THREADS=3 OMP_NUM_THREADS=3 \
+	    LD_PRELOAD="$(shell $(CLANGXX) -print-file-name=libclang_rt.tsan-$(shell uname -m).so) $(CLANG_LIB)/libomp.so" \
+	    OMP_TOOL_LIBRARIES=$(CLANG_LIB)/libarcher.so \
+	    TSAN_OPTIONS="ignore_noninstrumented_modules=1 history_size=4 log_path=$(CURDIR)/$(THREADS)/report" \
+	    $(BIN)/python -m pytest -q -n0 -p no:cacheprovider -m "not slow" $(THREAD_TESTS)
+	@! cat $(THREADS)/report.* 2>/dev/null
 
 # Hostile input for SECONDS (or COUNT cases of each kind); a fault is kept, with the command that runs it again.
 SECONDS := 600

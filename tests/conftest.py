@@ -1,5 +1,6 @@
 """What several tests need: one thread, and a folder of small images."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,8 @@ from helpers.images import write_classes
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
-    """The networks here are too small to share between threads."""
-    torch.set_num_threads(1)
+    """The networks here are too small to share between threads, but for `make test-threads`."""
+    torch.set_num_threads(int(os.environ.get("DENSENET121_TEST_THREADS", "1")))
 
 
 @pytest.fixture(scope="session")

@@ -202,3 +202,17 @@ def test_an_index_with_a_part_that_is_no_array_is_damaged(name: str, tmp_path: P
             new.writestr(member, b"no array" if member == name else old.read(member))
     with pytest.raises(InputError, match=r"index.npz: damaged \(.* is no array\); remove it"):
         open_evaluation(tmp_path)
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_a_member_of_a_negative_size_is_damage(kind: int, tmp_path: Path) -> None:
+    """Python's tarfile followed it back to the beginning, and never ended (CVE-2025-8194)."""
+    member = tarfile.TarInfo("a.jpg")
+    if kind == tarfile.GNU_FORMAT:
+        member.size = -1024
+    else:
+        member.pax_headers = {"size": "-1024"}
+    data = member.tobuf(kind) + tarfile.TarInfo("b.jpg").tobuf(kind) + bytes(1024)
+    (tmp_path / "a.tar").write_bytes(data)
+    with pytest.raises(InputError, match=r"a.tar: damaged or not a tar file \(a.jpg: -1024 bytes"):
+        open_training(tmp_path / "a.tar")

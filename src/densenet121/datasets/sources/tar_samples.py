@@ -72,6 +72,8 @@ def read_members(file: Path) -> Members:
     try:
         with tarfile.open(file, "r:") as tar:
             for member in tar:
+                if member.size < 0:  # Python before 3.13.6 goes back by it, and on without end
+                    raise ValueError(f"{member.name}: {member.size} bytes")
                 base = member.name.rpartition("/")[2]
                 extension = base.rpartition(".")[2].lower()
                 if not member.isreg() or base.startswith(".") or "." not in base:
