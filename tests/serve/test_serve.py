@@ -278,6 +278,18 @@ def test_health_metrics_and_descriptions_are_there(port: int, files: list[Path])
     assert value(after, 'densenet121_answers_total{status="200"}') >= 7
 
 
+def test_the_document_has_what_every_operation_may_answer(port: int) -> None:
+    """`make test-schema` found refusals that it did not have, and a 422 that is never given."""
+    document = ask(port, None, "/openapi.json", "GET")[1]
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            answers = operation["responses"]
+            assert set(answers) == {"200", "4XX", "503"}, path
+            assert "error" in answers["4XX"]["content"]["application/json"]["schema"]["required"]
+    metrics = document["paths"]["/metrics"]["get"]["responses"]["200"]["content"]
+    assert list(metrics) == ["text/plain"]
+
+
 def test_no_page_asks_an_outside_host(port: int) -> None:
     for path in ("/", "/docs"):
         text = ask(port, None, path, "GET")[1]

@@ -51,6 +51,21 @@ _BODY = {
     }
 }
 
+# What every operation may answer. Without it FastAPI documents an answer that is never given.
+_REFUSED = {
+    "application/json": {
+        "schema": {
+            "type": "object",
+            "properties": {"error": {"type": "string"}},
+            "required": ["error"],
+        }
+    }
+}
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"description": "Refused; `error` has the reason, in one line", "content": _REFUSED},
+    503: {"description": "Busy or not ready; come again", "content": {"application/json": {}}},
+}
+
 
 def make_app(service: Service, token: bytes | None = None) -> FastAPI:
     """Make the application for a service; every request must bring the ``token``, if any."""
@@ -59,6 +74,7 @@ def make_app(service: Service, token: bytes | None = None) -> FastAPI:
         version=__version__,
         redoc_url=None,
         separate_input_output_schemas=False,
+        responses=_REFUSALS,
     )
     config, classifier = service.config, service.predictor.classifier
     calibrated, maps = classifier.calibration is not None, isinstance(classifier.model, DenseNet)
@@ -151,7 +167,12 @@ def _add_information(app: FastAPI, service: Service, *, calibrated: bool, maps: 
             "max_pictures": config.max_pictures,
         }
 
-    @app.get("/metrics", summary="Metrics for Prometheus")
+    @app.get(
+        "/metrics",
+        summary="Metrics for Prometheus",
+        response_class=Response,
+        responses={200: {"description": "All metrics", "content": {"text/plain": {}}}},
+    )
     async def metrics() -> Response:
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
