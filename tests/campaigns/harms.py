@@ -7,6 +7,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -30,6 +31,7 @@ class Bench:
         harms: how often which was done.
         undisturbed: what undisturbed work leaves, and its seconds.
         has_disk: whether a small disk of our own is mounted.
+        clock: what the processes' wall clock is ahead of the machine's; None without a compiler.
     """
 
     folder: Path
@@ -38,6 +40,7 @@ class Bench:
     harms: Counter[str] = field(default_factory=Counter)
     undisturbed: dict[str, tuple[Any, float]] = field(default_factory=dict)
     has_disk: bool = False
+    clock: Path | None = None
 
     @property
     def disk(self) -> Path:
@@ -48,6 +51,16 @@ class Bench:
     def case(self) -> Path:
         """The folder of the case that runs."""
         return (self.disk if self.has_disk else self.folder) / "case"
+
+    def can(self, name: str) -> bool:
+        """Whether a harm is possible here."""
+        return self.clock is not None if name == CLOCK else self.has_disk or "disk" not in name
+
+    def set_clock(self, seconds: int) -> None:
+        """Let the wall clock of all processes jump."""
+        assert self.clock is not None
+        with self.clock.open("r+b", buffering=0) as file:
+            file.write(seconds.to_bytes(8, sys.byteorder, signed=True))
 
     def fresh(self) -> Path:
         """An empty folder, on a small disk where one can be mounted (root)."""
@@ -152,6 +165,33 @@ def _output_vanishes(
     return lambda: None
 
 
+CLOCK = "clock jumps"
+
+
+def clock_environment(file: Path) -> dict[str, str]:
+    """For processes whose wall clock is as far ahead as a file says; empty without a compiler.
+
+    It must be set when the first process starts, from which the others are forked.
+    """
+    library, source = file.with_suffix(".so"), Path(__file__).with_name("clock.c")
+    command = ["cc", "-shared", "-fPIC", "-O1", str(source), "-o", str(library)]
+    try:
+        subprocess.run(command, capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    file.write_bytes(bytes(8))
+    return {"LD_PRELOAD": str(library), "TEST_CLOCK": str(file)}
+
+
+def _clock_jumps(bench: Bench, rng: random.Random, processes: list[Forked]) -> Callable[[], None]:
+    """Back and forward by seconds to years, until the processes end."""
+    while any(process.poll() is None for process in processes):
+        seconds = rng.choice((1, 60, 3600, 86400, 10**8)) * rng.choice((-1, 1))
+        bench.set_clock(seconds)
+        time.sleep(rng.uniform(0.02, 0.5))
+    return lambda: bench.set_clock(0)
+
+
 HARMS: dict[str, Harm] = {
     "SIGKILL": _signal(signal.SIGKILL),
     "SIGTERM": _signal(signal.SIGTERM),
@@ -159,6 +199,7 @@ HARMS: dict[str, Harm] = {
     "large files impossible": _limit(resource.RLIMIT_FSIZE, 0, 6_000_000),
     "no descriptors": _limit(resource.RLIMIT_NOFILE, 3, 40),
     "no memory": _no_memory,
+    CLOCK: _clock_jumps,
     "images vanish": _images_vanish,
     "output vanishes": _output_vanishes,
     "full disk": _full,
@@ -173,7 +214,7 @@ ENDS |= {"no descriptors": {-6}, "no memory": {-6, -11, 127}}
 
 def harm(bench: Bench, rng: random.Random, processes: list[Forked], seconds: float) -> str:
     """Harm them after some time, wait for their end, undo the harm; which one it was."""
-    names = [name for name in HARMS if bench.has_disk or not name.endswith("disk")]
+    names = [name for name in HARMS if bench.can(name)]
     name = rng.choices(names, [_WEIGHTS.get(name, 1) for name in names])[0]
     until = time.monotonic() + rng.uniform(0, 1.1 * seconds)
     while time.monotonic() < until and any(process.poll() is None for process in processes):
@@ -184,8 +225,9 @@ def harm(bench: Bench, rng: random.Random, processes: list[Forked], seconds: flo
         statuses = [process.wait(200) for process in processes]  # `timeout_seconds` is 60
     finally:
         undo()
-    allowed = {0, 1} | ENDS.get(name, set())
-    if len(processes) > 1:  # the other ranks say so, or are stopped by the run
+    # What a wall clock says must make no difference to a process that was not harmed otherwise.
+    allowed = {0} if name == CLOCK else {0, 1} | ENDS.get(name, set())
+    if len(processes) > 1 and name != CLOCK:  # the other ranks say so, or are stopped by the run
         allowed |= {143}
     assert set(statuses) <= allowed, (name, statuses)
     return name

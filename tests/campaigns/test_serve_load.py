@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 
-from campaigns.serve_load import Load, run  # noqa: E402
+from campaigns.serve_load import Load, run
 
 
 @pytest.mark.serve

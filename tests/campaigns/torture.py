@@ -9,6 +9,7 @@ may end otherwise.
 import argparse
 import contextlib
 import json
+import os
 import random
 import shutil
 import signal
@@ -17,9 +18,10 @@ import tempfile
 import time
 import traceback
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
-from campaigns.harms import HARMS, Bench
+from campaigns.harms import HARMS, Bench, clock_environment
 from campaigns.torture_cases import COMMANDS, RUNS, torture_command, torture_run
 
 from helpers.images import write_classes
@@ -33,6 +35,13 @@ def prepared(folder: Path) -> Bench:
     write_classes(folder / "images" / "val", names, 7)  # calibrate needs 20
     write_classes(folder / "alone", names, 8)  # split takes no folder with a val beside it
     return Bench(folder, folder / "images", write_weights(folder / "weights.safetensors"))
+
+
+def with_clock(bench: Bench) -> Bench:
+    """A bench whose processes have a wall clock of their own; before the first of them starts."""
+    more = clock_environment(bench.folder / "clock")
+    os.environ.update(more)
+    return replace(bench, clock=bench.folder / "clock") if more else bench
 
 
 def one(bench: Bench, seed: int, number: int) -> str:
@@ -50,9 +59,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
     parser.add_argument("--count", type=int, default=10**9)
     parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--harm", help='this one alone, for example "clock jumps"')
     parser.add_argument("--keep", type=Path, default=Path("faults"), help="folder for faults")
     parser.add_argument("--json", type=Path, help="file for the result")
     given = parser.parse_args(arguments)
+    for name in [name for name in HARMS if given.harm not in (None, name)]:
+        del HARMS[name]
     # A shell's background job ignores SIGINT, and so would all that it starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     print(f"seed {given.seed}; harms: {', '.join(HARMS)}", flush=True)
@@ -60,7 +72,7 @@ def main(arguments: list[str]) -> int:
     faults: list[tuple[int, str]] = []
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="torture") as folder:
-        bench = prepared(Path(folder))
+        bench = with_clock(prepared(Path(folder)))
         try:
             for number in range(given.first, given.first + given.count):
                 if time.monotonic() - start > given.seconds:
