@@ -8,7 +8,7 @@ KERNELS := setup.py $(shell find src/densenet121/native -name "*.h" -o -name "*.
 
 BENCH := .venv-bench/bin
 
-.PHONY: demo test test-fast docs docs-serve test-docs test-slow test-serve test-serve-load test-schema test-sanitize test-sanitize-threads test-arm fuzz fuzz-coverage torture wheel test-hosts test-frameworks test-hub test-open-inference test-trackers test-lightning test-triton test-compat bench bench-data bench-memory test-gpu bench-gpu lint format clean help
+.PHONY: demo test test-fast docs docs-serve test-docs test-slow test-serve test-serve-load test-schema test-sanitize test-sanitize-threads test-arm fuzz fuzz-coverage torture wheel test-hosts test-hosts-etcd test-frameworks test-hub test-open-inference test-trackers test-lightning test-triton test-compat bench bench-data bench-memory test-gpu bench-gpu lint format clean help
 
 help:
 	@echo "make demo       train DenseNet-121 on handwritten digits, evaluate it, write a report"
@@ -26,6 +26,7 @@ help:
 	@echo "make torture    kills, full disks and other harm at random moments; SECONDS=600"
 	@echo "make wheel      wheels with and without kernels and an SBOM, into dist/; each is installed and used"
 	@echo "make test-hosts 2 and 3 hosts as network namespaces; kills and cuts off one (root)"
+	@echo "make test-hosts-etcd  the same with an etcd of its own host as the place to meet; kills the first host"
 	@echo "make bench      speed and memory beside torchvision, timm, ONNX Runtime, OpenVINO"
 	@echo "make bench-data DATA=folder  loading beside torchvision, DALI, MindSpore"
 	@echo "make test-gpu   check the accelerator of this machine; make bench-gpu measures it"
@@ -195,6 +196,15 @@ wheel: $(BIN)/.installed-dev .release/.installed
 
 test-hosts: $(BIN)/.installed-dev
 	sh tests/system/hosts.sh $(CURDIR)/$(BIN)/python
+
+# The same with etcd (Debian: etcd-server) as the place to meet; the host that is killed is the first. torchrun's
+# client is python-etcd, which nothing else needs.
+.etcd/.installed: Makefile
+	$(PIP) install --quiet --upgrade --target .etcd python-etcd==0.4.5 urllib3==2.8.0 dnspython==2.9.2
+	touch $@
+
+test-hosts-etcd: $(BIN)/.installed-dev .etcd/.installed
+	PYTHONPATH=$(CURDIR)/.etcd STORE=etcd HOSTS=2 sh tests/system/hosts.sh $(CURDIR)/$(BIN)/python
 
 # An environment of its own: the peers need another torch than constraints.txt pins.
 $(BENCH)/.installed: pyproject.toml $(KERNELS)

@@ -89,6 +89,9 @@ def test_every_flag_that_is_mentioned_exists() -> None:
         "batch",
         "logdir",
         "epochs",
+        "enable",
+        "listen",
+        "advertise",
     }  # of other tools
     for page in PAGES:
         mentioned = set(re.findall(r"(?<![\w-])--([A-Za-z]\w+)", text_of(page)))

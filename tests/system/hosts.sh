@@ -5,6 +5,8 @@
 # network and brings it back; the run must go on by itself and end with the weights, to the bit, of a
 # run that nobody disturbed. Then every host evaluates together. Needs root, iproute2 and network namespaces; without
 # them it says so and ends with exit status 0.
+# STORE=etcd: the hosts meet in an etcd on a host of its own (etcd 3.4, and python-etcd for torchrun),
+# and the one that is killed and cut off is the first, where they would meet otherwise.
 set -u
 PYTHON=${1:-python3}
 skip() {
@@ -13,6 +15,8 @@ skip() {
 }
 [ "$(id -u)" -eq 0 ] || skip "root is needed to make network namespaces"
 command -v ip >/dev/null || skip "the command ip (iproute2) is not here"
+STORE=${STORE:-c10d}
+[ "$STORE" = c10d ] || command -v etcd >/dev/null || skip "the command etcd (Debian: etcd-server) is not here"
 tag=d$$
 ip netns add "$tag" 2>/dev/null || skip "this system makes no network namespaces"
 
@@ -46,7 +50,7 @@ fail() {
 # The bridge has a namespace too, so that nothing of this machine's network is touched.
 ip -n "$tag" link add bridge type bridge || skip "this system makes no bridges"
 ip -n "$tag" link set bridge up
-for host in 1 2 3; do
+for host in 1 2 3 4; do
     ip netns add "$tag$host" || skip "this system makes no network namespaces"
     hosts="$hosts $host"
     ip link add "$tag$host" netns "$tag" type veth peer name net0 netns "$tag$host" ||
@@ -71,17 +75,29 @@ for split, count in (("train", 48), ("val", 17)):
             cv2.imwrite(str(folder / f"{index:03d}.png"), (noise + 60 * label).astype(np.uint8))
 IMAGES
 
+# The store is the fourth host.
+if [ "$STORE" = etcd ]; then
+    ip netns exec "${tag}4" etcd --enable-v2 --name store --data-dir "$work/etcd" \
+        --listen-client-urls http://10.83.0.4:2379 --advertise-client-urls http://10.83.0.4:2379 \
+        --listen-peer-urls http://10.83.0.4:2380 --initial-advertise-peer-urls http://10.83.0.4:2380 \
+        --initial-cluster store=http://10.83.0.4:2380 >"$work/etcd.log" 2>&1 </dev/null &
+    meeting="--rdzv_backend etcd-v2 --rdzv_endpoint 10.83.0.4:2379"
+else
+    meeting="--rdzv_backend c10d --rdzv_endpoint 10.83.0.1:29400"
+fi
+
 # host NUMBER HOSTS NAME COMMAND...: one agent of torchrun on a host; the first host is the meeting
 # place. gloo takes the interface by its name. Which host gets which rank is torchrun's choice.
 host() {
     number=$1 count=$2 name=$3
     shift 3
+    # shellcheck disable=SC2086 # several arguments
     GLOO_SOCKET_IFNAME=net0 ip netns exec "$tag$number" "$PYTHON" -m torch.distributed.run \
-        --nnodes "$count" --nproc_per_node 1 --rdzv_id "$name" --rdzv_backend c10d \
-        --rdzv_endpoint 10.83.0.1:29400 \
+        --nnodes "$count" --nproc_per_node 1 --rdzv_id "$name" $meeting \
         --rdzv_conf "join_timeout=120,is_host=$([ "$number" -eq 1 ] && echo 1 || echo 0)" \
         --max_restarts 5 --local_addr "10.83.0.$number" \
         -m densenet121 "$@" >>"$work/$name.$number.out" 2>&1 </dev/null &
+    agents="$agents $!"
 }
 
 train() {
@@ -103,17 +119,25 @@ until_there() {
 }
 ended() {
     until_there "end network train" "$1" 150 || fail "$1 did not end"
-    wait
+    wait_for_hosts
 }
 same() {
     cmp "$work/$1/last.safetensors" "$work/$2/last.safetensors" ||
         fail "$1 and $2 differ"
+}
+# The store goes on.
+agents=""
+wait_for_hosts() {
+    for agent in $agents; do wait "$agent"; done
+    agents=""
 }
 pids_of() {
     ip netns pids "$tag$1"
 }
 
 for count in ${HOSTS:-2 3}; do
+    victim=$count
+    [ "$STORE" = c10d ] || victim=1
     train "$count" "quiet$count"
     ended "quiet$count"
 
@@ -121,9 +145,9 @@ for count in ${HOSTS:-2 3}; do
     train "$count" "killed$count"
     until_there 'epoch\[1\]' "killed$count" 90 || fail "killed$count did not begin"
     # shellcheck disable=SC2046 # many numbers
-    kill -KILL $(pids_of "$count")
+    kill -KILL $(pids_of "$victim")
     sleep 2
-    start_training "$count" "$count" "killed$count"
+    start_training "$victim" "$count" "killed$count"
     ended "killed$count"
     until_there "resumed from" "killed$count" 1 || fail "killed$count was not disturbed"
     same "killed$count" "quiet$count"
@@ -132,9 +156,9 @@ for count in ${HOSTS:-2 3}; do
     # A cable is drawn and put back.
     train "$count" "cut$count"
     until_there 'epoch\[1\]' "cut$count" 90 || fail "cut$count did not begin"
-    ip -n "$tag" link set "$tag$count" down
+    ip -n "$tag" link set "$tag$victim" down
     sleep 12
-    ip -n "$tag" link set "$tag$count" up
+    ip -n "$tag" link set "$tag$victim" up
     ended "cut$count"
     until_there "resumed from" "cut$count" 1 || fail "cut$count was not disturbed"
     same "cut$count" "quiet$count"
@@ -145,7 +169,7 @@ for count in ${HOSTS:-2 3}; do
             --pretrained "$work/quiet$count/last.safetensors" --output_dir "$work/eval$count" \
             --device cpu --per_batch_size 5
     done
-    wait
+    wait_for_hosts
     grep -q '"total": 51' "$work/eval$count/eval.json" || fail "eval$count did not count 51 images"
     echo "$count hosts: evaluated 51 images, each once"
 done
