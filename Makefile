@@ -164,7 +164,7 @@ fuzz-coverage: $(BIN)/.installed-dev .fuzz/atheris/.installed
 torture: $(BIN)/.installed-dev
 	cd tests && PYTHONPATH=. OMP_NUM_THREADS=1 nice $(CURDIR)/$(BIN)/python -m campaigns.torture \
 	    --seconds $(SECONDS) $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) \
-	    --keep $(CURDIR)/.campaigns/faults --json $(CURDIR)/.campaigns/torture.json
+	    --keep $(CURDIR)/.campaigns/faults --json $(CURDIR)/.campaigns/torture.json $(if $(HARM),--harm "$(HARM)")
 
 # Into dist/: a wheel with kernels for Linux on this machine's processor and, where there is a cross compiler, on
 # 64-bit ARM, one without for every platform, and a list of what is installed with it (SBOM, CycloneDX). Each wheel is
