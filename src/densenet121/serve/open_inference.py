@@ -4,10 +4,10 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Path, Request
 from fastapi.responses import JSONResponse, Response
 
 from densenet121.inference.onnx_model import OnnxModel
@@ -55,6 +55,7 @@ def add_open_inference(app: FastAPI, service: Service) -> None:
     """Add the routes under /v2."""
     name = service.config.model_name or service.predictor.classifier.net
     allowed = _allowed(service)
+    known = Path(json_schema_extra={"enum": [name]})  # the document names the only one
 
     @app.get("/v2", summary=f"{_TITLE}: the server")
     async def server() -> dict[str, Any]:
@@ -72,12 +73,12 @@ def add_open_inference(app: FastAPI, service: Service) -> None:
     for path, shown in ((_MODEL, True), (f"{_MODEL}/versions/{{version}}", False)):
 
         @app.get(path, summary=f"{_TITLE}: inputs and outputs", include_in_schema=shown)
-        async def metadata(model: str, version: str = _VERSION) -> dict[str, Any]:
+        async def metadata(model: Annotated[str, known], version: str = _VERSION) -> dict[str, Any]:
             _check(model, version, name)
             return _metadata(service, name, allowed)
 
         @app.get(f"{path}/ready", summary=f"{_TITLE}: whether it is ready", include_in_schema=shown)
-        async def model_ready(model: str, version: str = _VERSION) -> Response:
+        async def model_ready(model: Annotated[str, known], version: str = _VERSION) -> Response:
             _check(model, version, name)
             content = {"name": name, "ready": service.ready}
             return JSONResponse(content, status_code=200 if service.ready else 503)
@@ -88,7 +89,9 @@ def add_open_inference(app: FastAPI, service: Service) -> None:
             summary=f"{_TITLE}: classify images or tensors",
             include_in_schema=shown,
         )
-        async def infer(request: Request, model: str, version: str = _VERSION) -> Response:
+        async def infer(
+            request: Request, model: Annotated[str, known], version: str = _VERSION
+        ) -> Response:
             with service.metrics.request_seconds.time():
                 if (model, version) != (name, _VERSION):
                     await drain(request)
