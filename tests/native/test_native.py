@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from densenet121 import native
+from densenet121.native import processor
 from densenet121.native.library import load_library
 from densenet121.native.network import INSTRUCTION_SETS, Kernels, kernels
 from densenet121.native.network.structures import STRUCTURES, VERSION
@@ -100,3 +101,13 @@ def test_a_library_under_another_s_name_is_refused(tmp_path: Path) -> None:
     assert "was built for portable; install the package again" in str(
         load_library(tmp_path, "amx", VERSION, STRUCTURES)
     )
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names of x86")
+def test_without_torchs_list_the_processor_is_known_by_that_of_linux() -> None:
+    """torch 2.10 has no list; then all but the portable kernels were missing."""
+    if not Path("/proc/cpuinfo").exists():
+        pytest.skip("not Linux")
+    needed = {name for names in INSTRUCTION_SETS.values() for name in names} | {"bmi", "bmi2"}
+    needed -= {"asimd", "atomics", "asimdrdm", "asimddp", "bf16", "i8mm"}  # of ARM
+    assert processor._listed_by_linux() & needed == capabilities() & needed
