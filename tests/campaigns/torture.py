@@ -71,7 +71,7 @@ def main(arguments: list[str]) -> int:
     found: Counter[str] = Counter()
     faults: list[tuple[int, str]] = []
     start = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="torture") as folder:
+    with tempfile.TemporaryDirectory(prefix="torture", ignore_cleanup_errors=True) as folder:
         bench = with_clock(prepared(Path(folder)))
         try:
             for number in range(given.first, given.first + given.count):
@@ -89,6 +89,8 @@ def main(arguments: list[str]) -> int:
                     kept = given.keep / f"torture-{given.seed}-{number}"
                     with contextlib.suppress(OSError):
                         shutil.copytree(bench.case, kept, dirs_exist_ok=True)
+                    kept.mkdir(parents=True, exist_ok=True)
+                    (kept / "fault.txt").write_text(text)
         finally:
             bench.close()
     seconds = time.monotonic() - start
