@@ -200,12 +200,10 @@ def _reader_left() -> bool:
 
 def _fail(error: object, arguments: Sequence[str], *, status: int) -> int:
     """Print an error as one line, with each `field` replaced by its flag."""
-    try:
-        labels = _labels(arguments)
-    except (MemoryError, OSError, ImportError):  # an error of the machine, in which that fails too
-        labels = {}
     line = str(error)
-    if labels:
+    # Where memory or descriptors ended, the names of flags cannot be found either.
+    with contextlib.suppress(MemoryError, OSError, ImportError):
+        labels = _labels(arguments)
         line = re.sub(r"`(\w+)`", lambda name: labels.get(name[1], name[0]), line)
     with contextlib.suppress(BrokenPipeError):
         print(f"densenet121: {' '.join(line.split())}", file=sys.stderr)  # noqa: T201

@@ -185,11 +185,12 @@ OF_FLOAT32 = {"gamma", "beta", "mean", "variance", "affine", "owed", "parts", "w
 OF_FLOAT32 |= {"d_gamma", "d_beta"}
 FIXED = {"BM": 64, "BN": 64, "BK": 32, "BP": 64, "BD": 128, "PRECISION": "ieee"}
 FIXED |= dict.fromkeys(("COPY", "NORM", "FROZEN", "ADD", "MAXIMUM"), True)
+HELPERS = ("norm_at", "store_two", "tile_at", "through_norm")
 capability = int(sys.argv[1])
 for module in (kernels, backward_kernels, pooling_kernels):
     for name, kernel in vars(module).items():
         found = isinstance(kernel, triton.JITFunction) and kernel.__module__ == module.__name__
-        if not found or name in ("norm_at", "store_two") or name.startswith("_"):
+        if not found or name in HELPERS or name.startswith("_"):
             continue
         fixed = {name: value for name, value in FIXED.items() if name in kernel.arg_names}
         kinds = {name: "*fp32" if name in OF_FLOAT32 else "*bf16" for name in kernel.arg_names}

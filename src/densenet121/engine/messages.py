@@ -133,8 +133,8 @@ def _log_kernels(config: TrainConfig, plan: EpochPlan) -> None:
                 "less memory; omit it",
                 config.compile,
             )
-    one_process = plan.runtime.process.world_size == 1 and config.gradient_accumulation == 1
-    if plan.runtime.device.type == "cuda" and config.compile == "off" and one_process:
+    can_graph = plan.runtime.process.world_size == 1 and config.gradient_accumulation == 1
+    if plan.runtime.device.type == "cuda" and config.compile == "off" and can_graph:
         if not config.cuda_graphs:
             log.info(
                 "`cuda_graphs` 1 would start each pass at once: the same bits, in less time unless "

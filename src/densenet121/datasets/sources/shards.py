@@ -83,13 +83,9 @@ class Index:
 
     def is_in_shards(self) -> bool:
         """Whether every image is a part of its shard, not too large."""
-        if (
-            not len(self.shards)
-            == len(self.shard_sizes)
-            > self.shard.max()
-            >= self.shard.min()
-            >= 0
-        ):
+        if len(self.shards) != len(self.shard_sizes):
+            return False
+        if self.shard.min() < 0 or self.shard.max() >= len(self.shards):
             return False
         rest = self.shard_sizes[self.shard] - self.offsets
         return bool(

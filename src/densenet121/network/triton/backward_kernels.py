@@ -8,7 +8,7 @@ for each column: ``owed``, two rows.
 import triton
 import triton.language as tl
 
-from densenet121.network.triton.kernels import norm_at, store_two
+from densenet121.network.triton.kernels import norm_at, store_two, tile_at
 
 
 @triton.jit
@@ -22,11 +22,7 @@ def read_gradient(
     grad, y, mean, owed, out, rows, columns, stride, first, BM: tl.constexpr, BN: tl.constexpr
 ):  # fmt: skip
     """The gradient of columns of ``y``, with what the batch norms that read them owe it."""
-    start = tl.program_id(0).to(tl.int64) * BM
-    column = tl.program_id(1) * BN + tl.arange(0, BN)
-    local = tl.arange(0, BM)
-    known = column < columns
-    inside = (local < rows - start)[:, None] & known[None, :]
+    start, local, column, known, inside = tile_at(rows, columns, BM, BN)
     place = start * stride + first + (local[:, None] * stride + column[None, :])
     found = tl.load(grad + place, mask=inside, other=0.0).to(tl.float32)
     value = tl.load(y + place, mask=inside, other=0.0).to(tl.float32)
@@ -94,25 +90,29 @@ def norm_sums(
 
 
 @triton.jit
+def through_norm(found, value, scale, shift, mean, owed, column, columns, FROZEN: tl.constexpr):
+    """The gradient of a norm's input ``value`` from that of ``relu`` of its output."""
+    found = tl.where(value * scale[None, :] + shift[None, :] > 0, found * scale[None, :], 0.0)
+    if not FROZEN:
+        known = column < columns
+        constant, slope = _owed_at(owed, columns, column, known)
+        middle = tl.load(mean + column, mask=known, other=0.0)
+        found += constant[None, :] + slope[None, :] * (value - middle[None, :])
+    return found
+
+
+@triton.jit
 def norm_gradient(
     db, z, gamma, beta, mean, variance, eps, owed, rows, columns,
     FROZEN: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
     """Turn ``db`` into the gradient ``dz`` of ``z``."""
-    start = tl.program_id(0).to(tl.int64) * BM
-    column = tl.program_id(1) * BN + tl.arange(0, BN)
-    local = tl.arange(0, BM)
-    known = column < columns
-    inside = (local < rows - start)[:, None] & known[None, :]
+    start, local, column, known, inside = tile_at(rows, columns, BM, BN)
     place = start * columns + (local[:, None] * columns + column[None, :])
     scale, shift = norm_at(gamma, beta, mean, variance, eps, column, known)
     value = tl.load(z + place, mask=inside, other=0.0).to(tl.float32)
     found = tl.load(db + place, mask=inside, other=0.0).to(tl.float32)
-    found = tl.where(value * scale[None, :] + shift[None, :] > 0, found * scale[None, :], 0.0)
-    if not FROZEN:
-        constant, slope = _owed_at(owed, columns, column, known)
-        middle = tl.load(mean + column, mask=known, other=0.0)
-        found += constant[None, :] + slope[None, :] * (value - middle[None, :])
+    found = through_norm(found, value, scale, shift, mean, owed, column, columns, FROZEN)
     tl.store(db + place, found.to(db.dtype.element_ty), mask=inside)
 
 

@@ -21,6 +21,16 @@ def norm_at(gamma, beta, mean, variance, eps, column, known):
 
 
 @triton.jit
+def tile_at(rows, columns, BM: tl.constexpr, BN: tl.constexpr):
+    """This program's one tile: its first row, rows from there, columns, and which of them exist."""
+    start = tl.program_id(0).to(tl.int64) * BM
+    column = tl.program_id(1) * BN + tl.arange(0, BN)
+    local = tl.arange(0, BM)
+    known = column < columns
+    return start, local, column, known, (local < rows - start)[:, None] & known[None, :]
+
+
+@triton.jit
 def _merge(seen, mean, squares, found, inside, count):
     """Add ``count`` rows to means, and sums of squared differences from them (Chan et al. 1979)."""
     tile_mean = tl.sum(tl.where(inside, found, 0.0), axis=0) / tl.maximum(count, 1.0)
@@ -148,11 +158,7 @@ def first_product(
 @triton.jit
 def normalise(z, affine, b, rows, columns, BM: tl.constexpr, BN: tl.constexpr):
     """``b = relu(norm(z))``, which the 3x3 convolution reads."""
-    start = tl.program_id(0).to(tl.int64) * BM
-    column = tl.program_id(1) * BN + tl.arange(0, BN)
-    local = tl.arange(0, BM)
-    known = column < columns
-    inside = (local < rows - start)[:, None] & known[None, :]
+    start, local, column, known, inside = tile_at(rows, columns, BM, BN)
     place = start * columns + (local[:, None] * columns + column[None, :])
     scale = tl.load(affine + column, mask=known, other=0.0)
     shift = tl.load(affine + columns + column, mask=known, other=0.0)

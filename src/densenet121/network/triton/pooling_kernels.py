@@ -7,6 +7,7 @@ gradient of ``p``. Other names as in ``kernels.py`` and ``backward_kernels.py``.
 import triton
 import triton.language as tl
 
+from densenet121.network.triton.backward_kernels import through_norm
 from densenet121.network.triton.kernels import norm_at, store_two
 
 
@@ -82,6 +83,21 @@ def _maximum_gradient(
 
 
 @triton.jit
+def _gradient(
+    g, chosen, row, column, known, columns, height, width, rows, down, across, pad_y, pad_x,
+    MAXIMUM: tl.constexpr,
+):  # fmt: skip
+    if MAXIMUM:
+        found = _maximum_gradient(
+            g, chosen, row, column, known, columns, height, width, rows,
+            down, across, pad_y, pad_x,
+        )  # fmt: skip
+    else:
+        found = _average_gradient(g, row, column, known, columns, height, width, rows)
+    return found
+
+
+@triton.jit
 def maximum(
     x, gamma, beta, mean, variance, eps, p, chosen, rows, columns, height, width,
     down, across, pad_y, pad_x, BM: tl.constexpr, BN: tl.constexpr,
@@ -129,13 +145,10 @@ def pool_sums(
     for tile in range(tiles):
         row = (tl.program_id(0) * tiles + tile) * BM + tl.arange(0, BM)
         inside = (row < rows)[:, None] & known[None, :]
-        if MAXIMUM:
-            found = _maximum_gradient(
-                g, chosen, row, column, known, columns, height, width, rows,
-                down, across, pad_y, pad_x,
-            )  # fmt: skip
-        else:
-            found = _average_gradient(g, row, column, known, columns, height, width, rows)
+        found = _gradient(
+            g, chosen, row, column, known, columns, height, width, rows,
+            down, across, pad_y, pad_x, MAXIMUM,
+        )  # fmt: skip
         place = _at(row, column, columns)
         value = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
         found = tl.where(value * scale[None, :] + shift[None, :] > 0, found, 0.0)
@@ -155,20 +168,12 @@ def pool_gradient(
     column = tl.program_id(1) * BN + tl.arange(0, BN)
     known = column < columns
     scale, shift = norm_at(gamma, beta, mean, variance, eps, column, known)
-    middle = tl.load(mean + column, mask=known, other=0.0)
     inside = (row < rows)[:, None] & known[None, :]
-    if MAXIMUM:
-        found = _maximum_gradient(
-            g, chosen, row, column, known, columns, height, width, rows,
-            down, across, pad_y, pad_x,
-        )  # fmt: skip
-    else:
-        found = _average_gradient(g, row, column, known, columns, height, width, rows)
+    found = _gradient(
+        g, chosen, row, column, known, columns, height, width, rows,
+        down, across, pad_y, pad_x, MAXIMUM,
+    )  # fmt: skip
     place = _at(row, column, columns)
     value = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
-    found = tl.where(value * scale[None, :] + shift[None, :] > 0, found * scale[None, :], 0.0)
-    if not FROZEN:
-        constant = tl.load(owed + column, mask=known, other=0.0)
-        slope = tl.load(owed + columns + column, mask=known, other=0.0)
-        found += constant[None, :] + slope[None, :] * (value - middle[None, :])
+    found = through_norm(found, value, scale, shift, mean, owed, column, columns, FROZEN)
     tl.store(out + place, found.to(out.dtype.element_ty), mask=inside)
