@@ -1,12 +1,13 @@
 """Inference in float32 or int8 beside ONNX Runtime and OpenVINO, all sides by turns in one run.
 
     python benchmarks/inference.py [--batch 32] [--size 224] [--threads 2] [--rounds 8] [--steps 1]
-        [--int8 1]
+        [--int8 1] [--busy 1]
 
 Unlike ``densenet121 bench infer`` it needs no torchvision: the engines run this program's own
 network, exported to ONNX. Each side is a process that stays, so that a side is warm in its turn;
 sides that are not installed are left out. With --int8 1 all sides run int8 weights: ours those of
 ``export --format native``, the engines those that ONNX Runtime quantises for ``export --int8 1``.
+With --busy N, N other processes compute all the time.
 Prints images per second (medians of the rounds), the 99th percentile of a call, and the median
 over the rounds of each engine's seconds by ours.
 """
@@ -47,6 +48,7 @@ def main() -> None:
         ("rounds", 8),
         ("steps", 1),
         ("int8", 0),
+        ("busy", 0),
     ):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--side", help=argparse.SUPPRESS)
@@ -61,11 +63,17 @@ def main() -> None:
         sides = ["ours", *(name for name in ENGINES if find_spec(name))]
         processes = {side: start(side, options) for side in sides}
         rounds: dict[str, list[list[float]]] = {side: [] for side in sides}
-        for _ in range(options.rounds):
-            for side, process in processes.items():
-                rounds[side].append(ask(process, options.steps))
-        for process in processes.values():
-            process.communicate()
+        endless = [sys.executable, "-c", "while True: pass"]
+        beside = [subprocess.Popen(endless) for _ in range(options.busy)]
+        try:
+            for _ in range(options.rounds):
+                for side, process in processes.items():
+                    rounds[side].append(ask(process, options.steps))
+        finally:
+            for other in beside:
+                other.kill()
+        for answering in processes.values():
+            answering.communicate()
     report(options, rounds)
 
 
@@ -160,8 +168,8 @@ def report(options: argparse.Namespace, rounds: dict[str, list[list[float]]]) ->
     arithmetic = "int8" if options.int8 else "float32"
     print(
         f"batch {options.batch} of {options.size} x {options.size}, {options.threads} threads of "
-        f"{os.cpu_count()} cores, {arithmetic}, kernels for {name}, {options.rounds} rounds of "
-        f"{options.steps} calls"
+        f"{os.cpu_count()} cores, {arithmetic}, kernels for {name}, {options.busy} busy processes, "
+        f"{options.rounds} rounds of {options.steps} calls"
     )
     ours = [statistics.median(turn) for turn in rounds["ours"]]
     for side, turns in rounds.items():

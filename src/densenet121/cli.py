@@ -96,6 +96,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # About metadata that nobody uses, for every image; a damaged image is an error of its own.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    # With a traceback, where no more files can be opened; the command says so itself.
+    logging.getLogger("torch.autograd.profiler").setLevel(logging.CRITICAL)
     try:
         command, config = parse(arguments)
         status: int = _load(command).run(config)

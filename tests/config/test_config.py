@@ -128,6 +128,7 @@ TRAIN = {
     "patience": None,
     "best_metric": None,
     "min_delta": 0.0,
+    "val_interval": 1,
     "freeze": "none",
     "freeze_epochs": 0,
     "freeze_bn": "auto",

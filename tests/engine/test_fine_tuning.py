@@ -112,6 +112,14 @@ CASES: dict[str, dict[str, Any]] = {
         "best_metric": "balanced_accuracy",
         "ema_decay": 0.99,
     },
+    "validation every second epoch, patience": {
+        "lr": 1e-4,
+        "val_interval": 2,
+        "patience": 1,
+        "min_delta": 0.9,
+        "max_epoch": 7,
+        "ema_decay": 0.9,
+    },
 }
 
 
@@ -224,6 +232,23 @@ def test_patience_ends_the_run_and_names_the_best_epoch(
     assert (tmp_path / "run" / "last.safetensors").read_bytes() == before
 
 
+def test_epochs_between_two_validations_leave_the_weights_as_they_are(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    config = train_config(image_folder, tmp_path / "every", max_epoch=5, ema_decay=0.5)
+    train(config)
+    train(replace(config, output_dir=str(tmp_path / "some"), val_interval=2))
+    every, some = (read_rows(tmp_path / name / "metrics.jsonl") for name in ("every", "some"))
+    assert [row["epoch"] for row in some if row["kind"] == "eval"] == [1, 3, 4]
+    assert [row["epoch"] for row in some if row["kind"] == "eval_ema"] == [1, 3, 4]
+    validated = [row for row in every if row["kind"] == "eval" and row["epoch"] in (1, 3, 4)]
+    assert validated == [row for row in some if row["kind"] == "eval"]
+    for name in ("last.safetensors", "last_ema.safetensors", "predictions.csv"):
+        assert (tmp_path / "every" / name).read_bytes() == (tmp_path / "some" / name).read_bytes()
+    best = max(validated, key=lambda row: row["top1"])["epoch"]  # the first of equal ones
+    assert read_weights(tmp_path / "some" / "best.safetensors").origin["epoch"] == best
+
+
 def test_averaged_weights_are_validated_saved_and_shown(image_folder: Path, tmp_path: Path) -> None:
     config = train_config(image_folder, tmp_path / "run", ema_decay=0.5)
     train(config)
@@ -251,6 +276,7 @@ def test_averaged_weights_are_validated_saved_and_shown(image_folder: Path, tmp_
         ({"patience": 2}, "`patience` needs validation images"),
         ({"lr_scheduler": "plateau"}, "`lr_scheduler` plateau needs validation images"),
         ({"best_metric": "loss"}, "`best_metric` needs validation images"),
+        ({"val_interval": 3}, "`val_interval` 3 needs validation images"),
     ],
 )
 def test_what_needs_a_validation_is_refused_without_one(

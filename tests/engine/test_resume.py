@@ -271,6 +271,7 @@ def test_auto_starts_afresh_where_there_is_nothing(config: TrainConfig, tmp_path
         ({"lr_scheduler": "exponential"}, 4),
         ({"lr_scheduler": "constant", "warmup_epochs": 1}, 6),
         ({"lr_scheduler": "plateau"}, 6),
+        ({"lr_scheduler": "plateau", "val_interval": 2}, 6),
         ({"lr_scheduler": "cosine_annealing", "T_max": 5}, 6),
         ({"lr_scheduler": "cosine", "warmup_epochs": 2}, 6),  # all within the warmup
     ],
@@ -300,6 +301,10 @@ def test_a_run_that_becomes_longer_equals_one_that_was_long_from_the_start(
         (
             {"lr_scheduler": "constant", "mixup": 0.2, "mix_off_epochs": 1},
             r"epoch 2 was without mixed images, and would have had them; start a new run",
+        ),
+        (
+            {"lr_scheduler": "plateau", "val_interval": 3},
+            r"epoch 2 was validated as the last, which `val_interval` 3 would not have done",
         ),
     ],
 )

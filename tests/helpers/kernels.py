@@ -1,5 +1,10 @@
 """Networks and inputs for the tests of the kernels, and how far two tensors are apart."""
 
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,6 +22,29 @@ needs_bf16 = pytest.mark.skipif(
     isinstance(LIBRARY, str) or not LIBRARY.supports(torch.bfloat16),
     reason="no kernels for bf16 on this machine",
 )
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def busy_processes() -> Iterator[int]:
+    """One for each processor, so that the system suspends threads in the middle of their work."""
+    count = os.cpu_count() or 1
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield count
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
 
 
 def distance(a: Tensor | None, b: Tensor | None, floor: float = 1e-30) -> float:

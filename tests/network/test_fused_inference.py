@@ -2,10 +2,6 @@
 
 import contextlib
 import copy
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -19,12 +15,15 @@ from densenet121.utils.var_init import initialise
 
 from helpers.kernels import (
     NETS,
+    busy_processes,
     distance,
+    needs_bf16,
     needs_kernels,
     random_block,
     random_images,
     random_input,
     small_net,
+    threads,
 )
 
 
@@ -39,16 +38,6 @@ def infer(block: nn.Module, x: Tensor, *, plain: bool = False) -> Tensor:
     with torch.no_grad(), plain_network() if plain else contextlib.nullcontext():
         y: Tensor = block(x)
     return y
-
-
-@contextlib.contextmanager
-def threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @needs_kernels
@@ -102,19 +91,24 @@ def test_inference_gives_the_same_bits_with_any_number_of_threads(size: int, cou
 
 
 @needs_kernels
-def test_inference_beside_busy_processes_gives_the_same_bits() -> None:
+@pytest.mark.parametrize("bf16", [False, pytest.param(True, marks=needs_bf16)])
+def test_inference_beside_busy_processes_gives_the_same_bits(bf16: bool) -> None:
     block, x = fixed_block(4, 64, 32).float(), random_input(1, 64, 14, 14).float()
-    with threads(1):
-        alone = infer(block, x)
-    count = os.cpu_count() or 1
-    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
-    try:
-        with threads(count + 1):
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with threads(1):
+            alone = infer(block, x)
+        with busy_processes() as count, threads(count + 1):
             assert all(torch.equal(infer(block, x), alone) for _ in range(50))
-    finally:
-        for other in others:
-            other.kill()
-            other.wait()
+
+
+@needs_kernels
+@pytest.mark.parametrize("variant", ["paper", "model_zoo"])
+def test_inference_of_a_network_beside_busy_processes_gives_the_same_bits(variant: Variant) -> None:
+    features, x = small_net(variant).eval().features, random_images(1, 96, 96)
+    with threads(1):
+        alone = infer(features, x)
+    with busy_processes() as count, threads(count + 1):
+        assert all(torch.equal(infer(features, x), alone) for _ in range(50))
 
 
 @needs_kernels

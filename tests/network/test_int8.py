@@ -20,7 +20,7 @@ from densenet121.network.int8.scheme import PAIR, quantise_weights, within_pairs
 from densenet121.utils.errors import InputError
 
 from helpers.int8_reference import features
-from helpers.kernels import needs_kernels, random_images, small_net
+from helpers.kernels import busy_processes, needs_kernels, random_images, small_net, threads
 
 KINDS = [("paper", "imagenet", 3), ("model_zoo", "imagenet", 3), ("paper", "cifar", 1)]
 MEAN, STD = (120.0, 110.0, 100.0), (60.0, 58.0, 56.0)
@@ -105,17 +105,24 @@ def test_threads_other_images_and_layout_change_no_bit(kind: tuple[Variant, str,
     like = small_net(variant, stem, channels)
     network = Int8Network(random_tensors(like, 1), like)
     images = random_images(9, 45, 37, channels)
-    before = torch.get_num_threads()
     alone = torch.cat([network.pooled(image[None]) for image in images])
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
+    for count in (1, 2, 3):
+        with threads(count):
             assert torch.equal(network.pooled(images), alone)
             assert torch.equal(network.pooled(images[:2]), alone[:2])
-        strided = images.contiguous(memory_format=torch.channels_last)
-        assert torch.equal(network.pooled(strided), alone)
-    finally:
-        torch.set_num_threads(before)
+    strided = images.contiguous(memory_format=torch.channels_last)
+    assert torch.equal(network.pooled(strided), alone)
+
+
+@needs_kernels
+def test_busy_processes_beside_it_change_no_bit() -> None:
+    like = small_net("paper")
+    network = Int8Network(random_tensors(like, 1), like)
+    image = random_images(1, 96, 96)
+    with threads(1):
+        alone = network.pooled(image)
+    with busy_processes() as count, threads(count + 1):
+        assert all(torch.equal(network.pooled(image), alone) for _ in range(50))
 
 
 def quantised(like: DenseNet, images: Tensor) -> dict[str, Tensor]:

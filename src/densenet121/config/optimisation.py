@@ -120,6 +120,8 @@ class ScheduleSettings(Settings):
             (default: top1, with several labels auroc).
         min_delta: a smaller gain of best_metric is no improvement for patience and
             plateau_patience.
+        val_interval: epochs from one validation to the next; the last epoch is always validated.
+            patience and plateau_patience count validations.
     """
 
     section: ClassVar[str] = "schedule"
@@ -135,6 +137,7 @@ class ScheduleSettings(Settings):
     patience: int | None = None
     best_metric: Annotated[str, "METRIC"] | None = None
     min_delta: float = 0.0
+    val_interval: int = 1
 
     def check(self) -> None:
         """Refuse values out of range."""
@@ -146,6 +149,7 @@ class ScheduleSettings(Settings):
         at_least("patience", self.patience, 1, "validation")
         at_least("plateau_patience", self.plateau_patience, 1, "validation")
         at_least("min_delta", self.min_delta, 0)
+        at_least("val_interval", self.val_interval, 1, "epoch")
         at_least("warmup_epochs", self.warmup_epochs, 0, "epochs")
         if self.warmup_epochs > self.max_epoch:
             raise UsageError(

@@ -58,6 +58,7 @@ class EpochPlan:
         patience: validations without improvement that end the run; None: none do.
         plateau_patience: validations without improvement that lower the learning rate; None: none.
         plateau_factor: what the learning rate is then multiplied by.
+        val_interval: epochs from one validation to the next.
         least_last: least images per rank of a last, smaller batch of an epoch; 0: there is none.
         skip_bad: skip images that cannot be read.
         log_interval: steps between log lines.
@@ -90,6 +91,7 @@ class EpochPlan:
     patience: int | None
     plateau_patience: int | None
     plateau_factor: float
+    val_interval: int
     least_last: int
     skip_bad: bool
     log_interval: int
@@ -103,6 +105,10 @@ class EpochPlan:
     def frozen_in(self, epoch: int) -> tuple[str, ...]:
         """Names of the stages that are frozen in an epoch, counted from 0."""
         return self.frozen if not self.freeze_epochs or epoch < self.freeze_epochs else ()
+
+    def validates(self, epoch: int) -> bool:
+        """Whether an epoch, counted from 0, is followed by a validation; the last one always is."""
+        return (epoch + 1) % self.val_interval == 0 or epoch + 1 == self.max_epoch
 
 
 def make_plan(
@@ -156,6 +162,7 @@ def make_plan(
         patience=config.patience,
         plateau_patience=config.plateau_patience if plateau else None,
         plateau_factor=config.lr_gamma,
+        val_interval=config.val_interval,
         least_last=least_last,
         skip_bad=config.on_bad_image == "skip",
         log_interval=config.log_interval,

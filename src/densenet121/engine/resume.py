@@ -94,6 +94,13 @@ def _check_longer(checkpoint: Checkpoint, before: Mapping[str, Any], config: Tra
     last_mixed = mixed_epochs(then)
     if not reason and -(-steps_done // epoch_steps) > last_mixed != mixed_epochs(config):
         reason = f"epoch {last_mixed + 1} was without mixed images, and would have had them"
+    counts = config.patience is not None or config.lr_scheduler == "plateau"
+    ended = checkpoint.content["state"]["evaluated_epochs"]
+    if not reason and counts and ended == settings["max_epoch"] and ended % config.val_interval:
+        reason = (
+            f"epoch {ended} was validated as the last, which `val_interval` {config.val_interval} "
+            "would not have done"
+        )
     if reason:
         raise UsageError(
             f"cannot resume {checkpoint.path} with `max_epoch` {config.max_epoch}, because it was "

@@ -146,9 +146,9 @@ def train(config: TrainConfig, task: Task | None = None, images: Sides = None) -
                         break
                     log.info("local passed")
                     copy_buffers_from_rank_0(training.model)
+                if val_dataset and plan.validates(state.evaluated_epochs):
                     # Validation may take long: save the trained epoch before it.
                     save_checkpoint(training, folder)
-                if val_dataset:
                     evaluation = validate_epoch(
                         training, plan, val_dataset, folder, lambda: stop.requested
                     )

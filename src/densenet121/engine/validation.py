@@ -38,6 +38,7 @@ def check_validation(plan: EpochPlan, val: ImageDataset | None) -> None:
         "`patience`": plan.patience is not None,
         "`best_metric`": plan.best_metric is not None,
         "`lr_scheduler` plateau": plan.plateau_patience is not None,
+        f"`val_interval` {plan.val_interval}": plan.val_interval > 1,
     }
     for name, asked in needed.items():
         if asked and val is None:

@@ -16,6 +16,7 @@ from densenet121.utils.logging import log
 
 # Sizes of a batch and its images; each keeps the memory of its graphs.
 _MOST_SIZES = 4
+_STREAM_WARNING = "set_warn_on_accumulate_grad_stream_mismatch"
 
 
 class GraphedNetwork(nn.Module):
@@ -66,6 +67,11 @@ class GraphedNetwork(nn.Module):
 
     def _recorded(self, images: Tensor, dtype: torch.dtype | None) -> Callable[[Tensor], Tensor]:
         """Record both passes. Passes to warm up must leave no trace in the running statistics."""
+        # A replayed gradient comes from another stream than that of the recording. PyTorch waits
+        # for it, and newer versions warn that this could be avoided.
+        set_warning = getattr(torch.autograd.graph, _STREAM_WARNING, None)
+        if set_warning is not None:
+            set_warning(False)
         buffers = list(self.network.buffers())
         before = [buffer.clone() for buffer in buffers]
         with torch.autocast("cuda", enabled=False, cache_enabled=False):

@@ -154,7 +154,8 @@ void conv2_forward(const Layer<T>& layer, const T* z) {
       T* h = scratch<T>(3, band.framed() * padded);
       fill_band<T>(band, z + image * image_pixels * width, width, affine, h);
       T* begin = out + image * image_pixels * g.columns();
-      conv2_band<T>(band, {0, band.steps()}, h, width, panel, g.growth, begin, g.columns());
+      Claim claim;
+      conv2_band<T>(band, {0, band.steps()}, h, width, panel, g.growth, begin, g.columns(), claim);
       if (g.frozen) continue;
       parts.rows[i] = (band.last - band.first) * g.width;
       column_sums(begin + band.first * g.width * g.columns(), g.columns(), parts.rows[i], g.growth,

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "pack.h"
+#include "team.h"
 
 namespace {
 
@@ -136,10 +137,10 @@ inline void tap_offsets(int64_t pitch, int64_t padded, int sign, int32_t* offset
 }
 
 // new = W2 * h for the `blocks_of_32` of a band in its frame; written to the pixels of the image,
-// `ld` numbers apart.
+// `ld` numbers apart. A contested claim is for one block.
 template <class T>
 inline void conv2_band(const Band& band, Range blocks_of_32, const T* h, int64_t columns,
-                       const T* panel, int64_t width, T* out, int64_t ld) {
+                       const T* panel, int64_t width, T* out, int64_t ld, Claim& claim) {
   const int64_t padded = round_up(columns, kBlock), blocks = round_up(width, kBlock) / kBlock;
   const int steps = 9 * padded / kBlock;
   int32_t* offsets = scratch<int32_t>(2, steps);
@@ -148,6 +149,7 @@ inline void conv2_band(const Band& band, Range blocks_of_32, const T* h, int64_t
   for (int64_t q = blocks_of_32.begin * kBlock; q < blocks_of_32.end * kBlock; q += kBlock) {
     multiply_panel<T>(h + (band.origin() + q) * padded, padded, offsets, steps, panel, width,
                       columns, c);
+    if (!claim()) return;
     int64_t pixels[kBlock];
     band.pixels(q, pixels);
     for (int r = 0; r < kBlock; r++) {

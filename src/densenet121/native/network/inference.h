@@ -98,13 +98,14 @@ void pack_blocks(const InferenceArguments& arguments) {
 template <class T>
 inline void conv1_into_frame(const Band& frame, const T* y, int64_t ld, int64_t pixel, int rows,
                              int64_t columns, const Affine<Real<T>>& norm1, const T* panel,
-                             const Real<T>* shift, int64_t padded, T* h) {
+                             const Real<T>* shift, int64_t padded, T* h, Claim& claim) {
   using R = Real<T>;
   const int64_t depth = round_up(columns, kBlock), lda = skewed<T>(depth);
   T* a = scratch<T>(0, kBlock * lda);
   R* c = scratch<R>(1, padded / kBlock * kStep);
   normalise_rows<T>(y + pixel * ld, ld, rows, columns, norm1, a, lda);
   multiply_panel<T>(a, lda, nullptr, depth / kBlock, panel, padded, columns, c);
+  if (!claim()) return;
   for (int r = 0; r < rows; r++) {
     const int64_t row = (pixel + r) / frame.width, column = (pixel + r) % frame.width;
     T* out = h + (frame.origin() + row * frame.pitch() + column) * padded;
@@ -115,11 +116,12 @@ inline void conv1_into_frame(const Band& frame, const T* y, int64_t ld, int64_t 
   }
 }
 
-// Computes the block for one image with `team` threads; this one is number `member`.
+inline int64_t image_phases(const BlockArguments& g) { return 1 + 2 * g.layers; }
+
+// Computes the block for one image.
 template <class T>
 void infer_image(const InferenceArguments& arguments, int64_t image, T* h,
-                 const std::vector<Affine<Real<T>>>& norms, int member, int team,
-                 Failure& failure) {
+                 const std::vector<Affine<Real<T>>>& norms, Worker& worker) {
   using R = Real<T>;
   const BlockArguments& g = arguments.block;
   const int64_t pixels = g.height * g.width, ld = g.columns();
@@ -127,34 +129,26 @@ void infer_image(const InferenceArguments& arguments, int64_t image, T* h,
   const Band frame{g.height, g.width, 0, g.height};
   const T* x = static_cast<T*>(g.x) + image * pixels * g.input_columns;
   T* y = static_cast<T*>(g.y) + image * pixels * ld;
-  const Range mine = share((pixels + kBlock - 1) / kBlock, member, team);
-  for (int64_t p = mine.begin * kBlock; p < smaller(mine.end * kBlock, pixels); p++) {
-    std::memcpy(y + p * ld, x + p * g.input_columns, g.input_columns * sizeof(T));
-  }
+  worker.run(g.height, [&](int64_t row, Claim& claim) {
+    if (!claim()) return;
+    for (int64_t p = row * g.width; p < (row + 1) * g.width; p++) {
+      std::memcpy(y + p * ld, x + p * g.input_columns, g.input_columns * sizeof(T));
+    }
+  });
   for (int64_t l = 0; l < g.layers; l++) {
     const int64_t columns = g.input_columns + l * g.growth;
     const Packed at = packed_before(g, l);
     const T* panel = static_cast<T*>(arguments.weights) + at.weights;
     const R* shift = static_cast<R*>(arguments.norms) + at.norms + 2 * norms[l].scale.size();
-    for (int64_t block = mine.begin; block < mine.end; block++) try {
+    worker.run((pixels + kBlock - 1) / kBlock, [&](int64_t block, Claim& claim) {
       const int64_t pixel = block * kBlock;
       conv1_into_frame<T>(frame, y, ld, pixel, smaller<int64_t>(kBlock, pixels - pixel), columns,
-                          norms[l], panel, shift, padded, h);
-    } catch (...) {
-      failure.note();  // here: all threads of a team must come to its barriers
-    }
-    if (team > 1) {
-#pragma omp barrier
-    }
-    try {
-      conv2_band<T>(frame, share(frame.steps(), member, team), h, padded,
-                    panel + round_up(columns, kBlock) * padded, g.growth, y + columns, ld);
-    } catch (...) {
-      failure.note();
-    }
-    if (team > 1) {
-#pragma omp barrier
-    }
+                          norms[l], panel, shift, padded, h, claim);
+    });
+    worker.run(frame.steps(), [&](int64_t step, Claim& claim) {
+      conv2_band<T>(frame, {step, step + 1}, h, padded, panel + round_up(columns, kBlock) * padded,
+                    g.growth, y + columns, ld, claim);
+    });
   }
 }
 
@@ -174,28 +168,25 @@ void run_blocks(const InferenceArguments& arguments) {
   const bool together = g.images < g.threads;
   T* shared = together ? scratch<T>(6, frame.framed() * padded) : nullptr;
   if (together) std::memset(shared, 0, frame.framed() * padded * sizeof(T));
-  Failure failure;
+  Phases team(together ? g.images * image_phases(g) : 0, g.threads);
 #pragma omp parallel num_threads(g.threads)
   {
     Tiles tiles;
     // There may be fewer threads than requested.
-    const int member = omp_get_thread_num(), team = omp_get_num_threads();
-    if (together) {
-      for (int64_t i = 0; i < g.images; i++) {
-        infer_image<T>(arguments, i, shared, norms, member, team, failure);
-      }
-    } else try {
-      T* own = scratch<T>(3, frame.framed() * padded);
-      std::memset(own, 0, frame.framed() * padded * sizeof(T));
-      const Range mine = share(g.images, member, team);
+    Worker worker{together ? &team : nullptr, omp_get_num_threads(), omp_get_thread_num()};
+    try {
+      T* h = together ? shared : scratch<T>(3, frame.framed() * padded);
+      if (!together) std::memset(h, 0, frame.framed() * padded * sizeof(T));
+      const Range all{0, g.images};
+      const Range mine = together ? all : share(g.images, worker.member, worker.threads);
       for (int64_t i = mine.begin; i < mine.end; i++) {
-        infer_image<T>(arguments, i, own, norms, 0, 1, failure);
+        infer_image<T>(arguments, i, h, norms, worker);
       }
     } catch (...) {
-      failure.note();
+      team.failure.note();
     }
   }
-  failure.check();
+  team.failure.check();
 }
 
 template <class T>

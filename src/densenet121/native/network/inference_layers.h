@@ -6,7 +6,6 @@
 #pragma once
 
 #include "block.h"
-#include "team.h"
 #include "winograd.h"
 
 namespace {
@@ -121,15 +120,17 @@ inline void multiply_panels(int64_t rows, const T* a, int64_t k, int64_t depth, 
 // Work of one thread alone, or of all threads of a team.
 struct Worker {
   Phases* team;
-  int threads;
+  int threads, member;
   int64_t phase = 0;  // next phase of the team
 
+  // Calls work(i, claim) for i = 0 .. pieces - 1.
   template <class Work>
   void run(int64_t pieces, Work work) {
     if (team) {
-      team->run(phase++, pieces, work);
+      team->run(phase++, pieces, member, work);
     } else {
-      for (int64_t i = 0; i < pieces; i++) work(i);
+      Claim claim;
+      for (int64_t i = 0; i < pieces; i++) work(i, claim);
     }
   }
 
@@ -158,7 +159,7 @@ struct Group {
   }
 
   // The 1x1 convolution of some pixels, for number `part` of `parts` ranges of its columns.
-  void conv1(int64_t layer, Range pixels, int part, int parts) const {
+  void conv1(int64_t layer, Range pixels, int part, int parts, Claim& claim) const {
     const LayerLayout<T> at(g, layer);
     const int64_t columns = g.input_columns + layer * g.growth, ld = g.columns();
     const int64_t rows = pixels.end - pixels.begin, panels = (at.width + kPanel<T> - 1) / kPanel<T>;
@@ -168,33 +169,42 @@ struct Group {
     const T* scale = norms + at.norms;
     const T* shift = scale + 2 * at.columns + first;
     T* a = scratch<T>(0, kRowsAtOnce * kSkewedDepth<T>);
+    T* out = h + pixels.begin * at.width + first;
+    // The sums so far are read again: of two threads each needs its own.
+    T* c = claim.contested() ? scratch<T>(1, kRowsAtOnce * width) : out;
+    const int64_t ldc = claim.contested() ? width : at.width;
     for (int64_t k = 0; k < at.columns; k += kDepthAtOnce<T>) {
       const int64_t depth = smaller<int64_t>(kDepthAtOnce<T>, at.columns - k);
       normalise_some<T>(y + pixels.begin * ld + k, ld, rows, columns - k, depth, scale + k,
                         scale + at.columns + k, a, kSkewedDepth<T>);
       multiply_panels<T>(rows, a, k, depth, weights + at.weights + first * at.columns, at.columns,
-                         width, h + pixels.begin * at.width + first, at.width, shift);
+                         width, c, ldc, shift);
+    }
+    if (!claim.contested() || !claim()) return;
+    for (int64_t r = 0; r < rows; r++) {
+      std::memcpy(out + r * at.width, c + r * width, width * sizeof(T));
     }
   }
 
   // The 3x3 convolution of some patches; writes the layer's new channels of y.
-  void conv2(int64_t layer, Range patches) const {
+  void conv2(int64_t layer, Range patches, Claim& claim) const {
     const LayerLayout<T> at(g, layer);
     convolve_patches<T>(maps, patches.begin, patches.end, h, at.width,
                         weights + at.weights + at.columns * at.width, g.growth,
-                        y + g.input_columns + layer * g.growth, g.columns());
+                        y + g.input_columns + layer * g.growth, g.columns(), claim);
   }
 
   // For one thread: the result of the 1x1 convolution is used while it is in the cache.
   void layer_alone(int64_t layer) const {
+    Claim claim;
     int64_t rows = 0;
     for (int64_t i = 0; i < patch_blocks(1); i++) {
       const Range patches = share(maps.patches(), i, patch_blocks(1));
       const int64_t wanted = pixels_read(maps, patches.end - 1);
       while (rows < row_blocks() && share(maps.pixels(), rows, row_blocks()).begin < wanted) {
-        conv1(layer, share(maps.pixels(), rows++, row_blocks()), 0, 1);
+        conv1(layer, share(maps.pixels(), rows++, row_blocks()), 0, 1, claim);
       }
-      conv2(layer, patches);
+      conv2(layer, patches, claim);
     }
   }
 
@@ -208,10 +218,12 @@ struct Group {
         layer_alone(l);
         continue;
       }
-      worker.run(row_blocks() * parts, [&](int64_t i) {
-        conv1(l, share(maps.pixels(), i / parts, row_blocks()), i % parts, parts);
+      worker.run(row_blocks() * parts, [&](int64_t i, Claim& claim) {
+        conv1(l, share(maps.pixels(), i / parts, row_blocks()), i % parts, parts, claim);
       });
-      worker.run(patches, [&](int64_t i) { conv2(l, share(maps.patches(), i, patches)); });
+      worker.run(patches, [&](int64_t i, Claim& claim) {
+        conv2(l, share(maps.patches(), i, patches), claim);
+      });
     }
   }
 };
@@ -228,13 +240,16 @@ inline int64_t images_at_once(int64_t pixels, int64_t images) {
 template <class Work>
 void share_groups(int64_t groups, int64_t phases, int threads, Work work) {
   const bool alone = groups % threads == 0 || groups > 4 * threads;
-  Phases team(alone ? 1 : groups * phases);
+  Phases team(alone ? 1 : groups * phases, threads);
 #pragma omp parallel num_threads(threads)
   {
     // There may be fewer threads than requested.
-    Worker worker{alone ? nullptr : &team, omp_get_num_threads()};
+    Worker worker{alone ? nullptr : &team, omp_get_num_threads(), omp_get_thread_num()};
     if (alone) {
-      team.run(0, groups, [&](int64_t i) { work(worker, i); });
+      team.run(0, groups, worker.member, [&](int64_t i, Claim& claim) {
+        claim();  // a group is too much to be computed twice
+        work(worker, i);
+      });
     } else {
       try {
         for (int64_t i = 0; i < groups; i++) work(worker, i);
@@ -258,7 +273,8 @@ void run_layers(const InferenceArguments& arguments) {
     const Maps maps{smaller(at_once, g.images - i * at_once), g.height, g.width};
     const T* x = static_cast<T*>(g.x) + i * at_once * pixels * g.input_columns;
     T* y = static_cast<T*>(g.y) + i * at_once * pixels * g.columns();
-    worker.run(maps.images * maps.height, [&](int64_t row) {
+    worker.run(maps.images * maps.height, [&](int64_t row, Claim& claim) {
+      if (!claim()) return;
       for (int64_t p = row * maps.width; p < (row + 1) * maps.width; p++) {
         std::memcpy(y + p * g.columns(), x + p * g.input_columns, g.input_columns * sizeof(T));
       }

@@ -37,48 +37,62 @@ struct Int8Group {
   }
 
   // The 1x1 convolution of some pixels, at most kByteRowsAtOnce, for some of its columns.
-  void conv1(int64_t layer, Range pixels, int part, int parts) const {
+  void conv1(int64_t layer, Range pixels, int part, int parts, Claim& claim) const {
     const Int8Layer& l = g.layer[layer];
     const int64_t rows = pixels.end - pixels.begin, lda = l.affine.padded() + kAffineGroup;
     uint8_t* a = scratch<uint8_t>(0, kByteRowsAtOnce * lda);
     affine_rows(l.affine, y + pixels.begin * g.ld(), g.ld(), rows, a, lda);
-    uint8_t* to[kByteRowsAtOnce];
-    for (int64_t r = 0; r < rows; r++) to[r] = inner(pixels.begin + r);
     const Range panels = share((g.bottleneck + kBytePanel - 1) / kBytePanel, part, parts);
-    byte_product<uint8_t>(l.conv1, rows, {a, lda, round_up(l.affine.columns, kSummands)},
-                          panels.begin * kBytePanel,
-                          smaller(panels.end * kBytePanel, g.bottleneck), to);
+    const int64_t first = panels.begin * kBytePanel, last = smaller(panels.end * kBytePanel, g.bottleneck);
+    uint8_t* own = claim.contested() ? scratch<uint8_t>(1, kByteRowsAtOnce * g.bottleneck) : nullptr;
+    uint8_t* to[kByteRowsAtOnce];
+    for (int64_t r = 0; r < rows; r++) to[r] = own ? own + r * g.bottleneck : inner(pixels.begin + r);
+    byte_product<uint8_t>(l.conv1, rows, {a, lda, round_up(l.affine.columns, kSummands)}, first, last,
+                          to);
+    if (!own || !claim()) return;
+    for (int64_t r = 0; r < rows; r++) {
+      std::memcpy(inner(pixels.begin + r) + first, to[r] + first, last - first);
+    }
   }
 
   // The 3x3 convolution of one row of pixels; writes the layer's new channels of y.
-  void conv2(int64_t layer, int64_t row) const {
+  void conv2(int64_t layer, int64_t row, Claim& claim) const {
     const int64_t ld = g.inner_ld();
+    int16_t* out = y + row * maps.width * g.ld() + g.input_columns + layer * g.growth;
+    int16_t* own = claim.contested() ? scratch<int16_t>(1, maps.width * g.growth) : nullptr;
     int16_t* to[kByteRowsAtOnce];
     for (int64_t p = 0; p < maps.width; p += kByteRowsAtOnce) {
       const int64_t some = smaller(kByteRowsAtOnce, maps.width - p);
       for (int64_t i = 0; i < some; i++) {
-        to[i] = y + (row * maps.width + p + i) * g.ld() + g.input_columns + layer * g.growth;
+        to[i] = own ? own + (p + i) * g.growth : out + (p + i) * g.ld();
       }
       byte_product<int16_t>(g.layer[layer].conv2, some, {window(row, p), ld, 3 * ld, 3, pitch() * ld}, 0,
                            g.growth, to);
+    }
+    if (!own || !claim()) return;
+    for (int64_t p = 0; p < maps.width; p++) {
+      std::memcpy(out + p * g.ld(), own + p * g.growth, g.growth * sizeof(int16_t));
     }
   }
 
   // For one thread: the result of the 1x1 convolution is used while it is in the cache.
   void layer_alone(int64_t layer) const {
+    Claim claim;
     int64_t done = 0;
     for (int64_t row = 0; row < maps.images * maps.height; row++) {
       const int64_t wanted = smaller((row + 2) * maps.width, maps.pixels());
       for (; done < row_blocks() && share(maps.pixels(), done, row_blocks()).begin < wanted; done++) {
-        conv1(layer, share(maps.pixels(), done, row_blocks()), 0, 1);
+        conv1(layer, share(maps.pixels(), done, row_blocks()), 0, 1, claim);
       }
-      conv2(layer, row);
+      conv2(layer, row, claim);
     }
   }
 
   void layers(Worker& worker) const {
     const int64_t bytes = frame_pixels(maps) * g.inner_ld();
-    worker.run(maps.images, [&](int64_t i) { std::memset(h + i * bytes, 0, bytes); });
+    worker.run(maps.images, [&](int64_t i, Claim& claim) {
+      if (claim()) std::memset(h + i * bytes, 0, bytes);
+    });
     const int64_t panels = (g.bottleneck + kBytePanel - 1) / kBytePanel;
     const int64_t parts = worker.parts(row_blocks(), panels);
     for (int64_t l = 0; l < g.layers; l++) {
@@ -86,10 +100,11 @@ struct Int8Group {
         layer_alone(l);
         continue;
       }
-      worker.run(row_blocks() * parts, [&](int64_t i) {
-        conv1(l, share(maps.pixels(), i / parts, row_blocks()), i % parts, parts);
+      worker.run(row_blocks() * parts, [&](int64_t i, Claim& claim) {
+        conv1(l, share(maps.pixels(), i / parts, row_blocks()), i % parts, parts, claim);
       });
-      worker.run(maps.images * maps.height, [&](int64_t row) { conv2(l, row); });
+      worker.run(maps.images * maps.height,
+                 [&](int64_t row, Claim& claim) { conv2(l, row, claim); });
     }
   }
 
@@ -171,7 +186,8 @@ struct Int8Pass {
     const int64_t ld = g.block[0].ld(), height = maps[0].height;
     // Each piece computes one row of the convolution that the previous piece also computes.
     const int64_t rows = worker.team ? 7 : 14, pieces = (height + rows - 1) / rows;
-    worker.run(images * pieces, [&](int64_t i) {
+    worker.run(images * pieces, [&](int64_t i, Claim& claim) {
+      if (!claim()) return;  // it writes row after row
       int16_t* to = y + i / pieces * maps[0].pixels() * ld;
       int8_stem_rows(g, first + i / pieces, share(height, i % pieces, pieces), to, ld);
     });
@@ -182,7 +198,8 @@ struct Int8Pass {
     const Int8Block& last = g.block[g.blocks - 1];
     const int64_t pixels = maps.back().pixels(), columns = last.columns();
     const int64_t groups = (columns + kAffineGroup - 1) / kAffineGroup;
-    worker.run(images * groups, [&](int64_t i) {
+    worker.run(images * groups, [&](int64_t i, Claim& claim) {
+      if (!claim()) return;
       const int64_t image = i / groups, begin = i % groups * kAffineGroup;
       const int64_t end = smaller(begin + kAffineGroup, columns);
       int64_t sums[kAffineGroup];
@@ -211,7 +228,8 @@ struct Int8Pass {
       const Int8Group all{block, of(b, images), here, nullptr};
       const int64_t outputs = images * maps[b + 1].pixels();
       const int64_t pieces = (outputs + kByteRowsAtOnce - 1) / kByteRowsAtOnce;
-      worker.run(pieces, [&](int64_t i) {
+      worker.run(pieces, [&](int64_t i, Claim& claim) {
+        if (!claim()) return;
         all.reduce(share(outputs, i, pieces), g.averages != 0, y + buffers[b + 1] * images,
                    g.block[b + 1].ld());
       });

@@ -188,7 +188,8 @@ struct Pass {
     const T *panels = static_cast<T*>(g.weights), *shift = static_cast<T*>(g.norms);
     // Each piece computes one row of the convolution that the previous piece also computes.
     const int64_t rows = worker.team ? 7 : 14, pieces = (block.height + rows - 1) / rows;
-    worker.run(images * pieces, [&](int64_t i) {
+    worker.run(images * pieces, [&](int64_t i, Claim& claim) {
+      if (!claim()) return;  // it writes row after row
       const Range range = share(block.height, i % pieces, pieces);
       T* to = y + i / pieces * numbers;
       if (g.pooled) {
@@ -203,7 +204,8 @@ struct Pass {
     const BlockArguments& block = blocks.back();
     const T* scale = static_cast<T*>(g.norms) + layout.transition.back().norms;
     const int64_t columns = block.columns(), padded = round_up(columns, kLanes<T>);
-    worker.run(images * block.height, [&](int64_t row) {
+    worker.run(images * block.height, [&](int64_t row, Claim& claim) {
+      if (!claim()) return;
       for (int64_t p = row * block.width; p < (row + 1) * block.width; p++) {
         for (int64_t c = 0; c < columns; c += kLanes<T>) {
           const int n = smaller<int64_t>(kLanes<T>, columns - c);
@@ -242,8 +244,8 @@ struct Pass {
                                g.averages != 0};
       const int64_t pieces = (pooling.outputs() + kRowsAtOnce - 1) / kRowsAtOnce;
       const int64_t parts = worker.parts(pieces, pooling.panels());
-      worker.run(pieces * parts, [&](int64_t i) {
-        pooling.run(share(pooling.outputs(), i / parts, pieces), i % parts, parts);
+      worker.run(pieces * parts, [&](int64_t i, Claim& claim) {
+        pooling.run(share(pooling.outputs(), i / parts, pieces), i % parts, parts, claim);
       });
     }
   }

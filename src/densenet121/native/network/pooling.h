@@ -46,14 +46,15 @@ struct Pooling {
   int64_t panels() const { return (t.output_columns + kPanel<T> - 1) / kPanel<T>; }
 
   // Number `part` of `parts` ranges of the columns.
-  void run(Range range, int part, int parts) const {
+  void run(Range range, int part, int parts, Claim& claim) const {
     const int64_t depth = round_up(t.columns, kLanes<T>), rows = range.end - range.begin;
     const Range mine = share(panels(), part, parts);
     const int64_t first = mine.begin * kPanel<T>;
     const int64_t columns = smaller(mine.end * kPanel<T>, t.output_columns) - first;
     const int64_t width = round_up(columns, kLanes<T>);
     T* a = scratch<T>(0, kRowsAtOnce * kSkewedDepth<T>);
-    T* c = scratch<T>(1, kRowsAtOnce * width);
+    T* c = scratch<T>(1, 2 * kRowsAtOnce * width);
+    T* best = c + kRowsAtOnce * width;
     int64_t corners[kRowsAtOnce];
     for (int64_t r = 0; r < rows; r++) {
       const int64_t pixel = range.begin + r, w = maps.width / 2, h = maps.height / 2;
@@ -67,16 +68,16 @@ struct Pooling {
         multiply_panels<T>(rows, a, k, some, weights + first * depth, depth, width, c, width,
                            nullptr);
       }
-      for (int64_t r = 0; r < rows; r++) {
-        T* to = y + (range.begin + r) * ld + first;
-        for (int64_t n = 0; n < columns; n += kLanes<T>) {
-          const int lanes = smaller<int64_t>(kLanes<T>, columns - n);
-          const Vec<T> sums = load<T>(c + r * width + n, kLanes<T>);
-          const Vec<T> before = offset ? load<T>(to + n, lanes) : sums;
-          // nan is larger than everything, as in torch
-          store<T>(to + n, (sums > before) | (sums != sums) ? sums : before, lanes);
-        }
+      for (int64_t i = 0; i < rows * width; i += kLanes<T>) {
+        const Vec<T> sums = load<T>(c + i, kLanes<T>);
+        const Vec<T> before = offset ? load<T>(best + i, kLanes<T>) : sums;
+        // nan is larger than everything, as in torch
+        store<T>(best + i, (sums > before) | (sums != sums) ? sums : before, kLanes<T>);
       }
+    }
+    if (!claim()) return;
+    for (int64_t r = 0; r < rows; r++) {
+      std::memcpy(y + (range.begin + r) * ld + first, best + r * width, columns * sizeof(T));
     }
   }
 };

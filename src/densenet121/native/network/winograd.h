@@ -6,6 +6,7 @@
 #pragma once
 
 #include "product.h"
+#include "team.h"
 
 namespace {
 
@@ -107,7 +108,8 @@ inline void transform_output(const Maps& maps, const Patch& patch, const T* sums
 // `columns` x round_up(width, lanes) numbers for each of the 16.
 template <class T>
 inline void convolve_patches(const Maps& maps, int64_t first, int64_t last, const T* x,
-                             int64_t columns, const T* weights, int64_t width, T* out, int64_t ld) {
+                             int64_t columns, const T* weights, int64_t width, T* out, int64_t ld,
+                             Claim& claim) {
   const int64_t count = last - first, padded = round_up(width, kLanes<T>);
   // One more cache line: with a power of two all 16 would share a cache set.
   const int64_t line = 64 / sizeof(T);
@@ -129,6 +131,7 @@ inline void convolve_patches(const Maps& maps, int64_t first, int64_t last, cons
                  sums + i * sum_stride + n, padded, false, nullptr, panel + some * columns);
     }
   }
+  if (!claim()) return;
   for (int64_t p = 0; p < count; p++) {
     transform_output<T>(maps, Patch(maps, first + p), sums + p * padded, sum_stride, width, out, ld);
   }
