@@ -87,6 +87,7 @@ def test_every_flag_that_is_mentioned_exists() -> None:
         "field",
         "dry",
         "batch",
+        "busy",
         "logdir",
         "epochs",
         "enable",
