@@ -145,9 +145,10 @@ void infer_image(const InferenceArguments& arguments, int64_t image, T* h,
       conv1_into_frame<T>(frame, y, ld, pixel, smaller<int64_t>(kBlock, pixels - pixel), columns,
                           norms[l], panel, shift, padded, h, claim);
     });
-    worker.run(frame.steps(), [&](int64_t step, Claim& claim) {
-      conv2_band<T>(frame, {step, step + 1}, h, padded, panel + round_up(columns, kBlock) * padded,
-                    g.growth, y + columns, ld, claim);
+    const int64_t pieces = worker.team ? frame.steps() : 1;
+    worker.run(pieces, [&](int64_t i, Claim& claim) {
+      conv2_band<T>(frame, share(frame.steps(), i, pieces), h, padded,
+                    panel + round_up(columns, kBlock) * padded, g.growth, y + columns, ld, claim);
     });
   }
 }

@@ -24,6 +24,14 @@
 
 #include "failure.h"
 
+#if defined(__SANITIZE_THREAD__)
+#define DENSENET121_THREAD_SANITIZER
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define DENSENET121_THREAD_SANITIZER
+#endif
+#endif
+
 namespace {
 
 inline void pause_briefly() {
@@ -118,14 +126,8 @@ class Phases {
  private:
   static constexpr Clock::duration kSpins = std::chrono::microseconds(40);  // the cost of a sleep
   static constexpr Clock::duration kLongest = std::chrono::milliseconds(1);
-#if defined(__SANITIZE_THREAD__)
+#if defined(DENSENET121_THREAD_SANITIZER)
   static constexpr bool kHelps = false;  // what a late thread reads is a race by definition
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-  static constexpr bool kHelps = false;
-#else
-  static constexpr bool kHelps = true;
-#endif
 #else
   static constexpr bool kHelps = true;
 #endif
