@@ -1,6 +1,9 @@
-"""What several tests need: one thread, and a folder of small images."""
+"""What several tests need: one thread, no thread left behind, and a folder of small images."""
 
+import gc
 import os
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,17 @@ from helpers.images import write_classes
 def _one_thread() -> None:
     """The networks here are too small to share between threads, but for `make test-threads`."""
     torch.set_num_threads(int(os.environ.get("DENSENET121_TEST_THREADS", "1")))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_thread_outlives_its_file() -> Iterator[None]:
+    """What one file leaves running would disturb whichever file comes next."""
+    before = set(threading.enumerate())
+    yield
+    if set(threading.enumerate()) - before:
+        gc.collect()  # a generator that a kept exception holds ends its threads when collected
+    left = [thread.name for thread in threading.enumerate() if thread not in before]
+    assert not left, f"threads that are still running: {left}"
 
 
 @pytest.fixture(scope="session")

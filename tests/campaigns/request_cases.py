@@ -18,7 +18,7 @@ from helpers.serving import FORM, bomb, form
 from helpers.weights import write_weights
 
 Request = tuple[str, str, bytes, list[tuple[bytes, bytes]], list[bytes]]
-_RUNNING: list[tuple[asyncio.AbstractEventLoop, Any]] = []
+_RUNNING: list[tuple[asyncio.AbstractEventLoop, Any, Any]] = []  # loop, service, application
 _PATHS = ("/predict",) * 12 + (
     "/",
     "/healthz",
@@ -45,7 +45,15 @@ def load(folder: Path) -> None:
         weights=str(weights), max_bytes=60_000, max_pixels=100_000, max_pictures=4, body_seconds=5
     )
     service = Service(Predictor(weights, device="cpu", amp="fp32"), config, workers=1, streams=1)
-    _RUNNING[:] = [(asyncio.new_event_loop(), make_app(service))]
+    _RUNNING[:] = [(asyncio.new_event_loop(), service, make_app(service))]
+
+
+def close() -> None:
+    """End the application's threads, where it was made in a process that goes on."""
+    for loop, service, _ in _RUNNING:
+        service.close()
+        loop.close()
+    _RUNNING.clear()
 
 
 def make(rng: random.Random) -> Request:
@@ -92,7 +100,7 @@ def make(rng: random.Random) -> Request:
 
 def run(case: Request) -> str:
     """A status that is not the server's fault, and a body that is what its type says."""
-    loop, app = _RUNNING[0]
+    loop, _, app = _RUNNING[0]
     status, headers, body = loop.run_until_complete(_answer(app, case))
     assert status < 500, (status, body[:500])
     if b"json" in headers.get(b"content-type", b"") and case[0] != "HEAD":

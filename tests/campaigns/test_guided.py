@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from campaigns import guided, image_cases
+from campaigns import guided, image_cases, request_cases
 from campaigns.guided_build import build, find_clang
 from campaigns.guided_cases import READERS, attempt, reader_of, with_right_sums
 
@@ -21,8 +21,11 @@ def test_every_kept_file_is_read_or_refused(name: str, tmp_path: Path) -> None:
     reader.load(tmp_path)
     kept = guided.kept_corpus(name)
     assert kept
-    for data in kept:
-        attempt(reader, data)
+    try:
+        for data in kept:
+            attempt(reader, data)
+    finally:
+        request_cases.close()
 
 
 def test_every_kept_jpeg_is_read_as_libjpeg_reads_it() -> None:
