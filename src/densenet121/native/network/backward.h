@@ -38,12 +38,15 @@ struct GradientSums {
   }
 };
 
+// Numbers of a cache line.
+template <class T>
+constexpr int kLine = 64 / sizeof(T);
+
 // An odd number of cache lines, so that neighbouring rows fall into different cache sets.
 template <class T>
 inline int64_t skewed(int64_t numbers) {
-  const int64_t line = 64 / sizeof(T);
-  const int64_t lines = round_up(numbers, line) / line;
-  return (lines | 1) * line;
+  const int64_t lines = round_up(numbers, kLine<T>) / kLine<T>;
+  return (lines | 1) * kLine<T>;
 }
 
 // out[c * ld + r] = rows[r * rows_ld + c] for 32 x 32 numbers.
@@ -71,12 +74,8 @@ inline void relu_norm_backward(const T* x, int64_t ld, const int64_t* pixels,
                                T* step, Real<T>* sum_plain, Real<T>* sum_centred, Write write) {
   using R = Real<T>;
   constexpr R kShare = R(1) / kCount;
-  for (int c = 0; c < kBlock; c += kLanes<T>) {
-    const int n = smaller(kLanes<T>, columns - c);
-    if (n <= 0) {
-      for (int r = 0; r < kBlock; r += 2) store_packed<T>(step, r, c, Vec<T>{}, Vec<T>{});
-      continue;
-    }
+  // n of a whole register is a constant: nothing then asks how much of it is used.
+  const auto column = [&](int c, int n) __attribute__((always_inline)) {
     const Vec<T> s = load<R>(scale + c, kLanes<T>), t = load<R>(shift + c, kLanes<T>);
     const Vec<T> m = load<R>(mean + c, n);
     Vec<T> plain{}, centred{};
@@ -87,7 +86,7 @@ inline void relu_norm_backward(const T* x, int64_t ld, const int64_t* pixels,
         const Vec<T> d = kShare * load<R>(gradient + (r + i) * kBlock + c, kLanes<T>);
         for (int k = 0; k < kCount; k++) {
           const int64_t pixel = pixels[r + i] + (kCount > 1 ? offsets[k] : 0);
-          if (c == 0) __builtin_prefetch(x + (pixel + kBlock) * ld);
+          if (c % kLine<T> == 0) __builtin_prefetch(x + (pixel + kBlock) * ld + c);
           const Vec<T> value = load<T>(x + pixel * ld + c, n);
           const Vec<T> u = value * s + t;
           const Vec<T> g = gate(u, d);
@@ -101,6 +100,16 @@ inline void relu_norm_backward(const T* x, int64_t ld, const int64_t* pixels,
     }
     store<R>(sum_plain + c, load<R>(sum_plain + c, kLanes<T>) + plain, kLanes<T>);
     store<R>(sum_centred + c, load<R>(sum_centred + c, kLanes<T>) + centred, kLanes<T>);
+  };
+  for (int c = 0; c < kBlock; c += kLanes<T>) {
+    const int n = columns - c;
+    if (n >= kLanes<T>) {
+      column(c, kLanes<T>);
+    } else if (n > 0) {
+      column(c, n);
+    } else {
+      for (int r = 0; r < kBlock; r += 2) store_packed<T>(step, r, c, Vec<T>{}, Vec<T>{});
+    }
   }
 }
 
@@ -265,7 +274,7 @@ inline void conv1_chunk_backward(int64_t rows, const Conv1Input<T>& in, Place pl
             if (from) {
               sum += load<T>(from + pixel * ld + at, n);
               // the same channels of the next pixels
-              if (at == 0) __builtin_prefetch(from + (pixel + kBlock) * ld);
+              if (at % kLine<T> == 0) __builtin_prefetch(from + (pixel + kBlock) * ld + at);
             }
             store<T>(to + pixel * ld + at, sum, n);
           });

@@ -10,7 +10,7 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) || defined(__AVX2__)
 #include <immintrin.h>
 #elif defined(__aarch64__) && !defined(DENSENET121_PORTABLE)
 #define DENSENET121_NEON
@@ -90,6 +90,61 @@ inline void store(T* p, Vec<T> v, int n) {
     std::memcpy(p, &v, n * sizeof(T));
   }
 }
+
+// Part of a register of floats without memcpy of a length that the compiler does not know: a call,
+// and a load that has to wait for its bytes. Narrow networks have such a part in every row.
+#if defined(__AVX512F__)
+template <>
+inline Vec<float> load<float>(const float* p, int n) {
+  if (__builtin_constant_p(n) && n == kLanes<float>) {
+    return reinterpret_cast<Vec<float>>(_mm512_loadu_ps(p));
+  }
+  const __mmask16 mask = static_cast<__mmask16>((1u << n) - 1);
+  return reinterpret_cast<Vec<float>>(_mm512_maskz_loadu_ps(mask, p));
+}
+
+template <>
+inline void store<float>(float* p, Vec<float> v, int n) {
+  if (__builtin_constant_p(n) && n == kLanes<float>) {
+    return _mm512_storeu_ps(p, reinterpret_cast<__m512>(v));
+  }
+  const __mmask16 mask = static_cast<__mmask16>((1u << n) - 1);
+  _mm512_mask_storeu_ps(p, mask, reinterpret_cast<__m512>(v));
+}
+#elif defined(__AVX2__)
+template <>
+inline Vec<float> load<float>(const float* p, int n) {
+  Vec<float> v;
+  if (n == kLanes<float>) {
+    std::memcpy(&v, p, sizeof(v));
+    return v;
+  }
+  static const int32_t kMasks[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
+  const __m256i mask = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kMasks + 8 - n));
+  return reinterpret_cast<Vec<float>>(_mm256_maskload_ps(p, mask));
+}
+
+// By halves: a store with a mask is slow on AMD's processors.
+template <>
+inline void store<float>(float* p, Vec<float> v, int n) {
+  if (n == kLanes<float>) {
+    std::memcpy(p, &v, sizeof(v));
+    return;
+  }
+  __m128 rest = _mm256_castps256_ps128(reinterpret_cast<__m256>(v));
+  if (n & 4) {
+    _mm_storeu_ps(p, rest);
+    rest = _mm256_extractf128_ps(reinterpret_cast<__m256>(v), 1);
+    p += 4;
+  }
+  if (n & 2) {
+    _mm_storel_pi(reinterpret_cast<__m64*>(p), rest);
+    rest = _mm_movehl_ps(rest, rest);
+    p += 2;
+  }
+  if (n & 1) _mm_store_ss(p, rest);
+}
+#endif
 
 #if defined(__AVX512BF16__)
 template <>
