@@ -1,6 +1,5 @@
 """Batches: the same bytes in the same order from any number of threads, which all end."""
 
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,8 @@ from densenet121.datasets.sources.folder import scan
 from densenet121.datasets.transforms import TrainTransform
 from densenet121.utils.errors import InputError
 
+from helpers.loading import decoding_threads
+
 WORKERS = [0, 1, 2, 5]
 SIZE = (3, 4)
 
@@ -25,10 +26,6 @@ SIZE = (3, 4)
 def _no_thread_is_left_behind() -> Iterator[None]:
     yield
     assert decoding_threads() == []
-
-
-def decoding_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("decode")]
 
 
 def image(index: int, out: NDArray[np.uint8]) -> None:

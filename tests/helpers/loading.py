@@ -1,5 +1,6 @@
 """What training would see of a dataset, and the same images as class folders."""
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,11 @@ from densenet121.datasets.loader import load_batches
 from densenet121.datasets.preparation import training_images
 from densenet121.datasets.sampler import epoch_order, training_batches
 from densenet121.datasets.transforms import TrainTransform
+
+
+def decoding_threads() -> list[str]:
+    """The names of those that run."""
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("decode")]
 
 
 def epoch_bytes(dataset: ImageDataset, workers: int) -> torch.Tensor:

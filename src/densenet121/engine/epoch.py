@@ -1,6 +1,7 @@
 """One epoch of training steps."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 
 import torch
 
@@ -41,14 +42,13 @@ def train_epoch(
     end = (epoch + 1) * plan.steps
     first_step = state.step - epoch * plan.steps
     loading_clock = LoadingClock()
-    batches = load_epoch(plan, epoch, first_step, loading_clock)
     clock = StepClock(plan.runtime.timed_device)
-    with progress_bar(
-        f"epoch {epoch + 1}/{plan.max_epoch}", plan.steps, done=first_step
-    ) as advance:
+    with (
+        closing(load_epoch(plan, epoch, first_step, loading_clock)) as batches,
+        progress_bar(f"epoch {epoch + 1}/{plan.max_epoch}", plan.steps, done=first_step) as advance,
+    ):
         while state.step < end:
             if any_rank(should_stop()):
-                batches.close()
                 return False
             parts = _read_step(training, plan, folder, batches, clock)
             lr = _learning_rate(training, plan)

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -155,10 +156,10 @@ def evaluate_images(
     scores: list[Scores] = []
     bad: list[tuple[str, str]] = []
     waiting: list[tuple[NDArray[np.int64], PendingLogits]] = []
-    with evaluation_mode(model), progress_bar("evaluate", len(batches), unit="batch") as advance:
+    progress = progress_bar("evaluate", len(batches), unit="batch")
+    with closing(loaded), evaluation_mode(model), progress as advance:
         for batch in loaded:
             if any_rank(should_stop()):
-                loaded.close()
                 return None
             bad += [(dataset.paths[index], reason) for index, reason in batch.bad]
             if len(batch.indices):

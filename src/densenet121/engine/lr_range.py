@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -173,9 +174,10 @@ def _begin(config: LrFindConfig, task: Task | None, runtime: Runtime) -> tuple[T
 def _parts(plan: EpochPlan) -> Generator[list[Batch]]:
     """The batches of each step, epoch after epoch, without those that have no readable image."""
     for epoch in itertools.count():
-        batches = load_epoch(plan, epoch, 0, LoadingClock())
-        for _ in range(plan.steps):
-            parts = [next(batches).of_images(len(plan.dataset)) for _ in range(plan.micro_batches)]
-            readable = [part for part in parts if len(part.indices)]
-            if readable:
-                yield readable
+        with closing(load_epoch(plan, epoch, 0, LoadingClock())) as batches:
+            for _ in range(plan.steps):
+                parts = list(itertools.islice(batches, plan.micro_batches))
+                parts = [part.of_images(len(plan.dataset)) for part in parts]
+                readable = [part for part in parts if len(part.indices)]
+                if readable:
+                    yield readable
