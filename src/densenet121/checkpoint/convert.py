@@ -2,7 +2,6 @@
 
 import io
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -125,7 +124,11 @@ def convert(
         _check_scale(info, source)
     with scratch_folder(target) as folder:
         trial = folder / target.name
-        _write(trial, state_dict, info, to, loaded.calibration)
+        if to == "native":
+            calibration, data = loaded.calibration, loaded.data or None
+            save_weights(trial, state_dict, info, loaded.origin, calibration, data)
+        else:
+            _write(trial, state_dict, info, to)
         back = check_same(trial, state_dict, info)
         write_atomic(target, trial.read_bytes())
     lost = loaded.calibration is not None and to != "native"
@@ -202,16 +205,8 @@ def check_network(info: ModelInfo, to: Target, source: Path) -> None:
         )
 
 
-def _write(
-    path: Path,
-    state_dict: dict[str, Tensor],
-    info: ModelInfo,
-    to: Target,
-    calibration: Mapping[str, Any] | None,
-) -> None:
-    if to == "native":
-        save_weights(path, state_dict, info, {}, calibration)
-        return
+def _write(path: Path, state_dict: dict[str, Tensor], info: ModelInfo, to: Target) -> None:
+    """In the format of another program."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
     if to in ("mindcv", "mindspore"):
         tensors = {
