@@ -124,11 +124,7 @@ def convert(
         _check_scale(info, source)
     with scratch_folder(target) as folder:
         trial = folder / target.name
-        if to == "native":
-            calibration, data = loaded.calibration, loaded.data or None
-            save_weights(trial, state_dict, info, loaded.origin, calibration, data)
-        else:
-            _write(trial, state_dict, info, to)
+        _write(trial, state_dict, info, to, loaded)
         back = check_same(trial, state_dict, info)
         write_atomic(target, trial.read_bytes())
     lost = loaded.calibration is not None and to != "native"
@@ -205,8 +201,14 @@ def check_network(info: ModelInfo, to: Target, source: Path) -> None:
         )
 
 
-def _write(path: Path, state_dict: dict[str, Tensor], info: ModelInfo, to: Target) -> None:
-    """In the format of another program."""
+def _write(
+    path: Path, state_dict: dict[str, Tensor], info: ModelInfo, to: Target, loaded: Pretrained
+) -> None:
+    """In the format of the program; only ours has room for what is known of the images."""
+    if to == "native":
+        calibration, data = loaded.calibration, loaded.data or None
+        save_weights(path, state_dict, info, loaded.origin, calibration, data)
+        return
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
     if to in ("mindcv", "mindspore"):
         tensors = {
