@@ -206,8 +206,7 @@ def _write(
 ) -> None:
     """In the format of the program; only ours has room for what is known of the images."""
     if to == "native":
-        calibration, data = loaded.calibration, loaded.data or None
-        save_weights(path, state_dict, info, loaded.origin, calibration, data)
+        save_weights(path, state_dict, info, loaded.origin, loaded.calibration, loaded.data)
         return
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
     if to in ("mindcv", "mindspore"):

@@ -69,8 +69,8 @@ def write_hugging_face(
         trial = Path(folder) / target.name
         trial.mkdir()
         file = trial / WEIGHTS
-        calibration, data = loaded.calibration, loaded.data or None
-        save_weights(file, state_dict, info, loaded.origin, calibration, data, with_format=True)
+        known = loaded.origin, loaded.calibration, loaded.data
+        save_weights(file, state_dict, info, *known, with_format=True)
         write_json(trial / CONFIG, config)
         write_atomic(trial / README, page.encode())
         check_same(file, state_dict, info)

@@ -200,12 +200,12 @@ def save_weights(
 ) -> None:
     """Write weights with their description and their origin (epoch, step, score).
 
-    ``data`` describes the images, see ``data_note``; ``with_format`` is that of ``save``;
-    ``int8`` is that of ``Weights``.
+    ``data`` describes the images, see ``data_note``, if anything is known of them; ``with_format``
+    is that of ``save``; ``int8`` is that of ``Weights``.
     """
     content = {"model": info.to_json(), "origin": dict(origin)}
     more = {} if calibration is None else {"calibration": dict(calibration)}
-    more |= {} if data is None else {"data": dict(data)}
+    more |= {"data": dict(data)} if data else {}
     more |= {} if int8 is None else {"int8": dict(int8)}
     save(path, "weights", state_dict, content | more, with_format=with_format)
 

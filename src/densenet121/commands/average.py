@@ -216,7 +216,7 @@ def _data(setup: _Setup, weights: list[Weights]) -> dict[str, Any] | None:
     """The images of the average; without any, those of the members if all had the same."""
     if setup.train is None:
         same = all(found.data == weights[0].data for found in weights)
-        return weights[0].data if same and weights[0].data else None
+        return weights[0].data if same else None
     settings = settings_of(setup.config) | setup.runtime.settings()
     names = setup.info.class_names
     run = describe_run(

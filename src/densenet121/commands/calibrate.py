@@ -81,8 +81,8 @@ def calibrate(config: CalibrateConfig, task: Task | None = None) -> CalibrateRes
     name = f"{source.stem}_calibrated.safetensors"
     output = absolute(config.output) if config.output else source.with_name(name)
     info = replace(weights.info, preprocessing=predictor.classifier.preprocessing)
-    data = weights.data or None
-    save_weights(output, weights.state_dict, info, weights.origin, calibration.to_json(), data)
+    learnt = calibration.to_json()
+    save_weights(output, weights.state_dict, info, weights.origin, learnt, weights.data)
     for line in (*lines, f"calibrated weights: {output}"):
         print(line)  # noqa: T201 (the command's output)
     return CalibrateResult(output, calibration)

@@ -176,7 +176,7 @@ def _parts(plan: EpochPlan) -> Generator[list[Batch]]:
     for epoch in itertools.count():
         with closing(load_epoch(plan, epoch, 0, LoadingClock())) as batches:
             for _ in range(plan.steps):
-                parts = list(itertools.islice(batches, plan.micro_batches))
+                parts = [next(batches) for _ in range(plan.micro_batches)]
                 parts = [part.of_images(len(plan.dataset)) for part in parts]
                 readable = [part for part in parts if len(part.indices)]
                 if readable:
