@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import platform
+import statistics
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -138,6 +139,46 @@ def test_bf16_is_no_further_from_the_truth_than_the_plain_block(columns: int, gr
         assert distance(fast.gradients[name], gradient) < limit * distance(
             plain.gradients[name], gradient
         ), name
+
+
+@needs_kernels
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize(("images", "height", "width"), [(37, 3, 3), (7, 5, 7), (2, 15, 9)])
+def test_small_images_are_computed_together_on_any_number_of_threads(
+    images: int, height: int, width: int, threads: int
+) -> None:
+    block, x = random_block(2, 24, 12), random_input(images, 24, height, width)
+    plain, before = run(block, x, plain=True), torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        fast = run(block, x, plain=False)
+    finally:
+        torch.set_num_threads(before)
+    assert largest_distance(fast, plain) < 1e-10
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    ("layers", "columns", "growth", "images", "size"), [(6, 64, 32, 4, 28), (16, 512, 32, 8, 7)]
+)
+def test_float32_training_rounds_little_more_than_the_plain_block(
+    layers: int, columns: int, growth: int, images: int, size: int
+) -> None:
+    # A single relu that opens in one precision and not in the other weighs more than all rounding:
+    # the inputs, of a fixed seed, have none.
+    block = random_block(layers, columns, growth).float()
+    x = random_input(images, columns, size, size).float()
+    truth = run(copy.deepcopy(block).double(), x.double(), plain=True)
+    fast, plain = (run(block, x, plain=way) for way in (False, True))
+    assert distance(fast.output, truth.output) < 2.5 * distance(plain.output, truth.output)
+    assert distance(fast.grad_input, truth.grad_input) < 2 * distance(
+        plain.grad_input, truth.grad_input
+    )
+    ratios = [
+        distance(fast.gradients[name], gradient) / distance(plain.gradients[name], gradient)
+        for name, gradient in truth.gradients.items()
+    ]
+    assert statistics.median(ratios) < 4
 
 
 @needs_kernels

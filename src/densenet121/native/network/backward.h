@@ -1,46 +1,11 @@
 // A dense layer, backward: the parts that one thread computes.
-//
-// The backward of batch norm needs two sums over all pixels before it can compute the gradient of
-// any one: with g the gradient of its output, dx = scale * g - mean(scale * g) - (x - mean) *
-// slope. Therefore the gradients are written without that correction, the sums are computed at the
-// same time, and the code that reads the gradients applies the correction, which has the form
-// constant + slope * x for each channel.
 
 #pragma once
 
+#include "corrections.h"
 #include "forward.h"
 
 namespace {
-
-// dx = scale * g + constant + slope * x, padded with zeros to a multiple of 32 columns.
-template <class R>
-struct Correction {
-  std::vector<R> scale, constant, slope;
-  explicit Correction(int64_t columns)
-      : scale(round_up(columns, kBlock)), constant(scale.size()), slope(scale.size()) {}
-};
-
-// Sums over pixels of g and of g * (x - mean), for each part of the pixels.
-template <class R>
-struct GradientSums {
-  int64_t parts, columns;
-  std::vector<R> numbers;
-  GradientSums(int64_t parts, int64_t columns)
-      : parts(parts), columns(round_up(columns, kBlock)), numbers(parts * this->columns * 2) {}
-  R* plain(int64_t part) { return numbers.data() + part * columns * 2; }
-  R* centred(int64_t part) { return plain(part) + columns; }
-  void total(int64_t c, double* g, double* gx) {
-    *g = *gx = 0;
-    for (int64_t p = 0; p < parts; p++) {
-      *g += plain(p)[c];
-      *gx += centred(p)[c];
-    }
-  }
-};
-
-// Numbers of a cache line.
-template <class T>
-constexpr int kLine = 64 / sizeof(T);
 
 // An odd number of cache lines, so that neighbouring rows fall into different cache sets.
 template <class T>
@@ -119,21 +84,13 @@ template <class T>
 inline void fill_gradient(const Band& band, const T* y, const T* gradient, int64_t ld,
                           int64_t columns, const Correction<Real<T>>& k, T* out, T* turned,
                           int64_t turned_ld) {
-  using R = Real<T>;
   const int64_t padded = round_up(columns, kBlock);
   std::memset(out, 0, band.framed() * padded * sizeof(T));
   for (int64_t r = band.first - 1; r <= band.last; r++) {
     if (r < 0 || r >= band.height) continue;
-    T* to = out + (1 + (r - band.first + 1) * band.pitch()) * padded;
-    for (int64_t p = r * band.width; p < (r + 1) * band.width; p++, to += padded) {
-      for (int64_t c = 0; c < columns; c += kLanes<T>) {
-        const int n = smaller<int64_t>(kLanes<T>, columns - c);
-        const Vec<T> d = load<T>(gradient + p * ld + c, n) +
-                         load<R>(k.constant.data() + c, kLanes<T>) +
-                         load<R>(k.slope.data() + c, kLanes<T>) * load<T>(y + p * ld + c, n);
-        store<T>(to + c, d, n);
-      }
-    }
+    const int64_t p = r * band.width;
+    corrected_rows<T>(k, y + p * ld, ld, gradient + p * ld, ld, band.width, columns, columns,
+                      out + (1 + (r - band.first + 1) * band.pitch()) * padded, padded);
   }
   for (int64_t q = 0; q < band.framed(); q += kBlock) {
     for (int64_t c = 0; c < padded; c += kBlock) {
@@ -311,50 +268,6 @@ template <class T>
 inline int64_t cached_rows(int64_t columns, int64_t wanted) {
   const int64_t fitting = (256 << 10) / (round_up(columns, kBlock) * sizeof(T)) / kBlock * kBlock;
   return smaller(wanted, fitting > 2 * kBlock ? fitting : int64_t{2 * kBlock});
-}
-
-template <class R>
-inline void write_norm_gradient(void* grad_gamma, void* grad_beta, int64_t c, double gamma,
-                                double beta) {
-  if (grad_gamma) static_cast<R*>(grad_gamma)[c] = gamma;
-  if (grad_beta) static_cast<R*>(grad_beta)[c] = beta;
-}
-
-// Completes the backward of batch norm: gradients of its parameters, correction of its input's.
-template <class R>
-inline Correction<R> finish_norm(GradientSums<R>& sums, const Affine<R>& affine, const R* mean,
-                                 const R* variance, double eps, bool frozen, int64_t pixels,
-                                 int64_t columns, void* grad_gamma, void* grad_beta) {
-  Correction<R> k(columns);
-  for (int64_t c = 0; c < columns; c++) {
-    double plain, centred;
-    sums.total(c, &plain, &centred);
-    const double rstd = 1 / std::sqrt(variance[c] + eps), scale = affine.scale[c];
-    write_norm_gradient<R>(grad_gamma, grad_beta, c, centred * rstd, plain);
-    k.scale[c] = scale;
-    if (frozen) continue;
-    const double slope = scale * rstd * rstd * centred / pixels;
-    k.slope[c] = -slope;
-    k.constant[c] = slope * mean[c] - scale * plain / pixels;
-  }
-  return k;
-}
-
-// Applies the correction of batch norm: out = gradient + constant + slope * x. `out` is contiguous.
-template <class T>
-void correct(const Correction<Real<T>>& k, const T* x, int64_t x_ld, const T* gradient,
-             int64_t gradient_ld, int64_t pixels, int64_t columns, int threads, T* out) {
-  using R = Real<T>;
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int64_t p = 0; p < pixels; p++) {
-    for (int64_t c = 0; c < columns; c += kLanes<T>) {
-      const int n = smaller<int64_t>(kLanes<T>, columns - c);
-      const Vec<T> d = load<T>(gradient + p * gradient_ld + c, n) +
-                       load<R>(k.constant.data() + c, kLanes<T>) +
-                       load<R>(k.slope.data() + c, kLanes<T>) * load<T>(x + p * x_ld + c, n);
-      store<T>(out + p * columns + c, d, n);
-    }
-  }
 }
 
 }  // namespace

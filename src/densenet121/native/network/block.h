@@ -9,62 +9,15 @@
 
 #include "backward.h"
 #include "forward.h"
+#include "training_1x1.h"
+#include "training_3x3.h"
 
 namespace {
 
-// Filled in by Python (structures.py): order and types must agree.
-struct LayerArguments {
-  void *gamma1, *beta1, *mean1, *variance1, *weight1;
-  void *gamma2, *beta2, *mean2, *variance2, *weight2;
-  void *grad_gamma1, *grad_beta1, *grad_weight1;
-  void *grad_gamma2, *grad_beta2, *grad_weight2;
-  int64_t strides1[4], strides2[4];
-  double eps1, eps2;
-};
-
-struct BlockArguments {
-  int64_t images, height, width, input_columns, layers, growth, bottleneck, threads;
-  int64_t frozen;    // the statistics are given, not computed from the batch
-  int64_t z_stride;  // numbers from one layer's z to the next: 0 when none is needed later
-  void *x, *y, *z, *mean, *variance;
-  void *grad_y, *grad_buffer, *grad_bottleneck, *grad_x;
-  LayerArguments* layer;
-
-  int64_t pixels() const { return images * height * width; }
-  int64_t columns() const { return input_columns + layers * growth; }
-};
-
-// Number of pixels that a thread processes at a time: few enough to divide the work evenly.
-inline int64_t chunk_rows(int64_t pixels, int threads) {
-  const int64_t rows = round_up((pixels + 8 * threads - 1) / (8 * threads), kBlock);
-  return smaller<int64_t>(rows, 512);
-}
-
+// Whether the layers are products of 32 x 32 blocks (gemm.h): bf16. The products of float and double
+// take any number of rows (product.h).
 template <class T>
-struct Layer {
-  using R = Real<T>;
-  const BlockArguments& block;
-  const LayerArguments& args;
-  int64_t columns;  // of the layer's input
-
-  Layer(const BlockArguments& block, int64_t index)
-      : block(block),
-        args(block.layer[index]),
-        columns(block.input_columns + index * block.growth) {}
-  Affine<R> norm1() const {
-    return Affine<R>(static_cast<R*>(args.gamma1), static_cast<R*>(args.beta1),
-                     static_cast<R*>(args.mean1), static_cast<R*>(args.variance1), args.eps1,
-                     columns);
-  }
-  Affine<R> norm2() const {
-    return Affine<R>(static_cast<R*>(args.gamma2), static_cast<R*>(args.beta2),
-                     static_cast<R*>(args.mean2), static_cast<R*>(args.variance2), args.eps2,
-                     block.bottleneck);
-  }
-  static Weight<R> weight(void* data, const int64_t* s) {
-    return {static_cast<R*>(data), {s[0], s[1], s[2], s[3]}};
-  }
-};
+constexpr bool kInBlocks = !std::is_same<T, Real<T>>::value;
 
 // y's first columns = x, with their statistics.
 template <class T>
@@ -89,8 +42,9 @@ void copy_input(const BlockArguments& g) {
   if (!g.frozen) parts.combine(static_cast<R*>(g.mean), static_cast<R*>(g.variance));
 }
 
+// The 1x1 convolution of a layer with 32 x 32 blocks.
 template <class T>
-void conv1_forward(const Layer<T>& layer, T* z) {
+void conv1_forward_blocks(const Layer<T>& layer, T* z) {
   using R = Real<T>;
   const BlockArguments& g = layer.block;
   const int64_t pixels = g.pixels(), width = g.bottleneck, rows = chunk_rows(pixels, g.threads);
@@ -127,8 +81,9 @@ void conv1_forward(const Layer<T>& layer, T* z) {
   }
 }
 
+// The 3x3 convolution of a layer with 32 x 32 blocks.
 template <class T>
-void conv2_forward(const Layer<T>& layer, const T* z) {
+void conv2_forward_blocks(const Layer<T>& layer, const T* z) {
   using R = Real<T>;
   const BlockArguments& g = layer.block;
   const int64_t width = g.bottleneck, padded = round_up(width, kBlock);
@@ -177,35 +132,21 @@ void block_forward(const BlockArguments& g) {
   for (int64_t l = 0; l < g.layers; l++) {
     const Layer<T> layer(g, l);
     T* z = static_cast<T*>(g.z) + l * g.z_stride;
-    conv1_forward<T>(layer, z);
-    conv2_forward<T>(layer, z);
+    if constexpr (kInBlocks<T>) {
+      conv1_forward_blocks<T>(layer, z);
+      conv2_forward_blocks<T>(layer, z);
+    } else {
+      conv1_forward_pixels<T>(layer, z);
+      conv2_forward_patches<T>(layer, z);
+    }
   }
 }
-
-// The correction of the gradient of y's channels by the batch norms of the layers processed so far,
-// summed over these layers, as constant + slope * (y - mean).
-struct Pending {
-  std::vector<double> constant, slope;
-  explicit Pending(int64_t columns) : constant(columns), slope(columns) {}
-
-  template <class R>
-  Correction<R> correction(const R* mean, int64_t first, int64_t columns) const {
-    Correction<R> k(columns);
-    for (int64_t c = 0; c < columns; c++) {
-      const double slope_c = slope[first + c];
-      k.scale[c] = 1;
-      k.slope[c] = -slope_c;
-      k.constant[c] = slope_c * (mean ? mean[first + c] : 0) - constant[first + c];
-    }
-    return k;
-  }
-};
 
 // Backward of the 3x3 convolution: gradients of its weight and of norm2, and grad_bottleneck, the
 // gradient of norm2's output. Returns the correction that gives the gradient of z.
 template <class T>
-Correction<Real<T>> conv2_backward(const Layer<T>& layer, const T* z, const T* grad_y,
-                                   const Pending& pending) {
+Correction<Real<T>> conv2_backward_blocks(const Layer<T>& layer, const T* z, const T* grad_y,
+                                          const Correction<Real<T>>& k) {
   using R = Real<T>;
   const BlockArguments& g = layer.block;
   const LayerArguments& args = layer.args;
@@ -215,7 +156,6 @@ Correction<Real<T>> conv2_backward(const Layer<T>& layer, const T* z, const T* g
   const int64_t bands = (g.height + rows - 1) / rows, ld = g.columns();
   const Affine<R> affine = layer.norm2();
   const R* mean = static_cast<R*>(args.mean2);
-  const Correction<R> k = pending.correction(static_cast<R*>(g.mean), layer.columns, g.growth);
   const Weight<R> weight = layer.weight(args.weight2, args.strides2);
   T* panel = scratch<T>(6, 9 * grown * padded);
   pack_panel<T>(panel, 9 * grown, width, g.threads, [&](int64_t row, int64_t i) {
@@ -262,10 +202,12 @@ Correction<Real<T>> conv2_backward(const Layer<T>& layer, const T* z, const T* g
                         g.pixels(), width, args.grad_gamma2, args.grad_beta2);
 }
 
-// Backward of the 1x1 convolution: gradients of its weight and of norm1, its part of grad_buffer.
+// Backward of the 1x1 convolution: the gradient of its weight, its part of grad_buffer, and the sums
+// over the pixels for norm1.
 template <class T>
-void conv1_backward(const Layer<T>& layer, const T* z, const T* grad_y,
-                    const Correction<Real<T>>& k, Pending& pending) {
+GradientSums<Real<T>> conv1_backward_blocks(const Layer<T>& layer, const T* z, const T* grad_y,
+                                            const Correction<Real<T>>& k,
+                                            const Affine<Real<T>>& affine) {
   using R = Real<T>;
   const BlockArguments& g = layer.block;
   const LayerArguments& args = layer.args;
@@ -274,10 +216,8 @@ void conv1_backward(const Layer<T>& layer, const T* z, const T* grad_y,
   const int64_t column_blocks = round_up(columns, kBlock) / kBlock;
   const int64_t rows = cached_rows<T>(columns, chunk_rows(pixels, g.threads));
   const int64_t chunks = (pixels + rows - 1) / rows;
-  const Affine<R> affine = layer.norm1();
   std::vector<R> mean(column_blocks * kBlock);
   std::memcpy(mean.data(), args.mean1, columns * sizeof(R));
-  const R* variance = static_cast<R*>(args.variance1);
   const Weight<R> weight = layer.weight(args.weight1, args.strides1);
   T* panel = scratch<T>(6, column_blocks * kBlock * padded);
   pack_panel<T>(panel, width, columns, g.threads,
@@ -312,14 +252,41 @@ void conv1_backward(const Layer<T>& layer, const T* z, const T* grad_y,
     write_conv1_gradient(grad_weight, layer.weight(args.grad_weight1, args.strides1), width,
                          columns);
   }
+  return sums;
+}
+
+// The gradients of norm1, and what it adds to the correction of its input's gradient.
+template <class R>
+void finish_norm1(const BlockArguments& g, const LayerArguments& args, GradientSums<R> sums,
+                  int64_t columns, const Affine<R>& affine, Pending& pending) {
+  const R* variance = static_cast<R*>(args.variance1);
   for (int64_t c = 0; c < columns; c++) {
     double plain, centred;
     sums.total(c, &plain, &centred);
     const double rstd = 1 / std::sqrt(variance[c] + args.eps1), scale = affine.scale[c];
     write_norm_gradient<R>(args.grad_gamma1, args.grad_beta1, c, centred * rstd, plain);
     if (g.frozen) continue;
-    pending.constant[c] += scale * plain / pixels;
-    pending.slope[c] += scale * rstd * rstd * centred / pixels;
+    pending.constant[c] += scale * plain / g.pixels();
+    pending.slope[c] += scale * rstd * rstd * centred / g.pixels();
+  }
+}
+
+template <class T>
+void layer_backward(const Layer<T>& layer, const T* z, const T* grad_y, Pending& pending) {
+  using R = Real<T>;
+  const BlockArguments& g = layer.block;
+  const Correction<R> of_output =
+      pending.correction(static_cast<R*>(g.mean), layer.columns, g.growth);
+  const Affine<R> affine = layer.norm1();
+  const auto finish = [&](GradientSums<R> sums) {
+    finish_norm1<R>(g, layer.args, std::move(sums), layer.columns, affine, pending);
+  };
+  if constexpr (kInBlocks<T>) {
+    const Correction<R> k = conv2_backward_blocks<T>(layer, z, grad_y, of_output);
+    finish(conv1_backward_blocks<T>(layer, z, grad_y, k, affine));
+  } else {
+    const Correction<R> k = conv2_backward_patches<T>(layer, z, grad_y, of_output);
+    finish(conv1_backward_pixels<T>(layer, z, grad_y, k, affine));
   }
 }
 
@@ -331,8 +298,7 @@ void block_backward(const BlockArguments& g) {
   for (int64_t l = g.layers - 1; l >= 0; l--) {
     const Layer<T> layer(g, l);
     const T* z = static_cast<T*>(g.z) + l * g.z_stride;
-    const Correction<R> k = conv2_backward<T>(layer, z, grad_y, pending);
-    conv1_backward<T>(layer, z, grad_y, k, pending);
+    layer_backward<T>(layer, z, grad_y, pending);
     // The layer processed first has copied the gradient of the block's output.
     grad_y = static_cast<T*>(g.grad_buffer);
   }

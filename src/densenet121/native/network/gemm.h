@@ -1,4 +1,4 @@
-// Products of 32 x 32 blocks, the only matrix product that the kernels use.
+// Products of 32 x 32 blocks: all products of bf16, and those of transitions. product.h has the others.
 //
 // A is stored by rows, 32 per block; each step uses 32 adjacent numbers of the summation. B is
 // packed: step after step, each 32 (summation) x 32 (columns), in the order that the instruction

@@ -46,74 +46,15 @@ void pack_layers(const InferenceArguments& arguments) {
     T* panels = static_cast<T*>(arguments.weights) + at.weights;
     const Weight<T> weight1 = layer.weight(layer.args.weight1, layer.args.strides1);
     const Weight<T> weight2 = layer.weight(layer.args.weight2, layer.args.strides2);
-    T* patches = panels + at.columns * at.width;
-    std::memset(panels, 0, (at.columns * at.width + kPatchSize * at.width * at.growth) * sizeof(T));
-#pragma omp parallel for num_threads(g.threads) schedule(static)
-    for (int64_t o = 0; o < g.bottleneck; o++) {
-      for (int64_t i = 0; i < layer.columns; i++) {
-        panels[panel_index<T>(i, o, at.columns, at.width)] = norm2.scale[o] * weight1(o, i);
-      }
-      for (int64_t n = 0; n < g.growth; n++) {
-        const auto window = [&](int r, int c) { return weight2(n, o, r, c); };
-        for (int i = 0; i < kPatchSize; i++) {
-          patches[i * at.width * at.growth + panel_index<T>(o, n, at.width, at.growth)] =
-              winograd_weight(i, window);
-        }
-      }
-    }
+    pack_product<T>(panels, layer.columns, g.bottleneck, g.threads,
+                    [&](int64_t i, int64_t o) { return norm2.scale[o] * weight1(o, i); });
+    pack_patches<T>(panels + at.columns * at.width, g.bottleneck, g.growth, g.threads,
+                    [&](int64_t i, int64_t o, int r, int c) { return weight2(o, i, r, c); });
     T* norms = static_cast<T*>(arguments.norms) + at.norms;
     std::memset(norms, 0, (2 * at.columns + at.width) * sizeof(T));
     std::memcpy(norms, norm1.scale.data(), layer.columns * sizeof(T));
     std::memcpy(norms + at.columns, norm1.shift.data(), layer.columns * sizeof(T));
     std::memcpy(norms + 2 * at.columns, norm2.shift.data(), g.bottleneck * sizeof(T));
-  }
-}
-
-// out = relu(scale * x + shift) of some rows; zeros from `columns` to `padded`.
-template <class T>
-inline void normalise_some(const T* x, int64_t ld, int64_t rows, int64_t columns, int64_t padded,
-                           const T* scale, const T* shift, T* out, int64_t out_ld) {
-  constexpr int kRows = 4;  // that share a scale and a shift
-  for (int64_t r = 0; r < rows; r += kRows) {
-    const int some = smaller<int64_t>(kRows, rows - r);
-    for (int64_t c = 0; c < padded; c += kLanes<T>) {
-      const Vec<T> s = load<T>(scale + c, kLanes<T>), t = load<T>(shift + c, kLanes<T>);
-      const T* from = x + r * ld + c;
-      T* to = out + r * out_ld + c;
-      if (some == kRows && c + kLanes<T> <= columns) {
-        for (int i = 0; i < kRows; i++) {
-          store<T>(to + i * out_ld, relu(load<T>(from + i * ld, kLanes<T>) * s + t), kLanes<T>);
-        }
-        continue;
-      }
-      const int n = smaller<int64_t>(kLanes<T>, columns > c ? columns - c : 0);
-      for (int i = 0; i < some; i++) {
-        store<T>(to + i * out_ld, relu(load<T>(from + i * ld, n) * s + t), kLanes<T>);
-      }
-    }
-  }
-}
-
-// Pixels whose 1x1 convolution is one piece of work: a multiple of all tile heights.
-constexpr int64_t kRowsAtOnce = 60;
-
-// Numbers from one row of A to the next; not a power of two: all rows would share a cache set.
-template <class T>
-constexpr int64_t kSkewedDepth = kDepthAtOnce<T> + 64 / sizeof(T);
-
-// C (+)= A B for the summands k .. k + depth - 1, at most kDepthAtOnce, of panel_depth; C is
-// overwritten if k = 0. After the last summand C becomes relu(sums + shift), if there is a shift.
-template <class T>
-inline void multiply_panels(int64_t rows, const T* a, int64_t k, int64_t depth, const T* panels,
-                            int64_t panel_depth, int64_t width, T* c, int64_t ldc,
-                            const T* shift) {
-  const bool ends = shift && k + depth == panel_depth;
-  for (int64_t n = 0; n < width; n += kPanel<T>) {
-    const int64_t some = smaller<int64_t>(kPanel<T>, width - n);
-    const T* panel = panels + n * panel_depth + k * some;
-    const T* next = n + some < width ? panel + some * panel_depth : panels + (k + depth) * kPanel<T>;
-    product<T>(rows, {a, kSkewedDepth<T>, depth}, panel, some, c + n, ldc, k > 0,
-               ends ? shift + n : nullptr, next);
   }
 }
 

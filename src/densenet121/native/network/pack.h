@@ -51,9 +51,10 @@ struct BlockSums {
       std::memset(block(thread, 0), 0, blocks * kStep * sizeof(R));
     }
   }
-  R total(int64_t b, int m, int n) {
+  R total(int64_t b, int m, int n) { return total(b * kStep + m * kBlock + n); }
+  R total(int64_t number) {
     R sum = 0;
-    for (int t = 0; t < threads; t++) sum += block(t, b)[m * kBlock + n];
+    for (int t = 0; t < threads; t++) sum += block(t, 0)[number];
     return sum;
   }
 };

@@ -118,11 +118,52 @@ inline void product(int64_t count, const Rows<T>& rows, const T* b, int64_t widt
   }
 }
 
+// Pixels whose 1x1 convolution is one piece of work: a multiple of all tile heights.
+constexpr int64_t kRowsAtOnce = 60;
+
+// Numbers from one row of A to the next; not a power of two: all rows would share a cache set.
+template <class T>
+constexpr int64_t kSkewedDepth = kDepthAtOnce<T> + 64 / sizeof(T);
+
+// C (+)= A B for the summands k .. k + depth - 1, at most kDepthAtOnce, of panel_depth; C is
+// overwritten if k = 0. After the last summand C becomes relu(sums + shift), if there is a shift.
+template <class T>
+inline void multiply_panels(int64_t rows, const T* a, int64_t k, int64_t depth, const T* panels,
+                            int64_t panel_depth, int64_t width, T* c, int64_t ldc,
+                            const T* shift) {
+  const bool ends = shift && k + depth == panel_depth;
+  for (int64_t n = 0; n < width; n += kPanel<T>) {
+    const int64_t some = smaller<int64_t>(kPanel<T>, width - n);
+    const T* panel = panels + n * panel_depth + k * some;
+    const T* next = n + some < width ? panel + some * panel_depth : panels + (k + depth) * kPanel<T>;
+    product<T>(rows, {a, kSkewedDepth<T>, depth}, panel, some, c + n, ldc, k > 0,
+               ends ? shift + n : nullptr, next);
+  }
+}
+
 // Position of the number (k, n) of B.
 template <class T>
 inline int64_t panel_index(int64_t k, int64_t n, int64_t depth, int64_t width) {
   const int64_t first = n / kPanel<T> * kPanel<T>;
   return first * depth + k * smaller<int64_t>(kPanel<T>, width - first) + n - first;
+}
+
+// Packs B: value(k, n), and zeros up to the padded sizes.
+template <class T, class Value>
+inline void pack_product(T* panels, int64_t depth, int64_t width, int threads, Value value) {
+  constexpr int64_t kSome = 64;  // summands
+  const int64_t padded_depth = round_up(depth, kLanes<T>), padded = round_up(width, kLanes<T>);
+  const int64_t parts = (padded_depth + kSome - 1) / kSome;
+  const int64_t count = (padded + kPanel<T> - 1) / kPanel<T>;
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int64_t i = 0; i < count * parts; i++) {
+    const int64_t first = i / parts * kPanel<T>, last = smaller(first + kPanel<T>, padded);
+    for (int64_t k = i % parts * kSome; k < smaller((i % parts + 1) * kSome, padded_depth); k++) {
+      T* to = panels + panel_index<T>(k, first, padded_depth, padded);
+      const int64_t used = k < depth ? smaller(last, width) : first;
+      for (int64_t n = first; n < last; n++) to[n - first] = n < used ? value(k, n) : T(0);
+    }
+  }
 }
 
 }  // namespace

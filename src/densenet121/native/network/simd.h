@@ -64,6 +64,10 @@ using Vec = typename VectorOf<Real<T>>::type;
 template <class T>
 constexpr int kLanes = kRegisterBytes / sizeof(Real<T>);
 
+// Numbers of a cache line.
+template <class T>
+constexpr int kLine = 64 / sizeof(T);
+
 template <class T>
 inline Vec<T> broadcast(Real<T> value) {
   return value - Vec<T>{};

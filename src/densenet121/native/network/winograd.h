@@ -13,15 +13,127 @@ namespace {
 constexpr int kPatchSize = 16;     // numbers of a transformed patch: 4 x 4
 constexpr int kPatchesAtOnce = 24;  // their transforms, with 128 channels in float, need 196 kB
 
-// Number i of the transformed window g of weights.
-template <class Window>
-inline double winograd_weight(int i, Window g) {
-  static constexpr double kTransform[4][3] = {{1, 0, 0}, {.5, .5, .5}, {.5, -.5, .5}, {0, 0, 1}};
-  double sum = 0;
-  for (int r = 0; r < 3; r++) {
-    for (int c = 0; c < 3; c++) sum += kTransform[i / 4][r] * kTransform[i % 4][c] * g(r, c);
+// The 16 numbers of the transformed window g of weights. R: a number, or a vector of numbers.
+template <class R, class Window>
+inline void transform_weight(Window g, R* out) {
+  R rows[4][3];
+  for (int c = 0; c < 3; c++) {
+    const R outer = g(0, c) + g(2, c), middle = g(1, c);
+    rows[0][c] = g(0, c);
+    rows[1][c] = (outer + middle) * 0.5;
+    rows[2][c] = (outer - middle) * 0.5;
+    rows[3][c] = g(2, c);
   }
-  return sum;
+  for (int r = 0; r < 4; r++, out += 4) {
+    const R outer = rows[r][0] + rows[r][2], middle = rows[r][1];
+    out[0] = rows[r][0];
+    out[1] = (outer + middle) * 0.5;
+    out[2] = (outer - middle) * 0.5;
+    out[3] = rows[r][2];
+  }
+}
+
+// A register's numbers as double.
+template <class T>
+struct DoublesOf;
+template <>
+struct DoublesOf<float> {
+  typedef double type __attribute__((vector_size(2 * kRegisterBytes)));
+};
+template <>
+struct DoublesOf<double> {
+  typedef double type __attribute__((vector_size(kRegisterBytes)));
+};
+
+// Packs the transformed weights of a convolution from `columns` to `width` channels with padded
+// sizes; value(i, o, row, column) is one weight. Transforms in double.
+template <class T, class Value>
+inline void pack_patches(T* panels, int64_t columns, int64_t width, int threads, Value value) {
+  using Wide = typename DoublesOf<T>::type;
+  const int64_t from = round_up(columns, kLanes<T>), to = round_up(width, kLanes<T>);
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int64_t i = 0; i < from; i++) {
+    for (int64_t o = 0; o < to; o += kLanes<T>) {
+      Wide window[3][3] = {}, transformed[kPatchSize];
+      const int lanes = i < columns ? smaller<int64_t>(kLanes<T>, width - o) : 0;
+      for (int lane = 0; lane < lanes; lane++) {
+        for (int r = 0; r < 3; r++) {
+          for (int c = 0; c < 3; c++) window[r][c][lane] = value(i, o + lane, r, c);
+        }
+      }
+      transform_weight<Wide>([&](int r, int c) { return window[r][c]; }, transformed);
+      for (int k = 0; k < kPatchSize; k++) {
+        store<T>(panels + k * from * to + panel_index<T>(i, o, from, to),
+                 __builtin_convertvector(transformed[k], Vec<T>), kLanes<T>);
+      }
+    }
+  }
+}
+
+// out[i * stride + n] of the 4 x 4 pixels around a patch, n below `columns`; pixel(r, c) points to
+// one.
+template <class T, class Pixel>
+inline void transform_window(Pixel pixel, int64_t columns, T* out, int64_t stride) {
+  for (int64_t n = 0; n < columns; n += kLanes<T>) {
+    Vec<T> rows[4][4];
+    for (int c = 0; c < 4; c++) {
+      Vec<T> d[4];
+      for (int r = 0; r < 4; r++) d[r] = load<T>(pixel(r, c) + n, kLanes<T>);
+      rows[0][c] = d[0] - d[2];
+      rows[1][c] = d[1] + d[2];
+      rows[2][c] = d[2] - d[1];
+      rows[3][c] = d[1] - d[3];
+    }
+    for (int r = 0; r < 4; r++) {
+      const Vec<T>* d = rows[r];
+      T* to = out + r * 4 * stride + n;
+      store<T>(to, d[0] - d[2], kLanes<T>);
+      store<T>(to + stride, d[1] + d[2], kLanes<T>);
+      store<T>(to + 2 * stride, d[2] - d[1], kLanes<T>);
+      store<T>(to + 3 * stride, d[1] - d[3], kLanes<T>);
+    }
+  }
+}
+
+// The 2 x 2 pixels of the output from one register of each of the 16 sums.
+template <class T>
+inline void transform_sums(const T* sums, int64_t stride, Vec<T> (&out)[2][2]) {
+  Vec<T> rows[2][4];
+  for (int c = 0; c < 4; c++) {
+    Vec<T> m[4];
+    for (int r = 0; r < 4; r++) m[r] = load<T>(sums + (r * 4 + c) * stride, kLanes<T>);
+    rows[0][c] = m[0] + m[1] + m[2];
+    rows[1][c] = m[1] - m[2] - m[3];
+  }
+  for (int r = 0; r < 2; r++) {
+    const Vec<T>* m = rows[r];
+    out[r][0] = m[0] + m[1] + m[2];
+    out[r][1] = m[1] - m[2] - m[3];
+  }
+}
+
+// Numbers from one of the 16 transforms to the next. One more cache line: with a power of two all
+// would share a cache set.
+template <class T>
+inline int64_t patch_stride(int64_t patches, int64_t columns) {
+  const int64_t line = 64 / sizeof(T);
+  return round_up(patches * columns, line) + line;
+}
+
+// The 16 products of `count` patches: sums[i] of `some` columns from `first` on. The packed weights
+// have `columns` x `width` numbers for each; `width` is a multiple of the lanes.
+template <class T>
+inline void multiply_patches(int64_t count, const T* inputs, int64_t input_stride, int64_t columns,
+                             const T* weights, int64_t width, int64_t first, int64_t some, T* sums,
+                             int64_t sum_stride) {
+  for (int i = 0; i < kPatchSize; i++) {
+    for (int64_t n = 0; n < some; n += kPanel<T>) {
+      const int64_t panel_width = smaller<int64_t>(kPanel<T>, some - n);
+      const T* panel = weights + (i * width + first + n) * columns;
+      product<T>(count, {inputs + i * input_stride, columns, columns}, panel, panel_width,
+                 sums + i * sum_stride + n, some, false, nullptr, panel + panel_width * columns);
+    }
+  }
 }
 
 // Images of one size with contiguous pixels.
@@ -47,7 +159,7 @@ inline int64_t pixels_read(const Maps& maps, int64_t last) {
   return (patch.image * maps.height + smaller(patch.row + 3, maps.height)) * maps.width;
 }
 
-// out[i * stride + c] of the 4 x 4 pixels around a patch, c below `columns`.
+// transform_window of a patch; pixels outside of the image are zero.
 template <class T>
 inline void transform_input(const Maps& maps, const Patch& patch, const T* x, const T* zeros,
                             int64_t columns, T* out, int64_t stride) {
@@ -60,25 +172,7 @@ inline void transform_input(const Maps& maps, const Patch& patch, const T* x, co
           inside ? x + ((patch.image * maps.height + row) * maps.width + column) * columns : zeros;
     }
   }
-  for (int64_t n = 0; n < columns; n += kLanes<T>) {
-    Vec<T> rows[4][4];
-    for (int c = 0; c < 4; c++) {
-      Vec<T> d[4];
-      for (int r = 0; r < 4; r++) d[r] = load<T>(pixel[r][c] + n, kLanes<T>);
-      rows[0][c] = d[0] - d[2];
-      rows[1][c] = d[1] + d[2];
-      rows[2][c] = d[2] - d[1];
-      rows[3][c] = d[1] - d[3];
-    }
-    for (int r = 0; r < 4; r++) {
-      const Vec<T>* d = rows[r];
-      T* to = out + r * 4 * stride + n;
-      store<T>(to, d[0] - d[2], kLanes<T>);
-      store<T>(to + stride, d[1] + d[2], kLanes<T>);
-      store<T>(to + 2 * stride, d[2] - d[1], kLanes<T>);
-      store<T>(to + 3 * stride, d[1] - d[3], kLanes<T>);
-    }
-  }
+  transform_window<T>([&](int r, int c) { return pixel[r][c]; }, columns, out, stride);
 }
 
 // Writes the pixels of a patch to `out`, `ld` numbers apart, `width` columns each.
@@ -88,18 +182,12 @@ inline void transform_output(const Maps& maps, const Patch& patch, const T* sums
   T* corner = out + ((patch.image * maps.height + patch.row) * maps.width + patch.column) * ld;
   for (int64_t n = 0; n < width; n += kLanes<T>) {
     const int lanes = smaller<int64_t>(kLanes<T>, width - n);
-    Vec<T> rows[2][4];
-    for (int c = 0; c < 4; c++) {
-      Vec<T> m[4];
-      for (int r = 0; r < 4; r++) m[r] = load<T>(sums + (r * 4 + c) * stride + n, kLanes<T>);
-      rows[0][c] = m[0] + m[1] + m[2];
-      rows[1][c] = m[1] - m[2] - m[3];
-    }
+    Vec<T> pixels[2][2];
+    transform_sums<T>(sums + n, stride, pixels);
     for (int r = 0; r < 2 && patch.row + r < maps.height; r++) {
-      const Vec<T>* m = rows[r];
       T* to = corner + r * maps.width * ld + n;
-      store<T>(to, m[0] + m[1] + m[2], lanes);
-      if (patch.column + 1 < maps.width) store<T>(to + ld, m[1] - m[2] - m[3], lanes);
+      store<T>(to, pixels[r][0], lanes);
+      if (patch.column + 1 < maps.width) store<T>(to + ld, pixels[r][1], lanes);
     }
   }
 }
@@ -111,10 +199,8 @@ inline void convolve_patches(const Maps& maps, int64_t first, int64_t last, cons
                              int64_t columns, const T* weights, int64_t width, T* out, int64_t ld,
                              Claim& claim) {
   const int64_t count = last - first, padded = round_up(width, kLanes<T>);
-  // One more cache line: with a power of two all 16 would share a cache set.
-  const int64_t line = 64 / sizeof(T);
-  const int64_t input_stride = round_up(kPatchesAtOnce * columns, line) + line;
-  const int64_t sum_stride = round_up(kPatchesAtOnce * padded, line) + line;
+  const int64_t input_stride = patch_stride<T>(kPatchesAtOnce, columns);
+  const int64_t sum_stride = patch_stride<T>(kPatchesAtOnce, padded);
   T* inputs = scratch<T>(2, kPatchSize * input_stride + columns);
   T* sums = scratch<T>(4, kPatchSize * sum_stride);
   T* zeros = inputs + kPatchSize * input_stride;
@@ -123,17 +209,12 @@ inline void convolve_patches(const Maps& maps, int64_t first, int64_t last, cons
     transform_input<T>(maps, Patch(maps, first + p), x, zeros, columns, inputs + p * columns,
                        input_stride);
   }
-  for (int i = 0; i < kPatchSize; i++) {
-    for (int64_t n = 0; n < padded; n += kPanel<T>) {
-      const int64_t some = smaller<int64_t>(kPanel<T>, padded - n);
-      const T* panel = weights + (i * padded + n) * columns;
-      product<T>(count, {inputs + i * input_stride, columns, columns}, panel, some,
-                 sums + i * sum_stride + n, padded, false, nullptr, panel + some * columns);
-    }
-  }
+  multiply_patches<T>(count, inputs, input_stride, columns, weights, padded, 0, padded, sums,
+                      sum_stride);
   if (!claim()) return;
   for (int64_t p = 0; p < count; p++) {
-    transform_output<T>(maps, Patch(maps, first + p), sums + p * padded, sum_stride, width, out, ld);
+    transform_output<T>(maps, Patch(maps, first + p), sums + p * padded, sum_stride, width, out,
+                        ld);
   }
 }
 
