@@ -93,10 +93,10 @@ def _trainer(spec: dict[str, Any]) -> Callable[[Tensor, Tensor], None]:
     precision = torch.bfloat16 if spec["amp"] == "bf16" else torch.float32
 
     def step(images: Tensor, labels: Tensor) -> None:
+        optimizer.zero_grad(set_to_none=True)  # first, as engine/step.py: the forward needs the memory
         with arithmetic(images.device, precision):
             logits = model(images)
         loss = smooth_cross_entropy(logits, labels)
-        optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         optimizer.step()
 

@@ -161,10 +161,10 @@ def step(spec: dict[str, Any], model: nn.Module) -> Callable[[], None]:
     optimizer = torch.optim.SGD(learning, lr=0.1, momentum=0.9, weight_decay=1e-4)
 
     def train() -> None:
+        optimizer.zero_grad(set_to_none=True)  # first, as engine/step.py: the forward needs the memory
         with arithmetic():
             logits = run(images)
         loss = torch.nn.functional.cross_entropy(logits.float(), labels)
-        optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         optimizer.step()
 
