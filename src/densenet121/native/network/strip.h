@@ -41,9 +41,11 @@ struct Strips {
     const int64_t wanted = (patch_rows + most - 1) / most;
     const int64_t fair = (2 * g.threads + images - 1) / images;
     parts_of_image = smaller(patch_rows, wanted > fair ? wanted : fair);
+    groups = images;
+    if (parts_of_image > 1) return;  // of one image each: a strip's pixels are adjacent
     const int64_t together = smaller(kTrainingPatches / patches, images);
-    groups = together > 1 ? (images + together - 1) / together : images;
-    groups = smaller(images, round_up(groups, g.threads));
+    if (together > 1) groups = round_up((images + together - 1) / together, g.threads);
+    groups = smaller(images, groups);
   }
   int64_t count() const { return groups * parts_of_image; }
   Strip operator[](int64_t i) const {
