@@ -48,9 +48,9 @@ def largest_distance(a: Result, b: Result) -> float:
     """Of outputs, gradients and buffers.
 
     Some gradients are zero but for rounding (of a bias that the next norm takes away again), so
-    that none is compared more closely than to 1e-4 of the largest: to 14 digits of it.
+    that none is compared more closely than to 1e-3 of the largest: to 13 digits of it.
     """
-    floor = 1e-4 * max(float(g.norm()) for g in b.gradients.values() if g is not None)
+    floor = 1e-3 * max(float(g.norm()) for g in b.gradients.values() if g is not None)
     pairs: list[tuple[Tensor | None, Tensor | None]] = [
         (a.output, b.output),
         (a.grad_input, b.grad_input),
