@@ -93,7 +93,8 @@ def _trainer(spec: dict[str, Any]) -> Callable[[Tensor, Tensor], None]:
     precision = torch.bfloat16 if spec["amp"] == "bf16" else torch.float32
 
     def step(images: Tensor, labels: Tensor) -> None:
-        optimizer.zero_grad(set_to_none=True)  # first, as engine/step.py: the forward needs the memory
+        # First, as engine/step.py: the forward needs the memory.
+        optimizer.zero_grad(set_to_none=True)
         with arithmetic(images.device, precision):
             logits = model(images)
         loss = smooth_cross_entropy(logits, labels)

@@ -161,7 +161,8 @@ def step(spec: dict[str, Any], model: nn.Module) -> Callable[[], None]:
     optimizer = torch.optim.SGD(learning, lr=0.1, momentum=0.9, weight_decay=1e-4)
 
     def train() -> None:
-        optimizer.zero_grad(set_to_none=True)  # first, as engine/step.py: the forward needs the memory
+        # First, as engine/step.py: the forward needs the memory.
+        optimizer.zero_grad(set_to_none=True)
         with arithmetic():
             logits = run(images)
         loss = torch.nn.functional.cross_entropy(logits.float(), labels)
