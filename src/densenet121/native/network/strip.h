@@ -44,8 +44,9 @@ struct Strips {
     groups = images;
     if (parts_of_image > 1) return;  // of one image each: a strip's pixels are adjacent
     const int64_t together = smaller(kTrainingPatches / patches, images);
-    if (together > 1) groups = round_up((images + together - 1) / together, g.threads);
-    groups = smaller(images, groups);
+    if (together > 1) groups = (images + together - 1) / together;
+    // With many groups the bits of the sums do not depend on the number of threads.
+    if (groups < 8 * g.threads) groups = smaller(images, round_up(groups, g.threads));
   }
   int64_t count() const { return groups * parts_of_image; }
   Strip operator[](int64_t i) const {

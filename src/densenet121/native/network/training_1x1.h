@@ -9,14 +9,20 @@
 
 namespace {
 
-// Equal shares of the pixels, a multiple of the threads.
+// The pixels in chunks: of one size where there are many, so that the bits of the sums do not depend
+// on the number of threads; else equal shares for the threads.
 struct Chunks {
+  static constexpr int64_t kMost = 8 * kRowsAtOnce;
   int64_t pixels, count;
-  Chunks(int64_t pixels, int threads) : pixels(pixels) {
-    constexpr int64_t kMost = 8 * kRowsAtOnce;
-    count = smaller(pixels, round_up((pixels + kMost - 1) / kMost, threads));
+  bool shared;
+  Chunks(int64_t pixels, int threads) : pixels(pixels), count((pixels + kMost - 1) / kMost) {
+    shared = count < 8 * threads;
+    if (shared) count = smaller(pixels, round_up(count, threads));
   }
-  Range operator[](int64_t i) const { return share(pixels, i, count); }
+  Range operator[](int64_t i) const {
+    if (shared) return share(pixels, i, count);
+    return {i * kMost, smaller((i + 1) * kMost, pixels)};
+  }
 };
 
 // Calls work(pixels) for nearly equal parts of at most `most` pixels.
