@@ -256,11 +256,14 @@ GradientSums<Real<T>> conv1_backward_blocks(const Layer<T>& layer, const T* z, c
 }
 
 // The gradients of norm1, and what it adds to the correction of its input's gradient.
-template <class R>
-void finish_norm1(const BlockArguments& g, const LayerArguments& args, GradientSums<R> sums,
-                  int64_t columns, const Affine<R>& affine, Pending& pending) {
+template <class T>
+void finish_norm1(const Layer<T>& layer, GradientSums<Real<T>> sums, const Affine<Real<T>>& affine,
+                  Pending& pending) {
+  using R = Real<T>;
+  const BlockArguments& g = layer.block;
+  const LayerArguments& args = layer.args;
   const R* variance = static_cast<R*>(args.variance1);
-  for (int64_t c = 0; c < columns; c++) {
+  for (int64_t c = 0; c < layer.columns; c++) {
     double plain, centred;
     sums.total(c, &plain, &centred);
     const double rstd = 1 / std::sqrt(variance[c] + args.eps1), scale = affine.scale[c];
@@ -274,19 +277,15 @@ void finish_norm1(const BlockArguments& g, const LayerArguments& args, GradientS
 template <class T>
 void layer_backward(const Layer<T>& layer, const T* z, const T* grad_y, Pending& pending) {
   using R = Real<T>;
-  const BlockArguments& g = layer.block;
-  const Correction<R> of_output =
-      pending.correction(static_cast<R*>(g.mean), layer.columns, g.growth);
+  const Correction<R> of_output = pending.correction(static_cast<R*>(layer.block.mean),
+                                                     layer.columns, layer.block.growth);
   const Affine<R> affine = layer.norm1();
-  const auto finish = [&](GradientSums<R> sums) {
-    finish_norm1<R>(g, layer.args, std::move(sums), layer.columns, affine, pending);
-  };
   if constexpr (kInBlocks<T>) {
     const Correction<R> k = conv2_backward_blocks<T>(layer, z, grad_y, of_output);
-    finish(conv1_backward_blocks<T>(layer, z, grad_y, k, affine));
+    finish_norm1<T>(layer, conv1_backward_blocks<T>(layer, z, grad_y, k, affine), affine, pending);
   } else {
     const Correction<R> k = conv2_backward_patches<T>(layer, z, grad_y, of_output);
-    finish(conv1_backward_pixels<T>(layer, z, grad_y, k, affine));
+    finish_norm1<T>(layer, conv1_backward_pixels<T>(layer, z, grad_y, k, affine), affine, pending);
   }
 }
 

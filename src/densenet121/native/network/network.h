@@ -124,15 +124,8 @@ void network_pack(const NetworkArguments& g) {
     pack_norm<T>(t.affine<T>(), t.columns, norms + layout.transition[b].norms);
     if (!t.weight) continue;
     const Weight<T> weight = t.matrix<T>(t.weight);
-    const int64_t depth = round_up(t.columns, kLanes<T>);
-    const int64_t width = round_up(t.output_columns, kLanes<T>);
-    T* panels = weights + layout.transition[b].weights;
-    std::memset(panels, 0, depth * width * sizeof(T));
-    for (int64_t o = 0; o < t.output_columns; o++) {
-      for (int64_t i = 0; i < t.columns; i++) {
-        panels[panel_index<T>(i, o, depth, width)] = weight(o, i);
-      }
-    }
+    pack_product<T>(weights + layout.transition[b].weights, t.columns, t.output_columns, g.threads,
+                    [&](int64_t i, int64_t o) { return weight(o, i); });
   }
 }
 
