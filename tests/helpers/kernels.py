@@ -74,9 +74,11 @@ def random_input(*shape: int) -> Tensor:
     return torch.randn(shape, dtype=torch.float64, generator=torch.manual_seed(1)) * 2 + 3
 
 
-def small_net(variant: Variant = "paper", stem: Any = "imagenet", channels: int = 3) -> DenseNet:
+def small_net(
+    variant: Variant = "paper", stem: Any = "imagenet", channels: int = 3, growth_rate: int = 8
+) -> DenseNet:
     net = DenseNet(
-        growth_rate=8,
+        growth_rate=growth_rate,
         block_config=(2, 3, 2),
         num_init_features=12,
         num_classes=5,

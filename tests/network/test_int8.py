@@ -70,23 +70,31 @@ def random_tensors(like: DenseNet, seed: int) -> dict[str, Tensor]:
 @settings(max_examples=12, deadline=None)
 @given(
     kind=st.sampled_from(KINDS),
+    growth_rate=st.sampled_from([8, 3, 12, 20]),
     count=st.integers(1, 5),
     height=st.integers(13, 70),
     width=st.integers(13, 70),
     seed=st.integers(0, 2**32),
 )
 def test_all_instruction_sets_and_the_plain_arithmetic_give_the_bits_of_the_reference(
-    kind: tuple[Variant, str, int], count: int, height: int, width: int, seed: int
+    kind: tuple[Variant, str, int],
+    growth_rate: int,
+    count: int,
+    height: int,
+    width: int,
+    seed: int,
 ) -> None:
     variant, stem, channels = kind
-    like = small_net(variant, stem, channels)
+    like = small_net(variant, stem, channels, growth_rate)
     tensors = random_tensors(like, seed)
     network = Int8Network(tensors, like)
     images = random_images(count, height, width, channels) * 1.5
     expected = features(tensors, like.block_config, images.numpy(), variant=variant, stem=stem)
-    for library in libraries():
-        found = network._by_kernels(library, images).numpy()
-        assert np.array_equal(found, expected), library.instruction_set
+    for patches in (False, True):  # without: the direct 3x3 convolution, of all libraries
+        network._pack(patches=patches)
+        for library in libraries():
+            found = network._by_kernels(library, images).numpy()
+            assert np.array_equal(found, expected), (library.instruction_set, patches)
     plain = plain_features(
         tensors,
         like.block_config,

@@ -48,6 +48,11 @@ class Kernels:
         """Whether it supports this dtype."""
         return hasattr(self.library, f"densenet121_block_forward_{_NAMES.get(dtype)}")
 
+    @property
+    def int8_patches(self) -> bool:
+        """Whether int8 inference reads the transformed weights of 3x3 convolutions."""
+        return bool(self.library.densenet121_int8_patches())
+
     def call(self, function: str, dtype: torch.dtype, arguments: ctypes.Structure) -> None:
         """Run ``function`` without the GIL.
 

@@ -93,11 +93,6 @@ struct Group {
 
   static int64_t phases(const BlockArguments& g) { return 2 * g.layers; }
   int64_t row_blocks() const { return (maps.pixels() + kRowsAtOnce - 1) / kRowsAtOnce; }
-  // A multiple of the team's threads, if there are enough patches.
-  int64_t patch_blocks(int64_t threads) const {
-    const int64_t blocks = (maps.patches() + kPatchesAtOnce - 1) / kPatchesAtOnce;
-    return smaller(round_up(blocks, threads), maps.patches());
-  }
 
   // The 1x1 convolution of some pixels, for number `part` of `parts` ranges of its columns.
   void conv1(int64_t layer, Range pixels, int part, int parts, Claim& claim) const {
@@ -139,8 +134,9 @@ struct Group {
   void layer_alone(int64_t layer) const {
     Claim claim;
     int64_t rows = 0;
-    for (int64_t i = 0; i < patch_blocks(1); i++) {
-      const Range patches = share(maps.patches(), i, patch_blocks(1));
+    const int64_t blocks = patch_blocks(maps, 1);
+    for (int64_t i = 0; i < blocks; i++) {
+      const Range patches = share(maps.patches(), i, blocks);
       const int64_t wanted = pixels_read(maps, patches.end - 1);
       while (rows < row_blocks() && share(maps.pixels(), rows, row_blocks()).begin < wanted) {
         conv1(layer, share(maps.pixels(), rows++, row_blocks()), 0, 1, claim);
@@ -153,7 +149,7 @@ struct Group {
     // With few rows the columns are divided too, so that every thread has work.
     const int64_t panels = (round_up(g.bottleneck, kLanes<T>) + kPanel<T> - 1) / kPanel<T>;
     const int64_t parts = worker.parts(row_blocks(), panels);
-    const int64_t patches = patch_blocks(worker.threads);
+    const int64_t patches = patch_blocks(maps, worker.threads);
     for (int64_t l = 0; l < g.layers; l++) {
       if (!worker.team) {
         layer_alone(l);

@@ -11,6 +11,8 @@ namespace {
 struct Int8Layer {
   Int8Affine affine;
   Int8Product conv1, conv2;
+  // s16, for int8_winograd.h: four times the transformed weights of conv2; or null.
+  void* patches;
 };
 
 struct Int8Block {

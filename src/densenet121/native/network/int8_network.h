@@ -10,6 +10,7 @@
 
 #include "inference_layers.h"
 #include "int8_stem.h"
+#include "int8_winograd.h"
 
 namespace {
 
@@ -22,8 +23,10 @@ struct Int8Group {
 
   static int64_t phases(const Int8Block& g) { return 1 + 2 * g.layers; }
   static int64_t frame_pixels(const Maps& maps) { return (maps.height + 2) * (maps.width + 1) + 1; }
+  // With one more row of pixels, which a patch at the last of an odd number of rows reads, and the
+  // channels that a register reads behind the last pixel: of both nothing reaches the result.
   static int64_t inner_bytes(const Int8Block& g, const Maps& maps) {
-    return maps.images * frame_pixels(maps) * g.inner_ld();
+    return (maps.images * frame_pixels(maps) + maps.width + 3) * g.inner_ld() + kWordChannels;
   }
   int64_t pitch() const { return maps.width + 1; }
   int64_t row_blocks() const { return (maps.pixels() + kByteRowsAtOnce - 1) / kByteRowsAtOnce; }
@@ -56,7 +59,7 @@ struct Int8Group {
   }
 
   // The 3x3 convolution of one row of pixels; writes the layer's new channels of y.
-  void conv2(int64_t layer, int64_t row, Claim& claim) const {
+  void conv2_row(int64_t layer, int64_t row, Claim& claim) const {
     const int64_t ld = g.inner_ld();
     int16_t* out = y + row * maps.width * g.ld() + g.input_columns + layer * g.growth;
     int16_t* own = claim.contested() ? scratch<int16_t>(1, maps.width * g.growth) : nullptr;
@@ -75,16 +78,64 @@ struct Int8Group {
     }
   }
 
+  // The 3x3 convolution of some patches, in its place.
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  void conv2_patches(int64_t layer, Range range, Claim& claim) const {
+    const Int8Layer& l = g.layer[layer];
+    const Int8Patches patches{l.conv2, static_cast<int16_t*>(l.patches),
+                              round_up(g.bottleneck, kWordChannels)};
+    int16_t* inputs = scratch<int16_t>(2, kPatchSize * patches.input_stride());
+    uint32_t* sums = scratch<uint32_t>(4, kPatchSize * patches.sum_stride());
+    for (int64_t p = range.begin; p < range.end; p++) {
+      const Patch patch(maps, p);
+      patches.transform(window(patch.image * maps.height + patch.row, patch.column), g.inner_ld(),
+                        pitch(), inputs + (p - range.begin) * patches.channels);
+    }
+    patches.multiply(range.end - range.begin, inputs, sums);
+    if (!claim()) return;
+    int16_t* out = y + g.input_columns + layer * g.growth;
+    for (int64_t p = range.begin; p < range.end; p++) {
+      const Patch patch(maps, p);
+      const int64_t pixel = (patch.image * maps.height + patch.row) * maps.width + patch.column;
+      patches.write(sums + (p - range.begin) * patches.columns(),
+                    smaller<int64_t>(2, maps.height - patch.row),
+                    smaller<int64_t>(2, maps.width - patch.column), maps.width * g.ld(), g.ld(),
+                    out + pixel * g.ld());
+    }
+  }
+#else
+  void conv2_patches(int64_t, Range, Claim&) const {}  // kInt8Patches is false
+#endif
+
+  // Pieces of the 3x3 convolution of a layer: patches, or rows of pixels.
+  bool by_patches(int64_t layer) const { return kInt8Patches && g.layer[layer].patches; }
+  int64_t pieces(int64_t layer, int64_t threads) const {
+    return by_patches(layer) ? patch_blocks(maps, threads) : maps.images * maps.height;
+  }
+  void conv2(int64_t layer, int64_t piece, int64_t pieces, Claim& claim) const {
+    if (by_patches(layer)) {
+      conv2_patches(layer, share(maps.patches(), piece, pieces), claim);
+    } else {
+      conv2_row(layer, piece, claim);
+    }
+  }
+  // The pixels whose 1x1 convolution a piece of the 3x3 convolution, and those before it, read.
+  int64_t wanted(int64_t layer, int64_t piece, int64_t pieces) const {
+    if (by_patches(layer)) return pixels_read(maps, share(maps.patches(), piece, pieces).end - 1);
+    return smaller((piece + 2) * maps.width, maps.pixels());
+  }
+
   // For one thread: the result of the 1x1 convolution is used while it is in the cache.
   void layer_alone(int64_t layer) const {
     Claim claim;
+    const int64_t some = pieces(layer, 1);
     int64_t done = 0;
-    for (int64_t row = 0; row < maps.images * maps.height; row++) {
-      const int64_t wanted = smaller((row + 2) * maps.width, maps.pixels());
-      for (; done < row_blocks() && share(maps.pixels(), done, row_blocks()).begin < wanted; done++) {
+    for (int64_t i = 0; i < some; i++) {
+      const int64_t until = wanted(layer, i, some);
+      for (; done < row_blocks() && share(maps.pixels(), done, row_blocks()).begin < until; done++) {
         conv1(layer, share(maps.pixels(), done, row_blocks()), 0, 1, claim);
       }
-      conv2(layer, row, claim);
+      conv2(layer, i, some, claim);
     }
   }
 
@@ -103,8 +154,8 @@ struct Int8Group {
       worker.run(row_blocks() * parts, [&](int64_t i, Claim& claim) {
         conv1(l, share(maps.pixels(), i / parts, row_blocks()), i % parts, parts, claim);
       });
-      worker.run(maps.images * maps.height,
-                 [&](int64_t row, Claim& claim) { conv2(l, row, claim); });
+      const int64_t some = pieces(l, worker.threads);
+      worker.run(some, [&](int64_t i, Claim& claim) { conv2(l, i, some, claim); });
     }
   }
 

@@ -13,7 +13,7 @@ DENSENET121_PUBLIC const char* densenet121_instruction_set() { return instructio
 // Whether Python's structures are those of this library; see structures.py. A change of what a
 // field means, or of the order of two, raises the version on both sides.
 DENSENET121_PUBLIC int densenet121_agrees(int64_t version, const int64_t* sizes, int64_t count) {
-  constexpr int64_t kVersion = 2;
+  constexpr int64_t kVersion = 3;
   constexpr int64_t kSizes[] = {
       sizeof(LayerArguments),   sizeof(BlockArguments),   sizeof(InferenceArguments),
       sizeof(TransitionArguments), sizeof(StemArguments), sizeof(FirstConvolution),
@@ -62,6 +62,9 @@ DENSENET121_FOR_FLOAT_AND_DOUBLE(network_pack, NetworkArguments)
 DENSENET121_FOR_FLOAT_AND_DOUBLE(network_run, NetworkArguments)
 
 // For 8-bit integers there is one type of each number.
+// Whether the library multiplies by Int8Layer::patches where they are given.
+DENSENET121_PUBLIC int densenet121_int8_patches() { return kInt8Patches; }
+
 DENSENET121_PUBLIC int densenet121_int8_network_run(const Int8Network* g) try {
   int8_network_run(*g);
   return 0;

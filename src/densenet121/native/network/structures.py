@@ -7,7 +7,7 @@ with another version, or other sizes, is not loaded.
 
 import ctypes
 
-VERSION = 2
+VERSION = 3
 
 
 class LayerArguments(ctypes.Structure):
@@ -189,7 +189,12 @@ class Int8Affine(ctypes.Structure):
 class Int8Layer(ctypes.Structure):
     """``Int8Layer`` of native/network/int8_arguments.h."""
 
-    _fields_ = [("affine", Int8Affine), ("conv1", Int8Product), ("conv2", Int8Product)]
+    _fields_ = [
+        ("affine", Int8Affine),
+        ("conv1", Int8Product),
+        ("conv2", Int8Product),
+        ("patches", ctypes.c_void_p),
+    ]
 
 
 class Int8Block(ctypes.Structure):

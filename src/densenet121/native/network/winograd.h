@@ -70,28 +70,35 @@ inline void pack_patches(T* panels, int64_t columns, int64_t width, int threads,
   }
 }
 
+// The 16 transforms of one register of channels of the 4 x 4 pixels around a patch: pixel(r, c) is
+// one pixel's, write(i, v) takes a result.
+template <class V, class Pixel, class Write>
+inline void transform_some(Pixel pixel, Write write) {
+  V rows[4][4];
+  for (int c = 0; c < 4; c++) {
+    V d[4];
+    for (int r = 0; r < 4; r++) d[r] = pixel(r, c);
+    rows[0][c] = d[0] - d[2];
+    rows[1][c] = d[1] + d[2];
+    rows[2][c] = d[2] - d[1];
+    rows[3][c] = d[1] - d[3];
+  }
+  for (int r = 0; r < 4; r++) {
+    const V* d = rows[r];
+    write(4 * r, d[0] - d[2]);
+    write(4 * r + 1, d[1] + d[2]);
+    write(4 * r + 2, d[2] - d[1]);
+    write(4 * r + 3, d[1] - d[3]);
+  }
+}
+
 // out[i * stride + n] of the 4 x 4 pixels around a patch, n below `columns`; pixel(r, c) points to
 // one.
 template <class T, class Pixel>
 inline void transform_window(Pixel pixel, int64_t columns, T* out, int64_t stride) {
   for (int64_t n = 0; n < columns; n += kLanes<T>) {
-    Vec<T> rows[4][4];
-    for (int c = 0; c < 4; c++) {
-      Vec<T> d[4];
-      for (int r = 0; r < 4; r++) d[r] = load<T>(pixel(r, c) + n, kLanes<T>);
-      rows[0][c] = d[0] - d[2];
-      rows[1][c] = d[1] + d[2];
-      rows[2][c] = d[2] - d[1];
-      rows[3][c] = d[1] - d[3];
-    }
-    for (int r = 0; r < 4; r++) {
-      const Vec<T>* d = rows[r];
-      T* to = out + r * 4 * stride + n;
-      store<T>(to, d[0] - d[2], kLanes<T>);
-      store<T>(to + stride, d[1] + d[2], kLanes<T>);
-      store<T>(to + 2 * stride, d[2] - d[1], kLanes<T>);
-      store<T>(to + 3 * stride, d[1] - d[3], kLanes<T>);
-    }
+    transform_some<Vec<T>>([&](int r, int c) { return load<T>(pixel(r, c) + n, kLanes<T>); },
+                           [&](int i, Vec<T> v) { store<T>(out + i * stride + n, v, kLanes<T>); });
   }
 }
 
@@ -152,6 +159,12 @@ struct Patch {
         row(index % maps.patches_of_one() / maps.patch_columns() * 2),
         column(index % maps.patch_columns() * 2) {}
 };
+
+// Number of pieces of work: a multiple of the threads, if there are enough patches.
+inline int64_t patch_blocks(const Maps& maps, int64_t threads) {
+  const int64_t blocks = (maps.patches() + kPatchesAtOnce - 1) / kPatchesAtOnce;
+  return smaller(round_up(blocks, threads), maps.patches());
+}
 
 // The patches up to `last` read only pixels before this one.
 inline int64_t pixels_read(const Maps& maps, int64_t last) {

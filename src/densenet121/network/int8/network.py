@@ -41,12 +41,17 @@ class Int8Network(nn.Module):
         self.classifier.weight.data = self.tensors["classifier.weight"]
         self.classifier.bias.data = self.tensors["classifier.bias"]
         self.requires_grad_(False)
+        found = kernels()
+        self._pack(patches=isinstance(found, Kernels) and found.int8_patches)
+
+    def _pack(self, *, patches: bool) -> None:
         self._packed = pack(
             self.tensors,
             self._block_config,
             stride=self._stride,
             averages=self.variant == "paper",
             pooled=self._pooled,
+            patches=patches,
         )
 
     @torch.no_grad()

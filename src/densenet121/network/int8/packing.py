@@ -22,6 +22,8 @@ from densenet121.native.network.structures import (
 PANEL = 32  # columns
 SUMMANDS = 4
 GROUP = 64  # channels of a norm
+WORD_PANEL = 16  # columns of the transformed weights of 16 bits
+WORD_CHANNELS = 16
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,12 @@ def pack(
     stride: int,
     averages: bool,
     pooled: bool,
+    patches: bool,
 ) -> Packed:
-    """Everything but the images, the sizes and the output."""
+    """Everything but the images, the sizes and the output.
+
+    With ``patches`` also the weights of the 3x3 convolutions as ``int8_winograd.h`` reads them.
+    """
     memory: list[Any] = []
     conv0 = tensors["features.conv0.weight"]
     columns, channels, kernel = conv0.shape[:3]
@@ -78,6 +84,7 @@ def pack(
                         _affine(tensors, f"{name}{i + 1}.norm1", memory),
                         _product(tensors, f"{name}{i + 1}.conv1", memory),
                         _product(tensors, f"{name}{i + 1}.conv2", memory),
+                        _patches(tensors[f"{name}{i + 1}.conv2.weight"], memory) if patches else None,
                     )
                     for i in range(layers)
                 )
@@ -115,6 +122,17 @@ def _product(tensors: Mapping[str, Tensor], name: str, memory: list[Any]) -> Int
         _kept(whole("bias"), memory),
         _kept(whole("scale"), memory),
     )
+
+
+def _patches(weight: Tensor, memory: list[Any]) -> int:
+    """Four times the transform of Winograd's F(2x2, 3x3), whose halves become whole."""
+    twice = np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]], dtype=np.int16)
+    whole = np.einsum("ar,oirc,bc->abio", twice, weight.numpy().astype(np.int16), twice)
+    channels, columns = whole.shape[2:]
+    widths = ((0, 0), (0, 0), (0, -channels % WORD_CHANNELS), (0, -columns % WORD_PANEL))
+    whole = np.pad(whole, widths)
+    rows = whole.reshape(16, whole.shape[2] // 2, 2, whole.shape[3] // WORD_PANEL, WORD_PANEL)
+    return _kept(rows.transpose(0, 3, 1, 4, 2), memory)
 
 
 def _affine(tensors: Mapping[str, Tensor], name: str, memory: list[Any]) -> Int8Affine:
