@@ -84,7 +84,9 @@ def pack(
                         _affine(tensors, f"{name}{i + 1}.norm1", memory),
                         _product(tensors, f"{name}{i + 1}.conv1", memory),
                         _product(tensors, f"{name}{i + 1}.conv2", memory),
-                        _patches(tensors[f"{name}{i + 1}.conv2.weight"], memory) if patches else None,
+                        _patches(tensors[f"{name}{i + 1}.conv2.weight"], memory)
+                        if patches
+                        else None,
                     )
                     for i in range(layers)
                 )
