@@ -15,6 +15,7 @@ from densenet121.native.processor import capabilities
 from densenet121.network import DenseNet, Variant
 from densenet121.network.int8 import Int8Network, check_tensors, measure, quantise_network
 from densenet121.network.int8.checks import VERSION, _expected
+from densenet121.network.int8.packing import patch_pixels
 from densenet121.network.int8.plain import plain_features
 from densenet121.network.int8.scheme import PAIR, quantise_weights, within_pairs
 from densenet121.utils.errors import InputError
@@ -104,6 +105,42 @@ def test_all_instruction_sets_and_the_plain_arithmetic_give_the_bits_of_the_refe
         pool_padding=network._pool_padding(*network._conv0_size(images)) if channels == 3 else None,
     )
     assert np.array_equal(plain.numpy(), expected)
+
+
+@needs_kernels
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("growth_rate", [56, 57])
+def test_the_largest_sums_that_a_file_may_ask_for_are_exact(growth_rate: int, sign: int) -> None:
+    """At the bound of ``patch_pixels``: every activation 255, every weight at its limit."""
+    like = small_net(growth_rate=growth_rate)
+    tensors = random_tensors(like, 1)
+    for name, value in tensors.items():
+        if name.endswith("conv1.bias"):
+            value[:] = 2**20
+        elif name.endswith(("conv1.scale", "conv2.scale")):
+            value[:] = 8 if "conv1" in name else 9e-4
+        elif name.endswith("conv2.weight"):
+            value[:] = sign * PAIR // 2
+        elif name.endswith("conv2.bias"):
+            value[:] = 0
+    network = Int8Network(tensors, like)
+    images = random_images(1, 40, 36)
+    expected = features(
+        tensors, like.block_config, images.numpy(), variant="paper", stem="imagenet"
+    )
+    network._pack(patches=True)
+    for library in libraries():
+        assert np.array_equal(network._by_kernels(library, images).numpy(), expected)
+
+
+@pytest.mark.parametrize(
+    ("block", "bottleneck", "pixels"),
+    [(0, 48, 4), (1, 224, 4), (1, 228, 2), (2, 128, 2), (0, 3600, 2), (0, 3700, 0)],
+)
+def test_patches_are_as_large_as_the_map_and_the_sums_allow(
+    block: int, bottleneck: int, pixels: int
+) -> None:
+    assert patch_pixels(block, bottleneck) == pixels
 
 
 @needs_kernels

@@ -134,7 +134,7 @@ struct Group {
   void layer_alone(int64_t layer) const {
     Claim claim;
     int64_t rows = 0;
-    const int64_t blocks = patch_blocks(maps, 1);
+    const int64_t blocks = patch_blocks(maps.patches(), kPatchesAtOnce, 1);
     for (int64_t i = 0; i < blocks; i++) {
       const Range patches = share(maps.patches(), i, blocks);
       const int64_t wanted = pixels_read(maps, patches.end - 1);
@@ -149,7 +149,7 @@ struct Group {
     // With few rows the columns are divided too, so that every thread has work.
     const int64_t panels = (round_up(g.bottleneck, kLanes<T>) + kPanel<T> - 1) / kPanel<T>;
     const int64_t parts = worker.parts(row_blocks(), panels);
-    const int64_t patches = patch_blocks(maps, worker.threads);
+    const int64_t patches = patch_blocks(maps.patches(), kPatchesAtOnce, worker.threads);
     for (int64_t l = 0; l < g.layers; l++) {
       if (!worker.team) {
         layer_alone(l);

@@ -11,12 +11,13 @@ namespace {
 struct Int8Layer {
   Int8Affine affine;
   Int8Product conv1, conv2;
-  // s16, for int8_winograd.h: four times the transformed weights of conv2; or null.
+  // s16, for int8_winograd.h: the transformed weights of conv2; or null.
   void* patches;
 };
 
 struct Int8Block {
   int64_t input_columns, layers, growth, bottleneck;
+  int64_t patch_pixels;  // height and width of Winograd's patches, 2 or 4; 0: without patches
   Int8Layer* layer;
   Int8Affine transition;  // of the last block: the last norm
   Int8Product reduction;  // the transition's convolution

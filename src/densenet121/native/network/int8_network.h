@@ -23,10 +23,10 @@ struct Int8Group {
 
   static int64_t phases(const Int8Block& g) { return 1 + 2 * g.layers; }
   static int64_t frame_pixels(const Maps& maps) { return (maps.height + 2) * (maps.width + 1) + 1; }
-  // With one more row of pixels, which a patch at the last of an odd number of rows reads, and the
-  // channels that a register reads behind the last pixel: of both nothing reaches the result.
+  // With the rows of pixels that a patch at the last rows reads, and the channels that a register
+  // reads behind the last pixel: of both nothing reaches the result.
   static int64_t inner_bytes(const Int8Block& g, const Maps& maps) {
-    return (maps.images * frame_pixels(maps) + maps.width + 3) * g.inner_ld() + kWordChannels;
+    return (maps.images * frame_pixels(maps) + 3 * (maps.width + 2)) * g.inner_ld() + kWordChannels;
   }
   int64_t pitch() const { return maps.width + 1; }
   int64_t row_blocks() const { return (maps.pixels() + kByteRowsAtOnce - 1) / kByteRowsAtOnce; }
@@ -80,14 +80,15 @@ struct Int8Group {
 
   // The 3x3 convolution of some patches, in its place.
 #if defined(__AVX2__) && !defined(__AVX512F__)
+  template <class Patches>
   void conv2_patches(int64_t layer, Range range, Claim& claim) const {
     const Int8Layer& l = g.layer[layer];
-    const Int8Patches patches{l.conv2, static_cast<int16_t*>(l.patches),
-                              round_up(g.bottleneck, kWordChannels)};
-    int16_t* inputs = scratch<int16_t>(2, kPatchSize * patches.input_stride());
-    uint32_t* sums = scratch<uint32_t>(4, kPatchSize * patches.sum_stride());
+    const Int8Patches<Patches> patches{l.conv2, static_cast<int16_t*>(l.patches),
+                                       round_up(g.bottleneck, kWordChannels)};
+    int16_t* inputs = scratch<int16_t>(2, patches.kNumbers * patches.input_stride());
+    uint32_t* sums = scratch<uint32_t>(4, patches.kNumbers * patches.sum_stride());
     for (int64_t p = range.begin; p < range.end; p++) {
-      const Patch patch(maps, p);
+      const Patch patch(maps, p, Patches::kPixels);
       patches.transform(window(patch.image * maps.height + patch.row, patch.column), g.inner_ld(),
                         pitch(), inputs + (p - range.begin) * patches.channels);
     }
@@ -95,43 +96,56 @@ struct Int8Group {
     if (!claim()) return;
     int16_t* out = y + g.input_columns + layer * g.growth;
     for (int64_t p = range.begin; p < range.end; p++) {
-      const Patch patch(maps, p);
+      const Patch patch(maps, p, Patches::kPixels);
       const int64_t pixel = (patch.image * maps.height + patch.row) * maps.width + patch.column;
-      patches.write(sums + (p - range.begin) * patches.columns(),
-                    smaller<int64_t>(2, maps.height - patch.row),
-                    smaller<int64_t>(2, maps.width - patch.column), maps.width * g.ld(), g.ld(),
-                    out + pixel * g.ld());
+      patches.write(sums + (p - range.begin) * patches.columns(), maps.height - patch.row,
+                    maps.width - patch.column, maps.width * g.ld(), g.ld(), out + pixel * g.ld());
     }
+  }
+  void conv2_patches(int64_t layer, Range range, Claim& claim) const {
+    if (g.patch_pixels == 4) {
+      conv2_patches<PatchOfFour>(layer, range, claim);
+    } else {
+      conv2_patches<PatchOfTwo>(layer, range, claim);
+    }
+  }
+  int64_t patches_at_once() const {
+    return g.patch_pixels == 4 ? PatchOfFour::kAtOnce : PatchOfTwo::kAtOnce;
   }
 #else
   void conv2_patches(int64_t, Range, Claim&) const {}  // kInt8Patches is false
+  int64_t patches_at_once() const { return 1; }
 #endif
 
   // Pieces of the 3x3 convolution of a layer: patches, or rows of pixels.
-  bool by_patches(int64_t layer) const { return kInt8Patches && g.layer[layer].patches; }
-  int64_t pieces(int64_t layer, int64_t threads) const {
-    return by_patches(layer) ? patch_blocks(maps, threads) : maps.images * maps.height;
+  bool by_patches() const { return kInt8Patches && g.patch_pixels; }
+  int64_t pieces(int64_t threads) const {
+    if (!by_patches()) return maps.images * maps.height;
+    return patch_blocks(maps.patches(g.patch_pixels), patches_at_once(), threads);
+  }
+  Range patches_of(int64_t piece, int64_t pieces) const {
+    return share(maps.patches(g.patch_pixels), piece, pieces);
   }
   void conv2(int64_t layer, int64_t piece, int64_t pieces, Claim& claim) const {
-    if (by_patches(layer)) {
-      conv2_patches(layer, share(maps.patches(), piece, pieces), claim);
+    if (by_patches()) {
+      conv2_patches(layer, patches_of(piece, pieces), claim);
     } else {
       conv2_row(layer, piece, claim);
     }
   }
   // The pixels whose 1x1 convolution a piece of the 3x3 convolution, and those before it, read.
-  int64_t wanted(int64_t layer, int64_t piece, int64_t pieces) const {
-    if (by_patches(layer)) return pixels_read(maps, share(maps.patches(), piece, pieces).end - 1);
-    return smaller((piece + 2) * maps.width, maps.pixels());
+  int64_t wanted(int64_t piece, int64_t pieces) const {
+    if (!by_patches()) return smaller((piece + 2) * maps.width, maps.pixels());
+    return pixels_read(maps, patches_of(piece, pieces).end - 1, g.patch_pixels);
   }
 
   // For one thread: the result of the 1x1 convolution is used while it is in the cache.
   void layer_alone(int64_t layer) const {
     Claim claim;
-    const int64_t some = pieces(layer, 1);
+    const int64_t some = pieces(1);
     int64_t done = 0;
     for (int64_t i = 0; i < some; i++) {
-      const int64_t until = wanted(layer, i, some);
+      const int64_t until = wanted(i, some);
       for (; done < row_blocks() && share(maps.pixels(), done, row_blocks()).begin < until; done++) {
         conv1(layer, share(maps.pixels(), done, row_blocks()), 0, 1, claim);
       }
@@ -145,7 +159,7 @@ struct Int8Group {
       if (claim()) std::memset(h + i * bytes, 0, bytes);
     });
     const int64_t panels = (g.bottleneck + kBytePanel - 1) / kBytePanel;
-    const int64_t parts = worker.parts(row_blocks(), panels);
+    const int64_t parts = worker.parts(row_blocks(), panels), some = pieces(worker.threads);
     for (int64_t l = 0; l < g.layers; l++) {
       if (!worker.team) {
         layer_alone(l);
@@ -154,7 +168,6 @@ struct Int8Group {
       worker.run(row_blocks() * parts, [&](int64_t i, Claim& claim) {
         conv1(l, share(maps.pixels(), i / parts, row_blocks()), i % parts, parts, claim);
       });
-      const int64_t some = pieces(l, worker.threads);
       worker.run(some, [&](int64_t i, Claim& claim) { conv2(l, i, some, claim); });
     }
   }

@@ -147,29 +147,31 @@ inline void multiply_patches(int64_t count, const T* inputs, int64_t input_strid
 struct Maps {
   int64_t images, height, width;
   int64_t pixels() const { return images * height * width; }
-  int64_t patch_columns() const { return (width + 1) / 2; }
-  int64_t patches_of_one() const { return (height + 1) / 2 * patch_columns(); }
-  int64_t patches() const { return images * patches_of_one(); }
+  // Patches of size x size pixels, of which those at the end may be outside of the image in part.
+  int64_t patch_columns(int64_t size) const { return (width + size - 1) / size; }
+  int64_t patches_of_one(int64_t size) const {
+    return (height + size - 1) / size * patch_columns(size);
+  }
+  int64_t patches(int64_t size = 2) const { return images * patches_of_one(size); }
 };
 
 struct Patch {
   int64_t image, row, column;  // of the first output pixel
-  Patch(const Maps& maps, int64_t index)
-      : image(index / maps.patches_of_one()),
-        row(index % maps.patches_of_one() / maps.patch_columns() * 2),
-        column(index % maps.patch_columns() * 2) {}
+  Patch(const Maps& maps, int64_t index, int64_t size = 2)
+      : image(index / maps.patches_of_one(size)),
+        row(index % maps.patches_of_one(size) / maps.patch_columns(size) * size),
+        column(index % maps.patch_columns(size) * size) {}
 };
 
 // Number of pieces of work: a multiple of the threads, if there are enough patches.
-inline int64_t patch_blocks(const Maps& maps, int64_t threads) {
-  const int64_t blocks = (maps.patches() + kPatchesAtOnce - 1) / kPatchesAtOnce;
-  return smaller(round_up(blocks, threads), maps.patches());
+inline int64_t patch_blocks(int64_t patches, int64_t at_once, int64_t threads) {
+  return smaller(round_up((patches + at_once - 1) / at_once, threads), patches);
 }
 
 // The patches up to `last` read only pixels before this one.
-inline int64_t pixels_read(const Maps& maps, int64_t last) {
-  const Patch patch(maps, last);
-  return (patch.image * maps.height + smaller(patch.row + 3, maps.height)) * maps.width;
+inline int64_t pixels_read(const Maps& maps, int64_t last, int64_t size = 2) {
+  const Patch patch(maps, last, size);
+  return (patch.image * maps.height + smaller(patch.row + size + 1, maps.height)) * maps.width;
 }
 
 // transform_window of a patch; pixels outside of the image are zero.

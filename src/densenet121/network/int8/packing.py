@@ -18,12 +18,18 @@ from densenet121.native.network.structures import (
     Int8Product,
     StemArguments,
 )
+from densenet121.network.int8.scheme import PAIR
 
 PANEL = 32  # columns
 SUMMANDS = 4
 GROUP = 64  # channels of a norm
 WORD_PANEL = 16  # columns of the transformed weights of 16 bits
 WORD_CHANNELS = 16
+LARGE_MAPS = 2  # blocks whose maps are large enough for patches of 4 x 4 pixels
+_TRANSFORMS = {
+    2: [[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]],
+    4: [[1, 0, 0], [-1, -1, -1], [-1, 1, -1], [1, 2, 4], [1, -2, 4], [0, 0, 1]],
+}
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,7 @@ def pack(
     for b, layers in enumerate(block_config):
         name = f"features.denseblock{b + 1}.denselayer"
         growth, bottleneck = tensors[f"{name}1.conv2.weight"].shape[:2]
+        pixels = patch_pixels(b, bottleneck) if patches else 0
         last = b + 1 == len(block_config)
         after = "features.norm5" if last else f"features.transition{b + 1}.norm"
         reduction = {} if last else {"reduction": _product(tensors, after[:-4] + "conv", memory)}
@@ -78,14 +85,15 @@ def pack(
             layers=layers,
             growth=growth,
             bottleneck=bottleneck,
+            patch_pixels=pixels,
             layer=(Int8Layer * layers)(
                 *(
                     Int8Layer(
                         _affine(tensors, f"{name}{i + 1}.norm1", memory),
                         _product(tensors, f"{name}{i + 1}.conv1", memory),
                         _product(tensors, f"{name}{i + 1}.conv2", memory),
-                        _patches(tensors[f"{name}{i + 1}.conv2.weight"], memory)
-                        if patches
+                        _patches(tensors[f"{name}{i + 1}.conv2.weight"], pixels, memory)
+                        if pixels
                         else None,
                     )
                     for i in range(layers)
@@ -126,15 +134,28 @@ def _product(tensors: Mapping[str, Tensor], name: str, memory: list[Any]) -> Int
     )
 
 
-def _patches(weight: Tensor, memory: list[Any]) -> int:
-    """Four times the transform of Winograd's F(2x2, 3x3), whose halves become whole."""
-    twice = np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]], dtype=np.int16)
-    whole = np.einsum("ar,oirc,bc->abio", twice, weight.numpy().astype(np.int16), twice)
+def patch_pixels(block: int, bottleneck: int) -> int:
+    """Height and width of the patches of Winograd's algorithm in a block: 4, 2, or 0 for none.
+
+    4 takes fewer products, but more than twice the memory for the weights, which only large maps
+    are worth. Its sums are right modulo 2^26, those of 2 modulo 2^30; a sum is at most 255 times 64
+    for each of 9 weights of each channel.
+    """
+    most = 255 * (PAIR // 2) * 9 * (bottleneck + 1)
+    if block < LARGE_MAPS and most < 1 << 25:
+        return 4
+    return 2 if most < 1 << 29 else 0
+
+
+def _patches(weight: Tensor, pixels: int, memory: list[Any]) -> int:
+    """The transform of weights, times what makes it whole: see ``int8_winograd.h``."""
+    rows = np.array(_TRANSFORMS[pixels], dtype=np.int32)
+    whole = np.einsum("ar,oirc,bc->abio", rows, weight.numpy().astype(np.int32), rows)
     channels, columns = whole.shape[2:]
     widths = ((0, 0), (0, 0), (0, -channels % WORD_CHANNELS), (0, -columns % WORD_PANEL))
-    whole = np.pad(whole, widths)
-    rows = whole.reshape(16, whole.shape[2] // 2, 2, whole.shape[3] // WORD_PANEL, WORD_PANEL)
-    return _kept(rows.transpose(0, 3, 1, 4, 2), memory)
+    whole = np.pad(whole.astype(np.int16), widths)
+    pairs = whole.reshape(len(rows) ** 2, -1, 2, whole.shape[3] // WORD_PANEL, WORD_PANEL)
+    return _kept(pairs.transpose(0, 3, 1, 4, 2), memory)
 
 
 def _affine(tensors: Mapping[str, Tensor], name: str, memory: list[Any]) -> Int8Affine:
