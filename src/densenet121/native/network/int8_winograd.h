@@ -109,7 +109,7 @@ inline Sums two_of(const int16_t* a) {
   return _mm256_set1_epi32(two);
 }
 
-// Rows of sums (of 32 bits, `lds` apart) of rows of A by kVectors registers of columns of a panel.
+// Rows of sums (of 32 bits, `ldo` apart) of rows of A by kVectors registers of columns of a panel.
 template <int kRows, int kVectors>
 __attribute__((noinline)) void word_tile(const int16_t* a, int64_t lda, int64_t depth,
                                          const int16_t* b, uint32_t* out, int64_t ldo) {
@@ -119,7 +119,7 @@ __attribute__((noinline)) void word_tile(const int16_t* a, int64_t lda, int64_t 
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; v++) sums[r][v] = _mm256_setzero_si256();
   }
-  const auto add = [&](int64_t k) __attribute__((always_inline)) {
+  for (int64_t k = 0; k < depth; k += kWordSummands) {
     Sums line[kVectors];
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; v++) {
@@ -131,12 +131,10 @@ __attribute__((noinline)) void word_tile(const int16_t* a, int64_t lda, int64_t 
 #pragma GCC unroll 2
       for (int v = 0; v < kVectors; v++) {
         sums[r][v] = _mm256_add_epi32(sums[r][v], _mm256_madd_epi16(two, line[v]));
+        // Whole numbers may be added in any order, and gcc would: then the registers do not suffice.
+        asm("" : "+x"(sums[r][v]));
       }
     }
-  };
-  for (int64_t begin = 0; begin < depth; begin += kWordChannels) {
-#pragma GCC unroll 8
-    for (int64_t k = begin; k < begin + kWordChannels; k += kWordSummands) add(k);
   }
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; r++) {

@@ -74,35 +74,39 @@ def pack(
         feature_scale=_kept(tensors["features.norm5.scale"].numpy(), memory),
     )
     for b, layers in enumerate(block_config):
-        name = f"features.denseblock{b + 1}.denselayer"
-        growth, bottleneck = tensors[f"{name}1.conv2.weight"].shape[:2]
-        pixels = patch_pixels(b, bottleneck) if patches else 0
         last = b + 1 == len(block_config)
         after = "features.norm5" if last else f"features.transition{b + 1}.norm"
-        reduction = {} if last else {"reduction": _product(tensors, after[:-4] + "conv", memory)}
-        arguments.block[b] = Int8Block(
-            input_columns=len(tensors[f"{name}1.norm1.factor"]),
-            layers=layers,
-            growth=growth,
-            bottleneck=bottleneck,
-            patch_pixels=pixels,
-            layer=(Int8Layer * layers)(
-                *(
-                    Int8Layer(
-                        _affine(tensors, f"{name}{i + 1}.norm1", memory),
-                        _product(tensors, f"{name}{i + 1}.conv1", memory),
-                        _product(tensors, f"{name}{i + 1}.conv2", memory),
-                        _patches(tensors[f"{name}{i + 1}.conv2.weight"], pixels, memory)
-                        if pixels
-                        else None,
-                    )
-                    for i in range(layers)
-                )
-            ),
-            transition=_affine(tensors, after, memory),
-            **reduction,
-        )
+        block = _block(tensors, b, layers, memory, patches=patches)
+        block.transition = _affine(tensors, after, memory)
+        if not last:
+            block.reduction = _product(tensors, after[:-4] + "conv", memory)
+        arguments.block[b] = block
     return Packed(arguments, memory)
+
+
+def _block(
+    tensors: Mapping[str, Tensor], b: int, layers: int, memory: list[Any], *, patches: bool
+) -> Int8Block:
+    name = f"features.denseblock{b + 1}.denselayer"
+    growth, bottleneck = tensors[f"{name}1.conv2.weight"].shape[:2]
+    pixels = patch_pixels(b, bottleneck) if patches else 0
+    packed = (Int8Layer * layers)()
+    for i in range(layers):
+        conv2 = f"{name}{i + 1}.conv2"
+        packed[i] = Int8Layer(
+            _affine(tensors, f"{name}{i + 1}.norm1", memory),
+            _product(tensors, f"{name}{i + 1}.conv1", memory),
+            _product(tensors, conv2, memory),
+            _patches(tensors[f"{conv2}.weight"], pixels, memory) if pixels else None,
+        )
+    return Int8Block(
+        input_columns=len(tensors[f"{name}1.norm1.factor"]),
+        layers=layers,
+        growth=growth,
+        bottleneck=bottleneck,
+        patch_pixels=pixels,
+        layer=packed,
+    )
 
 
 def zero_pixel(low: Tensor, step: Tensor) -> Tensor:
@@ -111,9 +115,10 @@ def zero_pixel(low: Tensor, step: Tensor) -> Tensor:
 
 
 def _kept(array: Any, memory: list[Any]) -> int:
-    array = np.ascontiguousarray(array)
-    memory.append(array)
-    return int(array.ctypes.data)
+    """Address of a copy, which begins with a cache line: torch aligns its memory, NumPy does not."""
+    kept = torch.from_numpy(np.ascontiguousarray(array)).clone()
+    memory.append(kept)
+    return kept.data_ptr()
 
 
 def _product(tensors: Mapping[str, Tensor], name: str, memory: list[Any]) -> Int8Product:
