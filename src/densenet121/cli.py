@@ -49,6 +49,7 @@ from densenet121.config.arguments import parse_settings
 from densenet121.config.flags import nearest
 from densenet121.config.help import overview
 from densenet121.utils.errors import NO_MEMORY, InputError, UsageError
+from densenet121.utils.threads import limit_spinning
 from densenet121.version import __version__
 
 DESCRIPTION = "Train, evaluate and ship DenseNet-121 image classifiers."
@@ -172,6 +173,8 @@ def _load(command: str) -> ModuleType:
     name = f"densenet121.commands.{command.replace('-', '_')}"
     if name in sys.modules:
         return sys.modules[name]
+    if command != "bench":  # other libraries are measured as they are
+        limit_spinning()
     collecting = gc.isenabled()
     gc.disable()
     try:

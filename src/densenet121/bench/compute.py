@@ -23,6 +23,7 @@ from densenet121.device import describe_device, has_bf16, pick_device, set_tf32
 from densenet121.network import build
 from densenet121.network.fused import plain_network
 from densenet121.utils.errors import UsageError
+from densenet121.utils.threads import spinning_limit
 
 # The module that a side needs; torchvision if it is not listed.
 _MODULES = {name: name for name in ("timm", "onnxruntime", "openvino")}
@@ -108,7 +109,10 @@ def compare(config: BenchConfig) -> Comparison:
     peak = _peak_gigaflops(amp, device)
     with contextlib.ExitStack() as stack:
         workers = [
-            stack.enter_context(running(name, _command({**spec, "side": name}))) for name in names
+            stack.enter_context(
+                running(name, _command({**spec, "side": name}), _environment_of(name))
+            )
+            for name in names
         ]
         for worker in workers:
             for _ in range(config.warmup):
@@ -160,6 +164,11 @@ def table(comparison: Comparison) -> str:
 def as_json(comparison: "Comparison | Loading | Scaling") -> str:
     """The comparison as JSON."""
     return json.dumps(asdict(comparison), indent=2)
+
+
+def _environment_of(side: str) -> dict[str, str]:
+    """What the command line sets for our own sides, and for no other library."""
+    return spinning_limit(os.environ) if side in OWN_SIDES else {}
 
 
 def _command(spec: dict[str, Any]) -> list[str]:

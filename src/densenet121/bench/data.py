@@ -14,6 +14,7 @@ from densenet121.config import BenchConfig, absolute
 from densenet121.datasets.sources.open import open_training
 from densenet121.device import has_bf16, pick_device
 from densenet121.utils.errors import InputError
+from densenet121.utils.threads import spinning_limit
 
 _OWN = ("ours", "plain", "compute", "both")
 _NAMES = {"compute": "training alone", "both": "loading and training"}
@@ -79,7 +80,9 @@ def compare_loading(config: BenchConfig) -> Loading:
     answers: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     with contextlib.ExitStack() as stack:
         workers = [
-            stack.enter_context(running(name, _command(name, spec, config.interpreters)))
+            stack.enter_context(
+                running(name, _command(name, spec, config.interpreters), _environment_of(name))
+            )
             for name in names
         ]
         for turn in range(config.warmup + config.rounds):
@@ -91,6 +94,11 @@ def compare_loading(config: BenchConfig) -> Loading:
         sides = tuple(_side(w, answers[w.name], ours) for w in workers)
     size = float(dataset.sizes.mean())
     return Loading({**asdict(config), **spec}, (len(dataset), size), sides)
+
+
+def _environment_of(side: str) -> dict[str, str]:
+    """What the command line sets for our own sides, and for no other library."""
+    return spinning_limit(os.environ) if side in _OWN else {}
 
 
 def _command(side: str, spec: dict[str, Any], interpreters: dict[str, str]) -> list[str]:

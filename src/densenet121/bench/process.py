@@ -2,9 +2,10 @@
 
 import contextlib
 import json
+import os
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from densenet121.utils.errors import InputError
@@ -16,9 +17,12 @@ class Worker:
     Args:
         name: name of the side, for messages.
         command: the command that starts it.
+        environment: variables besides those of this process.
     """
 
-    def __init__(self, name: str, command: Sequence[str]) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None
+    ) -> None:
         self.name = name
         self.bytes = 0
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by stop)
@@ -28,6 +32,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
+            env={**os.environ, **(environment or {})},
         )
         self.note = ""
 
@@ -75,9 +80,11 @@ class Worker:
 
 
 @contextlib.contextmanager
-def running(name: str, command: Sequence[str]) -> Iterator[Worker]:
+def running(
+    name: str, command: Sequence[str], environment: Mapping[str, str] | None = None
+) -> Iterator[Worker]:
     """A started worker, stopped at the end."""
-    worker = Worker(name, command)
+    worker = Worker(name, command, environment)
     try:
         worker.start()
         yield worker

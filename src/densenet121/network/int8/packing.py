@@ -115,7 +115,7 @@ def zero_pixel(low: Tensor, step: Tensor) -> Tensor:
 
 
 def _kept(array: Any, memory: list[Any]) -> int:
-    """Address of a copy, which begins with a cache line: torch aligns its memory, NumPy does not."""
+    """Address of a copy at the start of a cache line: torch aligns its memory, NumPy does not."""
     kept = torch.from_numpy(np.ascontiguousarray(array)).clone()
     memory.append(kept)
     return kept.data_ptr()
