@@ -81,6 +81,11 @@ class BuildKernels(build_ext):
     They are no modules of Python's, so that their names and the wheel have no version of it.
     """
 
+    def finalize_options(self) -> None:
+        """One compiler a core. Editable installations lose an option that is given to `setup`."""
+        build_ext.finalize_options(self)
+        self.parallel = self.parallel or os.cpu_count() or 1
+
     def get_ext_filename(self, fullname: str) -> str:
         """The path of a library, without Python's version."""
         suffix = importlib.machinery.EXTENSION_SUFFIXES[-1]
@@ -120,7 +125,5 @@ libraries = [
 ]
 setup(
     cmdclass={"build_ext": BuildKernels, "bdist_wheel": AnyPython},
-    # One compiler a core: each kernel library takes ten seconds and more.
-    options={"build_ext": {"parallel": os.cpu_count() or 1}},
     ext_modules=[] if os.environ.get("DENSENET121_KERNELS") == "off" else libraries,
 )
