@@ -40,7 +40,8 @@ def test_an_editable_installation_compiles_with_all_cores(tmp_path: Path) -> Non
         check=True,
         timeout=120,
     )
-    running, most = set(), 0
+    running: set[str] = set()
+    most = 0
     for line in log.read_text().splitlines():
         process, what = line.split()
         (running.add if what == "begins" else running.discard)(process)
