@@ -33,8 +33,7 @@ def spins_that_openmp_reads(program: str, **variables: str) -> str:
     [
         (COMMAND.format("convert"), {}, "2000"),
         (COMMAND.format("convert"), {"GOMP_SPINCOUNT": "77"}, "77"),
-        (COMMAND.format("bench"), {}, "300000"),
-        ("import torch, densenet121", {}, "300000"),
+        (COMMAND.format("bench"), {}, "300000"),  # OpenMP's own
     ],
 )
 def test_commands_limit_the_spinning_before_torch_is_loaded(
@@ -44,8 +43,6 @@ def test_commands_limit_the_spinning_before_torch_is_loaded(
 
 
 def test_a_wait_policy_of_the_user_is_kept() -> None:
-    active = spins_that_openmp_reads(COMMAND.format("convert"), OMP_WAIT_POLICY="active")
-    assert int(active) > 1_000_000
     assert spinning_limit({"OMP_WAIT_POLICY": "active"}) == {}
 
 
