@@ -116,7 +116,7 @@ def test_eval_and_predict_read_colours_as_grey(
         pixels,
         grey_folder / path.relative_to(image_folder),
     ]
-    # One at a time: on AVX2 the rows of PyTorch's product for the classifier differ in the last bit.
+    # One at a time: on AVX2 the rows of the product for the classifier differ in the last bit.
     answers = [predictor.predict([one])[0] for one in given]
     assert all(answer == answers[0] for answer in answers)
     assert main(["predict", "--pretrained", str(weights), str(path)]) == 0
