@@ -6,14 +6,15 @@ import sys
 
 import pytest
 
-from densenet121.bench.compute import _environment_of
+from densenet121.bench.compute import OWN_SIDES
+from densenet121.bench.process import environment_of
 from densenet121.utils.threads import limit_spinning, spinning_limit
 
 COMMAND = "from densenet121 import cli; cli._load('{}')"
 
 
 def spins_that_openmp_reads(program: str, **variables: str) -> str:
-    """What the OpenMP that torch brings says at its start; "" if it is another one than GNU's."""
+    """What the OpenMP that torch brings says at its start; skips where it is not GNU's."""
     clean = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -53,7 +54,9 @@ def test_where_torch_is_loaded_nothing_is_set() -> None:
 
 
 def test_bench_sets_it_for_our_own_sides_only() -> None:
-    ours = _environment_of("ours")
-    assert ours == spinning_limit(os.environ) == _environment_of("int8") == _environment_of("plain")
+    def found(side: str) -> dict[str, str]:
+        return environment_of(side, OWN_SIDES)
+
+    assert found("ours") == spinning_limit(os.environ) == found("int8") == found("plain")
     for peer in ("torchvision", "timm", "torchvision-compile", "onnxruntime", "openvino"):
-        assert _environment_of(peer) == {}
+        assert found(peer) == {}

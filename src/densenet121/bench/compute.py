@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from densenet121.bench.data import Loading
 from densenet121.bench.peers import peer_script
-from densenet121.bench.process import Worker, running
+from densenet121.bench.process import Worker, environment_of, running
 from densenet121.bench.scaling import Scaling
 from densenet121.bench.worker import wait_for
 from densenet121.config import BenchConfig
@@ -23,7 +23,6 @@ from densenet121.device import describe_device, has_bf16, pick_device, set_tf32
 from densenet121.network import build
 from densenet121.network.fused import plain_network
 from densenet121.utils.errors import UsageError
-from densenet121.utils.threads import spinning_limit
 
 # The module that a side needs; torchvision if it is not listed.
 _MODULES = {name: name for name in ("timm", "onnxruntime", "openvino")}
@@ -110,7 +109,7 @@ def compare(config: BenchConfig) -> Comparison:
     with contextlib.ExitStack() as stack:
         workers = [
             stack.enter_context(
-                running(name, _command({**spec, "side": name}), _environment_of(name))
+                running(name, _command({**spec, "side": name}), environment_of(name, OWN_SIDES))
             )
             for name in names
         ]
@@ -164,11 +163,6 @@ def table(comparison: Comparison) -> str:
 def as_json(comparison: "Comparison | Loading | Scaling") -> str:
     """The comparison as JSON."""
     return json.dumps(asdict(comparison), indent=2)
-
-
-def _environment_of(side: str) -> dict[str, str]:
-    """What the command line sets for our own sides, and for no other library."""
-    return spinning_limit(os.environ) if side in OWN_SIDES else {}
 
 
 def _command(spec: dict[str, Any]) -> list[str]:

@@ -9,12 +9,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from densenet121.bench.peers import peer_script
-from densenet121.bench.process import Worker, running
+from densenet121.bench.process import Worker, environment_of, running
 from densenet121.config import BenchConfig, absolute
 from densenet121.datasets.sources.open import open_training
 from densenet121.device import has_bf16, pick_device
 from densenet121.utils.errors import InputError
-from densenet121.utils.threads import spinning_limit
 
 _OWN = ("ours", "plain", "compute", "both")
 _NAMES = {"compute": "training alone", "both": "loading and training"}
@@ -81,7 +80,7 @@ def compare_loading(config: BenchConfig) -> Loading:
     with contextlib.ExitStack() as stack:
         workers = [
             stack.enter_context(
-                running(name, _command(name, spec, config.interpreters), _environment_of(name))
+                running(name, _command(name, spec, config.interpreters), environment_of(name, _OWN))
             )
             for name in names
         ]
@@ -94,11 +93,6 @@ def compare_loading(config: BenchConfig) -> Loading:
         sides = tuple(_side(w, answers[w.name], ours) for w in workers)
     size = float(dataset.sizes.mean())
     return Loading({**asdict(config), **spec}, (len(dataset), size), sides)
-
-
-def _environment_of(side: str) -> dict[str, str]:
-    """What the command line sets for our own sides, and for no other library."""
-    return spinning_limit(os.environ) if side in _OWN else {}
 
 
 def _command(side: str, spec: dict[str, Any], interpreters: dict[str, str]) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from densenet121.utils.errors import InputError
+from densenet121.utils.threads import spinning_limit
 
 
 class Worker:
@@ -77,6 +78,11 @@ class Worker:
             raise InputError(f"the process for {self.name} ended: {last}")
         found: dict[str, Any] = json.loads(line)
         return found
+
+
+def environment_of(side: str, own: Sequence[str]) -> dict[str, str]:
+    """What the command line sets for our ``own`` sides, and for no other library."""
+    return spinning_limit(os.environ) if side in own else {}
 
 
 @contextlib.contextmanager

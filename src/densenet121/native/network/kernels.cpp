@@ -61,10 +61,10 @@ DENSENET121_FOR_FLOAT_AND_DOUBLE(network_fingerprint, NetworkArguments)
 DENSENET121_FOR_FLOAT_AND_DOUBLE(network_pack, NetworkArguments)
 DENSENET121_FOR_FLOAT_AND_DOUBLE(network_run, NetworkArguments)
 
-// For 8-bit integers there is one type of each number.
 // Whether the library multiplies by Int8Layer::patches where they are given.
 DENSENET121_PUBLIC int densenet121_int8_patches() { return kInt8Patches; }
 
+// For 8-bit integers there is one type of each number.
 DENSENET121_PUBLIC int densenet121_int8_network_run(const Int8Network* g) try {
   int8_network_run(*g);
   return 0;
