@@ -20,6 +20,7 @@ from densenet121.network.int8.plain import plain_features
 from densenet121.network.int8.scheme import PAIR, quantise_weights, within_pairs
 from densenet121.utils.errors import InputError
 
+from helpers.emulated_tiles import emulated_tiles
 from helpers.int8_reference import features
 from helpers.kernels import busy_processes, needs_kernels, random_images, small_net, threads
 
@@ -28,9 +29,9 @@ MEAN, STD = (120.0, 110.0, 100.0), (60.0, 58.0, 56.0)
 
 
 def libraries() -> list[Kernels]:
-    """All that this processor can run."""
+    """All that this processor can run, and AMX's tiles with their instructions in plain C++."""
     names = [n for n, needed in INSTRUCTION_SETS.items() if capabilities().issuperset(needed)]
-    loaded = [_load(name) for name in names]
+    loaded = [*(_load(name) for name in names), emulated_tiles()]
     return [library for library in loaded if isinstance(library, Kernels)]
 
 

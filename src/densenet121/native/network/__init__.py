@@ -20,7 +20,7 @@ from densenet121.native.processor import capabilities
 _AVX512 = ("avx512_f", "avx512_bw", "avx512_vl", "avx512_dq")
 _ARMV8_2 = ("asimd", "atomics", "asimdrdm")
 INSTRUCTION_SETS: dict[str, tuple[str, ...]] = {
-    "amx": (*_AVX512, "avx512_bf16", "amx_tile", "amx_bf16"),
+    "amx": (*_AVX512, "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8"),
     "avx512_bf16": (*_AVX512, "avx512_bf16"),
     "avx512": _AVX512,
     "avx2": ("avx2", "fma3", "f16c"),

@@ -9,11 +9,7 @@
 #pragma once
 
 #include "simd.h"
-
-#if defined(__AMX_BF16__)
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
+#include "tiles.h"
 
 namespace {
 
@@ -129,25 +125,6 @@ inline void multiply(const T* a, int64_t lda, const int32_t* offsets, int steps,
 
 #if defined(__AMX_BF16__)
 
-// Tiles are configured per thread; each thread that multiplies has one of these objects meanwhile.
-struct Tiles {
-  Tiles() {
-    alignas(64) uint8_t config[64] = {1};  // palette 1
-    for (int tile = 0; tile < 8; tile++) {
-      config[16 + 2 * tile] = 64;  // bytes per row
-      config[48 + tile] = 16;      // rows
-    }
-    _tile_loadconfig(config);
-  }
-  ~Tiles() { _tile_release(); }
-};
-
-// Asks the operating system for the tile registers, which a process may not use otherwise.
-inline bool allow_tiles() {
-  constexpr int kRequestPermission = 0x1023, kTileData = 18;
-  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
-}
-
 // Computes whole blocks, used or not: the padding is zero.
 template <>
 inline void multiply<bf16>(const bf16* a, int64_t lda, const int32_t* offsets, int steps,
@@ -182,15 +159,7 @@ inline void multiply<bf16>(const bf16* a, int64_t lda, const int32_t* offsets, i
   _tile_stored(3, c + 16 * kBlock + 16, c_bytes);
 }
 
-#else
-
-struct Tiles {
-  Tiles() {}
-  ~Tiles() {}
-};
-inline bool allow_tiles() { return true; }
-
-#if defined(__AVX512BF16__)
+#elif defined(__AVX512BF16__)
 
 template <int kVectors>
 inline void multiply_pairs(const bf16* a, int64_t lda, const int32_t* offsets, int steps,
@@ -240,7 +209,6 @@ inline void multiply<bf16>(const bf16* a, int64_t lda, const int32_t* offsets, i
   tiles(a, lda, offsets, steps, b, c, accumulate, used);
 }
 
-#endif
 #endif
 
 // Two neighbouring rows (k even, and k + 1) of a packed step, one register from column n on.

@@ -24,9 +24,10 @@ struct Int8Group {
   static int64_t phases(const Int8Block& g) { return 1 + 2 * g.layers; }
   static int64_t frame_pixels(const Maps& maps) { return (maps.height + 2) * (maps.width + 1) + 1; }
   // With the rows of pixels that a patch at the last rows reads, and the channels that a register
-  // reads behind the last pixel: of both nothing reaches the result.
+  // reads behind the last pixel, or what tiles read: of that nothing reaches the result.
   static int64_t inner_bytes(const Int8Block& g, const Maps& maps) {
-    return (maps.images * frame_pixels(maps) + 3 * (maps.width + 2)) * g.inner_ld() + kWordChannels;
+    const int64_t behind = kByteTiles ? kTileHeight : 3 * (maps.width + 2);
+    return (maps.images * frame_pixels(maps) + behind) * g.inner_ld() + kTileDepth;
   }
   int64_t pitch() const { return maps.width + 1; }
   int64_t row_blocks() const { return (maps.pixels() + kByteRowsAtOnce - 1) / kByteRowsAtOnce; }
@@ -309,6 +310,7 @@ inline void int8_network_run(const Int8Network& g) {
   int16_t* y = scratch<int16_t>(5, numbers);
   uint8_t* h = scratch<uint8_t>(3, inner);
   share_groups(groups, pass.phases(at_once), g.threads, [&](Worker& worker, int64_t i) {
+    Tiles tiles;
     int16_t* own_y = worker.team ? y : scratch<int16_t>(5, numbers);
     uint8_t* own_h = worker.team ? h : scratch<uint8_t>(3, inner);
     pass.run(worker, i * at_once, smaller(at_once, images - i * at_once), own_y, own_h);

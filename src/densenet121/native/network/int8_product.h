@@ -32,7 +32,16 @@ struct Int8Product {
   const float* scale_of(int64_t column) const { return static_cast<const float*>(scale) + column; }
 };
 
-// Rows of A, each of some segments of adjacent bytes, a multiple of kSummands.
+#if defined(__AMX_INT8__)
+constexpr bool kByteTiles = true;
+#else
+constexpr bool kByteTiles = false;
+#endif
+constexpr int64_t kTileHeight = 16;  // rows of a tile
+constexpr int64_t kTileDepth = 64;   // bytes of a row of A in a tile
+
+// Rows of A, each of some segments of adjacent bytes, a multiple of kSummands. With kByteTiles the
+// memory of kTileHeight - 1 rows and kTileDepth bytes behind them is read too; it has no effect.
 struct ByteRows {
   const uint8_t* first;
   int64_t ld, depth;  // bytes from row to row; bytes per segment
@@ -264,11 +273,16 @@ inline void byte_columns(int64_t count, const ByteRows& rows, const int8_t* b,
   }
 }
 
+template <class Out>
+void tiles_product(const Int8Product& product, int64_t count, const ByteRows& rows, int64_t first,
+                   int64_t last, Out* const* out);  // int8_tiles.h
+
 // Columns first .. last - 1 of A B for `count` rows; `first` is a multiple of a panel. Row r of the
-// result begins at out[r].
+// result begins at out[r]. With kByteTiles the caller has an object Tiles.
 template <class Out>
 inline void byte_product(const Int8Product& product, int64_t count, const ByteRows& rows,
                          int64_t first, int64_t last, Out* const* out) {
+  if constexpr (kByteTiles) return tiles_product(product, count, rows, first, last, out);
   const int64_t depth = rows.depth * rows.segments;
   constexpr int kAtOnce = smaller(2 * kSumColumns, kBytePanel);
   for (int64_t n = first; n < last; n += kAtOnce) {
@@ -286,6 +300,8 @@ inline void byte_product(const Int8Product& product, int64_t count, const ByteRo
 
 }  // namespace
 
-#if defined(DENSENET121_NEON)
+#if defined(__AMX_INT8__)
+#include "int8_tiles.h"
+#elif defined(DENSENET121_NEON)
 #include "int8_neon.h"
 #endif

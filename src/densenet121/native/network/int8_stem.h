@@ -91,7 +91,9 @@ inline void int8_stem_rows(const Int8Network& g, int64_t image, Range range, int
   const int64_t last =
       g.pooled ? smaller(range.end * 2 - g.pool.pad_top + 1, g.pool.height) : range.end;
   Int8Stem stem{g, image, nullptr};
-  stem.inputs = scratch<uint8_t>(2, ((last - first) * f.stride + f.kernel) * stem.row_bytes());
+  const int64_t behind = kTileHeight * f.stride * kSummands + kTileDepth;  // read by tiles
+  stem.inputs =
+      scratch<uint8_t>(2, ((last - first) * f.stride + f.kernel) * stem.row_bytes() + behind);
   stem.read(first, last);
   if (!g.pooled) {
     for (int64_t r = first; r < last; r++) stem.convolve(r, y + r * width * ld, ld);
