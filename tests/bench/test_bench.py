@@ -204,6 +204,7 @@ def test_wrong_use_of_bench_data_is_one_line(
     assert message in result.stderr and result.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_scaling_measures_processes_threads_and_the_exchange() -> None:
     config = BenchConfig(
         what="scaling",

@@ -25,6 +25,7 @@ def rows(output: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in output.splitlines()]
 
 
+@pytest.mark.slow
 def test_every_check_runs_in_small_on_a_cpu() -> None:
     done = script("check", "--device", "cpu", "--dry")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -36,6 +37,7 @@ def test_every_check_runs_in_small_on_a_cpu() -> None:
     assert commands == expected
 
 
+@pytest.mark.slow
 def test_every_measurement_runs_in_small_on_a_cpu() -> None:
     done = script("measure", "--device", "cpu", "--dry")
     assert done.returncode == 0, done.stdout + done.stderr

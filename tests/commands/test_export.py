@@ -36,7 +36,7 @@ def config(weights: Path, image_folder: Path, output: Path, **flags: object) -> 
     )
 
 
-@pytest.mark.parametrize("uint8_input", [0, 1])
+@pytest.mark.parametrize("uint8_input", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_eval_says_of_the_onnx_file_what_it_says_of_the_weights(
     uint8_input: int, weights: Path, image_folder: Path, tmp_path: Path
 ) -> None:
@@ -55,6 +55,7 @@ def test_eval_says_of_the_onnx_file_what_it_says_of_the_weights(
     assert max(map(abs, map(float.__sub__, ours.probabilities, theirs.probabilities))) < 1e-4
 
 
+@pytest.mark.slow
 def test_an_onnx_file_without_class_names_is_evaluated_on_named_classes(
     weights: Path, image_folder: Path, tmp_path: Path
 ) -> None:
@@ -71,6 +72,7 @@ def test_an_onnx_file_without_class_names_is_evaluated_on_named_classes(
     assert len(digests) == 1
 
 
+@pytest.mark.slow
 def test_torch_export_takes_any_batch(weights: Path, image_folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "m.pt2"
     assert export(config(weights, image_folder, output, format="torch"))["top1_agreement"] == 1

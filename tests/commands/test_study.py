@@ -114,7 +114,7 @@ def several(labels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kind", ["single", "several"])
+@pytest.mark.parametrize("kind", ["single", pytest.param("several", marks=pytest.mark.slow)])
 def test_a_fold_is_to_the_bit_what_split_train_and_eval_give_by_hand(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
@@ -258,6 +258,7 @@ def test_metrics_of_the_file_of_predictions_says_the_same(
         assert found["n_groups"] == len({row["patient"] for row in rows_of(file)})
 
 
+@pytest.mark.slow
 def test_a_study_killed_at_random_moments_ends_as_if_it_had_not_been(
     classes: Path, tmp_path: Path
 ) -> None:

@@ -109,7 +109,7 @@ def assert_same(found: dict[str, object], expected: dict[str, object], tolerance
         torch.testing.assert_close(found[name], tensor, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("micro", [1, 2])
+@pytest.mark.parametrize("micro", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_two_ranks_with_synchronised_norms_equal_one_process(tmp_path: Path, micro: int) -> None:
     one = steps(tmp_path, 1, 32, micro, "sync")
     two = steps(tmp_path, 2, 16, micro, "sync")
@@ -133,11 +133,13 @@ def test_synchronised_norms_that_run_again_in_the_backward_pass(tmp_path: Path) 
     )
 
 
+@pytest.mark.slow
 def test_without_synchronised_norms_two_ranks_are_another_network(tmp_path: Path) -> None:
     one, two = steps(tmp_path, 1, 32, 1, "own"), steps(tmp_path, 2, 16, 1, "own")
     assert not torch.allclose(two["losses"], one["losses"], rtol=1e-6)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_accumulated_gradients_are_those_of_one_large_batch(tmp_path: Path) -> None:
     """With frozen norms: else each forward has statistics of its own."""
     large = steps(tmp_path, 1, 64, 1, "frozen")
@@ -145,6 +147,7 @@ def test_accumulated_gradients_are_those_of_one_large_batch(tmp_path: Path) -> N
     assert_same(steps(tmp_path, 2, 8, 4, "frozen"), large, 1e-10)
 
 
+@pytest.mark.slow
 def test_a_weighted_loss_is_that_of_one_large_batch(tmp_path: Path) -> None:
     """The weights of all ranks and batches divide it; a mean of their means would differ."""
     large = steps(tmp_path, 1, 64, 1, "weighted")
@@ -222,6 +225,7 @@ def test_compressed_gradients_are_half_the_bytes_and_nearly_the_same(tmp_path: P
     run(2, script)
 
 
+@pytest.mark.slow
 def test_resumed_accumulation_ends_with_the_bits_of_an_uninterrupted_run(
     image_folder: Path, tmp_path: Path
 ) -> None:

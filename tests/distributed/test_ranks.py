@@ -77,6 +77,7 @@ def test_resumed_ranks_end_with_the_bits_of_uninterrupted_ones(
     assert result(tmp_path / "again") == result(trained)
 
 
+@pytest.mark.slow
 def test_three_resumed_ranks_end_with_the_bits_of_uninterrupted_ones(
     image_folder: Path, tmp_path: Path
 ) -> None:
@@ -86,6 +87,7 @@ def test_three_resumed_ranks_end_with_the_bits_of_uninterrupted_ones(
     assert result(tmp_path / "again") == result(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_another_number_of_ranks_goes_on_by_the_stated_rule(
     trained: Path, image_folder: Path, tmp_path: Path
 ) -> None:
@@ -325,6 +327,7 @@ del model
 """
 
 
+@pytest.mark.slow
 def test_ranks_end_while_a_thread_of_gloo_has_a_tensor_to_free() -> None:
     # Ranks that freed their group at once waited for ever or aborted, now and then.
     with socket.socket() as probe:

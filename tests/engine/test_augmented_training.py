@@ -77,6 +77,7 @@ def test_resumed_run_equals_uninterrupted_run_from_every_step(
     assert outcome(folder) == outcome(uninterrupted)
 
 
+@pytest.mark.slow
 def test_a_process_killed_at_a_random_moment_ends_as_if_it_had_not_been(
     image_folder: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
@@ -177,6 +178,7 @@ def test_one_class_cannot_be_mixed(image_folder: Path) -> None:
         make_mixing(config, alone, batch_size=32)
 
 
+@pytest.mark.slow
 def test_a_teacher_sees_the_mixed_images_and_the_run_resumes_exactly(
     config: TrainConfig, uninterrupted: Path, tmp_path: Path
 ) -> None:
@@ -192,6 +194,7 @@ def test_a_teacher_sees_the_mixed_images_and_the_run_resumes_exactly(
     assert outcome(folder) == outcome(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_ranks_resume_exactly_with_mixed_batches(image_folder: Path, tmp_path: Path) -> None:
     flags = [part for name, value in MUCH.items() for part in (f"--{name}", value)]
     train_ranks(2, image_folder, tmp_path / "whole", *flags)

@@ -59,14 +59,18 @@ def log_of(folder: Path) -> str:
 
 
 SETTINGS: list[dict[str, Any]] = [
-    {"class_weights": "balanced"},
     {"loss": "focal", "class_weights": "effective:0.9", "gradient_accumulation": 2},
+    {"class_weights": "balanced"},
     {"sampler": "balanced"},
     {"sampler": "sqrt", "label_smooth": 1},
 ]
 
 
-@pytest.mark.parametrize("flags", SETTINGS, ids=str)
+@pytest.mark.parametrize(
+    "flags",
+    [SETTINGS[0], *(pytest.param(s, marks=pytest.mark.slow) for s in SETTINGS[1:])],
+    ids=str,
+)
 def test_resumed_run_equals_uninterrupted_run(
     flags: dict[str, Any], unequal: Path, tmp_path: Path
 ) -> None:

@@ -167,7 +167,7 @@ def test_the_teacher_learns_nothing(image_folder: Path, tmp_path: Path, teacher:
     "flags",
     [
         {},
-        {"distill_alpha": 1.0, "amp": "bf16"},
+        pytest.param({"distill_alpha": 1.0, "amp": "bf16"}, marks=pytest.mark.slow),
         {"class_weights": "sqrt", "sampler": "balanced", "gradient_accumulation": 2},
     ],
     ids=str,
@@ -278,6 +278,7 @@ def test_a_teacher_that_does_not_fit_is_refused_by_name(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_two_ranks_learn_from_it_and_resume_exactly(
     image_folder: Path, tmp_path: Path, teacher: Path
 ) -> None:

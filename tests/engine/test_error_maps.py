@@ -62,6 +62,7 @@ def test_each_error_has_the_map_of_the_class_that_was_answered(
         assert difference.mean() < 6  # of the JPEG
 
 
+@pytest.mark.slow
 def test_maps_of_large_images_are_no_larger(image_folder: Path, tmp_path: Path) -> None:
     result = run_command(
         *("train", "--data_dir", image_folder, "--output_dir", tmp_path / "run", "--lr", 0),

@@ -123,7 +123,11 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+# `make test-slow` kills the others.
+@pytest.mark.parametrize(
+    "case",
+    [c if c == "adamw, thaw, ema" else pytest.param(c, marks=pytest.mark.slow) for c in CASES],
+)
 def test_a_run_killed_at_a_random_step_ends_as_the_uninterrupted_one(
     image_folder: Path, pretrained: str, tmp_path: Path, case: str
 ) -> None:
@@ -338,6 +342,7 @@ def test_an_older_checkpoint_without_these_settings_is_resumed(
     assert outcome(folder) == before
 
 
+@pytest.mark.slow
 def test_two_ranks_thaw_and_resume_to_the_bit(
     image_folder: Path, pretrained: str, tmp_path: Path
 ) -> None:

@@ -33,7 +33,7 @@ def as_mindspore(checkpoint: Path, variant: Variant) -> dict[str, Tensor]:
     return named | {"global_step": step, "learning_rate": torch.tensor(0.01)}
 
 
-@pytest.fixture(scope="module", params=["model_zoo", "paper"])
+@pytest.fixture(scope="module", params=["model_zoo", pytest.param("paper", marks=pytest.mark.slow)])
 def runs(
     request: pytest.FixtureRequest, image_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Path, Variant]:

@@ -154,7 +154,14 @@ def test_sigterm_saves_and_the_resumed_run_equals_the_uninterrupted(
     assert outcome(tmp_path / "run") == outcome(uninterrupted)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGKILL,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+    ],
+)
 def test_a_process_killed_at_random_moments_ends_as_if_it_had_not_been(
     image_folder: Path, uninterrupted: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -267,13 +274,18 @@ def test_auto_starts_afresh_where_there_is_nothing(config: TrainConfig, tmp_path
 @pytest.mark.parametrize(
     ("flags", "steps_done"),
     [
-        ({"lr_scheduler": "exponential"}, 6),
         ({"lr_scheduler": "exponential"}, 4),
-        ({"lr_scheduler": "constant", "warmup_epochs": 1}, 6),
         ({"lr_scheduler": "plateau"}, 6),
-        ({"lr_scheduler": "plateau", "val_interval": 2}, 6),
-        ({"lr_scheduler": "cosine_annealing", "T_max": 5}, 6),
-        ({"lr_scheduler": "cosine", "warmup_epochs": 2}, 6),  # all within the warmup
+        *(
+            pytest.param(flags, 6, marks=pytest.mark.slow)
+            for flags in (
+                {"lr_scheduler": "exponential"},
+                {"lr_scheduler": "constant", "warmup_epochs": 1},
+                {"lr_scheduler": "plateau", "val_interval": 2},
+                {"lr_scheduler": "cosine_annealing", "T_max": 5},
+                {"lr_scheduler": "cosine", "warmup_epochs": 2},  # all within the warmup
+            )
+        ),
     ],
 )
 def test_a_run_that_becomes_longer_equals_one_that_was_long_from_the_start(

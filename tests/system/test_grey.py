@@ -160,8 +160,8 @@ def test_every_command_takes_grey_weights(
 @pytest.mark.parametrize(
     ("form", "uint8_input"),
     [
-        ("onnx", 0),
         ("torch", 1),
+        pytest.param("onnx", 0, marks=pytest.mark.slow),
         pytest.param("onnx", 1, marks=pytest.mark.slow),
         pytest.param("torch", 0, marks=pytest.mark.slow),
     ],
@@ -325,6 +325,7 @@ def test_the_server_answers_as_predict_with_maps(image_folder: Path, weights: Pa
     assert [row["probability"] for row in shown["top"]] == pytest.approx(expected.probabilities)
 
 
+@pytest.mark.slow
 def test_two_ranks_train_a_grey_network_and_resume_exactly(
     image_folder: Path, tmp_path: Path
 ) -> None:
