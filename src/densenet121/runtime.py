@@ -20,6 +20,7 @@ from densenet121.device import (
 from densenet121.distributed.ranks import ALONE, Process, join, process_group
 from densenet121.native.network import instruction_set
 from densenet121.network.compiled import named_compile_errors
+from densenet121.utils.arena import use_arena
 from densenet121.utils.cores import default_workers
 from densenet121.utils.errors import InputError
 from densenet121.utils.memory import is_out_of_memory, keep_freed_memory, memory_text
@@ -199,5 +200,6 @@ def joined(
     with process_group(process, runtime.device, settings.timeout_seconds, is_stopped):
         if runtime.device.type == "cpu":
             keep_freed_memory()
+            use_arena()
         with runtime.named_memory_errors(), named_compile_errors():
             yield runtime

@@ -26,6 +26,7 @@ from densenet121.network.fused.conditions import (
     uses_batch_statistics,
 )
 from densenet121.network.fused.inference import infer_block
+from densenet121.utils.arena import new_tensor
 
 
 def fused_dense_block(
@@ -75,13 +76,9 @@ class _DenseBlock(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, plan: BlockPlan, keep: bool, *parameters: Tensor) -> Tensor:
         images, columns, height, width = x.shape
         layers = len(parameters) // PARAMETERS
-        y = torch.empty(
-            (images, columns + layers * plan.growth, height, width),
-            dtype=plan.dtype,
-            memory_format=torch.channels_last,
-        )
-        z = torch.empty(
-            (layers if keep else 1, images * height * width, plan.bottleneck), dtype=plan.dtype
+        y = new_tensor((images, columns + layers * plan.growth, height, width), plan.dtype)
+        z = new_tensor(
+            (layers if keep else 1, images * height * width, plan.bottleneck), plan.dtype
         )
         arguments = block_arguments(plan, y, z, parameters, columns)
         arguments.x = x.data_ptr()
@@ -100,13 +97,13 @@ class _DenseBlock(torch.autograd.Function):
         grad_y = grad_y.to(plan.dtype).contiguous(memory_format=torch.channels_last)
         arguments = block_arguments(plan, y, z, parameters, ctx.input_columns)
         arguments.z_stride = z.stride(0)
-        buffer, bottleneck = torch.empty_like(y), torch.empty_like(z[0])
+        buffer, bottleneck = new_tensor(y.shape, y.dtype), new_tensor(z[0].shape, z.dtype)
         arguments.grad_y, arguments.grad_buffer = grad_y.data_ptr(), buffer.data_ptr()
         arguments.grad_bottleneck = bottleneck.data_ptr()
         wanted = ctx.needs_input_grad
         grad_x = None
         if wanted[0]:
-            grad_x = torch.empty_like(y[:, : ctx.input_columns], memory_format=torch.channels_last)
+            grad_x = new_tensor(y[:, : ctx.input_columns].shape, y.dtype)
             arguments.grad_x = grad_x.data_ptr()
         gradients = [
             torch.empty_like(p) if needed else None

@@ -20,6 +20,7 @@ from densenet121.network.fused.conditions import (
     usable_kernels,
     uses_batch_statistics,
 )
+from densenet121.utils.arena import new_tensor
 
 
 @dataclass(frozen=True)
@@ -92,12 +93,8 @@ class _Stem(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, plan: _Plan, *parameters: Tensor) -> Tensor:
         images, columns, height, width = x.shape
-        y = torch.empty(
-            (images, columns, (height + 1) // 2, (width + 1) // 2),
-            dtype=plan.dtype,
-            memory_format=torch.channels_last,
-        )
-        winner = torch.empty_like(y, dtype=torch.uint8) if plan.keep else None
+        y = new_tensor((images, columns, (height + 1) // 2, (width + 1) // 2), plan.dtype)
+        winner = new_tensor(y.shape, torch.uint8) if plan.keep else None
         arguments = _arguments(plan, x, y, winner, parameters)
         plan.kernels.call("stem_forward", plan.dtype, arguments)
         if plan.keep:
@@ -112,7 +109,7 @@ class _Stem(torch.autograd.Function):
         x, winner, *parameters = ctx.saved_tensors
         grad_y = grad_y.to(plan.dtype).contiguous(memory_format=torch.channels_last)
         wanted = ctx.needs_input_grad
-        grad_x = torch.empty_like(x) if wanted[0] else None
+        grad_x = new_tensor(x.shape, x.dtype) if wanted[0] else None
         gradients = [
             torch.empty_like(p) if needed else None
             for p, needed in zip(parameters, wanted[2:], strict=True)

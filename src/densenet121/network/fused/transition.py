@@ -24,6 +24,7 @@ from densenet121.network.fused.conditions import (
     usable_kernels,
     uses_batch_statistics,
 )
+from densenet121.utils.arena import new_tensor
 
 
 @dataclass(frozen=True)
@@ -98,10 +99,8 @@ class _Transition(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, plan: _Plan, *parameters: Tensor) -> Tensor:
         images, _, height, width = x.shape
-        y = torch.empty(
-            (images, parameters[2].shape[0], height // plan.pool, width // plan.pool),
-            dtype=plan.dtype,
-            memory_format=torch.channels_last,
+        y = new_tensor(
+            (images, parameters[2].shape[0], height // plan.pool, width // plan.pool), plan.dtype
         )
         arguments = _arguments(plan, x, parameters)
         arguments.y = y.data_ptr()
@@ -116,7 +115,7 @@ class _Transition(torch.autograd.Function):
         plan: _Plan = ctx.plan
         x, *parameters = ctx.saved_tensors
         grad_y = grad_y.to(plan.dtype).contiguous(memory_format=torch.channels_last)
-        grad_x = torch.empty_like(x)
+        grad_x = new_tensor(x.shape, x.dtype)
         gradients = [
             torch.empty_like(p) if needed else None
             for p, needed in zip(parameters, ctx.needs_input_grad[2:], strict=True)
