@@ -1,8 +1,9 @@
 """Against the commit before the reorganisation: the same bits, and its files are read.
 
-Since then the kernels of float32 inference were rewritten and round differently. So every bit is
-compared without kernels, and with them all but the last digits of what a validation says; training
-has the same bits in any case.
+Since then the kernels of float32 were rewritten and round differently. So every bit is compared
+without kernels and in bfloat16; with them float32 takes the same images and learning rates, and its
+losses begin alike. How they go on is no measure: the old kernels and the old plain network are as
+far apart.
 
 Run by ``make test-compat``, which makes a clone of that commit with an environment of its own. Both
 sides run as users run them, one after the other, on the same images.
@@ -106,20 +107,27 @@ def assert_same_weights(old: Path, new: Path) -> None:
     assert after == before
 
 
-def assert_same_run(old: Path, new: Path, *, exact: bool) -> None:
-    assert (old / "last.safetensors").read_bytes() == (new / "last.safetensors").read_bytes()
+def assert_same_run(old: Path, new: Path) -> None:
+    for name in ("last.safetensors", "predictions.csv"):
+        assert (old / name).read_bytes() == (new / name).read_bytes(), name
     before, after = (json.loads((folder / "eval.json").read_text()) for folder in (old, new))
-    assert after["digest"] == before["digest"]
-    if exact:
-        assert (old / "predictions.csv").read_bytes() == (new / "predictions.csv").read_bytes()
-        assert_same_weights(old / "best.safetensors", new / "best.safetensors")
-        assert rows(old) == rows(new)
-        assert {key: after[key] for key in before} == before
-        return
-    for was, now in zip(rows(old), rows(new), strict=True):
-        loss = was.pop("loss"), now.pop("loss")
-        assert was == now
-        assert loss[1] == (loss[0] if was["kind"] == "train" else pytest.approx(loss[0], rel=1e-5))
+    assert_same_weights(old / "best.safetensors", new / "best.safetensors")
+    assert rows(old) == rows(new)
+    assert {key: after[key] for key in before} == before
+
+
+def assert_alike(old: Path, new: Path) -> None:
+    """The same steps, and first losses that differ by rounding."""
+    before, after = rows(old), rows(new)
+    steps = [
+        [(r["kind"], r["step"], r.get("lr"), r.get("total")) for r in f] for f in (before, after)
+    ]
+    assert steps[0] == steps[1]
+    assert after[0]["loss"] == pytest.approx(before[0]["loss"], rel=1e-2)
+    learnt = [
+        (b["loss"], a["loss"]) for b, a in zip(before, after, strict=True) if b["kind"] == "train"
+    ]
+    assert all(a == pytest.approx(b, rel=0.25) for b, a in learnt)
 
 
 @pytest.mark.parametrize("kernels", ["off", ""], ids=["plain", "kernels"])
@@ -142,7 +150,8 @@ def test_a_run_has_the_same_bits(
     for python, name in ((OLD_PYTHON, "old"), (NEW_PYTHON, "new")):
         run(python, *flags(data, tmp_path / name, *more), ranks=ranks, kernels=kernels)
     # bfloat16 is computed by the kernels that were there before.
-    assert_same_run(tmp_path / "old", tmp_path / "new", exact=kernels == "off" or amp == "bf16")
+    same = assert_same_run if kernels == "off" or amp == "bf16" else assert_alike
+    same(tmp_path / "old", tmp_path / "new")
 
 
 MORE: list[Sequence[object]] = [
@@ -158,7 +167,7 @@ def test_other_settings_have_the_same_bits(
 ) -> None:
     for python, name in ((OLD_PYTHON, "old"), (NEW_PYTHON, "new")):
         run(python, *flags(photographs, tmp_path / name, *more), kernels="off")
-    assert_same_run(tmp_path / "old", tmp_path / "new", exact=True)
+    assert_same_run(tmp_path / "old", tmp_path / "new")
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
@@ -166,13 +175,13 @@ def test_an_old_checkpoint_of_mid_epoch_is_resumed_to_the_bit(
     ranks: int, digits: Path, tmp_path: Path
 ) -> None:
     keep = ("--keep_checkpoint_max", 0, "--amp", "fp32")
-    run(OLD_PYTHON, *flags(digits, tmp_path / "old", *keep), ranks=ranks)
+    run(OLD_PYTHON, *flags(digits, tmp_path / "old", *keep), ranks=ranks, kernels="off")
     checkpoints = sorted((tmp_path / "old").glob("0-2_*.ckpt"))
     middle = checkpoints[0]  # not the last, which ends the epoch
     assert len(checkpoints) > 1
     resume = flags(digits, tmp_path / "new", "--resume", middle, "--amp", "fp32")
-    run(NEW_PYTHON, *resume, ranks=ranks)
-    assert_same_run(tmp_path / "old", tmp_path / "new", exact=False)
+    run(NEW_PYTHON, *resume, ranks=ranks, kernels="off")
+    assert_same_run(tmp_path / "old", tmp_path / "new")
 
 
 def say(python: Path, *arguments: object) -> str:

@@ -1,6 +1,7 @@
 """``bench scaling``: processes and threads that share the cores, beside what a model expects."""
 
 import json
+import os
 import statistics
 import sys
 from contextlib import ExitStack
@@ -17,6 +18,7 @@ from densenet121.device import has_bf16
 from densenet121.network import build
 from densenet121.utils.cores import default_workers
 from densenet121.utils.errors import UsageError
+from densenet121.utils.threads import spinning_limit
 
 _ALONE = ("solo", "update", "copy")  # of one process per core
 _WHAT = ("step", "local", "exchange", "exchange_bf16")
@@ -92,7 +94,8 @@ def measure_scaling(config: BenchConfig) -> Scaling:
         for count in counts:
             own = spec | {"ranks": count, "threads": cores // count}
             own |= {"batch_size": config.per_batch_size // count}
-            workers[count] = stack.enter_context(running(f"{count} processes", _command(own)))
+            started = running(f"{count} processes", _command(own), spinning_limit(os.environ))
+            workers[count] = stack.enter_context(started)
         for _ in range(config.warmup):
             for worker in workers.values():
                 worker.ask("step")

@@ -80,7 +80,7 @@ struct Int8Group {
   }
 
   // The 3x3 convolution of some patches, in its place.
-#if defined(__AVX2__) && !defined(__AVX512F__)
+#if defined(DENSENET121_INT8_PATCHES)
   template <class Patches>
   void conv2_patches(int64_t layer, Range range, Claim& claim) const {
     const Int8Layer& l = g.layer[layer];

@@ -14,6 +14,7 @@
 namespace {
 
 #if defined(__AVX2__) && !defined(__AVX512F__)
+#define DENSENET121_INT8_PATCHES
 constexpr bool kInt8Patches = true;
 #else
 constexpr bool kInt8Patches = false;
@@ -24,7 +25,7 @@ constexpr int kWordTileRows = 6;
 constexpr int kWordSummands = 2;   // adjacent numbers that one instruction multiplies
 constexpr int kWordChannels = 16;  // the transforms' channels are a multiple of it
 
-#if defined(__AVX2__) && !defined(__AVX512F__)
+#if defined(DENSENET121_INT8_PATCHES)
 
 using WordVec = Vec<uint16_t>;
 using SumVec = Vec<uint32_t>;
