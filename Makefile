@@ -14,7 +14,7 @@ help:
 	@echo "make demo       train DenseNet-121 on handwritten digits, evaluate it, write a report"
 	@echo "make test       run the tests"
 	@echo "make test-fast  those of a minute, for the inner loop"
-	@echo "make test-slow  the tests that train for minutes"
+	@echo "make test-slow  the tests that take longest: kills at random steps, ranks, exports, training for minutes"
 	@echo "make test-serve  the server under load: 10,000 requests, good and bad"
 	@echo "make test-serve-load  1,000 connections over HTTP, good, bad, slow and gone; SECONDS=600"
 	@echo "make test-schema  the server against its own OpenAPI, by schemathesis"
@@ -81,7 +81,7 @@ test-docs: $(BIN)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "tutorials and not slow" --numprocesses 2 tests/docs
 
 test-slow: $(BIN)/.installed-dev
-	$(BIN)/python -m pytest -q -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-serve: $(BIN)/.installed-dev
 	$(BIN)/python -m pytest -s -m serve tests/serve/test_serve_load.py tests/campaigns/test_serve_load.py

@@ -22,7 +22,8 @@ from torch import Tensor
 
 _SMALLEST_BYTES = 1 << 20  # below it the heap is as good
 _PAGE = 4096
-_MAP_NORESERVE = 0x4000  # of Linux; Python 3.11 has no name for it
+# Python has no name for it before 3.13; where Linux has another number, this one means nothing.
+_MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
 
 
 class Arena:
