@@ -20,10 +20,9 @@ from densenet121.device import (
 from densenet121.distributed.ranks import ALONE, Process, join, process_group
 from densenet121.native.network import instruction_set
 from densenet121.network.compiled import named_compile_errors
-from densenet121.utils.arena import use_arena
 from densenet121.utils.cores import default_workers
 from densenet121.utils.errors import InputError
-from densenet121.utils.memory import is_out_of_memory, keep_freed_memory, memory_text
+from densenet121.utils.memory import is_out_of_memory, memory_text, prepare_for_training
 
 
 @dataclass(frozen=True)
@@ -199,7 +198,6 @@ def joined(
     runtime = runtime_of(settings, process)
     with process_group(process, runtime.device, settings.timeout_seconds, is_stopped):
         if runtime.device.type == "cpu":
-            keep_freed_memory()
-            use_arena()
+            prepare_for_training()
         with runtime.named_memory_errors(), named_compile_errors():
             yield runtime

@@ -3,8 +3,6 @@
 import csv
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, roc_auc_
 
 from densenet121.cli import main
 
-from helpers.commands import SHARED, environment
+from helpers.commands import SHARED, run_code
 
 NIH = SHARED / "reference" / "nih"
 PREDICTIONS = NIH / "nih_test_predictions.csv"
@@ -242,11 +240,6 @@ def test_it_starts_without_torch_scipy_and_scikit_learn(wide: Path) -> None:
         f"main(['metrics', {str(wide)!r}, '--probability_prefix', 'p_', '--resamples', '100']); "
         "print(sorted({'torch', 'scipy', 'sklearn', 'matplotlib'} & set(sys.modules)))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = run_code(program)
+    assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"

@@ -4,6 +4,7 @@ import contextlib
 import os
 import resource
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,18 @@ def run_command(
     """Run ``python -m densenet121 ...`` to its end."""
     command = ["-m", "densenet121", *arguments]
     return Forked(command, environment(), cwd).finished(timeout_seconds)
+
+
+def run_code(code: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run ``python -c code`` to its end, in a process that has imported nothing."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import pytest
 
 from densenet121.cli import COMMANDS
 
-from helpers.commands import environment
+from helpers.commands import environment, run_code
 from helpers.weights import write_weights
 
 IMPORTED = """
@@ -63,12 +63,6 @@ def test_ctrl_c_while_the_program_is_imported_is_one_line(part: str) -> None:
         "sys.argv = ['densenet121', 'inspect', 'none.ckpt']\n"
         "runpy.run_module('densenet121', run_name='__main__')\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_code(code)
     assert done.returncode == 143
     assert done.stderr == "densenet121: stopped; everything saved before is intact\n"

@@ -3,7 +3,6 @@
 import gc
 import io
 import os
-import subprocess
 import sys
 
 import pytest
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 from densenet121.utils import arena as arena_module
 from densenet121.utils.arena import Arena, new_tensor, use_arena
 
-from helpers.commands import REPOSITORY, environment
+from helpers.commands import run_code
 from helpers.kernels import needs_kernels, random_images, small_net
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of Linux")
@@ -76,11 +75,15 @@ def test_a_tensor_is_as_torch_makes_it(
     assert held.tell() < found.numel() * dtype.itemsize + 4096
 
 
-def test_small_tensors_and_those_that_find_no_place_are_torchs_own(arena: Arena) -> None:
+def test_small_tensors_and_those_that_find_no_place_are_torchs_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    arena = Arena(1 << 22)
+    monkeypatch.setattr(arena_module, "_arena", arena)
     new_tensor((1000,), torch.float32)
-    large = new_tensor((1 << 28, 2), torch.float32)
-    assert large.shape == (1 << 28, 2)
-    assert arena._free == [(0, 1 << 30)]
+    large = new_tensor((1 << 20, 2), torch.float32)
+    assert large.shape == (1 << 20, 2)
+    assert arena._free == [(0, 1 << 22)]
 
 
 @needs_kernels
@@ -128,20 +131,9 @@ for _ in range(4):
     optimizer.step()
 print(peak_bytes() - before)
 """
-    most = {
-        where: int(
-            subprocess.run(
-                [sys.executable, "-c", code, where],
-                env=environment(),
-                cwd=REPOSITORY,
-                capture_output=True,
-                text=True,
-                check=True,
-                timeout=300,
-            ).stdout
-        )
-        for where in ("heap", "arena")
-    }
+    done = {where: run_code(code, where) for where in ("heap", "arena")}
+    assert all(one.returncode == 0 for one in done.values()), done
+    most = {where: int(one.stdout) for where, one in done.items()}
     assert most["arena"] < 0.95 * most["heap"], most
 
 
@@ -155,15 +147,7 @@ print(use_arena(), new_tensor((1 << 20,), torch.float32).shape)
 """
     if os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") < 9 << 30:
         pytest.skip("the whole memory fits the limit")
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        env=environment(),
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    result = run_code(code)
     assert result.stdout.split(" ", 1)[0] == "False", result.stderr
 
 

@@ -25,8 +25,7 @@ from densenet121.device import arithmetic
 from densenet121.losses import smooth_cross_entropy
 from densenet121.native.images import image_kernel
 from densenet121.network import build
-from densenet121.utils.arena import use_arena
-from densenet121.utils.memory import keep_freed_memory
+from densenet121.utils.memory import prepare_for_training
 
 
 def main() -> None:
@@ -36,8 +35,7 @@ def main() -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: spec["workers"]])
     torch.set_num_threads(spec["workers"] if spec["side"] in ("compute", "both") else 1)
     torch.manual_seed(0)
-    keep_freed_memory()
-    use_arena()
+    prepare_for_training()
     found = image_kernel()
     note = found if isinstance(found, str) else f"image kernel for {found.build}"
     batches = _loader(spec)

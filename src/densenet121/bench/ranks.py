@@ -30,8 +30,7 @@ from densenet121.engine.step import TrainingBatch, train_step
 from densenet121.losses import smooth_cross_entropy
 from densenet121.network import build
 from densenet121.optimizers import get_param_groups, momentum_sgd
-from densenet121.utils.arena import use_arena
-from densenet121.utils.memory import keep_freed_memory
+from densenet121.utils.memory import prepare_for_training
 
 COPY_BYTES = 64 * 2**20  # beyond the caches
 _REPETITIONS = 4  # of a copy
@@ -45,8 +44,7 @@ def main() -> None:
     if "RANK" not in os.environ and spec["ranks"] > 1:
         _start_others(spec["ranks"])
     torch.set_num_threads(spec["threads"])
-    keep_freed_memory()
-    use_arena()
+    prepare_for_training()
     process = join(True, 0, 1)
     with process_group(process, torch.device("cpu"), 600):
         ranks = _Ranks(spec, process.rank)

@@ -24,15 +24,13 @@ from densenet121.native.network import kernels
 from densenet121.network import DenseNet, build, set_recompute, set_triton
 from densenet121.network.fused import plain_network
 from densenet121.network.int8 import Int8Network, measure, quantise_network
-from densenet121.utils.arena import use_arena
-from densenet121.utils.memory import keep_freed_memory
+from densenet121.utils.memory import prepare_for_training
 
 
 def main() -> None:
     """Serve one of our own sides."""
     spec = json.loads(sys.argv[1])
-    keep_freed_memory()
-    use_arena()
+    prepare_for_training()
     plain = spec["side"].startswith("plain")
     with plain_network() if plain else contextlib.nullcontext():
         serve(spec, lambda: _make_model(spec), _note)

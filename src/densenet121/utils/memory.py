@@ -5,6 +5,7 @@ import sys
 
 import torch
 
+from densenet121.utils.arena import use_arena
 from densenet121.utils.errors import NO_MEMORY
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h of glibc
@@ -26,6 +27,12 @@ def keep_freed_memory() -> bool:
     if mallopt is None:
         return False
     return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
+
+
+def prepare_for_training() -> None:
+    """For a process that trains on the CPU: keep freed memory, and large tensors in one arena."""
+    keep_freed_memory()
+    use_arena()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

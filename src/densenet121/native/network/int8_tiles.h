@@ -8,7 +8,10 @@
 
 namespace {
 
-// Sums of kTiles x 16 rows and kColumnTiles x 16 columns, to `sums`, kBytePanel numbers a row.
+constexpr int64_t kTileColumns = 16;  // of B in a tile
+
+// Sums of kTiles x kTileHeight rows and kColumnTiles x kTileColumns columns, to `sums`, kBytePanel
+// numbers a row.
 // `ends` has, for each segment, the last summands of the panel as a whole step (tile_ends).
 template <int kTiles, int kColumnTiles>
 __attribute__((noinline)) void multiply_tiles(const ByteRows& rows, const uint8_t* a,
@@ -19,15 +22,15 @@ __attribute__((noinline)) void multiply_tiles(const ByteRows& rows, const uint8_
   asm volatile("" ::: "memory");
   // Every row begins with the same biases.
   _tile_loadd(0, bias, 0);
-  if constexpr (kColumnTiles == 2) _tile_loadd(1, bias + 16, 0);
+  if constexpr (kColumnTiles == 2) _tile_loadd(1, bias + kTileColumns, 0);
   if constexpr (kTiles == 2) _tile_loadd(2, bias, 0);
-  if constexpr (kTiles == 2 && kColumnTiles == 2) _tile_loadd(3, bias + 16, 0);
+  if constexpr (kTiles == 2 && kColumnTiles == 2) _tile_loadd(3, bias + kTileColumns, 0);
   const auto step = [&](const uint8_t* as, const int8_t* bs) __attribute__((always_inline)) {
     _tile_loadd(4, as, rows.ld);
     _tile_loadd(6, bs, kPanelBytes);
     _tile_dpbusd(0, 4, 6);
     if constexpr (kColumnTiles == 2) {
-      _tile_loadd(7, bs + 64, kPanelBytes);
+      _tile_loadd(7, bs + kTileColumns * kSummands, kPanelBytes);
       _tile_dpbusd(1, 4, 7);
     }
     if constexpr (kTiles == 2) {
@@ -44,10 +47,10 @@ __attribute__((noinline)) void multiply_tiles(const ByteRows& rows, const uint8_
     b += rows.depth * kBytePanel;
   }
   _tile_stored(0, sums, kSumBytes);
-  if constexpr (kColumnTiles == 2) _tile_stored(1, sums + 16, kSumBytes);
+  if constexpr (kColumnTiles == 2) _tile_stored(1, sums + kTileColumns, kSumBytes);
   if constexpr (kTiles == 2) _tile_stored(2, sums + kTileHeight * kBytePanel, kSumBytes);
   if constexpr (kTiles == 2 && kColumnTiles == 2) {
-    _tile_stored(3, sums + kTileHeight * kBytePanel + 16, kSumBytes);
+    _tile_stored(3, sums + kTileHeight * kBytePanel + kTileColumns, kSumBytes);
   }
 }
 
@@ -74,8 +77,9 @@ void tiles_product(const Int8Product& product, int64_t count, const ByteRows& ro
     const int8_t* ends = tile_ends(rows, b);
     const int64_t columns = smaller<int64_t>(kBytePanel, last - n);
     for (int64_t r = 0; r < count; r += 2 * kTileHeight) {
-      const auto multiply = count - r > kTileHeight ? (columns > 16 ? multiply_tiles<2, 2> : multiply_tiles<2, 1>)
-                                           : (columns > 16 ? multiply_tiles<1, 2> : multiply_tiles<1, 1>);
+      const bool tall = count - r > kTileHeight, wide = columns > kTileColumns;
+      const auto multiply = tall ? (wide ? multiply_tiles<2, 2> : multiply_tiles<2, 1>)
+                                 : (wide ? multiply_tiles<1, 2> : multiply_tiles<1, 1>);
       multiply(rows, rows.first + r * rows.ld, b, ends, product.bias_of(n), sums);
       for (int64_t i = r; i < smaller(r + 2 * kTileHeight, count); i++) {
         constexpr int kAtOnce = 2 * kSumColumns;
