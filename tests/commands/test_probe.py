@@ -142,11 +142,13 @@ def test_the_weights_are_ordinary_ones(image_folder: Path, weights: Path, tmp_pa
         ExportConfig(
             data_dir=str(image_folder),
             pretrained=str(output),
-            output=str(tmp_path / "p.pt2"),
-            format="torch",
+            output=str(tmp_path / "int8.safetensors"),
+            format="native",
+            int8=1,
+            min_agreement=0,
         )
     )
-    assert report["format"] == "torch"
+    assert report["format"] == "native"
 
 
 def test_the_same_call_writes_the_same_bytes(

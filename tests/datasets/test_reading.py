@@ -242,18 +242,6 @@ def test_every_command_reads_the_images_as_training_did(
     log = "".join(file.read_text() for file in (tmp_path / "eval").glob("*.log"))
     assert found is not None and "images are read with depth 16, window 0,255" in log
 
-    exported = tmp_path / "net.onnx"
-    flags = ["--pretrained", str(weights), "--data_dir", str(deep_images), "--pictures", "4"]
-    assert cli.main(["export", "--output", str(exported), *flags]) == 0
-    onnx = Predictor(exported, workers=0)
-    np.testing.assert_array_equal(onnx.prepare(image), expected)
-    np.testing.assert_allclose(
-        onnx.logits(batch := torch.from_numpy(expected[None])),
-        predictor.logits(batch),
-        rtol=1e-5,
-        atol=1e-4,
-    )
-
     page = tmp_path / "sheet.html"
     shown = ["--image_size", "16", "--eval_resize", "24,20", "--depth", "16", "--window", "0,255"]
     assert cli.main(["show", "--data_dir", str(deep_images), "--output", str(page), *shown]) == 0
@@ -266,6 +254,20 @@ def test_every_command_reads_the_images_as_training_did(
     assert cli.main(["predict", str(image), "--pretrained", str(weights), "--depth", "8"]) == 0
     assert cli.main(["predict", str(image), "--pretrained", str(weights), "--window", "5,1"]) == 2
     assert '--window needs a low value below its high one, got "5,1"' in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_an_exported_network_reads_the_images_as_training_did(
+    run_folder: Path, deep_images: Path, tmp_path: Path
+) -> None:
+    weights, image = weights_of(run_folder), deep_images / "val" / "ant" / "1.tif"
+    exported = tmp_path / "net.onnx"
+    flags = ["--pretrained", str(weights), "--data_dir", str(deep_images), "--pictures", "4"]
+    assert cli.main(["export", "--output", str(exported), *flags]) == 0
+    onnx, predictor = Predictor(exported, workers=0), Predictor(weights, amp="fp32", workers=0)
+    np.testing.assert_array_equal(pixels := onnx.prepare(image), predictor.prepare(image))
+    batch = torch.from_numpy(pixels[None])
+    np.testing.assert_allclose(onnx.logits(batch), predictor.logits(batch), rtol=1e-5, atol=1e-4)
 
 
 def test_audit_sees_full_depth(deep_images: Path) -> None:

@@ -2,8 +2,8 @@
 
 Since then the kernels of float32 were rewritten and round differently. So every bit is compared
 without kernels and in bfloat16; with them float32 takes the same images and learning rates, and its
-losses begin alike. How they go on is no measure: the old kernels and the old plain network are as
-far apart.
+first loss, before any update, is the same but for rounding. How the losses go on is no measure: the
+old kernels and the old plain network are as far apart.
 
 Run by ``make test-compat``, which makes a clone of that commit with an environment of its own. Both
 sides run as users run them, one after the other, on the same images.
@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -117,17 +118,18 @@ def assert_same_run(old: Path, new: Path) -> None:
 
 
 def assert_alike(old: Path, new: Path) -> None:
-    """The same steps, and first losses that differ by rounding."""
+    """The same steps, the first of a loss that differs by rounding; both learn about as much.
+
+    To be run with ``--log_interval 1``: a mean of more steps has an update in it.
+    """
     before, after = rows(old), rows(new)
     steps = [
         [(r["kind"], r["step"], r.get("lr"), r.get("total")) for r in f] for f in (before, after)
     ]
     assert steps[0] == steps[1]
-    assert after[0]["loss"] == pytest.approx(before[0]["loss"], rel=1e-2)
-    learnt = [
-        (b["loss"], a["loss"]) for b, a in zip(before, after, strict=True) if b["kind"] == "train"
-    ]
-    assert all(a == pytest.approx(b, rel=0.25) for b, a in learnt)
+    assert after[0]["loss"] == pytest.approx(before[0]["loss"], rel=1e-4)
+    mean = [fmean(r["loss"] for r in f if r["kind"] == "train") for f in (before, after)]
+    assert mean[1] == pytest.approx(mean[0], rel=0.25)
 
 
 @pytest.mark.parametrize("kernels", ["off", ""], ids=["plain", "kernels"])
@@ -147,6 +149,7 @@ def test_a_run_has_the_same_bits(
     data = request.getfixturevalue(kind)
     net = "densenet100" if variant == "paper" else "densenet121"  # the other has no such variant
     more = ["--variant", variant, "--net", net, "--amp", amp, "--label_smooth", 1]
+    more += ["--log_interval", 1]
     for python, name in ((OLD_PYTHON, "old"), (NEW_PYTHON, "new")):
         run(python, *flags(data, tmp_path / name, *more), ranks=ranks, kernels=kernels)
     # bfloat16 is computed by the kernels that were there before.
@@ -211,7 +214,8 @@ def test_old_weights_runs_and_exported_files_are_read(digits: Path, tmp_path: Pa
     digests = [[one["digest"] for one in results] for results in table]
     assert digests[0] == digests[1] and len(digests[0]) >= 3
     compared = ("compare", old, tmp_path / "b" / "last", "--format", "json")
-    assert run(OLD_PYTHON, *compared) == run(NEW_PYTHON, *compared)
+    before, after = (json.loads(run(python, *compared)) for python in (OLD_PYTHON, NEW_PYTHON))
+    assert {key: after[key] for key in before} == before  # keys may have been added
     page = (old / "report.html").read_text()
     run(NEW_PYTHON, "report", old)
     for part in ("Top-1 accuracy", "<h2>Confusion</h2>", "<h2>Confidence</h2>", "Most confident"):

@@ -36,7 +36,9 @@ def curves(run: RunFiles, part: ReportPart) -> bytes:
         for axes in (loss, metrics, rate, speed):
             axes.grid(visible=True)
             if axes.get_legend_handles_labels()[0]:
-                axes.legend(loc="lower right" if axes is metrics else "upper right")
+                # Beside the title: a curve may be anywhere inside.
+                place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.2}
+                axes.legend(**place, ncols=3, columnspacing=1.2)
         for axes in (rate, speed):
             axes.set_xlabel("epochs" if steps else "steps")
             axes.xaxis.set_major_locator(MaxNLocator(nbins=9, steps=[1, 2, 5, 10]))
