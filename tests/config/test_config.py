@@ -350,6 +350,20 @@ def test_amp_levels_of_the_original_have_a_meaning() -> None:
     assert AMP_NAMES == {"O0": "fp32", "O2": "bf16", "O3": "fp16"}
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("33%", "must be a whole number of epochs, 0 for the whole run, or auto, got '33%'"),
+        (-1, "must be at least 0 "),
+        (5, "must be less than --max_epoch 5 "),
+    ],
+)
+def test_a_freeze_of_no_or_all_epochs_is_refused(given: int | str, message: str) -> None:
+    settings = {"freeze": "block4", "pretrained": "w", "max_epoch": 5}
+    with pytest.raises(UsageError, match=f"^--freeze_epochs {message}"):
+        train_config(**settings, freeze_epochs=given)
+
+
 def test_what_may_change_on_resuming_are_flags() -> None:
     assert set(TRAIN) >= FREE_ON_RESUME
 

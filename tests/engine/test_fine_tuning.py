@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import read, save_weights
 from densenet121.config import EvalConfig, TrainConfig
 from densenet121.engine.evaluate import evaluate
+from densenet121.engine.plan import frozen_epochs
 from densenet121.engine.train import train
 from densenet121.network import densenet100, stages
 from densenet121.runs.layout import checkpoints_in
@@ -76,7 +78,7 @@ CASES: dict[str, dict[str, Any]] = {
         "optimizer": "adamw",
         "lr": 0.002,
         "freeze": "all_but_head",
-        "freeze_epochs": 1,
+        "freeze_epochs": "auto",
         "head_lr_mult": 10.0,
         "layer_lr_decay": 0.7,
         "ema_decay": 0.9,
@@ -192,7 +194,31 @@ def test_the_log_says_what_is_frozen_with_counts_and_when_it_thaws(
     log = capsys.readouterr().out
     assert "stem: frozen, 1 tensors with 648 weights" in log
     assert "head: learns at 5 of `lr`, 2 tensors with 1029 weights" in log
+    assert re.search(r"INFO:frozen in the first 1 of 2 epochs, \d+ steps\n", log)
     assert log.index("stem: frozen") < log.index("local passed") < log.index("stem: learns at 1 of")
+
+
+@pytest.mark.parametrize(
+    ("given", "max_epoch", "steps", "frozen"),
+    [
+        (0, 30, 4, 30),
+        (3, 30, 4, 3),
+        ("auto", 30, 4, 8),  # 60 images in batches of 16
+        ("auto", 30, 5, 7),  # 28 steps are not enough
+        ("auto", 30, 3, 10),  # a third of the run
+        ("auto", 30, 32, 1),
+        ("auto", 30, 5000, 1),
+        ("auto", 2, 4, 1),
+        ("auto", 1, 4, 0),
+    ],
+)
+def test_a_freeze_holds_until_the_new_classifier_has_learnt(
+    given: int | str, max_epoch: int, steps: int, frozen: int
+) -> None:
+    config = TrainConfig(
+        data_dir="x", pretrained="w", freeze="block4", freeze_epochs=given, max_epoch=max_epoch
+    )
+    assert frozen_epochs(config, steps) == frozen
 
 
 def test_the_mean_and_size_of_the_weights_are_used_unless_a_setting_says_otherwise(

@@ -1,7 +1,7 @@
 """Which weights learn, and how fast; averaged weights."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from densenet121.config.shared import Settings
 from densenet121.config.values import above, at_least, between
@@ -18,7 +18,8 @@ class FineTuningSettings(Settings):
         freeze: stages that do not learn, from the stem to the one named; all_but_head trains only
             the classifier. Frozen weights and their batch norms do not change at all.
         freeze_epochs: number of first epochs for which freeze holds; then everything learns
-            (0: the whole run).
+            (0: the whole run). auto takes as many as have 32 steps, 1 at least and a third of
+            max_epoch at most.
         freeze_bn: batch norms whose running statistics are fixed and used, as in evaluation: auto
             fixes those of frozen stages, 1 all of them, 0 none, not even in frozen stages.
         head_lr_mult: factor of the classifier's learning rate.
@@ -31,7 +32,7 @@ class FineTuningSettings(Settings):
 
     section: ClassVar[str] = "fine-tuning"
     freeze: Freeze = "none"
-    freeze_epochs: int = 0
+    freeze_epochs: Annotated[int | str, "N|auto"] = 0
     freeze_bn: Literal["auto", "0", "1"] = "auto"
     head_lr_mult: float = 1.0
     layer_lr_decay: float = 1.0
@@ -39,13 +40,20 @@ class FineTuningSettings(Settings):
 
     def check(self) -> None:
         """Refuse values out of range, and settings that contradict each other."""
-        at_least("freeze_epochs", self.freeze_epochs, 0, "(0: the whole run)")
+        if isinstance(self.freeze_epochs, int):
+            at_least("freeze_epochs", self.freeze_epochs, 0, "(0: the whole run)")
+        elif self.freeze_epochs != "auto":
+            raise UsageError(
+                "--freeze_epochs must be a whole number of epochs, 0 for the whole run, or auto, "
+                f"got {self.freeze_epochs!r}"
+            )
         above("head_lr_mult", self.head_lr_mult, 0)
         above("layer_lr_decay", self.layer_lr_decay, 0)
         between("layer_lr_decay", self.layer_lr_decay, 0, 1)
         above("ema_decay", self.ema_decay, 0)
         between("ema_decay", self.ema_decay, 0, 1, upper_open=True)
-        if self.freeze_epochs and self.freeze == "none":
+        # A recipe's auto has nothing to say where nothing is frozen.
+        if self.freeze_epochs not in (0, "auto") and self.freeze == "none":
             raise UsageError(
                 f"--freeze_epochs {self.freeze_epochs} needs --freeze, such as all_but_head"
             )

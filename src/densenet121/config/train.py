@@ -143,7 +143,7 @@ class TrainConfig(
                 f"--freeze {self.freeze} needs --pretrained, because frozen random weights never "
                 "learn; without pretrained weights omit it (or take --recipe scratch_small)"
             )
-        if self.freeze_epochs >= self.max_epoch > 0 and self.freeze_epochs:
+        if isinstance(self.freeze_epochs, int) and 0 < self.max_epoch <= self.freeze_epochs:
             raise UsageError(
                 f"--freeze_epochs must be less than --max_epoch {self.max_epoch} (0: the whole "
                 f"run), got {self.freeze_epochs}"
