@@ -84,7 +84,7 @@ def test_int8_runs_in_onnx_runtime_and_is_smaller(
     weights: Path, image_folder: Path, tmp_path: Path
 ) -> None:
     found = export(config(weights, image_folder, tmp_path / "i.onnx", int8=1, min_agreement=0.5))
-    assert found["bytes"] < 0.6 * weights.stat().st_size  # which is float32 as the other ONNX file
+    assert found["bytes"] < 0.6 * weights.stat().st_size  # the same numbers in float32
     assert 0 < found["largest_logit_difference"] < found["largest_logit"]
 
 

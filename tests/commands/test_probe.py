@@ -123,7 +123,16 @@ def test_eval_finds_the_accuracy_and_the_loss_that_were_printed(
     assert line in capsys.readouterr().out
 
 
-def test_the_weights_are_ordinary_ones(image_folder: Path, weights: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("int8.safetensors", {"format": "native", "int8": 1, "min_agreement": 0}),
+        pytest.param("p.pt2", {"format": "torch"}, marks=pytest.mark.slow),
+    ],
+)
+def test_the_weights_are_ordinary_ones(
+    name: str, flags: dict[str, Any], image_folder: Path, weights: Path, tmp_path: Path
+) -> None:
     from densenet121.commands.export import export
 
     output = tmp_path / "probe.safetensors"
@@ -142,13 +151,11 @@ def test_the_weights_are_ordinary_ones(image_folder: Path, weights: Path, tmp_pa
         ExportConfig(
             data_dir=str(image_folder),
             pretrained=str(output),
-            output=str(tmp_path / "int8.safetensors"),
-            format="native",
-            int8=1,
-            min_agreement=0,
+            output=str(tmp_path / name),
+            **flags,
         )
     )
-    assert report["format"] == "native"
+    assert report["format"] == flags["format"]
 
 
 def test_the_same_call_writes_the_same_bytes(

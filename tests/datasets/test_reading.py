@@ -215,6 +215,12 @@ def weights_of(folder: Path) -> Path:
     return next(folder.glob("**/*.safetensors"))
 
 
+def prepared(image: Path) -> "np.ndarray[Any, Any]":
+    """The network's input from all bits of an image."""
+    samples = np.asarray(Image.open(image))
+    return reference(samples, 0, 255)[4:20, 2:18, None].repeat(3, axis=2)
+
+
 def test_every_command_reads_the_images_as_training_did(
     run_folder: Path, deep_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -225,8 +231,7 @@ def test_every_command_reads_the_images_as_training_did(
         "0,255",
     )
     image = deep_images / "val" / "ant" / "1.tif"
-    samples = np.asarray(Image.open(image))
-    expected = reference(samples, 0, 255)[4:20, 2:18, None].repeat(3, axis=2)
+    expected = prepared(image)
     predictor = Predictor(weights, amp="fp32", workers=0)
     np.testing.assert_array_equal(predictor.prepare(image), expected)
     np.testing.assert_array_equal(predictor.prepare(image.read_bytes()), expected)
@@ -265,8 +270,8 @@ def test_an_exported_network_reads_the_images_as_training_did(
     flags = ["--pretrained", str(weights), "--data_dir", str(deep_images), "--pictures", "4"]
     assert cli.main(["export", "--output", str(exported), *flags]) == 0
     onnx, predictor = Predictor(exported, workers=0), Predictor(weights, amp="fp32", workers=0)
-    np.testing.assert_array_equal(pixels := onnx.prepare(image), predictor.prepare(image))
-    batch = torch.from_numpy(pixels[None])
+    np.testing.assert_array_equal(onnx.prepare(image), expected := prepared(image))
+    batch = torch.from_numpy(expected[None])
     np.testing.assert_allclose(onnx.logits(batch), predictor.logits(batch), rtol=1e-5, atol=1e-4)
 
 

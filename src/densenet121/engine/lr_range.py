@@ -167,7 +167,7 @@ def _begin(config: LrFindConfig, task: Task | None, runtime: Runtime) -> tuple[T
     task = pick_task(config, task, dataset)
     weights = first_weights(config, Start(None, None))
     _, training, plan, _ = build_training(config, task, dataset, runtime, weights)
-    training.freeze(plan.frozen if plan.frozen_epochs == plan.max_epoch else (), plan.freeze_bn)
+    training.freeze(plan.frozen_in(plan.max_epoch - 1), plan.freeze_bn)
     return training, plan
 
 

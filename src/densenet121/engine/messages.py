@@ -200,12 +200,10 @@ def log_trained(training: Training, plan: EpochPlan) -> None:
             log.info(
                 "%s: learns at %g of `lr`, %d tensors with %d weights", name, factor, count, numbers
             )
-    if training.frozen and plan.frozen_epochs < plan.max_epoch:
-        steps = plan.frozen_epochs * plan.steps
-        log.info(
-            "frozen in the first %d of %d epochs, %d steps",
-            *(plan.frozen_epochs, plan.max_epoch, steps),
-        )
+    epochs = plan.frozen_epochs
+    if training.frozen and epochs < plan.max_epoch:
+        text = "frozen in the first %d of %d epochs, %d steps"
+        log.info(text, epochs, plan.max_epoch, epochs * plan.steps)
 
 
 def log_time_left(began: float, first: int, done: int, epochs: int) -> None:
