@@ -21,6 +21,7 @@ from helpers.commands import run_command
 from helpers.images import draw
 
 
+@pytest.mark.slow
 def test_sides_are_measured_in_one_run_and_compared_with_ours() -> None:
     found = compare(
         BenchConfig(

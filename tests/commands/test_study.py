@@ -114,7 +114,8 @@ def several(labels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kind", ["single", pytest.param("several", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["single", "several"])
 def test_a_fold_is_to_the_bit_what_split_train_and_eval_give_by_hand(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
@@ -292,6 +293,7 @@ def test_a_study_killed_at_random_moments_ends_as_if_it_had_not_been(
     assert not [file for file in folder.rglob(".*") if file.name.endswith((".tmp", ".partial"))]
 
 
+@pytest.mark.slow
 def test_finished_runs_are_kept_and_more_seeds_are_added(
     single: Path, classes: Path, tmp_path: Path
 ) -> None:

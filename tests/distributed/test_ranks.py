@@ -242,6 +242,7 @@ def test_ranks_that_see_other_images_are_refused(image_folder: Path, tmp_path: P
     assert "the train data of rank 1 (48 images) differs from that of rank 0 (45 images)" in output
 
 
+@pytest.mark.slow
 def test_more_ranks_than_images_is_refused(image_folder: Path, tmp_path: Path) -> None:
     process = torchrun(
         2,

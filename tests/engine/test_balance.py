@@ -139,6 +139,7 @@ def test_the_weights_of_a_task_are_those_of_its_loss() -> None:
     assert not task.every_image_weighs_one and SingleLabel().every_image_weighs_one
 
 
+@pytest.mark.slow
 def test_two_ranks_draw_and_weigh_as_the_settings_say(unequal: Path, tmp_path: Path) -> None:
     from helpers.ranks import result
     from helpers.ranks import train as train_ranks

@@ -4,11 +4,13 @@ import atexit
 import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -38,6 +40,7 @@ class Forked:
         self._argv = [str(argument) for argument in argv]
         if output is None:
             folder = Path(tempfile.mkdtemp(prefix="forked"))
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
             output = folder / "stdout", folder / "stderr"
         self._output = output
         for path in output:

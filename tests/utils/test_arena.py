@@ -111,6 +111,7 @@ def test_a_training_step_has_the_same_bits_and_gives_all_memory_back(
 
 
 @needs_kernels
+@pytest.mark.slow
 def test_a_step_needs_less_memory_than_on_the_heap() -> None:
     """In processes of their own: what was the most that each ever had."""
     code = """

@@ -133,7 +133,9 @@ def test_a_file_cut_anywhere_is_refused(suffix: str, tmp_path: Path) -> None:
             assert found < names
 
 
-@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors", ".pth"])
+@pytest.mark.parametrize(
+    "suffix", [".ckpt", ".safetensors", pytest.param(".pth", marks=pytest.mark.slow)]
+)
 def test_10000_changed_bytes_are_read_or_refused(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"w{suffix}"
     whole = small_file(path)
