@@ -168,8 +168,8 @@ def test_a_wrong_setting_is_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_several_ranks_are_refused(image_folder: Path) -> None:
+def test_several_ranks_are_refused(image_folder: Path, tmp_path: Path) -> None:
     command = ["-m", "densenet121", "lr-find", "--data_dir", image_folder, *RANK_FLAGS]
-    processes, output = start_ranks(2, *command)
+    processes, output = start_ranks(2, *command, folder=tmp_path)
     assert [process.wait() for process in processes] == [2, 2]
     assert "lr-find runs in one process" in output.read_text()

@@ -358,7 +358,7 @@ def test_a_study_does_not_go_on_from_other_weights(
 
 def test_several_ranks_are_refused(classes: Path, tmp_path: Path) -> None:
     command = ["-m", "densenet121", "study", "--data_dir", classes, "--run_dir", tmp_path / "out"]
-    processes, output = start_ranks(2, *command, "--stratify", "--device", "cpu")
+    processes, output = start_ranks(2, *command, "--stratify", "--device", "cpu", folder=tmp_path)
     assert [process.wait() for process in processes] == [2, 2]
     assert "a study runs in one process" in output.read_text()
     assert not (tmp_path / "out").exists()

@@ -28,13 +28,13 @@ def torchrun(ranks: int, *command: object, **more: str) -> "subprocess.Popen[str
 
 
 def start_ranks(
-    ranks: int, *command: object, folder: Path | None = None, **more: str
+    ranks: int, *command: object, folder: Path, **more: str
 ) -> tuple[list[Forked], Path]:
-    """Ranks of ``python ...`` with the variables of a launcher, and the file of what they print."""
+    """Ranks of ``python ...`` with the variables of a launcher; a file in ``folder`` of what they print."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    output = Path(tempfile.mkdtemp(prefix="ranks", dir=folder)) / "output.txt"
+    output = folder / "output.txt"
     place = {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
     place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     processes = [
@@ -50,9 +50,10 @@ def start_ranks(
 
 def run(ranks: int, *command: object) -> str:
     """The output of ranks that end well."""
-    processes, output = start_ranks(ranks, *command)
-    statuses = [process.wait() for process in processes]
-    text = output.read_text(errors="surrogateescape")
+    with tempfile.TemporaryDirectory(prefix="ranks") as folder:
+        processes, output = start_ranks(ranks, *command, folder=Path(folder))
+        statuses = [process.wait() for process in processes]
+        text = output.read_text(errors="surrogateescape")
     assert statuses == [0] * ranks, text[-3000:]
     return text
 
