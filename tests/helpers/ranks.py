@@ -30,7 +30,10 @@ def torchrun(ranks: int, *command: object, **more: str) -> "subprocess.Popen[str
 def start_ranks(
     ranks: int, *command: object, folder: Path, **more: str
 ) -> tuple[list[Forked], Path]:
-    """Ranks of ``python ...`` with the variables of a launcher; a file in ``folder`` of what they print."""
+    """Ranks of ``python ...`` with the variables of a launcher, and the file of what they print.
+
+    The file is in ``folder``, which must have no ranks that still write.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
