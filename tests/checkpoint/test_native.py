@@ -109,6 +109,21 @@ def test_the_same_content_gives_the_same_bytes(tmp_path: Path, saved: bytes) -> 
     assert (tmp_path / "again.ckpt").read_bytes() == saved
 
 
+def test_the_bytes_are_those_of_safetensors_for_torch(tmp_path: Path) -> None:
+    tensors = {
+        **{str(dtype): torch.arange(6).reshape(2, 3).to(dtype) for dtype in DTYPES},
+        **{"number": torch.tensor(3), "empty": torch.zeros(0, 2), "turned": torch.rand(3, 2).T},
+    }
+    del tensors["torch.bfloat16"]
+    for number, more in enumerate(({}, {"half": torch.rand(3).bfloat16()})):
+        path = tmp_path / f"{number}.safetensors"
+        save(path, "weights", tensors | more, CONTENT)
+        with safetensors.torch.safe_open(path, "pt") as file:
+            metadata = file.metadata()
+        contiguous = {name: tensor.contiguous() for name, tensor in (tensors | more).items()}
+        assert path.read_bytes() == safetensors.torch.save(contiguous, metadata)
+
+
 def test_a_file_cut_anywhere_is_refused(tmp_path: Path, saved: bytes) -> None:
     assert accepts(tmp_path / "cut.ckpt", saved)
     lengths = [n for n in range(len(saved)) if accepts(tmp_path / "cut.ckpt", saved[:n])]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import safetensors
+import safetensors.numpy
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -95,8 +96,17 @@ def save(
     note = {"format": FORMAT, "kind": kind, "content": text, "sha256": _digest(kind, text, on_cpu)}
     # One key, because safetensors writes several in random order; equal runs must give equal bytes.
     metadata = {METADATA_KEY: json.dumps(note)}
-    data = safetensors.torch.save(on_cpu, metadata)
+    data = _as_safetensors(on_cpu, metadata)
     write_atomic(path, _with_format(data) if with_format else data)
+
+
+def _as_safetensors(tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> bytes:
+    """The same bytes by the library's way for NumPy, in a third of the time; it has no bfloat16."""
+    try:
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    except TypeError:
+        return safetensors.torch.save(dict(tensors), metadata)
+    return safetensors.numpy.save(arrays, metadata)
 
 
 def _with_format(data: bytes) -> bytes:
