@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -118,7 +119,7 @@ def test_the_bytes_are_those_of_safetensors_for_torch(tmp_path: Path) -> None:
     for number, more in enumerate(({}, {"half": torch.rand(3).bfloat16()})):
         path = tmp_path / f"{number}.safetensors"
         save(path, "weights", tensors | more, CONTENT)
-        with safetensors.torch.safe_open(path, "pt") as file:
+        with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata()
         contiguous = {name: tensor.contiguous() for name, tensor in (tensors | more).items()}
         assert path.read_bytes() == safetensors.torch.save(contiguous, metadata)

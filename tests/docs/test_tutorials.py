@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers import forking
 from helpers.commands import REPOSITORY, SHARED, environment
 
 pytestmark = pytest.mark.tutorials
@@ -63,8 +64,13 @@ STOP_SERVER = "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n"
 
 
 def commands(folder: Path) -> str:
-    """A PATH on which the page's commands are those of this Python."""
-    shims = {"densenet121": "-m densenet121", "torchrun": "-m torch.distributed.run", "python": ""}
+    """A PATH on which the page's commands are those of this Python; `densenet121` is forked."""
+    client = Path(forking.__file__).with_name("fork_client.py")
+    shims = {
+        "densenet121": f'-I -S "{client}" "{forking.forking_socket()}" densenet121',
+        "torchrun": "-m torch.distributed.run",
+        "python": "",
+    }
     for name, arguments in shims.items():
         shim = folder / "bin" / name
         shim.parent.mkdir(exist_ok=True)

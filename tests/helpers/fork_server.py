@@ -1,11 +1,13 @@
 """A process that has imported everything and forks: importing torch takes most of a small command.
 
-    python fork_server.py
+    python fork_server.py [SOCKET]
 
 Each line of standard input is a JSON object, each is answered by a line. {"argv": ["-m", MODULE,
 ...] or [SCRIPT, ...], "cwd", "env", "output": [STDOUT, STDERR]} starts a process, which is an
 ordinary one from then on, and gives its number; {"wait": NUMBER} gives its exit status, null while
-it runs. Threads do not survive a fork: there must be one, so OMP_NUM_THREADS is 1.
+it runs. With SOCKET, requests come from there instead, each by a connection of its own with the
+three standard files in place of "output" (fork_client.py); the answers are the number and, at its
+end, the exit status. Threads do not survive a fork: there must be one, so OMP_NUM_THREADS is 1.
 """
 
 import atexit
@@ -14,8 +16,10 @@ import json
 import os
 import runpy
 import signal
+import socket
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +30,50 @@ import torch._dynamo  # noqa: F401
 def main() -> None:
     gc.freeze()
     assert len(list(Path("/proc/self/task").iterdir())) == 1, "a thread would be lost in every fork"
+    if len(sys.argv) > 1:
+        listen(sys.argv[1])
     for line in sys.stdin:
         request = json.loads(line)
         answer = wait(request["wait"]) if "wait" in request else start(request)
         print(json.dumps(answer), flush=True)
 
 
-def start(request: dict[str, Any]) -> int:
+def start(request: dict[str, Any], files: Sequence[int] = ()) -> int:
     sys.stdout.flush()
     number = os.fork()
     if number == 0:
-        run(request)
+        run(request, files)
     return number
+
+
+def listen(path: str) -> None:
+    """Answer connections, each in a process of its own; never returns."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(path + ".new")
+    server.listen()
+    Path(path + ".new").rename(path)  # who finds it can connect
+    while True:
+        connection, _ = server.accept()
+        if os.fork() == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            server.close()
+            answer(connection)
+            os._exit(0)
+        connection.close()
+
+
+def answer(connection: socket.socket) -> None:
+    text, files, _, _ = socket.recv_fds(connection, 1 << 16, 3)
+    while not text.endswith(b"\n"):
+        more = connection.recv(1 << 16)
+        if not more:
+            return
+        text += more
+    number = start(json.loads(text), files)
+    connection.sendall(f"{number}\n".encode())
+    _, status = os.waitpid(number, 0)
+    connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
 
 
 def wait(number: int) -> int | None:
@@ -45,17 +81,19 @@ def wait(number: int) -> int | None:
     return os.waitstatus_to_exitcode(status) if found else None
 
 
-def run(request: dict[str, Any]) -> None:
-    """As ``python ARGV`` would; never returns."""
+def run(request: dict[str, Any], files: Sequence[int]) -> None:
+    """As ``python ARGV`` would, with these standard files if any; never returns."""
     status = 1
     try:
         os.setsid()
         signal.set_wakeup_fd(-1)
-        null = os.open(os.devnull, os.O_RDONLY)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-        for target, path in ((1, request["output"][0]), (2, request["output"][1])):
-            os.dup2(os.open(path, flags, 0o600), target)
-        os.dup2(null, 0)
+        files = files or [
+            os.open(os.devnull, os.O_RDONLY),
+            *(os.open(path, flags, 0o600) for path in request["output"]),
+        ]
+        for target, file in enumerate(files):
+            os.dup2(file, target)
         sys.stdin = open(0)  # noqa: SIM115
         os.chdir(request["cwd"])
         os.environ.clear()

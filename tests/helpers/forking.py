@@ -82,9 +82,25 @@ class Forked:
 
 
 @functools.cache
+def forking_socket() -> Path:
+    """Where fork_client.py finds a process that forks; it ends with this one."""
+    folder = Path(tempfile.mkdtemp(prefix="forking"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    server = _started(str(folder / "socket"))
+    while not (folder / "socket").exists():
+        assert server.poll() is None, "the process that forks has ended"
+        time.sleep(0.01)
+    return folder / "socket"
+
+
+@functools.cache
 def _server() -> "subprocess.Popen[str]":
+    return _started()
+
+
+def _started(*arguments: str) -> "subprocess.Popen[str]":
     server = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("fork_server.py"))],
+        [sys.executable, str(Path(__file__).with_name("fork_server.py")), *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
