@@ -133,6 +133,7 @@ def class_folders(root: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_loading_is_measured_apart_from_training_and_with_it(tmp_path: Path) -> None:
     result = run_command(
         *("bench", "data", "--data_dir", class_folders(tmp_path / "data"), "--against", "plain"),

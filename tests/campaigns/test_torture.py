@@ -12,7 +12,8 @@ from campaigns.harms import Bench, clock_environment
 from campaigns.torture import one, prepared
 
 
-@pytest.mark.parametrize("number", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [0, 1])
 def test_harm_at_a_random_moment_loses_nothing(number: int, tmp_path: Path) -> None:
     seed = int(time.time())
     print(f"python -m campaigns.torture --seed {seed} --first {number} --count 1")

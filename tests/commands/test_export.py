@@ -80,6 +80,7 @@ def test_torch_export_takes_any_batch(weights: Path, image_folder: Path, tmp_pat
     assert [program(torch.zeros(n, 3, 16, 16)).shape for n in (1, 5)] == [(1, 3), (5, 3)]
 
 
+@pytest.mark.slow
 def test_int8_runs_in_onnx_runtime_and_is_smaller(
     weights: Path, image_folder: Path, tmp_path: Path
 ) -> None:

@@ -30,6 +30,7 @@ IMAGES = SHARED / "data" / "cifar10" / "test"
 BATCH = 16
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CHECKPOINT.exists() or not IMAGES.exists(), reason="no ../shared here")
 def test_predict_eval_onnx_and_server_agree_on_photographs(tmp_path: Path) -> None:
     """With a third party's weights of 94 % on CIFAR-10, 6 images of each class."""
