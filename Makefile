@@ -38,15 +38,21 @@ help:
 	@echo "make test-docs  run the commands of the tutorials"
 	@echo "make lint       ruff and mypy"
 
-$(BIN)/.installed: pyproject.toml constraints.txt $(KERNELS)
+# The kernels are compiled while pip unpacks torch.
+define INSTALL
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --constraint constraints.txt --editable .
+	$(PIP) install --quiet --constraint constraints.txt 'setuptools>=77'
+	$(BIN)/python setup.py --quiet build_ext --inplace & kernels=$$!; \
+	DENSENET121_KERNELS=off $(PIP) install --quiet --constraint constraints.txt --editable '$(1)' && wait $$kernels
+endef
+
+$(BIN)/.installed: pyproject.toml constraints.txt $(KERNELS)
+	$(call INSTALL,.)
 	touch $@
 
-# Not after .installed: each of the two compiles the kernels once.
+# Not after .installed: each of the two installs all that it needs.
 $(BIN)/.installed-dev: pyproject.toml constraints.txt $(KERNELS)
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(call INSTALL,.[dev])
 	touch $(BIN)/.installed $@
 
 demo: $(BIN)/.installed
@@ -54,7 +60,7 @@ demo: $(BIN)/.installed
 
 QUICK := not slow and not frameworks and not serve and not compat and not tutorials
 test: $(BIN)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "$(QUICK)" --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "$(QUICK)" --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 # For the inner loop: what needs no run of a command and no ranks.
 FAST := config datasets losses lr_scheduler optimizers utils report network inference docs/test_docs.py \
