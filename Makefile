@@ -42,7 +42,7 @@ help:
 define INSTALL
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --constraint constraints.txt 'setuptools>=77'
-	$(BIN)/python setup.py --quiet build_ext --inplace & kernels=$$!; \
+	$(BIN)/python setup.py --quiet build_ext --inplace --force & kernels=$$!; \
 	DENSENET121_KERNELS=off $(PIP) install --quiet --constraint constraints.txt --editable '$(1)' && wait $$kernels
 endef
 
@@ -113,7 +113,7 @@ test-schema: $(BIN)/.installed-dev .schema/.installed
 # The sanitizer passes C++ exceptions on only if it finds their library at its start.
 SANITIZE := -fsanitize=address,undefined
 SANITIZE_TESTS := tests/native tests/network/test_fused_block.py tests/network/test_fused_inference.py \
-  tests/network/test_fused_network.py tests/network/test_int8.py tests/datasets/test_preparation.py tests/datasets/test_geometry.py
+  tests/network/test_fused_classifier.py tests/network/test_fused_network.py tests/network/test_int8.py tests/datasets/test_preparation.py tests/datasets/test_geometry.py
 test-sanitize: $(BIN)/.installed-dev
 	CFLAGS="$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer -g1" LDFLAGS="$(SANITIZE)" \
 	    $(BIN)/python setup.py --quiet build --build-base .sanitize/build --build-lib .sanitize/lib
@@ -132,7 +132,7 @@ CLANGXX ?= $(firstword $(shell which clang++ clang++-19 clang++-16 clang++-14 2>
 CLANG_LIB = $(abspath $(shell $(CLANGXX) -print-resource-dir)/../..)
 THREADS := .sanitize/threads
 THREAD_TESTS := tests/network/test_fused_block.py tests/network/test_fused_inference.py \
-  tests/network/test_fused_network.py tests/network/test_int8.py
+  tests/network/test_fused_classifier.py tests/network/test_fused_network.py tests/network/test_int8.py
 test-sanitize-threads: $(BIN)/.installed-dev
 	@test -n "$(CLANGXX)" || { echo "clang is needed (Debian: clang libomp-dev libclang-rt-dev)"; exit 1; }
 	rm -rf $(THREADS)

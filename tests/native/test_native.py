@@ -46,9 +46,9 @@ def test_every_instruction_set_passes_the_tests_of_the_fast_paths(name: str) -> 
     result = with_kernels(
         name,
         *("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/network/test_fused_block.py"),
-        "tests/network/test_fused_inference.py",
+        *("tests/network/test_fused_inference.py", "tests/network/test_fused_classifier.py"),
         *("tests/network/test_fused_network.py", "-k"),
-        "seam or frozen or bf16 or float32 or odd or infer",
+        "seam or frozen or bf16 or float32 or odd or infer or the_linear_layer or a_row",
         *("-m", "not slow"),
     )
     assert result.returncode == 0, result.stdout[-2000:]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from densenet121.network.fused import (
     StemPool,
+    fused_classifier,
     fused_dense_block,
     fused_network,
     fused_stem,
@@ -280,8 +281,9 @@ class DenseNet(nn.Module):
         Returns:
             ``(N, num_classes)``.
         """
-        logits: Tensor = self.classifier(self.pooled(images))
-        return logits
+        features = self.pooled(images)
+        logits = fused_classifier(self.classifier, features)
+        return self.classifier(features) if logits is None else logits
 
     def pooled(self, images: Tensor) -> Tensor:
         """The classifier's input, ``(N, num_features)``, for the images of ``forward``."""

@@ -2,6 +2,7 @@
 // OpenMP library; torch's own OpenMP is found in the process (see ../library.py).
 
 #include "../instruction_set.h"
+#include "classifier.h"
 #include "int8_network.h"
 #include "network.h"
 
@@ -13,12 +14,13 @@ DENSENET121_PUBLIC const char* densenet121_instruction_set() { return instructio
 // Whether Python's structures are those of this library; see structures.py. A change of what a
 // field means, or of the order of two, raises the version on both sides.
 DENSENET121_PUBLIC int densenet121_agrees(int64_t version, const int64_t* sizes, int64_t count) {
-  constexpr int64_t kVersion = 3;
+  constexpr int64_t kVersion = 4;
   constexpr int64_t kSizes[] = {
       sizeof(LayerArguments),   sizeof(BlockArguments),   sizeof(InferenceArguments),
       sizeof(TransitionArguments), sizeof(StemArguments), sizeof(FirstConvolution),
       sizeof(NetworkArguments), sizeof(Int8Product),      sizeof(Int8Affine),
-      sizeof(Int8Layer),        sizeof(Int8Block),        sizeof(Int8Network)};
+      sizeof(Int8Layer),        sizeof(Int8Block),        sizeof(Int8Network),
+      sizeof(ClassifierArguments)};
   return version == kVersion && count * sizeof(int64_t) == sizeof(kSizes) &&
          std::memcmp(sizes, kSizes, sizeof(kSizes)) == 0;
 }
@@ -60,6 +62,7 @@ DENSENET121_FOR_ALL_TYPES(inference_run, InferenceArguments)
 DENSENET121_FOR_FLOAT_AND_DOUBLE(network_fingerprint, NetworkArguments)
 DENSENET121_FOR_FLOAT_AND_DOUBLE(network_pack, NetworkArguments)
 DENSENET121_FOR_FLOAT_AND_DOUBLE(network_run, NetworkArguments)
+DENSENET121_FOR_FLOAT_AND_DOUBLE(classifier_run, ClassifierArguments)
 
 // Whether the library multiplies by Int8Layer::patches where they are given.
 DENSENET121_PUBLIC int densenet121_int8_patches() { return kInt8Patches; }

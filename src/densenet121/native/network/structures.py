@@ -7,7 +7,7 @@ with another version, or other sizes, is not loaded.
 
 import ctypes
 
-VERSION = 3
+VERSION = 4
 
 
 class LayerArguments(ctypes.Structure):
@@ -232,6 +232,15 @@ class Int8Network(ctypes.Structure):
     ]
 
 
+class ClassifierArguments(ctypes.Structure):
+    """``ClassifierArguments`` of native/network/classifier.h."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("images", "columns", "classes", "threads")),
+        *((name, ctypes.c_void_p) for name in ("x", "weight", "bias", "y")),
+    ]
+
+
 # By the names that the library knows them by.
 STRUCTURES: tuple[type[ctypes.Structure], ...] = (
     LayerArguments,
@@ -246,4 +255,5 @@ STRUCTURES: tuple[type[ctypes.Structure], ...] = (
     Int8Layer,
     Int8Block,
     Int8Network,
+    ClassifierArguments,
 )

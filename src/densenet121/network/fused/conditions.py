@@ -48,9 +48,11 @@ def is_on_cpu(x: Tensor) -> bool:
     return False
 
 
-def usable_kernels(parameters: Sequence[Tensor], x: Tensor) -> tuple[Kernels, torch.dtype] | None:
-    """The kernels for a forward pass of ``x`` and their dtype, or None."""
-    if runs_plain(x) or not is_on_cpu(x):
+def usable_kernels(
+    parameters: Sequence[Tensor], x: Tensor, dim: int = 4
+) -> tuple[Kernels, torch.dtype] | None:
+    """The kernels for a forward pass of ``x`` with ``dim`` dimensions and their dtype, or None."""
+    if runs_plain(x, dim) or not is_on_cpu(x):
         return None
     found = kernels()
     if isinstance(found, str):
@@ -67,9 +69,9 @@ def usable_kernels(parameters: Sequence[Tensor], x: Tensor) -> tuple[Kernels, to
     return found, dtype
 
 
-def runs_plain(x: Tensor) -> bool:
+def runs_plain(x: Tensor, dim: int = 4) -> bool:
     """Whether no kernel of ours may compute this pass, on any device."""
-    return _PLAIN[0] or type(x) is not Tensor or x.dim() != 4 or x.numel() == 0 or _is_watched()
+    return _PLAIN[0] or type(x) is not Tensor or x.dim() != dim or x.numel() == 0 or _is_watched()
 
 
 def _is_watched() -> bool:
