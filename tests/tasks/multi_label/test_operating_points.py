@@ -1,12 +1,14 @@
 """Thresholds against every threshold there is, and temperatures against a search."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from densenet121.tasks import MultiLabel
+from densenet121.tasks import MultiLabel, SingleLabel
 from densenet121.tasks.multi_label.calibrate import learn
 from densenet121.tasks.multi_label.calibration import (
     Calibration,
@@ -14,6 +16,7 @@ from densenet121.tasks.multi_label.calibration import (
     choose,
     fit_temperature,
     parse_rule,
+    probabilities,
 )
 from densenet121.utils.errors import InputError, UsageError
 
@@ -31,6 +34,29 @@ def value(rule: str, truth: NDArray[np.float64], called: NDArray[np.bool_]) -> f
         "precision": hits / max(called.sum(), 1),
     }
     return float(found[rule])
+
+
+@pytest.mark.parametrize("task", [SingleLabel(), MultiLabel()])
+@pytest.mark.parametrize("columns", [1, 2, 3, 5, 7, 10, 14, 100])
+def test_equal_logits_have_equal_probabilities_wherever_they_stand(
+    task: SingleLabel | MultiLabel, columns: int
+) -> None:
+    """Else images that tie would not, and an answer would depend on its batch."""
+    random = np.random.default_rng(columns)
+    logits = random.normal(0, 5, (33, columns)).astype(np.float32)
+    logits[20:] = logits[:13]
+    whole = task.probabilities(logits)
+    assert np.array_equal(whole[20:], whole[:13])
+    for size in (1, 2, 3, 16):
+        parts = [task.probabilities(logits[i : i + size]) for i in range(0, 33, size)]
+        assert np.array_equal(np.concatenate(parts), whole)
+
+
+def test_probabilities_are_the_sigmoid_to_the_last_digit() -> None:
+    logits = np.array([[-800.0, -40.0, -1.5], [0.0, 3.0, 800.0]])
+    exact = [[0.0, 4.248354255291589e-18, 0.18242552380635635], [0.5, 0.9525741268224334, 1.0]]
+    assert probabilities(logits) == pytest.approx(np.array(exact), rel=4e-16, abs=0)
+    assert probabilities(logits[:, 2], 2.0)[0] == pytest.approx(1 / (1 + math.exp(0.75)), rel=4e-16)
 
 
 @settings(max_examples=150, deadline=None)

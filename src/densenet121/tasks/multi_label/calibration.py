@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from densenet121.metrics.ranking import calls_at_each_score
@@ -119,9 +118,15 @@ def parse_rule(text: str) -> tuple[str, float | None]:
 def probabilities(
     logits: NDArray[Any], temperatures: float | Sequence[float] = 1.0
 ) -> NDArray[np.float64]:
-    """Sigmoid of logits over temperatures, for one label or ``(N, K)`` with one for each label."""
+    """Sigmoid of logits over temperatures, for one label or ``(N, K)`` with one for each label.
+
+    Equal logits give equal probabilities, wherever they stand: torch's sigmoid rounds otherwise in
+    the last numbers of an array than before.
+    """
+    from scipy.special import expit
+
     scaled = np.asarray(logits, dtype=np.float64) / np.asarray(temperatures)
-    return torch.from_numpy(scaled).sigmoid().numpy()
+    return np.asarray(expit(scaled))
 
 
 def fit_temperature(logits: NDArray[np.float64], labels: NDArray[np.float64]) -> float:
