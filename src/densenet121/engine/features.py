@@ -13,6 +13,7 @@ from densenet121.datasets.loader import load_batches
 from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.datasets.sampler import evaluation_batches
 from densenet121.network import DenseNet
+from densenet121.network.fused import classify
 from densenet121.runtime import Runtime
 from densenet121.utils.errors import InputError
 from densenet121.utils.progress import progress_bar
@@ -45,7 +46,8 @@ class Features:
         ``Runtime``.
         """
         with runtime.arithmetic():
-            return [head(batch.to(runtime.device)).float().cpu() for batch in self.batches]
+            found = [classify(head, batch.to(runtime.device)) for batch in self.batches]
+        return [logits.float().cpu() for logits in found]
 
 
 @torch.inference_mode()

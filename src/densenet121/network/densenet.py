@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from densenet121.network.fused import (
     StemPool,
-    fused_classifier,
+    classify,
     fused_dense_block,
     fused_network,
     fused_stem,
@@ -281,9 +281,7 @@ class DenseNet(nn.Module):
         Returns:
             ``(N, num_classes)``.
         """
-        features = self.pooled(images)
-        logits = fused_classifier(self.classifier, features)
-        return self.classifier(features) if logits is None else logits
+        return classify(self.classifier, self.pooled(images))
 
     def pooled(self, images: Tensor) -> Tensor:
         """The classifier's input, ``(N, num_features)``, for the images of ``forward``."""

@@ -1,7 +1,7 @@
 """Fused kernels: the same functions as the plain modules, with less time and memory."""
 
 from densenet121.network.fused.block import fused_dense_block
-from densenet121.network.fused.classifier import fused_classifier
+from densenet121.network.fused.classifier import classify, fused_classifier
 from densenet121.network.fused.conditions import plain_network
 from densenet121.network.fused.network import fused_network
 from densenet121.network.fused.network_plan import StemPool
@@ -10,6 +10,7 @@ from densenet121.network.fused.transition import fused_transition
 
 __all__ = [
     "StemPool",
+    "classify",
     "fused_classifier",
     "fused_dense_block",
     "fused_network",

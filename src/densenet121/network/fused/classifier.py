@@ -11,6 +11,14 @@ from densenet121.native.network.structures import ClassifierArguments
 from densenet121.network.fused.conditions import is_untouched, usable_kernels
 
 
+def classify(classifier: nn.Module, features: Tensor) -> Tensor:
+    """The logits ``(N, K)`` of features ``(N, num_features)``, by the kernel where it can."""
+    logits = fused_classifier(classifier, features)
+    if logits is None:
+        logits = classifier(features)
+    return logits
+
+
 def fused_classifier(classifier: nn.Module, features: Tensor) -> Tensor | None:
     """The logits ``(N, K)``, or None if the plain implementation must compute them.
 

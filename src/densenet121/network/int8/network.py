@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from densenet121.native.network import Kernels, kernels
 from densenet121.native.network.structures import Int8Network as Arguments
 from densenet121.network.densenet import DenseNet
-from densenet121.network.fused import fused_classifier
+from densenet121.network.fused import classify
 from densenet121.network.int8.packing import pack
 from densenet121.network.int8.plain import plain_features
 
@@ -60,8 +60,7 @@ class Int8Network(nn.Module):
         """Logits ``(N, K)`` float32, on the device of the images."""
         features = self.pooled(images).to(self.classifier.weight.device)
         with torch.autocast(features.device.type, enabled=False):
-            logits = fused_classifier(self.classifier, features)
-            logits = self.classifier(features) if logits is None else logits
+            logits = classify(self.classifier, features)
         return logits.to(images.device)
 
     @torch.no_grad()
