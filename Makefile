@@ -60,7 +60,7 @@ demo: $(BIN)/.installed
 
 QUICK := not slow and not frameworks and not serve and not compat and not tutorials
 test: $(BIN)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "$(QUICK)" --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "$(QUICK)" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # For the inner loop: what needs no run of a command and no ranks.
 FAST := config datasets losses lr_scheduler optimizers utils report network inference docs/test_docs.py \
@@ -113,7 +113,8 @@ test-schema: $(BIN)/.installed-dev .schema/.installed
 # The sanitizer passes C++ exceptions on only if it finds their library at its start.
 SANITIZE := -fsanitize=address,undefined
 SANITIZE_TESTS := tests/native tests/network/test_fused_block.py tests/network/test_fused_inference.py \
-  tests/network/test_fused_classifier.py tests/network/test_fused_network.py tests/network/test_int8.py tests/datasets/test_preparation.py tests/datasets/test_geometry.py
+  tests/network/test_fused_classifier.py tests/network/test_fused_network.py tests/network/test_int8.py \
+  tests/datasets/test_preparation.py tests/datasets/test_geometry.py
 test-sanitize: $(BIN)/.installed-dev
 	CFLAGS="$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer -g1" LDFLAGS="$(SANITIZE)" \
 	    $(BIN)/python setup.py --quiet build --build-base .sanitize/build --build-lib .sanitize/lib

@@ -139,8 +139,9 @@ def main(arguments: list[str]) -> int:
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name in found.keys() - wanted.keys():
         (FOLDER / name).unlink()
-    for name in [name for name, text in wanted.items() if found.get(name) != text]:
-        (FOLDER / name).write_text(wanted[name], encoding="utf-8")
+    for name, text in wanted.items():
+        if found.get(name) != text:  # tests may read the pages meanwhile
+            (FOLDER / name).write_text(text, encoding="utf-8")
     return 0
 
 

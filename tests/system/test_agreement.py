@@ -95,14 +95,15 @@ def test_predict_eval_onnx_and_server_agree_on_photographs(tmp_path: Path) -> No
 
 
 @pytest.mark.skipif(isinstance(kernels(), str), reason="no kernels on this machine")
-def test_in_bf16_an_answer_does_not_depend_on_its_batch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("amp", ["fp32", "bf16"])
+def test_an_answer_does_not_depend_on_its_batch(amp: str, tmp_path: Path) -> None:
     torch.manual_seed(1)
     model = build("densenet121", num_classes=10)
     preprocessing = Preprocessing((64, 64), "64,64", tuple(MEAN.tolist()), tuple(STD.tolist()))
     info = ModelInfo("densenet121", "paper", tuple("abcdefghij"), preprocessing)
     save_weights(tmp_path / "w.safetensors", model.state_dict(), info, {})
-    predictor = Predictor(tmp_path / "w.safetensors", amp="bf16")
-    if not predictor_supports_bf16():
+    predictor = Predictor(tmp_path / "w.safetensors", amp=amp)
+    if amp == "bf16" and not predictor_supports_bf16():
         pytest.skip("the kernels of this machine have no bf16")
     images = torch.randint(0, 256, (12, 64, 64, 3), dtype=torch.uint8)
     whole = predictor.logits(images)
