@@ -60,9 +60,11 @@ NETS: list[tuple[str, Variant]] = [
 ]
 
 
-def random_block(layers: int, columns: int, growth: int, bn_size: int = 4) -> DenseBlock:
+def random_block(
+    layers: int, columns: int, growth: int, bn_size: int = 4, *, large_maps: bool = False
+) -> DenseBlock:
     torch.manual_seed(layers)
-    block = DenseBlock(layers, columns, growth, bn_size).double()
+    block = DenseBlock(layers, columns, growth, bn_size, large_maps=large_maps).double()
     for name, parameter in block.named_parameters():
         if "norm" in name:
             nn.init.normal_(parameter)

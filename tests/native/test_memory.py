@@ -35,7 +35,7 @@ weights = [p.detach() for layer in layers for p in layer_parameters(layer)]
 arguments = block_arguments(plan, y, z, weights, 16)
 arguments.x = x.data_ptr()
 if frozen:
-    arguments = InferenceArguments(block=arguments)
+    arguments = InferenceArguments(block=arguments, patch_pixels=4)
     plan.kernels.call("inference_fingerprint", dtype, arguments)
     real = torch.float64 if dtype == torch.float64 else torch.float32
     packed = torch.empty(arguments.weight_numbers, dtype=dtype)

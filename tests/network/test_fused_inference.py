@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from densenet121.network import Variant, build
+from densenet121.network import DenseBlock, Variant, build
 from densenet121.network.fused import plain_network
 from densenet121.utils.var_init import initialise
 
@@ -27,9 +27,11 @@ from helpers.kernels import (
 )
 
 
-def fixed_block(layers: int, columns: int, growth: int, bn_size: int = 4) -> nn.Module:
+def fixed_block(
+    layers: int, columns: int, growth: int, bn_size: int = 4, *, large_maps: bool = False
+) -> DenseBlock:
     """With running statistics of its own, in evaluation."""
-    block = random_block(layers, columns, growth, bn_size)
+    block = random_block(layers, columns, growth, bn_size, large_maps=large_maps)
     block(random_input(4, columns, 6, 6))
     return block.eval()
 
@@ -51,6 +53,7 @@ def infer(block: nn.Module, x: Tensor, *, plain: bool = False) -> Tensor:
     growth=st.integers(1, 50),
     bn_size=st.integers(1, 4),
     num_threads=st.integers(1, 3),
+    large_maps=st.booleans(),
 )
 def test_inference_of_any_block_equals_the_plain_one_in_float64(
     count: int,
@@ -61,8 +64,9 @@ def test_inference_of_any_block_equals_the_plain_one_in_float64(
     growth: int,
     bn_size: int,
     num_threads: int,
+    large_maps: bool,
 ) -> None:
-    block = fixed_block(layers, columns, growth, bn_size)
+    block = fixed_block(layers, columns, growth, bn_size, large_maps=large_maps)
     x = random_input(count, columns, height, width)
     with threads(num_threads):
         fast = infer(block, x)
@@ -70,9 +74,11 @@ def test_inference_of_any_block_equals_the_plain_one_in_float64(
 
 
 @needs_kernels
+@pytest.mark.parametrize("large_maps", [False, True])
 @pytest.mark.parametrize("size", [3, 7, 14, 30])
-def test_inference_gives_an_image_the_same_bits_in_any_batch(size: int) -> None:
-    block, x = fixed_block(3, 64, 32).float(), random_input(9, 64, size, size).float()
+def test_inference_gives_an_image_the_same_bits_in_any_batch(size: int, large_maps: bool) -> None:
+    block = fixed_block(3, 64, 32, large_maps=large_maps).float()
+    x = random_input(9, 64, size, size).float()
     together = infer(block, x)
     for first, last in ((0, 1), (1, 4), (4, 9)):
         assert torch.equal(infer(block, x[first:last]), together[first:last])
@@ -81,8 +87,12 @@ def test_inference_gives_an_image_the_same_bits_in_any_batch(size: int) -> None:
 @needs_kernels
 @pytest.mark.parametrize("size", [3, 7, 14, 30])
 @pytest.mark.parametrize("count", [1, 5])
-def test_inference_gives_the_same_bits_with_any_number_of_threads(size: int, count: int) -> None:
-    block, x = fixed_block(3, 64, 32).float(), random_input(count, 64, size, size).float()
+@pytest.mark.parametrize("large_maps", [False, True])
+def test_inference_gives_the_same_bits_with_any_number_of_threads(
+    size: int, count: int, large_maps: bool
+) -> None:
+    block = fixed_block(3, 64, 32, large_maps=large_maps).float()
+    x = random_input(count, 64, size, size).float()
     found = []
     for number in (1, 2, 3, 5):
         with threads(number):
@@ -93,7 +103,8 @@ def test_inference_gives_the_same_bits_with_any_number_of_threads(size: int, cou
 @needs_kernels
 @pytest.mark.parametrize("bf16", [False, pytest.param(True, marks=needs_bf16)])
 def test_inference_beside_busy_processes_gives_the_same_bits(bf16: bool) -> None:
-    block, x = fixed_block(4, 64, 32).float(), random_input(1, 64, 14, 14).float()
+    block = fixed_block(4, 64, 32, large_maps=True).float()
+    x = random_input(1, 64, 14, 14).float()
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         with threads(1):
             alone = infer(block, x)
@@ -173,6 +184,28 @@ def test_inference_in_float32_is_as_near_to_the_truth_as_the_plain_network(
     network.eval()
     fast, plain = (infer(network, x, plain=way) for way in (False, True))
     truth = infer(copy.deepcopy(network).double(), x.double(), plain=True)
-    # Winograd's sums round otherwise than the convolution's own: measured, 1.05 to 1.25 times its
-    # distance.
-    assert distance(fast, truth) < 1.5 * distance(plain, truth)
+    # Winograd's sums round otherwise than the convolution's own: measured, 1.4 to 1.9 times its
+    # distance with the patches of 4 x 4 pixels in the first two blocks.
+    assert distance(fast, truth) < 2.5 * distance(plain, truth)
+
+
+@needs_kernels
+# Measured: 0.6 and 1.0.
+@pytest.mark.parametrize(("large_maps", "most"), [(False, 1.0), (True, 1.5)])
+def test_a_block_in_float32_rounds_little_more_than_the_plain_one(
+    large_maps: bool, most: float
+) -> None:
+    block, x = fixed_block(3, 64, 32, large_maps=large_maps), random_input(2, 64, 28, 28)
+    truth = infer(block, x, plain=True)
+    block, x = block.float(), x.float()
+    fast, plain = infer(block, x), infer(block, x, plain=True)
+    assert distance(fast, truth) < most * distance(plain, truth)
+
+
+@needs_kernels
+def test_a_block_that_is_told_of_large_maps_later_packs_its_weights_again() -> None:
+    block, x = fixed_block(2, 16, 32), random_input(2, 16, 12, 12)
+    one, other = infer(block, x), infer(fixed_block(2, 16, 32, large_maps=True), x)
+    assert not torch.equal(one, other)
+    block.patch_pixels = 4
+    assert torch.equal(infer(block, x), other)

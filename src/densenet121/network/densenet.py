@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from densenet121.network.fused import (
+    LARGE_MAPS,
     StemPool,
     classify,
     fused_dense_block,
@@ -71,18 +72,31 @@ class DenseBlock(nn.Sequential):
     triton = False  # see set_triton
 
     def __init__(
-        self, num_layers: int, num_input_features: int, growth_rate: int, bn_size: int
+        self,
+        num_layers: int,
+        num_input_features: int,
+        growth_rate: int,
+        bn_size: int,
+        *,
+        large_maps: bool = False,
     ) -> None:
-        """The output has ``num_input_features + num_layers * growth_rate`` channels."""
+        """The output has ``num_input_features + num_layers * growth_rate`` channels.
+
+        ``large_maps``: inference in float32 on a CPU computes 4 x 4 pixels of a 3x3 convolution
+        at once in place of 2 x 2 (``native/network/patches.h``). The results differ by rounding.
+        """
         super().__init__()
+        self.patch_pixels: Literal[2, 4] = 4 if large_maps else 2
         for i in range(num_layers):
             layer = DenseLayer(num_input_features + i * growth_rate, growth_rate, bn_size)
             self.add_module(f"denselayer{i + 1}", layer)
 
     def forward(self, x: Tensor) -> Tensor:
         """Append each layer's channels to ``x``, oldest first."""
-        kernels = triton_dense_block if self.triton else fused_dense_block
-        fused = kernels(tuple(self), DenseLayer, x)
+        if self.triton:
+            fused = triton_dense_block(tuple(self), DenseLayer, x)
+        else:
+            fused = fused_dense_block(tuple(self), DenseLayer, x, self.patch_pixels)
         if fused is not None:
             return fused
         if self.recompute and torch.is_grad_enabled():
@@ -259,7 +273,8 @@ class DenseNet(nn.Module):
         self.features = _stem(in_channels, num_init_features, variant, stem)
         num_features = num_init_features
         for b, num_layers in enumerate(self.block_config, start=1):
-            block = DenseBlock(num_layers, num_features, growth_rate, bn_size)
+            large = b <= LARGE_MAPS
+            block = DenseBlock(num_layers, num_features, growth_rate, bn_size, large_maps=large)
             self.features.add_module(f"denseblock{b}", block)
             num_features += num_layers * growth_rate
             if b < len(self.block_config):

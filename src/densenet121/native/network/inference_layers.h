@@ -6,7 +6,7 @@
 #pragma once
 
 #include "block.h"
-#include "winograd.h"
+#include "patches.h"
 
 namespace {
 
@@ -17,6 +17,8 @@ struct InferenceArguments {
   void* norms;    // written by inference_pack, of type Real<T>
   uint64_t fingerprint;
   int64_t weight_numbers, norm_numbers;
+  // float and double: height and width of the 3x3 convolution's patches, 2 or 4
+  int64_t patch_pixels;
 };
 
 // Start of a layer's part of `weights` and `norms`, and its padded sizes.
@@ -25,11 +27,12 @@ struct LayerLayout {
   int64_t columns, width, growth;  // multiples of the number of lanes
   int64_t weights = 0, norms = 0;
 
-  LayerLayout(const BlockArguments& g, int64_t layer)
+  LayerLayout(const BlockArguments& g, int64_t patch_pixels, int64_t layer)
       : width(round_up(g.bottleneck, kLanes<T>)), growth(round_up(g.growth, kLanes<T>)) {
+    const int64_t products = (patch_pixels + 2) * (patch_pixels + 2);
     for (int64_t l = 0; l < layer; l++) {
       columns = round_up(g.input_columns + l * g.growth, kLanes<T>);
-      weights += columns * width + kPatchSize * width * growth;
+      weights += columns * width + products * width * growth;
       norms += 2 * columns + width;
     }
     columns = round_up(g.input_columns + layer * g.growth, kLanes<T>);
@@ -41,15 +44,20 @@ void pack_layers(const InferenceArguments& arguments) {
   const BlockArguments& g = arguments.block;
   for (int64_t l = 0; l < g.layers; l++) {
     const Layer<T> layer(g, l);
-    const LayerLayout<T> at(g, l);
+    const LayerLayout<T> at(g, arguments.patch_pixels, l);
     const Affine<T> norm1 = layer.norm1(), norm2 = layer.norm2();
     T* panels = static_cast<T*>(arguments.weights) + at.weights;
     const Weight<T> weight1 = layer.weight(layer.args.weight1, layer.args.strides1);
     const Weight<T> weight2 = layer.weight(layer.args.weight2, layer.args.strides2);
     pack_product<T>(panels, layer.columns, g.bottleneck, g.threads,
                     [&](int64_t i, int64_t o) { return norm2.scale[o] * weight1(o, i); });
-    pack_patches<T>(panels + at.columns * at.width, g.bottleneck, g.growth, g.threads,
-                    [&](int64_t i, int64_t o, int r, int c) { return weight2(o, i, r, c); });
+    const auto value2 = [&](int64_t i, int64_t o, int r, int c) { return weight2(o, i, r, c); };
+    panels += at.columns * at.width;
+    if (arguments.patch_pixels == 4) {
+      pack_patches<T, PatchesOfFour<T>>(panels, g.bottleneck, g.growth, g.threads, value2);
+    } else {
+      pack_patches<T, PatchesOfTwo<T>>(panels, g.bottleneck, g.growth, g.threads, value2);
+    }
     T* norms = static_cast<T*>(arguments.norms) + at.norms;
     std::memset(norms, 0, (2 * at.columns + at.width) * sizeof(T));
     std::memcpy(norms, norm1.scale.data(), layer.columns * sizeof(T));
@@ -87,6 +95,7 @@ struct Worker {
 template <class T>
 struct Group {
   const BlockArguments& g;
+  int64_t patch_pixels;
   const T *weights, *norms;
   Maps maps;
   T *y, *h;  // h: the bottleneck, relu(norm2(conv1)) of one layer
@@ -96,7 +105,7 @@ struct Group {
 
   // The 1x1 convolution of some pixels, for number `part` of `parts` ranges of its columns.
   void conv1(int64_t layer, Range pixels, int part, int parts, Claim& claim) const {
-    const LayerLayout<T> at(g, layer);
+    const LayerLayout<T> at(g, patch_pixels, layer);
     const int64_t columns = g.input_columns + layer * g.growth, ld = g.columns();
     const int64_t rows = pixels.end - pixels.begin, panels = (at.width + kPanel<T> - 1) / kPanel<T>;
     const Range mine = share(panels, part, parts);
@@ -123,43 +132,56 @@ struct Group {
   }
 
   // The 3x3 convolution of some patches; writes the layer's new channels of y.
+  template <class Form>
   void conv2(int64_t layer, Range patches, Claim& claim) const {
-    const LayerLayout<T> at(g, layer);
-    convolve_patches<T>(maps, patches.begin, patches.end, h, at.width,
-                        weights + at.weights + at.columns * at.width, g.growth,
-                        y + g.input_columns + layer * g.growth, g.columns(), claim);
+    const LayerLayout<T> at(g, patch_pixels, layer);
+    convolve_patches<T, Form>(maps, patches.begin, patches.end, h, at.width,
+                              weights + at.weights + at.columns * at.width, g.growth,
+                              y + g.input_columns + layer * g.growth, g.columns(), claim);
   }
 
   // For one thread: the result of the 1x1 convolution is used while it is in the cache.
+  template <class Form>
   void layer_alone(int64_t layer) const {
     Claim claim;
     int64_t rows = 0;
-    const int64_t blocks = patch_blocks(maps.patches(), kPatchesAtOnce, 1);
+    const int64_t count = maps.patches(Form::kPixels);
+    const int64_t blocks = patch_blocks(count, Form::kAtOnce, 1);
     for (int64_t i = 0; i < blocks; i++) {
-      const Range patches = share(maps.patches(), i, blocks);
-      const int64_t wanted = pixels_read(maps, patches.end - 1);
+      const Range patches = share(count, i, blocks);
+      const int64_t wanted = pixels_read(maps, patches.end - 1, Form::kPixels);
       while (rows < row_blocks() && share(maps.pixels(), rows, row_blocks()).begin < wanted) {
         conv1(layer, share(maps.pixels(), rows++, row_blocks()), 0, 1, claim);
       }
-      conv2(layer, patches, claim);
+      conv2<Form>(layer, patches, claim);
     }
   }
 
   void layers(Worker& worker) const {
+    if (patch_pixels == 4) {
+      layers_in<PatchesOfFour<T>>(worker);
+    } else {
+      layers_in<PatchesOfTwo<T>>(worker);
+    }
+  }
+
+  template <class Form>
+  void layers_in(Worker& worker) const {
     // With few rows the columns are divided too, so that every thread has work.
     const int64_t panels = (round_up(g.bottleneck, kLanes<T>) + kPanel<T> - 1) / kPanel<T>;
     const int64_t parts = worker.parts(row_blocks(), panels);
-    const int64_t patches = patch_blocks(maps.patches(), kPatchesAtOnce, worker.threads);
+    const int64_t count = maps.patches(Form::kPixels);
+    const int64_t patches = patch_blocks(count, Form::kAtOnce, worker.threads);
     for (int64_t l = 0; l < g.layers; l++) {
       if (!worker.team) {
-        layer_alone(l);
+        layer_alone<Form>(l);
         continue;
       }
       worker.run(row_blocks() * parts, [&](int64_t i, Claim& claim) {
         conv1(l, share(maps.pixels(), i / parts, row_blocks()), i % parts, parts, claim);
       });
       worker.run(patches, [&](int64_t i, Claim& claim) {
-        conv2(l, share(maps.patches(), i, patches), claim);
+        conv2<Form>(l, share(count, i, patches), claim);
       });
     }
   }
@@ -216,7 +238,8 @@ void run_layers(const InferenceArguments& arguments) {
         std::memcpy(y + p * g.columns(), x + p * g.input_columns, g.input_columns * sizeof(T));
       }
     });
-    Group<T>{g, static_cast<T*>(arguments.weights), static_cast<T*>(arguments.norms), maps, y,
+    Group<T>{g, arguments.patch_pixels, static_cast<T*>(arguments.weights),
+             static_cast<T*>(arguments.norms), maps, y,
              worker.team ? shared : scratch<T>(3, numbers)}
         .layers(worker);
   });

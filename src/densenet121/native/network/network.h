@@ -41,7 +41,8 @@ struct NetworkLayout {
     end = {g.first.depth() * columns, columns};
     for (int64_t b = 0; b < g.blocks; b++) {
       block.push_back(end);
-      const LayerLayout<T> size(g.block[b].block, g.block[b].block.layers);
+      const InferenceArguments& i = g.block[b];
+      const LayerLayout<T> size(i.block, i.patch_pixels, i.block.layers);
       end = {end.weights + size.weights, end.norms + size.norms};
       transition.push_back(end);
       const TransitionArguments& t = g.transition[b];
@@ -220,7 +221,8 @@ struct Pass {
       const int64_t some = images_at_once(pixels(b), images);
       for (int64_t i = 0; i < images; i += some) {
         const Maps maps{smaller(some, images - i), block.height, block.width};
-        Group<T>{block, static_cast<T*>(g.weights) + layout.block[b].weights,
+        Group<T>{block, g.block[b].patch_pixels,
+                 static_cast<T*>(g.weights) + layout.block[b].weights,
                  static_cast<T*>(g.norms) + layout.block[b].norms, maps,
                  here + i * pixels(b) * block.columns(), h}
             .layers(worker);

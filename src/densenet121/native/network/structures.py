@@ -7,7 +7,7 @@ with another version, or other sizes, is not loaded.
 
 import ctypes
 
-VERSION = 4
+VERSION = 5
 
 
 class LayerArguments(ctypes.Structure):
@@ -68,6 +68,7 @@ class InferenceArguments(ctypes.Structure):
         ("fingerprint", ctypes.c_uint64),
         ("weight_numbers", ctypes.c_int64),
         ("norm_numbers", ctypes.c_int64),
+        ("patch_pixels", ctypes.c_int64),
     ]
 
 

@@ -33,6 +33,15 @@ inline void transform_weight(Window g, R* out) {
   }
 }
 
+// How pack_patches transforms the weights of patches of 2 x 2 pixels.
+struct TwoByTwo {
+  static constexpr int kNumbers = kPatchSize;
+  template <class R, class Window>
+  static void weight(Window g, R* out) {
+    transform_weight<R>(g, out);
+  }
+};
+
 // A register's numbers as double.
 template <class T>
 struct DoublesOf;
@@ -47,22 +56,22 @@ struct DoublesOf<double> {
 
 // Packs the transformed weights of a convolution from `columns` to `width` channels with padded
 // sizes; value(i, o, row, column) is one weight. Transforms in double.
-template <class T, class Value>
+template <class T, class Form = TwoByTwo, class Value>
 inline void pack_patches(T* panels, int64_t columns, int64_t width, int threads, Value value) {
   using Wide = typename DoublesOf<T>::type;
   const int64_t from = round_up(columns, kLanes<T>), to = round_up(width, kLanes<T>);
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int64_t i = 0; i < from; i++) {
     for (int64_t o = 0; o < to; o += kLanes<T>) {
-      Wide window[3][3] = {}, transformed[kPatchSize];
+      Wide window[3][3] = {}, transformed[Form::kNumbers];
       const int lanes = i < columns ? smaller<int64_t>(kLanes<T>, width - o) : 0;
       for (int lane = 0; lane < lanes; lane++) {
         for (int r = 0; r < 3; r++) {
           for (int c = 0; c < 3; c++) window[r][c][lane] = value(i, o + lane, r, c);
         }
       }
-      transform_weight<Wide>([&](int r, int c) { return window[r][c]; }, transformed);
-      for (int k = 0; k < kPatchSize; k++) {
+      Form::template weight<Wide>([&](int r, int c) { return window[r][c]; }, transformed);
+      for (int k = 0; k < Form::kNumbers; k++) {
         store<T>(panels + k * from * to + panel_index<T>(i, o, from, to),
                  __builtin_convertvector(transformed[k], Vec<T>), kLanes<T>);
       }
@@ -127,13 +136,13 @@ inline int64_t patch_stride(int64_t patches, int64_t columns) {
   return round_up(patches * columns, line) + line;
 }
 
-// The 16 products of `count` patches: sums[i] of `some` columns from `first` on. The packed weights
+// The products of `count` patches: sums[i] of `some` columns from `first` on. The packed weights
 // have `columns` x `width` numbers for each; `width` is a multiple of the lanes.
-template <class T>
+template <class T, int kNumbers = kPatchSize>
 inline void multiply_patches(int64_t count, const T* inputs, int64_t input_stride, int64_t columns,
                              const T* weights, int64_t width, int64_t first, int64_t some, T* sums,
                              int64_t sum_stride) {
-  for (int i = 0; i < kPatchSize; i++) {
+  for (int i = 0; i < kNumbers; i++) {
     for (int64_t n = 0; n < some; n += kPanel<T>) {
       const int64_t panel_width = smaller<int64_t>(kPanel<T>, some - n);
       const T* panel = weights + (i * width + first + n) * columns;
@@ -172,65 +181,6 @@ inline int64_t patch_blocks(int64_t patches, int64_t at_once, int64_t threads) {
 inline int64_t pixels_read(const Maps& maps, int64_t last, int64_t size = 2) {
   const Patch patch(maps, last, size);
   return (patch.image * maps.height + smaller(patch.row + size + 1, maps.height)) * maps.width;
-}
-
-// transform_window of a patch; pixels outside of the image are zero.
-template <class T>
-inline void transform_input(const Maps& maps, const Patch& patch, const T* x, const T* zeros,
-                            int64_t columns, T* out, int64_t stride) {
-  const T* pixel[4][4];
-  for (int r = 0; r < 4; r++) {
-    for (int c = 0; c < 4; c++) {
-      const int64_t row = patch.row + r - 1, column = patch.column + c - 1;
-      const bool inside = row >= 0 && row < maps.height && column >= 0 && column < maps.width;
-      pixel[r][c] =
-          inside ? x + ((patch.image * maps.height + row) * maps.width + column) * columns : zeros;
-    }
-  }
-  transform_window<T>([&](int r, int c) { return pixel[r][c]; }, columns, out, stride);
-}
-
-// Writes the pixels of a patch to `out`, `ld` numbers apart, `width` columns each.
-template <class T>
-inline void transform_output(const Maps& maps, const Patch& patch, const T* sums, int64_t stride,
-                             int64_t width, T* out, int64_t ld) {
-  T* corner = out + ((patch.image * maps.height + patch.row) * maps.width + patch.column) * ld;
-  for (int64_t n = 0; n < width; n += kLanes<T>) {
-    const int lanes = smaller<int64_t>(kLanes<T>, width - n);
-    Vec<T> pixels[2][2];
-    transform_sums<T>(sums + n, stride, pixels);
-    for (int r = 0; r < 2 && patch.row + r < maps.height; r++) {
-      T* to = corner + r * maps.width * ld + n;
-      store<T>(to, pixels[r][0], lanes);
-      if (patch.column + 1 < maps.width) store<T>(to + ld, pixels[r][1], lanes);
-    }
-  }
-}
-
-// The patches first .. last - 1, at most kPatchesAtOnce. x has `columns` and the packed weights
-// `columns` x round_up(width, lanes) numbers for each of the 16.
-template <class T>
-inline void convolve_patches(const Maps& maps, int64_t first, int64_t last, const T* x,
-                             int64_t columns, const T* weights, int64_t width, T* out, int64_t ld,
-                             Claim& claim) {
-  const int64_t count = last - first, padded = round_up(width, kLanes<T>);
-  const int64_t input_stride = patch_stride<T>(kPatchesAtOnce, columns);
-  const int64_t sum_stride = patch_stride<T>(kPatchesAtOnce, padded);
-  T* inputs = scratch<T>(2, kPatchSize * input_stride + columns);
-  T* sums = scratch<T>(4, kPatchSize * sum_stride);
-  T* zeros = inputs + kPatchSize * input_stride;
-  std::memset(zeros, 0, columns * sizeof(T));
-  for (int64_t p = 0; p < count; p++) {
-    transform_input<T>(maps, Patch(maps, first + p), x, zeros, columns, inputs + p * columns,
-                       input_stride);
-  }
-  multiply_patches<T>(count, inputs, input_stride, columns, weights, padded, 0, padded, sums,
-                      sum_stride);
-  if (!claim()) return;
-  for (int64_t p = 0; p < count; p++) {
-    transform_output<T>(maps, Patch(maps, first + p), sums + p * padded, sum_stride, width, out,
-                        ld);
-  }
 }
 
 }  // namespace

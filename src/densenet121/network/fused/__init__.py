@@ -1,5 +1,6 @@
 """Fused kernels: the same functions as the plain modules, with less time and memory."""
 
+from densenet121.network.fused.arguments import LARGE_MAPS
 from densenet121.network.fused.block import fused_dense_block
 from densenet121.network.fused.classifier import classify, fused_classifier
 from densenet121.network.fused.conditions import plain_network
@@ -9,6 +10,7 @@ from densenet121.network.fused.stem import fused_stem
 from densenet121.network.fused.transition import fused_transition
 
 __all__ = [
+    "LARGE_MAPS",
     "StemPool",
     "classify",
     "fused_classifier",

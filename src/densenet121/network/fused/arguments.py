@@ -11,6 +11,8 @@ from densenet121.native.network import Kernels
 from densenet121.native.network.structures import BlockArguments, LayerArguments
 
 PARAMETERS = 6  # per layer, in the order of layer_parameters
+# A network's first blocks, whose maps are worth patches of 4 x 4 pixels in 3x3 convolutions.
+LARGE_MAPS = 2
 
 
 @dataclass(frozen=True)

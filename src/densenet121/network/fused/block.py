@@ -4,7 +4,7 @@ The mathematics is in ``native/network/block.h``.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ from densenet121.utils.arena import new_tensor
 
 
 def fused_dense_block(
-    layers: Sequence[nn.Module], kind: type[nn.Module], x: Tensor
+    layers: Sequence[nn.Module], kind: type[nn.Module], x: Tensor, patch_pixels: Literal[2, 4] = 2
 ) -> Tensor | None:
     """The output of a block, or None if the plain implementation must compute it.
 
@@ -38,6 +38,7 @@ def fused_dense_block(
         layers: layers of the block.
         kind: the class of an unmodified layer.
         x: ``(N, C, H, W)``.
+        patch_pixels: see ``DenseBlock``; in inference alone.
 
     Returns:
         ``(N, C + len(layers) * growth_rate, H, W)``, channels_last.
@@ -60,7 +61,7 @@ def fused_dense_block(
     plan = make_plan(kernels, dtype, layers, norms, x, frozen=not batch)
     keep = torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in parameters))
     if not batch and not keep:
-        return infer_block(layers[0], plan, x, parameters)
+        return infer_block(layers[0], plan, x, parameters, patch_pixels)
     y: Tensor = _DenseBlock.apply(x, plan, keep, *parameters)  # type: ignore[no-untyped-call]
     if batch:
         update_running_statistics(norms, plan.means, plan.variances, pixels)

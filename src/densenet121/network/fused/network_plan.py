@@ -128,6 +128,7 @@ def _add_blocks(
         plan = make_plan(kernels, dtype, layers, of_layers, empty, frozen=True)
         weights = [p for layer in layers for p in layer_parameters(layer)]
         arguments.block[i].block = block_arguments(plan, empty, empty, weights, columns)
+        arguments.block[i].patch_pixels = block.patch_pixels
         columns += len(layers) * plan.growth
         if i + 1 == len(blocks):
             norm, convolution = _norm(last), {}

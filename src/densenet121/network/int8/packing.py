@@ -18,6 +18,7 @@ from densenet121.native.network.structures import (
     Int8Product,
     StemArguments,
 )
+from densenet121.network.fused.arguments import LARGE_MAPS
 from densenet121.network.int8.scheme import PAIR
 
 PANEL = 32  # columns
@@ -25,7 +26,6 @@ SUMMANDS = 4
 GROUP = 64  # channels of a norm
 WORD_PANEL = 16  # columns of the transformed weights of 16 bits
 WORD_CHANNELS = 16
-LARGE_MAPS = 2  # blocks whose maps are large enough for patches of 4 x 4 pixels
 _TRANSFORMS = {
     2: [[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]],
     4: [[1, 0, 0], [-1, -1, -1], [-1, 1, -1], [1, 2, 4], [1, -2, 4], [0, 0, 1]],
