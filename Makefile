@@ -38,12 +38,16 @@ help:
 	@echo "make test-docs  run the commands of the tutorials"
 	@echo "make lint       ruff and mypy"
 
+# Python keeps the bytecode of a module when it is first imported; pip need not write that of all.
+export PYTHONDONTWRITEBYTECODE :=
+
 # The kernels are compiled while pip unpacks torch.
 define INSTALL
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --constraint constraints.txt 'setuptools>=77'
 	$(BIN)/python setup.py --quiet build_ext --inplace --force & kernels=$$!; \
-	DENSENET121_KERNELS=off $(PIP) install --quiet --constraint constraints.txt --editable '$(1)' && wait $$kernels
+	DENSENET121_KERNELS=off $(PIP) install --quiet --no-compile --constraint constraints.txt \
+	    --editable '$(1)' && wait $$kernels
 endef
 
 $(BIN)/.installed: pyproject.toml constraints.txt $(KERNELS)
@@ -73,7 +77,8 @@ test-fast: $(BIN)/.installed-dev
 DOCS := import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
   print(*project["optional-dependencies"]["docs"])
 $(BIN)/.installed-docs: $(BIN)/.installed-dev
-	$(PIP) install --quiet --constraint constraints.txt $$($(BIN)/python -c '$(DOCS)')
+	$(PIP) install --quiet --no-compile --constraint constraints.txt \
+	    $$($(BIN)/python -c '$(DOCS)')
 	touch $@
 
 docs: $(BIN)/.installed-docs
