@@ -88,8 +88,9 @@ docs: $(BIN)/.installed-docs
 docs-serve: $(BIN)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --dev-addr 127.0.0.1:8001
 
+TUTORIALS := tutorials
 test-docs: $(BIN)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "tutorials and not slow" --numprocesses 2 tests/docs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "$(TUTORIALS)" --numprocesses 2 tests/docs
 
 test-slow: $(BIN)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow --numprocesses 2 --dist loadfile --no-loadscope-reorder

@@ -40,7 +40,20 @@ IMAGES_FLAGS = {
 }
 # With flags of one's own, as the sanitizers', what they say about debug information holds.
 DEBUG = [] if "-g" in os.environ.get("CFLAGS", "") else ["-g0"]
-COMMON = ["-O3", *DEBUG, "-std=c++17", "-fno-math-errno", "-fvisibility=hidden", "-Wno-psabi"]
+COMMON = [*DEBUG, "-std=c++17", "-fno-math-errno", "-fvisibility=hidden", "-Wno-psabi"]
+
+
+def optimisation(flags: list[str]) -> str:
+    """-O3. With ``DENSENET121_OPTIMISE=own`` only for what this processor can run.
+
+    That is for a gate, which compiles the others to see that they can be; without optimisation it
+    takes a sixth of the time. Such an installation is slow on a better processor.
+    """
+    if os.environ.get("DENSENET121_OPTIMISE") != "own":
+        return "-O3"
+    has = Path("/proc/cpuinfo").read_text(encoding="utf-8").replace("_", "").split()
+    needed = {flag[2:].replace("-", "") for flag in flags if flag.startswith(("-mavx", "-mamx"))}
+    return "-O3" if needed.issubset(has) else "-O0"
 
 
 def extension(name: str, flags: list[str]) -> Extension:
@@ -55,7 +68,13 @@ def extension(name: str, flags: list[str]) -> Extension:
         # gcc takes its own intrinsics for uses of uninitialised values, and two copies of 16 bytes
         # in a row, as those of AMX's results, for one of 32 from a register of 16
         extra_compile_args=[
-            *(*COMMON, "-fopenmp", "-Wno-uninitialized", "-Wno-maybe-uninitialized"),
+            *(
+                optimisation(flags),
+                *COMMON,
+                "-fopenmp",
+                "-Wno-uninitialized",
+                "-Wno-maybe-uninitialized",
+            ),
             *("-Wno-array-bounds", "-Wno-stringop-overread"),
             *flags,
         ],
@@ -69,7 +88,7 @@ def images_extension(name: str) -> Extension:
         f"densenet121.native.images._{name}",
         sources=[str(IMAGES / "images.cpp")],
         depends=SHARED + [str(header) for header in sorted(IMAGES.glob("*.h"))],
-        extra_compile_args=[*COMMON, *IMAGES_FLAGS[name]],
+        extra_compile_args=[optimisation(IMAGES_FLAGS[name]), *COMMON, *IMAGES_FLAGS[name]],
         optional=True,
     )
 

@@ -118,6 +118,7 @@ def test_the_steps_are_those_of_train(image_folder: Path, tmp_path: Path) -> Non
     assert found.losses[: len(losses)].tolist() == losses
 
 
+@pytest.mark.slow
 def test_the_result_does_not_depend_on_the_workers(image_folder: Path, tmp_path: Path) -> None:
     flags = {"sampler": "balanced", "class_weights": "sqrt"}
     found = [

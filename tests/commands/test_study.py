@@ -148,7 +148,7 @@ def test_a_fold_is_to_the_bit_what_split_train_and_eval_give_by_hand(
         assert {name: row[name] for name in expected} == expected
 
 
-@pytest.mark.parametrize("kind", ["single", "several"])
+@pytest.mark.parametrize("kind", ["single", pytest.param("several", marks=pytest.mark.slow)])
 def test_each_image_is_predicted_once_by_networks_that_have_not_seen_its_group(
     kind: str, request: pytest.FixtureRequest
 ) -> None:

@@ -105,6 +105,7 @@ def test_the_move_from_mindspore_runs(tmp_path: Path) -> None:
     assert "tuned.ckpt: densenet121, variant model_zoo" in output
 
 
+@pytest.mark.slow
 def test_the_tutorial_on_resuming_ends_with_the_bits_it_promises(tmp_path: Path) -> None:
     output = run_page("resume", tmp_path, SHORTER)
     assert "stopped by a signal after" in output
@@ -114,6 +115,7 @@ def test_the_tutorial_on_resuming_ends_with_the_bits_it_promises(tmp_path: Path)
     assert len(set(digests)) == 1
 
 
+@pytest.mark.slow
 def test_the_tutorial_on_several_labels_finds_them_in_patients_it_has_not_seen(
     tmp_path: Path,
 ) -> None:

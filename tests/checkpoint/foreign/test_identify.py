@@ -133,15 +133,14 @@ def test_a_file_cut_anywhere_is_refused(suffix: str, tmp_path: Path) -> None:
             assert found < names
 
 
-@pytest.mark.parametrize(
-    "suffix", [".ckpt", ".safetensors", pytest.param(".pth", marks=pytest.mark.slow)]
-)
-def test_10000_changed_bytes_are_read_or_refused(suffix: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [1000, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors", ".pth"])
+def test_changed_bytes_are_read_or_refused(suffix: str, count: int, tmp_path: Path) -> None:
     path = tmp_path / f"w{suffix}"
     whole = small_file(path)
     rng = random.Random(1)
     refused = 0
-    for _ in range(10_000):
+    for _ in range(count):
         changed = bytearray(whole)
         changed[rng.randrange(len(whole))] = rng.randrange(256)
         path.write_bytes(changed)
@@ -150,7 +149,7 @@ def test_10000_changed_bytes_are_read_or_refused(suffix: str, tmp_path: Path) ->
         except InputError as error:
             assert str(error).startswith(f"{path}: ")
             refused += 1
-    assert 0 < refused < 10_000
+    assert 0 < refused < count
 
 
 def test_a_checkpoint_cut_between_two_tensors_names_what_is_missing(
