@@ -21,7 +21,7 @@ from densenet121.distributed.ranks import ALONE, Process, join, process_group
 from densenet121.native.network import instruction_set
 from densenet121.network.compiled import named_compile_errors
 from densenet121.utils.cores import default_workers
-from densenet121.utils.errors import InputError
+from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.memory import is_out_of_memory, memory_text, prepare_for_training
 
 
@@ -185,16 +185,27 @@ def runtime_of(settings: Settings, process: Process = ALONE) -> Runtime:
 
 @contextlib.contextmanager
 def joined(
-    settings: RankSettings, is_stopped: Callable[[], bool] = lambda: False
+    settings: RankSettings,
+    is_stopped: Callable[[], bool] = lambda: False,
+    refusal: str | None = None,
 ) -> Iterator[Runtime]:
     """The runtime of a command that can run on several ranks, with its process group.
 
+    Args:
+        settings: those of the command.
+        is_stopped: whether to wait no longer for rank 0 to start.
+        refusal: what a command says that runs in one process alone. It says so before the ranks
+            meet: one that leaves at once would be lost to those that are still connecting.
+
     Raises:
-        UsageError: there is no such device, or no launcher started the requested ranks.
+        UsageError: there is no such device, no launcher started the requested ranks, or there are
+            several and the command refuses them.
         InputError: another rank was lost, memory does not suffice, or the network cannot be
             compiled.
     """
     process = join(bool(settings.is_distributed), settings.rank, settings.group_size)
+    if refusal is not None and process.world_size > 1:
+        raise UsageError(refusal)
     runtime = runtime_of(settings, process)
     with process_group(process, runtime.device, settings.timeout_seconds, is_stopped):
         if runtime.device.type == "cpu":

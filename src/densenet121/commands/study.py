@@ -76,9 +76,8 @@ def study(config: StudyConfig) -> StudyResult:
 def _begin(config: StudyConfig, folder: StudyFolder, images: Images, division: Division) -> None:
     """Start the study, or check that it can go on."""
     settings = settings_of(config)
-    with joined(config) as runtime:
-        if runtime.process.world_size > 1:
-            raise UsageError("a study runs in one process, and trains one network at a time")
+    refusal = "a study runs in one process, and trains one network at a time"
+    with joined(config, refusal=refusal) as runtime:
         task, names = config.task, images.names
         record = describe_run("study", settings, runtime, task, names, None, None)
     digests = {"images": data_digest(images, division), "weights": files_digest(config)}

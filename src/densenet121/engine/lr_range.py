@@ -23,7 +23,7 @@ from densenet121.engine.state import Training
 from densenet121.runs.checkpoints import Start
 from densenet121.runtime import Runtime, joined
 from densenet121.tasks import Task
-from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.errors import InputError
 from densenet121.utils.progress import progress_bar
 
 _SMOOTHING = 0.95  # share of the past in the smoothed loss
@@ -130,13 +130,12 @@ def find_lr(config: LrFindConfig, task: Task | None = None) -> LrRange:
         UsageError: a setting cannot be used.
         InputError: data or weights cannot be used, or the loss is infinite from the start.
     """
-    with joined(config) as runtime:
+    refusal = (
+        "lr-find runs in one process; for the batch of several, pass `gradient_accumulation` of "
+        "their number"
+    )
+    with joined(config, refusal=refusal) as runtime:
         set_exact(runtime.device, bool(config.exact))
-        if runtime.process.world_size > 1:
-            raise UsageError(
-                "lr-find runs in one process; for the batch of several, pass "
-                "`gradient_accumulation` of their number"
-            )
         training, plan = _begin(config, task, runtime)
         rates = rates_between(config.lr_min, config.lr_max, config.steps)
         losses: list[float] = []

@@ -70,6 +70,7 @@ class DenseBlock(nn.Sequential):
 
     recompute = False  # see set_recompute
     triton = False  # see set_triton
+    patch_pixels: Literal[2, 4] = 2  # see large_maps
 
     def __init__(
         self,
@@ -86,7 +87,8 @@ class DenseBlock(nn.Sequential):
         at once in place of 2 x 2 (``native/network/patches.h``). The results differ by rounding.
         """
         super().__init__()
-        self.patch_pixels: Literal[2, 4] = 4 if large_maps else 2
+        if large_maps:
+            self.patch_pixels = 4
         for i in range(num_layers):
             layer = DenseLayer(num_input_features + i * growth_rate, growth_rate, bn_size)
             self.add_module(f"denselayer{i + 1}", layer)
