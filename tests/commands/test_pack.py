@@ -89,6 +89,7 @@ def test_an_index_of_other_shards_is_not_used_and_a_damaged_one_is_named(
             open_evaluation(tmp_path / "s")
 
 
+@pytest.mark.slow
 def test_training_from_shards_equals_training_from_folders(
     image_folder: Path, tmp_path: Path
 ) -> None:

@@ -211,6 +211,7 @@ def test_another_teacher_is_refused_on_resume(
     train(replace(again, distill_alpha=0.5))  # the default, given
 
 
+@pytest.mark.slow
 def test_a_student_comes_closer_to_its_teacher(
     image_folder: Path, tmp_path: Path, teacher: Path
 ) -> None:

@@ -36,6 +36,7 @@ def test_float32_reduces_nothing(image_folder: Path, tmp_path: Path) -> None:
     assert not [line for line in lines(tmp_path) if "reduce precision" in line]
 
 
+@pytest.mark.slow
 def test_the_trace_leaves_the_network_and_the_random_state_as_they_are(
     image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -128,7 +128,7 @@ def test_another_seed_is_another_run(image_folder: Path, finished: Path, tmp_pat
     assert not torch.equal(ours[name], theirs[name])
 
 
-@pytest.mark.parametrize("amp", ["O2", "O3"])
+@pytest.mark.parametrize("amp", ["O2", pytest.param("O3", marks=pytest.mark.slow)])
 def test_mixed_precision_trains_with_float32_weights(
     image_folder: Path, tmp_path: Path, amp: Any
 ) -> None:
