@@ -41,6 +41,10 @@ IMAGES_FLAGS = {
 # With flags of one's own, as the sanitizers', what they say about debug information holds.
 DEBUG = [] if "-g" in os.environ.get("CFLAGS", "") else ["-g0"]
 COMMON = [*DEBUG, "-std=c++17", "-fno-math-errno", "-fvisibility=hidden", "-Wno-psabi"]
+# gcc takes its own intrinsics for uses of uninitialised values, and two copies of 16 bytes in a
+# row, as those of AMX's results, for one of 32 from a register of 16.
+FALSE_WARNINGS = ["-Wno-uninitialized", "-Wno-maybe-uninitialized"]
+FALSE_WARNINGS += ["-Wno-array-bounds", "-Wno-stringop-overread"]
 
 
 def optimisation(flags: list[str]) -> str:
@@ -65,19 +69,7 @@ def extension(name: str, flags: list[str]) -> Extension:
         f"densenet121.native.network._{name}",
         sources=[str(NATIVE / "kernels.cpp")],
         depends=SHARED + [str(header) for header in sorted(NATIVE.glob("*.h"))],
-        # gcc takes its own intrinsics for uses of uninitialised values, and two copies of 16 bytes
-        # in a row, as those of AMX's results, for one of 32 from a register of 16
-        extra_compile_args=[
-            *(
-                optimisation(flags),
-                *COMMON,
-                "-fopenmp",
-                "-Wno-uninitialized",
-                "-Wno-maybe-uninitialized",
-            ),
-            *("-Wno-array-bounds", "-Wno-stringop-overread"),
-            *flags,
-        ],
+        extra_compile_args=[optimisation(flags), *COMMON, "-fopenmp", *FALSE_WARNINGS, *flags],
         optional=True,
     )
 

@@ -13,32 +13,28 @@ namespace {
 constexpr int kPatchSize = 16;     // numbers of a transformed patch: 4 x 4
 constexpr int kPatchesAtOnce = 24;  // their transforms, with 128 channels in float, need 196 kB
 
-// The 16 numbers of the transformed window g of weights. R: a number, or a vector of numbers.
-template <class R, class Window>
-inline void transform_weight(Window g, R* out) {
-  R rows[4][3];
-  for (int c = 0; c < 3; c++) {
-    const R outer = g(0, c) + g(2, c), middle = g(1, c);
-    rows[0][c] = g(0, c);
-    rows[1][c] = (outer + middle) * 0.5;
-    rows[2][c] = (outer - middle) * 0.5;
-    rows[3][c] = g(2, c);
-  }
-  for (int r = 0; r < 4; r++, out += 4) {
-    const R outer = rows[r][0] + rows[r][2], middle = rows[r][1];
-    out[0] = rows[r][0];
-    out[1] = (outer + middle) * 0.5;
-    out[2] = (outer - middle) * 0.5;
-    out[3] = rows[r][2];
-  }
-}
-
 // How pack_patches transforms the weights of patches of 2 x 2 pixels.
 struct TwoByTwo {
   static constexpr int kNumbers = kPatchSize;
+
+  // The numbers of the transformed window g of weights. R: a number, or a vector of numbers.
   template <class R, class Window>
   static void weight(Window g, R* out) {
-    transform_weight<R>(g, out);
+    R rows[4][3];
+    for (int c = 0; c < 3; c++) {
+      const R outer = g(0, c) + g(2, c), middle = g(1, c);
+      rows[0][c] = g(0, c);
+      rows[1][c] = (outer + middle) * 0.5;
+      rows[2][c] = (outer - middle) * 0.5;
+      rows[3][c] = g(2, c);
+    }
+    for (int r = 0; r < 4; r++, out += 4) {
+      const R outer = rows[r][0] + rows[r][2], middle = rows[r][1];
+      out[0] = rows[r][0];
+      out[1] = (outer + middle) * 0.5;
+      out[2] = (outer - middle) * 0.5;
+      out[3] = rows[r][2];
+    }
   }
 };
 
