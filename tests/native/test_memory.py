@@ -30,12 +30,12 @@ z = torch.empty((2, 128, 4, 4000), dtype=dtype, memory_format=torch.channels_las
 frozen = function == "inference_run"
 layers = list(block)
 norms = [norm for layer in layers for norm in (layer.norm1, layer.norm2)]
-plan = make_plan(kernels(), dtype, layers, norms, x, frozen=frozen)
+plan = make_plan(kernels(), dtype, layers, norms, x, frozen=frozen, patch_pixels=4)
 weights = [p.detach() for layer in layers for p in layer_parameters(layer)]
 arguments = block_arguments(plan, y, z, weights, 16)
 arguments.x = x.data_ptr()
 if frozen:
-    arguments = InferenceArguments(block=arguments, patch_pixels=4)
+    arguments = InferenceArguments(block=arguments)
     plan.kernels.call("inference_fingerprint", dtype, arguments)
     real = torch.float64 if dtype == torch.float64 else torch.float32
     packed = torch.empty(arguments.weight_numbers, dtype=dtype)

@@ -190,22 +190,21 @@ def test_inference_in_float32_is_as_near_to_the_truth_as_the_plain_network(
 
 
 @needs_kernels
-# Measured: 0.6 and 1.0.
-@pytest.mark.parametrize(("large_maps", "most"), [(False, 1.0), (True, 1.5)])
-def test_a_block_in_float32_rounds_little_more_than_the_plain_one(
-    large_maps: bool, most: float
-) -> None:
+# Measured: 5.3e-8 and 8.6e-8, on any processor. The plain block's own distance depends on torch's
+# convolution: 8.9e-8 with AVX2, 4.8e-8 with AVX-512.
+@pytest.mark.parametrize(("large_maps", "most"), [(False, 8e-8), (True, 1.2e-7)])
+def test_a_block_in_float32_is_within_rounding_of_float64(large_maps: bool, most: float) -> None:
     block, x = fixed_block(3, 64, 32, large_maps=large_maps), random_input(2, 64, 28, 28)
     truth = infer(block, x, plain=True)
-    block, x = block.float(), x.float()
-    fast, plain = infer(block, x), infer(block, x, plain=True)
-    assert distance(fast, truth) < most * distance(plain, truth)
+    assert distance(infer(block.float(), x.float()), truth) < most
 
 
 @needs_kernels
 def test_a_block_that_is_told_of_large_maps_later_packs_its_weights_again() -> None:
     block, x = fixed_block(2, 16, 32), random_input(2, 16, 12, 12)
-    one, other = infer(block, x), infer(fixed_block(2, 16, 32, large_maps=True), x)
+    large = fixed_block(2, 16, 32, large_maps=True)
+    large.load_state_dict(block.state_dict())
+    one, other = infer(block, x), infer(large, x)
     assert not torch.equal(one, other)
     block.patch_pixels = 4
     assert torch.equal(infer(block, x), other)

@@ -83,8 +83,8 @@ class DenseBlock(nn.Sequential):
     ) -> None:
         """The output has ``num_input_features + num_layers * growth_rate`` channels.
 
-        ``large_maps``: inference in float32 on a CPU computes 4 x 4 pixels of a 3x3 convolution
-        at once in place of 2 x 2 (``native/network/patches.h``). The results differ by rounding.
+        ``large_maps``: a CPU computes 4 x 4 pixels of a 3x3 convolution at once in place of 2 x 2
+        (``native/network/patch_forms.h``). The results differ by rounding.
         """
         super().__init__()
         if large_maps:

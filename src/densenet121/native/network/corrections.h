@@ -40,10 +40,10 @@ struct GradientSums {
 
 // Applies the correction of batch norm to some pixels: out = gradient + constant + slope * x, and
 // zeros from `columns` to `padded`, which is less than a register further.
-template <class T>
+template <class T, class Out>
 inline void corrected_rows(const Correction<Real<T>>& k, const T* x, int64_t x_ld,
                            const T* gradient, int64_t gradient_ld, int64_t rows, int64_t columns,
-                           int64_t padded, T* out, int64_t out_ld) {
+                           int64_t padded, Out* out, int64_t out_ld) {
   using R = Real<T>;
   for (int64_t r = 0; r < rows; r++) {
     for (int64_t c = 0; c < columns; c += kLanes<T>) {
@@ -51,7 +51,7 @@ inline void corrected_rows(const Correction<Real<T>>& k, const T* x, int64_t x_l
       const Vec<T> d = load<T>(gradient + r * gradient_ld + c, n) +
                        load<R>(k.constant.data() + c, kLanes<T>) +
                        load<R>(k.slope.data() + c, kLanes<T>) * load<T>(x + r * x_ld + c, n);
-      store<T>(out + r * out_ld + c, d, smaller<int64_t>(kLanes<T>, padded - c));
+      store<Out>(out + r * out_ld + c, d, smaller<int64_t>(kLanes<T>, padded - c));
     }
   }
 }

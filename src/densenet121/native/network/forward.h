@@ -53,29 +53,30 @@ inline void normalise_rows(const T* x, int64_t ld, int rows, int64_t columns,
 
 // out = relu(scale * x + shift) of some rows; zeros from `columns` to `padded`. Fetches the row that
 // is `ahead` rows further into the cache, unless that is 0.
-template <class T>
+template <class T, class Out>
 inline void normalise_some(const T* x, int64_t ld, int64_t rows, int64_t columns, int64_t padded,
-                           const T* scale, const T* shift, T* out, int64_t out_ld,
+                           const Real<T>* scale, const Real<T>* shift, Out* out, int64_t out_ld,
                            int64_t ahead = 0) {
+  using R = Real<T>;
   constexpr int kRows = 4;  // that share a scale and a shift
   for (int64_t r = 0; r < rows; r += kRows) {
     const int some = smaller<int64_t>(kRows, rows - r);
     for (int64_t c = 0; c < padded; c += kLanes<T>) {
-      const Vec<T> s = load<T>(scale + c, kLanes<T>), t = load<T>(shift + c, kLanes<T>);
+      const Vec<T> s = load<R>(scale + c, kLanes<T>), t = load<R>(shift + c, kLanes<T>);
       const T* from = x + r * ld + c;
-      T* to = out + r * out_ld + c;
+      Out* to = out + r * out_ld + c;
       if (ahead && c % kLine<T> == 0) {
         for (int i = 0; i < kRows; i++) __builtin_prefetch(from + (ahead + i) * ld, 0, 2);
       }
       if (some == kRows && c + kLanes<T> <= columns) {
         for (int i = 0; i < kRows; i++) {
-          store<T>(to + i * out_ld, relu(load<T>(from + i * ld, kLanes<T>) * s + t), kLanes<T>);
+          store<Out>(to + i * out_ld, relu(load<T>(from + i * ld, kLanes<T>) * s + t), kLanes<T>);
         }
         continue;
       }
       const int n = smaller<int64_t>(kLanes<T>, columns > c ? columns - c : 0);
       for (int i = 0; i < some; i++) {
-        store<T>(to + i * out_ld, relu(load<T>(from + i * ld, n) * s + t), kLanes<T>);
+        store<Out>(to + i * out_ld, relu(load<T>(from + i * ld, n) * s + t), kLanes<T>);
       }
     }
   }

@@ -63,7 +63,7 @@ void inference_fingerprint(const InferenceArguments& arguments) {
     const Packed end = packed_before(g, g.layers);
     out.weight_numbers = end.weights, out.norm_numbers = end.norms;
   } else {
-    const LayerLayout<T> end(g, arguments.patch_pixels, g.layers);
+    const LayerLayout<T> end(g, g.layers);
     out.weight_numbers = end.weights, out.norm_numbers = end.norms;
   }
 }

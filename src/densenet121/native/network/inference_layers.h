@@ -17,8 +17,6 @@ struct InferenceArguments {
   void* norms;    // written by inference_pack, of type Real<T>
   uint64_t fingerprint;
   int64_t weight_numbers, norm_numbers;
-  // float and double: height and width of the 3x3 convolution's patches, 2 or 4
-  int64_t patch_pixels;
 };
 
 // Start of a layer's part of `weights` and `norms`, and its padded sizes.
@@ -27,9 +25,9 @@ struct LayerLayout {
   int64_t columns, width, growth;  // multiples of the number of lanes
   int64_t weights = 0, norms = 0;
 
-  LayerLayout(const BlockArguments& g, int64_t patch_pixels, int64_t layer)
+  LayerLayout(const BlockArguments& g, int64_t layer)
       : width(round_up(g.bottleneck, kLanes<T>)), growth(round_up(g.growth, kLanes<T>)) {
-    const int64_t products = (patch_pixels + 2) * (patch_pixels + 2);
+    const int64_t products = (g.patch_pixels + 2) * (g.patch_pixels + 2);
     for (int64_t l = 0; l < layer; l++) {
       columns = round_up(g.input_columns + l * g.growth, kLanes<T>);
       weights += columns * width + products * width * growth;
@@ -44,7 +42,7 @@ void pack_layers(const InferenceArguments& arguments) {
   const BlockArguments& g = arguments.block;
   for (int64_t l = 0; l < g.layers; l++) {
     const Layer<T> layer(g, l);
-    const LayerLayout<T> at(g, arguments.patch_pixels, l);
+    const LayerLayout<T> at(g, l);
     const Affine<T> norm1 = layer.norm1(), norm2 = layer.norm2();
     T* panels = static_cast<T*>(arguments.weights) + at.weights;
     const Weight<T> weight1 = layer.weight(layer.args.weight1, layer.args.strides1);
@@ -53,10 +51,10 @@ void pack_layers(const InferenceArguments& arguments) {
                     [&](int64_t i, int64_t o) { return norm2.scale[o] * weight1(o, i); });
     const auto value2 = [&](int64_t i, int64_t o, int r, int c) { return weight2(o, i, r, c); };
     panels += at.columns * at.width;
-    if (arguments.patch_pixels == 4) {
-      pack_patches<T, PatchesOfFour<T>>(panels, g.bottleneck, g.growth, g.threads, value2);
+    if (g.patch_pixels == 4) {
+      pack_patches<PatchesOfFour<T>>(panels, g.bottleneck, g.growth, g.threads, value2);
     } else {
-      pack_patches<T, PatchesOfTwo<T>>(panels, g.bottleneck, g.growth, g.threads, value2);
+      pack_patches<PatchesOfTwo<T>>(panels, g.bottleneck, g.growth, g.threads, value2);
     }
     T* norms = static_cast<T*>(arguments.norms) + at.norms;
     std::memset(norms, 0, (2 * at.columns + at.width) * sizeof(T));
@@ -95,7 +93,6 @@ struct Worker {
 template <class T>
 struct Group {
   const BlockArguments& g;
-  int64_t patch_pixels;
   const T *weights, *norms;
   Maps maps;
   T *y, *h;  // h: the bottleneck, relu(norm2(conv1)) of one layer
@@ -105,7 +102,7 @@ struct Group {
 
   // The 1x1 convolution of some pixels, for number `part` of `parts` ranges of its columns.
   void conv1(int64_t layer, Range pixels, int part, int parts, Claim& claim) const {
-    const LayerLayout<T> at(g, patch_pixels, layer);
+    const LayerLayout<T> at(g, layer);
     const int64_t columns = g.input_columns + layer * g.growth, ld = g.columns();
     const int64_t rows = pixels.end - pixels.begin, panels = (at.width + kPanel<T> - 1) / kPanel<T>;
     const Range mine = share(panels, part, parts);
@@ -134,7 +131,7 @@ struct Group {
   // The 3x3 convolution of some patches; writes the layer's new channels of y.
   template <class Form>
   void conv2(int64_t layer, Range patches, Claim& claim) const {
-    const LayerLayout<T> at(g, patch_pixels, layer);
+    const LayerLayout<T> at(g, layer);
     convolve_patches<T, Form>(maps, patches.begin, patches.end, h, at.width,
                               weights + at.weights + at.columns * at.width, g.growth,
                               y + g.input_columns + layer * g.growth, g.columns(), claim);
@@ -158,7 +155,7 @@ struct Group {
   }
 
   void layers(Worker& worker) const {
-    if (patch_pixels == 4) {
+    if (g.patch_pixels == 4) {
       layers_in<PatchesOfFour<T>>(worker);
     } else {
       layers_in<PatchesOfTwo<T>>(worker);
@@ -238,8 +235,7 @@ void run_layers(const InferenceArguments& arguments) {
         std::memcpy(y + p * g.columns(), x + p * g.input_columns, g.input_columns * sizeof(T));
       }
     });
-    Group<T>{g, arguments.patch_pixels, static_cast<T*>(arguments.weights),
-             static_cast<T*>(arguments.norms), maps, y,
+    Group<T>{g, static_cast<T*>(arguments.weights), static_cast<T*>(arguments.norms), maps, y,
              worker.team ? shared : scratch<T>(3, numbers)}
         .layers(worker);
   });

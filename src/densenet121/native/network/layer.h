@@ -20,6 +20,8 @@ struct BlockArguments {
   int64_t images, height, width, input_columns, layers, growth, bottleneck, threads;
   int64_t frozen;    // the statistics are given, not computed from the batch
   int64_t z_stride;  // numbers from one layer's z to the next: 0 when none is needed later
+  // height and width of the 3x3 convolutions' patches (patch_forms.h), 2 or 4
+  int64_t patch_pixels;
   void *x, *y, *z, *mean, *variance;
   void *grad_y, *grad_buffer, *grad_bottleneck, *grad_x;
   LayerArguments* layer;

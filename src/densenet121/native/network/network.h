@@ -42,7 +42,7 @@ struct NetworkLayout {
     for (int64_t b = 0; b < g.blocks; b++) {
       block.push_back(end);
       const InferenceArguments& i = g.block[b];
-      const LayerLayout<T> size(i.block, i.patch_pixels, i.block.layers);
+      const LayerLayout<T> size(i.block, i.block.layers);
       end = {end.weights + size.weights, end.norms + size.norms};
       transition.push_back(end);
       const TransitionArguments& t = g.transition[b];
@@ -221,8 +221,7 @@ struct Pass {
       const int64_t some = images_at_once(pixels(b), images);
       for (int64_t i = 0; i < images; i += some) {
         const Maps maps{smaller(some, images - i), block.height, block.width};
-        Group<T>{block, g.block[b].patch_pixels,
-                 static_cast<T*>(g.weights) + layout.block[b].weights,
+        Group<T>{block, static_cast<T*>(g.weights) + layout.block[b].weights,
                  static_cast<T*>(g.norms) + layout.block[b].norms, maps,
                  here + i * pixels(b) * block.columns(), h}
             .layers(worker);

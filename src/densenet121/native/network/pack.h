@@ -57,6 +57,12 @@ struct BlockSums {
     for (int t = 0; t < threads; t++) sum += block(t, 0)[number];
     return sum;
   }
+  // Of a register of adjacent numbers.
+  Vec<R> totals(int64_t number) {
+    Vec<R> sum{};
+    for (int t = 0; t < threads; t++) sum += load<R>(block(t, 0) + number, kLanes<R>);
+    return sum;
+  }
 };
 
 }  // namespace

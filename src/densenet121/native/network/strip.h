@@ -1,5 +1,5 @@
-// The patches of winograd.h in training, where what is transformed is computed anew and has a frame
-// of zeros, so that no window asks where the image ends.
+// Where the patches of patch_forms.h are in training, where what is transformed is computed anew and
+// has a frame of zeros, so that no window asks where the image ends.
 
 #pragma once
 
@@ -8,19 +8,17 @@
 
 namespace {
 
-// Patches that are multiplied at once: those of 14 x 14 pixels, and not more than the cache holds.
-constexpr int kTrainingPatches = 50;
-
 // Some rows of one image, or some whole images, each in a frame of zeros: a row above, a column on
-// the left, and on the other sides one or two, so that every patch has its window.
+// the left, and on the other sides one or more, so that every patch has its window.
 struct Strip {
   int64_t height, width;  // of an image
-  Range images, rows;     // rows.begin is even
-  int64_t patch_rows() const { return (rows.end - rows.begin + 1) / 2; }
-  int64_t patch_columns() const { return (width + 1) / 2; }
+  int64_t size;           // of a patch: pixels of its height and width
+  Range images, rows;     // rows.begin is a multiple of `size`
+  int64_t patch_rows() const { return (rows.end - rows.begin + size - 1) / size; }
+  int64_t patch_columns() const { return (width + size - 1) / size; }
   int64_t patches() const { return (images.end - images.begin) * patch_rows() * patch_columns(); }
-  int64_t pitch() const { return 2 * patch_columns() + 2; }
-  int64_t frame_rows() const { return 2 * patch_rows() + 2; }
+  int64_t pitch() const { return size * patch_columns() + 2; }
+  int64_t frame_rows() const { return size * patch_rows() + 2; }
   int64_t framed() const { return (images.end - images.begin) * frame_rows() * pitch(); }
   int64_t first_pixel() const { return (images.begin * height + rows.begin) * width; }
   int64_t pixels() const {
@@ -29,31 +27,35 @@ struct Strip {
 };
 
 // The strips of all images: equal shares for all threads, with frames that fit into the cache.
+template <class Form>
 struct Strips {
   int64_t images, height, width, parts_of_image, groups;
 
   Strips(const BlockArguments& g, int64_t pixel_bytes)
       : images(g.images), height(g.height), width(g.width) {
-    constexpr int64_t kFrameBytes = 256 << 10;
-    const int64_t patch_rows = (height + 1) / 2, patches = patch_rows * ((width + 1) / 2);
-    const int64_t fitting = kFrameBytes / ((width + 3) * pixel_bytes) - 2;  // rows
-    const int64_t most = fitting > 2 ? fitting / 2 : 1;
-    const int64_t wanted = (patch_rows + most - 1) / most;
+    constexpr int64_t kSize = Form::kPixels;
+    const int64_t patch_columns = (width + kSize - 1) / kSize, patches = patch_rows() * patch_columns;
+    const int64_t fitting = Form::kFrameBytes / ((kSize * patch_columns + 2) * pixel_bytes) - 2;
+    const int64_t most = fitting > kSize ? fitting / kSize : 1;
+    const int64_t wanted = (patch_rows() + most - 1) / most;
     const int64_t fair = (2 * g.threads + images - 1) / images;
-    parts_of_image = smaller(patch_rows, wanted > fair ? wanted : fair);
+    parts_of_image = smaller(patch_rows(), wanted > fair ? wanted : fair);
     groups = images;
     if (parts_of_image > 1) return;  // of one image each: a strip's pixels are adjacent
-    const int64_t together = smaller(kTrainingPatches / patches, images);
+    const int64_t together = smaller(Form::kInBackward / patches, images);
     if (together > 1) groups = (images + together - 1) / together;
     // With many groups the bits of the sums do not depend on the number of threads.
     if (groups < 8 * g.threads) groups = smaller(images, round_up(groups, g.threads));
   }
+  int64_t patch_rows() const { return (height + Form::kPixels - 1) / Form::kPixels; }
   int64_t count() const { return groups * parts_of_image; }
   Strip operator[](int64_t i) const {
-    const int64_t patch_rows = (height + 1) / 2;
-    const Range part = share(patch_rows, i % parts_of_image, parts_of_image);
-    return {height, width, share(images, i / parts_of_image, groups),
-            {2 * part.begin, smaller(2 * part.end, height)}};
+    const Range part = share(patch_rows(), i % parts_of_image, parts_of_image);
+    return {height,
+            width,
+            Form::kPixels,
+            share(images, i / parts_of_image, groups),
+            {Form::kPixels * part.begin, smaller(Form::kPixels * part.end, height)}};
   }
 };
 
@@ -80,18 +82,20 @@ inline void fill_frame(const Strip& strip, int64_t columns, T* frame, Fill fill)
 // Where a patch is. Its own pixels begin one row and one column inside of its window.
 struct Place {
   int64_t window, pixel;  // first pixels, in the strip's frame and in the batch
-  int64_t rows, columns;  // of the patch that are in the image: 1 or 2
+  int64_t rows, columns;  // of the patch that are in the image
 };
 
 // Calls work(row, column, lanes) for the pixels of a patch; of a whole one, and a whole register, all
 // are constants.
-template <class Work>
+template <class Form, class Work>
 inline void for_pixels(const Place& place, int lanes, int all_lanes, Work work) {
-  if (place.rows == 2 && place.columns == 2 && lanes == all_lanes) {
-    work(0, 0, all_lanes);
-    work(0, 1, all_lanes);
-    work(1, 0, all_lanes);
-    work(1, 1, all_lanes);
+  constexpr int kSize = Form::kPixels;
+  if (place.rows == kSize && place.columns == kSize && lanes == all_lanes) {
+#pragma GCC unroll 4
+    for (int r = 0; r < kSize; r++) {
+#pragma GCC unroll 4
+      for (int c = 0; c < kSize; c++) work(r, c, all_lanes);
+    }
     return;
   }
   for (int r = 0; r < place.rows; r++) {
@@ -100,53 +104,46 @@ inline void for_pixels(const Place& place, int lanes, int all_lanes, Work work) 
 }
 
 inline void find_places(const Strip& strip, Range patches, Place* places) {
+  const int64_t size = strip.size;
   for (int64_t p = patches.begin; p < patches.end; p++) {
-    const int64_t line = p / strip.patch_columns(), column = p % strip.patch_columns() * 2;
-    const int64_t image = line / strip.patch_rows(), row = line % strip.patch_rows() * 2;
+    const int64_t line = p / strip.patch_columns(), column = p % strip.patch_columns() * size;
+    const int64_t image = line / strip.patch_rows(), row = line % strip.patch_rows() * size;
     const int64_t from = strip.rows.begin + row;
     *places++ = {(image * strip.frame_rows() + row) * strip.pitch() + column,
                  ((strip.images.begin + image) * strip.height + from) * strip.width + column,
-                 smaller<int64_t>(2, strip.rows.end - from),
-                 smaller<int64_t>(2, strip.width - column)};
+                 smaller(size, strip.rows.end - from), smaller(size, strip.width - column)};
   }
 }
 
-// transform_window of some patches, `columns` of them from the frame's `ld`.
-template <class T>
+// out[i * stride + p * columns + n] of the transforms of the patches' windows, `columns` of them from
+// the frame's `ld`.
+template <class Form, class T>
 inline void transform_windows(const Strip& strip, const Place* places, int64_t count,
                               const T* frame, int64_t ld, int64_t columns, T* out, int64_t stride) {
   const int64_t row_ld = strip.pitch() * ld;
   for (int64_t p = 0; p < count; p++) {
     const T* corner = frame + places[p].window * ld;
-    transform_window<T>([=](int r, int c) { return corner + r * row_ld + c * ld; }, columns,
-                        out + p * columns, stride);
+    for (int64_t n = 0; n < columns; n += kLanes<T>) {
+      T* to = out + p * columns + n;
+      Form::transform(
+          [&](int r, int c) { return load<T>(corner + r * row_ld + c * ld + n, kLanes<T>); },
+          [&](int i, Vec<T> v) { store<T>(to + i * stride, v, kLanes<T>); });
+    }
   }
 }
 
-// out[i * stride + p * columns + n] of A dy A' of the patches' own pixels, which a frame has.
-template <class T>
+// The same of the transforms of gradients, of the patches' own pixels, which a frame has.
+template <class Form, class T>
 inline void transform_gradients(const Strip& strip, const Place* places, int64_t count,
                                 const T* frame, int64_t columns, T* out, int64_t stride) {
-  const int64_t below = strip.pitch() * columns;
+  const int64_t row_ld = strip.pitch() * columns;
   for (int64_t p = 0; p < count; p++) {
     const T* corner = frame + (places[p].window + strip.pitch() + 1) * columns;
     for (int64_t n = 0; n < columns; n += kLanes<T>) {
-      Vec<T> rows[4][2];
-      for (int c = 0; c < 2; c++) {
-        const Vec<T> first = load<T>(corner + c * columns + n, kLanes<T>);
-        const Vec<T> second = load<T>(corner + below + c * columns + n, kLanes<T>);
-        rows[0][c] = first;
-        rows[1][c] = first + second;
-        rows[2][c] = first - second;
-        rows[3][c] = -second;
-      }
-      for (int r = 0; r < 4; r++) {
-        T* to = out + r * 4 * stride + p * columns + n;
-        store<T>(to, rows[r][0], kLanes<T>);
-        store<T>(to + stride, rows[r][0] + rows[r][1], kLanes<T>);
-        store<T>(to + 2 * stride, rows[r][0] - rows[r][1], kLanes<T>);
-        store<T>(to + 3 * stride, -rows[r][1], kLanes<T>);
-      }
+      T* to = out + p * columns + n;
+      Form::gradient(
+          [&](int r, int c) { return load<T>(corner + r * row_ld + c * columns + n, kLanes<T>); },
+          [&](int i, Vec<T> v) { store<T>(to + i * stride, v, kLanes<T>); });
     }
   }
 }

@@ -7,7 +7,7 @@ with another version, or other sizes, is not loaded.
 
 import ctypes
 
-VERSION = 5
+VERSION = 6
 
 
 class LayerArguments(ctypes.Structure):
@@ -45,6 +45,7 @@ class BlockArguments(ctypes.Structure):
         ("threads", ctypes.c_int64),
         ("frozen", ctypes.c_int64),
         ("z_stride", ctypes.c_int64),
+        ("patch_pixels", ctypes.c_int64),
         ("x", ctypes.c_void_p),
         ("y", ctypes.c_void_p),
         ("z", ctypes.c_void_p),
@@ -68,7 +69,6 @@ class InferenceArguments(ctypes.Structure):
         ("fingerprint", ctypes.c_uint64),
         ("weight_numbers", ctypes.c_int64),
         ("norm_numbers", ctypes.c_int64),
-        ("patch_pixels", ctypes.c_int64),
     ]
 
 

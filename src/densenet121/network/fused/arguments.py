@@ -27,6 +27,7 @@ class BlockPlan:
     kernels: Kernels
     dtype: torch.dtype
     frozen: bool
+    patch_pixels: int
     growth: int
     bottleneck: int
     eps: tuple[float, ...]
@@ -56,6 +57,7 @@ def make_plan(
     x: Tensor,
     *,
     frozen: bool,
+    patch_pixels: int,
 ) -> BlockPlan:
     """Plan with empty tensors for the batch's statistics, or a ``frozen`` block's running ones."""
     bottleneck, growth = layers[0].conv1.out_channels, layers[0].conv2.out_channels
@@ -77,6 +79,7 @@ def make_plan(
         kernels=kernels,
         dtype=dtype,
         frozen=frozen,
+        patch_pixels=patch_pixels,
         growth=growth,
         bottleneck=bottleneck,
         eps=tuple(norm.eps for norm in norms),
@@ -113,6 +116,7 @@ def block_arguments(
         bottleneck=plan.bottleneck,
         threads=torch.get_num_threads(),
         frozen=plan.frozen,
+        patch_pixels=plan.patch_pixels,
         y=y.data_ptr(),
         z=z.data_ptr(),
         mean=None if plan.mean is None else plan.mean.data_ptr(),

@@ -38,7 +38,7 @@ def fused_dense_block(
         layers: layers of the block.
         kind: the class of an unmodified layer.
         x: ``(N, C, H, W)``.
-        patch_pixels: see ``DenseBlock``; in inference alone.
+        patch_pixels: see ``DenseBlock``.
 
     Returns:
         ``(N, C + len(layers) * growth_rate, H, W)``, channels_last.
@@ -58,10 +58,10 @@ def fused_dense_block(
     if batch and pixels < 2:
         return None  # the plain implementation raises the error
     x = x.to(dtype).contiguous(memory_format=torch.channels_last)
-    plan = make_plan(kernels, dtype, layers, norms, x, frozen=not batch)
+    plan = make_plan(kernels, dtype, layers, norms, x, frozen=not batch, patch_pixels=patch_pixels)
     keep = torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in parameters))
     if not batch and not keep:
-        return infer_block(layers[0], plan, x, parameters, patch_pixels)
+        return infer_block(layers[0], plan, x, parameters)
     y: Tensor = _DenseBlock.apply(x, plan, keep, *parameters)  # type: ignore[no-untyped-call]
     if batch:
         update_running_statistics(norms, plan.means, plan.variances, pixels)

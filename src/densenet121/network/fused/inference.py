@@ -32,7 +32,6 @@ def infer_block(
     plan: BlockPlan,
     x: Tensor,
     parameters: Sequence[Tensor],
-    patch_pixels: int,
 ) -> Tensor:
     """Output of the block for ``x``, ``(N, C, H, W)`` channels_last, with running statistics."""
     images, columns, height, width = x.shape
@@ -42,9 +41,7 @@ def infer_block(
         dtype=plan.dtype,
         memory_format=torch.channels_last,
     )
-    arguments = InferenceArguments(
-        block=block_arguments(plan, y, y, parameters, columns), patch_pixels=patch_pixels
-    )
+    arguments = InferenceArguments(block=block_arguments(plan, y, y, parameters, columns))
     packed = _packed(first_layer, plan, arguments, parameters)
     arguments.block.x = x.data_ptr()
     arguments.weights, arguments.norms = packed.weights.data_ptr(), packed.norms.data_ptr()
@@ -64,7 +61,7 @@ def _packed(
     countable = not any(t.is_inference() for t in sources)
     plan.kernels.call("inference_fingerprint", plan.dtype, arguments)
     versions = (
-        *(plan.dtype, plan.eps, arguments.patch_pixels, arguments.fingerprint),
+        *(plan.dtype, plan.eps, plan.patch_pixels, arguments.fingerprint),
         *((t.data_ptr(), t._version) for t in sources if countable),
     )
     known = _PACKED.get(first_layer)

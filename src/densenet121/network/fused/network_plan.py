@@ -125,10 +125,11 @@ def _add_blocks(
         layers = tuple(block)
         of_layers = [norm for layer in layers for norm in (layer.norm1, layer.norm2)]
         empty = torch.empty((1, columns, 0, 0), dtype=dtype)
-        plan = make_plan(kernels, dtype, layers, of_layers, empty, frozen=True)
+        plan = make_plan(
+            kernels, dtype, layers, of_layers, empty, frozen=True, patch_pixels=block.patch_pixels
+        )
         weights = [p for layer in layers for p in layer_parameters(layer)]
         arguments.block[i].block = block_arguments(plan, empty, empty, weights, columns)
-        arguments.block[i].patch_pixels = block.patch_pixels
         columns += len(layers) * plan.growth
         if i + 1 == len(blocks):
             norm, convolution = _norm(last), {}
