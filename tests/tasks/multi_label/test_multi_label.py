@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.special import expit
 
 from densenet121.checkpoint.load import read_weights
 from densenet121.cli import main
@@ -245,7 +246,7 @@ def test_evaluation_prediction_calibration_and_report_agree(
     answers = predictor.predict(paths)
     calibration = predictor.classifier.calibration
     logits = evaluation.scores.columns["logits"] / np.array(calibration.temperatures)
-    expected = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    expected = expit(logits.astype(np.float64))
     np.testing.assert_allclose([a.probabilities for a in answers], expected, atol=1e-5)
     truth = evaluation.targets.numpy()
     for k, (label, point) in enumerate(zip(LABELS, calibration.points, strict=True)):
