@@ -97,5 +97,7 @@ def test_a_thread_suspended_while_it_writes_is_waited_for(program: Path) -> None
 def test_a_piece_that_fails_ends_its_phase_and_is_told(program: Path) -> None:
     written_once, others_ms, _, _, failed = outcome(program, "throw")
     assert failed == 1
-    assert written_once == 149  # or the other thread would have helped; a throw is not waited for
+    # A throw is not waited for. 150 where the system suspended the thread before it threw, and
+    # the other one helped.
+    assert written_once in (149, 150)
     assert others_ms < 400
