@@ -57,7 +57,7 @@ struct BlockSums {
     for (int t = 0; t < threads; t++) sum += block(t, 0)[number];
     return sum;
   }
-  // Of a register of adjacent numbers.
+  // Totals of a register of adjacent numbers, `number` and those after it.
   Vec<R> totals(int64_t number) {
     Vec<R> sum{};
     for (int t = 0; t < threads; t++) sum += load<R>(block(t, 0) + number, kLanes<R>);

@@ -8,13 +8,12 @@
 // half a circle. It sums other numbers than a direct convolution, so its rounding differs: in float by
 // a few units in the last place of a patch's largest number.
 //
-// A form has these transforms for one register of channels:
+// A form has these transforms for one register of channels; R is a register's numbers as double:
 //   weight           G g G'
 //   transform        B' d B, of the pixels pixel(r, c)
 //   sums             A' m A, of numbers `stride` apart
 //   gradient         A dy A', of the pixels pixel(r, c)
 //   weight_gradient  G' s G, of the numbers number(i)
-// R is a vector of other numbers: of double.
 
 #pragma once
 
@@ -68,7 +67,7 @@ struct PatchesOfTwo {
   static constexpr int kPixels = 2, kWindow = 4, kNumbers = 16, kAtOnce = kPatchesAtOnce;
   // In training; in the backward those of 14 x 14 pixels, and not more than the cache holds.
   static constexpr int kInForward = kAtOnce, kInBackward = 50;
-  static constexpr int64_t kFrameBytes = 256 << 10;
+  static constexpr int64_t kFrameBytes = 256 << 10;  // of a strip (strip.h)
 
   template <class R, class Window>
   static void weight(Window g, R* out) {
@@ -141,7 +140,7 @@ template <class T>
 struct PatchesOfFour {
   static constexpr int kPixels = 4, kWindow = 6, kNumbers = 36, kAtOnce = 12;
   static constexpr int kInForward = 14, kInBackward = 28;  // one and two rows of 56 x 56 pixels
-  static constexpr int64_t kFrameBytes = 320 << 10;
+  static constexpr int64_t kFrameBytes = 320 << 10;  // two rows of patches of 56 x 56 pixels
   static constexpr double kA = 1.4142135623730951, kB = 0.7071067811865476;
 
   template <class R, class Out>

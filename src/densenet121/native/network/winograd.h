@@ -81,12 +81,12 @@ struct Maps {
   int64_t patches_of_one(int64_t size) const {
     return (height + size - 1) / size * patch_columns(size);
   }
-  int64_t patches(int64_t size = 2) const { return images * patches_of_one(size); }
+  int64_t patches(int64_t size) const { return images * patches_of_one(size); }
 };
 
 struct Patch {
   int64_t image, row, column;  // of the first output pixel
-  Patch(const Maps& maps, int64_t index, int64_t size = 2)
+  Patch(const Maps& maps, int64_t index, int64_t size)
       : image(index / maps.patches_of_one(size)),
         row(index % maps.patches_of_one(size) / maps.patch_columns(size) * size),
         column(index % maps.patch_columns(size) * size) {}
@@ -98,7 +98,7 @@ inline int64_t patch_blocks(int64_t patches, int64_t at_once, int64_t threads) {
 }
 
 // The patches up to `last` read only pixels before this one.
-inline int64_t pixels_read(const Maps& maps, int64_t last, int64_t size = 2) {
+inline int64_t pixels_read(const Maps& maps, int64_t last, int64_t size) {
   const Patch patch(maps, last, size);
   return (patch.image * maps.height + smaller(patch.row + size + 1, maps.height)) * maps.width;
 }
