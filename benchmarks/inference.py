@@ -1,18 +1,20 @@
-"""Inference in float32 or int8 beside ONNX Runtime and OpenVINO, all sides by turns in one run.
+"""Inference in float32, bf16 or int8 beside ONNX Runtime and OpenVINO, all sides by turns.
 
     python benchmarks/inference.py [--batch 32] [--size 224] [--threads 2] [--rounds 8] [--steps 1]
-        [--int8 1] [--busy 1]
+        [--bf16 1] [--int8 1] [--busy 1]
 
 Unlike ``densenet121 bench infer`` it needs no torchvision: the engines run this program's own
 network, exported to ONNX. Each side is a process that stays, so that a side is warm in its turn;
 sides that are not installed are left out. With --int8 1 all sides run int8 weights: ours those of
 ``export --format native``, the engines those that ONNX Runtime quantises for ``export --int8 1``.
+With --bf16 1 ours and OpenVINO compute in bf16, ONNX Runtime, which has none on a CPU, in float32.
 With --busy N, N other processes compute all the time.
 Prints images per second (medians of the rounds), the 99th percentile of a call, and the median
 over the rounds of each engine's seconds by ours.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -31,7 +33,7 @@ from torch import nn
 from densenet121.bench.worker import random_int8
 from densenet121.inference.exporting import quantise
 from densenet121.native.network import kernels
-from densenet121.network import densenet121
+from densenet121.network import constant_network, densenet121
 from densenet121.network.fused import plain_network
 from densenet121.utils.memory import keep_freed_memory
 
@@ -47,6 +49,7 @@ def main() -> None:
         ("threads", 2),
         ("rounds", 8),
         ("steps", 1),
+        ("bf16", 0),
         ("int8", 0),
         ("busy", 0),
     ):
@@ -114,17 +117,18 @@ def ask(process: "subprocess.Popen[str]", steps: int) -> list[float]:
 
 def answer(options: argparse.Namespace) -> None:
     """Serve one side."""
-    run = make(options)
-    for line in sys.stdin:
-        seconds = []
-        for _ in range(int(line)):
-            begin = time.perf_counter()
-            run()
-            seconds.append(time.perf_counter() - begin)
-        print(json.dumps(seconds), flush=True)
+    with contextlib.ExitStack() as stack:
+        run = make(options, stack)
+        for line in sys.stdin:
+            seconds = []
+            for _ in range(int(line)):
+                begin = time.perf_counter()
+                run()
+                seconds.append(time.perf_counter() - begin)
+            print(json.dumps(seconds), flush=True)
 
 
-def make(options: argparse.Namespace) -> Callable[[], Any]:
+def make(options: argparse.Namespace, stack: contextlib.ExitStack) -> Callable[[], Any]:
     """One call of a side."""
     torch.set_num_threads(options.threads)
     images = torch.randn(options.batch, 3, options.size, options.size)
@@ -142,7 +146,7 @@ def make(options: argparse.Namespace) -> Callable[[], Any]:
 
         hints: dict[str, Any] = {"INFERENCE_NUM_THREADS": options.threads}
         if not options.int8:
-            hints["INFERENCE_PRECISION_HINT"] = "f32"
+            hints["INFERENCE_PRECISION_HINT"] = "bf16" if options.bf16 else "f32"
         compiled = openvino.Core().compile_model(
             options.file, "CPU", hints | {"PERFORMANCE_HINT": "LATENCY"}
         )
@@ -153,9 +157,13 @@ def make(options: argparse.Namespace) -> Callable[[], Any]:
     if options.int8:
         network = random_int8(network)  # type: ignore[arg-type]
     images = images.contiguous(memory_format=torch.channels_last)
+    stack.enter_context(constant_network(network))  # as eval, predict and serve do
 
     def run() -> None:
-        with torch.inference_mode():
+        with (
+            torch.inference_mode(),
+            torch.autocast("cpu", torch.bfloat16, enabled=bool(options.bf16)),
+        ):
             network(images)
 
     return run
@@ -165,7 +173,7 @@ def report(options: argparse.Namespace, rounds: dict[str, list[list[float]]]) ->
     """Print a line a side."""
     found = kernels()
     name = found if isinstance(found, str) else found.instruction_set
-    arithmetic = "int8" if options.int8 else "float32"
+    arithmetic = "int8" if options.int8 else "bf16" if options.bf16 else "float32"
     print(
         f"batch {options.batch} of {options.size} x {options.size}, {options.threads} threads of "
         f"{os.cpu_count()} cores, {arithmetic}, kernels for {name}, {options.busy} busy processes, "

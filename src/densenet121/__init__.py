@@ -18,11 +18,12 @@ if TYPE_CHECKING:
         evaluation_dataset,
         training_datasets,
     )
-    from densenet121.network import DenseNet, densenet121
+    from densenet121.network import DenseNet, constant_network, densenet121
 
 # Loaded on first use (PEP 562), so that `densenet121 --help` does not import torch.
 _HOME = {
     "DenseNet": "densenet121.network",
+    "constant_network": "densenet121.network",
     "densenet121": "densenet121.network",
     "load_model": "densenet121.checkpoint.pretrained",
     "Prediction": "densenet121.inference.predictor",
@@ -48,6 +49,7 @@ __all__ = [
     "TorchDataset",
     "TrainConfig",
     "__version__",
+    "constant_network",
     "densenet121",
     "evaluate",
     "evaluation_dataset",

@@ -87,6 +87,8 @@ def test_every_flag_that_is_mentioned_exists() -> None:
         "field",
         "dry",
         "batch",
+        "bf16",
+        "size",
         "busy",
         "logdir",
         "epochs",

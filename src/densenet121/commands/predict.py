@@ -14,6 +14,7 @@ from densenet121.datasets.decoding import EXTENSIONS, MAX_BYTES, is_image
 from densenet121.datasets.grey import NOTE
 from densenet121.inference.maps import maps_of, write_map
 from densenet121.inference.predictor import ImageInput, Predictor
+from densenet121.network import constant_network
 from densenet121.tasks import Answer, AnswerOptions, Task
 from densenet121.utils.errors import InputError
 from densenet121.utils.progress import progress_bar
@@ -57,7 +58,8 @@ def predict(config: PredictConfig, task: Task | None = None) -> int:
     steps = -(-len(sources) // predictor.batch_size)
     options = AnswerOptions(config.top_k, config.coverage, config.abstain_below)
     num_bad = 0
-    with progress_bar("predict", steps, unit="batch") as advance:
+    fixed = constant_network(predictor.classifier.model)
+    with fixed, progress_bar("predict", steps, unit="batch") as advance:
         for batch, logits in predictor.batches(
             [source.image for source in sources],
             skip_bad=config.on_bad_image == "skip",

@@ -19,6 +19,7 @@ from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.datasets.sampler import evaluation_batches
 from densenet121.distributed.ranks import any_rank, gather, is_distributed
 from densenet121.inference.classifier import PendingLogits, begin_logits
+from densenet121.network import constant_network
 from densenet121.runs.evaluations import write_evaluation
 from densenet121.runtime import Runtime
 from densenet121.tasks import Scores, Task
@@ -157,7 +158,8 @@ def evaluate_images(
     bad: list[tuple[str, str]] = []
     waiting: list[tuple[NDArray[np.int64], PendingLogits]] = []
     progress = progress_bar("evaluate", len(batches), unit="batch")
-    with closing(loaded), evaluation_mode(model), progress as advance:
+    fixed = constant_network(model)
+    with closing(loaded), evaluation_mode(model), fixed, progress as advance:
         for batch in loaded:
             if any_rank(should_stop()):
                 return None

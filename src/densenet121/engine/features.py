@@ -12,7 +12,7 @@ from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.loader import load_batches
 from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.datasets.sampler import evaluation_batches
-from densenet121.network import DenseNet
+from densenet121.network import DenseNet, constant_network
 from densenet121.network.fused import classify
 from densenet121.runtime import Runtime
 from densenet121.utils.errors import InputError
@@ -79,7 +79,7 @@ def compute_features(
     indices: list[NDArray[np.int64]] = []
     bad: list[tuple[str, str]] = []
     advance: Callable[..., None]
-    with progress_bar(name, len(batches), unit="batch") as advance:
+    with constant_network(model), progress_bar(name, len(batches), unit="batch") as advance:
         for batch in load_batches(
             preprocessing.reader(dataset),
             batches,

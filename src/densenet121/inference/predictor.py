@@ -15,7 +15,7 @@ from densenet121.datasets.loader import Batch, load_batches
 from densenet121.datasets.sampler import evaluation_batches
 from densenet121.inference.classifier import Choices, load_classifier, logits_of
 from densenet121.inference.onnx_model import SUFFIX, load_onnx
-from densenet121.network import Variant
+from densenet121.network import Variant, constant_network
 from densenet121.runtime import make_runtime
 from densenet121.tasks import AnswerOptions, Task
 from densenet121.tasks.single_label.predictions import Prediction
@@ -210,8 +210,9 @@ class Predictor:
             InputError: an image cannot be read, or the weights are not calibrated.
         """
         found: list[Any] = []
-        for _, logits in self.batches(images):
-            found += self.answers(logits, AnswerOptions(top_k, coverage, abstain_below))
+        with constant_network(self.classifier.model):
+            for _, logits in self.batches(images):
+                found += self.answers(logits, AnswerOptions(top_k, coverage, abstain_below))
         return found
 
     __call__ = predict

@@ -1,5 +1,6 @@
 """DenseNet in six published sizes."""
 
+from densenet121.network.constant import constant_network
 from densenet121.network.densenet import (
     DenseBlock,
     DenseLayer,
@@ -35,6 +36,7 @@ __all__ = [
     "Transition",
     "Variant",
     "build",
+    "constant_network",
     "densenet100",
     "densenet121",
     "densenet161",

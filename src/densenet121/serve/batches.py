@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from densenet121.inference.maps import maps_of
 from densenet121.inference.predictor import Predictor
+from densenet121.network import constant_network
 from densenet121.tasks import Answer, AnswerOptions
 
 
@@ -56,7 +57,7 @@ class Batcher:
         """Warm up the network and start the threads.
 
         Args:
-            predictor: the network; it should not be used elsewhere at the same time.
+            predictor: the network; it must not be changed or used elsewhere meanwhile.
             streams: number of threads, each with its share of the cores. Two are faster than one
                 on all cores, because decoding or I/O on one core does not delay the other.
             observe: called with the size and the seconds of every batch.
@@ -111,6 +112,10 @@ class Batcher:
 
     def _run(self) -> None:
         torch.set_num_threads(self._cores_each)  # applies to the calling thread only
+        with constant_network(self._predictor.classifier.model):
+            self._answer_all()
+
+    def _answer_all(self) -> None:
         while (first := self._jobs.get()) is not None:
             jobs, stopping = [first], False
             while len(jobs) < self._predictor.batch_size:

@@ -21,7 +21,7 @@ _AVX512 = ("avx512_f", "avx512_bw", "avx512_vl", "avx512_dq")
 _ARMV8_2 = ("asimd", "atomics", "asimdrdm")
 INSTRUCTION_SETS: dict[str, tuple[str, ...]] = {
     "amx": (*_AVX512, "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8"),
-    "avx512_bf16": (*_AVX512, "avx512_bf16"),
+    "avx512_bf16": (*_AVX512, "avx512_bf16", "avx512_vnni"),
     "avx512": _AVX512,
     "avx2": ("avx2", "fma3", "f16c"),
     "neon_bf16": (*_ARMV8_2, "asimddp", "bf16", "i8mm"),
@@ -46,7 +46,11 @@ class Kernels:
 
     def supports(self, dtype: torch.dtype) -> bool:
         """Whether it supports this dtype."""
-        return hasattr(self.library, f"densenet121_block_forward_{_NAMES.get(dtype)}")
+        return self.has("block_forward", dtype)
+
+    def has(self, function: str, dtype: torch.dtype) -> bool:
+        """Whether it has this function; not all have those of the whole network for bf16."""
+        return hasattr(self.library, f"densenet121_{function}_{_NAMES.get(dtype)}")
 
     @property
     def int8_patches(self) -> bool:

@@ -1,9 +1,9 @@
-// conv0 in inference, in float and double, with norm0, relu and pool0 if the stem has them: rows of
+// conv0 in inference, for the types of inference_layers.h, with norm0, relu and pool0 if the stem has them: rows of
 // the convolution are pooled while they are in the cache.
 //
 // In a row of pixels with adjacent channels, a row of a window is one contiguous piece of memory,
 // and that of the next window begins `stride` pixels later. The only copy needed is the one that
-// adds the zeros of the border.
+// adds the zeros of the border. The images are of Real<T>: in bf16 that copy rounds them.
 
 #pragma once
 
@@ -20,8 +20,6 @@ struct FirstConvolution {
   void *x, *weight;
 
   int64_t output(int64_t size) const { return (size + 2 * padding - kernel) / stride + 1; }
-  int64_t depth() const { return kernel * kernel * channels; }
-  int64_t row_numbers() const { return (width + 2 * padding) * channels; }
   template <class T>
   Weight<T> weights() const {
     const int64_t* s = weight_strides;
@@ -29,17 +27,37 @@ struct FirstConvolution {
   }
 };
 
+// Numbers of a pixel and of a row of the copied images, of a row of a window and of a window. All but
+// the third begin at a multiple of kTogether numbers.
+template <class T>
+struct FirstLayout {
+  int64_t pixel, row, segment, depth;
+
+  explicit FirstLayout(const FirstConvolution& f)
+      : pixel(f.channels + f.stride * f.channels % kTogether<T>),
+        row(round_up((f.width + 2 * f.padding) * pixel + kTogether<T> - 1, kTogether<T>)),
+        segment(round_up(f.kernel * pixel, kTogether<T>)),
+        depth(f.kernel * segment) {}
+};
+
 // Panels of the weights, each output channel multiplied by its scale (null: 1).
 template <class T>
-void pack_first_convolution(const FirstConvolution& f, const T* scale, T* panels) {
-  const int64_t width = round_up(f.columns, kLanes<T>);
-  const Weight<T> weight = f.weights<T>();
-  std::memset(panels, 0, f.depth() * width * sizeof(T));
-  for (int64_t k = 0; k < f.depth(); k++) {
-    const int64_t tap = k / f.channels, channel = k % f.channels;
+void pack_first_convolution(const FirstConvolution& f, const Real<T>* scale, T* panels) {
+  using F = Factor<T>;
+  const FirstLayout<T> at(f);
+  const int64_t width = round_up(f.columns, kLanes<T>), depth = at.depth / kTogether<T>;
+  const Weight<Real<T>> weight = f.weights<Real<T>>();
+  const auto value = [&](int64_t k, int64_t n) {
+    const int64_t row = k / at.segment, column = k % at.segment / at.pixel;
+    const int64_t channel = k % at.segment % at.pixel;
+    if (column >= f.kernel || channel >= f.channels) return Real<T>(0);
+    return (scale ? scale[n] : Real<T>(1)) * weight(n, channel, row, column);
+  };
+  const auto summand = summands<T>(at.depth, value);
+  std::memset(panels, 0, at.depth * width * sizeof(T));
+  for (int64_t k = 0; k < depth; k++) {
     for (int64_t n = 0; n < f.columns; n++) {
-      panels[panel_index<T>(k, n, f.depth(), width)] =
-          (scale ? scale[n] : T(1)) * weight(n, channel, tap / f.kernel, tap % f.kernel);
+      reinterpret_cast<F*>(panels)[panel_index<F>(k, n, depth, width)] = summand(k, n);
     }
   }
 }
@@ -47,20 +65,25 @@ void pack_first_convolution(const FirstConvolution& f, const T* scale, T* panels
 // Some output rows of one image.
 template <class T>
 struct StemRows {
+  using R = Real<T>;
   const FirstConvolution& f;
-  const T *panels, *shift;  // no shift: neither norm nor relu
+  const FirstLayout<T> at;
+  const T* panels;
+  const R* shift;  // none: neither norm nor relu
   int64_t image;
-  T *inputs, *outputs;  // scratch: padded rows of x; rows of the convolution
+  T* inputs;   // scratch: padded rows of x
+  R* outputs;  // scratch: rows of the convolution
   int64_t first_input = 0;
 
-  StemRows(const FirstConvolution& f, const T* panels, const T* shift, int64_t image,
+  StemRows(const FirstConvolution& f, const T* panels, const R* shift, int64_t image,
            int64_t input_rows, int64_t output_rows)
       : f(f),
+        at(f),
         panels(panels),
         shift(shift),
         image(image),
-        inputs(scratch<T>(2, input_rows * f.row_numbers())),
-        outputs(scratch<T>(4, output_rows * output_numbers())) {}
+        inputs(scratch<T>(2, input_rows * at.row)),
+        outputs(scratch<R>(4, output_rows * output_numbers())) {}
 
   int64_t padded() const { return round_up(f.columns, kLanes<T>); }
   int64_t output_numbers() const { return f.output(f.width) * padded(); }
@@ -69,32 +92,33 @@ struct StemRows {
   void read(int64_t first, int64_t last) {
     first_input = first * f.stride - f.padding;
     const int64_t* s = f.x_strides;
-    const T* x = static_cast<T*>(f.x) + image * s[0];
+    const R* x = static_cast<R*>(f.x) + image * s[0];
     T* to = inputs;
     for (int64_t r = first_input; r < (last - 1) * f.stride - f.padding + f.kernel; r++) {
-      std::memset(to, 0, f.row_numbers() * sizeof(T));
+      std::memset(to, 0, at.row * sizeof(T));
       if (r >= 0 && r < f.height) {
-        const T* from = x + r * s[2];
+        const R* from = x + r * s[2];
         for (int64_t c = 0; c < f.channels; c++) {
-          T* pixel = to + f.padding * f.channels + c;
-          for (int64_t i = 0; i < f.width; i++) {
-            pixel[i * f.channels] = from[c * s[1] + i * s[3]];
-          }
+          T* pixel = to + f.padding * at.pixel + c;
+          for (int64_t i = 0; i < f.width; i++) set(pixel + i * at.pixel, from[c * s[1] + i * s[3]]);
         }
       }
-      to += f.row_numbers();
+      to += at.row;
     }
   }
 
   // Writes row r of the output, prepared by `read`, to `out`: padded() numbers per pixel.
-  void convolve(int64_t r, T* out) const {
-    const T* first = inputs + (r * f.stride - f.padding - first_input) * f.row_numbers();
-    const Rows<T> rows{first, f.stride * f.channels, f.kernel * f.channels, f.kernel,
-                       f.row_numbers()};
-    for (int64_t n = 0; n < padded(); n += kPanel<T>) {
-      const int64_t some = smaller<int64_t>(kPanel<T>, padded() - n);
-      product<T, true>(f.output(f.width), rows, panels + n * f.depth(), some, out + n, padded(), false,
-                       shift ? shift + n : nullptr, panels);
+  void convolve(int64_t r, R* out) const {
+    using F = Factor<T>;
+    constexpr int kSome = kTogether<T>;
+    const T* first = inputs + (r * f.stride - f.padding - first_input) * at.row;
+    const Rows<F> rows{reinterpret_cast<const F*>(first), f.stride * at.pixel / kSome,
+                       at.segment / kSome, f.kernel, at.row / kSome};
+    const F* panel = reinterpret_cast<const F*>(panels);
+    for (int64_t n = 0; n < padded(); n += kPanel<F>) {
+      const int64_t some = smaller<int64_t>(kPanel<F>, padded() - n);
+      product<F, true>(f.output(f.width), rows, panel + n * at.depth / kSome, some, out + n,
+                       padded(), false, shift ? shift + n : nullptr, panel);
     }
   }
 };
@@ -109,8 +133,7 @@ void convolve_rows(const FirstConvolution& f, const T* panels, int64_t image, Ra
   for (int64_t r = range.begin; r < range.end; r++) {
     rows.convolve(r, rows.outputs);
     for (int64_t p = 0; p < width; p++) {
-      std::memcpy(y + (r * width + p) * ld, rows.outputs + p * rows.padded(),
-                  f.columns * sizeof(T));
+      store_numbers<T>(rows.outputs + p * rows.padded(), f.columns, y + (r * width + p) * ld);
     }
   }
 }
@@ -118,7 +141,7 @@ void convolve_rows(const FirstConvolution& f, const T* panels, int64_t image, Ra
 // The same for the maximum of 3 x 3 pixels with stride 2 of relu(norm(convolution)).
 template <class T>
 void convolve_and_pool_rows(const FirstConvolution& f, const StemArguments& pool, const T* panels,
-                            const T* shift, int64_t image, Range range, T* y, int64_t ld) {
+                            const Real<T>* shift, int64_t image, Range range, T* y, int64_t ld) {
   constexpr int kRing = 3;
   const int64_t first = range.begin * 2 > pool.pad_top ? range.begin * 2 - pool.pad_top : 0;
   const int64_t last = smaller(range.end * 2 - pool.pad_top + 1, pool.height);
@@ -136,9 +159,9 @@ void convolve_and_pool_rows(const FirstConvolution& f, const StemArguments& pool
       for (int64_t c = 0; c < f.columns; c += kLanes<T>) {
         Vec<T> best{};
         for (int64_t i = window.rows.begin; i < window.rows.end; i++) {
-          const T* from = rows.outputs + (window.top + i) % kRing * rows.output_numbers() + c;
+          const Real<T>* from = rows.outputs + (window.top + i) % kRing * rows.output_numbers() + c;
           for (int64_t j = window.columns.begin; j < window.columns.end; j++) {
-            const Vec<T> u = load<T>(from + (window.left + j) * rows.padded(), kLanes<T>);
+            const Vec<T> u = load<Real<T>>(from + (window.left + j) * rows.padded(), kLanes<T>);
             // nan is larger than everything, as in torch
             best = (u > best) | (u != u) ? u : best;
           }

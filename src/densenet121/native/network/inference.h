@@ -8,9 +8,9 @@
 
 namespace {
 
-// bf16 has special instructions for blocks of 32 x 32; the code below is for these.
+// bf16 has special instructions for blocks of 32 x 32 (AMX, ARM); the code below is for these.
 template <class T>
-constexpr bool kPacksBlocks = !std::is_same_v<T, Real<T>>;
+constexpr bool kPacksBlocks = !std::is_same_v<T, Real<T>> && kTogether<T> == 1;
 
 // Start of a layer's part of `weights` and `norms`.
 struct Packed {

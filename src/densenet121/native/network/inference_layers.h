@@ -1,12 +1,13 @@
-// Inference of a dense block in float and double: norm2 is folded into the 1x1 convolution, and the
-// 3x3 convolution uses Winograd's algorithm.
+// Inference of a dense block in float and double, and in bf16 where pairs are multiplied: norm2 is
+// folded into the 1x1 convolution, and the 3x3 convolution uses Winograd's algorithm. In bf16 the
+// block's channels are of 16 bits, the bottleneck is of 32.
 //
 // The bits of an image's output depend neither on the number of threads nor on the other images.
 
 #pragma once
 
 #include "block.h"
-#include "patches.h"
+#include "whole_patches.h"
 
 namespace {
 
@@ -32,6 +33,7 @@ struct LayerLayout {
       columns = round_up(g.input_columns + l * g.growth, kLanes<T>);
       weights += columns * width + products * width * growth;
       norms += 2 * columns + width;
+      if (kTogether<T> > 1) norms += products * growth;  // units of the weights
     }
     columns = round_up(g.input_columns + layer * g.growth, kLanes<T>);
   }
@@ -39,28 +41,29 @@ struct LayerLayout {
 
 template <class T>
 void pack_layers(const InferenceArguments& arguments) {
+  using R = Real<T>;
   const BlockArguments& g = arguments.block;
   for (int64_t l = 0; l < g.layers; l++) {
     const Layer<T> layer(g, l);
     const LayerLayout<T> at(g, l);
-    const Affine<T> norm1 = layer.norm1(), norm2 = layer.norm2();
+    const Affine<R> norm1 = layer.norm1(), norm2 = layer.norm2();
     T* panels = static_cast<T*>(arguments.weights) + at.weights;
-    const Weight<T> weight1 = layer.weight(layer.args.weight1, layer.args.strides1);
-    const Weight<T> weight2 = layer.weight(layer.args.weight2, layer.args.strides2);
+    const Weight<R> weight1 = layer.weight(layer.args.weight1, layer.args.strides1);
+    const Weight<R> weight2 = layer.weight(layer.args.weight2, layer.args.strides2);
     pack_product<T>(panels, layer.columns, g.bottleneck, g.threads,
                     [&](int64_t i, int64_t o) { return norm2.scale[o] * weight1(o, i); });
+    R* norms = static_cast<R*>(arguments.norms) + at.norms;
+    std::memset(norms, 0, (2 * at.columns + at.width) * sizeof(R));
+    std::memcpy(norms, norm1.scale.data(), layer.columns * sizeof(R));
+    std::memcpy(norms + at.columns, norm1.shift.data(), layer.columns * sizeof(R));
+    std::memcpy(norms + 2 * at.columns, norm2.shift.data(), g.bottleneck * sizeof(R));
+    panels += at.columns * at.width, norms += 2 * at.columns + at.width;
     const auto value2 = [&](int64_t i, int64_t o, int r, int c) { return weight2(o, i, r, c); };
-    panels += at.columns * at.width;
     if (g.patch_pixels == 4) {
-      pack_patches<PatchesOfFour<T>>(panels, g.bottleneck, g.growth, g.threads, value2);
+      pack_patches<PatchesOfFour<R>>(panels, norms, g.bottleneck, g.growth, g.threads, value2);
     } else {
-      pack_patches<PatchesOfTwo<T>>(panels, g.bottleneck, g.growth, g.threads, value2);
+      pack_patches<PatchesOfTwo<R>>(panels, norms, g.bottleneck, g.growth, g.threads, value2);
     }
-    T* norms = static_cast<T*>(arguments.norms) + at.norms;
-    std::memset(norms, 0, (2 * at.columns + at.width) * sizeof(T));
-    std::memcpy(norms, norm1.scale.data(), layer.columns * sizeof(T));
-    std::memcpy(norms + at.columns, norm1.shift.data(), layer.columns * sizeof(T));
-    std::memcpy(norms + 2 * at.columns, norm2.shift.data(), g.bottleneck * sizeof(T));
   }
 }
 
@@ -92,10 +95,13 @@ struct Worker {
 // Computes a block, whose input is in y, for some images.
 template <class T>
 struct Group {
+  using R = Real<T>;
   const BlockArguments& g;
-  const T *weights, *norms;
+  const T* weights;
+  const R* norms;
   Maps maps;
-  T *y, *h;  // h: the bottleneck, relu(norm2(conv1)) of one layer
+  T* y;
+  R* h;  // the bottleneck, relu(norm2(conv1)) of one layer
 
   static int64_t phases(const BlockArguments& g) { return 2 * g.layers; }
   int64_t row_blocks() const { return (maps.pixels() + kRowsAtOnce - 1) / kRowsAtOnce; }
@@ -108,23 +114,23 @@ struct Group {
     const Range mine = share(panels, part, parts);
     const int64_t first = mine.begin * kPanel<T>;
     const int64_t width = smaller(mine.end * kPanel<T>, at.width) - first;
-    const T* scale = norms + at.norms;
-    const T* shift = scale + 2 * at.columns + first;
-    T* a = scratch<T>(0, kRowsAtOnce * kSkewedDepth<T>);
-    T* out = h + pixels.begin * at.width + first;
+    const R* scale = norms + at.norms;
+    const R* shift = scale + 2 * at.columns + first;
+    T* a = scratch<T>(0, kRowsAtOnce * kSkewedNumbers<T>);
+    R* out = h + pixels.begin * at.width + first;
     // The sums so far are read again: of two threads each needs its own.
-    T* c = claim.contested() ? scratch<T>(1, kRowsAtOnce * width) : out;
+    R* c = claim.contested() ? scratch<R>(1, kRowsAtOnce * width) : out;
     const int64_t ldc = claim.contested() ? width : at.width;
-    for (int64_t k = 0; k < at.columns; k += kDepthAtOnce<T>) {
-      const int64_t depth = smaller<int64_t>(kDepthAtOnce<T>, at.columns - k);
+    for (int64_t k = 0; k < at.columns; k += kNumbersAtOnce<T>) {
+      const int64_t depth = smaller<int64_t>(kNumbersAtOnce<T>, at.columns - k);
       normalise_some<T>(y + pixels.begin * ld + k, ld, rows, columns - k, depth, scale + k,
-                        scale + at.columns + k, a, kSkewedDepth<T>);
-      multiply_panels<T>(rows, a, k, depth, weights + at.weights + first * at.columns, at.columns,
-                         width, c, ldc, shift);
+                        scale + at.columns + k, a, kSkewedNumbers<T>);
+      multiply_factors<T>(rows, a, k, depth, weights + at.weights + first * at.columns, at.columns,
+                          width, c, ldc, shift);
     }
     if (!claim.contested() || !claim()) return;
     for (int64_t r = 0; r < rows; r++) {
-      std::memcpy(out + r * at.width, c + r * width, width * sizeof(T));
+      std::memcpy(out + r * at.width, c + r * width, width * sizeof(R));
     }
   }
 
@@ -132,9 +138,10 @@ struct Group {
   template <class Form>
   void conv2(int64_t layer, Range patches, Claim& claim) const {
     const LayerLayout<T> at(g, layer);
-    convolve_patches<T, Form>(maps, patches.begin, patches.end, h, at.width,
-                              weights + at.weights + at.columns * at.width, g.growth,
-                              y + g.input_columns + layer * g.growth, g.columns(), claim);
+    convolve_patches<Form>(maps, patches.begin, patches.end, h, at.width,
+                           weights + at.weights + at.columns * at.width,
+                           norms + at.norms + 2 * at.columns + at.width, g.growth,
+                           y + g.input_columns + layer * g.growth, g.columns(), claim);
   }
 
   // For one thread: the result of the 1x1 convolution is used while it is in the cache.
@@ -156,9 +163,9 @@ struct Group {
 
   void layers(Worker& worker) const {
     if (g.patch_pixels == 4) {
-      layers_in<PatchesOfFour<T>>(worker);
+      layers_in<PatchesOfFour<R>>(worker);
     } else {
-      layers_in<PatchesOfTwo<T>>(worker);
+      layers_in<PatchesOfTwo<R>>(worker);
     }
   }
 
@@ -219,12 +226,13 @@ void share_groups(int64_t groups, int64_t phases, int threads, Work work) {
 
 template <class T>
 void run_layers(const InferenceArguments& arguments) {
+  using R = Real<T>;
   const BlockArguments& g = arguments.block;
   const int64_t pixels = g.height * g.width, fair = (g.images + g.threads - 1) / g.threads;
   const int64_t at_once = images_at_once(pixels, fair);
   const int64_t groups = (g.images + at_once - 1) / at_once;
   const int64_t numbers = at_once * pixels * round_up(g.bottleneck, kLanes<T>);
-  T* shared = scratch<T>(3, numbers);
+  R* shared = scratch<R>(3, numbers);
   share_groups(groups, 1 + Group<T>::phases(g), g.threads, [&](Worker& worker, int64_t i) {
     const Maps maps{smaller(at_once, g.images - i * at_once), g.height, g.width};
     const T* x = static_cast<T*>(g.x) + i * at_once * pixels * g.input_columns;
@@ -235,8 +243,8 @@ void run_layers(const InferenceArguments& arguments) {
         std::memcpy(y + p * g.columns(), x + p * g.input_columns, g.input_columns * sizeof(T));
       }
     });
-    Group<T>{g, static_cast<T*>(arguments.weights), static_cast<T*>(arguments.norms), maps, y,
-             worker.team ? shared : scratch<T>(3, numbers)}
+    Group<T>{g, static_cast<T*>(arguments.weights), static_cast<R*>(arguments.norms), maps, y,
+             worker.team ? shared : scratch<R>(3, numbers)}
         .layers(worker);
   });
 }

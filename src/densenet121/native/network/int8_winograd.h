@@ -41,7 +41,7 @@ struct PatchOfTwo {
 
   static void sums(const uint32_t* from, int64_t stride, Sums (&out)[2][2]) {
     SumVec four[2][2];
-    transform_sums<uint32_t>(from, stride, four);
+    transform_sums<uint32_t>(numbers_at(from, stride), four);
     for (int r = 0; r < 2; r++) {
       for (int c = 0; c < 2; c++) out[r][c] = _mm256_srai_epi32(reinterpret_cast<Sums>(four[r][c]), 2);
     }

@@ -63,6 +63,11 @@ DENSENET121_FOR_FLOAT_AND_DOUBLE(network_fingerprint, NetworkArguments)
 DENSENET121_FOR_FLOAT_AND_DOUBLE(network_pack, NetworkArguments)
 DENSENET121_FOR_FLOAT_AND_DOUBLE(network_run, NetworkArguments)
 DENSENET121_FOR_FLOAT_AND_DOUBLE(classifier_run, ClassifierArguments)
+#if defined(DENSENET121_PAIRS)
+DENSENET121_ENTRY(network_fingerprint, NetworkArguments, bf16)
+DENSENET121_ENTRY(network_pack, NetworkArguments, bf16)
+DENSENET121_ENTRY(network_run, NetworkArguments, bf16)
+#endif
 
 // Whether the library multiplies by Int8Layer::patches where they are given.
 DENSENET121_PUBLIC int densenet121_int8_patches() { return kInt8Patches; }

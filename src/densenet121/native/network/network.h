@@ -1,4 +1,4 @@
-// The whole network before its classifier, in evaluation, in float and double, as one parallel
+// The whole network before its classifier, in evaluation, for the types of inference_layers.h, as one parallel
 // region: stem, dense blocks, transitions and the last norm. Each part writes into the buffer of
 // the next.
 //
@@ -38,7 +38,7 @@ struct NetworkLayout {
 
   explicit NetworkLayout(const NetworkArguments& g) {
     const int64_t columns = round_up(g.first.columns, kLanes<T>);
-    end = {g.first.depth() * columns, columns};
+    end = {FirstLayout<T>(g.first).depth * columns, columns};
     for (int64_t b = 0; b < g.blocks; b++) {
       block.push_back(end);
       const InferenceArguments& i = g.block[b];
@@ -60,17 +60,18 @@ inline void mix_into(uint64_t* hash, uint64_t bits) {
 // As inference_fingerprint, for all parts; also the number of values that network_pack writes.
 template <class T>
 void network_fingerprint(const NetworkArguments& arguments) {
+  using R = Real<T>;
   NetworkArguments& g = const_cast<NetworkArguments&>(arguments);
   uint64_t hash = 1469598103934665603u;
   const auto ends = [&](const void* data, int64_t n) {
-    const T* numbers = static_cast<const T*>(data);
+    const R* numbers = static_cast<const R*>(data);
     for (int64_t i : {int64_t{0}, n / 2, n - 1}) {
       uint64_t bits = 0;
-      std::memcpy(&bits, numbers + i, sizeof(T));
+      std::memcpy(&bits, numbers + i, sizeof(R));
       mix_into(&hash, bits);
     }
   };
-  const Weight<T> first = g.first.weights<T>();
+  const Weight<R> first = g.first.weights<R>();
   for (int64_t i = 0; i < 3; i++) {
     const int64_t tap = (g.first.kernel - 1) * i / 2;
     ends(&first((g.first.columns - 1) * i / 2, (g.first.channels - 1) * i / 2, tap, tap), 1);
@@ -93,24 +94,26 @@ void network_fingerprint(const NetworkArguments& arguments) {
   g.weight_numbers = layout.end.weights, g.norm_numbers = layout.end.norms;
 }
 
-template <class T>
-void pack_norm(const Affine<T>& affine, int64_t columns, T* out) {
-  const int64_t padded = round_up(columns, kLanes<T>);
-  std::memset(out, 0, 2 * padded * sizeof(T));
-  std::memcpy(out, affine.scale.data(), columns * sizeof(T));
-  std::memcpy(out + padded, affine.shift.data(), columns * sizeof(T));
+template <class R>
+void pack_norm(const Affine<R>& affine, int64_t columns, R* out) {
+  const int64_t padded = round_up(columns, kLanes<R>);
+  std::memset(out, 0, 2 * padded * sizeof(R));
+  std::memcpy(out, affine.scale.data(), columns * sizeof(R));
+  std::memcpy(out + padded, affine.shift.data(), columns * sizeof(R));
 }
 
 template <class T>
 void network_pack(const NetworkArguments& g) {
+  using R = Real<T>;
   const NetworkLayout<T> layout(g);
-  T *weights = static_cast<T*>(g.weights), *norms = static_cast<T*>(g.norms);
-  std::memset(norms, 0, layout.block[0].norms * sizeof(T));
+  T* weights = static_cast<T*>(g.weights);
+  R* norms = static_cast<R*>(g.norms);
+  std::memset(norms, 0, layout.block[0].norms * sizeof(R));
   if (g.pooled) {
     const StemArguments& s = g.stem;
-    const Affine<T> norm(static_cast<T*>(s.gamma), static_cast<T*>(s.beta), static_cast<T*>(s.mean),
-                         static_cast<T*>(s.variance), s.eps, s.columns);
-    std::memcpy(norms, norm.shift.data(), s.columns * sizeof(T));
+    const Affine<R> norm(static_cast<R*>(s.gamma), static_cast<R*>(s.beta), static_cast<R*>(s.mean),
+                         static_cast<R*>(s.variance), s.eps, s.columns);
+    std::memcpy(norms, norm.shift.data(), s.columns * sizeof(R));
     pack_first_convolution<T>(g.first, norm.scale.data(), weights);
   } else {
     pack_first_convolution<T>(g.first, nullptr, weights);
@@ -122,9 +125,9 @@ void network_pack(const NetworkArguments& g) {
     block.norms = norms + layout.block[b].norms;
     pack_layers<T>(block);
     const TransitionArguments& t = g.transition[b];
-    pack_norm<T>(t.affine<T>(), t.columns, norms + layout.transition[b].norms);
+    pack_norm<R>(t.affine<R>(), t.columns, norms + layout.transition[b].norms);
     if (!t.weight) continue;
-    const Weight<T> weight = t.matrix<T>(t.weight);
+    const Weight<R> weight = t.matrix<R>(t.weight);
     pack_product<T>(weights + layout.transition[b].weights, t.columns, t.output_columns, g.threads,
                     [&](int64_t i, int64_t o) { return weight(o, i); });
   }
@@ -133,6 +136,7 @@ void network_pack(const NetworkArguments& g) {
 // Computes the network for some images.
 template <class T>
 struct Pass {
+  using R = Real<T>;
   const NetworkArguments& g;
   const NetworkLayout<T> layout;
   std::vector<BlockArguments> blocks;  // with the map sizes of these images
@@ -179,7 +183,8 @@ struct Pass {
   void stem(Worker& worker, int64_t first, int64_t images, T* y) const {
     const BlockArguments& block = blocks[0];
     const int64_t ld = block.columns(), numbers = block.height * block.width * ld;
-    const T *panels = static_cast<T*>(g.weights), *shift = static_cast<T*>(g.norms);
+    const T* panels = static_cast<T*>(g.weights);
+    const R* shift = static_cast<R*>(g.norms);
     // Each piece computes one row of the convolution that the previous piece also computes.
     const int64_t rows = worker.team ? 7 : 14, pieces = (block.height + rows - 1) / rows;
     worker.run(images * pieces, [&](int64_t i, Claim& claim) {
@@ -196,7 +201,7 @@ struct Pass {
 
   void last_norm(Worker& worker, int64_t images, const T* y, T* out) const {
     const BlockArguments& block = blocks.back();
-    const T* scale = static_cast<T*>(g.norms) + layout.transition.back().norms;
+    const R* scale = static_cast<R*>(g.norms) + layout.transition.back().norms;
     const int64_t columns = block.columns(), padded = round_up(columns, kLanes<T>);
     worker.run(images * block.height, [&](int64_t row, Claim& claim) {
       if (!claim()) return;
@@ -204,8 +209,8 @@ struct Pass {
         for (int64_t c = 0; c < columns; c += kLanes<T>) {
           const int n = smaller<int64_t>(kLanes<T>, columns - c);
           store<T>(out + p * columns + c,
-                   load<T>(y + p * columns + c, n) * load<T>(scale + c, kLanes<T>) +
-                       load<T>(scale + padded + c, kLanes<T>),
+                   load<T>(y + p * columns + c, n) * load<R>(scale + c, kLanes<T>) +
+                       load<R>(scale + padded + c, kLanes<T>),
                    n);
         }
       }
@@ -213,7 +218,7 @@ struct Pass {
   }
 
   // Images first .. first + images - 1; y and h have memory for all buffers of this many images.
-  void run(Worker& worker, int64_t first, int64_t images, T* y, T* h) const {
+  void run(Worker& worker, int64_t first, int64_t images, T* y, R* h) const {
     stem(worker, first, images, y);
     for (int64_t b = 0; b < g.blocks; b++) {
       const BlockArguments& block = blocks[b];
@@ -222,7 +227,7 @@ struct Pass {
       for (int64_t i = 0; i < images; i += some) {
         const Maps maps{smaller(some, images - i), block.height, block.width};
         Group<T>{block, static_cast<T*>(g.weights) + layout.block[b].weights,
-                 static_cast<T*>(g.norms) + layout.block[b].norms, maps,
+                 static_cast<R*>(g.norms) + layout.block[b].norms, maps,
                  here + i * pixels(b) * block.columns(), h}
             .layers(worker);
       }
@@ -233,7 +238,7 @@ struct Pass {
       }
       const Pooling<T> pooling{g.transition[b], {images, block.height, block.width}, here,
                                static_cast<T*>(g.weights) + layout.transition[b].weights,
-                               static_cast<T*>(g.norms) + layout.transition[b].norms,
+                               static_cast<R*>(g.norms) + layout.transition[b].norms,
                                y + buffers[b + 1] * images, blocks[b + 1].columns(),
                                g.averages != 0};
       const int64_t pieces = (pooling.outputs() + kRowsAtOnce - 1) / kRowsAtOnce;
@@ -250,10 +255,11 @@ void network_run(const NetworkArguments& g) {
   const Pass<T> pass(g);
   const int64_t at_once = pass.at_once(), groups = (g.images + at_once - 1) / at_once;
   const int64_t numbers = pass.buffers.back() * at_once, inner = pass.bottleneck_numbers(at_once);
-  T *y = scratch<T>(5, numbers), *h = scratch<T>(3, inner);
+  T* y = scratch<T>(5, numbers);
+  Real<T>* h = scratch<Real<T>>(3, inner);
   share_groups(groups, pass.phases(at_once), g.threads, [&](Worker& worker, int64_t i) {
     T* own_y = worker.team ? y : scratch<T>(5, numbers);
-    T* own_h = worker.team ? h : scratch<T>(3, inner);
+    Real<T>* own_h = worker.team ? h : scratch<Real<T>>(3, inner);
     pass.run(worker, i * at_once, smaller(at_once, g.images - i * at_once), own_y, own_h);
   });
 }

@@ -11,7 +11,7 @@
 // A form has these transforms for one register of channels; R is a register's numbers as double:
 //   weight           G g G'
 //   transform        B' d B, of the pixels pixel(r, c)
-//   sums             A' m A, of numbers `stride` apart
+//   sums             A' m A, of the numbers number(i)
 //   gradient         A dy A', of the pixels pixel(r, c)
 //   weight_gradient  G' s G, of the numbers number(i)
 
@@ -44,13 +44,19 @@ inline void transform_some(Pixel pixel, Write write) {
   }
 }
 
-// A' m A for patches of 2 x 2 pixels; also of whole numbers.
+// The registers of a patch's numbers, `stride` apart.
 template <class T>
-inline void transform_sums(const T* sums, int64_t stride, Vec<T> (&out)[2][2]) {
+inline auto numbers_at(const T* from, int64_t stride) {
+  return [=](int i) __attribute__((always_inline)) { return load<T>(from + i * stride, kLanes<T>); };
+}
+
+// A' m A for patches of 2 x 2 pixels; also of whole numbers.
+template <class T, class Number>
+inline void transform_sums(Number number, Vec<T> (&out)[2][2]) {
   Vec<T> rows[2][4];
   for (int c = 0; c < 4; c++) {
     Vec<T> m[4];
-    for (int r = 0; r < 4; r++) m[r] = load<T>(sums + (r * 4 + c) * stride, kLanes<T>);
+    for (int r = 0; r < 4; r++) m[r] = number(r * 4 + c);
     rows[0][c] = m[0] + m[1] + m[2];
     rows[1][c] = m[1] - m[2] - m[3];
   }
@@ -93,8 +99,9 @@ struct PatchesOfTwo {
     transform_some<Vec<T>>(pixel, write);
   }
 
-  static void sums(const T* from, int64_t stride, Vec<T> (&out)[2][2]) {
-    transform_sums<T>(from, stride, out);
+  template <class Number>
+  static void sums(Number number, Vec<T> (&out)[2][2]) {
+    transform_sums<T>(number, out);
   }
 
   template <class Pixel, class Write>
@@ -202,11 +209,12 @@ struct PatchesOfFour {
     out(3, (odd_a * two + odd_b * half) + m[5]);
   }
 
-  static void sums(const T* from, int64_t stride, Vec<T> (&out)[4][4]) {
+  template <class Number>
+  static void sums(Number number, Vec<T> (&out)[4][4]) {
     Vec<T> rows[4][6];
     for (int c = 0; c < 6; c++) {
       Vec<T> m[6];
-      for (int r = 0; r < 6; r++) m[r] = load<T>(from + (6 * r + c) * stride, kLanes<T>);
+      for (int r = 0; r < 6; r++) m[r] = number(6 * r + c);
       four(m, [&](int r, Vec<T> v) { rows[r][c] = v; });
     }
     for (int r = 0; r < 4; r++) four(rows[r], [&](int c, Vec<T> v) { out[r][c] = v; });

@@ -1,4 +1,4 @@
-// Inference of a transition in float and double: norm, relu, pooling, 1x1 convolution in one pass.
+// Inference of a transition, for the types of inference_layers.h: norm, relu, pooling, 1x1 convolution in one pass.
 
 #pragma once
 
@@ -10,9 +10,11 @@ namespace {
 // Some output pixels of the 2 x 2 windows of a transition in x.
 template <class T>
 struct Pooling {
+  using R = Real<T>;
   const TransitionArguments& t;
   Maps maps;  // of the input
-  const T *x, *weights, *norms;
+  const T *x, *weights;
+  const Real<T>* norms;
   T* y;
   int64_t ld;  // of y
   bool averages;
@@ -28,17 +30,17 @@ struct Pooling {
     for (int64_t r = 0; r < range.end - range.begin; r++) {
       const T* corner = x + corners[r] * t.columns + k;
       for (int64_t c = 0; c < depth; c += kLanes<T>) {
-        const Vec<T> scale = load<T>(norms + k + c, kLanes<T>);
-        const Vec<T> shift = load<T>(norms + padded + k + c, kLanes<T>);
+        const Vec<T> scale = load<R>(norms + k + c, kLanes<T>);
+        const Vec<T> shift = load<R>(norms + padded + k + c, kLanes<T>);
         const int n = smaller<int64_t>(kLanes<T>, t.columns - k - c);
         Vec<T> sum{};
         if (averages) {
           for (int64_t o : offsets) sum += relu(load<T>(corner + o * t.columns + c, n) * scale + shift);
-          sum *= T(0.25);
+          sum *= R(0.25);
         } else {
           sum = relu(load<T>(corner + offsets[offset] * t.columns + c, n) * scale + shift);
         }
-        store<T>(a + r * kSkewedDepth<T> + c, sum, kLanes<T>);
+        store<T>(a + r * kSkewedNumbers<T> + c, sum, kLanes<T>);
       }
     }
   }
@@ -52,9 +54,9 @@ struct Pooling {
     const int64_t first = mine.begin * kPanel<T>;
     const int64_t columns = smaller(mine.end * kPanel<T>, t.output_columns) - first;
     const int64_t width = round_up(columns, kLanes<T>);
-    T* a = scratch<T>(0, kRowsAtOnce * kSkewedDepth<T>);
-    T* c = scratch<T>(1, 2 * kRowsAtOnce * width);
-    T* best = c + kRowsAtOnce * width;
+    T* a = scratch<T>(0, kRowsAtOnce * kSkewedNumbers<T>);
+    R* c = scratch<R>(1, 2 * kRowsAtOnce * width);
+    R* best = c + kRowsAtOnce * width;
     int64_t corners[kRowsAtOnce];
     for (int64_t r = 0; r < rows; r++) {
       const int64_t pixel = range.begin + r, w = maps.width / 2, h = maps.height / 2;
@@ -62,22 +64,22 @@ struct Pooling {
           (pixel / w / h * maps.height + pixel / w % h * 2) * maps.width + pixel % w * 2;
     }
     for (int64_t offset = 0; offset < (averages ? 1 : 4); offset++) {
-      for (int64_t k = 0; k < depth; k += kDepthAtOnce<T>) {
-        const int64_t some = smaller<int64_t>(kDepthAtOnce<T>, depth - k);
+      for (int64_t k = 0; k < depth; k += kNumbersAtOnce<T>) {
+        const int64_t some = smaller<int64_t>(kNumbersAtOnce<T>, depth - k);
         normalise(range, corners, offset, k, some, a);
-        multiply_panels<T>(rows, a, k, some, weights + first * depth, depth, width, c, width,
-                           nullptr);
+        multiply_factors<T>(rows, a, k, some, weights + first * depth, depth, width, c, width,
+                            nullptr);
       }
       for (int64_t i = 0; i < rows * width; i += kLanes<T>) {
-        const Vec<T> sums = load<T>(c + i, kLanes<T>);
-        const Vec<T> before = offset ? load<T>(best + i, kLanes<T>) : sums;
+        const Vec<T> sums = load<R>(c + i, kLanes<T>);
+        const Vec<T> before = offset ? load<R>(best + i, kLanes<T>) : sums;
         // nan is larger than everything, as in torch
-        store<T>(best + i, (sums > before) | (sums != sums) ? sums : before, kLanes<T>);
+        store<R>(best + i, (sums > before) | (sums != sums) ? sums : before, kLanes<T>);
       }
     }
     if (!claim()) return;
     for (int64_t r = 0; r < rows; r++) {
-      std::memcpy(y + (range.begin + r) * ld + first, best + r * width, columns * sizeof(T));
+      store_numbers<T>(best + r * width, columns, y + (range.begin + r) * ld + first);
     }
   }
 };

@@ -1,5 +1,6 @@
-// The matrix product of inference in float and double: any number of rows, columns and summands,
-// with an optional shift and relu.
+// The matrix product of inference: any number of rows, columns and summands, with an optional shift
+// and relu. T is float, double, or two summands of 16 bits that are multiplied at once (pairs.h), whose
+// sums are of Real<T>.
 //
 // B is packed in panels of two registers of columns (the last may have one), each with all summands
 // one after the other. Every number of C is one sum in the order of the summands, for any division
@@ -8,6 +9,7 @@
 #pragma once
 
 #include "gemm.h"
+#include "pairs.h"
 #include "parallel.h"
 
 namespace {
@@ -36,18 +38,20 @@ struct Rows {
 };
 
 // C (+)= A B for kRows rows and kVectors registers of columns, summed in registers. Rows of one
-// segment have a multiple of kUnroll numbers.
-template <class T, int kRows, int kVectors, bool kSegmented>
-__attribute__((noinline)) void product_tile(const Rows<T>& rows, const T* a, const T* b, T* c,
-                                            int64_t ldc, bool accumulate, const T* shift,
+// segment have a multiple of kUnroll numbers. kLd is rows.ld if the compiler may know it, else 0: then
+// no register has a row's address.
+template <class T, int kRows, int kVectors, bool kSegmented, int64_t kLd>
+__attribute__((noinline)) void product_tile(const Rows<T>& rows, const T* a, const T* b, Real<T>* c,
+                                            int64_t ldc, bool accumulate, const Real<T>* shift,
                                             const T* ahead) {
+  using R = Real<T>;
   Vec<T> sums[kRows][kVectors];
   for (int r = 0; r < kRows; r++) {
     for (int v = 0; v < kVectors; v++) {
-      sums[r][v] = accumulate ? load<T>(c + r * ldc + v * kLanes<T>, kLanes<T>) : Vec<T>{};
+      sums[r][v] = accumulate ? load<R>(c + r * ldc + v * kLanes<T>, kLanes<T>) : Vec<T>{};
     }
   }
-  const int64_t lda = rows.ld, depth = rows.depth;
+  const int64_t lda = kLd ? kLd : rows.ld, depth = rows.depth;
   const auto add = [&](int64_t k) __attribute__((always_inline)) {
     Vec<T> row[kVectors];
     for (int v = 0; v < kVectors; v++) {
@@ -55,7 +59,7 @@ __attribute__((noinline)) void product_tile(const Rows<T>& rows, const T* a, con
     }
     for (int r = 0; r < kRows; r++) {
       const T factor = a[r * lda + k];
-      for (int v = 0; v < kVectors; v++) sums[r][v] += factor * row[v];
+      for (int v = 0; v < kVectors; v++) multiply_add(sums[r][v], factor, row[v]);
     }
   };
   if constexpr (kSegmented) {
@@ -74,22 +78,22 @@ __attribute__((noinline)) void product_tile(const Rows<T>& rows, const T* a, con
     }
   }
   for (int v = 0; v < kVectors; v++) {
-    const Vec<T> more = shift ? load<T>(shift + v * kLanes<T>, kLanes<T>) : Vec<T>{};
+    const Vec<T> more = shift ? load<R>(shift + v * kLanes<T>, kLanes<T>) : Vec<T>{};
     for (int r = 0; r < kRows; r++) {
-      store<T>(c + r * ldc + v * kLanes<T>, shift ? relu(sums[r][v] + more) : sums[r][v],
+      store<R>(c + r * ldc + v * kLanes<T>, shift ? relu(sums[r][v] + more) : sums[r][v],
                kLanes<T>);
     }
   }
 }
 
-template <class T, int kVectors, bool kSegmented, int kRows = kTileRows>
-inline void product_rows(int count, const Rows<T>& rows, const T* a, const T* b, T* c, int64_t ldc,
-                         bool accumulate, const T* shift, const T* ahead) {
+template <class T, int kVectors, bool kSegmented, int64_t kLd, int kRows = kTileRows>
+inline void product_rows(int count, const Rows<T>& rows, const T* a, const T* b, Real<T>* c,
+                         int64_t ldc, bool accumulate, const Real<T>* shift, const T* ahead) {
   if constexpr (kRows > 0) {
     if (count == kRows) {
-      product_tile<T, kRows, kVectors, kSegmented>(rows, a, b, c, ldc, accumulate, shift, ahead);
+      product_tile<T, kRows, kVectors, kSegmented, kLd>(rows, a, b, c, ldc, accumulate, shift, ahead);
     } else {
-      product_rows<T, kVectors, kSegmented, kRows - 1>(count, rows, a, b, c, ldc, accumulate, shift,
+      product_rows<T, kVectors, kSegmented, kLd, kRows - 1>(count, rows, a, b, c, ldc, accumulate, shift,
                                                        ahead);
     }
   }
@@ -98,9 +102,9 @@ inline void product_rows(int count, const Rows<T>& rows, const T* a, const T* b,
 // C (+)= A B for `count` rows and one panel of B; `width` is the number of the panel's columns, one
 // or two registers. With a shift, C is relu(sums + shift). Prefetches the memory at `next`, unless
 // rows have several segments.
-template <class T, bool kSegmented = false>
-inline void product(int64_t count, const Rows<T>& rows, const T* b, int64_t width, T* c,
-                    int64_t ldc, bool accumulate, const T* shift, const T* next) {
+template <class T, bool kSegmented = false, int64_t kLd = 0>
+inline void product(int64_t count, const Rows<T>& rows, const T* b, int64_t width, Real<T>* c,
+                    int64_t ldc, bool accumulate, const Real<T>* shift, const T* next) {
   // Tiles of nearly equal height: in a low one at the end the multiplier would have to wait.
   const int tiles = (count + kTileRows - 1) / kTileRows;
   const int64_t asked = rows.depth / kUnroll<T> * kLinesAhead<T> * 64 / sizeof(T);
@@ -109,11 +113,11 @@ inline void product(int64_t count, const Rows<T>& rows, const T* b, int64_t widt
     const int height = tile.end - tile.begin;
     const T* a = rows.first + tile.begin * rows.ld;
     const T* ahead = i < 4 ? next + i * asked : b;
-    T* to = c + tile.begin * ldc;
+    Real<T>* to = c + tile.begin * ldc;
     if (width == kPanel<T>) {
-      product_rows<T, 2, kSegmented>(height, rows, a, b, to, ldc, accumulate, shift, ahead);
+      product_rows<T, 2, kSegmented, kLd>(height, rows, a, b, to, ldc, accumulate, shift, ahead);
     } else {
-      product_rows<T, 1, kSegmented>(height, rows, a, b, to, ldc, accumulate, shift, ahead);
+      product_rows<T, 1, kSegmented, kLd>(height, rows, a, b, to, ldc, accumulate, shift, ahead);
     }
   }
 }
@@ -129,16 +133,33 @@ constexpr int64_t kSkewedDepth = kDepthAtOnce<T> + 64 / sizeof(T);
 // overwritten if k = 0. After the last summand C becomes relu(sums + shift), if there is a shift.
 template <class T>
 inline void multiply_panels(int64_t rows, const T* a, int64_t k, int64_t depth, const T* panels,
-                            int64_t panel_depth, int64_t width, T* c, int64_t ldc,
-                            const T* shift) {
+                            int64_t panel_depth, int64_t width, Real<T>* c, int64_t ldc,
+                            const Real<T>* shift) {
   const bool ends = shift && k + depth == panel_depth;
   for (int64_t n = 0; n < width; n += kPanel<T>) {
     const int64_t some = smaller<int64_t>(kPanel<T>, width - n);
     const T* panel = panels + n * panel_depth + k * some;
     const T* next = n + some < width ? panel + some * panel_depth : panels + (k + depth) * kPanel<T>;
-    product<T>(rows, {a, kSkewedDepth<T>, depth}, panel, some, c + n, ldc, k > 0,
+    product<T, false, kSkewedDepth<T>>(rows, {a, kSkewedDepth<T>, depth}, panel, some, c + n, ldc, k > 0,
                ends ? shift + n : nullptr, next);
   }
+}
+
+// The same for numbers of type T, of which a summand of the product has kTogether<T>: sizes of what is
+// normalised for it, and the product. k, depth and panel_depth are numbers.
+template <class T>
+constexpr int64_t kNumbersAtOnce = kDepthAtOnce<Factor<T>> * kTogether<T>;
+template <class T>
+constexpr int64_t kSkewedNumbers = kSkewedDepth<Factor<T>> * kTogether<T>;
+
+template <class T>
+inline void multiply_factors(int64_t rows, const T* a, int64_t k, int64_t depth, const T* panels,
+                             int64_t panel_depth, int64_t width, Real<T>* c, int64_t ldc,
+                             const Real<T>* shift) {
+  using F = Factor<T>;
+  constexpr int kSome = kTogether<T>;
+  multiply_panels<F>(rows, reinterpret_cast<const F*>(a), k / kSome, depth / kSome,
+                     reinterpret_cast<const F*>(panels), panel_depth / kSome, width, c, ldc, shift);
 }
 
 // Position of the number (k, n) of B.
@@ -148,20 +169,22 @@ inline int64_t panel_index(int64_t k, int64_t n, int64_t depth, int64_t width) {
   return first * depth + k * smaller<int64_t>(kPanel<T>, width - first) + n - first;
 }
 
-// Packs B: value(k, n), and zeros up to the padded sizes.
+// Packs B: value(k, n), and zeros up to the padded sizes, as numbers of type T.
 template <class T, class Value>
 inline void pack_product(T* panels, int64_t depth, int64_t width, int threads, Value value) {
+  using F = Factor<T>;
   constexpr int64_t kSome = 64;  // summands
-  const int64_t padded_depth = round_up(depth, kLanes<T>), padded = round_up(width, kLanes<T>);
+  const int64_t padded_depth = round_up(depth, kLanes<T>) / kTogether<T>;
+  const int64_t padded = round_up(width, kLanes<T>);
   const int64_t parts = (padded_depth + kSome - 1) / kSome;
   const int64_t count = (padded + kPanel<T> - 1) / kPanel<T>;
+  const auto summand = summands<T>(depth, value);
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int64_t i = 0; i < count * parts; i++) {
     const int64_t first = i / parts * kPanel<T>, last = smaller(first + kPanel<T>, padded);
     for (int64_t k = i % parts * kSome; k < smaller((i % parts + 1) * kSome, padded_depth); k++) {
-      T* to = panels + panel_index<T>(k, first, padded_depth, padded);
-      const int64_t used = k < depth ? smaller(last, width) : first;
-      for (int64_t n = first; n < last; n++) to[n - first] = n < used ? value(k, n) : T(0);
+      F* to = reinterpret_cast<F*>(panels) + panel_index<F>(k, first, padded_depth, padded);
+      for (int64_t n = first; n < last; n++) to[n - first] = n < width ? summand(k, n) : F{};
     }
   }
 }

@@ -21,6 +21,11 @@
     (defined(DENSENET121_NEON) && defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC))
 #define DENSENET121_BF16
 #endif
+// Whether inference in bf16 multiplies two summands of 16 bits at once (pairs.h): where there are no tiles
+// of AMX, which take blocks of 32 x 32.
+#if defined(__AVX512BF16__) && defined(__AVX512VNNI__) && !defined(__AMX_TILE__)
+#define DENSENET121_PAIRS
+#endif
 
 namespace {
 
@@ -219,6 +224,18 @@ inline int64_t round_up(int64_t n, int64_t multiple) {
 template <class N>
 constexpr N smaller(N a, N b) {
   return a < b ? a : b;
+}
+
+// Stores n numbers of a padded row as type T.
+template <class T>
+inline void store_numbers(const Real<T>* from, int64_t n, T* to) {
+  if constexpr (std::is_same_v<T, Real<T>>) {
+    std::memcpy(to, from, n * sizeof(T));
+  } else {
+    for (int64_t i = 0; i < n; i += kLanes<T>) {
+      store<T>(to + i, load<Real<T>>(from + i, kLanes<T>), smaller<int64_t>(kLanes<T>, n - i));
+    }
+  }
 }
 
 }  // namespace

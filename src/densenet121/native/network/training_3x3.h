@@ -47,7 +47,7 @@ void convolve_strip(const Strip& strip, const T* z, int64_t width, const Affine<
       T* corner = out + places[p].pixel * ld;
       for (int64_t n = 0; n < grown; n += kLanes<T>) {
         Vec<T> pixels[Form::kPixels][Form::kPixels];
-        Form::sums(sums + p * grown + n, sum_stride, pixels);
+        Form::sums(numbers_at(sums + p * grown + n, sum_stride), pixels);
         const auto write = [&](int r, int c, int lanes) __attribute__((always_inline)) {
           store<T>(corner + (r * strip.width + c) * ld + n, pixels[r][c], lanes);
         };
@@ -81,7 +81,7 @@ struct StripBackward {
       for (int64_t n = 0; n < some; n += kLanes<T>) {
         const Vec<T> middle = load<R>(mean + first + n, kLanes<T>);
         Vec<T> pixels[Form::kPixels][Form::kPixels], sum{}, product{};
-        Form::sums(sums + p * some + n, stride, pixels);
+        Form::sums(numbers_at(sums + p * some + n, stride), pixels);
         const auto gate_pixel = [&](int r, int c, int lanes) __attribute__((always_inline)) {
           const int64_t at = corner + (r * strip.width + c) * width + n;
           const R* input = inside + (r * strip.pitch() + c) * padded + n;

@@ -57,8 +57,8 @@ inline int64_t patch_stride(int64_t patches, int64_t columns) {
 // have `columns` x `width` numbers for each; `width` is a multiple of the lanes.
 template <class Form, class T>
 inline void multiply_patches(int64_t count, const T* inputs, int64_t input_stride, int64_t columns,
-                             const T* weights, int64_t width, int64_t first, int64_t some, T* sums,
-                             int64_t sum_stride) {
+                             const T* weights, int64_t width, int64_t first, int64_t some,
+                             Real<T>* sums, int64_t sum_stride) {
   for (int i = 0; i < Form::kNumbers; i++) {
     for (int64_t n = 0; n < some; n += kPanel<T>) {
       const int64_t panel_width = smaller<int64_t>(kPanel<T>, some - n);
@@ -66,8 +66,14 @@ inline void multiply_patches(int64_t count, const T* inputs, int64_t input_strid
       const bool ends = n + panel_width == some;
       const T* next = ends ? weights + ((i + 1) * width + first) * columns
                            : panel + panel_width * columns;
-      product<T>(count, {inputs + i * input_stride, columns, columns}, panel, panel_width,
-                 sums + i * sum_stride + n, some, false, nullptr, next);
+      const Rows<T> rows{inputs + i * input_stride, columns, columns};
+      Real<T>* to = sums + i * sum_stride + n;
+      if (kUsualDepth<T> && columns == kUsualDepth<T>) {
+        product<T, false, kUsualDepth<T>>(count, rows, panel, panel_width, to, some, false, nullptr,
+                                          next);
+      } else {
+        product<T>(count, rows, panel, panel_width, to, some, false, nullptr, next);
+      }
     }
   }
 }

@@ -4,7 +4,7 @@ from densenet121.network.fused.arguments import LARGE_MAPS
 from densenet121.network.fused.block import fused_dense_block
 from densenet121.network.fused.classifier import classify, fused_classifier
 from densenet121.network.fused.conditions import plain_network
-from densenet121.network.fused.network import fused_network
+from densenet121.network.fused.network import fused_network, unchanged
 from densenet121.network.fused.network_plan import StemPool
 from densenet121.network.fused.stem import fused_stem
 from densenet121.network.fused.transition import fused_transition
@@ -19,4 +19,5 @@ __all__ = [
     "fused_stem",
     "fused_transition",
     "plain_network",
+    "unchanged",
 ]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from densenet121.native.network import Kernels
 from densenet121.native.network.structures import BlockArguments, LayerArguments
+from densenet121.network.fused.conditions import real
 
 PARAMETERS = 6  # per layer, in the order of layer_parameters
 # A network's first blocks, whose maps are worth patches of 4 x 4 pixels in 3x3 convolutions.
@@ -67,9 +68,8 @@ def make_plan(
         means = [norm.running_mean for norm in norms]
         variances = [norm.running_var for norm in norms]
     else:
-        real = torch.float64 if dtype == torch.float64 else torch.float32
-        mean, variance = torch.empty((2, columns), dtype=real).unbind()
-        inner = torch.empty((2, len(layers), bottleneck), dtype=real)
+        mean, variance = torch.empty((2, columns), dtype=real(dtype)).unbind()
+        inner = torch.empty((2, len(layers), bottleneck), dtype=real(dtype))
         means, variances = [], []
         for i in range(len(layers)):
             seen = x.shape[1] + i * growth

@@ -48,6 +48,11 @@ def is_on_cpu(x: Tensor) -> bool:
     return False
 
 
+def real(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of the parameters and statistics when the kernels compute in ``dtype``."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
 def usable_kernels(
     parameters: Sequence[Tensor], x: Tensor, dim: int = 4
 ) -> tuple[Kernels, torch.dtype] | None:
@@ -63,8 +68,7 @@ def usable_kernels(
     if not found.supports(dtype):
         _log_once(f"the kernels for {found.instruction_set} do not support {dtype}")
         return None
-    real = torch.float64 if dtype == torch.float64 else torch.float32
-    if not all(p.dtype == real and p.device.type == "cpu" for p in parameters):
+    if not all(p.dtype == real(dtype) and p.device.type == "cpu" for p in parameters):
         return None
     return found, dtype
 

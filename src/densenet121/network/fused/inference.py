@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from densenet121.native.network.structures import InferenceArguments
 from densenet121.network.fused.arguments import BlockPlan, block_arguments
+from densenet121.network.fused.conditions import real
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,10 @@ def _packed(
     known = _PACKED.get(first_layer)
     if countable and known is not None and known.versions == versions:
         return known
-    real = torch.float64 if plan.dtype == torch.float64 else torch.float32
     packed = _Packed(
         versions,
         torch.empty(arguments.weight_numbers, dtype=plan.dtype),
-        torch.empty(arguments.norm_numbers, dtype=real),
+        torch.empty(arguments.norm_numbers, dtype=real(plan.dtype)),
     )
     arguments.weights, arguments.norms = packed.weights.data_ptr(), packed.norms.data_ptr()
     plan.kernels.call("inference_pack", plan.dtype, arguments)

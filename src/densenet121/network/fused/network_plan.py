@@ -24,6 +24,7 @@ from densenet121.network.fused.conditions import (
     is_plain_convolution,
     is_plain_layer,
     is_untouched,
+    real,
     uses_batch_statistics,
 )
 from densenet121.network.fused.watch import Watch
@@ -75,7 +76,7 @@ def prepare(
     if uses_batch_statistics([*stem[1:2], *norms, *others]) is not False:
         return unknown
     parameters = [p for part in parts for p in part.parameters()]
-    if not all(p.dtype == dtype and p.device.type == "cpu" for p in parameters):
+    if not all(p.dtype == real(dtype) and p.device.type == "cpu" for p in parameters):
         return unknown
     columns = stem[0].out_channels
     if pool is not None and stem[1].num_features != columns:
@@ -104,7 +105,7 @@ def prepare(
     kernels.call("network_fingerprint", dtype, arguments)
     packed = (
         torch.empty(arguments.weight_numbers, dtype=dtype),
-        torch.empty(arguments.norm_numbers, dtype=dtype),
+        torch.empty(arguments.norm_numbers, dtype=real(dtype)),
     )
     arguments.weights, arguments.norms = (tensor.data_ptr() for tensor in packed)
     kernels.call("network_pack", dtype, arguments)

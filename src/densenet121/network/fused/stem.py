@@ -16,6 +16,7 @@ from densenet121.native.network.structures import StemArguments
 from densenet121.network.fused.conditions import (
     is_on_cpu,
     is_untouched,
+    real,
     update_running_statistics,
     usable_kernels,
     uses_batch_statistics,
@@ -64,9 +65,8 @@ def fused_stem(
         return None
     kernels, dtype = found
     x = x.to(dtype).contiguous(memory_format=torch.channels_last)
-    real = torch.float64 if dtype == torch.float64 else torch.float32
     mean, variance = (
-        torch.empty((2, x.shape[1]), dtype=real).unbind()
+        torch.empty((2, x.shape[1]), dtype=real(dtype)).unbind()
         if batch
         else (norm.running_mean, norm.running_var)
     )

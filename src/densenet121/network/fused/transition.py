@@ -20,6 +20,7 @@ from densenet121.network.fused.conditions import (
     is_plain_convolution,
     is_untouched,
     known_statistics,
+    real,
     update_running_statistics,
     usable_kernels,
     uses_batch_statistics,
@@ -74,8 +75,7 @@ def fused_transition(parts: Sequence[nn.Module], averages: bool, x: Tensor) -> T
     kernels, dtype = found
     known = known_statistics(x) if batch else (norm.running_mean, norm.running_var)
     x = x.to(dtype).contiguous(memory_format=torch.channels_last)
-    real = torch.float64 if dtype == torch.float64 else torch.float32
-    mean, variance = known or torch.empty((2, x.shape[1]), dtype=real).unbind()
+    mean, variance = known or torch.empty((2, x.shape[1]), dtype=real(dtype)).unbind()
     plan = _Plan(
         kernels=kernels,
         dtype=dtype,
