@@ -43,20 +43,36 @@ inline void pack_whole(const float* from, int64_t columns, __m512 factor, int16_
   }
 }
 
+// The unit of a column's weights for one product, `stride` apart: the smallest that keeps to both limits.
+// 0 if all are nearly zero, nan or infinite if one is.
+template <class Wide>
+inline double unit_of(const Wide* transformed, int64_t stride, int64_t columns, int lane) {
+  double sum = 0, largest = 0;
+  for (int64_t i = 0; i < columns; i++) {
+    const double size = std::fabs(transformed[i * stride][lane]);
+    sum += size, largest = size > largest ? size : largest;
+  }
+  // Rounding adds up to a half for each summand.
+  const double by_sum = sum / (kMostOfWeights - columns / 2), by_one = largest / INT16_MAX;
+  const double unit = by_one > by_sum ? by_one : by_sum;
+  return unit < 1e-35 ? 0 : unit;
+}
+
 // Packs the transformed weights of a convolution from `columns` to `width` channels with padded sizes
 // and, for each product and column, their unit.
 template <class Form, class Value>
 inline void pack_patches(bf16* weights, float* units, int64_t columns, int64_t width, int threads,
                          Value value) {
-  int16_t* panels = reinterpret_cast<int16_t*>(weights);
   using Wide = typename DoublesOf<float>::type;
-  constexpr int kSome = kLanes<float>;
+  constexpr int kSome = kLanes<float>, kNumbers = Form::kNumbers;
   const int64_t from = round_up(columns, kSome), to = round_up(width, kSome);
-  std::memset(panels, 0, Form::kNumbers * from * to * sizeof(int16_t));
+  int16_t* panels = reinterpret_cast<int16_t*>(weights);
+  std::memset(panels, 0, kNumbers * from * to * sizeof(int16_t));
+  std::vector<Wide> all(to / kSome * columns * kNumbers);
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int64_t o = 0; o < to; o += kSome) {
     const int lanes = smaller<int64_t>(kSome, width - o);
-    std::vector<Wide> transformed(columns * Form::kNumbers);
+    Wide* transformed = all.data() + o / kSome * columns * kNumbers;
     for (int64_t i = 0; i < columns; i++) {
       Wide window[3][3] = {};
       for (int lane = 0; lane < lanes; lane++) {
@@ -65,26 +81,18 @@ inline void pack_patches(bf16* weights, float* units, int64_t columns, int64_t w
         }
       }
       Form::template weight<Wide>([&](int r, int c) { return window[r][c]; },
-                                  transformed.data() + i * Form::kNumbers);
+                                  transformed + i * kNumbers);
     }
-    for (int k = 0; k < Form::kNumbers; k++) {
+    for (int k = 0; k < kNumbers; k++) {
       for (int lane = 0; lane < kSome; lane++) {
-        double sum = 0, largest = 0;
-        for (int64_t i = 0; i < columns; i++) {
-          const double size = std::fabs(transformed[i * Form::kNumbers + k][lane]);
-          sum += size, largest = size > largest ? size : largest;
-        }
-        // Rounding adds up to a half for each summand.
-        const double by_sum = sum / (kMostOfWeights - columns / 2), by_one = largest / INT16_MAX;
-        double unit = by_one > by_sum ? by_one : by_sum;  // nan if a weight is
-        if (unit < 1e-35) unit = 0;
+        const double unit = unit_of(transformed + k, kNumbers, columns, lane);
         units[k * to + o + lane] = unit;
         if (!(unit > 0) || std::isinf(unit)) continue;
         for (int64_t i = 0; i < columns; i++) {
           const int64_t place = whole_position(i, from);
           const int64_t pair = panel_index<WholePair>(place / 2, o + lane, from / 2, to);
           panels[k * from * to + 2 * pair + place % 2] =
-              std::lrint(transformed[i * Form::kNumbers + k][lane] / unit);
+              std::lrint(transformed[i * kNumbers + k][lane] / unit);
         }
       }
     }
