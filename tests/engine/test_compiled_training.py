@@ -65,9 +65,11 @@ def step(training: Training, count: int = 4) -> Tensor:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method.:DeprecationWarning")  # torch's own
 def test_compiled_steps_equal_the_plain_ones_and_leave_the_state_as_it_is(
-    backend: Backend,
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Loss, weights, momentum, running statistics; sizes of batches that change; a freeze."""
+    # PyTorch's threads that compile what is not in its cache would outlive the test.
+    monkeypatch.setattr("torch._inductor.config.compile_threads", 1)
     backend("inductor")
     net = small_net()
     training, plain = begin(copy.deepcopy(net), compile="default"), begin(net)

@@ -106,11 +106,11 @@ echo "image kernel: the bits of this machine ($(wc -l < "$arm/bits/arm") digests
 check() {
     processor=$1
     shift
-    run "$processor" -m pytest -q -p no:cacheprovider -m "not slow" -k "not beside_busy and not densenet" "$@"
+    run "$processor" -m pytest -q -p no:cacheprovider -m "not slow" -k "not busy_processes and not densenet" "$@"
 }
 blocks=tests/network/test_fused_block.py int8=tests/network/test_int8.py
 check max $int8 $blocks tests/network/test_fused_inference.py tests/network/test_fused_network.py \
-    tests/network/test_fused_classifier.py
+    tests/network/test_fused_classifier.py tests/network/test_inference_bf16.py
 check neoverse-n1 $int8 $blocks
 # torch's wheel does not run on a processor that has no more than this build needs.
 DENSENET121_KERNELS=neon check max $blocks
