@@ -1,9 +1,9 @@
 """Against the commit before the reorganisation: the same bits, and its files are read.
 
-Since then the kernels of float32 were rewritten and round differently. So every bit is compared
-without kernels and in bfloat16; with them float32 takes the same images and learning rates, and its
-first loss, before any update, is the same but for rounding. How the losses go on is no measure: the
-old kernels and the old plain network are as far apart.
+Since then all kernels but those of bfloat16 with AMX were rewritten and round differently. So every
+bit is compared without kernels and with those; the others take the same images and learning rates,
+and the first loss, before any update, is the same but for rounding. How the losses go on is no
+measure: the old kernels and the old plain network are as far apart.
 
 Run by ``make test-compat``, which makes a clone of that commit with an environment of its own. Both
 sides run as users run them, one after the other, on the same images.
@@ -24,7 +24,7 @@ import torch
 from densenet121.checkpoint.native import read
 from densenet121.commands.demo import write_digits
 from densenet121.device import has_bf16
-from densenet121.native.network import kernels
+from densenet121.native.network import instruction_set, kernels
 
 from helpers.commands import REPOSITORY, SHARED
 
@@ -34,6 +34,7 @@ NEWER = ("balanced_accuracy",)  # metrics that came later
 OLD = REPOSITORY / ".compat"
 NEW_PYTHON, OLD_PYTHON = Path(sys.executable), OLD / "venv" / "bin" / "python"
 BF16 = has_bf16(torch.device("cpu")) and not isinstance(kernels(), str)
+AMX = instruction_set(torch.device("cpu")) == "amx"
 AMP = ["fp32", pytest.param("bf16", marks=pytest.mark.skipif(not BF16, reason="no bf16 here"))]
 
 
@@ -116,7 +117,7 @@ def assert_same_run(old: Path, new: Path) -> None:
     assert {key: after[key] for key in before} == before
 
 
-def assert_alike(old: Path, new: Path) -> None:
+def assert_alike(old: Path, new: Path, rounding: float) -> None:
     """The same steps, the first loss the same but for rounding, the others not far apart.
 
     To be run with ``--log_interval 1``: a mean of more steps has an update in it.
@@ -126,7 +127,7 @@ def assert_alike(old: Path, new: Path) -> None:
         [(r["kind"], r["step"], r.get("lr"), r.get("total")) for r in f] for f in (before, after)
     ]
     assert steps[0] == steps[1]
-    assert after[0]["loss"] == pytest.approx(before[0]["loss"], rel=1e-4)
+    assert after[0]["loss"] == pytest.approx(before[0]["loss"], rel=rounding)
     learnt = [
         (b["loss"], a["loss"]) for b, a in zip(before, after, strict=True) if b["kind"] == "train"
     ]
@@ -153,9 +154,12 @@ def test_a_run_has_the_same_bits(
     more += ["--log_interval", 1]  # for `assert_alike`
     for python, name in ((OLD_PYTHON, "old"), (NEW_PYTHON, "new")):
         run(python, *flags(data, tmp_path / name, *more), ranks=ranks, kernels=kernels)
-    # bfloat16 is computed by the kernels that were there before.
-    same = assert_same_run if kernels == "off" or amp == "bf16" else assert_alike
-    same(tmp_path / "old", tmp_path / "new")
+    if kernels == "off" or (amp == "bf16" and AMX):
+        assert_same_run(tmp_path / "old", tmp_path / "new")
+    else:
+        # With 8 images of 32 x 32 the last norms see 8 values: the loss of the plain densenet121 in
+        # bfloat16 is up to 2 % from that in float32.
+        assert_alike(tmp_path / "old", tmp_path / "new", 1e-4 if amp == "fp32" else 0.03)
 
 
 MORE: list[Sequence[object]] = [
