@@ -1,4 +1,5 @@
-// Inference of a transition, for the types of inference_layers.h: norm, relu, pooling, 1x1 convolution in one pass.
+// Inference of a transition, for the types of inference_layers.h: norm, relu, pooling, 1x1
+// convolution in one pass.
 
 #pragma once
 
@@ -14,7 +15,7 @@ struct Pooling {
   const TransitionArguments& t;
   Maps maps;  // of the input
   const T *x, *weights;
-  const Real<T>* norms;
+  const R* norms;
   T* y;
   int64_t ld;  // of y
   bool averages;

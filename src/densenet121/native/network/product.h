@@ -93,8 +93,8 @@ inline void product_rows(int count, const Rows<T>& rows, const T* a, const T* b,
     if (count == kRows) {
       product_tile<T, kRows, kVectors, kSegmented, kLd>(rows, a, b, c, ldc, accumulate, shift, ahead);
     } else {
-      product_rows<T, kVectors, kSegmented, kLd, kRows - 1>(count, rows, a, b, c, ldc, accumulate, shift,
-                                                       ahead);
+      product_rows<T, kVectors, kSegmented, kLd, kRows - 1>(count, rows, a, b, c, ldc, accumulate,
+                                                            shift, ahead);
     }
   }
 }
@@ -140,8 +140,8 @@ inline void multiply_panels(int64_t rows, const T* a, int64_t k, int64_t depth, 
     const int64_t some = smaller<int64_t>(kPanel<T>, width - n);
     const T* panel = panels + n * panel_depth + k * some;
     const T* next = n + some < width ? panel + some * panel_depth : panels + (k + depth) * kPanel<T>;
-    product<T, false, kSkewedDepth<T>>(rows, {a, kSkewedDepth<T>, depth}, panel, some, c + n, ldc, k > 0,
-               ends ? shift + n : nullptr, next);
+    product<T, false, kSkewedDepth<T>>(rows, {a, kSkewedDepth<T>, depth}, panel, some, c + n, ldc,
+                                       k > 0, ends ? shift + n : nullptr, next);
   }
 }
 

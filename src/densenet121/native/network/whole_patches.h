@@ -43,8 +43,8 @@ inline void pack_whole(const float* from, int64_t columns, __m512 factor, int16_
   }
 }
 
-// The unit of a column's weights for one product, `stride` apart: the smallest that keeps to both limits.
-// 0 if all are nearly zero, nan or infinite if one is.
+// The unit of a column's weights for one product, `stride` apart: the smallest that keeps to both
+// limits; 0 if all are nearly zero, nan or infinite if one is.
 template <class Wide>
 inline double unit_of(const Wide* transformed, int64_t stride, int64_t columns, int lane) {
   double sum = 0, largest = 0;
@@ -74,14 +74,7 @@ inline void pack_patches(bf16* weights, float* units, int64_t columns, int64_t w
     const int lanes = smaller<int64_t>(kSome, width - o);
     Wide* transformed = all.data() + o / kSome * columns * kNumbers;
     for (int64_t i = 0; i < columns; i++) {
-      Wide window[3][3] = {};
-      for (int lane = 0; lane < lanes; lane++) {
-        for (int r = 0; r < 3; r++) {
-          for (int c = 0; c < 3; c++) window[r][c][lane] = value(i, o + lane, r, c);
-        }
-      }
-      Form::template weight<Wide>([&](int r, int c) { return window[r][c]; },
-                                  transformed + i * kNumbers);
+      transform_weights<Form>(i, o, lanes, value, transformed + i * kNumbers);
     }
     for (int k = 0; k < kNumbers; k++) {
       for (int lane = 0; lane < kSome; lane++) {

@@ -20,8 +20,21 @@ struct DoublesOf<double> {
   typedef double type __attribute__((vector_size(kRegisterBytes)));
 };
 
+// The transforms of the weights from channel i to the channels o .. o + lanes - 1, in double;
+// value(i, o, row, column) is one weight.
+template <class Form, class Wide, class Value>
+inline void transform_weights(int64_t i, int64_t o, int lanes, Value value, Wide* out) {
+  Wide window[3][3] = {};
+  for (int lane = 0; lane < lanes; lane++) {
+    for (int r = 0; r < 3; r++) {
+      for (int c = 0; c < 3; c++) window[r][c][lane] = value(i, o + lane, r, c);
+    }
+  }
+  Form::template weight<Wide>([&](int r, int c) { return window[r][c]; }, out);
+}
+
 // Packs the transformed weights of a convolution from `columns` to `width` channels with padded
-// sizes; value(i, o, row, column) is one weight. Transforms in double.
+// sizes.
 template <class Form, class T, class Value>
 inline void pack_patches(T* panels, int64_t columns, int64_t width, int threads, Value value) {
   using Wide = typename DoublesOf<T>::type;
@@ -29,14 +42,9 @@ inline void pack_patches(T* panels, int64_t columns, int64_t width, int threads,
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int64_t i = 0; i < from; i++) {
     for (int64_t o = 0; o < to; o += kLanes<T>) {
-      Wide window[3][3] = {}, transformed[Form::kNumbers];
+      Wide transformed[Form::kNumbers];
       const int lanes = i < columns ? smaller<int64_t>(kLanes<T>, width - o) : 0;
-      for (int lane = 0; lane < lanes; lane++) {
-        for (int r = 0; r < 3; r++) {
-          for (int c = 0; c < 3; c++) window[r][c][lane] = value(i, o + lane, r, c);
-        }
-      }
-      Form::template weight<Wide>([&](int r, int c) { return window[r][c]; }, transformed);
+      transform_weights<Form>(i, o, lanes, value, transformed);
       for (int k = 0; k < Form::kNumbers; k++) {
         store<T>(panels + k * from * to + panel_index<T>(i, o, from, to),
                  __builtin_convertvector(transformed[k], Vec<T>), kLanes<T>);
