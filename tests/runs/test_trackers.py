@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -114,3 +115,28 @@ def test_a_run_without_trackers_leaves_nothing_of_them_and_says_when_it_ends(
     assert "1 of 2 epochs done, about " in lines[0]
     rows = (done.folder / "metrics.jsonl").read_text().splitlines()
     assert {json.loads(row)["kind"] for row in rows} == {"train", "eval"}
+
+
+def test_the_time_left_is_told_only_of_epochs_like_those_it_is_measured_on(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    weights = train(train_config(image_folder, tmp_path / "first", max_epoch=1)).folder
+    config = train_config(
+        image_folder,
+        tmp_path / "run",
+        max_epoch=5,
+        image_size=24,
+        small_size=16,
+        small_epochs=2,
+        pretrained=str(weights / "last.safetensors"),
+        freeze="all_but_head",
+        freeze_epochs=3,
+    )
+    (log,) = train(config).folder.glob("*.log")
+    found = re.findall(r"\d of 5 epochs done.*", log.read_text())
+    assert [re.sub(r"about .* left", "about T left", line) for line in found] == [
+        "1 of 5 epochs done, about T left of the first 2; then images are of 24 x 24",
+        "2 of 5 epochs done; from here images are of 24 x 24",
+        "3 of 5 epochs done; from here frozen layers learn, too",
+        "4 of 5 epochs done, about T left",
+    ]

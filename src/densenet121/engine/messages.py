@@ -206,20 +206,33 @@ def log_trained(training: Training, plan: EpochPlan) -> None:
         log.info(text, epochs, plan.max_epoch, epochs * plan.steps)
 
 
-def log_time_left(began: float, first: int, done: int, epochs: int) -> None:
-    """Log when the run will end, from the epochs since it began or was resumed.
+class TimeLeft:
+    """Tells when a run will end, from its epochs since it began or was resumed.
 
-    Args:
-        began: ``time.monotonic()`` at the start of the first of them.
-        first: epochs done at that time.
-        done: epochs done now.
-        epochs: epochs in all.
+    An estimate is only of epochs like those it is measured on: of the same image size, with the same
+    layers frozen.
     """
-    if first < done < epochs:
-        each = (time.monotonic() - began) / (done - first)
-        log.info(
-            "%d of %d epochs done, about %s left", done, epochs, duration(each * (epochs - done))
-        )
+
+    def __init__(self, first: int) -> None:
+        """``first`` epochs are done now."""
+        self._began, self._first = time.monotonic(), first
+
+    def log(self, plan: EpochPlan, done: int) -> None:
+        """``done`` epochs are done now."""
+        if done >= plan.max_epoch:
+            return
+        until, change = plan.next_change(done - 1) or (plan.max_epoch, "")
+        text = f"{done} of {plan.max_epoch} epochs done"
+        if until == done:
+            self._began, self._first = time.monotonic(), done
+            log.info("%s; from here %s", text, change)
+            return
+        each = (time.monotonic() - self._began) / (done - self._first)
+        left = duration(each * (until - done))
+        if change:
+            log.info("%s, about %s left of the first %d; then %s", text, left, until, change)
+        else:
+            log.info("%s, about %s left", text, left)
 
 
 def log_end(training: Training, task: Task, path: Path) -> None:

@@ -108,6 +108,14 @@ class EpochPlan:
         """Names of the stages that are frozen in an epoch, counted from 0."""
         return self.frozen if epoch < self.frozen_epochs else ()
 
+    def next_change(self, epoch: int) -> tuple[int, str] | None:
+        """The first later epoch whose steps take another time, and why; None: there is none."""
+        size = f"{self.augment.height} x {self.augment.width}"
+        changes = [(self.small_epochs, f"images are of {size}")]
+        if self.frozen:
+            changes.append((self.frozen_epochs, "frozen layers learn, too"))
+        return min((c for c in changes if epoch < c[0] < self.max_epoch), default=None)
+
     def validates(self, epoch: int) -> bool:
         """Whether an epoch, counted from 0, is followed by a validation; the last one always is."""
         return (epoch + 1) % self.val_interval == 0 or epoch + 1 == self.max_epoch

@@ -1,6 +1,5 @@
 """Training: ``train(config)`` is one run, from top to bottom."""
 
-import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,10 +16,10 @@ from densenet121.engine.evaluation import Evaluation
 from densenet121.engine.first_batch import draw_first_batch
 from densenet121.engine.images import find_datasets
 from densenet121.engine.messages import (
+    TimeLeft,
     log_advice,
     log_data,
     log_end,
-    log_time_left,
     log_trained,
 )
 from densenet121.engine.precision import log_precision
@@ -137,7 +136,7 @@ def train(config: TrainConfig, task: Task | None = None, images: Sides = None) -
 
             # 6. Epochs.
             log.info("start network train...")
-            evaluation, began, before = None, time.monotonic(), state.evaluated_epochs
+            evaluation, time_left = None, TimeLeft(state.evaluated_epochs)
             while not state.is_done(config.max_epoch) and not any_rank(stop.requested):
                 if state.step < (state.evaluated_epochs + 1) * plan.steps:
                     if training.freeze(plan.frozen_in(state.evaluated_epochs), plan.freeze_bn):
@@ -157,7 +156,7 @@ def train(config: TrainConfig, task: Task | None = None, images: Sides = None) -
                 state.evaluated_epochs += 1
                 save_last(training, folder)
                 save_checkpoint(training, folder)
-                log_time_left(began, before, state.evaluated_epochs, config.max_epoch)
+                time_left.log(plan, state.evaluated_epochs)
 
             # 7. Close.
             for bad_images in gather(state.bad_images):
