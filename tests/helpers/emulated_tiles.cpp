@@ -60,8 +60,11 @@ struct Tiles {
 
 #include "int8_network.h"
 
-extern "C" __attribute__((visibility("default"))) int densenet121_int8_network_run(
-    const Int8Network* g) try {
+#define EXPORTED extern "C" __attribute__((visibility("default")))
+
+EXPORTED int densenet121_int8_patch_columns() { return kPatchColumns; }
+
+EXPORTED int densenet121_int8_network_run(const Int8Network* g) try {
   int8_network_run(*g);
   return 0;
 } catch (...) {

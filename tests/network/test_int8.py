@@ -15,7 +15,7 @@ from densenet121.native.processor import capabilities
 from densenet121.network import DenseNet, Variant
 from densenet121.network.int8 import Int8Network, check_tensors, measure, quantise_network
 from densenet121.network.int8.checks import VERSION, _expected
-from densenet121.network.int8.packing import patch_pixels
+from densenet121.network.int8.packing import Patches, patch_pixels
 from densenet121.network.int8.plain import plain_features
 from densenet121.network.int8.scheme import PAIR, quantise_weights, within_pairs
 from densenet121.utils.errors import InputError
@@ -33,6 +33,12 @@ def libraries() -> list[Kernels]:
     names = [n for n, needed in INSTRUCTION_SETS.items() if capabilities().issuperset(needed)]
     loaded = [*(_load(name) for name in names), emulated_tiles()]
     return [library for library in loaded if isinstance(library, Kernels)]
+
+
+def all_patches(library: Kernels) -> set[Patches]:
+    """The direct 3x3 convolution alone, and with Winograd's in large maps and in all."""
+    columns = library.int8_patch_columns
+    return {Patches(), Patches(columns), Patches(columns, small=columns > 0)}
 
 
 def random_tensors(like: DenseNet, seed: int) -> dict[str, Tensor]:
@@ -92,9 +98,9 @@ def test_all_instruction_sets_and_the_plain_arithmetic_give_the_bits_of_the_refe
     network = Int8Network(tensors, like)
     images = random_images(count, height, width, channels) * 1.5
     expected = features(tensors, like.block_config, images.numpy(), variant=variant, stem=stem)
-    for patches in (False, True):  # without: the direct 3x3 convolution, of all libraries
-        network._pack(patches=patches)
-        for library in libraries():
+    for library in libraries():
+        for patches in all_patches(library):
+            network._pack(patches)
             found = network._by_kernels(library, images).numpy()
             assert np.array_equal(found, expected), (library.instruction_set, patches)
     plain = plain_features(
@@ -129,9 +135,11 @@ def test_the_largest_sums_that_a_file_may_ask_for_are_exact(growth_rate: int, si
     expected = features(
         tensors, like.block_config, images.numpy(), variant="paper", stem="imagenet"
     )
-    network._pack(patches=True)
     for library in libraries():
-        assert np.array_equal(network._by_kernels(library, images).numpy(), expected)
+        for patches in all_patches(library):
+            network._pack(patches)
+            found = network._by_kernels(library, images).numpy()
+            assert np.array_equal(found, expected), (library.instruction_set, patches)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +149,8 @@ def test_the_largest_sums_that_a_file_may_ask_for_are_exact(growth_rate: int, si
 def test_patches_are_as_large_as_the_map_and_the_sums_allow(
     block: int, bottleneck: int, pixels: int
 ) -> None:
-    assert patch_pixels(block, bottleneck) == pixels
+    assert patch_pixels(block, bottleneck, small=True) == pixels
+    assert patch_pixels(block, bottleneck, small=False) == (4 if pixels == 4 else 0)
 
 
 @needs_kernels

@@ -209,8 +209,8 @@ def log_trained(training: Training, plan: EpochPlan) -> None:
 class TimeLeft:
     """Tells when a run will end, from its epochs since it began or was resumed.
 
-    An estimate is only of epochs like those it is measured on: of the same image size, with the same
-    layers frozen.
+    An estimate is only of epochs like those it is measured on: of the same image size, with the
+    same layers frozen.
     """
 
     def __init__(self, first: int) -> None:

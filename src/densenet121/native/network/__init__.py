@@ -53,9 +53,14 @@ class Kernels:
         return hasattr(self.library, f"densenet121_{function}_{_NAMES.get(dtype)}")
 
     @property
-    def int8_patches(self) -> bool:
-        """Whether int8 inference reads the transformed weights of 3x3 convolutions."""
-        return bool(self.library.densenet121_int8_patches())
+    def int8_patch_columns(self) -> int:
+        """Columns of a register for int8's transformed 3x3 weights; 0: it reads none."""
+        return int(self.library.densenet121_int8_patch_columns())
+
+    @property
+    def int8_small_patches(self) -> bool:
+        """Whether it reads those of small maps too."""
+        return bool(self.library.densenet121_int8_small_patches())
 
     def call(self, function: str, dtype: torch.dtype, arguments: ctypes.Structure) -> None:
         """Run ``function`` without the GIL.

@@ -87,7 +87,7 @@ struct Int8Group {
     const Int8Patches<Patches> patches{l.conv2, static_cast<int16_t*>(l.patches),
                                        round_up(g.bottleneck, kWordChannels)};
     int16_t* inputs = scratch<int16_t>(2, patches.kNumbers * patches.input_stride());
-    uint32_t* sums = scratch<uint32_t>(4, patches.kNumbers * patches.sum_stride());
+    int32_t* sums = scratch<int32_t>(4, patches.kNumbers * patches.sum_stride());
     for (int64_t p = range.begin; p < range.end; p++) {
       const Patch patch(maps, p, Patches::kPixels);
       patches.transform(window(patch.image * maps.height + patch.row, patch.column), g.inner_ld(),
@@ -114,12 +114,12 @@ struct Int8Group {
     return g.patch_pixels == 4 ? PatchOfFour::kAtOnce : PatchOfTwo::kAtOnce;
   }
 #else
-  void conv2_patches(int64_t, Range, Claim&) const {}  // kInt8Patches is false
+  void conv2_patches(int64_t, Range, Claim&) const {}  // not by_patches
   int64_t patches_at_once() const { return 1; }
 #endif
 
   // Pieces of the 3x3 convolution of a layer: patches, or rows of pixels.
-  bool by_patches() const { return kInt8Patches && g.patch_pixels; }
+  bool by_patches() const { return kPatchColumns && g.patch_pixels; }
   int64_t pieces(int64_t threads) const {
     if (!by_patches()) return maps.images * maps.height;
     return patch_blocks(maps.patches(g.patch_pixels), patches_at_once(), threads);

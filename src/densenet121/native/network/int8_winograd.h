@@ -1,5 +1,6 @@
 // The 3x3 convolution of int8 inference by Winograd's algorithm (Lavin and Gray 2016, sections 4.1
-// and 4.3), for AVX2, whose products of 16 bits are fewer by more than those of 8 bits are wider.
+// and 4.3), for AVX2 and AVX-512: its products of 16 bits are fewer by more than those of 8 bits are
+// faster.
 //
 // All numbers are whole, so the result has the bits of the direct convolution: the transforms of the
 // weights are taken times what makes them whole, and the sums are divided by it again, exactly. What
@@ -13,37 +14,56 @@
 
 namespace {
 
-#if defined(__AVX2__) && !defined(__AVX512F__)
+#if defined(__AVX2__) && !defined(__AMX_INT8__)
 #define DENSENET121_INT8_PATCHES
-constexpr bool kInt8Patches = true;
+// Columns of a register of sums; of the packed weights a panel has two.
+constexpr int kPatchColumns = kSumColumns;
 #else
-constexpr bool kInt8Patches = false;
+constexpr int kPatchColumns = 0;
 #endif
 
-constexpr int kWordPanel = 16;  // columns
-constexpr int kWordTileRows = 6;
-constexpr int kWordSummands = 2;   // adjacent numbers that one instruction multiplies
+// Whether patches of 2 x 2 pixels take fewer instructions than the direct convolution.
+inline bool small_patches() { return kPatchColumns > 0 && !has_vnni(); }
+
 constexpr int kWordChannels = 16;  // the transforms' channels are a multiple of it
 
 #if defined(DENSENET121_INT8_PATCHES)
 
 using WordVec = Vec<uint16_t>;
 using SumVec = Vec<uint32_t>;
+using Pixels = Vec<int32_t>;
+
+// Bytes as words; those of the register that are left are zero.
+template <int kSome>
+inline WordVec words(const uint8_t* from) {
+#if defined(__AVX512F__)
+  __m256i bytes{};
+  std::memcpy(&bytes, from, kSome);
+  return reinterpret_cast<WordVec>(_mm512_cvtepu8_epi16(bytes));
+#else
+  __m128i bytes;
+  std::memcpy(&bytes, from, kSome);
+  return reinterpret_cast<WordVec>(_mm256_cvtepu8_epi16(bytes));
+#endif
+}
+
+// Registers of sums that are stored at once.
+constexpr int kStoredVectors = sizeof(Sums) == 64 ? 1 : 2;
 
 // F(2x2, 3x3). The transform of the weights is taken 4 times.
 struct PatchOfTwo {
-  static constexpr int kPixels = 2, kWindow = 4, kAtOnce = kPatchesAtOnce;
+  static constexpr int kPixels = 2, kWindow = 4, kNumbers = 16, kAtOnce = kPatchesAtOnce;
 
   template <class Pixel, class Write>
   static void transform(Pixel pixel, Write write) {
     transform_some<WordVec>(pixel, write);
   }
 
-  static void sums(const uint32_t* from, int64_t stride, Sums (&out)[2][2]) {
+  static void sums(const uint32_t* from, int64_t stride, Pixels (&out)[2][2]) {
     SumVec four[2][2];
     transform_sums<uint32_t>(numbers_at(from, stride), four);
     for (int r = 0; r < 2; r++) {
-      for (int c = 0; c < 2; c++) out[r][c] = _mm256_srai_epi32(reinterpret_cast<Sums>(four[r][c]), 2);
+      for (int c = 0; c < 2; c++) out[r][c] = reinterpret_cast<Pixels>(four[r][c]) >> 2;
     }
   }
 };
@@ -51,7 +71,7 @@ struct PatchOfTwo {
 // F(4x4, 3x3). Number i of a row or column of the weights' transform is taken 4, 6, 6, 24, 24 and 1
 // times; a transform of the input is at most 17340, one of the weights 49 times a weight.
 struct PatchOfFour {
-  static constexpr int kPixels = 4, kWindow = 6, kAtOnce = 12;
+  static constexpr int kPixels = 4, kWindow = 6, kNumbers = 36, kAtOnce = 12;
 
   template <class Out>
   static void six(const WordVec (&d)[6], Out out) {
@@ -86,7 +106,7 @@ struct PatchOfFour {
     out(3, d + (u << 1) + ((m[5] << 1) + (m[5] << 2)));
   }
 
-  static void sums(const uint32_t* from, int64_t stride, Sums (&out)[4][4]) {
+  static void sums(const uint32_t* from, int64_t stride, Pixels (&out)[4][4]) {
     SumVec rows[4][6];
     for (int c = 0; c < 6; c++) {
       SumVec m[6];
@@ -97,133 +117,76 @@ struct PatchOfFour {
     constexpr int kTwos[4] = {3, 2, 1, 1};   // of 24 = 3 * 2^3, and so on
     for (int r = 0; r < 4; r++) {
       four(rows[r], [&](int c, SumVec v) {
-        out[r][c] = _mm256_srai_epi32(reinterpret_cast<Sums>(v * kNinth), kTwos[r] + kTwos[c]);
+        out[r][c] = reinterpret_cast<Pixels>(v * kNinth) >> (kTwos[r] + kTwos[c]);
       });
     }
   }
 };
 
-// A 32-bit number of two adjacent words in all lanes.
-inline Sums two_of(const int16_t* a) {
-  int32_t two;
-  std::memcpy(&two, a, sizeof(two));
-  return _mm256_set1_epi32(two);
-}
-
-// Rows of sums (of 32 bits, `ldo` apart) of rows of A by kVectors registers of columns of a panel.
-template <int kRows, int kVectors>
-__attribute__((noinline)) void word_tile(const int16_t* a, int64_t lda, int64_t depth,
-                                         const int16_t* b, uint32_t* out, int64_t ldo) {
-  Sums sums[kRows][kVectors];
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; r++) {
-#pragma GCC unroll 2
-    for (int v = 0; v < kVectors; v++) sums[r][v] = _mm256_setzero_si256();
-  }
-  for (int64_t k = 0; k < depth; k += kWordSummands) {
-    Sums line[kVectors];
-#pragma GCC unroll 2
-    for (int v = 0; v < kVectors; v++) {
-      line[v] = load_sums(b + k * kWordPanel + v * kSumColumns * kWordSummands);
-    }
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; r++) {
-      const Sums two = two_of(a + r * lda + k);
-#pragma GCC unroll 2
-      for (int v = 0; v < kVectors; v++) {
-        sums[r][v] = _mm256_add_epi32(sums[r][v], _mm256_madd_epi16(two, line[v]));
-        // Whole numbers may be added in any order, and gcc would: then the registers do not suffice.
-        asm("" : "+x"(sums[r][v]));
-      }
-    }
-  }
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; r++) {
-#pragma GCC unroll 2
-    for (int v = 0; v < kVectors; v++) {
-      _mm256_storeu_si256(reinterpret_cast<Sums*>(out + r * ldo + v * kSumColumns), sums[r][v]);
-    }
-  }
-}
-
-template <int kVectors, int kRows = kWordTileRows>
-inline void word_rows(int count, const int16_t* a, int64_t lda, int64_t depth, const int16_t* b,
-                      uint32_t* out, int64_t ldo) {
-  if constexpr (kRows > 0) {
-    if (count == kRows) {
-      word_tile<kRows, kVectors>(a, lda, depth, b, out, ldo);
-    } else {
-      word_rows<kVectors, kRows - 1>(count, a, lda, depth, b, out, ldo);
-    }
-  }
-}
-
 // What is the same for all patches of a layer's convolution.
 template <class Patches>
 struct Int8Patches {
-  static constexpr int kPixels = Patches::kPixels, kNumbers = Patches::kWindow * Patches::kWindow;
+  static constexpr int kPixels = Patches::kPixels, kNumbers = Patches::kNumbers;
   const Int8Product& product;  // its biases and scales
   const int16_t* weights;      // of each of the transforms: panels, pairs of channels, columns
   int64_t channels;            // padded
 
-  int64_t columns() const { return round_up(product.columns, kSumColumns); }
+  int64_t columns() const { return round_up(product.columns, kPatchColumns); }
   int64_t input_stride() const { return patch_stride<int16_t>(Patches::kAtOnce, channels); }
-  int64_t sum_stride() const { return patch_stride<uint32_t>(Patches::kAtOnce, columns()); }
+  int64_t sum_stride() const { return patch_stride<int32_t>(Patches::kAtOnce, columns()); }
 
   // Transforms the window, in rows of `pitch` pixels of `ld` bytes, whose first pixel is at x.
   void transform(const uint8_t* x, int64_t ld, int64_t pitch, int16_t* out) const {
+    int64_t n = 0;
+    for (; n + kWords <= channels; n += kWords) transform_channels<kWords>(x + n, ld, pitch, out + n);
+    if (n < channels) transform_channels<kWordChannels>(x + n, ld, pitch, out + n);
+  }
+  // kSome channels: those of a register, or of half of one.
+  template <int kSome>
+  void transform_channels(const uint8_t* x, int64_t ld, int64_t pitch, int16_t* out) const {
     const int64_t stride = input_stride();
-    for (int64_t n = 0; n < channels; n += kWordChannels) {
-      Patches::transform(
-          [&](int r, int c) {
-            __m128i bytes;
-            std::memcpy(&bytes, x + (r * pitch + c) * ld + n, sizeof(bytes));
-            return reinterpret_cast<WordVec>(_mm256_cvtepu8_epi16(bytes));
-          },
-          [&](int i, WordVec v) { std::memcpy(out + i * stride + n, &v, sizeof(v)); });
-    }
+    Patches::transform(
+        [&](int r, int c) { return words<kSome>(x + (r * pitch + c) * ld); },
+        [&](int i, WordVec v) { std::memcpy(out + i * stride, &v, kSome * sizeof(int16_t)); });
   }
 
-  void multiply(int64_t count, const int16_t* inputs, uint32_t* sums) const {
-    const int tiles = (count + kWordTileRows - 1) / kWordTileRows;
-    const int64_t padded = round_up(product.columns, kWordPanel);
-    for (int i = 0; i < kNumbers; i++) {
-      for (int64_t n = 0; n < columns(); n += kWordPanel) {
-        const int16_t* panel = weights + (i * padded + n) * channels;
-        for (int t = 0; t < tiles; t++) {
-          const Range tile = share(count, t, tiles);
-          const int16_t* a = inputs + i * input_stride() + tile.begin * channels;
-          uint32_t* out = sums + i * sum_stride() + tile.begin * columns() + n;
-          const int height = tile.end - tile.begin;
-          if (columns() - n > kSumColumns) {
-            word_rows<2>(height, a, channels, channels, panel, out, columns());
-          } else {
-            word_rows<1>(height, a, channels, channels, panel, out, columns());
-          }
-        }
-      }
+  void multiply(int64_t count, const int16_t* inputs, int32_t* sums) const {
+    if (has_vnni()) {
+      multiply_by<VnniPair>(count, inputs, sums);
+    } else {
+      multiply_by<WholePair>(count, inputs, sums);
     }
+  }
+  template <class Pair>
+  void multiply_by(int64_t count, const int16_t* inputs, int32_t* sums) const {
+    multiply_patches<Patches>(count, reinterpret_cast<const Pair*>(inputs), input_stride() / 2,
+                              channels / 2, reinterpret_cast<const Pair*>(weights), columns(), 0,
+                              columns(), sums, sum_stride());
   }
 
   // The sums of a patch to its pixels at `to`, of which only some may be in the image.
-  void write(const uint32_t* sums, int64_t rows, int64_t row_pixels, int64_t row_ld, int64_t ld,
+  void write(const int32_t* sums, int64_t rows, int64_t row_pixels, int64_t row_ld, int64_t ld,
              int16_t* to) const {
-    for (int64_t n = 0; n < product.columns; n += 2 * kSumColumns) {
-      const int vectors = product.columns - n > kSumColumns ? 2 : 1;
-      Sums all[2][kPixels][kPixels];
+    constexpr int kVectors = kStoredVectors;
+    for (int64_t n = 0; n < product.columns; n += kVectors * kSumColumns) {
+      const int vectors = kVectors == 2 && product.columns - n > kSumColumns ? 2 : 1;
+      Pixels all[kVectors][kPixels][kPixels];
       for (int v = 0; v < vectors; v++) {
-        Patches::sums(sums + n + v * kSumColumns, sum_stride(), all[v]);
+        Patches::sums(reinterpret_cast<const uint32_t*>(sums) + n + v * kSumColumns, sum_stride(),
+                      all[v]);
       }
-      const Sums bias[2] = {load_sums(product.bias_of(n)), load_sums(product.bias_of(n + kSumColumns))};
-      const Result<int16_t> result{nullptr, product.scale_of(n), nullptr, n,
-                                   smaller<int64_t>(2 * kSumColumns, product.columns - n)};
+      const Result<int16_t> result{product.bias_of(n), product.scale_of(n), nullptr, n,
+                                   smaller<int64_t>(kVectors * kSumColumns, product.columns - n)};
       for (int64_t r = 0; r < smaller<int64_t>(rows, kPixels); r++) {
         for (int64_t c = 0; c < smaller<int64_t>(row_pixels, kPixels); c++) {
           int16_t* out = to + r * row_ld + c * ld + n;
-          const Sums pixel[2] = {_mm256_add_epi32(all[0][r][c], bias[0]),
-                                 _mm256_add_epi32(all[vectors - 1][r][c], bias[vectors - 1])};
-          if (vectors == 2) {
-            store_result<int16_t, 2>(pixel, result, out);
+          Sums pixel[kVectors];
+          for (int v = 0; v < vectors; v++) {
+            const Pixels bias = load<int32_t>(result.bias + v * kSumColumns, kSumColumns);
+            pixel[v] = reinterpret_cast<Sums>(all[v][r][c] + bias);
+          }
+          if (vectors == kVectors) {
+            store_result<int16_t, kVectors>(pixel, result, out);
           } else {
             store_result<int16_t, 1>(pixel, result, out);
           }

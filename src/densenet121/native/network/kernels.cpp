@@ -14,7 +14,7 @@ DENSENET121_PUBLIC const char* densenet121_instruction_set() { return instructio
 // Whether Python's structures are those of this library; see structures.py. A change of what a
 // field means, or of the order of two, raises the version on both sides.
 DENSENET121_PUBLIC int densenet121_agrees(int64_t version, const int64_t* sizes, int64_t count) {
-  constexpr int64_t kVersion = 6;
+  constexpr int64_t kVersion = 7;
   constexpr int64_t kSizes[] = {
       sizeof(LayerArguments),   sizeof(BlockArguments),   sizeof(InferenceArguments),
       sizeof(TransitionArguments), sizeof(StemArguments), sizeof(FirstConvolution),
@@ -69,8 +69,11 @@ DENSENET121_ENTRY(network_pack, NetworkArguments, bf16)
 DENSENET121_ENTRY(network_run, NetworkArguments, bf16)
 #endif
 
-// Whether the library multiplies by Int8Layer::patches where they are given.
-DENSENET121_PUBLIC int densenet121_int8_patches() { return kInt8Patches; }
+// Columns of a register, in which the library wants Int8Layer::patches packed; 0: it reads none.
+DENSENET121_PUBLIC int densenet121_int8_patch_columns() { return kPatchColumns; }
+
+// Whether it wants them for small maps, too.
+DENSENET121_PUBLIC int densenet121_int8_small_patches() { return small_patches(); }
 
 // For 8-bit integers there is one type of each number.
 DENSENET121_PUBLIC int densenet121_int8_network_run(const Int8Network* g) try {

@@ -7,7 +7,7 @@ with another version, or other sizes, is not loaded.
 
 import ctypes
 
-VERSION = 6
+VERSION = 7
 
 
 class LayerArguments(ctypes.Structure):

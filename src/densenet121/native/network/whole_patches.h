@@ -83,7 +83,7 @@ inline void pack_patches(bf16* weights, float* units, int64_t columns, int64_t w
         if (!(unit > 0) || std::isinf(unit)) continue;
         for (int64_t i = 0; i < columns; i++) {
           const int64_t place = whole_position(i, from);
-          const int64_t pair = panel_index<WholePair>(place / 2, o + lane, from / 2, to);
+          const int64_t pair = panel_index<VnniPair>(place / 2, o + lane, from / 2, to);
           panels[k * from * to + 2 * pair + place % 2] =
               std::lrint(transformed[i * kNumbers + k][lane] / unit);
         }
@@ -138,8 +138,8 @@ inline void convolve_patches(const Maps& maps, int64_t first, int64_t last, cons
     own[p] = transform_whole<Form>(maps, Patch(maps, first + p, Form::kPixels), x, zeros, columns,
                                    wide, inputs + p * columns, input_stride);
   }
-  multiply_patches<Form, WholePair>(count, reinterpret_cast<WholePair*>(inputs), input_stride / 2,
-                                    columns / 2, reinterpret_cast<const WholePair*>(weights), padded,
+  multiply_patches<Form, VnniPair>(count, reinterpret_cast<VnniPair*>(inputs), input_stride / 2,
+                                    columns / 2, reinterpret_cast<const VnniPair*>(weights), padded,
                                     0, padded, sums, sum_stride);
   if (!claim()) return;
   for (int64_t p = 0; p < count; p++) {

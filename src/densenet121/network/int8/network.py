@@ -9,7 +9,7 @@ from densenet121.native.network import Kernels, kernels
 from densenet121.native.network.structures import Int8Network as Arguments
 from densenet121.network.densenet import DenseNet
 from densenet121.network.fused import classify
-from densenet121.network.int8.packing import pack
+from densenet121.network.int8.packing import Patches, pack
 from densenet121.network.int8.plain import plain_features
 
 
@@ -43,9 +43,9 @@ class Int8Network(nn.Module):
         self.classifier.bias.data = self.tensors["classifier.bias"]
         self.requires_grad_(False)
         found = kernels()
-        self._pack(patches=isinstance(found, Kernels) and found.int8_patches)
+        self._pack(Patches.wanted(found) if isinstance(found, Kernels) else Patches())
 
-    def _pack(self, *, patches: bool) -> None:
+    def _pack(self, patches: Patches) -> None:
         self._packed = pack(
             self.tensors,
             self._block_config,

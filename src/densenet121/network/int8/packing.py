@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from densenet121.native.network import Kernels
 from densenet121.native.network.structures import (
     FirstConvolution,
     Int8Affine,
@@ -24,12 +25,29 @@ from densenet121.network.int8.scheme import PAIR
 PANEL = 32  # columns
 SUMMANDS = 4
 GROUP = 64  # channels of a norm
-WORD_PANEL = 16  # columns of the transformed weights of 16 bits
-WORD_CHANNELS = 16
+WORD_CHANNELS = 16  # the channels of transformed weights are a multiple of it
 _TRANSFORMS = {
     2: [[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]],
     4: [[1, 0, 0], [-1, -1, -1], [-1, 1, -1], [1, 2, 4], [1, -2, 4], [0, 0, 1]],
 }
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Which 3x3 convolutions are Winograd's: see ``int8_winograd.h``.
+
+    Attributes:
+        columns: of a register, for which the weights are packed; 0: all convolutions are direct.
+        small: also in small maps.
+    """
+
+    columns: int = 0
+    small: bool = False
+
+    @classmethod
+    def wanted(cls, library: Kernels) -> "Patches":
+        """Those that are faster than the direct convolution on this processor."""
+        return cls(library.int8_patch_columns, library.int8_small_patches)
 
 
 @dataclass(frozen=True)
@@ -47,12 +65,9 @@ def pack(
     stride: int,
     averages: bool,
     pooled: bool,
-    patches: bool,
+    patches: Patches,
 ) -> Packed:
-    """Everything but the images, the sizes and the output.
-
-    With ``patches`` also the weights of the 3x3 convolutions as ``int8_winograd.h`` reads them.
-    """
+    """Everything but the images, the sizes and the output."""
     memory: list[Any] = []
     conv0 = tensors["features.conv0.weight"]
     columns, channels, kernel = conv0.shape[:3]
@@ -76,7 +91,7 @@ def pack(
     for b, layers in enumerate(block_config):
         last = b + 1 == len(block_config)
         after = "features.norm5" if last else f"features.transition{b + 1}.norm"
-        block = _block(tensors, b, layers, memory, patches=patches)
+        block = _block(tensors, b, layers, memory, patches)
         block.transition = _affine(tensors, after, memory)
         if not last:
             block.reduction = _product(tensors, after[:-4] + "conv", memory)
@@ -85,11 +100,11 @@ def pack(
 
 
 def _block(
-    tensors: Mapping[str, Tensor], b: int, layers: int, memory: list[Any], *, patches: bool
+    tensors: Mapping[str, Tensor], b: int, layers: int, memory: list[Any], patches: Patches
 ) -> Int8Block:
     name = f"features.denseblock{b + 1}.denselayer"
     growth, bottleneck = tensors[f"{name}1.conv2.weight"].shape[:2]
-    pixels = patch_pixels(b, bottleneck) if patches else 0
+    pixels = patch_pixels(b, bottleneck, small=patches.small) if patches.columns else 0
     packed = (Int8Layer * layers)()
     for i in range(layers):
         conv2 = f"{name}{i + 1}.conv2"
@@ -97,7 +112,9 @@ def _block(
             _affine(tensors, f"{name}{i + 1}.norm1", memory),
             _product(tensors, f"{name}{i + 1}.conv1", memory),
             _product(tensors, conv2, memory),
-            _patches(tensors[f"{conv2}.weight"], pixels, memory) if pixels else None,
+            _patches(tensors[f"{conv2}.weight"], pixels, patches.columns, memory)
+            if pixels
+            else None,
         )
     return Int8Block(
         input_columns=len(tensors[f"{name}1.norm1.factor"]),
@@ -139,7 +156,7 @@ def _product(tensors: Mapping[str, Tensor], name: str, memory: list[Any]) -> Int
     )
 
 
-def patch_pixels(block: int, bottleneck: int) -> int:
+def patch_pixels(block: int, bottleneck: int, *, small: bool) -> int:
     """Height and width of the patches of Winograd's algorithm in a block: 4, 2, or 0 for none.
 
     4 takes fewer products, but more than twice the memory for the weights, which only large maps
@@ -149,18 +166,24 @@ def patch_pixels(block: int, bottleneck: int) -> int:
     most = 255 * (PAIR // 2) * 9 * (bottleneck + 1)
     if block < LARGE_MAPS and most < 1 << 25:
         return 4
-    return 2 if most < 1 << 29 else 0
+    return 2 if small and most < 1 << 29 else 0
 
 
-def _patches(weight: Tensor, pixels: int, memory: list[Any]) -> int:
-    """The transform of weights, times what makes it whole: see ``int8_winograd.h``."""
+def _patches(weight: Tensor, pixels: int, columns: int, memory: list[Any]) -> int:
+    """The transforms of weights, times what makes them whole.
+
+    Each in panels of two registers of columns, or one at the end: all pairs of channels after
+    another, each with the columns of the panel.
+    """
     rows = np.array(_TRANSFORMS[pixels], dtype=np.int32)
     whole = np.einsum("ar,oirc,bc->abio", rows, weight.numpy().astype(np.int32), rows)
-    channels, columns = whole.shape[2:]
-    widths = ((0, 0), (0, 0), (0, -channels % WORD_CHANNELS), (0, -columns % WORD_PANEL))
-    whole = np.pad(whole.astype(np.int16), widths)
-    pairs = whole.reshape(len(rows) ** 2, -1, 2, whole.shape[3] // WORD_PANEL, WORD_PANEL)
-    return _kept(pairs.transpose(0, 3, 1, 4, 2), memory)
+    whole = whole.reshape(-1, *whole.shape[2:]).astype(np.int16)
+    channels, width = whole.shape[1:]
+    whole = np.pad(whole, ((0, 0), (0, -channels % WORD_CHANNELS), (0, -width % columns)))
+    numbers, _, padded = whole.shape
+    pairs = whole.reshape(numbers, -1, 2, padded).swapaxes(2, 3)
+    panels = [pairs[:, :, n : n + 2 * columns] for n in range(0, padded, 2 * columns)]
+    return _kept(np.concatenate([p.reshape(numbers, -1) for p in panels], axis=1), memory)
 
 
 def _affine(tensors: Mapping[str, Tensor], name: str, memory: list[Any]) -> Int8Affine:
