@@ -15,7 +15,7 @@ from densenet121.native.processor import capabilities
 from densenet121.network import DenseNet, Variant
 from densenet121.network.int8 import Int8Network, check_tensors, measure, quantise_network
 from densenet121.network.int8.checks import VERSION, _expected
-from densenet121.network.int8.packing import Patches, patch_pixels
+from densenet121.network.int8.packing import takes_patches
 from densenet121.network.int8.plain import plain_features
 from densenet121.network.int8.scheme import PAIR, quantise_weights, within_pairs
 from densenet121.utils.errors import InputError
@@ -33,12 +33,6 @@ def libraries() -> list[Kernels]:
     names = [n for n, needed in INSTRUCTION_SETS.items() if capabilities().issuperset(needed)]
     loaded = [*(_load(name) for name in names), emulated_tiles()]
     return [library for library in loaded if isinstance(library, Kernels)]
-
-
-def all_patches(library: Kernels) -> set[Patches]:
-    """The direct 3x3 convolution alone, and with Winograd's in large maps and in all."""
-    columns = library.int8_patch_columns
-    return {Patches(), Patches(columns), Patches(columns, small=columns > 0)}
 
 
 def random_tensors(like: DenseNet, seed: int) -> dict[str, Tensor]:
@@ -99,10 +93,10 @@ def test_all_instruction_sets_and_the_plain_arithmetic_give_the_bits_of_the_refe
     images = random_images(count, height, width, channels) * 1.5
     expected = features(tensors, like.block_config, images.numpy(), variant=variant, stem=stem)
     for library in libraries():
-        for patches in all_patches(library):
-            network._pack(patches)
+        for columns in {0, library.int8_patch_columns}:  # 0: the direct 3x3 convolution
+            network._pack(columns)
             found = network._by_kernels(library, images).numpy()
-            assert np.array_equal(found, expected), (library.instruction_set, patches)
+            assert np.array_equal(found, expected), (library.instruction_set, columns)
     plain = plain_features(
         tensors,
         like.block_config,
@@ -118,7 +112,7 @@ def test_all_instruction_sets_and_the_plain_arithmetic_give_the_bits_of_the_refe
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("growth_rate", [56, 57])
 def test_the_largest_sums_that_a_file_may_ask_for_are_exact(growth_rate: int, sign: int) -> None:
-    """At the bound of ``patch_pixels``: every activation 255, every weight at its limit."""
+    """At the bound of ``takes_patches``: every activation 255, every weight at its limit."""
     like = small_net(growth_rate=growth_rate)
     tensors = random_tensors(like, 1)
     for name, value in tensors.items():
@@ -136,21 +130,20 @@ def test_the_largest_sums_that_a_file_may_ask_for_are_exact(growth_rate: int, si
         tensors, like.block_config, images.numpy(), variant="paper", stem="imagenet"
     )
     for library in libraries():
-        for patches in all_patches(library):
-            network._pack(patches)
+        for columns in {0, library.int8_patch_columns}:  # 0: the direct 3x3 convolution
+            network._pack(columns)
             found = network._by_kernels(library, images).numpy()
-            assert np.array_equal(found, expected), (library.instruction_set, patches)
+            assert np.array_equal(found, expected), (library.instruction_set, columns)
 
 
 @pytest.mark.parametrize(
-    ("block", "bottleneck", "pixels"),
-    [(0, 48, 4), (1, 224, 4), (1, 228, 2), (2, 128, 2), (0, 3600, 2), (0, 3700, 0)],
+    ("block", "bottleneck", "takes"),
+    [(0, 48, True), (1, 224, True), (1, 228, False), (2, 128, False)],
 )
-def test_patches_are_as_large_as_the_map_and_the_sums_allow(
-    block: int, bottleneck: int, pixels: int
+def test_patches_are_of_large_maps_whose_sums_allow_them(
+    block: int, bottleneck: int, takes: bool
 ) -> None:
-    assert patch_pixels(block, bottleneck, small=True) == pixels
-    assert patch_pixels(block, bottleneck, small=False) == (4 if pixels == 4 else 0)
+    assert takes_patches(block, bottleneck) == takes
 
 
 @needs_kernels

@@ -57,11 +57,6 @@ class Kernels:
         """Columns of a register for int8's transformed 3x3 weights; 0: it reads none."""
         return int(self.library.densenet121_int8_patch_columns())
 
-    @property
-    def int8_small_patches(self) -> bool:
-        """Whether it reads those of small maps too."""
-        return bool(self.library.densenet121_int8_small_patches())
-
     def call(self, function: str, dtype: torch.dtype, arguments: ctypes.Structure) -> None:
         """Run ``function`` without the GIL.
 

@@ -17,7 +17,7 @@ struct Int8Layer {
 
 struct Int8Block {
   int64_t input_columns, layers, growth, bottleneck;
-  int64_t patch_pixels;  // height and width of Winograd's patches, 2 or 4; 0: without patches
+  int64_t by_patches;  // whether the 3x3 convolutions are Winograd's, of Int8Layer::patches
   Int8Layer* layer;
   Int8Affine transition;  // of the last block: the last norm
   Int8Product reduction;  // the transition's convolution

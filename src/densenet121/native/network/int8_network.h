@@ -81,15 +81,15 @@ struct Int8Group {
 
   // The 3x3 convolution of some patches, in its place.
 #if defined(DENSENET121_INT8_PATCHES)
-  template <class Patches>
+  static constexpr int64_t kPatch = WholePatches::kPixels, kAtOnce = WholePatches::kAtOnce;
   void conv2_patches(int64_t layer, Range range, Claim& claim) const {
     const Int8Layer& l = g.layer[layer];
-    const Int8Patches<Patches> patches{l.conv2, static_cast<int16_t*>(l.patches),
-                                       round_up(g.bottleneck, kWordChannels)};
+    const Int8Patches patches{l.conv2, static_cast<int16_t*>(l.patches),
+                              round_up(g.bottleneck, kWordChannels)};
     int16_t* inputs = scratch<int16_t>(2, patches.kNumbers * patches.input_stride());
     int32_t* sums = scratch<int32_t>(4, patches.kNumbers * patches.sum_stride());
     for (int64_t p = range.begin; p < range.end; p++) {
-      const Patch patch(maps, p, Patches::kPixels);
+      const Patch patch(maps, p, kPatch);
       patches.transform(window(patch.image * maps.height + patch.row, patch.column), g.inner_ld(),
                         pitch(), inputs + (p - range.begin) * patches.channels);
     }
@@ -97,35 +97,25 @@ struct Int8Group {
     if (!claim()) return;
     int16_t* out = y + g.input_columns + layer * g.growth;
     for (int64_t p = range.begin; p < range.end; p++) {
-      const Patch patch(maps, p, Patches::kPixels);
+      const Patch patch(maps, p, kPatch);
       const int64_t pixel = (patch.image * maps.height + patch.row) * maps.width + patch.column;
       patches.write(sums + (p - range.begin) * patches.columns(), maps.height - patch.row,
                     maps.width - patch.column, maps.width * g.ld(), g.ld(), out + pixel * g.ld());
     }
   }
-  void conv2_patches(int64_t layer, Range range, Claim& claim) const {
-    if (g.patch_pixels == 4) {
-      conv2_patches<PatchOfFour>(layer, range, claim);
-    } else {
-      conv2_patches<PatchOfTwo>(layer, range, claim);
-    }
-  }
-  int64_t patches_at_once() const {
-    return g.patch_pixels == 4 ? PatchOfFour::kAtOnce : PatchOfTwo::kAtOnce;
-  }
 #else
+  static constexpr int64_t kPatch = 1, kAtOnce = 1;
   void conv2_patches(int64_t, Range, Claim&) const {}  // not by_patches
-  int64_t patches_at_once() const { return 1; }
 #endif
 
   // Pieces of the 3x3 convolution of a layer: patches, or rows of pixels.
-  bool by_patches() const { return kPatchColumns && g.patch_pixels; }
+  bool by_patches() const { return kPatchColumns && g.by_patches; }
   int64_t pieces(int64_t threads) const {
     if (!by_patches()) return maps.images * maps.height;
-    return patch_blocks(maps.patches(g.patch_pixels), patches_at_once(), threads);
+    return patch_blocks(maps.patches(kPatch), kAtOnce, threads);
   }
   Range patches_of(int64_t piece, int64_t pieces) const {
-    return share(maps.patches(g.patch_pixels), piece, pieces);
+    return share(maps.patches(kPatch), piece, pieces);
   }
   void conv2(int64_t layer, int64_t piece, int64_t pieces, Claim& claim) const {
     if (by_patches()) {
@@ -137,7 +127,7 @@ struct Int8Group {
   // The pixels whose 1x1 convolution a piece of the 3x3 convolution, and those before it, read.
   int64_t wanted(int64_t piece, int64_t pieces) const {
     if (!by_patches()) return smaller((piece + 2) * maps.width, maps.pixels());
-    return pixels_read(maps, patches_of(piece, pieces).end - 1, g.patch_pixels);
+    return pixels_read(maps, patches_of(piece, pieces).end - 1, kPatch);
   }
 
   // For one thread: the result of the 1x1 convolution is used while it is in the cache.

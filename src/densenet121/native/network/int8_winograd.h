@@ -1,6 +1,6 @@
-// The 3x3 convolution of int8 inference by Winograd's algorithm (Lavin and Gray 2016, sections 4.1
+// The 3x3 convolution of int8 inference by Winograd's F(4x4, 3x3) (Lavin and Gray 2016, sections 4.1
 // and 4.3), for AVX2 and AVX-512: its products of 16 bits are fewer by more than those of 8 bits are
-// faster.
+// faster. F(2x2, 3x3) is slower than the direct convolution.
 //
 // All numbers are whole, so the result has the bits of the direct convolution: the transforms of the
 // weights are taken times what makes them whole, and the sums are divided by it again, exactly. What
@@ -21,9 +21,6 @@ constexpr int kPatchColumns = kSumColumns;
 #else
 constexpr int kPatchColumns = 0;
 #endif
-
-// Whether patches of 2 x 2 pixels take fewer instructions than the direct convolution.
-inline bool small_patches() { return kPatchColumns > 0 && !has_vnni(); }
 
 constexpr int kWordChannels = 16;  // the transforms' channels are a multiple of it
 
@@ -50,28 +47,10 @@ inline WordVec words(const uint8_t* from) {
 // Registers of sums that are stored at once.
 constexpr int kStoredVectors = sizeof(Sums) == 64 ? 1 : 2;
 
-// F(2x2, 3x3). The transform of the weights is taken 4 times.
-struct PatchOfTwo {
-  static constexpr int kPixels = 2, kWindow = 4, kNumbers = 16, kAtOnce = kPatchesAtOnce;
-
-  template <class Pixel, class Write>
-  static void transform(Pixel pixel, Write write) {
-    transform_some<WordVec>(pixel, write);
-  }
-
-  static void sums(const uint32_t* from, int64_t stride, Pixels (&out)[2][2]) {
-    SumVec four[2][2];
-    transform_sums<uint32_t>(numbers_at(from, stride), four);
-    for (int r = 0; r < 2; r++) {
-      for (int c = 0; c < 2; c++) out[r][c] = reinterpret_cast<Pixels>(four[r][c]) >> 2;
-    }
-  }
-};
-
-// F(4x4, 3x3). Number i of a row or column of the weights' transform is taken 4, 6, 6, 24, 24 and 1
-// times; a transform of the input is at most 17340, one of the weights 49 times a weight.
-struct PatchOfFour {
-  static constexpr int kPixels = 4, kWindow = 6, kNumbers = 36, kAtOnce = 12;
+// Number i of a row or column of the weights' transform is taken 4, 6, 6, 24, 24 and 1 times; a
+// transform of the input is at most 17340, one of the weights 49 times a weight.
+struct WholePatches {
+  static constexpr int kPixels = 4, kNumbers = 36, kAtOnce = 12;
 
   template <class Out>
   static void six(const WordVec (&d)[6], Out out) {
@@ -124,16 +103,15 @@ struct PatchOfFour {
 };
 
 // What is the same for all patches of a layer's convolution.
-template <class Patches>
 struct Int8Patches {
-  static constexpr int kPixels = Patches::kPixels, kNumbers = Patches::kNumbers;
+  static constexpr int kPixels = WholePatches::kPixels, kNumbers = WholePatches::kNumbers;
   const Int8Product& product;  // its biases and scales
   const int16_t* weights;      // of each of the transforms: panels, pairs of channels, columns
   int64_t channels;            // padded
 
   int64_t columns() const { return round_up(product.columns, kPatchColumns); }
-  int64_t input_stride() const { return patch_stride<int16_t>(Patches::kAtOnce, channels); }
-  int64_t sum_stride() const { return patch_stride<int32_t>(Patches::kAtOnce, columns()); }
+  int64_t input_stride() const { return patch_stride<int16_t>(WholePatches::kAtOnce, channels); }
+  int64_t sum_stride() const { return patch_stride<int32_t>(WholePatches::kAtOnce, columns()); }
 
   // Transforms the window, in rows of `pitch` pixels of `ld` bytes, whose first pixel is at x.
   void transform(const uint8_t* x, int64_t ld, int64_t pitch, int16_t* out) const {
@@ -145,7 +123,7 @@ struct Int8Patches {
   template <int kSome>
   void transform_channels(const uint8_t* x, int64_t ld, int64_t pitch, int16_t* out) const {
     const int64_t stride = input_stride();
-    Patches::transform(
+    WholePatches::transform(
         [&](int r, int c) { return words<kSome>(x + (r * pitch + c) * ld); },
         [&](int i, WordVec v) { std::memcpy(out + i * stride, &v, kSome * sizeof(int16_t)); });
   }
@@ -159,7 +137,7 @@ struct Int8Patches {
   }
   template <class Pair>
   void multiply_by(int64_t count, const int16_t* inputs, int32_t* sums) const {
-    multiply_patches<Patches>(count, reinterpret_cast<const Pair*>(inputs), input_stride() / 2,
+    multiply_patches<WholePatches>(count, reinterpret_cast<const Pair*>(inputs), input_stride() / 2,
                               channels / 2, reinterpret_cast<const Pair*>(weights), columns(), 0,
                               columns(), sums, sum_stride());
   }
@@ -172,7 +150,7 @@ struct Int8Patches {
       const int vectors = kVectors == 2 && product.columns - n > kSumColumns ? 2 : 1;
       Pixels all[kVectors][kPixels][kPixels];
       for (int v = 0; v < vectors; v++) {
-        Patches::sums(reinterpret_cast<const uint32_t*>(sums) + n + v * kSumColumns, sum_stride(),
+        WholePatches::sums(reinterpret_cast<const uint32_t*>(sums) + n + v * kSumColumns, sum_stride(),
                       all[v]);
       }
       const Result<int16_t> result{product.bias_of(n), product.scale_of(n), nullptr, n,

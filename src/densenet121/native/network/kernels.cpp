@@ -72,9 +72,6 @@ DENSENET121_ENTRY(network_run, NetworkArguments, bf16)
 // Columns of a register, in which the library wants Int8Layer::patches packed; 0: it reads none.
 DENSENET121_PUBLIC int densenet121_int8_patch_columns() { return kPatchColumns; }
 
-// Whether it wants them for small maps, too.
-DENSENET121_PUBLIC int densenet121_int8_small_patches() { return small_patches(); }
-
 // For 8-bit integers there is one type of each number.
 DENSENET121_PUBLIC int densenet121_int8_network_run(const Int8Network* g) try {
   int8_network_run(*g);

@@ -23,48 +23,10 @@ namespace {
 
 constexpr int kPatchesAtOnce = 24;  // their transforms, with 128 channels in float, need 196 kB
 
-// B' d B for patches of 2 x 2 pixels; also of whole numbers.
-template <class V, class Pixel, class Write>
-inline void transform_some(Pixel pixel, Write write) {
-  V rows[4][4];
-  for (int c = 0; c < 4; c++) {
-    V d[4];
-    for (int r = 0; r < 4; r++) d[r] = pixel(r, c);
-    rows[0][c] = d[0] - d[2];
-    rows[1][c] = d[1] + d[2];
-    rows[2][c] = d[2] - d[1];
-    rows[3][c] = d[1] - d[3];
-  }
-  for (int r = 0; r < 4; r++) {
-    const V* d = rows[r];
-    write(4 * r, d[0] - d[2]);
-    write(4 * r + 1, d[1] + d[2]);
-    write(4 * r + 2, d[2] - d[1]);
-    write(4 * r + 3, d[1] - d[3]);
-  }
-}
-
 // The registers of a patch's numbers, `stride` apart.
 template <class T>
 inline auto numbers_at(const T* from, int64_t stride) {
   return [=](int i) __attribute__((always_inline)) { return load<T>(from + i * stride, kLanes<T>); };
-}
-
-// A' m A for patches of 2 x 2 pixels; also of whole numbers.
-template <class T, class Number>
-inline void transform_sums(Number number, Vec<T> (&out)[2][2]) {
-  Vec<T> rows[2][4];
-  for (int c = 0; c < 4; c++) {
-    Vec<T> m[4];
-    for (int r = 0; r < 4; r++) m[r] = number(r * 4 + c);
-    rows[0][c] = m[0] + m[1] + m[2];
-    rows[1][c] = m[1] - m[2] - m[3];
-  }
-  for (int r = 0; r < 2; r++) {
-    const Vec<T>* m = rows[r];
-    out[r][0] = m[0] + m[1] + m[2];
-    out[r][1] = m[1] - m[2] - m[3];
-  }
 }
 
 // F(2x2, 3x3): 16 products for 4 pixels.
@@ -96,12 +58,36 @@ struct PatchesOfTwo {
 
   template <class Pixel, class Write>
   static void transform(Pixel pixel, Write write) {
-    transform_some<Vec<T>>(pixel, write);
+    Vec<T> rows[4][4];
+    for (int c = 0; c < 4; c++) {
+      const Vec<T> d[4] = {pixel(0, c), pixel(1, c), pixel(2, c), pixel(3, c)};
+      rows[0][c] = d[0] - d[2];
+      rows[1][c] = d[1] + d[2];
+      rows[2][c] = d[2] - d[1];
+      rows[3][c] = d[1] - d[3];
+    }
+    for (int r = 0; r < 4; r++) {
+      const Vec<T>* d = rows[r];
+      write(4 * r, d[0] - d[2]);
+      write(4 * r + 1, d[1] + d[2]);
+      write(4 * r + 2, d[2] - d[1]);
+      write(4 * r + 3, d[1] - d[3]);
+    }
   }
 
   template <class Number>
   static void sums(Number number, Vec<T> (&out)[2][2]) {
-    transform_sums<T>(number, out);
+    Vec<T> rows[2][4];
+    for (int c = 0; c < 4; c++) {
+      const Vec<T> m[4] = {number(c), number(4 + c), number(8 + c), number(12 + c)};
+      rows[0][c] = m[0] + m[1] + m[2];
+      rows[1][c] = m[1] - m[2] - m[3];
+    }
+    for (int r = 0; r < 2; r++) {
+      const Vec<T>* m = rows[r];
+      out[r][0] = m[0] + m[1] + m[2];
+      out[r][1] = m[1] - m[2] - m[3];
+    }
   }
 
   template <class Pixel, class Write>

@@ -206,7 +206,7 @@ class Int8Block(ctypes.Structure):
         ("layers", ctypes.c_int64),
         ("growth", ctypes.c_int64),
         ("bottleneck", ctypes.c_int64),
-        ("patch_pixels", ctypes.c_int64),
+        ("by_patches", ctypes.c_int64),
         ("layer", ctypes.POINTER(Int8Layer)),
         ("transition", Int8Affine),
         ("reduction", Int8Product),

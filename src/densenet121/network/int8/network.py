@@ -9,7 +9,7 @@ from densenet121.native.network import Kernels, kernels
 from densenet121.native.network.structures import Int8Network as Arguments
 from densenet121.network.densenet import DenseNet
 from densenet121.network.fused import classify
-from densenet121.network.int8.packing import Patches, pack
+from densenet121.network.int8.packing import pack
 from densenet121.network.int8.plain import plain_features
 
 
@@ -43,16 +43,16 @@ class Int8Network(nn.Module):
         self.classifier.bias.data = self.tensors["classifier.bias"]
         self.requires_grad_(False)
         found = kernels()
-        self._pack(Patches.wanted(found) if isinstance(found, Kernels) else Patches())
+        self._pack(found.int8_patch_columns if isinstance(found, Kernels) else 0)
 
-    def _pack(self, patches: Patches) -> None:
+    def _pack(self, patch_columns: int) -> None:
         self._packed = pack(
             self.tensors,
             self._block_config,
             stride=self._stride,
             averages=self.variant == "paper",
             pooled=self._pooled,
-            patches=patches,
+            patch_columns=patch_columns,
         )
 
     @torch.no_grad()

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from densenet121.native.network import Kernels
 from densenet121.native.network.structures import (
     FirstConvolution,
     Int8Affine,
@@ -26,28 +25,7 @@ PANEL = 32  # columns
 SUMMANDS = 4
 GROUP = 64  # channels of a norm
 WORD_CHANNELS = 16  # the channels of transformed weights are a multiple of it
-_TRANSFORMS = {
-    2: [[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]],
-    4: [[1, 0, 0], [-1, -1, -1], [-1, 1, -1], [1, 2, 4], [1, -2, 4], [0, 0, 1]],
-}
-
-
-@dataclass(frozen=True)
-class Patches:
-    """Which 3x3 convolutions are Winograd's: see ``int8_winograd.h``.
-
-    Attributes:
-        columns: of a register, for which the weights are packed; 0: all convolutions are direct.
-        small: also in small maps.
-    """
-
-    columns: int = 0
-    small: bool = False
-
-    @classmethod
-    def wanted(cls, library: Kernels) -> "Patches":
-        """Those that are faster than the direct convolution on this processor."""
-        return cls(library.int8_patch_columns, library.int8_small_patches)
+_TRANSFORM = [[1, 0, 0], [-1, -1, -1], [-1, 1, -1], [1, 2, 4], [1, -2, 4], [0, 0, 1]]
 
 
 @dataclass(frozen=True)
@@ -65,9 +43,13 @@ def pack(
     stride: int,
     averages: bool,
     pooled: bool,
-    patches: Patches,
+    patch_columns: int,
 ) -> Packed:
-    """Everything but the images, the sizes and the output."""
+    """Everything but the images, the sizes and the output.
+
+    ``patch_columns`` are those of a register: with them the weights of large maps' 3x3 convolutions
+    are also packed as ``int8_winograd.h`` reads them.
+    """
     memory: list[Any] = []
     conv0 = tensors["features.conv0.weight"]
     columns, channels, kernel = conv0.shape[:3]
@@ -91,7 +73,7 @@ def pack(
     for b, layers in enumerate(block_config):
         last = b + 1 == len(block_config)
         after = "features.norm5" if last else f"features.transition{b + 1}.norm"
-        block = _block(tensors, b, layers, memory, patches)
+        block = _block(tensors, b, layers, memory, patch_columns)
         block.transition = _affine(tensors, after, memory)
         if not last:
             block.reduction = _product(tensors, after[:-4] + "conv", memory)
@@ -100,11 +82,11 @@ def pack(
 
 
 def _block(
-    tensors: Mapping[str, Tensor], b: int, layers: int, memory: list[Any], patches: Patches
+    tensors: Mapping[str, Tensor], b: int, layers: int, memory: list[Any], patch_columns: int
 ) -> Int8Block:
     name = f"features.denseblock{b + 1}.denselayer"
     growth, bottleneck = tensors[f"{name}1.conv2.weight"].shape[:2]
-    pixels = patch_pixels(b, bottleneck, small=patches.small) if patches.columns else 0
+    by_patches = patch_columns > 0 and takes_patches(b, bottleneck)
     packed = (Int8Layer * layers)()
     for i in range(layers):
         conv2 = f"{name}{i + 1}.conv2"
@@ -112,16 +94,14 @@ def _block(
             _affine(tensors, f"{name}{i + 1}.norm1", memory),
             _product(tensors, f"{name}{i + 1}.conv1", memory),
             _product(tensors, conv2, memory),
-            _patches(tensors[f"{conv2}.weight"], pixels, patches.columns, memory)
-            if pixels
-            else None,
+            _patches(tensors[f"{conv2}.weight"], patch_columns, memory) if by_patches else None,
         )
     return Int8Block(
         input_columns=len(tensors[f"{name}1.norm1.factor"]),
         layers=layers,
         growth=growth,
         bottleneck=bottleneck,
-        patch_pixels=pixels,
+        by_patches=by_patches,
         layer=packed,
     )
 
@@ -156,26 +136,22 @@ def _product(tensors: Mapping[str, Tensor], name: str, memory: list[Any]) -> Int
     )
 
 
-def patch_pixels(block: int, bottleneck: int, *, small: bool) -> int:
-    """Height and width of the patches of Winograd's algorithm in a block: 4, 2, or 0 for none.
+def takes_patches(block: int, bottleneck: int) -> bool:
+    """Whether the 3x3 convolutions of a block may be Winograd's: in large maps, and exact.
 
-    4 takes fewer products, but more than twice the memory for the weights, which only large maps
-    are worth. Its sums are right modulo 2^26, those of 2 modulo 2^30; a sum is at most 255 times 64
-    for each of 9 weights of each channel.
+    The weights take eight times the memory, which only large maps are worth. The sums are right
+    modulo 2^26; a sum is at most 255 times 64 for each of 9 weights of each channel.
     """
-    most = 255 * (PAIR // 2) * 9 * (bottleneck + 1)
-    if block < LARGE_MAPS and most < 1 << 25:
-        return 4
-    return 2 if small and most < 1 << 29 else 0
+    return block < LARGE_MAPS and 255 * (PAIR // 2) * 9 * (bottleneck + 1) < 1 << 25
 
 
-def _patches(weight: Tensor, pixels: int, columns: int, memory: list[Any]) -> int:
+def _patches(weight: Tensor, columns: int, memory: list[Any]) -> int:
     """The transforms of weights, times what makes them whole.
 
     Each in panels of two registers of columns, or one at the end: all pairs of channels after
     another, each with the columns of the panel.
     """
-    rows = np.array(_TRANSFORMS[pixels], dtype=np.int32)
+    rows = np.array(_TRANSFORM, dtype=np.int32)
     whole = np.einsum("ar,oirc,bc->abio", rows, weight.numpy().astype(np.int32), rows)
     whole = whole.reshape(-1, *whole.shape[2:]).astype(np.int16)
     channels, width = whole.shape[1:]
