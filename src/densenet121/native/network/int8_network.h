@@ -81,7 +81,7 @@ struct Int8Group {
 
   // The 3x3 convolution of some patches, in its place.
 #if defined(DENSENET121_INT8_PATCHES)
-  static constexpr int64_t kPatch = WholePatches::kPixels, kAtOnce = WholePatches::kAtOnce;
+  static constexpr int64_t kPatch = Int8Form::kPixels, kAtOnce = Int8Form::kAtOnce;
   void conv2_patches(int64_t layer, Range range, Claim& claim) const {
     const Int8Layer& l = g.layer[layer];
     const Int8Patches patches{l.conv2, static_cast<int16_t*>(l.patches),

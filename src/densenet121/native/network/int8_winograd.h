@@ -47,9 +47,10 @@ inline WordVec words(const uint8_t* from) {
 // Registers of sums that are stored at once.
 constexpr int kStoredVectors = sizeof(Sums) == 64 ? 1 : 2;
 
-// Number i of a row or column of the weights' transform is taken 4, 6, 6, 24, 24 and 1 times; a
-// transform of the input is at most 17340, one of the weights 49 times a weight.
-struct WholePatches {
+// The transforms, as in patch_forms.h. Number i of a row or column of the weights' transform is taken
+// 4, 6, 6, 24, 24 and 1 times; a transform of the input is at most 17340, one of the weights 49 times
+// a weight.
+struct Int8Form {
   static constexpr int kPixels = 4, kNumbers = 36, kAtOnce = 12;
 
   template <class Out>
@@ -104,14 +105,14 @@ struct WholePatches {
 
 // What is the same for all patches of a layer's convolution.
 struct Int8Patches {
-  static constexpr int kPixels = WholePatches::kPixels, kNumbers = WholePatches::kNumbers;
+  static constexpr int kPixels = Int8Form::kPixels, kNumbers = Int8Form::kNumbers;
   const Int8Product& product;  // its biases and scales
   const int16_t* weights;      // of each of the transforms: panels, pairs of channels, columns
   int64_t channels;            // padded
 
   int64_t columns() const { return round_up(product.columns, kPatchColumns); }
-  int64_t input_stride() const { return patch_stride<int16_t>(WholePatches::kAtOnce, channels); }
-  int64_t sum_stride() const { return patch_stride<int32_t>(WholePatches::kAtOnce, columns()); }
+  int64_t input_stride() const { return patch_stride<int16_t>(Int8Form::kAtOnce, channels); }
+  int64_t sum_stride() const { return patch_stride<int32_t>(Int8Form::kAtOnce, columns()); }
 
   // Transforms the window, in rows of `pitch` pixels of `ld` bytes, whose first pixel is at x.
   void transform(const uint8_t* x, int64_t ld, int64_t pitch, int16_t* out) const {
@@ -123,7 +124,7 @@ struct Int8Patches {
   template <int kSome>
   void transform_channels(const uint8_t* x, int64_t ld, int64_t pitch, int16_t* out) const {
     const int64_t stride = input_stride();
-    WholePatches::transform(
+    Int8Form::transform(
         [&](int r, int c) { return words<kSome>(x + (r * pitch + c) * ld); },
         [&](int i, WordVec v) { std::memcpy(out + i * stride, &v, kSome * sizeof(int16_t)); });
   }
@@ -137,9 +138,9 @@ struct Int8Patches {
   }
   template <class Pair>
   void multiply_by(int64_t count, const int16_t* inputs, int32_t* sums) const {
-    multiply_patches<WholePatches>(count, reinterpret_cast<const Pair*>(inputs), input_stride() / 2,
-                              channels / 2, reinterpret_cast<const Pair*>(weights), columns(), 0,
-                              columns(), sums, sum_stride());
+    multiply_patches<Int8Form>(count, reinterpret_cast<const Pair*>(inputs), input_stride() / 2,
+                               channels / 2, reinterpret_cast<const Pair*>(weights), columns(), 0,
+                               columns(), sums, sum_stride());
   }
 
   // The sums of a patch to its pixels at `to`, of which only some may be in the image.
@@ -150,8 +151,8 @@ struct Int8Patches {
       const int vectors = kVectors == 2 && product.columns - n > kSumColumns ? 2 : 1;
       Pixels all[kVectors][kPixels][kPixels];
       for (int v = 0; v < vectors; v++) {
-        WholePatches::sums(reinterpret_cast<const uint32_t*>(sums) + n + v * kSumColumns, sum_stride(),
-                      all[v]);
+        const uint32_t* from = reinterpret_cast<const uint32_t*>(sums) + n + v * kSumColumns;
+        Int8Form::sums(from, sum_stride(), all[v]);
       }
       const Result<int16_t> result{product.bias_of(n), product.scale_of(n), nullptr, n,
                                    smaller<int64_t>(kVectors * kSumColumns, product.columns - n)};

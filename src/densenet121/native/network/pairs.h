@@ -52,7 +52,7 @@ inline auto pair_everywhere(Pair pair) {
 #endif
 }
 
-// Whole numbers may be added in any order, and gcc would: then the registers do not suffice.
+// The empty asm keeps the order: whole numbers may be added in any, and gcc's needs more registers.
 inline void multiply_add(Vec<WholePair>& sum, WholePair factor, Vec<WholePair> row) {
 #if defined(__AVX512F__)
   const __m512i products = _mm512_madd_epi16(pair_everywhere(factor), reinterpret_cast<__m512i>(row));
