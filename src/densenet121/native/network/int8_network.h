@@ -108,8 +108,11 @@ struct Int8Group {
   void conv2_patches(int64_t, Range, Claim&) const {}  // not by_patches
 #endif
 
-  // Pieces of the 3x3 convolution of a layer: patches, or rows of pixels.
-  bool by_patches() const { return kPatchColumns && g.by_patches; }
+  // Pieces of the 3x3 convolution of a layer: patches, or rows of pixels where the patches are so few
+  // that reading their weights, eight times as large, takes longer than they save.
+  bool by_patches() const {
+    return kPatchColumns && g.by_patches && maps.patches(kPatch) >= 2 * kAtOnce;
+  }
   int64_t pieces(int64_t threads) const {
     if (!by_patches()) return maps.images * maps.height;
     return patch_blocks(maps.patches(kPatch), kAtOnce, threads);
