@@ -27,25 +27,33 @@ struct Int8Stem {
       for (int64_t i = 0; i < row_bytes(); i += kSummands) std::memcpy(to + i, g.zero, kSummands);
       if (r >= 0 && r < f.height) {
         const float* from = static_cast<float*>(f.x) + image * f.x_strides[0] + r * f.x_strides[2];
-        for (int64_t c = 0; c < f.channels; c++) {
-          read_channel(from + c * f.x_strides[1], c, to + f.padding * kSummands + c);
-        }
+        read_row(from, to + f.padding * kSummands);
       }
       to += row_bytes();
     }
   }
 
-  void read_channel(const float* from, int64_t c, uint8_t* to) const {
-    const float low = g.low[c], step = g.step[c];
-    for (int64_t i = 0; i < g.first.width; i++) {
-      float v = (from[i * g.first.x_strides[3]] - low) * step;
-      v = v > 0 ? v : 0;
-      v = v < 255 ? v : 255;
+  // All channels of a pixel at once; those that there are not have weights of zero.
+  void read_row(const float* from, uint8_t* to) const {
+    typedef float Four __attribute__((vector_size(4 * sizeof(float))));
+    typedef uint32_t Bits __attribute__((vector_size(4 * sizeof(uint32_t))));
+    typedef uint8_t Bytes __attribute__((vector_size(4)));
+    static_assert(kSummands == 4);
+    const FirstConvolution& f = g.first;
+    Four low, step;
+    std::memcpy(&low, g.low, sizeof(low));
+    std::memcpy(&step, g.step, sizeof(step));
+    const int64_t last = f.channels - 1, apart = f.x_strides[1];
+    const float* channel[4];
+    for (int64_t c = 0; c < 4; c++) channel[c] = from + smaller(c, last) * apart;
+    for (int64_t i = 0; i < f.width; i++) {
+      const int64_t x = i * f.x_strides[3];
+      Four v = (Four{channel[0][x], channel[1][x], channel[2][x], channel[3][x]} - low) * step;
+      v = v > Four{} ? v : Four{};
+      v = v < 255 ? v : Four{} + 255;
       // Rounds to the nearest, to even between two: the sum has no binary places left.
-      const float shifted = v + 12582912.0f;
-      uint32_t bits;
-      std::memcpy(&bits, &shifted, sizeof(bits));
-      to[i * kSummands] = static_cast<uint8_t>(bits);
+      const Bytes bytes = __builtin_convertvector(reinterpret_cast<Bits>(v + 12582912.0f), Bytes);
+      std::memcpy(to + i * kSummands, &bytes, sizeof(bytes));
     }
   }
 
@@ -69,14 +77,17 @@ struct Int8Stem {
     const int64_t width = g.first.output(g.first.width), columns = g.first.columns;
     for (int64_t column = 0; column < g.pool.out_width; column++) {
       const Window window(g.pool, row, column);
-      int16_t* to = out + column * out_ld;
-      for (int64_t c = 0; c < columns; c++) to[c] = -32768;
-      for (int64_t i = window.rows.begin; i < window.rows.end; i++) {
-        const int16_t* line = ring + (window.top + i) % 3 * width * ld();
-        for (int64_t j = window.columns.begin; j < window.columns.end; j++) {
-          const int16_t* from = line + (window.left + j) * ld();
-          for (int64_t c = 0; c < columns; c++) to[c] = from[c] > to[c] ? from[c] : to[c];
+      for (int64_t c = 0; c < columns; c += kLanes<int16_t>) {
+        const int some = smaller<int64_t>(kLanes<int16_t>, columns - c);
+        Vec<int16_t> most = broadcast<int16_t>(-32768);
+        for (int64_t i = window.rows.begin; i < window.rows.end; i++) {
+          const int16_t* line = ring + (window.top + i) % 3 * width * ld();
+          for (int64_t j = window.columns.begin; j < window.columns.end; j++) {
+            const Vec<int16_t> v = load<int16_t>(line + (window.left + j) * ld() + c, some);
+            most = v > most ? v : most;
+          }
         }
+        store<int16_t>(out + column * out_ld + c, most, some);
       }
     }
   }
