@@ -18,7 +18,7 @@ from densenet121.device import (
     set_tf32,
 )
 from densenet121.distributed.ranks import ALONE, Process, join, process_group
-from densenet121.native.network import instruction_set
+from densenet121.native.network import instruction_set, wanted_kernels
 from densenet121.network.compiled import named_compile_errors
 from densenet121.utils.cores import default_workers
 from densenet121.utils.errors import InputError, UsageError
@@ -153,8 +153,9 @@ def make_runtime(
         process: this process and its group.
 
     Raises:
-        UsageError: there is no such device.
+        UsageError: there is no such device, or ``DENSENET121_KERNELS`` is unknown.
     """
+    wanted_kernels()
     chosen = pick_device(device, process.local_rank)
     precision = pick_precision(amp, chosen)
     set_tf32(chosen, amp == "tf32")

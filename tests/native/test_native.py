@@ -17,15 +17,18 @@ from densenet121.native.network.structures import STRUCTURES, VERSION
 from densenet121.native.processor import capabilities
 
 from helpers.commands import REPOSITORY, environment
+from helpers.weights import write_weights
 
 
-def with_kernels(name: str, *command: str) -> "subprocess.CompletedProcess[str]":
+def with_kernels(
+    name: str, *command: str, folder: Path = REPOSITORY
+) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, *command],
         env=environment(DENSENET121_KERNELS=name),
         capture_output=True,
         text=True,
-        cwd=REPOSITORY,
+        cwd=folder,
         timeout=900,  # with a sanitizer on a busy machine
         check=False,
     )
@@ -66,10 +69,37 @@ def test_without_kernels_the_plain_network_runs_and_says_why() -> None:
     assert "DENSENET121_KERNELS is off" in result.stdout
 
 
-def test_unknown_name_is_named_with_what_is_allowed() -> None:
-    assert what_runs("sse9") == (
-        f'DENSENET121_KERNELS is "sse9"; it must be one of off, {", ".join(INSTRUCTION_SETS)}'
+@pytest.mark.parametrize(
+    "command",
+    [
+        "predict {images}/val --pretrained {weights}",
+        "eval --data_dir {images} --pretrained {weights}",
+        "train --data_dir {images}",
+        "probe --data_dir {images} --pretrained {weights}",
+        "bench infer",
+    ],
+)
+def test_kernels_of_an_unknown_name_are_refused_before_anything_is_written(
+    command: str, image_folder: Path, tmp_path: Path
+) -> None:
+    weights = write_weights(tmp_path / "weights.safetensors")
+    given = command.format(images=image_folder, weights=weights).split()
+    result = with_kernels("sse9", "-m", "densenet121", *given, folder=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr == (
+        'densenet121: DENSENET121_KERNELS is "sse9"; it must be one of off, '
+        f"{', '.join(INSTRUCTION_SETS)}, or unset\n"
     )
+    assert list(tmp_path.iterdir()) == [weights]
+
+
+def test_a_library_user_is_told_of_an_unknown_name() -> None:
+    code = (
+        "import torch; from densenet121 import densenet121;"
+        "densenet121(3).eval()(torch.randn(1, 3, 64, 64))"
+    )
+    result = with_kernels("sse9", "-c", code)
+    assert 'UsageError: DENSENET121_KERNELS is "sse9"' in result.stderr.splitlines()[-1]
 
 
 def test_this_machine_s_best_is_taken() -> None:

@@ -15,6 +15,7 @@ import torch
 from densenet121.native.library import load_library
 from densenet121.native.network.structures import STRUCTURES, VERSION
 from densenet121.native.processor import capabilities
+from densenet121.utils.errors import UsageError
 
 # Best first; each with the capabilities that its code needs.
 _AVX512 = ("avx512_f", "avx512_bw", "avx512_vl", "avx512_dq")
@@ -76,18 +77,33 @@ class Kernels:
             raise MemoryError(f"not enough memory for the kernel {function}")
 
 
-@functools.cache
-def kernels() -> Kernels | str:
-    """The best library that this machine can run, or the reason why there is none.
+def wanted_kernels() -> str:
+    """The environment variable ``DENSENET121_KERNELS``: an instruction set, "off", or nothing.
 
-    The environment variable ``DENSENET121_KERNELS`` selects an instruction set, or ``off``.
+    Raises:
+        UsageError: it is something else.
     """
     wanted = os.environ.get("DENSENET121_KERNELS", "")
+    allowed = ["off", *INSTRUCTION_SETS]
+    if wanted and wanted not in allowed:
+        raise UsageError(
+            f'DENSENET121_KERNELS is "{wanted}"; it must be one of {", ".join(allowed)}, or unset'
+        )
+    return wanted
+
+
+@functools.cache
+def kernels() -> Kernels | str:
+    """The library that ``wanted_kernels`` selects, else the best that this machine can run.
+
+    If there is none, the reason.
+
+    Raises:
+        UsageError: an unknown library is wanted.
+    """
+    wanted = wanted_kernels()
     if wanted == "off":
         return "DENSENET121_KERNELS is off"
-    if wanted and wanted not in INSTRUCTION_SETS:
-        allowed = ", ".join(["off", *INSTRUCTION_SETS])
-        return f'DENSENET121_KERNELS is "{wanted}"; it must be one of {allowed}'
     reasons = []
     for name, needed in INSTRUCTION_SETS.items():
         if wanted not in ("", name):
