@@ -18,7 +18,7 @@ from densenet121.device import (
     set_tf32,
 )
 from densenet121.distributed.ranks import ALONE, Process, join, process_group
-from densenet121.native.network import instruction_set, wanted_kernels
+from densenet121.native.network import instruction_set, unknown_kernels
 from densenet121.network.compiled import named_compile_errors
 from densenet121.utils.cores import default_workers
 from densenet121.utils.errors import InputError, UsageError
@@ -136,6 +136,16 @@ class RankSettings(Settings, Protocol):
     def timeout_seconds(self) -> float: ...  # noqa: D102
 
 
+def check_kernels() -> None:
+    """Refuse kernels that do not exist: without them everything would run, slowly.
+
+    Raises:
+        UsageError: ``DENSENET121_KERNELS`` has an unknown name.
+    """
+    if (unknown := unknown_kernels()) is not None:
+        raise UsageError(unknown)
+
+
 def make_runtime(
     device: str | None = None,
     amp: str | None = None,
@@ -155,7 +165,7 @@ def make_runtime(
     Raises:
         UsageError: there is no such device, or ``DENSENET121_KERNELS`` is unknown.
     """
-    wanted_kernels()
+    check_kernels()
     chosen = pick_device(device, process.local_rank)
     precision = pick_precision(amp, chosen)
     set_tf32(chosen, amp == "tf32")

@@ -7,12 +7,12 @@ from densenet121.bench.data import compare_loading, loading_table
 from densenet121.bench.scaling import measure_scaling, scaling_table
 from densenet121.commands import DONE
 from densenet121.config import BenchConfig
-from densenet121.native.network import wanted_kernels
+from densenet121.runtime import check_kernels
 
 
 def run(config: BenchConfig) -> int:
     """Measure, and print a table or JSON."""
-    wanted_kernels()  # refuses an unknown name before the sides' processes start
+    check_kernels()  # before the sides' processes start
     print(MEASUREMENTS[config.what](config))  # noqa: T201 (the command's output)
     return DONE
 

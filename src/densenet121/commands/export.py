@@ -33,6 +33,7 @@ from densenet121.inference.exporting import (
 from densenet121.inference.onnx_model import OnnxModel
 from densenet121.network import DenseNet
 from densenet121.network.int8 import VERSION, measure, quantise_network
+from densenet121.runtime import check_kernels
 from densenet121.tasks import Task
 from densenet121.utils.errors import InputError
 from densenet121.utils.files import write_atomic, write_json
@@ -260,5 +261,6 @@ def _check_parity(parity: dict[str, Any], config: ExportConfig) -> None:
 
 def run(config: ExportConfig) -> int:
     """Export a network and print the parity report."""
+    check_kernels()
     export(config)
     return DONE

@@ -15,7 +15,6 @@ import torch
 from densenet121.native.library import load_library
 from densenet121.native.network.structures import STRUCTURES, VERSION
 from densenet121.native.processor import capabilities
-from densenet121.utils.errors import UsageError
 
 # Best first; each with the capabilities that its code needs.
 _AVX512 = ("avx512_f", "avx512_bw", "avx512_vl", "avx512_dq")
@@ -77,33 +76,26 @@ class Kernels:
             raise MemoryError(f"not enough memory for the kernel {function}")
 
 
-def wanted_kernels() -> str:
-    """The environment variable ``DENSENET121_KERNELS``: an instruction set, "off", or nothing.
-
-    Raises:
-        UsageError: it is something else.
-    """
+def unknown_kernels() -> str | None:
+    """What is wrong with the environment variable ``DENSENET121_KERNELS``; None: nothing."""
     wanted = os.environ.get("DENSENET121_KERNELS", "")
     allowed = ["off", *INSTRUCTION_SETS]
-    if wanted and wanted not in allowed:
-        raise UsageError(
-            f'DENSENET121_KERNELS is "{wanted}"; it must be one of {", ".join(allowed)}, or unset'
-        )
-    return wanted
+    if wanted in ("", *allowed):
+        return None
+    return f'DENSENET121_KERNELS is "{wanted}"; it must be one of {", ".join(allowed)}, or unset'
 
 
 @functools.cache
 def kernels() -> Kernels | str:
-    """The library that ``wanted_kernels`` selects, else the best that this machine can run.
+    """The best library that this machine can run, or the reason why there is none.
 
-    If there is none, the reason.
-
-    Raises:
-        UsageError: an unknown library is wanted.
+    The environment variable ``DENSENET121_KERNELS`` selects an instruction set, or ``off``.
     """
-    wanted = wanted_kernels()
+    wanted = os.environ.get("DENSENET121_KERNELS", "")
     if wanted == "off":
         return "DENSENET121_KERNELS is off"
+    if (unknown := unknown_kernels()) is not None:
+        return unknown
     reasons = []
     for name, needed in INSTRUCTION_SETS.items():
         if wanted not in ("", name):
