@@ -76,7 +76,7 @@ def test_without_kernels_the_plain_network_runs_and_says_why() -> None:
         "eval --data_dir {images} --pretrained {weights}",
         "train --data_dir {images}",
         "probe --data_dir {images} --pretrained {weights}",
-        "export --pretrained {weights} --data_dir {images}",
+        "export --pretrained {weights} --data_dir {images} --output network.onnx",
         "bench infer",
     ],
 )
