@@ -40,6 +40,7 @@ struct Int8Stem {
     typedef uint8_t Bytes __attribute__((vector_size(4)));
     static_assert(kSummands == 4);
     const FirstConvolution& f = g.first;
+    const Four highest = Four{} + 255.0f;
     Four low, step;
     std::memcpy(&low, g.low, sizeof(low));
     std::memcpy(&step, g.step, sizeof(step));
@@ -50,7 +51,7 @@ struct Int8Stem {
       const int64_t x = i * f.x_strides[3];
       Four v = (Four{channel[0][x], channel[1][x], channel[2][x], channel[3][x]} - low) * step;
       v = v > Four{} ? v : Four{};
-      v = v < 255 ? v : Four{} + 255;
+      v = v < highest ? v : highest;
       // Rounds to the nearest, to even between two: the sum has no binary places left.
       const Bytes bytes = __builtin_convertvector(reinterpret_cast<Bits>(v + 12582912.0f), Bytes);
       std::memcpy(to + i * kSummands, &bytes, sizeof(bytes));
