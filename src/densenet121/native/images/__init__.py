@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densenet121.native.library import load_library
-from densenet121.native.network import INSTRUCTION_SETS
+from densenet121.native.network import unknown_kernels
 from densenet121.native.processor import capabilities
 
 # Best first; each with the capabilities that its code needs.
@@ -205,8 +205,8 @@ def image_kernel() -> ImageKernel | str:
     wanted = os.environ.get("DENSENET121_KERNELS", "")
     if wanted == "off":
         return "DENSENET121_KERNELS is off"
-    if wanted and wanted not in INSTRUCTION_SETS:
-        return f'DENSENET121_KERNELS is "{wanted}"'
+    if (unknown := unknown_kernels()) is not None:
+        return unknown
     reasons = []
     for build, needed in _BUILDS.items():
         if wanted == "portable" and build != "portable":

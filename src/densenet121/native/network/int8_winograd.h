@@ -1,6 +1,6 @@
 // The 3x3 convolution of int8 inference by Winograd's F(4x4, 3x3) (Lavin and Gray 2016, sections 4.1
 // and 4.3), for AVX2 and AVX-512: its products of 16 bits are fewer by more than those of 8 bits are
-// faster. F(2x2, 3x3) is slower than the direct convolution.
+// faster. F(2x2, 3x3) was slower than the direct convolution on Zen 4.
 //
 // All numbers are whole, so the result has the bits of the direct convolution: the transforms of the
 // weights are taken times what makes them whole, and the sums are divided by it again, exactly. What
