@@ -119,7 +119,7 @@ test-schema: $(BIN)/.installed-dev .schema/.installed
 # The sanitizer passes C++ exceptions on only if it finds their library at its start.
 SANITIZE := -fsanitize=address,undefined
 SANITIZE_TESTS := tests/native tests/network/test_fused_block.py tests/network/test_fused_inference.py \
-  tests/network/test_inference_bf16.py tests/network/test_constant.py \
+  tests/network/test_inference_bf16.py tests/network/test_training_bf16.py tests/network/test_constant.py \
   tests/network/test_fused_classifier.py tests/network/test_fused_network.py tests/network/test_int8.py \
   tests/datasets/test_preparation.py tests/datasets/test_geometry.py
 test-sanitize: $(BIN)/.installed-dev

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from densenet121.native.network import kernels
 from densenet121.network import NETWORKS, DenseNet, Variant
-from densenet121.network.densenet import DenseBlock
+from densenet121.network.densenet import DenseBlock, DenseLayer
+from densenet121.network.fused import plain_network
 from densenet121.utils.var_init import initialise
 
 LIBRARY = kernels()
@@ -69,6 +70,37 @@ def random_block(
         if "norm" in name:
             nn.init.normal_(parameter)
     return block
+
+
+def single_layer_block(
+    weight: Tensor, level: Tensor, *, large_maps: bool
+) -> tuple[DenseBlock, Tensor]:
+    """A block of one layer whose bottleneck is ``level`` in every pixel, and its input.
+
+    Its norms change nothing, and the weights of its 3x3 convolution are ``weight``.
+    """
+    block = DenseBlock(1, 16, 32, 4, large_maps=large_maps)
+    layer = next(iter(block))
+    assert isinstance(layer, DenseLayer)
+    with torch.no_grad():
+        layer.conv1.weight.zero_()
+        layer.conv1.weight[:, 0, 0, 0] = level
+        layer.conv2.weight.copy_(weight)
+        for norm in (layer.norm1, layer.norm2):
+            norm.eps = 1e-12
+    x = torch.zeros(1, 16, 12, 12)
+    x[:, 0] = 1
+    return block.eval(), x.bfloat16().contiguous(memory_format=torch.channels_last)
+
+
+def with_statistics(module: nn.Module, x: Tensor) -> nn.Module:
+    """In evaluation, with the running statistics of x."""
+    for norm in module.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.momentum = None
+    with torch.no_grad(), plain_network():
+        module(x)
+    return module.eval()
 
 
 def random_input(*shape: int) -> Tensor:

@@ -72,7 +72,7 @@ def largest_distance(a: Result, b: Result) -> float:
     bn_size=st.integers(1, 4),
     large_maps=st.booleans(),
 )
-def test_any_block_equals_the_plain_one_in_float64(
+def test_any_block_equals_the_plain_one_in_whole_numbers64(
     images: int,
     height: int,
     width: int,
@@ -156,10 +156,10 @@ def test_bf16_is_no_further_from_the_truth_than_the_plain_block(columns: int, gr
 def test_bf16_of_large_maps_is_as_near_to_the_truth_as_the_plain_block(
     columns: int, growth: int
 ) -> None:
-    # Where its patches are multiplied in float, the output is nearer. Other relus open then, so
-    # that of the gradients either is nearer by chance.
+    # Where its patches are whole numbers, the output is nearer. Other relus open then, so that of
+    # the gradients either is nearer by chance.
     limit = 1.1 if platform.machine() in ("x86_64", "AMD64") else 1.2
-    in_float = not isinstance(LIBRARY, str) and LIBRARY.instruction_set == "avx512_bf16"
+    in_whole_numbers = not isinstance(LIBRARY, str) and LIBRARY.instruction_set == "avx512_bf16"
     block = random_block(4, columns, growth, large_maps=True).float()
     outputs, inputs, weights = [], [], []
     for seed in range(5):
@@ -176,7 +176,7 @@ def test_bf16_of_large_maps_is_as_near_to_the_truth_as_the_plain_block(
         weights += [
             ratio(fast.gradients[n], plain.gradients[n], g) for n, g in truth.gradients.items()
         ]
-    assert statistics.geometric_mean(outputs) < (0.95 if in_float else limit)
+    assert statistics.geometric_mean(outputs) < (0.95 if in_whole_numbers else limit)
     assert statistics.geometric_mean(inputs) < limit
     assert statistics.geometric_mean(weights) < limit
 

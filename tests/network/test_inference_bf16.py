@@ -26,8 +26,10 @@ from helpers.kernels import (
     random_block,
     random_images,
     random_input,
+    single_layer_block,
     small_net,
     threads,
+    with_statistics,
 )
 
 pytestmark = needs_bf16
@@ -48,16 +50,6 @@ def exact(module: nn.Module, x: Tensor) -> Tensor:
     with torch.no_grad(), plain_network():
         y: Tensor = copy.deepcopy(module).double()(x.double())
     return y
-
-
-def with_statistics(module: nn.Module, x: Tensor) -> nn.Module:
-    """In evaluation, with the running statistics of x."""
-    for norm in module.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            norm.momentum = None
-    with torch.no_grad(), plain_network():
-        module(x)
-    return module.eval()
 
 
 @settings(max_examples=40, deadline=None)
@@ -117,32 +109,13 @@ def test_a_block_rounds_less_than_the_plain_one(large_maps: bool) -> None:
     assert ours < plain
 
 
-def bottleneck_of(weight: Tensor, level: Tensor, *, large_maps: bool) -> tuple[nn.Module, Tensor]:
-    """A block of one layer whose bottleneck is ``level`` in every pixel, and its input.
-
-    Its norms change nothing, and the weights of its 3x3 convolution are ``weight``.
-    """
-    block = DenseBlock(1, 16, 32, 4, large_maps=large_maps)
-    layer = next(iter(block))
-    assert isinstance(layer, DenseLayer)
-    with torch.no_grad():
-        layer.conv1.weight.zero_()
-        layer.conv1.weight[:, 0, 0, 0] = level
-        layer.conv2.weight.copy_(weight)
-        for norm in (layer.norm1, layer.norm2):
-            norm.eps = 1e-12
-    x = torch.zeros(1, 16, 12, 12)
-    x[:, 0] = 1
-    return block.eval(), x.bfloat16().contiguous(memory_format=torch.channels_last)
-
-
 @pytest.mark.parametrize("large_maps", [False, True])
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("scale", [1e-20, 1e-3, 1.0, 1e15])
 def test_the_largest_sums_do_not_overflow(large_maps: bool, sign: int, scale: float) -> None:
     """All pixels and all weights as large as their units allow, of one sign."""
     weight = torch.full((32, 128, 3, 3), sign * scale)
-    block, x = bottleneck_of(weight, torch.ones(128), large_maps=large_maps)
+    block, x = single_layer_block(weight, torch.ones(128), large_maps=large_maps)
     assert distance(infer(block, x)[:, 16:], exact(block, x)[:, 16:]) < 0.004
 
 
@@ -154,7 +127,9 @@ def test_weights_of_every_size_keep_a_unit_of_their_own(large_maps: bool) -> Non
     weight *= 10.0 ** torch.arange(-16, 16).reshape(32, 1, 1, 1)
     weight[3] = 0
     weight[7, 1:] = 0  # one channel has all
-    block, x = bottleneck_of(weight, torch.rand(128, generator=generator), large_maps=large_maps)
+    block, x = single_layer_block(
+        weight, torch.rand(128, generator=generator), large_maps=large_maps
+    )
     ours, truth = infer(block, x)[:, 16:], exact(block, x)[:, 16:]
     assert ours[:, 3].count_nonzero() == 0
     for channel in range(32):
@@ -168,7 +143,7 @@ def test_a_weight_that_is_no_number_spoils_its_channel_alone(
 ) -> None:
     weight = torch.ones(32, 128, 3, 3)
     weight[5, 2, 1, 1] = value
-    block, x = bottleneck_of(weight, torch.ones(128), large_maps=large_maps)
+    block, x = single_layer_block(weight, torch.ones(128), large_maps=large_maps)
     finite = infer(block, x)[:, 16:].isfinite()
     assert not finite[:, 5].any()
     assert finite[:, :5].all()

@@ -1,13 +1,13 @@
 // The 3x3 convolution of a dense layer in training, forward and backward, by Winograd's patches
 // (patch_forms.h): the output, the gradient of the input and that of the weight. Numbers of type T in
-// memory; everything in between, bf16's too, is of type Real<T>.
+// memory; what is between, bf16's too, is of type Real<T>, but for the products of patch_products.h.
 
 #pragma once
 
 #include "corrections.h"
 #include "forward.h"
 #include "outer_product.h"
-#include "strip.h"
+#include "patch_products.h"
 
 namespace {
 
@@ -24,15 +24,12 @@ inline void fill_bottleneck(const Strip& strip, const T* z, int64_t columns, int
 // new = W2 * relu(norm2(z)) of a strip, `growth` columns `ld` numbers apart.
 template <class Form, class T>
 void convolve_strip(const Strip& strip, const T* z, int64_t width, const Affine<Real<T>>& affine,
-                    const Real<T>* weights, int64_t growth, T* out, int64_t ld) {
+                    const PackedPatches<Form, T>& weights, int64_t growth, T* out, int64_t ld) {
   using R = Real<T>;
   constexpr int kAtOnce = Form::kInForward;
-  const int64_t padded = round_up(width, kLanes<T>), grown = round_up(growth, kLanes<T>);
-  const int64_t input_stride = patch_stride<R>(kAtOnce, padded);
-  const int64_t sum_stride = patch_stride<R>(kAtOnce, grown);
+  const int64_t padded = weights.columns, grown = weights.width;
   R* h = scratch<R>(0, strip.framed() * padded);
-  R* inputs = scratch<R>(2, Form::kNumbers * input_stride);
-  R* sums = scratch<R>(4, Form::kNumbers * sum_stride);
+  PatchProducts<Form, T> products(weights, kAtOnce, grown);
   fill_bottleneck<T>(strip, z, width, padded, affine, h);
   const int parts = (strip.patches() + kAtOnce - 1) / kAtOnce;
   for (int part = 0; part < parts; part++) {
@@ -40,16 +37,16 @@ void convolve_strip(const Strip& strip, const T* z, int64_t width, const Affine<
     const int64_t count = patches.end - patches.begin;
     Place places[kAtOnce];
     find_places(strip, patches, places);
-    transform_windows<Form>(strip, places, count, h, padded, padded, inputs, input_stride);
-    multiply_patches<Form>(count, inputs, input_stride, padded, weights, grown, 0, grown, sums,
-                           sum_stride);
+    products.transform(strip, places, count, h);
+    products.multiply(count, 0, grown);
     for (int64_t p = 0; p < count; p++) {
       T* corner = out + places[p].pixel * ld;
+      const R unit = products.unit(p);
       for (int64_t n = 0; n < grown; n += kLanes<T>) {
         Vec<T> pixels[Form::kPixels][Form::kPixels];
-        Form::sums(numbers_at(sums + p * grown + n, sum_stride), pixels);
+        Form::sums(products.numbers(p, 0, grown, n), pixels);
         const auto write = [&](int r, int c, int lanes) __attribute__((always_inline)) {
-          store<T>(corner + (r * strip.width + c) * ld + n, pixels[r][c], lanes);
+          store<T>(corner + (r * strip.width + c) * ld + n, pixels[r][c] * unit, lanes);
         };
         for_pixels<Form>(places[p], smaller<int64_t>(kLanes<T>, growth - n), kLanes<T>, write);
       }
@@ -66,27 +63,28 @@ struct StripBackward {
   const T* z;
   const R* mean;  // padded
   const Affine<R>& affine;
-  const R* weights;  // packed by pack_patches, `grown` x `padded`
+  const PackedPatches<Form, T>& weights;  // `grown` x `padded`
   T* g;              // out: the gradient of norm2's output
   int64_t width, padded, grown;
 
   // g of a block of columns from the transformed sums of dy, and its sums over the pixels.
   void gate_patches(const Strip& strip, const Place* places, int64_t count, const R* h,
-                    int64_t first, int64_t some, const R* sums, int64_t stride, R* plain,
+                    int64_t first, int64_t some, const PatchProducts<Form, T>& products, R* plain,
                     R* centred) const {
     for (int64_t p = 0; p < count; p++) {
       const Place& place = places[p];
+      const R unit = products.unit(p);
       const R* inside = h + (place.window + strip.pitch() + 1) * padded + first;
       const int64_t corner = place.pixel * width + first;
       for (int64_t n = 0; n < some; n += kLanes<T>) {
         const Vec<T> middle = load<R>(mean + first + n, kLanes<T>);
         Vec<T> pixels[Form::kPixels][Form::kPixels], sum{}, product{};
-        Form::sums(numbers_at(sums + p * some + n, stride), pixels);
+        Form::sums(products.numbers(p, first, some, n), pixels);
         const auto gate_pixel = [&](int r, int c, int lanes) __attribute__((always_inline)) {
           const int64_t at = corner + (r * strip.width + c) * width + n;
           const R* input = inside + (r * strip.pitch() + c) * padded + n;
           // h > 0 where norm2's output is
-          const Vec<T> value = gate(load<R>(input, kLanes<T>), pixels[r][c]);
+          const Vec<T> value = gate(load<R>(input, kLanes<T>), pixels[r][c] * unit);
           sum += value;
           product += value * (load<T>(z + at, lanes) - middle);
           store<T>(g + at, value, lanes);
@@ -109,9 +107,9 @@ struct StripBackward {
     const int64_t wide_stride = patch_stride<R>(kAtOnce, kBlock);
     R* dy = scratch<R>(0, strip.framed() * grown);
     R* h = scratch<R>(1, strip.framed() * padded);
-    R* windows = scratch<R>(2, Form::kNumbers * narrow_stride);
     R* gradients = scratch<R>(3, Form::kNumbers * narrow_stride);
-    R* wide = scratch<R>(4, Form::kNumbers * wide_stride);
+    PatchProducts<Form, T> products(weights, kAtOnce, kBlock);
+    R* wide = scratch<R>(4, Form::kNumbers * wide_stride);  // where the products' sums were before
     fill_frame(strip, grown, dy, [&](int64_t pixel, R* to) {
       corrected_rows<T>(k, y + pixel * ld, ld, grad_y + pixel * ld, ld, strip.width, block.growth,
                         grown, to, grown);
@@ -123,15 +121,14 @@ struct StripBackward {
       const int64_t count = patches.end - patches.begin;
       Place places[kAtOnce];
       find_places(strip, patches, places);
-      transform_windows<Form>(strip, places, count, dy, grown, grown, windows, narrow_stride);
+      products.transform(strip, places, count, dy);
       if (grad_weight) {
         transform_gradients<Form>(strip, places, count, dy, grown, gradients, narrow_stride);
       }
       for (int64_t first = 0; first < padded; first += kBlock) {
         const int64_t some = smaller<int64_t>(kBlock, padded - first);
-        multiply_patches<Form>(count, windows, narrow_stride, grown, weights, padded, first, some,
-                               wide, wide_stride);
-        gate_patches(strip, places, count, h, first, some, wide, wide_stride, plain, centred);
+        products.multiply(count, first, some);
+        gate_patches(strip, places, count, h, first, some, products, plain, centred);
         if (!grad_weight) continue;
         transform_windows<Form>(strip, places, count, h + first, padded, some, wide, wide_stride);
         R* block = grad_weight + first * Form::kNumbers * grown;
@@ -148,20 +145,19 @@ template <class Form, class T>
 void conv2_forward_patches(const Layer<T>& layer, const T* z) {
   using R = Real<T>;
   const BlockArguments& g = layer.block;
-  const int64_t padded = round_up(g.bottleneck, kLanes<T>), grown = round_up(g.growth, kLanes<T>);
   const Affine<R> affine = layer.norm2();
   const Weight<R> weight = layer.weight(layer.args.weight2, layer.args.strides2);
-  R* panels = scratch<R>(6, Form::kNumbers * padded * grown);
-  pack_patches<Form>(panels, g.bottleneck, g.growth, g.threads,
-                     [&](int64_t i, int64_t o, int r, int c) { return weight(o, i, r, c); });
+  const PackedPatches<Form, T> weights(
+      g.bottleneck, g.growth, g.threads,
+      [&](int64_t i, int64_t o, int r, int c) { return weight(o, i, r, c); });
   T* out = static_cast<T*>(g.y) + layer.columns;
-  const Strips<Form> strips(g, padded * sizeof(R));
+  const Strips<Form> strips(g, weights.columns * sizeof(R));
   Parts<R> parts(strips.count(), g.growth);
   Failure failure;
 #pragma omp parallel for num_threads(g.threads) schedule(static)
   for (int64_t i = 0; i < strips.count(); i++) try {
     const Strip strip = strips[i];
-    convolve_strip<Form>(strip, z, g.bottleneck, affine, panels, g.growth, out, g.columns());
+    convolve_strip<Form>(strip, z, g.bottleneck, affine, weights, g.growth, out, g.columns());
     if (g.frozen) continue;
     parts.rows[i] = strip.pixels();
     column_sums(out + strip.first_pixel() * g.columns(), g.columns(), strip.pixels(), g.growth,
@@ -183,21 +179,20 @@ Correction<Real<T>> conv2_backward_patches(const Layer<T>& layer, const T* z, co
   using R = Real<T>;
   const BlockArguments& g = layer.block;
   const LayerArguments& args = layer.args;
-  const int64_t width = g.bottleneck, padded = round_up(width, kLanes<T>);
-  const int64_t grown = round_up(g.growth, kLanes<T>);
+  const int64_t width = g.bottleneck;
   const Affine<R> affine = layer.norm2();
   const Weight<R> weight = layer.weight(args.weight2, args.strides2);
-  R* panels = scratch<R>(6, Form::kNumbers * padded * grown);
-  pack_patches<Form>(panels, g.growth, width, g.threads, [&](int64_t o, int64_t i, int r, int c) {
-    return weight(o, i, 2 - r, 2 - c);
-  });
+  const PackedPatches<Form, T> weights(
+      g.growth, width, g.threads,
+      [&](int64_t o, int64_t i, int r, int c) { return weight(o, i, 2 - r, 2 - c); });
+  const int64_t grown = weights.columns, padded = weights.width;
   std::vector<R> mean(padded);
   std::memcpy(mean.data(), args.mean2, width * sizeof(R));
   const int64_t numbers = Form::kNumbers * grown * padded;
   BlockSums<R> grad_weight(round_up(numbers, kStep) / kStep, g.threads);
   const Strips<Form> strips(g, padded * sizeof(R));
   GradientSums<R> sums(strips.count(), width);
-  const StripBackward<Form, T> backward{layer,  z,      mean.data(), affine, panels,
+  const StripBackward<Form, T> backward{layer,  z,      mean.data(), affine, weights,
                                   static_cast<T*>(g.grad_bottleneck), width, padded, grown};
   Failure failure;
 #pragma omp parallel num_threads(g.threads)

@@ -1,4 +1,5 @@
-// The 3x3 convolution of inference in bf16 by Winograd's patches of whole numbers.
+// The 3x3 convolution in bf16 by Winograd's patches of whole numbers: that of inference, and what training
+// shares with it.
 //
 // A patch's transformed pixels become whole numbers of 14 bits with a unit of the patch, those of the
 // weights whole numbers of up to 16 bits with a unit for each product and column. Their products and
@@ -43,19 +44,35 @@ inline void pack_whole(const float* from, int64_t columns, __m512 factor, int16_
   }
 }
 
-// The unit of a column's weights for one product, `stride` apart: the smallest that keeps to both
-// limits; 0 if all are nearly zero, nan or infinite if one is.
-template <class Wide>
-inline double unit_of(const Wide* transformed, int64_t stride, int64_t columns, int lane) {
-  double sum = 0, largest = 0;
+// Eight columns' weights of one product, `stride` apart, as whole numbers: their units, and pairs of
+// channels by write(pair, numbers). A unit is the smallest that keeps to both limits; 0 if all weights of a
+// column are nearly zero, nan or infinite if one is.
+template <class Write>
+inline __m512d whole_weights(const double* transformed, int64_t stride, int64_t columns, Write write) {
+  __m512d sum = _mm512_setzero_pd(), largest = sum;
   for (int64_t i = 0; i < columns; i++) {
-    const double size = std::fabs(transformed[i * stride][lane]);
-    sum += size, largest = size > largest ? size : largest;
+    const __m512d size = _mm512_abs_pd(_mm512_loadu_pd(transformed + i * stride));
+    sum = _mm512_add_pd(sum, size), largest = _mm512_max_pd(size, largest);
   }
   // Rounding adds up to a half for each summand.
-  const double by_sum = sum / (kMostOfWeights - columns / 2), by_one = largest / INT16_MAX;
-  const double unit = by_one > by_sum ? by_one : by_sum;
-  return unit < 1e-35 ? 0 : unit;
+  const __m512d by_sum = _mm512_div_pd(sum, _mm512_set1_pd(kMostOfWeights - columns / 2));
+  const __m512d by_one = _mm512_div_pd(largest, _mm512_set1_pd(INT16_MAX));
+  __m512d unit = _mm512_max_pd(by_one, by_sum);  // of nan: the second
+  const __mmask8 tiny = _mm512_cmp_pd_mask(unit, _mm512_set1_pd(1e-35), _CMP_LT_OQ);
+  unit = _mm512_mask_blend_pd(tiny, unit, _mm512_setzero_pd());
+  const __mmask8 usable =
+      _mm512_cmp_pd_mask(unit, _mm512_setzero_pd(), _CMP_GT_OQ) &
+      _mm512_cmp_pd_mask(unit, _mm512_set1_pd(HUGE_VAL), _CMP_LT_OQ);
+  const auto whole = [&](int64_t i) {
+    if (i >= columns) return _mm256_setzero_si256();
+    const __m512d weights = _mm512_loadu_pd(transformed + i * stride);
+    return _mm512_cvtpd_epi32(_mm512_maskz_div_pd(usable, weights, unit));
+  };
+  for (int64_t i = 0; i < columns; i += 2) {
+    write(i, _mm256_or_si256(_mm256_and_si256(whole(i), _mm256_set1_epi32(0xffff)),
+                             _mm256_slli_epi32(whole(i + 1), 16)));
+  }
+  return unit;
 }
 
 // Packs the transformed weights of a convolution from `columns` to `width` channels with padded sizes
@@ -66,44 +83,38 @@ inline void pack_patches(bf16* weights, float* units, int64_t columns, int64_t w
   using Wide = typename DoublesOf<float>::type;
   constexpr int kSome = kLanes<float>, kNumbers = Form::kNumbers;
   const int64_t from = round_up(columns, kSome), to = round_up(width, kSome);
-  int16_t* panels = reinterpret_cast<int16_t*>(weights);
-  std::memset(panels, 0, kNumbers * from * to * sizeof(int16_t));
-  std::vector<Wide> all(to / kSome * columns * kNumbers);
+  VnniPair* panels = reinterpret_cast<VnniPair*>(weights);
+  std::memset(weights, 0, kNumbers * from * to * sizeof(bf16));
+  Wide* all = scratch<Wide>(7, to * columns * kNumbers / kSome);
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int64_t o = 0; o < to; o += kSome) {
     const int lanes = smaller<int64_t>(kSome, width - o);
-    Wide* transformed = all.data() + o / kSome * columns * kNumbers;
+    Wide* transformed = all + o / kSome * columns * kNumbers;
     for (int64_t i = 0; i < columns; i++) {
       transform_weights<Form>(i, o, lanes, value, transformed + i * kNumbers);
     }
-    for (int k = 0; k < kNumbers; k++) {
-      for (int lane = 0; lane < kSome; lane++) {
-        const double unit = unit_of(transformed + k, kNumbers, columns, lane);
-        units[k * to + o + lane] = unit;
-        if (!(unit > 0) || std::isinf(unit)) continue;
-        for (int64_t i = 0; i < columns; i++) {
-          const int64_t place = whole_position(i, from);
-          const int64_t pair = panel_index<VnniPair>(place / 2, o + lane, from / 2, to);
-          panels[k * from * to + 2 * pair + place % 2] =
-              std::lrint(transformed[i * kNumbers + k][lane] / unit);
-        }
-      }
+    const double* numbers = reinterpret_cast<const double*>(transformed);
+    for (int64_t at = 0; at < kNumbers * kSome; at += 8) {
+      const int64_t k = at / kSome, first = o + at % kSome;
+      const auto write = [&](int64_t i, __m256i pairs) {
+        const int64_t pair = whole_position(i, from) / 2;
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(
+            panels + k * from / 2 * to + panel_index<VnniPair>(pair, first, from / 2, to)), pairs);
+      };
+      const __m512d unit = whole_weights(numbers + at, kNumbers * kSome, columns, write);
+      _mm256_storeu_ps(units + k * to + first, _mm512_cvtpd_ps(unit));
     }
   }
 }
 
-// The transforms of the window around a patch as whole numbers, `stride` apart; their unit. `wide` has
-// memory for them as floats.
-template <class Form>
-inline float transform_whole(const Maps& maps, const Patch& patch, const float* x,
-                             const float* zeros, int64_t columns, float* wide, int16_t* out,
-                             int64_t stride) {
-  const float* pixel[Form::kWindow][Form::kWindow];
-  find_window<Form>(maps, patch, x, zeros, columns, pixel);
+// The transforms of a patch's window as whole numbers, `stride` apart; their unit. pixel(r, c, n) is a
+// register of a pixel's channels from n on. `wide` has memory for the transforms as floats.
+template <class Form, class Pixel>
+inline float transform_whole(int64_t columns, Pixel pixel, float* wide, int16_t* out, int64_t stride) {
   const __m512i sign = _mm512_set1_epi32(INT32_MAX);
   __m512i largest{};  // of the magnitudes' bits: nan and infinity are larger than all numbers
   for (int64_t n = 0; n < columns; n += kLanes<float>) {
-    Form::transform([&](int r, int c) { return load<float>(pixel[r][c] + n, kLanes<float>); },
+    Form::transform([&](int r, int c) { return pixel(r, c, n); },
                     [&](int i, Vec<float> v) __attribute__((always_inline)) {
                       const __m512i bits = reinterpret_cast<__m512i>(v);
                       largest = _mm512_max_epu32(largest, _mm512_and_si512(bits, sign));
@@ -118,6 +129,12 @@ inline float transform_whole(const Maps& maps, const Patch& patch, const float* 
     pack_whole(wide + i * columns, columns, _mm512_set1_ps(factor), out + i * stride);
   }
   return most - most == 0 ? most / kMostOfPixels : std::nanf("");
+}
+
+// A register of the products' sums as floats.
+inline Vec<float> sums_of_whole(const int32_t* sums, const float* units) {
+  const __m512i whole = _mm512_loadu_si512(sums);
+  return reinterpret_cast<Vec<float>>(_mm512_cvtepi32_ps(whole)) * load<float>(units, kLanes<float>);
 }
 
 // As for the other types, of a bottleneck in float.
@@ -135,8 +152,12 @@ inline void convolve_patches(const Maps& maps, int64_t first, int64_t last, cons
   float own[Form::kAtOnce];
   std::memset(zeros, 0, columns * sizeof(float));
   for (int64_t p = 0; p < count; p++) {
-    own[p] = transform_whole<Form>(maps, Patch(maps, first + p, Form::kPixels), x, zeros, columns,
-                                   wide, inputs + p * columns, input_stride);
+    const float* window[Form::kWindow][Form::kWindow];
+    find_window<Form>(maps, Patch(maps, first + p, Form::kPixels), x, zeros, columns, window);
+    const auto pixel = [&](int r, int c, int64_t n) __attribute__((always_inline)) {
+      return load<float>(window[r][c] + n, kLanes<float>);
+    };
+    own[p] = transform_whole<Form>(columns, pixel, wide, inputs + p * columns, input_stride);
   }
   multiply_patches<Form, VnniPair>(count, reinterpret_cast<VnniPair*>(inputs), input_stride / 2,
                                     columns / 2, reinterpret_cast<const VnniPair*>(weights), padded,
@@ -144,9 +165,7 @@ inline void convolve_patches(const Maps& maps, int64_t first, int64_t last, cons
   if (!claim()) return;
   for (int64_t p = 0; p < count; p++) {
     const auto number = [&](int64_t n, int i) __attribute__((always_inline)) {
-      const __m512i whole = _mm512_loadu_si512(sums + p * padded + n + i * sum_stride);
-      return reinterpret_cast<Vec<float>>(_mm512_cvtepi32_ps(whole)) *
-             load<float>(units + i * padded + n, kLanes<float>);
+      return sums_of_whole(sums + p * padded + n + i * sum_stride, units + i * padded + n);
     };
     write_patch<Form>(maps, Patch(maps, first + p, Form::kPixels), width, number, own[p], out, ld);
   }
