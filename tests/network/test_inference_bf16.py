@@ -30,6 +30,7 @@ from helpers.kernels import (
     small_net,
     threads,
     with_statistics,
+    without_cancelling,
 )
 
 pytestmark = needs_bf16
@@ -76,12 +77,15 @@ def test_any_block_is_the_exact_one_but_for_rounding(
     large_maps: bool,
 ) -> None:
     block = random_block(layers, columns, growth, bn_size, large_maps=large_maps).float()
-    with_statistics(block, random_input(4, columns, 6, 6).float())
+    without_cancelling(block, columns)
+    for name, weight in block.named_parameters():
+        if "conv2" in name:
+            weight.data[1::2] *= -1  # of a whole channel of the output
     x = random_input(count, columns, height, width).bfloat16().float()
     with threads(num_threads):
         fast = infer(block, x.bfloat16().contiguous(memory_format=torch.channels_last))
-    # A single number has 8 bits, so it is off by up to 0.4 %; what cancels in a sum, by more.
-    assert distance(fast, exact(block, x)) < 0.02
+    # A single number has 8 bits, so it is off by up to 0.4 %.
+    assert distance(fast, exact(block, x)) < 0.01
 
 
 @pytest.mark.parametrize(("name", "size"), [("densenet121", 96), ("densenet100", 32)])

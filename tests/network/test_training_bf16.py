@@ -3,7 +3,7 @@
 With AVX-512 and without AMX the 3x3 convolutions of large maps multiply whole numbers, forward and
 backward (patch_products.h). Relus that close in one arithmetic and not in another would hide how
 near they are, and so would numbers that nearly cancel in a sum: here all relus are open, and all
-weights and gradients positive.
+weights and gradients are positive.
 """
 
 import contextlib
@@ -17,7 +17,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from densenet121.network import DenseBlock
 from densenet121.network.fused import plain_network
 
 from helpers.kernels import (
@@ -27,7 +26,7 @@ from helpers.kernels import (
     random_input,
     single_layer_block,
     threads,
-    with_statistics,
+    without_cancelling,
 )
 
 pytestmark = needs_bf16
@@ -56,18 +55,6 @@ def step(block: nn.Module, x: Tensor, grad_output: Tensor, *, exact: bool = Fals
     return Step(y.detach(), x.grad, gradients)
 
 
-def make_positive(block: DenseBlock, columns: int) -> DenseBlock:
-    """In evaluation, with the running statistics of random images."""
-    for module in block.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1)
-            nn.init.constant_(module.bias, 6)
-        elif isinstance(module, nn.Conv2d):
-            module.weight.data.abs_()
-    with_statistics(block, random_input(4, columns, 6, 6).float())
-    return block
-
-
 @settings(max_examples=40, deadline=None)
 @given(
     count=st.integers(1, 5),
@@ -93,7 +80,7 @@ def test_any_block_is_the_exact_one_but_for_rounding(
 ) -> None:
     block = random_block(layers, columns, growth, bn_size, large_maps=large_maps).float()
     x = random_input(count, columns, height, width).float()
-    make_positive(block, columns)
+    without_cancelling(block, columns)
     grad = torch.rand(count, columns + layers * growth, height, width)
     with threads(num_threads):
         fast = step(block, x, grad)
@@ -146,7 +133,7 @@ def test_a_gradient_that_is_no_number_is_seen_where_it_is_read(
     large_maps: bool, value: float
 ) -> None:
     x, grad = random_input(2, 16, 12, 12).float(), torch.randn(2, 48, 12, 12)
-    block = make_positive(random_block(1, 16, 32, large_maps=large_maps).float(), 16)
+    block = without_cancelling(random_block(1, 16, 32, large_maps=large_maps).float(), 16)
     grad[1, 20, 5, 6] = value
     found = step(block, x, grad)
     assert not found.grad_input[1, :, 4:7, 5:8].isfinite().any()
