@@ -50,7 +50,8 @@ def test_every_instruction_set_passes_the_tests_of_the_fast_paths(name: str) -> 
         name,
         *("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/network/test_fused_block.py"),
         *("tests/network/test_fused_inference.py", "tests/network/test_fused_classifier.py"),
-        *("tests/network/test_fused_network.py", "tests/network/test_inference_bf16.py", "-k"),
+        *("tests/network/test_fused_network.py", "tests/network/test_inference_bf16.py"),
+        *("tests/network/test_training_bf16.py", "-k"),
         "seam or frozen or bf16 or float32 or odd or infer or the_linear_layer or a_row",
         *("-m", "not slow"),
     )

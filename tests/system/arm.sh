@@ -110,7 +110,7 @@ check() {
 }
 blocks=tests/network/test_fused_block.py int8=tests/network/test_int8.py
 check max $int8 $blocks tests/network/test_fused_inference.py tests/network/test_fused_network.py \
-    tests/network/test_fused_classifier.py tests/network/test_inference_bf16.py
+    tests/network/test_fused_classifier.py tests/network/test_inference_bf16.py tests/network/test_training_bf16.py
 check neoverse-n1 $int8 $blocks
 # torch's wheel does not run on a processor that has no more than this build needs.
 DENSENET121_KERNELS=neon check max $blocks
