@@ -72,7 +72,7 @@ def largest_distance(a: Result, b: Result) -> float:
     bn_size=st.integers(1, 4),
     large_maps=st.booleans(),
 )
-def test_any_block_equals_the_plain_one_in_whole_numbers64(
+def test_any_block_equals_the_plain_one_in_float64(
     images: int,
     height: int,
     width: int,

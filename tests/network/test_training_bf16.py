@@ -6,7 +6,6 @@ near they are, and so would numbers that nearly cancel in a sum: here all relus 
 weights and gradients are positive.
 """
 
-import contextlib
 import copy
 import math
 from typing import NamedTuple
@@ -44,10 +43,7 @@ def step(block: nn.Module, x: Tensor, grad_output: Tensor, *, exact: bool = Fals
     x = x.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
     if exact:
         block = block.double()
-    bf16 = torch.autocast("cpu", torch.bfloat16)
-    with plain_network() if exact else contextlib.nullcontext(), contextlib.ExitStack() as stack:
-        if not exact:
-            stack.enter_context(bf16)
+    with plain_network() if exact else torch.autocast("cpu", torch.bfloat16):
         y: Tensor = block(x)
     torch.autograd.backward([y], [grad_output])
     assert x.grad is not None
