@@ -17,10 +17,19 @@ from densenet121.network.int8 import Int8Network, check_tensors, measure, quanti
 from densenet121.network.int8.checks import VERSION, _expected
 from densenet121.network.int8.packing import takes_patches
 from densenet121.network.int8.plain import plain_features
-from densenet121.network.int8.scheme import PAIR, quantise_weights, within_pairs
+from densenet121.network.int8.weights import (
+    FOUR,
+    PAIR,
+    as_fours,
+    fours_fit,
+    from_fours,
+    quantise_weights,
+    within_fours,
+    within_pairs,
+)
 from densenet121.utils.errors import InputError
 
-from helpers.emulated_tiles import emulated_tiles
+from helpers.int8_builds import emulated_tiles, without_vnni
 from helpers.int8_reference import features
 from helpers.kernels import busy_processes, needs_kernels, random_images, small_net, threads
 
@@ -29,14 +38,17 @@ MEAN, STD = (120.0, 110.0, 100.0), (60.0, 58.0, 56.0)
 
 
 def libraries() -> list[Kernels]:
-    """All that this processor can run, and AMX's tiles with their instructions in plain C++."""
+    """All that this processor can run, AMX's tiles in plain C++, and AVX-512 without VNNI."""
     names = [n for n, needed in INSTRUCTION_SETS.items() if capabilities().issuperset(needed)]
-    loaded = [*(_load(name) for name in names), emulated_tiles()]
+    loaded = [*(_load(name) for name in names), emulated_tiles(), without_vnni()]
     return [library for library in loaded if isinstance(library, Kernels)]
 
 
-def random_tensors(like: DenseNet, seed: int) -> dict[str, Tensor]:
-    """Anything that a file may have, with numbers at the ends of their ranges."""
+def random_tensors(like: DenseNet, seed: int, fours: bool = False) -> dict[str, Tensor]:
+    """Anything that a file may have, with numbers at the ends of their ranges.
+
+    With ``fours`` four products fit 16 bits, as in the files that are written today.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(low: float, high: float, shape: tuple[int, ...]) -> Tensor:
@@ -49,6 +61,9 @@ def random_tensors(like: DenseNet, seed: int) -> dict[str, Tensor]:
             ends = uniform(0, 1, rows.shape) < 0.2
             pairs = within_pairs(torch.where(ends, rows.sign() * 127, rows))
             value = pairs.flatten(-2)[..., : shape[1]].permute(0, 3, 1, 2)
+            if fours:
+                value = from_fours(within_fours(as_fours(value)), shape)
+            assert fours_fit(value) == fours
         elif name.endswith(".factor"):
             value = uniform(-1, 1, shape) ** 3 * 32767
         elif name.endswith(".shift"):
@@ -77,6 +92,7 @@ def random_tensors(like: DenseNet, seed: int) -> dict[str, Tensor]:
     height=st.integers(13, 96),
     width=st.integers(13, 96),
     seed=st.integers(0, 2**32),
+    fours=st.booleans(),
 )
 def test_all_instruction_sets_and_the_plain_arithmetic_give_the_bits_of_the_reference(
     kind: tuple[Variant, str, int],
@@ -85,10 +101,11 @@ def test_all_instruction_sets_and_the_plain_arithmetic_give_the_bits_of_the_refe
     height: int,
     width: int,
     seed: int,
+    fours: bool,
 ) -> None:
     variant, stem, channels = kind
     like = small_net(variant, stem, channels, growth_rate)
-    tensors = random_tensors(like, seed)
+    tensors = random_tensors(like, seed, fours)
     network = Int8Network(tensors, like)
     images = random_images(count, height, width, channels) * 1.5
     expected = features(tensors, like.block_config, images.numpy(), variant=variant, stem=stem)
@@ -109,19 +126,19 @@ def test_all_instruction_sets_and_the_plain_arithmetic_give_the_bits_of_the_refe
 
 
 @needs_kernels
-@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("weight", [PAIR // 2, FOUR // 4, -PAIR // 2, -FOUR // 4])
 @pytest.mark.parametrize("growth_rate", [56, 57])
-def test_the_largest_sums_that_a_file_may_ask_for_are_exact(growth_rate: int, sign: int) -> None:
+def test_the_largest_sums_that_a_file_may_ask_for_are_exact(growth_rate: int, weight: int) -> None:
     """At the bound of ``takes_patches``: every activation 255, every weight at its limit."""
     like = small_net(growth_rate=growth_rate)
-    tensors = random_tensors(like, 1)
+    tensors = random_tensors(like, 1, fours=abs(weight) == FOUR // 4)
     for name, value in tensors.items():
         if name.endswith("conv1.bias"):
             value[:] = 2**20
         elif name.endswith(("conv1.scale", "conv2.scale")):
             value[:] = 8 if "conv1" in name else 9e-4
         elif name.endswith("conv2.weight"):
-            value[:] = sign * PAIR // 2
+            value[:] = weight
         elif name.endswith("conv2.bias"):
             value[:] = 0
     network = Int8Network(tensors, like)
@@ -234,6 +251,38 @@ def test_weights_fit_the_16_bits_of_two_products(seed: int, channels: int, size:
     # The unit is that of the largest weight or pair, or smaller.
     error = (whole * unit.view(-1, 1, 1, 1) - weight).abs().amax((1, 2, 3))
     assert bool((error <= weight.abs().amax((1, 2, 3)) * 0.25 + 1e-9).all())
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 21), st.sampled_from([1, 3, 7]))
+def test_weights_fit_the_16_bits_of_four_products(seed: int, channels: int, size: int) -> None:
+    """By the order in which AVX2 reads a row of the convolution, taken apart number by number."""
+    weight = torch.randn((4, channels, size, size), generator=torch.Generator().manual_seed(seed))
+    whole, _ = quantise_weights(weight.double() ** 3)
+    assert torch.equal(from_fours(as_fours(whole), whole.shape), whole)
+    assert fours_fit(whole.to(torch.int8))
+    padded = channels + -channels % 4
+    for o in range(4):
+        for r in range(size):
+            line = [0.0] * (size * padded + 8)
+            for c in range(size):
+                line[c * padded : c * padded + channels] = whole[o, :, r, c].tolist()
+            for k in range(0, size * padded, 8):
+                for i in (k, k + 2):
+                    four = [line[i], line[i + 1], line[i + 4], line[i + 5]]
+                    assert 255 * sum(w for w in four if w > 0) <= 32767
+                    assert 255 * sum(w for w in four if w < 0) >= -32768
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(-127, 127), min_size=4, max_size=4))
+def test_four_weights_become_smaller_only_where_they_are_too_large(numbers: list[int]) -> None:
+    before = torch.tensor([numbers], dtype=torch.float64)
+    after = within_fours(before)
+    assert bool((after.abs() <= before.abs()).all() and (after * before >= 0).all())
+    for sign in (1, -1):
+        total = (before * sign).clamp_min(0).sum()
+        assert float((after * sign).clamp_min(0).sum()) == min(float(total), FOUR)
 
 
 CONV = "features.denseblock1.denselayer1.conv1"

@@ -86,7 +86,7 @@ inline void store_result(Sums sums, const float* scale, Out* to, int64_t columns
   }
 }
 
-template <class Out, bool kVnni, int kRows, int kVectors>
+template <class Out, class Way, int kRows, int kVectors>
 void byte_tile(const ByteRows& rows, const uint8_t* a, const int8_t* b, const Result<Out>& result,
                Out* const* to) {
   constexpr int kAtOnce = 16;  // summands

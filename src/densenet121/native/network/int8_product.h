@@ -3,7 +3,8 @@
 //
 // B is packed in panels of 32 columns, the same for all instruction sets: of 4 summands after
 // another, 32 columns x 4 numbers. Adjacent weights of a pair have magnitudes of at most 128
-// together, so that the 16-bit sum of two products cannot overflow (AVX2 adds two in 16 bits).
+// together, so that the sum of two products fits 16 bits, in which AVX2 adds them. In the files of
+// today that of four does, too (network/int8/weights.py): half as many sums are widened to 32 bits.
 
 #pragma once
 
@@ -23,6 +24,7 @@ constexpr int kSummands = 4;    // adjacent numbers of A that one instruction mu
 // Filled in by Python (structures.py): order and types must agree.
 struct Int8Product {
   int64_t columns;
+  int64_t fours;                 // whether the sums of four products fit 16 bits: see Fours
   void *weights, *bias, *scale;  // s8, s32, float; padded to whole panels
 
   const int8_t* panel(int64_t column, int64_t depth) const {
@@ -60,16 +62,38 @@ struct Result {
 };
 
 #if defined(__AVX512F__)
-constexpr int kByteTileRows = 12;
 using Sums = __m512i;
 #elif defined(__AVX2__)
-constexpr int kByteTileRows = 6;
 using Sums = __m256i;
 #elif defined(DENSENET121_NEON)
-constexpr int kByteTileRows = 8;
 using Sums = int32x4_t;
+#endif
+
+// How products are added: kSteps times kSummands of them at once, for kRows rows of a tile.
+#if defined(__AVX2__)
+constexpr bool kAddsFours = true;
+constexpr bool kWide = sizeof(Sums) == 64;
+// Two products in 16 bits, or four: 0, 1, 4 and 5 of eight adjacent ones, and the others.
+struct Pairs {
+  static constexpr int kSteps = 1, kRows = kWide ? 8 : 5;
+};
+struct Fours {
+  static constexpr int kSteps = 2, kRows = 4;
+};
+struct Vnni {
+  static constexpr int kSteps = 1, kRows = 12;
+};
 #else
-constexpr int kByteTileRows = 4;
+constexpr bool kAddsFours = false;
+struct Pairs {
+#if defined(DENSENET121_NEON)
+  static constexpr int kSteps = 1, kRows = 8;
+#else
+  static constexpr int kSteps = 1, kRows = 4;
+#endif
+};
+using Fours = Pairs;
+using Vnni = Pairs;
 #endif
 
 #if defined(__AVX2__) || defined(DENSENET121_NEON)
@@ -93,16 +117,15 @@ inline bool has_vnni() {
   return found;
 }
 
-template <bool kVnni>
-inline Sums add_products(Sums sums, Sums a, Sums b) {
-  if constexpr (kVnni) {
-    // The other code of this library must also run without VNNI, so no intrinsic.
-    asm("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(a), "v"(b));
-    return sums;
-  } else {
-    const Sums pairs = _mm512_maddubs_epi16(a, b);
-    return _mm512_add_epi32(sums, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
-  }
+inline Sums add_vnni(Sums sums, Sums a, Sums b) {
+  // The other code of this library must also run without VNNI, so no intrinsic.
+  asm("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(a), "v"(b));
+  return sums;
+}
+inline Sums multiplied(Sums a, Sums b) { return _mm512_maddubs_epi16(a, b); }
+inline Sums added(Sums a, Sums b) { return _mm512_add_epi16(a, b); }
+inline Sums add_widened(Sums sums, Sums words) {
+  return _mm512_add_epi32(sums, _mm512_madd_epi16(words, _mm512_set1_epi16(1)));
 }
 
 inline Sums load_sums(const void* from) { return _mm512_loadu_si512(from); }
@@ -131,10 +154,15 @@ inline void store_result(const Sums* sums, const Result<Out>& result, Out* to) {
 
 inline bool has_vnni() { return false; }
 
-template <bool kVnni>
-inline Sums add_products(Sums sums, Sums a, Sums b) {
-  const Sums pairs = _mm256_maddubs_epi16(a, b);
-  return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+inline Sums add_vnni(Sums sums, Sums, Sums) { return sums; }  // never called
+inline Sums multiplied(Sums a, Sums b) { return _mm256_maddubs_epi16(a, b); }
+inline Sums added(Sums a, Sums b) { return _mm256_add_epi16(a, b); }
+// One asm, because gcc would first widen the words of several rows, for which there are no registers.
+inline Sums add_widened(Sums sums, Sums words) {
+  asm("vpmaddwd %2, %1, %1\n\tvpaddd %1, %0, %0"
+      : "+x"(sums), "+x"(words)
+      : "x"(_mm256_set1_epi16(1)));
+  return sums;
 }
 
 inline Sums load_sums(const void* from) {
@@ -170,8 +198,35 @@ inline bool has_vnni() { return false; }
 
 #endif
 
+#if defined(__AVX2__)
+// kSteps times kSummands products of kRows rows of A at `a` by kVectors registers of B at `b`.
+template <class Way, int kSteps, int kRows, int kVectors>
+inline void add_products(const uint8_t* a, int64_t lda, const int8_t* b,
+                         Sums (&sums)[kRows][kVectors]) {
+  Sums line[kSteps][kVectors];
+  for (int i = 0; i < kSteps; i++) {
+    for (int v = 0; v < kVectors; v++) {
+      line[i][v] = load_sums(b + (i * kBytePanel + v * kSumColumns) * kSummands);
+    }
+  }
+  for (int r = 0; r < kRows; r++) {
+    Sums four[kSteps];
+    for (int i = 0; i < kSteps; i++) four[i] = four_of(a + r * lda + i * kSummands);
+    for (int v = 0; v < kVectors; v++) {
+      if constexpr (std::is_same_v<Way, Vnni>) {
+        sums[r][v] = add_vnni(sums[r][v], four[0], line[0][v]);
+      } else {
+        Sums words = multiplied(four[0], line[0][v]);
+        for (int i = 1; i < kSteps; i++) words = added(words, multiplied(four[i], line[i][v]));
+        sums[r][v] = add_widened(sums[r][v], words);
+      }
+    }
+  }
+}
+#endif
+
 // kRows rows and kVectors registers of columns of one panel, summed in registers.
-template <class Out, bool kVnni, int kRows, int kVectors>
+template <class Out, class Way, int kRows, int kVectors>
 __attribute__((noinline)) void byte_tile(const ByteRows& rows, const uint8_t* a, const int8_t* b,
                                          const Result<Out>& result, Out* const* to)
 #if defined(DENSENET121_NEON)
@@ -183,20 +238,14 @@ __attribute__((noinline)) void byte_tile(const ByteRows& rows, const uint8_t* a,
     const Sums bias = load_sums(result.bias + v * kSumColumns);
     for (int r = 0; r < kRows; r++) sums[r][v] = bias;
   }
+  constexpr int64_t kStep = Way::kSteps * kSummands;
   const int64_t lda = rows.ld, depth = rows.depth;
   for (int64_t s = 0; s < rows.segments; s++) {
-    for (int64_t k = 0; k < depth; k += kSummands) {
-      Sums line[kVectors];
-      for (int v = 0; v < kVectors; v++) {
-        line[v] = load_sums(b + k * kBytePanel + v * kSumColumns * kSummands);
-      }
-      for (int r = 0; r < kRows; r++) {
-        const Sums four = four_of(a + r * lda + k);
-        for (int v = 0; v < kVectors; v++) {
-          sums[r][v] = add_products<kVnni>(sums[r][v], four, line[v]);
-        }
-      }
+    int64_t k = 0;
+    for (; k + kStep <= depth; k += kStep) {
+      add_products<Way, Way::kSteps>(a + k, lda, b + k * kBytePanel, sums);
     }
+    if (Way::kSteps > 1 && k < depth) add_products<Way, 1>(a + k, lda, b + k * kBytePanel, sums);
     a += rows.segment_ld;
     b += depth * kBytePanel;
   }
@@ -204,14 +253,14 @@ __attribute__((noinline)) void byte_tile(const ByteRows& rows, const uint8_t* a,
 }
 #endif
 
-template <class Out, bool kVnni, int kVectors, int kRows = kByteTileRows>
+template <class Out, class Way, int kVectors, int kRows = Way::kRows>
 inline void byte_rows(int count, const ByteRows& rows, const uint8_t* a, const int8_t* b,
                       const Result<Out>& result, Out* const* to) {
   if constexpr (kRows > 0) {
     if (count == kRows) {
-      byte_tile<Out, kVnni, kRows, kVectors>(rows, a, b, result, to);
+      byte_tile<Out, Way, kRows, kVectors>(rows, a, b, result, to);
     } else {
-      byte_rows<Out, kVnni, kVectors, kRows - 1>(count, rows, a, b, result, to);
+      byte_rows<Out, Way, kVectors, kRows - 1>(count, rows, a, b, result, to);
     }
   }
 }
@@ -230,7 +279,7 @@ inline Out rounded(float v) {
   return static_cast<Out>(std::lrint(v));
 }
 
-template <class Out, bool kVnni, int kVectors>
+template <class Out, class Way, int kVectors>
 inline void byte_rows(int count, const ByteRows& rows, const uint8_t* a, const int8_t* b,
                       const Result<Out>& result, Out* const* to) {
   constexpr int kColumns = kVectors * kSumColumns;
@@ -256,19 +305,19 @@ inline void byte_rows(int count, const ByteRows& rows, const uint8_t* a, const i
 
 #endif
 
-template <class Out, bool kVnni>
+template <class Out, class Way>
 inline void byte_columns(int64_t count, const ByteRows& rows, const int8_t* b,
                          const Result<Out>& result) {
   // Tiles of nearly equal height: in a low one at the end the multiplier would have to wait.
-  const int tiles = (count + kByteTileRows - 1) / kByteTileRows;
+  const int tiles = (count + Way::kRows - 1) / Way::kRows;
   for (int i = 0; i < tiles; i++) {
     const Range tile = share(count, i, tiles);
     const int height = tile.end - tile.begin;
     const uint8_t* a = rows.first + tile.begin * rows.ld;
     if (result.columns > kSumColumns) {
-      byte_rows<Out, kVnni, 2>(height, rows, a, b, result, result.rows + tile.begin);
+      byte_rows<Out, Way, 2>(height, rows, a, b, result, result.rows + tile.begin);
     } else {
-      byte_rows<Out, kVnni, 1>(height, rows, a, b, result, result.rows + tile.begin);
+      byte_rows<Out, Way, 1>(height, rows, a, b, result, result.rows + tile.begin);
     }
   }
 }
@@ -291,9 +340,11 @@ inline void byte_product(const Int8Product& product, int64_t count, const ByteRo
     const Result<Out> result{product.bias_of(n), product.scale_of(n), out, n,
                              smaller<int64_t>(kAtOnce, last - n)};
     if (has_vnni()) {
-      byte_columns<Out, true>(count, rows, b, result);
+      byte_columns<Out, Vnni>(count, rows, b, result);
+    } else if (kAddsFours && product.fours) {
+      byte_columns<Out, Fours>(count, rows, b, result);
     } else {
-      byte_columns<Out, false>(count, rows, b, result);
+      byte_columns<Out, Pairs>(count, rows, b, result);
     }
   }
 }

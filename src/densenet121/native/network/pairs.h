@@ -52,19 +52,14 @@ inline auto pair_everywhere(Pair pair) {
 #endif
 }
 
-// The empty asm keeps the order: whole numbers may be added in any, and gcc's needs more registers.
+// One asm, because gcc would first multiply for several sums, for which there are no registers. It takes
+// a copy of the sum: of an array that asm writes to, gcc keeps every element in memory.
 inline void multiply_add(Vec<WholePair>& sum, WholePair factor, Vec<WholePair> row) {
-#if defined(__AVX512F__)
-  const __m512i products = _mm512_madd_epi16(pair_everywhere(factor), reinterpret_cast<__m512i>(row));
-  sum = reinterpret_cast<Vec<WholePair>>(
-      _mm512_add_epi32(reinterpret_cast<__m512i>(sum), products));
-  asm("" : "+v"(sum));
-#else
-  const __m256i products = _mm256_madd_epi16(pair_everywhere(factor), reinterpret_cast<__m256i>(row));
-  sum = reinterpret_cast<Vec<WholePair>>(
-      _mm256_add_epi32(reinterpret_cast<__m256i>(sum), products));
-  asm("" : "+x"(sum));
-#endif
+  Vec<WholePair> next = sum, product;
+  asm("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0"
+      : "+v"(next), "=&v"(product)
+      : "v"(pair_everywhere(factor)), "v"(row));
+  sum = next;
 }
 
 #if defined(__AVX512F__)
@@ -85,7 +80,9 @@ inline void multiply_add(Vec<VnniPair>& sum, VnniPair factor, Vec<VnniPair> row)
       reinterpret_cast<__m512i>(sum), pair_everywhere(factor), reinterpret_cast<__m512i>(row)));
 #else
   // The other code of this library must also run without VNNI, so no intrinsic.
-  asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(pair_everywhere(factor)), "v"(row));
+  Vec<VnniPair> next = sum;
+  asm("vpdpwssd %2, %1, %0" : "+v"(next) : "v"(pair_everywhere(factor)), "v"(row));
+  sum = next;
 #endif
 }
 #else

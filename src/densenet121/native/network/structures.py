@@ -171,6 +171,7 @@ class Int8Product(ctypes.Structure):
 
     _fields_ = [
         ("columns", ctypes.c_int64),
+        ("fours", ctypes.c_int64),
         ("weights", ctypes.c_void_p),
         ("bias", ctypes.c_void_p),
         ("scale", ctypes.c_void_p),

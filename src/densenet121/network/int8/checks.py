@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from densenet121.network.densenet import DenseNet
-from densenet121.network.int8.scheme import LARGEST_BIAS, LARGEST_FACTOR, LARGEST_SCALE, PAIR
+from densenet121.network.int8.scheme import LARGEST_BIAS, LARGEST_FACTOR, LARGEST_SCALE
+from densenet121.network.int8.weights import PAIR
 from densenet121.utils.errors import InputError
 
 VERSION = 1  # of the tensors' meaning

@@ -19,7 +19,7 @@ from densenet121.native.network.structures import (
     StemArguments,
 )
 from densenet121.network.fused.arguments import LARGE_MAPS
-from densenet121.network.int8.scheme import PAIR
+from densenet121.network.int8.weights import PAIR, fours_fit
 
 PANEL = 32  # columns
 SUMMANDS = 4
@@ -130,6 +130,7 @@ def _product(tensors: Mapping[str, Tensor], name: str, memory: list[Any]) -> Int
 
     return Int8Product(
         columns,
+        fours_fit(tensors[f"{name}.weight"]),
         _kept(rows.transpose(2, 0, 3, 1), memory),
         _kept(whole("bias"), memory),
         _kept(whole("scale"), memory),

@@ -19,16 +19,15 @@ from torch import Tensor, nn
 
 from densenet121.network.densenet import DenseNet
 from densenet121.network.int8.statistics import Range, Statistics
+from densenet121.network.int8.weights import quantise_weights
 
 FRACTION = 4  # binary places of a norm's result
-PAIR = 128  # largest sum of the magnitudes of two adjacent weights; the 16 bits of AVX2 hold it
 LARGEST_SCALE = 8.0
 LARGEST_BIAS = 2**26
 ROOM = 0.5  # of the range of a stored channel, on both sides: 16 bits have plenty
 INPUT_ROOM = 1.15  # times the largest input; 8 bits have less
 LOWEST = -32768  # of a stored number
 LARGEST_FACTOR = 32767
-_CLIPPED = (1.0, 0.96, 0.92, 0.88, 0.84, 0.8)  # shares of the largest weight that are tried
 
 
 @dataclass(frozen=True)
@@ -226,35 +225,3 @@ def _convolution(
     tensors[f"{name}.weight"] = whole.to(torch.int8)
     tensors[f"{name}.bias"] = (bias / delta).round().to(torch.int32)
     tensors[f"{name}.scale"] = scale.float()
-
-
-def quantise_weights(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Whole numbers and their unit, for each output channel ``(O, C, k, k)``.
-
-    Of a few units, from that of the largest weight down, the one with the least squared error.
-    """
-    rows = weight.permute(0, 2, 3, 1).contiguous()
-    pairs = rows if rows.shape[3] % 2 == 0 else torch.nn.functional.pad(rows, (0, 1))
-    pairs = pairs.reshape(len(rows), -1, 2)
-    largest = torch.maximum(pairs.abs().amax((1, 2)) / 127, pairs.abs().sum(2).amax(1) / PAIR)
-    best, units = torch.zeros_like(pairs), torch.zeros_like(largest)
-    least = torch.full_like(largest, float("inf"))
-    for share in _CLIPPED:
-        unit = (largest * share).clamp_min(1e-12)
-        whole = within_pairs((pairs / unit.view(-1, 1, 1)).round().clamp(-127, 127))
-        error = (whole * unit.view(-1, 1, 1) - pairs).square().sum((1, 2))
-        better = error < least
-        least = torch.where(better, error, least)
-        units = torch.where(better, unit, units)
-        best = torch.where(better.view(-1, 1, 1), whole, best)
-    shape = (*rows.shape[:3], -1)
-    whole = best.reshape(shape)[..., : weight.shape[1]].permute(0, 3, 1, 2).contiguous()
-    return whole, units
-
-
-def within_pairs(pairs: Tensor) -> Tensor:
-    """Pairs ``(..., 2)`` whose magnitudes are at most PAIR together: the larger becomes smaller."""
-    excess = (pairs.abs().sum(-1, keepdim=True) - PAIR).clamp_min(0)
-    larger = pairs.abs().argmax(-1, keepdim=True)
-    value = pairs.gather(-1, larger)
-    return pairs.scatter(-1, larger, value - value.sign() * excess)
