@@ -19,7 +19,7 @@ from densenet121.datasets.sources.open import open_splits
 from densenet121.datasets.sources.open_table import open_labelled_training, refuse_label_table
 from densenet121.datasets.tables import read_table
 from densenet121.utils.errors import UsageError
-from densenet121.utils.files import write_atomic
+from densenet121.utils.files import check_output, write_atomic
 from densenet121.utils.progress import progress_bar
 
 # Kinds of findings in the order of the table, and their descriptions. Faults make training or its
@@ -99,6 +99,9 @@ def audit(config: AuditConfig) -> Audit:
         InputError: there are no images to check, or one has no id of its group.
         UsageError: groups cannot be compared without validation images.
     """
+    for field in ("exclude_list", "page"):
+        if file := getattr(config, field):
+            check_output(absolute(file), field)
     val_dir = absolute(config.val_dir) if config.val_dir else None
     dataset = _open(config, val_dir)
     several = config.task == MULTILABEL

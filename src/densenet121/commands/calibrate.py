@@ -16,6 +16,7 @@ from densenet121.engine.images import open_images
 from densenet121.inference.predictor import Predictor
 from densenet121.tasks import Task
 from densenet121.utils.errors import InputError
+from densenet121.utils.files import check_output
 from densenet121.utils.progress import progress_bar
 
 _LEAST = 20  # images; fewer are not enough for a coverage of 90 %
@@ -45,6 +46,10 @@ def calibrate(config: CalibrateConfig, task: Task | None = None) -> CalibrateRes
         InputError: weights or images cannot be used, or `target_accuracy` cannot be reached.
     """
     source = absolute(config.pretrained)
+    name = f"{source.stem}_calibrated.safetensors"
+    output = absolute(config.output) if config.output else source.with_name(name)
+    if config.output:
+        check_output(output, "output", [source])
     weights = read_weights(source)
     if weights.info is None:
         raise InputError(f"{source}: has no class names; calibrate needs weights of densenet121")
@@ -78,8 +83,6 @@ def calibrate(config: CalibrateConfig, task: Task | None = None) -> CalibrateRes
         operating_point=config.operating_point,
         class_names=names,
     )
-    name = f"{source.stem}_calibrated.safetensors"
-    output = absolute(config.output) if config.output else source.with_name(name)
     info = replace(weights.info, preprocessing=predictor.classifier.preprocessing)
     learnt = calibration.to_json()
     save_weights(output, weights.state_dict, info, weights.origin, learnt, weights.data)

@@ -6,7 +6,7 @@ from densenet121.config import CompareConfig, absolute
 from densenet121.runs.evaluations import EvaluationFile, read_evaluation
 from densenet121.tasks import Compared, Task
 from densenet121.utils.errors import InputError
-from densenet121.utils.files import write_json
+from densenet121.utils.files import check_output, write_json
 
 
 def compare(config: CompareConfig, task: Task | None = None) -> int:
@@ -19,15 +19,19 @@ def compare(config: CompareConfig, task: Task | None = None) -> int:
     Raises:
         InputError: an evaluation cannot be read, or the images differ.
     """
-    a, b = (read_evaluation(absolute(path), task) for path in (config.a, config.b))
+    inputs = [absolute(path) for path in (config.a, config.b)]
+    output = absolute(config.output) if config.output is not None else None
+    if output is not None:
+        check_output(output, "output", inputs)
+    a, b = (read_evaluation(path, task) for path in inputs)
     found = compare_files(a, b, resamples=config.resamples, seed=config.seed, group=config.group)
     if config.format == "json":
         print(json.dumps(found.to_json(), indent=2, allow_nan=False))  # noqa: T201
     else:
         text = found.text(config.top).encode("utf-8", "backslashreplace").decode()
         print(text)  # noqa: T201 (the command's output)
-    if config.output is not None:
-        write_json(absolute(config.output), found.to_json())
+    if output is not None:
+        write_json(output, found.to_json())
     limit = config.fail_if_worse_by
     return int(limit is not None and found.drop > limit + 1e-9)
 

@@ -36,7 +36,7 @@ from densenet121.network.int8 import VERSION, measure, quantise_network
 from densenet121.runtime import check_kernels
 from densenet121.tasks import Task
 from densenet121.utils.errors import InputError
-from densenet121.utils.files import write_atomic, write_json
+from densenet121.utils.files import check_output, write_atomic, write_json
 
 _REPETITIONS = 3
 Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
@@ -54,6 +54,7 @@ def export(config: ExportConfig, task: Task | None = None) -> dict[str, Any]:
             network differs by more than allowed; then nothing is written.
     """
     source, output = absolute(config.pretrained), absolute(config.output)
+    check_output(output, "output", [source])
     weights = read_weights(source)
     if weights.info is None:
         raise InputError(f"{source}: has no class names; export needs weights of densenet121")

@@ -16,7 +16,7 @@ from densenet121.metrics.predictions import summarise_predictions
 from densenet121.metrics.summary import MOST_SUBGROUPS
 from densenet121.metrics.tables import tables
 from densenet121.utils.errors import InputError, UsageError
-from densenet121.utils.files import write_json
+from densenet121.utils.files import check_output, write_json
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,9 @@ def metrics(config: MetricsConfig) -> dict[str, Any]:
         UsageError: a threshold is for a label that there is not.
     """
     file = absolute(config.file)
+    output = absolute(config.output) if config.output is not None else None
+    if output is not None:
+        check_output(output, "output", [file])
     found = read_predictions(read_table(file), config)
     thresholds = _thresholds(config, found.names)
     everything = np.ones(len(found.truth), dtype=np.bool_)
@@ -59,8 +62,8 @@ def metrics(config: MetricsConfig) -> dict[str, Any]:
             for value in np.unique(values).tolist()
         }
         result.setdefault("by", {})[column] = parts
-    if config.output is not None:
-        write_json(absolute(config.output), result)
+    if output is not None:
+        write_json(output, result)
     return result
 
 

@@ -25,7 +25,7 @@ from densenet121.pages.sheet import CSS as SHEET_CSS
 from densenet121.pages.sheet import SheetImage, row
 from densenet121.pages.style import CSS
 from densenet121.utils.errors import InputError
-from densenet121.utils.files import write_atomic
+from densenet121.utils.files import check_output, write_atomic
 
 Pixels = NDArray[np.uint8]
 
@@ -40,8 +40,7 @@ def show(config: ShowConfig) -> Path:
         InputError: the data or one of the images cannot be used; a UsageError for a setting.
     """
     output = absolute(config.output)
-    if not output.parent.is_dir():
-        raise InputError(f"`output` {output}: there is no folder {output.parent}")
+    check_output(output, "output")
     dataset, _ = find_datasets(config.training)
     weights = read_weights(absolute(config.pretrained)) if config.pretrained else None
     weights = weights.with_channels(config.training.channels) if weights else None

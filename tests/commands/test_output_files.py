@@ -1,0 +1,59 @@
+"""A file that could not be written at the end is refused before anything is read or computed."""
+
+from pathlib import Path
+
+import pytest
+
+from helpers.commands import run_command
+
+# INPUT is a file that no command can read; there are no images, and the run is an empty folder.
+COMMANDS = {
+    "average": "average INPUT other --output OUTPUT.safetensors",
+    "calibrate": "calibrate --pretrained INPUT --data_dir images --output OUTPUT.safetensors",
+    "compare": "compare INPUT other --output OUTPUT.safetensors",
+    "export": "export --pretrained INPUT --data_dir images --output OUTPUT.safetensors",
+    "metrics": "metrics INPUT --probability_prefix p_ --output OUTPUT.safetensors",
+    "probe": "probe --pretrained INPUT --data_dir images --output OUTPUT.safetensors",
+    "audit": "audit images --page OUTPUT.html",
+    "audit's list": "audit images --exclude_list OUTPUT.txt",
+    "card": "card run --output OUTPUT.md",
+    "lr-find": "lr-find --data_dir images --output OUTPUT.png",
+    "show": "show --data_dir images --output OUTPUT.html",
+}
+READS_A_FILE = [name for name, command in COMMANDS.items() if "INPUT" in command]
+
+
+def refused(name: str, folder: Path, output: str) -> str:
+    """The one line that the command says; it leaves everything as it was."""
+    (folder / "run").mkdir()
+    (folder / "in.safetensors").write_bytes(b"{")
+    before = sorted(folder.rglob("*"))
+    words = COMMANDS[name].replace("INPUT", "in.safetensors").replace("OUTPUT", output)
+    done = run_command(*words.split(), cwd=folder)
+    assert done.returncode in (1, 2) and not done.stdout
+    assert sorted(folder.rglob("*")) == before
+    assert (folder / "in.safetensors").read_bytes() == b"{"
+    (line,) = done.stderr.splitlines()
+    return line
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_output_in_a_folder_that_is_not_there_is_refused_first(
+    name: str, tmp_path: Path
+) -> None:
+    line = refused(name, tmp_path, "no/such/out")
+    assert line.endswith(f": there is no folder {tmp_path / 'no' / 'such'}")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_output_that_is_a_folder_is_refused_first(name: str, tmp_path: Path) -> None:
+    suffix = COMMANDS[name].rpartition("OUTPUT")[2]
+    (tmp_path / f"out{suffix}").mkdir()
+    line = refused(name, tmp_path, "out")
+    assert line.endswith(f"out{suffix}: is a folder; name a file")
+
+
+@pytest.mark.parametrize("name", READS_A_FILE)
+def test_an_output_that_is_the_input_is_refused_first(name: str, tmp_path: Path) -> None:
+    line = refused(name, tmp_path, "in")
+    assert line.endswith("in.safetensors: is an input, which would be lost; name another file")
