@@ -19,12 +19,14 @@ from setuptools.command.build_ext import build_ext
 
 NATIVE = Path("src/densenet121/native/network")
 SHARED = [str(NATIVE.parent / "instruction_set.h")]
+AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma", "-mf16c"]
 X86_FLAGS = {
     "amx": [*AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16", "-mamx-int8"],
     "avx512_bf16": [*AVX512, "-mavx512bf16", "-mavx512vnni"],
     "avx512": AVX512,
-    "avx2": ["-mavx2", "-mfma", "-mf16c"],
+    "avx2_vnni": [*AVX2, "-mavxvnni"],
+    "avx2": AVX2,
 }
 ARM_FLAGS = {
     "neon_bf16": ["-march=armv8.2-a+dotprod+bf16+i8mm"],

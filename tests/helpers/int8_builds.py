@@ -25,6 +25,12 @@ def emulated_tiles() -> Kernels | None:
 
 
 @functools.cache
+def emulated_vnni() -> Kernels | None:
+    """AVX-VNNI's instructions in plain C++; None without AVX2 or a C++ compiler (3 s)."""
+    return _int8_kernels("avx2_vnni", HERE / "emulated_vnni.cpp", ["avx2"])
+
+
+@functools.cache
 def without_vnni() -> Kernels | None:
     """AVX-512 that is told that there is no VNNI; None without AVX-512 or a C++ compiler (3 s)."""
     return _int8_kernels("avx512", HERE / "without_vnni.cpp", ["avx512"])

@@ -118,7 +118,7 @@ def test_capabilities_are_those_that_the_kernel_lists() -> None:
         pytest.skip("not Linux")
     flags = set(listed.read_text().split())
     on_x86 = {"avx2": "avx2", "f16c": "f16c", "avx512_f": "avx512f"}
-    on_x86 |= {name: name for name in ("avx512_bf16", "avx512_vnni")}
+    on_x86 |= {name: name for name in ("avx512_bf16", "avx512_vnni", "avx_vnni")}
     on_arm = {name: name for name in ("asimd", "atomics", "asimddp", "i8mm", "bf16")}
     names = on_x86 if platform.machine() == "x86_64" else on_arm
     assert {n for n in names if n in capabilities()} == {n for n, f in names.items() if f in flags}

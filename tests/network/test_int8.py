@@ -29,7 +29,7 @@ from densenet121.network.int8.weights import (
 )
 from densenet121.utils.errors import InputError
 
-from helpers.int8_builds import emulated_tiles, without_vnni
+from helpers.int8_builds import emulated_tiles, emulated_vnni, without_vnni
 from helpers.int8_reference import features
 from helpers.kernels import busy_processes, needs_kernels, random_images, small_net, threads
 
@@ -38,9 +38,9 @@ MEAN, STD = (120.0, 110.0, 100.0), (60.0, 58.0, 56.0)
 
 
 def libraries() -> list[Kernels]:
-    """All that this processor can run, AMX's tiles in plain C++, and AVX-512 without VNNI."""
+    """All that this processor can run, and those of ``int8_builds``."""
     names = [n for n, needed in INSTRUCTION_SETS.items() if capabilities().issuperset(needed)]
-    loaded = [*(_load(name) for name in names), emulated_tiles(), without_vnni()]
+    loaded = [*(_load(name) for name in names), emulated_tiles(), emulated_vnni(), without_vnni()]
     return [library for library in loaded if isinstance(library, Kernels)]
 
 

@@ -12,6 +12,8 @@ inline const char* instruction_set() {
   return "avx512_bf16";
 #elif defined(__AVX512F__)
   return "avx512";
+#elif defined(__AVXVNNI__)
+  return "avx2_vnni";
 #elif defined(__AVX2__)
   return "avx2";
 #elif defined(DENSENET121_PORTABLE) || !defined(__aarch64__)

@@ -18,12 +18,14 @@ from densenet121.native.processor import capabilities
 
 # Best first; each with the capabilities that its code needs.
 _AVX512 = ("avx512_f", "avx512_bw", "avx512_vl", "avx512_dq")
+_AVX2 = ("avx2", "fma3", "f16c")
 _ARMV8_2 = ("asimd", "atomics", "asimdrdm")
 INSTRUCTION_SETS: dict[str, tuple[str, ...]] = {
     "amx": (*_AVX512, "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8"),
     "avx512_bf16": (*_AVX512, "avx512_bf16", "avx512_vnni"),
     "avx512": _AVX512,
-    "avx2": ("avx2", "fma3", "f16c"),
+    "avx2_vnni": (*_AVX2, "avx_vnni"),
+    "avx2": _AVX2,
     "neon_bf16": (*_ARMV8_2, "asimddp", "bf16", "i8mm"),
     "neon_dotprod": (*_ARMV8_2, "asimddp"),
     "neon": ("asimd",),

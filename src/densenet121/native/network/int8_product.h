@@ -81,7 +81,7 @@ struct Fours {
   static constexpr int kSteps = 2, kRows = 4;
 };
 struct Vnni {
-  static constexpr int kSteps = 1, kRows = 12;
+  static constexpr int kSteps = 1, kRows = kWide ? 12 : 6;
 };
 #else
 constexpr bool kAddsFours = false;
@@ -152,9 +152,14 @@ inline void store_result(const Sums* sums, const Result<Out>& result, Out* to) {
 
 #elif defined(__AVX2__)
 
+#if defined(__AVXVNNI__)
+inline bool has_vnni() { return true; }
+inline Sums add_vnni(Sums sums, Sums a, Sums b) { return _mm256_dpbusd_avx_epi32(sums, a, b); }
+#else
 inline bool has_vnni() { return false; }
-
 inline Sums add_vnni(Sums sums, Sums, Sums) { return sums; }  // never called
+#endif
+
 inline Sums multiplied(Sums a, Sums b) { return _mm256_maddubs_epi16(a, b); }
 inline Sums added(Sums a, Sums b) { return _mm256_add_epi16(a, b); }
 // One asm, because gcc would first widen the words of several rows, for which there are no registers.

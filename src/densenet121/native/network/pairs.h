@@ -62,7 +62,7 @@ inline void multiply_add(Vec<WholePair>& sum, WholePair factor, Vec<WholePair> r
   sum = next;
 }
 
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) || defined(__AVXVNNI__)
 // The same, by the one instruction of processors with VNNI.
 struct VnniPair {
   int16_t numbers[2];
@@ -78,6 +78,9 @@ inline void multiply_add(Vec<VnniPair>& sum, VnniPair factor, Vec<VnniPair> row)
 #if defined(__AVX512VNNI__)
   sum = reinterpret_cast<Vec<VnniPair>>(_mm512_dpwssd_epi32(
       reinterpret_cast<__m512i>(sum), pair_everywhere(factor), reinterpret_cast<__m512i>(row)));
+#elif !defined(__AVX512F__)
+  sum = reinterpret_cast<Vec<VnniPair>>(_mm256_dpwssd_avx_epi32(
+      reinterpret_cast<__m256i>(sum), pair_everywhere(factor), reinterpret_cast<__m256i>(row)));
 #else
   // The other code of this library must also run without VNNI, so no intrinsic.
   Vec<VnniPair> next = sum;

@@ -7,7 +7,7 @@ with another version, or other sizes, is not loaded.
 
 import ctypes
 
-VERSION = 7
+VERSION = 8
 
 
 class LayerArguments(ctypes.Structure):
