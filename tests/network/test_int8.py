@@ -63,7 +63,6 @@ def random_tensors(like: DenseNet, seed: int, fours: bool = False) -> dict[str, 
             value = pairs.flatten(-2)[..., : shape[1]].permute(0, 3, 1, 2)
             if fours:
                 value = from_fours(within_fours(as_fours(value)), shape)
-            assert fours_fit(value) == fours
         elif name.endswith(".factor"):
             value = uniform(-1, 1, shape) ** 3 * 32767
         elif name.endswith(".shift"):
@@ -80,6 +79,8 @@ def random_tensors(like: DenseNet, seed: int, fours: bool = False) -> dict[str, 
         else:
             value = uniform(-1, 1, shape)
         tensors[name] = value.to(dtype).contiguous()
+    fit = [fours_fit(value) for value in tensors.values() if value.dtype == torch.int8]
+    assert all(fit) if fours else not any(fit[1:])  # conv0 may be small
     return tensors
 
 
