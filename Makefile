@@ -136,7 +136,7 @@ test-arm: $(BIN)/.installed-dev
 # The network's kernels under clang's thread sanitizer, with 3 threads. gcc's OpenMP is unknown to it; clang's tells it
 # what its barriers order (archer). It sees accesses of 16 bytes at most: the kernels without AVX, whose threads share
 # their work as those of the others do. Its reports are files; one is a failure.
-CLANGXX ?= $(firstword $(shell which clang++ clang++-19 clang++-16 clang++-14 2>/dev/null))
+CLANGXX ?= $(firstword $(shell which clang++-19 clang++-16 clang++ clang++-14 2>/dev/null))
 CLANG_LIB = $(abspath $(shell $(CLANGXX) -print-resource-dir)/../..)
 THREADS := .sanitize/threads
 THREAD_TESTS := tests/network/test_fused_block.py tests/network/test_fused_inference.py \
