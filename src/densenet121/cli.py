@@ -206,6 +206,8 @@ def _reader_left() -> bool:
 def _fail(error: object, arguments: Sequence[str], *, status: int) -> int:
     """Print an error as one line, with each `field` replaced by its flag."""
     line = str(error)
+    if isinstance(error, OSError) and isinstance(error.filename, str) and not error.filename2:
+        line = f"{error.filename}: {error.strerror}"
     # Where memory or descriptors ended, the names of flags cannot be found either.
     with contextlib.suppress(MemoryError, OSError, ImportError):
         labels = _labels(arguments)

@@ -57,3 +57,11 @@ def test_an_output_that_is_a_folder_is_refused_first(name: str, tmp_path: Path) 
 def test_an_output_that_is_the_input_is_refused_first(name: str, tmp_path: Path) -> None:
     line = refused(name, tmp_path, "in")
     assert line.endswith("in.safetensors: is an input, which would be lost; name another file")
+
+
+def test_a_file_where_the_folder_of_a_demonstration_would_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "out").write_bytes(b"kept")
+    done = run_command("demo", "--output_dir", "out", cwd=tmp_path)
+    line = f"densenet121: {tmp_path / 'out'}: cannot create the output folder (File exists)\n"
+    assert (done.returncode, done.stderr, done.stdout) == (1, line, "")
+    assert (tmp_path / "out").read_bytes() == b"kept"

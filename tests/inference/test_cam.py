@@ -153,3 +153,6 @@ def test_predict_writes_a_map_of_every_image(image_folder: Path, tmp_path: Path)
     assert [file.name for file in files] == [f"{i:06d}_{i:03d}.png" for i in range(7)]
     shown = cv2.imread(str(files[0]))
     assert shown is not None and shown.shape == (256, 256, 3)
+    run = run_command("predict", folder, "--pretrained", weights, "--workers", 0, "--cam", files[0])
+    assert (run.returncode, run.stdout) == (1, "")  # before an image is classified
+    assert run.stderr.endswith(f"{files[0]}: cannot create the output folder (File exists)\n")

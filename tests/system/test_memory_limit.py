@@ -82,6 +82,7 @@ class PanicException(BaseException):
     [
         (MemoryError("no room"), "not enough memory (no room); everything saved before is intact"),
         (OSError(24, "Too many open files"), "[Errno 24] Too many open files"),
+        (PermissionError(13, "Permission denied", "/x/y"), "/x/y: Permission denied"),
         (
             PanicException("PyObject pointer is null"),
             "a library panicked (PyObject pointer is null), as where memory ends; everything saved "

@@ -12,7 +12,7 @@ from densenet121.config import DemoConfig, EvalConfig, TrainConfig, absolute
 from densenet121.engine.evaluate import evaluate
 from densenet121.engine.train import train
 from densenet121.report import write_report
-from densenet121.runs.layout import LAST_WEIGHTS, RECORD
+from densenet121.runs.layout import LAST_WEIGHTS, RECORD, make_folder
 from densenet121.utils.errors import InputError
 
 _HELD_OUT = 4  # every fourth digit is for evaluation only
@@ -45,6 +45,7 @@ def demo(config: DemoConfig) -> DemoResult | None:
     data_dir, run_dir = folder / "digits", folder / "run"
     if (run_dir / RECORD).exists():
         raise InputError(f"{run_dir} already has a run; choose another --output_dir")
+    make_folder(folder, folder.parent)
     write_digits(data_dir)
     trained = train(
         TrainConfig(

@@ -15,6 +15,7 @@ from densenet121.datasets.grey import NOTE
 from densenet121.inference.maps import maps_of, write_map
 from densenet121.inference.predictor import ImageInput, Predictor
 from densenet121.network import constant_network
+from densenet121.runs.layout import make_folder
 from densenet121.tasks import Answer, AnswerOptions, Task
 from densenet121.utils.errors import InputError
 from densenet121.utils.progress import progress_bar
@@ -49,6 +50,9 @@ def predict(config: PredictConfig, task: Task | None = None) -> int:
         task=task,
     )
     sources = find(config.inputs)
+    cam = absolute(config.cam) if config.cam is not None else None
+    if cam is not None:
+        make_folder(cam, cam.parent)
     if predictor.classifier.preprocessing.channels == 1:
         print(f"densenet121: images are read with {NOTE}", file=sys.stderr)  # noqa: T201
     if predictor.classifier.is_int8:
@@ -71,10 +75,10 @@ def predict(config: PredictConfig, task: Task | None = None) -> int:
             answers = predictor.answers(logits, options)
             for index, answer in zip(batch.indices, answers, strict=True):
                 write(sources[index].name, answer)
-            if config.cam is not None and len(batch.indices):
+            if cam is not None and len(batch.indices):
                 pngs = maps_of(predictor, batch.images, logits, config.cam_layer)
                 for index, png in zip(batch.indices, pngs, strict=True):
-                    write_map(absolute(config.cam), int(index), sources[index].name, png)
+                    write_map(cam, int(index), sources[index].name, png)
     return num_bad
 
 
