@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from torch._C._distributed_c10d import TCPStore
 
 from densenet121.distributed.ranks import join
 from densenet121.utils.errors import UsageError
@@ -30,6 +31,7 @@ def trained(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 GRADIENTS = """
 import torch
+from torch._C._distributed_c10d import TCPStore
 from densenet121.network import DenseNet
 from densenet121.distributed.ranks import join, process_group, synchronised
 
@@ -340,3 +342,33 @@ def test_ranks_end_while_a_thread_of_gloo_has_a_tensor_to_free() -> None:
         for rank in range(2)
     ]
     assert [process.wait(timeout=60) for process in processes] == [0, 0]
+
+
+MEETING = """
+import os, time
+import torch
+import torch.distributed as dist
+from densenet121.distributed import ranks
+rank = int(os.environ["RANK"])
+time.sleep(2 * rank)  # rank 0 looks for rank 1 before that has written where it is
+with ranks.process_group(ranks.Process(rank, 2, rank, "test"), torch.device("cpu"), 60):
+    found = torch.ones(1)
+    dist.all_reduce(found)
+    assert found == 2
+"""
+
+
+def test_ranks_that_are_started_again_do_not_look_for_those_that_ended() -> None:
+    """torchrun's store outlives the ranks: rank 0 found the old address of rank 1."""
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
+    place |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "GROUP_WORLD_SIZE": "1"}
+    for attempt in ("0", "1"):
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", MEETING],
+                env=environment(**place, TORCHELASTIC_RESTART_COUNT=attempt, RANK=str(rank)),
+            )
+            for rank in range(2)
+        ]
+        assert [process.wait(timeout=60) for process in processes] == [0, 0]

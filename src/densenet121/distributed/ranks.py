@@ -22,7 +22,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.futures import Future
 
 from densenet121.distributed.roll_call import RollCall
-from densenet121.distributed.store import store_address, wait_for_store
+from densenet121.distributed.store import attempt_of, store_address, wait_for_store
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.modes import evaluation_mode
 
@@ -165,9 +165,9 @@ def _connect(
     if rank > 0:
         wait_for_store(address, port, timeout_seconds, rank, is_stopped)
     try:
-        # A launcher that restarts the ranks gives each attempt a store without the old entries.
-        store: Store
-        store, _, _ = next(rendezvous("env://", rank, size, timeout=timeout))
+        found: Store
+        found, _, _ = next(rendezvous("env://", rank, size, timeout=timeout))
+        store = PrefixStore(attempt_of(os.environ), found)
         dist.init_process_group(
             # gloo besides the accelerator's backend, for tensors on the host.
             backend if device.type == "cpu" else f"cpu:gloo,{device.type}:{backend}",

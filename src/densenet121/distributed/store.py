@@ -35,6 +35,18 @@ def store_address(environment: Mapping[str, str]) -> tuple[str, str]:
     return address, port
 
 
+def attempt_of(environment: Mapping[str, str]) -> str:
+    """A name for the entries of this start of the ranks, in a store that outlives them.
+
+    torchrun keeps its store when it starts the ranks again (torch 2.13), so a rank would find the
+    address of one that has ended. Where several of its agents share a store, their counts of
+    restarts may differ, so that all starts have one name.
+    """
+    if environment.get("GROUP_WORLD_SIZE") != "1":
+        return "attempt"
+    return f"attempt_{environment.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+
+
 def wait_for_store(
     address: str, port: str, timeout_seconds: float, rank: int, is_stopped: Callable[[], bool]
 ) -> None:

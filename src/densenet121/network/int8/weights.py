@@ -75,7 +75,7 @@ def within_pairs(pairs: Tensor) -> Tensor:
 
 def within_fours(fours: Tensor) -> Tensor:
     """Fours ``(..., 4)`` of which either sign's are at most FOUR: the largest become smaller."""
-    for sign in (1, -1) * 3:  # of four, three at the most are too much beside the fourth
+    for sign in (1, -1) * 3:  # each time one of a sign becomes smaller; one alone always fits
         ofsign = (fours * sign).clamp_min(0)
         excess = (ofsign.sum(-1, keepdim=True) - FOUR).clamp_min(0)
         value, largest = ofsign.max(-1, keepdim=True)
