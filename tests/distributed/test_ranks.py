@@ -31,7 +31,6 @@ def trained(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 GRADIENTS = """
 import torch
-from torch._C._distributed_c10d import TCPStore
 from densenet121.network import DenseNet
 from densenet121.distributed.ranks import join, process_group, synchronised
 

@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include "pairs.h"
+
 namespace {
 
 #if defined(__AVX512F__)
@@ -23,11 +25,6 @@ inline Sums add_widened(Sums sums, Sums words) {
 }
 
 inline Sums load_sums(const void* from) { return _mm512_loadu_si512(from); }
-inline Sums four_of(const uint8_t* a) {
-  int32_t four;
-  std::memcpy(&four, a, sizeof(four));
-  return _mm512_set1_epi32(four);
-}
 
 template <class Out, int kVectors>
 inline void store_result(const Sums* sums, const Result<Out>& result, Out* to) {
@@ -67,11 +64,6 @@ inline Sums add_widened(Sums sums, Sums words) {
 inline Sums load_sums(const void* from) {
   return _mm256_loadu_si256(static_cast<const Sums*>(from));
 }
-inline Sums four_of(const uint8_t* a) {
-  int32_t four;
-  std::memcpy(&four, a, sizeof(four));
-  return _mm256_set1_epi32(four);
-}
 
 template <class Out, int kVectors>
 inline void store_result(const Sums* sums, const Result<Out>& result, Out* to) {
@@ -92,6 +84,12 @@ inline void store_result(const Sums* sums, const Result<Out>& result, Out* to) {
 }
 
 #endif
+
+inline Sums four_of(const uint8_t* a) {
+  int32_t four;
+  std::memcpy(&four, a, sizeof(four));
+  return everywhere(four);
+}
 
 // kSteps times kSummands products of kRows rows of A at `a` by kVectors registers of B at `b`.
 template <class Way, int kSteps, int kRows, int kVectors>

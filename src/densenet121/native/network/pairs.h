@@ -40,11 +40,11 @@ struct RealOf<WholePair> {
 template <>
 constexpr int64_t kUsualDepth<WholePair> = 64;
 
-// A pair in all lanes.
-template <class Pair>
-inline auto pair_everywhere(Pair pair) {
+// The 32 bits of a number, or of some, in all lanes.
+template <class Numbers>
+inline auto everywhere(Numbers numbers) {
   int32_t bits;
-  std::memcpy(&bits, &pair, sizeof(bits));
+  std::memcpy(&bits, &numbers, sizeof(bits));
 #if defined(__AVX512F__)
   return _mm512_set1_epi32(bits);
 #else
@@ -58,7 +58,7 @@ inline void multiply_add(Vec<WholePair>& sum, WholePair factor, Vec<WholePair> r
   Vec<WholePair> next = sum, product;
   asm("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0"
       : "+v"(next), "=&v"(product)
-      : "v"(pair_everywhere(factor)), "v"(row));
+      : "v"(everywhere(factor)), "v"(row));
   sum = next;
 }
 
@@ -77,14 +77,14 @@ constexpr int64_t kUsualDepth<VnniPair> = 64;
 inline void multiply_add(Vec<VnniPair>& sum, VnniPair factor, Vec<VnniPair> row) {
 #if defined(__AVX512VNNI__)
   sum = reinterpret_cast<Vec<VnniPair>>(_mm512_dpwssd_epi32(
-      reinterpret_cast<__m512i>(sum), pair_everywhere(factor), reinterpret_cast<__m512i>(row)));
+      reinterpret_cast<__m512i>(sum), everywhere(factor), reinterpret_cast<__m512i>(row)));
 #elif !defined(__AVX512F__)
   sum = reinterpret_cast<Vec<VnniPair>>(_mm256_dpwssd_avx_epi32(
-      reinterpret_cast<__m256i>(sum), pair_everywhere(factor), reinterpret_cast<__m256i>(row)));
+      reinterpret_cast<__m256i>(sum), everywhere(factor), reinterpret_cast<__m256i>(row)));
 #else
   // The other code of this library must also run without VNNI, so no intrinsic.
   Vec<VnniPair> next = sum;
-  asm("vpdpwssd %2, %1, %0" : "+v"(next) : "v"(pair_everywhere(factor)), "v"(row));
+  asm("vpdpwssd %2, %1, %0" : "+v"(next) : "v"(everywhere(factor)), "v"(row));
   sum = next;
 #endif
 }
@@ -109,7 +109,7 @@ struct RealOf<Bf16Pair> {
 };
 
 inline void multiply_add(Vec<Bf16Pair>& sum, Bf16Pair factor, Vec<Bf16Pair> row) {
-  const __m512i pair = pair_everywhere(factor);
+  const __m512i pair = everywhere(factor);
   sum = reinterpret_cast<Vec<Bf16Pair>>(
       _mm512_dpbf16_ps(reinterpret_cast<__m512>(sum), (__m512bh)pair, (__m512bh)row));
 }

@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from densenet121.network.densenet import DenseNet
 from densenet121.network.int8.scheme import LARGEST_BIAS, LARGEST_FACTOR, LARGEST_SCALE
-from densenet121.network.int8.weights import PAIR
+from densenet121.network.int8.weights import PAIR, as_fours, largest_pair
 from densenet121.utils.errors import InputError
 
 VERSION = 1  # of the tensors' meaning
@@ -89,9 +88,6 @@ def _fault(name: str, tensor: Tensor) -> str | None:
         ((tensor >= -LARGEST_BIAS) & (tensor <= LARGEST_BIAS)).all()
     ):
         return "a bias is out of range"
-    if tensor.dtype == torch.int8:
-        magnitudes = tensor.to(torch.int16).abs().permute(0, 2, 3, 1)
-        magnitudes = F.pad(magnitudes, (0, magnitudes.shape[3] % 2))
-        if int(magnitudes.reshape(*magnitudes.shape[:3], -1, 2).sum(-1).amax()) > PAIR:
-            return "two adjacent weights are too large"
+    if tensor.dtype == torch.int8 and int(largest_pair(as_fours(tensor.short())).amax()) > PAIR:
+        return "two adjacent weights are too large"
     return None

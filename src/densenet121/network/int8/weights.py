@@ -21,8 +21,7 @@ def quantise_weights(weight: Tensor) -> tuple[Tensor, Tensor]:
     Of a few units, from that of the largest weight down, the one with the least squared error.
     """
     fours = as_fours(weight)
-    pairs = fours.abs().reshape(len(fours), -1, 2).sum(2)
-    largest = torch.maximum(fours.abs().amax((1, 2)) / 127, pairs.amax(1) / PAIR)
+    largest = torch.maximum(fours.abs().amax((1, 2)) / 127, largest_pair(fours).amax(1) / PAIR)
     largest = torch.maximum(largest, largest_four(fours).amax(1) / FOUR)
     best, units = torch.zeros_like(fours), torch.zeros_like(largest)
     least = torch.full_like(largest, float("inf"))
@@ -58,6 +57,11 @@ def from_fours(fours: Tensor, shape: Sequence[int]) -> Tensor:
     rows = eights.reshape(outputs, height, -1)[..., : width * padded]
     pixels = rows.reshape(outputs, height, width, padded)
     return pixels[..., :channels].permute(0, 3, 1, 2).contiguous()
+
+
+def largest_pair(fours: Tensor) -> Tensor:
+    """The sum of the magnitudes of the larger pair of fours ``(..., 4)``."""
+    return fours.abs().reshape(*fours.shape[:-1], 2, 2).sum(-1).amax(-1)
 
 
 def largest_four(fours: Tensor) -> Tensor:
