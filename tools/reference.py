@@ -51,6 +51,7 @@ Every command also takes
 - `--help`.
 
 Unknown settings are refused, with the nearest name. Names cannot be abbreviated.
+An error about a value that a file or a recipe set names that, too.
 
 ## Exit status
 | status | meaning |

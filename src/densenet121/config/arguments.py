@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from densenet121.config.files import as_yaml, over_recipe, read_recipe, read_settings
+from densenet121.config.files import as_yaml, build, over_recipe, read_recipe, read_settings
 from densenet121.config.flags import REQUIRED, Flag, flags_of, nearest
 from densenet121.config.help import help_text
 from densenet121.utils.errors import UsageError
@@ -44,15 +44,21 @@ def parse_settings(command: str, config_class: type[Any], arguments: Sequence[st
         raise SystemExit(0)
     files, printing = given.pop("config", []), given.pop("print_config", None)
     values: dict[str, Any] = {}
-    recipe = read_recipe(given.pop("recipe"), config_class) if "recipe" in given else {}
+    chosen = given.pop("recipe", None)
+    recipe = {} if chosen is None else read_recipe(chosen, config_class)
+    sources = dict.fromkeys(recipe, f"--recipe {chosen}")
     for file in files:
-        values |= read_settings(file, config_class)
-    values |= {name: _value(flags[name], text) for name, text in given.items()}
-    values |= _by_place([*words, *arguments[end + 1 :]], flags)
+        read = read_settings(file, config_class)
+        values |= read
+        sources |= dict.fromkeys(read, f"--config {file}")
+    passed = {name: _value(flags[name], text) for name, text in given.items()}
+    passed |= _by_place([*words, *arguments[end + 1 :]], flags)
+    values |= passed
+    sources = {name: source for name, source in sources.items() if name not in passed}
     values = over_recipe(values, recipe, config_class)
     values = {name: value for name, value in values.items() if value is not REQUIRED}
     missing = [flag.label for flag in flags.values() if flag.required and flag.name not in values]
-    config = None if missing else config_class(**values)
+    config = None if missing else build(config_class, values, sources)
     if printing is not None:
         print(_printed(values, flags, printing), end="")  # noqa: T201 (the requested output)
         raise SystemExit(0)

@@ -5,6 +5,7 @@ a number (PyYAML itself would return text) and ``data_dir: 007`` a path. ``null`
 PyYAML is imported only when a file is read or printed.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,6 +68,31 @@ def over_recipe(
         name for preset, names in config_class.presets.items() if preset in given for name in names
     }
     return {name: v for name, v in recipe.items() if name not in replaced} | dict(given)
+
+
+def build(config_class: type[Any], values: Mapping[str, Any], sources: Mapping[str, str]) -> Any:
+    """The settings; an error says which of the values that it names are of a recipe or a file.
+
+    Args:
+        config_class: the settings of a command.
+        values: those that are not the defaults.
+        sources: the recipe or file of each setting that was not given by a flag, as it was passed.
+
+    Raises:
+        UsageError: a value is not allowed, or two of them contradict each other.
+    """
+    try:
+        return config_class(**values)
+    except UsageError as error:
+        named = re.findall(r"--(\w+)", str(error))
+        by_source: dict[str, list[str]] = {}
+        for name in dict.fromkeys(named):
+            if name in sources and values.get(name) is not None:
+                by_source.setdefault(sources[name], []).append(f"--{name}")
+        if not by_source:
+            raise
+        said = "; ".join(f"{s} sets {' and '.join(names)}" for s, names in by_source.items())
+        raise UsageError(f"{error}; {said}") from None
 
 
 def as_yaml(settings: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from densenet121.config.augmentation import AugmentationSettings, effective
 from densenet121.config.data import DataSettings
 from densenet121.config.distillation import DistillationSettings
-from densenet121.config.files import over_recipe, read_recipe
+from densenet121.config.files import build, over_recipe, read_recipe
 from densenet121.config.fine_tuning import FineTuningSettings
 from densenet121.config.flags import flags_of
 from densenet121.config.labels import TaskSettings
@@ -134,7 +134,10 @@ class TrainConfig(
         Raises:
             UsageError: there is no such recipe, or a setting is invalid.
         """
-        return cls(**over_recipe(settings, read_recipe(name, cls), cls))
+        recipe = read_recipe(name, cls)
+        sources = {key: f"--recipe {name}" for key in recipe if key not in settings}
+        config: TrainConfig = build(cls, over_recipe(settings, recipe, cls), sources)
+        return config
 
     def check(self) -> None:
         """Refuse settings of different groups that contradict each other."""
