@@ -104,7 +104,6 @@ struct Group {
   R* h;  // the bottleneck, relu(norm2(conv1)) of one layer
 
   static int64_t phases(const BlockArguments& g) { return 2 * g.layers; }
-  int64_t row_blocks() const { return (maps.pixels() + kRowsAtOnce - 1) / kRowsAtOnce; }
 
   // The 1x1 convolution of some pixels, for number `part` of `parts` ranges of its columns.
   void conv1(int64_t layer, Range pixels, int part, int parts, Claim& claim) const {
@@ -148,14 +147,15 @@ struct Group {
   template <class Form>
   void layer_alone(int64_t layer) const {
     Claim claim;
-    int64_t rows = 0;
+    int64_t done = 0;
+    const int64_t pieces = row_pieces(maps.pixels(), kRowsAtOnce, 1);
     const int64_t count = maps.patches(Form::kPixels);
     const int64_t blocks = patch_blocks(count, Form::kAtOnce, 1);
     for (int64_t i = 0; i < blocks; i++) {
       const Range patches = share(count, i, blocks);
       const int64_t wanted = pixels_read(maps, patches.end - 1, Form::kPixels);
-      while (rows < row_blocks() && share(maps.pixels(), rows, row_blocks()).begin < wanted) {
-        conv1(layer, share(maps.pixels(), rows++, row_blocks()), 0, 1, claim);
+      for (; done < pieces && share(maps.pixels(), done, pieces).begin < wanted; done++) {
+        conv1(layer, share(maps.pixels(), done, pieces), 0, 1, claim);
       }
       conv2<Form>(layer, patches, claim);
     }
@@ -173,7 +173,8 @@ struct Group {
   void layers_in(Worker& worker) const {
     // With few rows the columns are divided too, so that every thread has work.
     const int64_t panels = (round_up(g.bottleneck, kLanes<T>) + kPanel<T> - 1) / kPanel<T>;
-    const int64_t parts = worker.parts(row_blocks(), panels);
+    const int64_t pieces = row_pieces(maps.pixels(), kRowsAtOnce, worker.threads);
+    const int64_t parts = worker.parts(pieces, panels);
     const int64_t count = maps.patches(Form::kPixels);
     const int64_t patches = patch_blocks(count, Form::kAtOnce, worker.threads);
     for (int64_t l = 0; l < g.layers; l++) {
@@ -181,8 +182,8 @@ struct Group {
         layer_alone<Form>(l);
         continue;
       }
-      worker.run(row_blocks() * parts, [&](int64_t i, Claim& claim) {
-        conv1(l, share(maps.pixels(), i / parts, row_blocks()), i % parts, parts, claim);
+      worker.run(pieces * parts, [&](int64_t i, Claim& claim) {
+        conv1(l, share(maps.pixels(), i / parts, pieces), i % parts, parts, claim);
       });
       worker.run(patches, [&](int64_t i, Claim& claim) {
         conv2<Form>(l, share(count, i, patches), claim);

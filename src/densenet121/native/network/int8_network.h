@@ -30,7 +30,6 @@ struct Int8Group {
     return (maps.images * frame_pixels(maps) + behind) * g.inner_ld() + kTileDepth;
   }
   int64_t pitch() const { return maps.width + 1; }
-  int64_t row_blocks() const { return (maps.pixels() + kByteRowsAtOnce - 1) / kByteRowsAtOnce; }
   // The first of the 3 x 3 pixels around a pixel of the image rows, of which all images have some.
   uint8_t* window(int64_t row, int64_t column) const {
     const int64_t image = row / maps.height, at = row % maps.height * pitch() + column;
@@ -38,6 +37,14 @@ struct Int8Group {
   }
   uint8_t* inner(int64_t pixel) const {
     return window(pixel / maps.width, pixel % maps.width) + (pitch() + 1) * g.inner_ld();
+  }
+
+  // Zeros around the pixels of an image, which the layers write.
+  void clear_frame(uint8_t* image) const {
+    const int64_t line = pitch() * g.inner_ld();
+    std::memset(image, 0, line);
+    for (int64_t row = 1; row <= maps.height; row++) std::memset(image + row * line, 0, g.inner_ld());
+    std::memset(image + (maps.height + 1) * line, 0, line + g.inner_ld());
   }
 
   // The 1x1 convolution of some pixels, at most kByteRowsAtOnce, for some of its columns.
@@ -136,31 +143,31 @@ struct Int8Group {
   // For one thread: the result of the 1x1 convolution is used while it is in the cache.
   void layer_alone(int64_t layer) const {
     Claim claim;
-    const int64_t some = pieces(1);
+    const int64_t some = pieces(1), rows = row_pieces(maps.pixels(), kByteRowsAtOnce, 1);
     int64_t done = 0;
     for (int64_t i = 0; i < some; i++) {
       const int64_t until = wanted(i, some);
-      for (; done < row_blocks() && share(maps.pixels(), done, row_blocks()).begin < until; done++) {
-        conv1(layer, share(maps.pixels(), done, row_blocks()), 0, 1, claim);
+      for (; done < rows && share(maps.pixels(), done, rows).begin < until; done++) {
+        conv1(layer, share(maps.pixels(), done, rows), 0, 1, claim);
       }
       conv2(layer, i, some, claim);
     }
   }
 
   void layers(Worker& worker) const {
-    const int64_t bytes = frame_pixels(maps) * g.inner_ld();
     worker.run(maps.images, [&](int64_t i, Claim& claim) {
-      if (claim()) std::memset(h + i * bytes, 0, bytes);
+      if (claim()) clear_frame(h + i * frame_pixels(maps) * g.inner_ld());
     });
     const int64_t panels = (g.bottleneck + kBytePanel - 1) / kBytePanel;
-    const int64_t parts = worker.parts(row_blocks(), panels), some = pieces(worker.threads);
+    const int64_t rows = row_pieces(maps.pixels(), kByteRowsAtOnce, worker.threads);
+    const int64_t parts = worker.parts(rows, panels), some = pieces(worker.threads);
     for (int64_t l = 0; l < g.layers; l++) {
       if (!worker.team) {
         layer_alone(l);
         continue;
       }
-      worker.run(row_blocks() * parts, [&](int64_t i, Claim& claim) {
-        conv1(l, share(maps.pixels(), i / parts, row_blocks()), i % parts, parts, claim);
+      worker.run(rows * parts, [&](int64_t i, Claim& claim) {
+        conv1(l, share(maps.pixels(), i / parts, rows), i % parts, parts, claim);
       });
       worker.run(some, [&](int64_t i, Claim& claim) { conv2(l, i, some, claim); });
     }
@@ -285,7 +292,7 @@ struct Int8Pass {
       if (b + 1 == g.blocks) return features(worker, first, images, here);
       const Int8Group all{block, of(b, images), here, nullptr};
       const int64_t outputs = images * maps[b + 1].pixels();
-      const int64_t pieces = (outputs + kByteRowsAtOnce - 1) / kByteRowsAtOnce;
+      const int64_t pieces = row_pieces(outputs, kByteRowsAtOnce, worker.threads);
       worker.run(pieces, [&](int64_t i, Claim& claim) {
         if (!claim()) return;
         all.reduce(share(outputs, i, pieces), g.averages != 0, y + buffers[b + 1] * images,

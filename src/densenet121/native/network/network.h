@@ -241,7 +241,7 @@ struct Pass {
                                static_cast<R*>(g.norms) + layout.transition[b].norms,
                                y + buffers[b + 1] * images, blocks[b + 1].columns(),
                                g.averages != 0};
-      const int64_t pieces = (pooling.outputs() + kRowsAtOnce - 1) / kRowsAtOnce;
+      const int64_t pieces = row_pieces(pooling.outputs(), kRowsAtOnce, worker.threads);
       const int64_t parts = worker.parts(pieces, pooling.panels());
       worker.run(pieces * parts, [&](int64_t i, Claim& claim) {
         pooling.run(share(pooling.outputs(), i / parts, pieces), i % parts, parts, claim);

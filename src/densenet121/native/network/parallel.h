@@ -22,6 +22,13 @@ inline Range share(int64_t n, int part, int parts) {
   return {n * part / parts, n * (part + 1) / parts};
 }
 
+// Number of pieces of at most `most` of n rows: as many for each of the threads, if none has fewer
+// rows than half of `most`.
+inline int64_t row_pieces(int64_t n, int64_t most, int64_t threads) {
+  const int64_t fewest = (n + most - 1) / most, allowed = n / (most / 2);
+  return smaller(round_up(fewest, threads), allowed > fewest ? allowed : fewest);
+}
+
 // Memory of this thread that is reused between calls, because new pages are slow. Its content is
 // lost when a `slot` needs more than ever before.
 template <class T>
