@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from densenet121.network import DenseBlock, DenseNet, build
 from densenet121.network.densenet import DenseLayer, Transition
-from densenet121.network.fused import fused_network, plain_network
+from densenet121.network.fused import Whole, fused_network, plain_network
 from densenet121.utils.var_init import initialise
 
 from helpers.kernels import (
@@ -207,7 +207,7 @@ def in_one(net: DenseNet, x: Tensor) -> Tensor | None:
     """The features by one call of the kernels, if they are computed so."""
     parts = list(net.features.children())
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        return fused_network(parts, (DenseBlock, DenseLayer, Transition), None, x)
+        return fused_network(Whole(parts, (DenseBlock, DenseLayer, Transition), None), x)
 
 
 @in_one_call

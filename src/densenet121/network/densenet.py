@@ -17,11 +17,15 @@ from torch import Tensor, nn
 from densenet121.network.fused import (
     LARGE_MAPS,
     StemPool,
+    Whole,
     classify,
     fused_dense_block,
+    fused_logits,
+    fused_means,
     fused_network,
     fused_stem,
     fused_transition,
+    is_untouched,
 )
 from densenet121.network.recompute import run_again_in_backward
 from densenet121.network.triton import triton_dense_block, triton_pooling
@@ -161,6 +165,9 @@ class Transition(nn.Sequential):
         return pooled
 
 
+_KINDS = (DenseBlock, DenseLayer, Transition)
+
+
 class Features(nn.Sequential):
     """Everything before the last ReLU, under torchvision's names."""
 
@@ -191,15 +198,19 @@ def _frozen_parts(parts: Sequence[nn.Module], x: Tensor) -> int:
     return count
 
 
+def _stem_pool(parts: Sequence[nn.Module]) -> StemPool | None:
+    if len(parts) >= 4 and isinstance(parts[3], MaxPoolSame | nn.MaxPool2d):
+        return StemPool(type(parts[3]), isinstance(parts[3], MaxPoolSame))
+    return None
+
+
 def _run(
     parts: Sequence[nn.Module], x: Tensor, *, recompute: bool = False, triton: bool = False
 ) -> Tensor:
     """Apply ``parts``, the first or the last of a network's, by the fast paths where they can."""
-    pool = None
-    if len(parts) >= 4 and isinstance(parts[3], MaxPoolSame | nn.MaxPool2d):
-        pool = StemPool(type(parts[3]), isinstance(parts[3], MaxPoolSame))
+    pool = _stem_pool(parts)
     if parts and isinstance(parts[-1], nn.BatchNorm2d):
-        fused = fused_network(parts, (DenseBlock, DenseLayer, Transition), pool, x)
+        fused = fused_network(Whole(parts, _KINDS, pool), x)
         if fused is not None:
             return fused
     if pool is not None:
@@ -298,11 +309,29 @@ class DenseNet(nn.Module):
         Returns:
             ``(N, num_classes)``.
         """
+        if getattr(self.pooled, "__func__", None) is DenseNet.pooled:
+            whole = self._whole(images)
+            logits = fused_logits(whole, self.classifier, images) if whole else None
+            if logits is not None:
+                return logits
         return classify(self.classifier, self.pooled(images))
 
     def pooled(self, images: Tensor) -> Tensor:
         """The classifier's input, ``(N, num_features)``, for the images of ``forward``."""
+        whole = self._whole(images)
+        means = fused_means(whole, images) if whole else None
+        if means is not None:
+            return means
         return F.relu(self.features(images)).mean(dim=(2, 3))
+
+    def _whole(self, images: Tensor) -> Whole | None:
+        """What one call may compute in place of ``features``, or None."""
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return None
+        parts = list(self.features.children())
+        if not is_untouched(self.features, Features) or not isinstance(parts[-1], nn.BatchNorm2d):
+            return None
+        return Whole(parts, _KINDS, _stem_pool(parts))
 
 
 def _min_image_size(blocks: int, stem: Stem) -> int:

@@ -40,13 +40,14 @@ inline void dot_products(const T* x, const T* weight, int64_t columns, T* sums) 
   }
 }
 
-template <class T>
+// With sums in T; the logits are of type Out.
+template <class T, class Out = T>
 void classifier_run(const ClassifierArguments& g) {
   const T *x = static_cast<T*>(g.x), *weight = static_cast<T*>(g.weight);
   const T* bias = static_cast<T*>(g.bias);
-  T* y = static_cast<T*>(g.y);
-  // Waiting for a thread may take longer than the millions of products that it would take over.
-  const int64_t useful = 1 + g.images * g.classes * g.columns / 2000000;
+  Out* y = static_cast<Out*>(g.y);
+  // Waiting for a thread may take longer than the products that it would take over.
+  const int64_t useful = 1 + g.images * g.classes * g.columns / 500000;
   const int threads = static_cast<int>(smaller(g.threads, useful));
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int64_t k = 0; k < g.classes; k++) {
@@ -62,7 +63,7 @@ void classifier_run(const ClassifierArguments& g) {
           dot_products<1>(x + (i + r) * g.columns, row, g.columns, sums + r);
         }
       }
-      for (int64_t r = 0; r < some; r++) y[(i + r) * g.classes + k] = sums[r] + shift;
+      for (int64_t r = 0; r < some; r++) set(y + (i + r) * g.classes + k, sums[r] + shift);
     }
   }
 }

@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include "classifier.h"
 #include "first_convolution.h"
 #include "int8_affine.h"
 
@@ -38,6 +39,7 @@ struct Int8Network {
   Int8Block* block;
   void* feature_scale;  // float, of each feature
   void* y;              // features, float
+  ClassifierArguments classifier;  // of the features; without classes there is none
 };
 
 }  // namespace

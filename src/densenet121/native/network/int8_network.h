@@ -1,5 +1,5 @@
-// The whole network before its classifier in 8-bit integers, after calibration: images to pooled
-// features. network/int8/ has the scheme, and the same arithmetic in plain tensors.
+// The whole network in 8-bit integers, after calibration: images to pooled features, and these to
+// logits in float. network/int8/ has the scheme, and the same arithmetic in plain tensors.
 //
 // A block is one buffer of channels of 16 bits with a sign, each with a scale and a zero of its own:
 // with 8 bits they would be the largest of all errors.
@@ -315,6 +315,7 @@ inline void int8_network_run(const Int8Network& g) {
     uint8_t* own_h = worker.team ? h : scratch<uint8_t>(3, inner);
     pass.run(worker, i * at_once, smaller(at_once, images - i * at_once), own_y, own_h);
   });
+  if (g.classifier.classes) classifier_run<float>(g.classifier);
 }
 
 }  // namespace

@@ -1,11 +1,12 @@
-// The whole network before its classifier, in evaluation, for the types of inference_layers.h, as one parallel
-// region: stem, dense blocks, transitions and the last norm. Each part writes into the buffer of
-// the next.
+// The whole network in evaluation, for the types of inference_layers.h. Everything before the classifier is
+// one parallel region: stem, dense blocks, transitions, the last norm and, if they are wanted, the
+// means of its pixels. Each part writes into the buffer of the next.
 //
 // The weights are packed once (network_pack) and cached by Python.
 
 #pragma once
 
+#include "classifier.h"
 #include "first_convolution.h"
 #include "inference.h"
 #include "pooling.h"
@@ -21,7 +22,9 @@ struct NetworkArguments {
   StemArguments stem;
   InferenceArguments* block;
   TransitionArguments* transition;  // blocks - 1, followed by one for the last norm
-  void* y;  // output of the last norm
+  void* y;  // output of the last norm; null: it is not wanted
+  void* means;  // of type Real<T>: those of relu of it over the pixels, in its place
+  ClassifierArguments classifier;  // of the means, logits of type T; without classes there is none
   void *weights, *norms;  // written by network_pack
   uint64_t fingerprint;
   int64_t weight_numbers, norm_numbers;
@@ -217,6 +220,41 @@ struct Pass {
     });
   }
 
+  // Of relu of the last norm over the pixels of each image, rounded to T. Sums of 16 pixels are added,
+  // sums of 16 of these, and so on, so that large maps round little more than small ones.
+  void means(Worker& worker, int64_t images, const T* y, R* out) const {
+    constexpr int64_t kSome = 128;  // columns
+    constexpr int kLevels = 5;
+    const BlockArguments& block = blocks.back();
+    const R* scale = static_cast<R*>(g.norms) + layout.transition.back().norms;
+    const int64_t columns = block.columns(), padded = round_up(columns, kLanes<T>);
+    const int64_t pixels = block.height * block.width;
+    const int64_t pieces = (columns + kSome - 1) / kSome;
+    worker.run(images * pieces, [&](int64_t i, Claim& claim) {
+      if (!claim()) return;
+      const int64_t image = i / pieces, last = smaller((i % pieces + 1) * kSome, columns);
+      for (int64_t c = i % pieces * kSome; c < last; c += kLanes<T>) {
+        const int n = smaller<int64_t>(kLanes<T>, columns - c);
+        const Vec<T> factor = load<R>(scale + c, kLanes<T>);
+        const Vec<T> shift = load<R>(scale + padded + c, kLanes<T>);
+        const T* pixel = y + image * pixels * columns + c;
+        Vec<T> sums[kLevels]{};
+        for (int64_t p = 1; p <= pixels; p++, pixel += columns) {
+          sums[0] += relu(load<T>(pixel, n) * factor + shift);
+          int64_t added = p;
+          for (int level = 1; level < kLevels && added % 16 == 0; level++, added /= 16) {
+            sums[level] += sums[level - 1];
+            sums[level - 1] = Vec<T>{};
+          }
+        }
+        for (int level = 1; level < kLevels; level++) sums[0] += sums[level];
+        T mean[kLanes<T>];
+        store<T>(mean, sums[0] / R(pixels), kLanes<T>);
+        store<R>(out + image * columns + c, load<T>(mean, kLanes<T>), n);
+      }
+    });
+  }
+
   // Images first .. first + images - 1; y and h have memory for all buffers of this many images.
   void run(Worker& worker, int64_t first, int64_t images, T* y, R* h) const {
     stem(worker, first, images, y);
@@ -232,8 +270,12 @@ struct Pass {
             .layers(worker);
       }
       if (b + 1 == g.blocks) {
-        T* out = static_cast<T*>(g.y) + first * pixels(b) * block.columns();
-        last_norm(worker, images, here, out);
+        const int64_t columns = block.columns();
+        if (g.y) {
+          last_norm(worker, images, here, static_cast<T*>(g.y) + first * pixels(b) * columns);
+        } else {
+          means(worker, images, here, static_cast<R*>(g.means) + first * columns);
+        }
         return;
       }
       const Pooling<T> pooling{g.transition[b], {images, block.height, block.width}, here,
@@ -252,16 +294,18 @@ struct Pass {
 
 template <class T>
 void network_run(const NetworkArguments& g) {
+  using R = Real<T>;
   const Pass<T> pass(g);
   const int64_t at_once = pass.at_once(), groups = (g.images + at_once - 1) / at_once;
   const int64_t numbers = pass.buffers.back() * at_once, inner = pass.bottleneck_numbers(at_once);
   T* y = scratch<T>(5, numbers);
-  Real<T>* h = scratch<Real<T>>(3, inner);
+  R* h = scratch<R>(3, inner);
   share_groups(groups, pass.phases(at_once), g.threads, [&](Worker& worker, int64_t i) {
     T* own_y = worker.team ? y : scratch<T>(5, numbers);
-    Real<T>* own_h = worker.team ? h : scratch<Real<T>>(3, inner);
+    R* own_h = worker.team ? h : scratch<R>(3, inner);
     pass.run(worker, i * at_once, smaller(at_once, g.images - i * at_once), own_y, own_h);
   });
+  if (g.classifier.classes) classifier_run<R, T>(g.classifier);
 }
 
 }  // namespace

@@ -7,7 +7,7 @@ with another version, or other sizes, is not loaded.
 
 import ctypes
 
-VERSION = 8
+VERSION = 9
 
 
 class LayerArguments(ctypes.Structure):
@@ -144,6 +144,15 @@ class FirstConvolution(ctypes.Structure):
     ]
 
 
+class ClassifierArguments(ctypes.Structure):
+    """``ClassifierArguments`` of native/network/classifier.h."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("images", "columns", "classes", "threads")),
+        *((name, ctypes.c_void_p) for name in ("x", "weight", "bias", "y")),
+    ]
+
+
 class NetworkArguments(ctypes.Structure):
     """``NetworkArguments`` of native/network/network.h."""
 
@@ -158,6 +167,8 @@ class NetworkArguments(ctypes.Structure):
         ("block", ctypes.POINTER(InferenceArguments)),
         ("transition", ctypes.POINTER(TransitionArguments)),
         ("y", ctypes.c_void_p),
+        ("means", ctypes.c_void_p),
+        ("classifier", ClassifierArguments),
         ("weights", ctypes.c_void_p),
         ("norms", ctypes.c_void_p),
         ("fingerprint", ctypes.c_uint64),
@@ -231,15 +242,7 @@ class Int8Network(ctypes.Structure):
         ("block", ctypes.POINTER(Int8Block)),
         ("feature_scale", ctypes.c_void_p),
         ("y", ctypes.c_void_p),
-    ]
-
-
-class ClassifierArguments(ctypes.Structure):
-    """``ClassifierArguments`` of native/network/classifier.h."""
-
-    _fields_ = [
-        *((name, ctypes.c_int64) for name in ("images", "columns", "classes", "threads")),
-        *((name, ctypes.c_void_p) for name in ("x", "weight", "bias", "y")),
+        ("classifier", ClassifierArguments),
     ]
 
 

@@ -4,11 +4,13 @@ An image's logits have the same bits in any batch and with any number of threads
 matrix products do not promise.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from densenet121.native.network.structures import ClassifierArguments
-from densenet121.network.fused.conditions import is_untouched, usable_kernels
+from densenet121.network.fused.conditions import is_untouched, real, usable_kernels
 
 
 def classify(classifier: nn.Module, features: Tensor) -> Tensor:
@@ -24,36 +26,60 @@ def fused_classifier(classifier: nn.Module, features: Tensor) -> Tensor | None:
 
     Args:
         classifier: a linear layer.
-        features: its input, ``(N, num_features)``.
+        features: its input, ``(N, num_features)``. Those in bf16 are multiplied in float32, with
+            weights that are not rounded, and the logits rounded to bf16.
     """
-    if torch.is_grad_enabled() or not is_untouched(classifier, nn.Linear):
+    if torch.is_grad_enabled():
+        return None
+    found = usable_kernels((), features, dim=2)
+    if found is None or found[1] != features.dtype:
+        return None
+    if found[1] == torch.bfloat16 and not torch.is_autocast_enabled("cpu"):
+        return None  # the plain implementation raises the error
+    x = features.to(real(found[1])).contiguous()
+    prepared = prepare_classifier(classifier, x)
+    if prepared is None:
+        return None
+    found[0].call("classifier_run", x.dtype, prepared.arguments)
+    return prepared.logits.to(features.dtype)
+
+
+class PreparedClassifier(NamedTuple):
+    """Arguments of the kernel, which writes the logits; they point to the tensors."""
+
+    arguments: ClassifierArguments
+    logits: Tensor
+    others: tuple[Tensor, ...]
+
+
+def prepare_classifier(
+    classifier: nn.Module, features: Tensor, dtype: torch.dtype | None = None
+) -> PreparedClassifier | None:
+    """What the kernel needs to classify features, which may still have to be written.
+
+    Args:
+        classifier: a module; None is returned if it is not an unmodified linear layer for them.
+        features: ``(N, num_features)`` without gaps, in float32 or float64 on the CPU.
+        dtype: that of the logits; None: that of the features.
+    """
+    if not is_untouched(classifier, nn.Linear):
         return None
     assert isinstance(classifier, nn.Linear)
-    weight, bias = classifier.weight, classifier.bias
-    parameters = [weight] if bias is None else [weight, bias]
-    found = usable_kernels(parameters, features, dim=2)
-    if (
-        found is None
-        or found[1] != features.dtype
-        or found[1] not in (torch.float32, torch.float64)
-    ):
+    tensors = [classifier.weight, *([] if classifier.bias is None else [classifier.bias])]
+    if not all(t.dtype == features.dtype and t.device.type == "cpu" for t in tensors):
         return None
-    if features.shape[1] != weight.shape[1]:
+    if features.shape[1] != classifier.weight.shape[1]:
         return None  # the plain implementation raises the error
-    kernels, dtype = found
-    # Variables, so that copies live until the kernel has ended.
-    x, w = features.contiguous(), weight.contiguous()
-    b = None if bias is None else bias.contiguous()
-    y = torch.empty((len(x), len(w)), dtype=dtype)
+    weight, *bias = (tensor.contiguous() for tensor in tensors)
+    logits = torch.empty((len(features), len(weight)), dtype=dtype or features.dtype)
     arguments = ClassifierArguments(
-        images=len(x),
-        columns=x.shape[1],
-        classes=len(w),
+        images=len(features),
+        columns=features.shape[1],
+        classes=len(weight),
         threads=torch.get_num_threads(),
-        x=x.data_ptr(),
-        weight=w.data_ptr(),
-        bias=None if b is None else b.data_ptr(),
-        y=y.data_ptr(),
+        x=features.data_ptr(),
+        weight=weight.data_ptr(),
+        bias=bias[0].data_ptr() if bias else None,
+        y=logits.data_ptr(),
     )
-    kernels.call("classifier_run", dtype, arguments)
-    return y
+    return PreparedClassifier(arguments, logits, (features, weight, *bias))

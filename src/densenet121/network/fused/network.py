@@ -6,12 +6,14 @@ The result of ``network_plan`` is cached until the network changes.
 import contextlib
 import weakref
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from densenet121.native.network import Kernels
 from densenet121.native.network.structures import NetworkArguments
+from densenet121.network.fused.classifier import prepare_classifier
 from densenet121.network.fused.conditions import real, usable_kernels
 from densenet121.network.fused.network_plan import (
     Kinds,
@@ -40,28 +42,91 @@ def unchanged(ends: Sequence[nn.Module]) -> Iterator[None]:
             _UNCHANGED.pop(end, None)
 
 
-def fused_network(
-    parts: Sequence[nn.Module], kinds: Kinds, pool: StemPool | None, x: Tensor
-) -> Tensor | None:
-    """The output of norm5, or None if the parts must compute it one by one.
+class Whole(NamedTuple):
+    """Everything before the classifier.
 
-    Args:
+    Attributes:
         parts: conv0; norm0, relu0 and pool0 if the stem has them; dense blocks with transitions
             between them; norm5.
         kinds: the classes of an unmodified dense block, its layers and a transition.
         pool: an unmodified pool0; None if the stem has none.
+    """
+
+    parts: Sequence[nn.Module]
+    kinds: Kinds
+    pool: StemPool | None
+
+
+def fused_network(whole: Whole, x: Tensor) -> Tensor | None:
+    """The output of norm5, or None if the parts must compute it one by one.
+
+    Args:
+        whole: the network.
         x: the images, ``(N, C, H, W)``; in float32 where bf16 is computed (autocast).
 
     Returns:
         ``(N, num_features, H', W')``, channels_last.
     """
+    call = _prepare_call(whole, x)
+    if call is None:
+        return None
+    shape = (len(x), call.num_features, *call.size)
+    y = torch.empty(shape, dtype=call.dtype, memory_format=torch.channels_last)
+    call.arguments.y = y.data_ptr()
+    call.run()
+    return y
+
+
+def fused_means(whole: Whole, x: Tensor) -> Tensor | None:
+    """The means over the pixels of relu of that output, ``(N, num_features)``, or None."""
+    call = _prepare_call(whole, x)
+    if call is None:
+        return None
+    means = torch.empty((len(x), call.num_features), dtype=real(call.dtype))
+    call.arguments.means = means.data_ptr()
+    call.run()
+    return means.to(call.dtype)
+
+
+def fused_logits(whole: Whole, classifier: nn.Module, x: Tensor) -> Tensor | None:
+    """The logits ``(N, K)`` of a linear layer for those means, or None: all in one call.
+
+    They have the bits of ``classify``. What Python does after a call of the kernels, which have
+    driven everything else out of the caches, takes several times as long as before it.
+    """
+    call = _prepare_call(whole, x)
+    if call is None:
+        return None
+    means = torch.empty((len(x), call.num_features), dtype=real(call.dtype))
+    prepared = prepare_classifier(classifier, means, call.dtype)
+    if prepared is None:
+        return None
+    call.arguments.means, call.arguments.classifier = means.data_ptr(), prepared.arguments
+    call.run()
+    return prepared.logits
+
+
+class _Call(NamedTuple):
+    """A call of the kernels that only lacks the memory for its result."""
+
+    kernels: Kernels
+    dtype: torch.dtype
+    arguments: NetworkArguments
+    num_features: int
+    size: tuple[int, int]  # of the last maps
+
+    def run(self) -> None:
+        self.kernels.call("network_run", self.dtype, self.arguments)
+
+
+def _prepare_call(whole: Whole, x: Tensor) -> _Call | None:
     if torch.is_grad_enabled():
         return None
     found = usable_kernels((), x)
     if found is None or not found[0].has("network_run", found[1]) or x.dtype != real(found[1]):
         return None
     kernels, dtype = found
-    known = _known(kernels, dtype, parts, kinds, pool)
+    known = _known(kernels, dtype, whole)
     if known is None or known.arguments is None:
         return None
     arguments = NetworkArguments.from_buffer_copy(known.arguments)
@@ -72,35 +137,23 @@ def fused_network(
     )
     if channels != first.channels or min(height, width) < 1:
         return None  # the plain implementation raises the error
-    if pool is not None:
+    if whole.pool is not None:
         stem.height, stem.width = height, width
-        stem.pad_top, stem.pad_left = pool.padding(height, width)
+        stem.pad_top, stem.pad_left = whole.pool.padding(height, width)
         height, width = (height + 1) // 2, (width + 1) // 2
         stem.out_height, stem.out_width = height, width
     transitions = arguments.blocks - 1
     height, width = height >> transitions, width >> transitions
     if min(height, width) < 1:
         return None  # the plain implementation raises the error
-    y = torch.empty(
-        (x.shape[0], known.num_features, height, width),
-        dtype=dtype,
-        memory_format=torch.channels_last,
-    )
     arguments.images, arguments.threads = x.shape[0], torch.get_num_threads()
     first.x, first.x_strides[:] = x.data_ptr(), x.stride()
-    arguments.y = y.data_ptr()
-    kernels.call("network_run", dtype, arguments)
-    return y
+    return _Call(kernels, dtype, arguments, known.num_features, (height, width))
 
 
-def _known(
-    kernels: Kernels,
-    dtype: torch.dtype,
-    parts: Sequence[nn.Module],
-    kinds: Kinds,
-    pool: StemPool | None,
-) -> Known | None:
+def _known(kernels: Kernels, dtype: torch.dtype, whole: Whole) -> Known | None:
     """The prepared network; that of the last call is reused if nothing has changed since."""
+    parts, kinds, pool = whole
     # Without the last part, which is the weak key: a reference would keep it alive.
     setting = (dtype, kernels, kinds, pool, *parts[:-1])
     checked = _UNCHANGED.get(parts[-1])

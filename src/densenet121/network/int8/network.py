@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from densenet121.native.network import Kernels, kernels
 from densenet121.native.network.structures import Int8Network as Arguments
 from densenet121.network.densenet import DenseNet
-from densenet121.network.fused import classify
+from densenet121.network.fused import classify, prepare_classifier, runs_plain
 from densenet121.network.int8.packing import pack
 from densenet121.network.int8.plain import plain_features
 
@@ -58,10 +58,27 @@ class Int8Network(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(N, K)`` float32, on the device of the images."""
+        logits = self._in_one_call(images.detach().cpu().float())
+        if logits is not None:
+            return logits.to(images.device)
         features = self.pooled(images).to(self.classifier.weight.device)
         with torch.autocast(features.device.type, enabled=False):
             logits = classify(self.classifier, features)
         return logits.to(images.device)
+
+    def _in_one_call(self, x: Tensor) -> Tensor | None:
+        """The logits, or None if the classifier needs a call of its own."""
+        found = kernels()
+        if not isinstance(found, Kernels) or runs_plain(x):
+            return None
+        features = torch.empty((len(x), self.num_features), dtype=torch.float32)
+        prepared = prepare_classifier(self.classifier, features)
+        if prepared is None:
+            return None
+        arguments = self._arguments(x, features)
+        arguments.classifier = prepared.arguments
+        found.run("int8_network_run", arguments)
+        return prepared.logits
 
     @torch.no_grad()
     def pooled(self, images: Tensor) -> Tensor:
@@ -90,6 +107,11 @@ class Int8Network(nn.Module):
         return (1, 1) if self.variant == "paper" else (height % 2, width % 2)
 
     def _by_kernels(self, found: Kernels, x: Tensor) -> Tensor:
+        features = torch.empty((len(x), self.num_features), dtype=torch.float32)
+        found.run("int8_network_run", self._arguments(x, features))
+        return features
+
+    def _arguments(self, x: Tensor, features: Tensor) -> Arguments:
         arguments = Arguments.from_buffer_copy(self._packed.arguments)
         first, pool = arguments.first, arguments.pool
         first.images, first.channels, first.height, first.width = x.shape
@@ -98,7 +120,5 @@ class Int8Network(nn.Module):
             pool.height, pool.width = self._conv0_size(x)
             pool.pad_top, pool.pad_left = self._pool_padding(pool.height, pool.width)
             pool.out_height, pool.out_width = (pool.height + 1) // 2, (pool.width + 1) // 2
-        features = torch.empty((len(x), self.num_features), dtype=torch.float32)
         arguments.threads, arguments.y = torch.get_num_threads(), features.data_ptr()
-        found.run("int8_network_run", arguments)
-        return features
+        return arguments
