@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from densenet121.native.network import kernels
 from densenet121.network import NETWORKS, DenseNet, Variant
-from densenet121.network.densenet import DenseBlock, DenseLayer
 from densenet121.network.fused import plain_network
+from densenet121.network.layers import DenseBlock, DenseLayer
 from densenet121.utils.var_init import initialise
 
 LIBRARY = kernels()

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from densenet121.native.network import Kernels, kernels
-from densenet121.network.densenet import DenseBlock, DenseLayer
 from densenet121.network.fused import fused_dense_block, plain_network
+from densenet121.network.layers import DenseBlock, DenseLayer
 
 from helpers.kernels import LIBRARY, distance, needs_bf16, needs_kernels, random_block, random_input
 

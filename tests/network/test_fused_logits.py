@@ -11,16 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from densenet121.network import DenseNet
-from densenet121.network.densenet import DenseBlock, DenseLayer, Transition
 from densenet121.network.fused import (
+    NetworkCall,
     StemPool,
-    Whole,
     classify,
-    fused_logits,
-    fused_means,
     plain_network,
+    prepare_network,
 )
 from densenet121.network.int8 import Int8Network, measure, quantise_network
+from densenet121.network.layers import DenseBlock, DenseLayer, Transition
 
 from helpers.kernels import LIBRARY, distance, needs_kernels, random_images, small_net, threads
 
@@ -39,9 +38,11 @@ ARITHMETIC = [
 ]
 
 
-def whole(net: DenseNet) -> Whole:
+def one_call(net: DenseNet, x: Tensor) -> NetworkCall:
     pool = StemPool(nn.MaxPool2d, same=False) if net.stem == "imagenet" else None
-    return Whole(list(net.features.children()), KINDS, pool)
+    call = prepare_network(list(net.features.children()), KINDS, pool, x)
+    assert call is not None
+    return call
 
 
 @contextlib.contextmanager
@@ -72,10 +73,9 @@ def test_the_logits_have_the_bits_of_the_two_steps(
         like = net.classifier
         net.classifier = nn.Linear(like.in_features, 5, bias=False).to(like.weight.dtype)
     with computed_in(dtype):
-        logits = fused_logits(whole(net), net.classifier, x)
-        means = fused_means(whole(net), x)
+        logits = one_call(net, x).logits(net.classifier)
+        means = one_call(net, x).means()
         assert logits is not None
-        assert means is not None
         assert (logits.dtype, means.dtype) == (dtype, dtype)
         assert torch.equal(net(x), logits)
         assert torch.equal(net.pooled(x), means)
@@ -163,7 +163,12 @@ def set_weights(net: Any) -> None:
     net.classifier.bias.data.add_(1)
 
 
+def hook_a_layer(net: Any) -> None:
+    net.features.denseblock2.denselayer1.register_forward_hook(lambda module, given, y: 2 * y)
+
+
 CHANGES = [
+    hook_a_layer,
     hook_the_features,
     hook_the_classifier,
     patch_the_features,
@@ -184,6 +189,25 @@ def test_a_change_of_any_step_is_seen_by_the_next_inference(change: Callable[[An
         with plain_network():
             assert distance(after, net(x)) < 1e-12
         assert distance(after, before) > 0.1
+
+
+def test_what_cannot_be_one_call_is_found_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = []
+
+    def counted(*given: Any) -> NetworkCall | None:
+        tries.append(given)
+        return prepare_network(*given)
+
+    monkeypatch.setattr("densenet121.network.densenet.prepare_network", counted)
+    net, x = inputs(torch.float64)
+    changes: list[Callable[[Any], None]] = [replace_the_classifier, hook_a_layer]
+    with torch.no_grad():
+        for change in (set_weights, *changes):
+            change(net)
+            for module in (net, net.pooled, net.features):
+                tries.clear()
+                module(x)
+                assert len(tries) == 1
 
 
 def test_a_class_with_its_own_means_is_asked_for_them() -> None:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from densenet121.network import DenseNet, Variant, build
-from densenet121.network.densenet import DenseBlock, DenseLayer, MaxPoolSame, Transition
-from densenet121.network.fused import StemPool, Whole, fused_network, plain_network
+from densenet121.network.fused import StemPool, plain_network, prepare_network
 from densenet121.network.fused.conditions import known_statistics
+from densenet121.network.layers import DenseBlock, DenseLayer, MaxPoolSame, Transition
 from densenet121.utils.var_init import initialise
 
 from helpers.kernels import NETS, distance, needs_bf16, needs_kernels, random_images, small_net
@@ -143,7 +143,7 @@ def is_one_call(net: Any, x: Tensor) -> bool:
     """Whether all before the classifier is computed by one call of the kernels."""
     parts, kinds = list(net.features.children()), (DenseBlock, DenseLayer, Transition)
     with torch.no_grad():
-        return fused_network(Whole(parts, kinds, pool_of(net)), x) is not None
+        return prepare_network(parts, kinds, pool_of(net), x) is not None
 
 
 def pool_of(net: Any) -> StemPool | None:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from densenet121.network import DenseBlock, DenseNet, build
-from densenet121.network.densenet import DenseLayer, Transition
-from densenet121.network.fused import Whole, fused_network, plain_network
+from densenet121.network.fused import plain_network, prepare_network
+from densenet121.network.layers import DenseLayer, Transition
 from densenet121.utils.var_init import initialise
 
 from helpers.kernels import (
@@ -207,7 +207,8 @@ def in_one(net: DenseNet, x: Tensor) -> Tensor | None:
     """The features by one call of the kernels, if they are computed so."""
     parts = list(net.features.children())
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        return fused_network(Whole(parts, (DenseBlock, DenseLayer, Transition), None), x)
+        call = prepare_network(parts, (DenseBlock, DenseLayer, Transition), None, x)
+        return None if call is None else call.maps()
 
 
 @in_one_call

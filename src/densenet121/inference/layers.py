@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from densenet121.network import DenseNet
-from densenet121.network.densenet import DenseBlock, DenseLayer, Transition
+from densenet121.network.layers import DenseBlock, DenseLayer, Transition
 
 Tap = Callable[[str, Tensor], Tensor]
 

@@ -1,16 +1,9 @@
 """DenseNet in six published sizes."""
 
 from densenet121.network.constant import constant_network
-from densenet121.network.densenet import (
-    DenseBlock,
-    DenseLayer,
-    DenseNet,
-    MaxPoolSame,
-    Stem,
-    Transition,
-    Variant,
-)
+from densenet121.network.densenet import DenseNet, Stem
 from densenet121.network.fused import plain_network
+from densenet121.network.layers import DenseBlock, DenseLayer, MaxPoolSame, Transition, Variant
 from densenet121.network.recompute import set_recompute
 from densenet121.network.sizes import (
     NETWORKS,

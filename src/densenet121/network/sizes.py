@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from densenet121.network.densenet import DenseNet, Variant
+from densenet121.network.densenet import DenseNet
+from densenet121.network.layers import Variant
 from densenet121.utils.errors import InputError
 
 

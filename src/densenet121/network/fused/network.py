@@ -1,4 +1,4 @@
-"""The whole network before its classifier, in evaluation without gradients, as one call.
+"""The whole network, in evaluation without gradients, as one call of the kernels.
 
 The result of ``network_plan`` is cached until the network changes.
 """
@@ -15,12 +15,7 @@ from densenet121.native.network import Kernels
 from densenet121.native.network.structures import NetworkArguments
 from densenet121.network.fused.classifier import prepare_classifier
 from densenet121.network.fused.conditions import real, usable_kernels
-from densenet121.network.fused.network_plan import (
-    Kinds,
-    Known,
-    StemPool,
-    prepare,
-)
+from densenet121.network.fused.network_plan import Kinds, Known, StemPool, prepare
 from densenet121.network.fused.watch import Watch, same_state
 
 # By norm5, so that the memory is freed with the network.
@@ -42,72 +37,11 @@ def unchanged(ends: Sequence[nn.Module]) -> Iterator[None]:
             _UNCHANGED.pop(end, None)
 
 
-class Whole(NamedTuple):
-    """Everything before the classifier.
+class NetworkCall(NamedTuple):
+    """A call of the kernels for some images, which lacks the memory for its result.
 
-    Attributes:
-        parts: conv0; norm0, relu0 and pool0 if the stem has them; dense blocks with transitions
-            between them; norm5.
-        kinds: the classes of an unmodified dense block, its layers and a transition.
-        pool: an unmodified pool0; None if the stem has none.
+    Each method runs it; it can run once.
     """
-
-    parts: Sequence[nn.Module]
-    kinds: Kinds
-    pool: StemPool | None
-
-
-def fused_network(whole: Whole, x: Tensor) -> Tensor | None:
-    """The output of norm5, or None if the parts must compute it one by one.
-
-    Args:
-        whole: the network.
-        x: the images, ``(N, C, H, W)``; in float32 where bf16 is computed (autocast).
-
-    Returns:
-        ``(N, num_features, H', W')``, channels_last.
-    """
-    call = _prepare_call(whole, x)
-    if call is None:
-        return None
-    shape = (len(x), call.num_features, *call.size)
-    y = torch.empty(shape, dtype=call.dtype, memory_format=torch.channels_last)
-    call.arguments.y = y.data_ptr()
-    call.run()
-    return y
-
-
-def fused_means(whole: Whole, x: Tensor) -> Tensor | None:
-    """The means over the pixels of relu of that output, ``(N, num_features)``, or None."""
-    call = _prepare_call(whole, x)
-    if call is None:
-        return None
-    means = torch.empty((len(x), call.num_features), dtype=real(call.dtype))
-    call.arguments.means = means.data_ptr()
-    call.run()
-    return means.to(call.dtype)
-
-
-def fused_logits(whole: Whole, classifier: nn.Module, x: Tensor) -> Tensor | None:
-    """The logits ``(N, K)`` of a linear layer for those means, or None: all in one call.
-
-    They have the bits of ``classify``. What Python does after a call of the kernels, which have
-    driven everything else out of the caches, takes several times as long as before it.
-    """
-    call = _prepare_call(whole, x)
-    if call is None:
-        return None
-    means = torch.empty((len(x), call.num_features), dtype=real(call.dtype))
-    prepared = prepare_classifier(classifier, means, call.dtype)
-    if prepared is None:
-        return None
-    call.arguments.means, call.arguments.classifier = means.data_ptr(), prepared.arguments
-    call.run()
-    return prepared.logits
-
-
-class _Call(NamedTuple):
-    """A call of the kernels that only lacks the memory for its result."""
 
     kernels: Kernels
     dtype: torch.dtype
@@ -115,18 +49,62 @@ class _Call(NamedTuple):
     num_features: int
     size: tuple[int, int]  # of the last maps
 
-    def run(self) -> None:
+    def maps(self) -> Tensor:
+        """The output of norm5, ``(N, num_features, H', W')``, channels_last."""
+        shape = (self.arguments.images, self.num_features, *self.size)
+        y = torch.empty(shape, dtype=self.dtype, memory_format=torch.channels_last)
+        self.arguments.y = y.data_ptr()
+        self._run()
+        return y
+
+    def means(self) -> Tensor:
+        """The means of relu of it over the pixels, ``(N, num_features)``."""
+        means = self._memory_for_means()
+        self._run()
+        return means.to(self.dtype)
+
+    def logits(self, classifier: nn.Module) -> Tensor | None:
+        """The logits ``(N, K)`` of those means, with the bits of ``classify``.
+
+        None, and nothing is run, if ``classifier`` is not an unmodified linear layer for them.
+        """
+        means = self._memory_for_means()
+        prepared = prepare_classifier(classifier, means, self.dtype)
+        if prepared is None:
+            return None
+        self.arguments.classifier = prepared.arguments
+        self._run()
+        return prepared.logits
+
+    def _memory_for_means(self) -> Tensor:
+        shape = (self.arguments.images, self.num_features)
+        means = torch.empty(shape, dtype=real(self.dtype))
+        self.arguments.means = means.data_ptr()
+        return means
+
+    def _run(self) -> None:
         self.kernels.call("network_run", self.dtype, self.arguments)
 
 
-def _prepare_call(whole: Whole, x: Tensor) -> _Call | None:
+def prepare_network(
+    parts: Sequence[nn.Module], kinds: Kinds, pool: StemPool | None, x: Tensor
+) -> NetworkCall | None:
+    """The call that computes a network for x, or None if its parts must do so one by one.
+
+    Args:
+        parts: conv0; norm0, relu0 and pool0 if the stem has them; dense blocks with transitions
+            between them; norm5.
+        kinds: the classes of an unmodified dense block, its layers and a transition.
+        pool: an unmodified pool0; None if the stem has none.
+        x: the images, ``(N, C, H, W)``; in float32 where bf16 is computed (autocast).
+    """
     if torch.is_grad_enabled():
         return None
     found = usable_kernels((), x)
     if found is None or not found[0].has("network_run", found[1]) or x.dtype != real(found[1]):
         return None
     kernels, dtype = found
-    known = _known(kernels, dtype, whole)
+    known = _known(kernels, dtype, parts, kinds, pool)
     if known is None or known.arguments is None:
         return None
     arguments = NetworkArguments.from_buffer_copy(known.arguments)
@@ -137,9 +115,9 @@ def _prepare_call(whole: Whole, x: Tensor) -> _Call | None:
     )
     if channels != first.channels or min(height, width) < 1:
         return None  # the plain implementation raises the error
-    if whole.pool is not None:
+    if pool is not None:
         stem.height, stem.width = height, width
-        stem.pad_top, stem.pad_left = whole.pool.padding(height, width)
+        stem.pad_top, stem.pad_left = pool.padding(height, width)
         height, width = (height + 1) // 2, (width + 1) // 2
         stem.out_height, stem.out_width = height, width
     transitions = arguments.blocks - 1
@@ -148,12 +126,17 @@ def _prepare_call(whole: Whole, x: Tensor) -> _Call | None:
         return None  # the plain implementation raises the error
     arguments.images, arguments.threads = x.shape[0], torch.get_num_threads()
     first.x, first.x_strides[:] = x.data_ptr(), x.stride()
-    return _Call(kernels, dtype, arguments, known.num_features, (height, width))
+    return NetworkCall(kernels, dtype, arguments, known.num_features, (height, width))
 
 
-def _known(kernels: Kernels, dtype: torch.dtype, whole: Whole) -> Known | None:
+def _known(
+    kernels: Kernels,
+    dtype: torch.dtype,
+    parts: Sequence[nn.Module],
+    kinds: Kinds,
+    pool: StemPool | None,
+) -> Known | None:
     """The prepared network; that of the last call is reused if nothing has changed since."""
-    parts, kinds, pool = whole
     # Without the last part, which is the weak key: a reference would keep it alive.
     setting = (dtype, kernels, kinds, pool, *parts[:-1])
     checked = _UNCHANGED.get(parts[-1])
