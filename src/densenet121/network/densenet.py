@@ -210,7 +210,7 @@ class DenseNet(nn.Module):
         return F.relu(maps).mean(dim=(2, 3))
 
     def _features_are_untouched(self) -> bool:
-        """Whether a call of the kernels may stand for ``features``; a compiler must not see it."""
+        """Whether one call may stand for ``features``; not while torch.compile traces."""
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return False
         return is_untouched(self.features, Features)
