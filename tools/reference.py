@@ -51,7 +51,7 @@ Every command also takes
 - `--help`.
 
 Unknown settings are refused, with the nearest name. Names cannot be abbreviated.
-An error about a value that a file or a recipe set names that, too.
+An error about a value from a file or a recipe says where the value is from.
 
 ## Exit status
 | status | meaning |

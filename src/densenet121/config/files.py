@@ -8,13 +8,15 @@ PyYAML is imported only when a file is read or printed.
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from densenet121.config.flags import Flag, flags_of, nearest
 from densenet121.utils.errors import UsageError
 
 if TYPE_CHECKING:
     from yaml.nodes import Node
+
+Settings = TypeVar("Settings")
 
 _TAG = "tag:yaml.org,2002:"
 _NULL = f"{_TAG}null"
@@ -70,7 +72,9 @@ def over_recipe(
     return {name: v for name, v in recipe.items() if name not in replaced} | dict(given)
 
 
-def build(config_class: type[Any], values: Mapping[str, Any], sources: Mapping[str, str]) -> Any:
+def build(
+    config_class: type[Settings], values: Mapping[str, Any], sources: Mapping[str, str]
+) -> Settings:
     """The settings; an error says which of the values that it names are of a recipe or a file.
 
     Args:

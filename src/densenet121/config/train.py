@@ -136,8 +136,7 @@ class TrainConfig(
         """
         recipe = read_recipe(name, cls)
         sources = {key: f"--recipe {name}" for key in recipe if key not in settings}
-        config: TrainConfig = build(cls, over_recipe(settings, recipe, cls), sources)
-        return config
+        return build(cls, over_recipe(settings, recipe, cls), sources)
 
     def check(self) -> None:
         """Refuse settings of different groups that contradict each other."""

@@ -39,7 +39,7 @@ struct Int8Group {
     return window(pixel / maps.width, pixel % maps.width) + (pitch() + 1) * g.inner_ld();
   }
 
-  // Zeros around the pixels of an image, which the layers write.
+  // Writes the zeros around the pixels of an image; the layers write the pixels.
   void clear_frame(uint8_t* image) const {
     const int64_t line = pitch() * g.inner_ld();
     std::memset(image, 0, line);

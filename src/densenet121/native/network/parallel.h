@@ -22,11 +22,16 @@ inline Range share(int64_t n, int part, int parts) {
   return {n * part / parts, n * (part + 1) / parts};
 }
 
-// Number of pieces of at most `most` of n rows: as many for each of the threads, if none has fewer
-// rows than half of `most`.
-inline int64_t row_pieces(int64_t n, int64_t most, int64_t threads) {
-  const int64_t fewest = (n + most - 1) / most, allowed = n / (most / 2);
+// Number of pieces of at most `most` of n: as many for each of the threads, as far as none becomes
+// smaller than `least`.
+inline int64_t even_pieces(int64_t n, int64_t most, int64_t least, int64_t threads) {
+  const int64_t fewest = (n + most - 1) / most, allowed = n / least;
   return smaller(round_up(fewest, threads), allowed > fewest ? allowed : fewest);
+}
+
+// The same of rows of a product, which are too few if they are less than half of `most`.
+inline int64_t row_pieces(int64_t rows, int64_t most, int64_t threads) {
+  return even_pieces(rows, most, most / 2, threads);
 }
 
 // Memory of this thread that is reused between calls, because new pages are slow. Its content is

@@ -106,9 +106,9 @@ struct Patch {
         column(index % maps.patch_columns(size) * size) {}
 };
 
-// Number of pieces of work: a multiple of the threads, if there are enough patches.
+// Number of pieces of work.
 inline int64_t patch_blocks(int64_t patches, int64_t at_once, int64_t threads) {
-  return smaller(round_up((patches + at_once - 1) / at_once, threads), patches);
+  return even_pieces(patches, at_once, 1, threads);
 }
 
 // The patches up to `last` read only pixels before this one.
