@@ -23,7 +23,7 @@ template <class T>
 constexpr int kDepthAtOnce = 16384 / (kPanel<T> * sizeof(T));
 
 // Summands during which a tile prefetches cache lines of the next panel: four tiles prefetch all of
-// it.
+// it, and fewer do if each prefetches more.
 template <class T>
 constexpr int kUnroll = smaller(4, kLanes<T>);
 template <class T>
@@ -38,12 +38,12 @@ struct Rows {
 };
 
 // C (+)= A B for kRows rows and kVectors registers of columns, summed in registers. Rows of one
-// segment have a multiple of kUnroll numbers. kLd is rows.ld if the compiler may know it, else 0: then
+// segment have a multiple of kUnroll numbers, during which `lines` cache lines are prefetched. kLd is rows.ld if the compiler may know it, else 0: then
 // no register has a row's address.
 template <class T, int kRows, int kVectors, bool kSegmented, int64_t kLd>
 __attribute__((noinline)) void product_tile(const Rows<T>& rows, const T* a, const T* b, Real<T>* c,
                                             int64_t ldc, bool accumulate, const Real<T>* shift,
-                                            const T* ahead) {
+                                            const T* ahead, int lines) {
   using R = Real<T>;
   Vec<T> sums[kRows][kVectors];
   for (int r = 0; r < kRows; r++) {
@@ -70,9 +70,7 @@ __attribute__((noinline)) void product_tile(const Rows<T>& rows, const T* a, con
     }
   } else {
     for (int64_t begin = 0; begin < depth; begin += kUnroll<T>) {
-      for (int i = 0; i < kLinesAhead<T>; i++, ahead += 64 / sizeof(T)) {
-        __builtin_prefetch(ahead, 0, 2);
-      }
+      for (int i = 0; i < lines; i++, ahead += 64 / sizeof(T)) __builtin_prefetch(ahead, 0, 2);
 #pragma GCC unroll 4
       for (int64_t k = begin; k < begin + kUnroll<T>; k++) add(k);
     }
@@ -88,13 +86,15 @@ __attribute__((noinline)) void product_tile(const Rows<T>& rows, const T* a, con
 
 template <class T, int kVectors, bool kSegmented, int64_t kLd, int kRows = kTileRows>
 inline void product_rows(int count, const Rows<T>& rows, const T* a, const T* b, Real<T>* c,
-                         int64_t ldc, bool accumulate, const Real<T>* shift, const T* ahead) {
+                         int64_t ldc, bool accumulate, const Real<T>* shift, const T* ahead,
+                         int lines) {
   if constexpr (kRows > 0) {
     if (count == kRows) {
-      product_tile<T, kRows, kVectors, kSegmented, kLd>(rows, a, b, c, ldc, accumulate, shift, ahead);
+      product_tile<T, kRows, kVectors, kSegmented, kLd>(rows, a, b, c, ldc, accumulate, shift, ahead,
+                                                       lines);
     } else {
       product_rows<T, kVectors, kSegmented, kLd, kRows - 1>(count, rows, a, b, c, ldc, accumulate,
-                                                            shift, ahead);
+                                                            shift, ahead, lines);
     }
   }
 }
@@ -107,7 +107,8 @@ inline void product(int64_t count, const Rows<T>& rows, const T* b, int64_t widt
                     int64_t ldc, bool accumulate, const Real<T>* shift, const T* next) {
   // Tiles of nearly equal height: in a low one at the end the multiplier would have to wait.
   const int tiles = (count + kTileRows - 1) / kTileRows;
-  const int64_t asked = rows.depth / kUnroll<T> * kLinesAhead<T> * 64 / sizeof(T);
+  const int lines = kLinesAhead<T> * (tiles < 4 ? (4 + tiles - 1) / tiles : 1);
+  const int64_t asked = rows.depth / kUnroll<T> * lines * 64 / sizeof(T);
   for (int i = 0; i < tiles; i++) {
     const Range tile = share(count, i, tiles);
     const int height = tile.end - tile.begin;
@@ -115,9 +116,11 @@ inline void product(int64_t count, const Rows<T>& rows, const T* b, int64_t widt
     const T* ahead = i < 4 ? next + i * asked : b;
     Real<T>* to = c + tile.begin * ldc;
     if (width == kPanel<T>) {
-      product_rows<T, 2, kSegmented, kLd>(height, rows, a, b, to, ldc, accumulate, shift, ahead);
+      product_rows<T, 2, kSegmented, kLd>(height, rows, a, b, to, ldc, accumulate, shift, ahead,
+                                              lines);
     } else {
-      product_rows<T, 1, kSegmented, kLd>(height, rows, a, b, to, ldc, accumulate, shift, ahead);
+      product_rows<T, 1, kSegmented, kLd>(height, rows, a, b, to, ldc, accumulate, shift, ahead,
+                                              lines);
     }
   }
 }
