@@ -96,14 +96,19 @@ struct StemRows {
     T* to = inputs;
     for (int64_t r = first_input; r < (last - 1) * f.stride - f.padding + f.kernel; r++) {
       std::memset(to, 0, at.row * sizeof(T));
-      if (r >= 0 && r < f.height) {
-        const R* from = x + r * s[2];
-        for (int64_t c = 0; c < f.channels; c++) {
-          T* pixel = to + f.padding * at.pixel + c;
-          for (int64_t i = 0; i < f.width; i++) set(pixel + i * at.pixel, from[c * s[1] + i * s[3]]);
-        }
-      }
+      if (r >= 0 && r < f.height) read_row(x + r * s[2], to + f.padding * at.pixel);
       to += at.row;
+    }
+  }
+
+  void read_row(const R* from, T* to) const {
+    const int64_t apart = f.x_strides[1], pixel = f.x_strides[3];
+    if (pixel == f.channels && at.pixel == f.channels && (apart == 1 || f.channels == 1)) {
+      store_numbers<T>(from, f.width * f.channels, to);
+      return;
+    }
+    for (int64_t c = 0; c < f.channels; c++) {
+      for (int64_t i = 0; i < f.width; i++) set(to + i * at.pixel + c, from[c * apart + i * pixel]);
     }
   }
 
@@ -138,11 +143,42 @@ void convolve_rows(const FirstConvolution& f, const T* panels, int64_t image, Ra
   }
 }
 
+constexpr int kRing = 3;  // rows of the convolution that the pooling reads
+
+// One row of the maximum of 3 x 3 pixels with stride 2 to `out`; `ring` has row i of its input at i % kRing.
+// In place of what is outside of the image, a pixel of the window inside of it is read once more.
+template <class T>
+inline void pool_row(const StemArguments& pool, int64_t row, const Real<T>* ring, int64_t row_numbers,
+                     int64_t pixel_numbers, int64_t columns, T* out, int64_t ld) {
+  const Window window(pool, row, 0);
+  const Real<T>* rows[kRing];
+  for (int i = 0; i < kRing; i++) {
+    const int64_t inside = smaller(i < window.rows.begin ? window.rows.begin : i, window.rows.end - 1);
+    rows[i] = ring + (window.top + inside) % kRing * row_numbers;
+  }
+  // nan is larger than everything, as in torch
+  const auto larger = [](Vec<T> a, Vec<T> b) { return (b > a) | (b != b) ? b : a; };
+  for (int64_t c = 0; c < columns; c += kLanes<T>) {
+    const auto of_column = [&](int64_t column) __attribute__((always_inline)) {
+      const int64_t at = smaller(column < 0 ? 0 : column, pool.width - 1) * pixel_numbers + c;
+      const auto number = [&](int i) { return load<Real<T>>(rows[i] + at, kLanes<T>); };
+      return larger(larger(number(0), number(1)), number(2));
+    };
+    const int n = smaller<int64_t>(kLanes<T>, columns - c);
+    Vec<T> shared = of_column(window.left);  // by a window and the one before
+    for (int64_t i = 0; i < pool.out_width; i++) {
+      const int64_t left = window.left + 2 * i;
+      const Vec<T> first = larger(shared, of_column(left + 1));
+      shared = of_column(left + 2);
+      store<T>(out + i * ld + c, larger(first, shared), n);
+    }
+  }
+}
+
 // The same for the maximum of 3 x 3 pixels with stride 2 of relu(norm(convolution)).
 template <class T>
 void convolve_and_pool_rows(const FirstConvolution& f, const StemArguments& pool, const T* panels,
                             const Real<T>* shift, int64_t image, Range range, T* y, int64_t ld) {
-  constexpr int kRing = 3;
   const int64_t first = range.begin * 2 > pool.pad_top ? range.begin * 2 - pool.pad_top : 0;
   const int64_t last = smaller(range.end * 2 - pool.pad_top + 1, pool.height);
   StemRows<T> rows(f, panels, shift, image, (last - first) * f.stride + f.kernel, kRing);
@@ -153,22 +189,8 @@ void convolve_and_pool_rows(const FirstConvolution& f, const StemArguments& pool
     for (; done < bottom; done++) {
       rows.convolve(done, rows.outputs + done % kRing * rows.output_numbers());
     }
-    for (int64_t column = 0; column < pool.out_width; column++) {
-      const Window window(pool, row, column);
-      T* to = y + (row * pool.out_width + column) * ld;
-      for (int64_t c = 0; c < f.columns; c += kLanes<T>) {
-        Vec<T> best{};
-        for (int64_t i = window.rows.begin; i < window.rows.end; i++) {
-          const Real<T>* from = rows.outputs + (window.top + i) % kRing * rows.output_numbers() + c;
-          for (int64_t j = window.columns.begin; j < window.columns.end; j++) {
-            const Vec<T> u = load<Real<T>>(from + (window.left + j) * rows.padded(), kLanes<T>);
-            // nan is larger than everything, as in torch
-            best = (u > best) | (u != u) ? u : best;
-          }
-        }
-        store<T>(to + c, best, smaller<int64_t>(kLanes<T>, f.columns - c));
-      }
-    }
+    pool_row<T>(pool, row, rows.outputs, rows.output_numbers(), rows.padded(), f.columns,
+                y + row * pool.out_width * ld, ld);
   }
 }
 

@@ -16,7 +16,6 @@ struct Int8Stem {
   int64_t first_input = 0;
 
   int64_t row_bytes() const { return (g.first.width + 2 * g.first.padding) * kSummands; }
-  int64_t ld() const { return round_up(g.first.columns, 16); }
 
   // Rows of x as bytes that the output rows first .. last - 1 read, in a frame of zeros.
   void read(int64_t first, int64_t last) {
@@ -72,26 +71,6 @@ struct Int8Stem {
       byte_product<int16_t>(g.conv0, some, rows, 0, f.columns, to);
     }
   }
-
-  // The maximum of 3 x 3 pixels with stride 2, of rows in a ring of 3.
-  void pool_row(int64_t row, const int16_t* ring, int16_t* out, int64_t out_ld) const {
-    const int64_t width = g.first.output(g.first.width), columns = g.first.columns;
-    for (int64_t column = 0; column < g.pool.out_width; column++) {
-      const Window window(g.pool, row, column);
-      for (int64_t c = 0; c < columns; c += kLanes<int16_t>) {
-        const int some = smaller<int64_t>(kLanes<int16_t>, columns - c);
-        Vec<int16_t> most = broadcast<int16_t>(-32768);
-        for (int64_t i = window.rows.begin; i < window.rows.end; i++) {
-          const int16_t* line = ring + (window.top + i) % 3 * width * ld();
-          for (int64_t j = window.columns.begin; j < window.columns.end; j++) {
-            const Vec<int16_t> v = load<int16_t>(line + (window.left + j) * ld() + c, some);
-            most = v > most ? v : most;
-          }
-        }
-        store<int16_t>(out + column * out_ld + c, most, some);
-      }
-    }
-  }
 };
 
 // Rows range of the first block's input of one image; y is its first pixel.
@@ -111,12 +90,14 @@ inline void int8_stem_rows(const Int8Network& g, int64_t image, Range range, int
     for (int64_t r = first; r < last; r++) stem.convolve(r, y + r * width * ld, ld);
     return;
   }
-  int16_t* ring = scratch<int16_t>(4, 3 * width * stem.ld());
+  const int64_t pixel = round_up(g.first.columns, kLanes<int16_t>), row_numbers = width * pixel;
+  int16_t* ring = scratch<int16_t>(4, kRing * row_numbers);
   int64_t done = first;  // rows of the convolution before this one
   for (int64_t row = range.begin; row < range.end; row++) {
     const int64_t bottom = smaller(row * 2 - g.pool.pad_top + 3, g.pool.height);
-    for (; done < bottom; done++) stem.convolve(done, ring + done % 3 * width * stem.ld(), stem.ld());
-    stem.pool_row(row, ring, y + row * g.pool.out_width * ld, ld);
+    for (; done < bottom; done++) stem.convolve(done, ring + done % kRing * row_numbers, pixel);
+    pool_row<int16_t>(g.pool, row, ring, row_numbers, pixel, g.first.columns,
+                      y + row * g.pool.out_width * ld, ld);
   }
 }
 

@@ -38,8 +38,8 @@ struct Rows {
 };
 
 // C (+)= A B for kRows rows and kVectors registers of columns, summed in registers. Rows of one
-// segment have a multiple of kUnroll numbers, during which `lines` cache lines are prefetched. kLd is rows.ld if the compiler may know it, else 0: then
-// no register has a row's address.
+// segment have a multiple of kUnroll numbers, during which `lines` cache lines are prefetched. kLd is
+// rows.ld if the compiler may know it, else 0: then no register has a row's address.
 template <class T, int kRows, int kVectors, bool kSegmented, int64_t kLd>
 __attribute__((noinline)) void product_tile(const Rows<T>& rows, const T* a, const T* b, Real<T>* c,
                                             int64_t ldc, bool accumulate, const Real<T>* shift,
