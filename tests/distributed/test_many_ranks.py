@@ -81,7 +81,7 @@ with process_group(process, torch.device("cpu"), 60):
             precision=torch.float32,
             weight=weight,
         )
-        losses.append(sum_over_ranks(loss * weight) / process.world_size)
+        losses.append(sum_over_ranks(loss) / process.world_size)
     if norms == "sync":
         for buffer in net.buffers():  # the same on all ranks, and not only on rank 0
             mean = sum_over_ranks(buffer.double()) / process.world_size

@@ -1,5 +1,6 @@
 """One training step: against a step written by hand, and without waiting for the device."""
 
+import math
 from functools import partial
 
 import pytest
@@ -95,7 +96,12 @@ def test_the_meter_averages_finite_losses_and_counts_bad_ones_in_a_row() -> None
     losses = LossMeter(torch.device("cpu"))
     for value in (1.0, float("inf"), 3.0, float("nan"), float("nan")):
         losses.add(torch.tensor(value))
-    assert losses.mean() == pytest.approx((1 + 3) / 5)
+    assert losses.mean() == 2.0
     assert int(losses.bad_run) == 2
+    again = LossMeter(torch.device("cpu"))
+    again.restore(losses.of_all_ranks(), losses.steps, 0)
+    assert (again.mean(), int(again.bad_run)) == (2.0, 2)
     losses.reset()
-    assert (losses.mean(), int(losses.bad_run)) == (0.0, 2)
+    assert math.isnan(losses.mean()) and int(losses.bad_run) == 2
+    losses.add(torch.tensor(math.inf))
+    assert math.isnan(losses.mean()) and int(losses.bad_run) == 3

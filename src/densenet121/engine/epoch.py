@@ -1,5 +1,6 @@
 """One epoch of training steps."""
 
+import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 
@@ -109,7 +110,7 @@ def _read_step(
 def run_step(
     training: Training, plan: EpochPlan, parts: Sequence[Batch], lr: float
 ) -> torch.Tensor:
-    """Run one step with these batches and return its loss, on the device."""
+    """Run one step with these batches and return its loss, on the device (``train_step``)."""
     targets = [plan.task.targets(plan.dataset, part.indices) for part in parts]
     weights = [plan.task.weight(target) for target in targets]
     total = sum(weights)
@@ -239,7 +240,7 @@ def _log_step(
             "kind": "train",
             "epoch": epoch,
             "step": step,
-            "loss": loss,
+            "loss": loss if math.isfinite(loss) else None,
             "lr": lr,
             "images_per_second": round(images_per_second, 2),
             "data_wait": round(data_wait, 4),

@@ -1,5 +1,6 @@
 """The state of a training run, and how it is saved and restored."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -69,12 +70,14 @@ class LossMeter:
 
     Attributes:
         loss_sum: scalar float32 on the device, sum of the finite losses.
-        bad_run: scalar int64 on the device, consecutive steps with a nan or infinite loss.
+        bad: scalar int64 on the device, number of the others, which are nan or infinite.
+        bad_run: scalar int64 on the device, consecutive steps with such a loss.
         steps: number of losses since the last log line.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.loss_sum = torch.zeros((), device=device)
+        self.bad = torch.zeros((), dtype=torch.int64, device=device)
         self.bad_run = torch.zeros((), dtype=torch.int64, device=device)
         self.steps = 0
 
@@ -82,33 +85,44 @@ class LossMeter:
         """Count the loss of one step."""
         finite = loss.isfinite()
         self.loss_sum = self.loss_sum + torch.where(finite, loss, torch.zeros_like(loss))
+        self.bad = self.bad + ~finite
         self.bad_run = (self.bad_run + 1) * ~finite
         self.steps += 1
 
     def mean(self) -> float:
-        """Mean loss in nats per image, over all ranks. This waits for the device."""
-        return float(sum_over_ranks(self.loss_sum)) / max(self.steps * world_size(), 1)
+        """Mean of the finite losses over all ranks, nan without one. This waits for the device.
+
+        The loss of each rank is already multiplied by the rank's weight (``train_step``).
+        """
+        own = torch.stack([self.loss_sum, self.bad.to(self.loss_sum)])
+        total, bad = sum_over_ranks(own).tolist()
+        finite = self.steps * world_size() - bad
+        return float(total / finite) if finite else math.nan
 
     def longest_bad_run(self) -> int:
         """The largest ``bad_run`` of all ranks. This waits for the device."""
         return max(gather(int(self.bad_run)))
 
     def of_all_ranks(self, alone: bool = False) -> Tensor:
-        """``(world_size, 2)``: loss_sum and bad_run of each rank; with ``alone``, of this one."""
-        own = [float(self.loss_sum), float(self.bad_run)]
+        """``(world_size, 3)``: loss_sum, bad_run and bad of each rank; ``alone``: of this one."""
+        own = [float(self.loss_sum), float(self.bad_run), float(self.bad)]
         return torch.tensor([own] if alone else gather(own), dtype=torch.float64)
 
     def restore(self, of_all_ranks: Tensor, steps: int, rank: int) -> None:
-        """Restore the result of ``of_all_ranks``; with another number of ranks, their mean."""
+        """Restore the result of ``of_all_ranks``; with another number of ranks, their mean.
+
+        In older checkpoints it has no third column.
+        """
         same = len(of_all_ranks) == world_size()
         own = of_all_ranks[rank] if same else of_all_ranks.mean(dim=0)
         self.loss_sum = own[0].to(self.loss_sum)
         self.bad_run = own[1].to(self.bad_run)
+        self.bad = (own[2] if len(own) > 2 else torch.zeros(())).to(self.bad)
         self.steps = steps
 
     def reset(self) -> None:
         """Start again after a log line; ``bad_run`` is kept."""
-        self.loss_sum = torch.zeros_like(self.loss_sum)
+        self.loss_sum, self.bad = torch.zeros_like(self.loss_sum), torch.zeros_like(self.bad)
         self.steps = 0
 
 

@@ -59,7 +59,8 @@ def train_step(
         clip_grad: largest length of the gradient of all weights together; None: any.
 
     Returns:
-        The mean loss before the update, a scalar without gradient.
+        The mean loss before the update times ``weight``, a scalar without gradient: its mean over
+        the ranks is the mean over all their images.
     """
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_factor", 1.0)
@@ -76,7 +77,7 @@ def train_step(
                 loss = loss_function(logits, *learnt_from)
             factor = weight * share
             torch.autograd.backward(scaler.scale(loss if factor == 1 else loss * factor))
-        losses.append(loss.detach() if share == 1 else loss.detach() * share)
+        losses.append(loss.detach() if factor == 1 else loss.detach() * factor)
     if clip_grad is not None:
         scaler.unscale_(optimizer)
         trained = [p for group in optimizer.param_groups for p in group["params"]]

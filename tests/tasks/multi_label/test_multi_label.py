@@ -124,14 +124,23 @@ def test_a_resumed_run_with_the_asymmetric_loss_is_exact_and_keeps_its_settings(
     assert next(rows_of(tmp_path / "whole"))["loss"] != next(rows_of(trained))["loss"]
 
 
-def test_two_ranks_see_every_image_once(images: Path, tmp_path: Path) -> None:
-    flags: list[object] = ["--task", "multilabel", "--missing", "ignore", "--net", "densenet100"]
-    flags += ["--image_size", 16, "--per_batch_size", 5, "--max_epoch", 1, "--device", "cpu"]
-    flags += ["--amp", "fp32", "--data_dir", images, "--output_dir", tmp_path / "run"]
-    run_ranks(2, "-m", "densenet121", "train", *flags)
+def test_two_ranks_see_every_image_once_and_log_the_loss_of_all(
+    images: Path, tmp_path: Path
+) -> None:
+    """Of unequal numbers of known labels the mean is not that of the ranks' means."""
+    flags = ["--task", "multilabel", "--missing", "ignore", "--net", "densenet100"]
+    flags += ["--image_size", "16", "--max_epoch", "1", "--log_interval", "1", "--device", "cpu"]
+    flags += ["--amp", "fp32", "--data_dir", str(images)]
+    ranks: list[object] = ["--per_batch_size", 5, "--sync_batch_norm", 1]
+    run_ranks(2, "-m", "densenet121", "train", *flags, *ranks, "--output_dir", tmp_path / "run")
     _, rows, predictions = result(tmp_path / "run")
     assert rows[-1]["total"] == 32
     assert len(predictions.splitlines()) == 33
+    one = tmp_path / "one"
+    assert main(["train", *flags, "--per_batch_size", "10", "--output_dir", str(one)]) == 0
+    expected = [row["loss"] for row in rows_of(one) if row["kind"] == "train"]
+    found = [row["loss"] for row in rows if row["kind"] == "train"]
+    assert len(found) == 4 and found[0] == pytest.approx(expected[0], rel=1e-5)
 
 
 @pytest.mark.parametrize("task", [MultiLabel(), MultiLabel(asymmetry=Asymmetry())], ids=str)
