@@ -49,7 +49,7 @@ class PreparedClassifier(NamedTuple):
 
     arguments: ClassifierArguments
     logits: Tensor
-    others: tuple[Tensor, ...]
+    others: tuple[Tensor | None, ...]
 
 
 def prepare_classifier(
@@ -65,21 +65,25 @@ def prepare_classifier(
     if not is_untouched(classifier, nn.Linear):
         return None
     assert isinstance(classifier, nn.Linear)
-    tensors = [classifier.weight, *([] if classifier.bias is None else [classifier.bias])]
-    if not all(t.dtype == features.dtype and t.device.type == "cpu" for t in tensors):
-        return None
-    if features.shape[1] != classifier.weight.shape[1]:
+    weight: Tensor = classifier.weight
+    bias: Tensor | None = classifier.bias
+    images, columns = features.shape
+    if weight.dtype != features.dtype or not weight.is_cpu or weight.shape[1] != columns:
         return None  # the plain implementation raises the error
-    weight, *bias = (tensor.contiguous() for tensor in tensors)
-    logits = torch.empty((len(features), len(weight)), dtype=dtype or features.dtype)
+    weight, classes = weight.contiguous(), weight.shape[0]
+    if bias is not None:
+        if bias.dtype != features.dtype or not bias.is_cpu:
+            return None
+        bias = bias.contiguous()
+    logits = torch.empty((images, classes), dtype=dtype or features.dtype)
     arguments = ClassifierArguments(
-        images=len(features),
-        columns=features.shape[1],
-        classes=len(weight),
+        images=images,
+        columns=columns,
+        classes=classes,
         threads=torch.get_num_threads(),
         x=features.data_ptr(),
         weight=weight.data_ptr(),
-        bias=bias[0].data_ptr() if bias else None,
+        bias=None if bias is None else bias.data_ptr(),
         y=logits.data_ptr(),
     )
-    return PreparedClassifier(arguments, logits, (features, weight, *bias))
+    return PreparedClassifier(arguments, logits, (features, weight, bias))
