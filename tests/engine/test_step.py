@@ -105,3 +105,12 @@ def test_the_meter_averages_finite_losses_and_counts_bad_ones_in_a_row() -> None
     assert math.isnan(losses.mean()) and int(losses.bad_run) == 2
     losses.add(torch.tensor(math.inf))
     assert math.isnan(losses.mean()) and int(losses.bad_run) == 3
+
+
+def test_the_losses_of_an_older_checkpoint_go_on_as_they_did() -> None:
+    """It has no number of bad steps: in each of its two columns is what it had."""
+    losses = LossMeter(torch.device("cpu"))
+    losses.restore(torch.tensor([[6.0, 2.0]], dtype=torch.float64), 3, 0)
+    assert (losses.mean(), int(losses.bad_run)) == (2.0, 2)
+    losses.add(torch.tensor(4.0))
+    assert (losses.mean(), int(losses.bad_run)) == (2.5, 0)
