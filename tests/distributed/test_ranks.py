@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 from torch._C._distributed_c10d import TCPStore
 
+from densenet121.checkpoint.native import read
 from densenet121.distributed.ranks import join
 from densenet121.utils.errors import UsageError
 
 from helpers.commands import environment
 from helpers.images import write_classes
-from helpers.ranks import NAMES, SMALL, ranks_of, result, run, torchrun, train
+from helpers.ranks import NAMES, SMALL, ranks_of, result, run, start_ranks, torchrun, train
 
 
 @pytest.fixture(scope="module")
@@ -225,6 +226,21 @@ def test_a_signal_to_one_rank_stops_all_after_saving(
     for rank in (0, 1):
         log = next(folder.glob(f"*_rank_{rank}.log")).read_text()
         assert log.count("stopped by a signal") == 1
+
+
+def test_a_checkpoint_knows_the_images_that_any_rank_has_skipped(tmp_path: Path) -> None:
+    data_dir = write_classes(tmp_path / "data", ["x", "y"], 10)
+    names = ["x/001.png", "x/005.png", "x/006.png", "y/000.png", "y/003.png", "y/008.png"]
+    for name in names:
+        (data_dir / name).write_bytes(b"not an image")
+    flags = ["--data_dir", data_dir, "--output_dir", tmp_path / "run", "--per_batch_size", 5]
+    flags += ["--max_epoch", 1, "--on_bad_image", "skip"]
+    ranks, _ = start_ranks(2, "-m", "densenet121", "train", *SMALL, *flags, folder=tmp_path)
+    assert [rank.wait() for rank in ranks] == [1, 1]
+    _, _, content = read(tmp_path / "run" / "0-1_2.ckpt")
+    assert sorted(content["state"]["bad_images"]) == names
+    log = next((tmp_path / "run").glob("*_rank_0.log")).read_text()
+    assert "6 images could not be read and were skipped" in log
 
 
 def test_ranks_that_see_other_images_are_refused(image_folder: Path, tmp_path: Path) -> None:

@@ -251,6 +251,12 @@ def snapshot(training: Training, losses: Tensor) -> tuple[dict[str, Tensor], dic
     return tensors | {"losses": losses}, content
 
 
+def share_bad_images(state: RunState) -> None:
+    """Tell every rank which images the others have skipped. All ranks call this together."""
+    for bad_images in gather(state.bad_images):
+        state.bad_images.update(bad_images)
+
+
 def save_checkpoint(training: Training, folder: RunFolder, *, alone: bool = False) -> Path:
     """Write the whole state into the run folder and return the path of the checkpoint.
 
@@ -266,6 +272,8 @@ def save_checkpoint(training: Training, folder: RunFolder, *, alone: bool = Fals
     if not bool(finite.all()):  # one wait for the device
         raise InputError(f"weights are nan or infinite after step {step - 1}; {folder.good}")
     losses = training.losses.of_all_ranks(alone)
+    if not alone:
+        share_bad_images(training.state)
     if not folder.saves:
         return folder.checkpoint_path(step)
     return folder.write_checkpoint(step, *snapshot(training, losses))

@@ -7,7 +7,7 @@ from pathlib import Path
 from densenet121.config import TrainConfig
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.device import set_exact
-from densenet121.distributed.ranks import any_rank, copy_buffers_from_rank_0, from_rank_0, gather
+from densenet121.distributed.ranks import any_rank, copy_buffers_from_rank_0, from_rank_0
 from densenet121.engine.balance import log_balance
 from densenet121.engine.build import build_training
 from densenet121.engine.epoch import train_epoch
@@ -38,7 +38,7 @@ from densenet121.engine.start import (
     log_start,
     make_run_folder,
 )
-from densenet121.engine.state import Training, restore, save_checkpoint
+from densenet121.engine.state import Training, restore, save_checkpoint, share_bad_images
 from densenet121.engine.validation import check_validation, save_last, validate_epoch
 from densenet121.runs.evaluations import write_error_maps
 from densenet121.runs.folder import RunFolder
@@ -159,8 +159,7 @@ def train(config: TrainConfig, task: Task | None = None, images: Sides = None) -
                 time_left.log(plan, state.evaluated_epochs)
 
             # 7. Close.
-            for bad_images in gather(state.bad_images):
-                state.bad_images.update(bad_images)
+            share_bad_images(state)
             stopped = not state.is_done(config.max_epoch)
             if stopped:
                 _save_stopped(training, folder)
