@@ -22,6 +22,6 @@ def constant_network(model: nn.Module) -> Iterator[None]:
     Args:
         model: a network, or a module that has some.
     """
-    ends = [list(m.children())[-1] for m in model.modules() if isinstance(m, Features)]
+    ends = [m.parts()[-1] for m in model.modules() if isinstance(m, Features)]
     with unchanged(ends):
         yield

@@ -91,7 +91,7 @@ inline void product_rows(int count, const Rows<T>& rows, const T* a, const T* b,
   if constexpr (kRows > 0) {
     if (count == kRows) {
       product_tile<T, kRows, kVectors, kSegmented, kLd>(rows, a, b, c, ldc, accumulate, shift, ahead,
-                                                       lines);
+                                                        lines);
     } else {
       product_rows<T, kVectors, kSegmented, kLd, kRows - 1>(count, rows, a, b, c, ldc, accumulate,
                                                             shift, ahead, lines);
@@ -107,7 +107,8 @@ inline void product(int64_t count, const Rows<T>& rows, const T* b, int64_t widt
                     int64_t ldc, bool accumulate, const Real<T>* shift, const T* next) {
   // Tiles of nearly equal height: in a low one at the end the multiplier would have to wait.
   const int tiles = (count + kTileRows - 1) / kTileRows;
-  const int lines = kLinesAhead<T> * (tiles < 4 ? (4 + tiles - 1) / tiles : 1);
+  constexpr int kTimes[5] = {4, 4, 2, 2, 1};  // by the number of tiles
+  const int lines = kLinesAhead<T> * kTimes[smaller(tiles, 4)];
   const int64_t asked = rows.depth / kUnroll<T> * lines * 64 / sizeof(T);
   for (int i = 0; i < tiles; i++) {
     const Range tile = share(count, i, tiles);
@@ -117,10 +118,10 @@ inline void product(int64_t count, const Rows<T>& rows, const T* b, int64_t widt
     Real<T>* to = c + tile.begin * ldc;
     if (width == kPanel<T>) {
       product_rows<T, 2, kSegmented, kLd>(height, rows, a, b, to, ldc, accumulate, shift, ahead,
-                                              lines);
+                                          lines);
     } else {
       product_rows<T, 1, kSegmented, kLd>(height, rows, a, b, to, ldc, accumulate, shift, ahead,
-                                              lines);
+                                          lines);
     }
   }
 }
