@@ -188,7 +188,11 @@ ASL = ("--task", "multilabel", "--loss", "asl")
         (["--class_weights", "effective:1"], 2, "needs a B of at least 0 and below 1, got 1"),
         (["--class_weights", "effective:x"], 2, "needs a B of at least 0 and below 1, got x"),
         (["--class_weights", ""], 2, "--class_weights must be a rule or a file"),
-        (["--class_weights", "balance"], 1, "balance: cannot be read"),
+        (
+            ["--class_weights", "balance"],
+            1,
+            "effective:B or a file of class,weight lines; there is",
+        ),
         (["--sampler", "random"], 2, "--sampler must be one of uniform, balanced, sqrt"),
     ],
 )

@@ -219,7 +219,11 @@ def test_a_folder_that_holds_a_run_is_not_written_over(image_folder: Path, finis
     [
         ({"num_classes": 5}, "`num_classes` is 5, but .* has 3"),
         ({"pretrained": "/nowhere/w.ckpt"}, "/nowhere/w.ckpt: there is no such weights file"),
-        ({"resume": "/nowhere/0-1_3.ckpt"}, "/nowhere/0-1_3.ckpt: cannot be read"),
+        ({"resume": "/nowhere/0-1_3.ckpt"}, "must be auto or a checkpoint; there is no file /now"),
+        (
+            {"resume": "."},
+            "is a folder; pass `resume` auto `output_dir` /.* to go on from its newest",
+        ),
         ({"device": "abacus"}, "`device` must be one of cpu"),
         ({"group_size": 2}, "no launcher started 2 processes; start them with: torchrun"),
         ({"eval_resize": "8"}, "`eval_resize`"),

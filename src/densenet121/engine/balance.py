@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -41,7 +42,7 @@ def make_class_weights(config: TrainConfig, dataset: ImageDataset) -> tuple[floa
     elif config.effective_beta is not None:
         weights = effective_weights(counts, config.effective_beta)
     else:
-        weights = read_weights_file(absolute(rule), dataset.class_names)
+        weights = read_weights_file(_weights_file(rule), dataset.class_names)
     return tuple(weights.tolist())
 
 
@@ -78,11 +79,25 @@ def make_order(config: TrainConfig, dataset: ImageDataset) -> Callable[[int], In
 
 
 def weights_setting(config: TrainConfig) -> str:
-    """`class_weights` for run.json: of a file its digest, so that a resume sees a change."""
+    """`class_weights` for run.json: of a file its digest, so that a resume sees a change.
+
+    Raises:
+        InputError: it is neither a rule nor a file.
+    """
     rule = config.class_weights
     if rule in ("none", "balanced", "sqrt") or config.effective_beta is not None:
         return rule
-    return f"file {file_digest(absolute(rule))[:16]}"
+    return f"file {file_digest(_weights_file(rule))[:16]}"
+
+
+def _weights_file(rule: str) -> Path:
+    file = absolute(rule)
+    if not file.exists():
+        raise InputError(
+            "`class_weights` must be none, balanced, sqrt, effective:B or a file of class,weight "
+            f"lines; there is no file {file}"
+        )
+    return file
 
 
 def log_balance(config: TrainConfig, dataset: ImageDataset, task: Task) -> None:

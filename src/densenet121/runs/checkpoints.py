@@ -99,6 +99,13 @@ def find_start(
             )
         return Start(output_dir, None)
     if isinstance(resume, Path):
+        if resume.is_dir():
+            raise InputError(
+                f"`resume` {resume} is a folder; pass `resume` auto `output_dir` {resume} to go on "
+                "from its newest checkpoint, or one of its .ckpt files"
+            )
+        if not resume.exists():
+            raise InputError(f"`resume` must be auto or a checkpoint; there is no file {resume}")
         if resume.is_file() and is_mindspore_file(resume):
             return Start(output_dir, None, mindspore=resume)
         checkpoint = open_checkpoint(resume)
