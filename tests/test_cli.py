@@ -186,7 +186,14 @@ def test_other_commands_name_theirs() -> None:
     assert refusal("eval", "--data_dir", "d") == "--pretrained must be given"
     assert refusal("report") == "RUN must be given"
     assert refusal("report", "a", "b") == "unexpected argument b"
-    assert refusal("report", "--run", "a") == "unknown flag --run"
+    assert refusal("report", "--run", "a") == "unknown flag --run; pass RUN without a flag"
+    images = "unknown flag --data_dir; pass SOURCE without a flag"
+    assert refusal("audit", "--data_dir", "a") == images
+    weights = "unknown flag --pretrained; pass WEIGHTS without a flag"
+    assert refusal("serve", "--pretrained", "w.safetensors") == weights
+    assert refusal("predict", "--data_dir", "a") == (
+        "unknown flag --data_dir; pass INPUTS without a flag"
+    )
 
 
 @pytest.mark.parametrize("text", ["5", "007", "1e3", "true", "a b", "a: b", "[a]", "{a: b}"])

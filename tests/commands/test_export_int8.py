@@ -130,3 +130,19 @@ def test_settings_that_contradict_each_other_are_refused(tmp_path: Path) -> None
     ):
         with pytest.raises(UsageError, match=reason):
             config(tmp_path, tmp_path, tmp_path / "x", **flags)
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "other"),
+    [
+        ("m.onnx", {}, "onnx"),
+        ("m.pt2", {"format": "onnx"}, "torch"),
+        ("m.SAFETENSORS", {"format": "onnx"}, "native"),
+        ("m.onnx", {"format": "torch", "int8": 0}, "onnx"),
+    ],
+)
+def test_a_file_named_as_another_format_is_refused(
+    name: str, flags: dict[str, Any], other: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=f"pass --format {other} or another name"):
+        config(tmp_path, tmp_path, tmp_path / name, **flags)

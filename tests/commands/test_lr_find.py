@@ -147,7 +147,7 @@ def test_a_recipe_of_train_is_taken(
         (["--steps", "5"], 2, "--steps must be at least 20 steps, got 5"),
         (["--output", "lr.csv"], 2, "--output must be a .png file, got lr.csv"),
         (["--resume", "auto"], 2, "--resume has no place in lr-find"),
-        (["--class_weights", "nowhere.csv"], 1, "nowhere.csv: cannot be read"),
+        (["--class_weights", "nowhere.csv"], 1, "there is no file"),
         (["--pretrained", "nowhere"], 1, "nowhere: there is no such weights file"),
         (["--output", "no/such/folder/lr.png"], 1, "there is no folder"),
     ],

@@ -13,6 +13,7 @@ from densenet121.config.help import help_text
 from densenet121.utils.errors import UsageError
 
 _COMMON = ("--config", "--print_config", "--help")
+_ELSEWHERE_FLAGS = ("data_dir", "pretrained")  # of other commands, for what some take by its place
 _NULL = ("null", "~")
 _LEFT_OUT = {"skip_default", "skip_null", "skip_unset"}  # the last two are equivalent
 
@@ -78,6 +79,10 @@ def _refuse_unknown(
         if name[:1] != "-" or " " in name or _is_number(name):
             continue
         if name not in ("-", "-h", *known):
+            placed = [flag for flag in flags.values() if flag.positional]
+            if placed and name.lstrip("-") in (*_ELSEWHERE_FLAGS, *(flag.name for flag in placed)):
+                words = " ".join(flag.label for flag in placed)
+                raise UsageError(f"unknown flag {name}; pass {words} without a flag")
             raise UsageError(f"unknown flag {name}{nearest(name, known)}")
 
 

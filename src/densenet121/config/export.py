@@ -1,6 +1,9 @@
 """The settings of ``export``."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
+from types import MappingProxyType
 from typing import ClassVar, Literal
 
 from densenet121.config.labels import LabelTableSettings
@@ -32,6 +35,9 @@ class ExportConfig(LabelTableSettings):
     """
 
     section: ClassVar[str] = "export"
+    suffixes: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {".onnx": "onnx", ".pt2": "torch", ".safetensors": "native"}
+    )
     pretrained: AnyPath
     output: File
     data_dir: AnyPath
@@ -52,6 +58,17 @@ class ExportConfig(LabelTableSettings):
             raise UsageError("--format native needs --int8 1")
         if self.format == "native" and self.uint8_input:
             raise UsageError("--uint8_input 1 needs --format onnx or torch, got native")
+        self._check_suffix()
         at_least("pictures", self.pictures, 2)
         at_least("tolerance", self.tolerance, 0)
         between("min_agreement", self.min_agreement, 0, 1)
+
+    def _check_suffix(self) -> None:
+        """Refuse a file whose name says that it has another format."""
+        suffix = PurePath(self.output).suffix.lower()
+        named = self.suffixes.get(suffix, self.format)
+        if named != self.format:
+            raise UsageError(
+                f"--output {self.output} is named as --format {named} writes it, but --format is "
+                f"{self.format}; pass --format {named} or another name"
+            )
