@@ -411,3 +411,32 @@ def test_an_error_names_the_flag_of_a_field(
     assert cli.main(["train", "--data_dir", str(missing), "--output_dir", output]) == 1
     printed = capsys.readouterr().err
     assert printed == f"densenet121: --data_dir {missing}: there is no such folder\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "allowed"),
+    [
+        (
+            ["calibrate", "--data_dir", "d", "--pretrained", "w", "--output", "w.pth"],
+            ".safetensors",
+        ),
+        (["average", "a", "b", "--output", "w.ckpt"], ".safetensors"),
+        (["probe", "--data_dir", "d", "--pretrained", "w", "--output", "w.H5"], ".safetensors"),
+        (["show", "--data_dir", "d", "--output", "sheet.png"], ".html"),
+        (["audit", "d", "--page", "page.txt"], ".html"),
+        (["lr-find", "--data_dir", "d", "--output", "lr.csv"], ".png"),
+    ],
+)
+def test_a_file_is_not_written_under_the_name_of_another_format(
+    arguments: list[str], allowed: str
+) -> None:
+    flag, name = arguments[-2:]
+    assert refusal(*arguments).startswith(f"{flag} must be a {allowed} file, got {name}")
+
+
+def test_int8_weights_have_no_name_of_other_programs_weights() -> None:
+    given = ["export", "--data_dir", "d", "--pretrained", "w", "--format", "native", "--int8", "1"]
+    found = refusal(*given, "--output", "w.bin")
+    assert found.startswith(
+        "--output must be a .safetensors file, got w.bin; `densenet121 convert`"
+    )

@@ -11,7 +11,8 @@ COMMANDS = {
     "average": "average INPUT other --output OUTPUT.safetensors",
     "calibrate": "calibrate --pretrained INPUT --data_dir images --output OUTPUT.safetensors",
     "compare": "compare INPUT other --output OUTPUT.safetensors",
-    "export": "export --pretrained INPUT --data_dir images --output OUTPUT.safetensors",
+    "export": "export --format native --int8 1 --pretrained INPUT --data_dir images"
+    " --output OUTPUT.safetensors",
     "metrics": "metrics INPUT --probability_prefix p_ --output OUTPUT.safetensors",
     "probe": "probe --pretrained INPUT --data_dir images --output OUTPUT.safetensors",
     "audit": "audit images --page OUTPUT.html",

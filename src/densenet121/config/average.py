@@ -13,7 +13,7 @@ from densenet121.config.shared import (
     Settings,
     WorkerSettings,
 )
-from densenet121.config.values import at_least, between
+from densenet121.config.values import at_least, between, names_weights
 from densenet121.utils.errors import UsageError
 
 
@@ -43,6 +43,7 @@ class MemberSettings(Settings):
             raise UsageError(f"{twice[0]} is named twice")
         if not self.output:
             raise UsageError("--output must name a file, got an empty path")
+        names_weights("output", self.output)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from densenet121.config.shared import (
     Tta,
     WorkerSettings,
 )
-from densenet121.config.values import between
+from densenet121.config.values import between, names_weights
 from densenet121.utils.errors import UsageError
 
 
@@ -52,6 +52,7 @@ class CalibrateConfig(
         """Refuse empty paths and values out of range."""
         if not self.data_dir or not self.pretrained:
             raise UsageError("--data_dir and --pretrained must not be empty")
+        names_weights("output", self.output)
         between("seed", self.seed, 0, 2**63 - 1)
         if self.target_accuracy is not None and not 0 < self.target_accuracy <= 1:
             raise UsageError(

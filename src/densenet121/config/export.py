@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from densenet121.config.labels import LabelTableSettings
 from densenet121.config.shared import AnyPath, File, Switch
-from densenet121.config.values import at_least, between
+from densenet121.config.values import at_least, between, names_weights
 from densenet121.utils.errors import UsageError
 
 
@@ -72,3 +72,5 @@ class ExportConfig(LabelTableSettings):
                 f"--output {self.output} is named as --format {named} writes it, but --format is "
                 f"{self.format}; pass --format {named} or another name"
             )
+        if self.format == "native":
+            names_weights("output", self.output)

@@ -15,7 +15,7 @@ from densenet121.config.shared import (
     WeightsSettings,
     WorkerSettings,
 )
-from densenet121.config.values import at_least, between
+from densenet121.config.values import at_least, between, names_weights
 from densenet121.utils.errors import UsageError
 
 
@@ -44,6 +44,7 @@ class ProbeDataSettings(BadImageSettings):
         """Refuse empty paths."""
         if not self.data_dir or not self.pretrained:
             raise UsageError("--data_dir and --pretrained must not be empty")
+        names_weights("output", self.output)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from densenet121.config.shared import (
     settings_of,
 )
 from densenet121.config.train import TrainConfig
-from densenet121.config.values import at_least
+from densenet121.config.values import at_least, names_page
 from densenet121.utils.errors import UsageError
 
 
@@ -65,6 +65,7 @@ class ShowConfig(SampleSettings, TaskSettings, AugmentationSettings):
         """Refuse empty paths and values out of range."""
         if not self.data_dir or not self.output:
             raise UsageError("--data_dir and --output must not be empty")
+        names_page("output", self.output)
         at_least("images", self.images, 1, "image")
         at_least("versions", self.versions, 1, "version")
         _ = self.training

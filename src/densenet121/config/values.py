@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from densenet121.utils.errors import UsageError
 
@@ -122,3 +122,27 @@ def default_eval_resize(size: tuple[int, int]) -> str:
 def absolute(path: str) -> Path:
     """The path with ~ and the working directory resolved, symbolic links kept."""
     return Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 (resolve() follows links)
+
+
+def names_weights(flag: str, path: str | None) -> None:
+    """Refuse a name of other programs' weights for those that are written; None passes.
+
+    Raises:
+        UsageError: the text has the flag and what is allowed.
+    """
+    others = [".bin", ".ckpt", ".h5", ".keras", ".npz", ".onnx", ".pkl", ".pt", ".pt2", ".pth"]
+    if path is not None and PurePath(path).suffix.lower() in others:
+        raise UsageError(
+            f"--{flag} must be a .safetensors file, got {path}; `densenet121 convert` writes the "
+            "formats of other programs"
+        )
+
+
+def names_page(flag: str, path: str | None) -> None:
+    """Refuse a name that no browser takes for a page; None passes.
+
+    Raises:
+        UsageError: the text has the flag and what is allowed.
+    """
+    if path is not None and PurePath(path).suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"--{flag} must be a .html file, got {path}")
