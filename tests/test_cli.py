@@ -189,6 +189,7 @@ def test_other_commands_name_theirs() -> None:
     assert refusal("report", "--run", "a") == "unknown flag --run; pass RUN without a flag"
     images = "unknown flag --data_dir; pass SOURCE without a flag"
     assert refusal("audit", "--data_dir", "a") == images
+    assert refusal("bench", "infer", "--pretrained", "w") == "unknown flag --pretrained"
     weights = "unknown flag --pretrained; pass WEIGHTS without a flag"
     assert refusal("serve", "--pretrained", "w.safetensors") == weights
     assert refusal("predict", "--data_dir", "a") == (

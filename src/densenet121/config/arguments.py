@@ -79,7 +79,7 @@ def _refuse_unknown(
         if name[:1] != "-" or " " in name or _is_number(name):
             continue
         if name not in ("-", "-h", *known):
-            placed = [flag for flag in flags.values() if flag.positional]
+            placed = [flag for flag in flags.values() if flag.positional and not flag.choices]
             if placed and name.lstrip("-") in (*_ELSEWHERE_FLAGS, *(flag.name for flag in placed)):
                 words = " ".join(flag.label for flag in placed)
                 raise UsageError(f"unknown flag {name}; pass {words} without a flag")

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 
 from densenet121.config.labels import TaskSettings
 from densenet121.config.shared import AnyPath, File, SampleSettings, Settings, WorkerSettings
-from densenet121.config.values import at_least, between, names_page
+from densenet121.config.values import at_least, between, ends_in
 from densenet121.utils.errors import UsageError
 
 
@@ -70,4 +70,4 @@ class AuditConfig(TaskSettings, AuditThresholds, SampleSettings, WorkerSettings)
         at_least("workers", self.workers, 1, "thread")
         if not self.source:
             raise UsageError("audit needs images")
-        names_page("page", self.page)
+        ends_in("page", self.page, ".html", ".htm")

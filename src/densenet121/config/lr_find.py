@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from densenet121.config.shared import File, Settings
 from densenet121.config.train import TrainConfig
-from densenet121.config.values import at_least
+from densenet121.config.values import at_least, ends_in
 from densenet121.utils.errors import UsageError
 
 
@@ -33,8 +33,7 @@ class LrRangeSettings(Settings):
                 f"--lr_min must be above 0 and below --lr_max, got {self.lr_min} and {self.lr_max}"
             )
         at_least("steps", self.steps, 20, "steps")
-        if not self.output.lower().endswith(".png"):
-            raise UsageError(f"--output must be a .png file, got {self.output or 'an empty path'}")
+        ends_in("output", self.output, ".png")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from densenet121.config.shared import (
     settings_of,
 )
 from densenet121.config.train import TrainConfig
-from densenet121.config.values import at_least, names_page
+from densenet121.config.values import at_least, ends_in
 from densenet121.utils.errors import UsageError
 
 
@@ -65,7 +65,7 @@ class ShowConfig(SampleSettings, TaskSettings, AugmentationSettings):
         """Refuse empty paths and values out of range."""
         if not self.data_dir or not self.output:
             raise UsageError("--data_dir and --output must not be empty")
-        names_page("output", self.output)
+        ends_in("output", self.output, ".html", ".htm")
         at_least("images", self.images, 1, "image")
         at_least("versions", self.versions, 1, "version")
         _ = self.training

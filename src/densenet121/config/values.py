@@ -138,11 +138,11 @@ def names_weights(flag: str, path: str | None) -> None:
         )
 
 
-def names_page(flag: str, path: str | None) -> None:
-    """Refuse a name that no browser takes for a page; None passes.
+def ends_in(flag: str, path: str | None, *suffixes: str) -> None:
+    """Refuse a name that ends in none of these; None passes.
 
     Raises:
-        UsageError: the text has the flag and what is allowed.
+        UsageError: the text has the flag and the first suffix.
     """
-    if path is not None and PurePath(path).suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"--{flag} must be a .html file, got {path}")
+    if path is not None and not path.lower().endswith(suffixes):
+        raise UsageError(f"--{flag} must be a {suffixes[0]} file, got {path or 'an empty path'}")

@@ -69,7 +69,7 @@ def prepare_classifier(
     bias: Tensor | None = classifier.bias
     images, columns = features.shape
     if weight.dtype != features.dtype or not weight.is_cpu or weight.shape[1] != columns:
-        return None  # the plain implementation raises the error
+        return None  # the plain implementation computes it, or raises the error
     weight, classes = weight.contiguous(), weight.shape[0]
     if bias is not None:
         if bias.dtype != features.dtype or not bias.is_cpu:
