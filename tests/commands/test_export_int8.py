@@ -146,3 +146,18 @@ def test_a_file_named_as_another_format_is_refused(
 ) -> None:
     with pytest.raises(UsageError, match=f"pass --format {other} or another name"):
         config(tmp_path, tmp_path, tmp_path / name, **flags)
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "reason"),
+    [
+        ("m.xyz", {"format": "onnx"}, "must be a .onnx file for --format onnx"),
+        ("m", {"format": "torch", "int8": 0}, "must be a .pt2 file for --format torch"),
+        ("m.pth", {}, "must be a .safetensors file for --format native"),
+    ],
+)
+def test_a_file_whose_name_does_not_say_its_format_is_refused(
+    name: str, flags: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=f"{reason}, got .*{name}"):
+        config(tmp_path, tmp_path, tmp_path / name, **flags)

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from densenet121.config.labels import LabelTableSettings
 from densenet121.config.shared import AnyPath, File, Switch
-from densenet121.config.values import at_least, between, names_weights
+from densenet121.config.values import at_least, between
 from densenet121.utils.errors import UsageError
 
 
@@ -64,13 +64,16 @@ class ExportConfig(LabelTableSettings):
         between("min_agreement", self.min_agreement, 0, 1)
 
     def _check_suffix(self) -> None:
-        """Refuse a file whose name says that it has another format."""
+        """Refuse a file whose name does not say its format; readers choose by the name."""
         suffix = PurePath(self.output).suffix.lower()
-        named = self.suffixes.get(suffix, self.format)
+        named = self.suffixes.get(suffix)
+        if named is None:
+            expected = next(end for end, name in self.suffixes.items() if name == self.format)
+            raise UsageError(
+                f"--output must be a {expected} file for --format {self.format}, got {self.output}"
+            )
         if named != self.format:
             raise UsageError(
                 f"--output {self.output} is named as --format {named} writes it, but --format is "
                 f"{self.format}; pass --format {named} or another name"
             )
-        if self.format == "native":
-            names_weights("output", self.output)
