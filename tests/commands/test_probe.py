@@ -141,9 +141,9 @@ def test_the_weights_are_ordinary_ones(
     assert stored.info is not None and stored.info.class_names == NAMES
     assert stored.info.task == "single_label" and stored.num_classes == 3
     assert stored.info.preprocessing.image_size == (24, 16)
-    for name, tensor in before.state_dict.items():
-        if not name.startswith("classifier"):
-            assert torch.equal(stored.state_dict[name], tensor)
+    for key, tensor in before.state_dict.items():
+        if not key.startswith("classifier"):
+            assert torch.equal(stored.state_dict[key], tensor)
     assert stored.data["train"]["pictures"] == 45 and stored.data["val"]["pictures"] == 21
     (answer,) = Predictor(output, amp="fp32")([image_folder / "val" / "bee" / "000.png"])
     assert set(answer.classes) == set(NAMES)
