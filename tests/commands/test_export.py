@@ -1,5 +1,6 @@
 """export: what other programs run says what the network says, or nothing is written."""
 
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,8 @@ from densenet121.engine.evaluate import evaluate
 from densenet121.inference.predictor import Predictor
 from densenet121.utils.errors import InputError
 
-from helpers.weights import eval_config, weights_with_statistics
+from helpers.images import write_classes
+from helpers.weights import eval_config, weights_with_statistics, write_weights
 
 pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
 
@@ -70,6 +72,21 @@ def test_an_onnx_file_without_class_names_is_evaluated_on_named_classes(
     ]
     digests = {e.digest for r in results for e in r.evaluations.values() if e is not None}
     assert len(digests) == 1
+
+
+def test_classes_called_by_numbers_are_matched_by_their_names(tmp_path: Path) -> None:
+    names = tuple(str(number) for number in range(11))  # as folders 10 comes before 2
+    write_classes(tmp_path / "data", list(names), 2)
+    weights = write_weights(tmp_path / "w.safetensors", class_names=names)
+    export(config(weights, tmp_path / "data", tmp_path / "m.onnx"))
+    for source in (weights, tmp_path / "m.onnx"):
+        folder = tmp_path / source.stem
+        evaluate(eval_config(tmp_path / "data", source, folder))
+        with (folder / "predictions.csv").open() as lines:
+            rows = list(csv.DictReader(lines))
+        (answer,) = Predictor(weights, amp="fp32")([tmp_path / "data" / rows[-1]["path"]])
+        assert rows[-1]["predicted"] == answer.classes[0]
+        assert [row["label"] for row in rows] == [row["path"].split("/")[0] for row in rows]
 
 
 @pytest.mark.slow

@@ -159,7 +159,9 @@ def _of_table(table: Table, path_column: str | None, label_column: str | None) -
             f'{file}, column {column}: "{several[0]}" looks like several labels; pass '
             "`label_separator` |"
         )
-    names, numbers = check_labels(classes, table.file.parent / "classes.txt", file)
+    names, numbers = check_labels(
+        classes, table.file.parent / "classes.txt", file, place=lambda row: table.where(row, column)
+    )
     columns = {name: cells for name, cells in table.columns.items() if name != path_column}
     _refuse_column("path", columns, file)
     _refuse_splits(columns, file)

@@ -189,28 +189,25 @@ def with_classes(
 ) -> ImageDataset:
     """Validation images with the classes of the training images or the weights.
 
-    Names and numbers of the classes are those of ``class_names``. A class may have no image, and a
-    note then names it.
+    Classes are the same if their names are; their numbers become those of ``class_names``. A class
+    may have no image, and a note then names it.
 
     Raises:
-        InputError: an image is of another class, or the order of the classes differs.
+        InputError: an image is of another class; or, of several labels, their order differs.
     """
     names, counts = list(dataset.class_names), dataset.counts()
     if dataset.labels.ndim == 2:  # a table of labels has a column for each
-        check_same_classes(class_names, expected_by, names, str(dataset.root))
+        check_same_classes(class_names, expected_by, names, str(dataset.source))
         return dataset
     own = [name for name, count in zip(names, counts, strict=True) if count]
     number = {name: i for i, name in enumerate(class_names)}
     present = set(own)
-    shared = [name for name in class_names if name in present]
-    if names != list(class_names) and own != shared:
-        unknown = present - number.keys()
-        expected = class_names if unknown else shared
-        check_same_classes(expected, expected_by, names if unknown else own, str(dataset.root))
+    if present - number.keys():
+        check_same_classes(class_names, expected_by, names, str(dataset.source))
     absent = [name for name in class_names if name not in present]
     if absent:
         dataset = dataset.with_notes(
-            f"{dataset.root}: no image of {some(absent)} ({len(absent)} of {len(class_names)} "
+            f"{dataset.source}: no image of {some(absent)} ({len(absent)} of {len(class_names)} "
             "classes), so nothing is measured about them"
         )
     if names == list(class_names):

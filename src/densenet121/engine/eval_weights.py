@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from densenet121.checkpoint.load import read_weights
-from densenet121.checkpoint.native import folder_digest
+from densenet121.checkpoint.native import ModelInfo, folder_digest
 from densenet121.checkpoint.weights import Weights
 from densenet121.config import EvalConfig, weights_choices
 from densenet121.datasets.image_dataset import ImageDataset, with_classes
 from densenet121.datasets.views import VIEWS
 from densenet121.inference.classifier import Choices, Classifier, make_classifier
-from densenet121.inference.onnx_model import SUFFIX, load_onnx
+from densenet121.inference.onnx_model import SUFFIX, OnnxModel, load_onnx
 from densenet121.runs.layout import position_in_name
 from densenet121.tasks import SingleLabel, Task, task_named
 from densenet121.utils.errors import InputError
@@ -96,12 +96,8 @@ def load_for(
     info = weights.info
     dataset = fit_classes(dataset, weights, file)
     task = task_named(info.task if info else None, file, task)
-    wanted = task.num_outputs(len(dataset.class_names))
-    if weights.num_classes not in (None, wanted):
-        raise InputError(
-            f"{file} has {weights.num_classes} classes (without names), but "
-            f"{dataset.root} has {len(dataset.class_names)}"
-        )
+    if weights.num_classes is not None:
+        _check_outputs(file, weights.num_classes, task, dataset)
     classifier = make_classifier(weights, file, choices)
     log.info("load model %s success", file)
     if weights.int8 is not None:
@@ -109,6 +105,15 @@ def load_for(
     _compare_data(weights.data, dataset)
     _log_preprocessing(classifier, weights, config)
     return classifier, dataset
+
+
+def _check_outputs(file: Path, outputs: int, task: Task, dataset: ImageDataset) -> None:
+    """Refuse weights without names that have another number of classes than the images."""
+    if outputs != task.num_outputs(len(dataset.class_names)):
+        raise InputError(
+            f"{file} has {outputs} classes (without names), but "
+            f"{dataset.source} has {len(dataset.class_names)}"
+        )
 
 
 def _log_preprocessing(classifier: Classifier, weights: Weights, config: EvalConfig) -> None:
@@ -151,10 +156,11 @@ def _load_onnx(
 ) -> tuple[Classifier, ImageDataset]:
     """Load an exported network, which has a fixed image size."""
     classifier = load_onnx(file, choices)
-    # `export` writes numbers when the weights have no class names.
-    numbers = tuple(str(number) for number in range(len(dataset.class_names)))
-    if classifier.class_names != numbers:
-        dataset = with_classes(dataset, classifier.class_names, str(file))
+    assert isinstance(classifier.model, OnnxModel)
+    named = ModelInfo.from_json(classifier.model.content["model"]).class_names
+    if named:
+        dataset = with_classes(dataset, named, str(file))
+    _check_outputs(file, classifier.model.num_classes, classifier.task, dataset)
     log.info("load model %s success, runs in ONNX Runtime on the CPU", file)
     _log_views(classifier)
     return classifier, dataset

@@ -62,7 +62,7 @@ def read_archive(where: Path, split: Split, *, partial: bool = False) -> ImageDa
         )
     file = _file(where)
     class_names, numbers = check_labels(
-        [str(number) for number in labels[:, 0].tolist()],
+        labels[:, 0].tolist(),
         file.parent / "classes.txt",
         f"{file}, {part}_labels",
         partial=partial,

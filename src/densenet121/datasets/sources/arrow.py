@@ -58,7 +58,7 @@ def read_arrow(where: Path, split: Split, *, partial: bool = False) -> ImageData
         class_names, numbers = tuple(known), numbers_of(labels, known, rows.place)
     else:
         class_names, numbers = check_labels(
-            [str(label) for label in labels],
+            labels,
             where / "classes.txt",
             str(where),
             partial=partial,

@@ -64,7 +64,7 @@ def read_idx(folder: Path, split: Split) -> ImageDataset:
     if not len(images) or not is_pixels(images.shape):
         raise InputError(f"{chosen[0]}: has {' x '.join(map(str, images.shape))} bytes; no images")
     class_names, labels = check_labels(
-        [str(number) for number in numbers.tolist()],
+        numbers.tolist(),
         folder / "classes.txt",
         str(chosen[1]),
         partial=split == "val",

@@ -12,26 +12,31 @@ from densenet121.datasets.image_dataset import some
 from densenet121.datasets.sources.text import lines_of, read_text
 from densenet121.utils.errors import InputError
 
-# What stands for "no label" among labels that are numbers.
+# What stands for "no label" among labels that are numbers; of these, words that no class is called.
 _NO_LABEL = frozenset(("", "none", "null", "nan", "na", "n/a", "unknown", "?"))
+_NEVER_A_NAME = frozenset(("", "null", "nan"))
 _MISSING = "which is no class; leave such images out (test sets are often published without labels)"
+
+Labels = tuple[tuple[str, ...], NDArray[np.int64]]
 
 
 def check_labels(
-    labels: Sequence[str],
+    labels: Sequence[str | int],
     classes_file: Path,
     where: str,
     *,
     partial: bool = False,
     place: Callable[[int], str] | None = None,
-) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+) -> Labels:
     """Class names and numbers from the labels in a list or a shard.
 
     Labels are names, sorted in byte order, or the numbers 0, 1, 2 ... A file of class names, one
-    per line, sets names and order; then a class may have no image.
+    per line, sets names and order; then a class may have no image. Which of the two they are must
+    not depend on the images of one split: numbers (``int``) always count the lines from 0, and
+    texts do unless a class is called by a number, which they then are names of.
 
     Args:
-        labels: the label of each image.
+        labels: the label of each image; numbers and names together are all names.
         classes_file: the file of class names, which need not exist.
         where: what has the labels, for messages.
         partial: allow a gap in the numbers and a single class, as validation images may have.
@@ -41,53 +46,80 @@ def check_labels(
         InputError: fewer than two classes, a gap in the numbers, a label that is none, or one that
             the file of class names does not have; the text names ``where``.
     """
-    found = set(labels)
-    _check_missing(labels, found, place or (lambda index: where))
-    numbers = all(label.isascii() and label.isdecimal() for label in found)
-    if classes_file.is_file():
-        names = [line.strip() for line in lines_of(read_text(classes_file)) if line.strip()]
-        if len(set(names)) != len(names):
-            raise InputError(f"{classes_file}: a class name occurs twice")
-        known = set(names)
-        # Class names may themselves be numbers.
-        by_number = numbers and not found <= known
-    else:
-        by_number = numbers
-        names = sorted(found, key=int if numbers else os.fsencode)
-        if numbers and not partial and [int(name) for name in names] != list(range(len(names))):
-            raise InputError(
-                f"{where}: the labels are numbers, but not all of 0 to {names[-1]} occur; "
-                f"write the class names into {classes_file}, one per line"
-            )
-        if by_number and partial:  # "01" and "1" are one class
-            names = [str(number) for number in sorted({int(label) for label in found})]
-            place_of = {name: i for i, name in enumerate(names)}
-            numbered = [place_of[str(int(label))] for label in labels]
-            return tuple(names), np.array(numbered, dtype=np.int64)
+    texts = [str(label) for label in labels]
+    lines = lines_of(read_text(classes_file)) if classes_file.is_file() else None
+    known = None if lines is None else [line.strip() for line in lines if line.strip()]
+    _check_missing(texts, known or (), place or (lambda index: where))
+    if known is None:
+        return _without_file(texts, classes_file, where, partial=partial)
+    if len(set(known)) != len(known):
+        raise InputError(f"{classes_file}: a class name occurs twice")
+    if len(known) < 2 and not partial:
+        raise InputError(f"{where}: has only one class ({''.join(known)}); at least two are needed")
+    counting = known == [str(number) for number in range(len(known))]
+    numbers = all(map(_is_number, texts))
+    typed = all(isinstance(label, int) for label in labels)
+    by_number = numbers and (typed or counting or not any(map(_is_number, known)))
+    if by_number:
+        texts = [str(int(text)) for text in texts]
+    number_of = {str(i) if by_number else name: i for i, name in enumerate(known)}
+    unknown = sorted(set(texts) - number_of.keys())
+    if unknown:
+        raise InputError(
+            f"{where}: labels that are not in {classes_file}: {some(unknown)}"
+            + _how_read(known, by_number=by_number, numbers=numbers)
+        )
+    return tuple(known), np.array([number_of[text] for text in texts], dtype=np.int64)
+
+
+def _how_read(known: Sequence[str], *, by_number: bool, numbers: bool) -> str:
+    """What was taken for what, where classes called by numbers could be misunderstood."""
+    if not numbers or not any(map(_is_number, known)):
+        return ""
+    if by_number:
+        return f"; a number is that of a line, 0 to {len(known) - 1}"
+    return "; its classes are called by numbers, so labels are names, not numbers of lines"
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
+
+
+def _without_file(texts: Sequence[str], classes_file: Path, where: str, *, partial: bool) -> Labels:
+    """Class names and numbers where no file has the names."""
+    found = set(texts)
+    numbers = all(map(_is_number, found))
+    names = sorted(found, key=int if numbers else os.fsencode)
+    if numbers and not partial and [int(name) for name in names] != list(range(len(names))):
+        raise InputError(
+            f"{where}: the labels are numbers, but not all of 0 to {names[-1]} occur; "
+            f"write the class names into {classes_file}, one per line, the first for 0"
+        )
     if len(names) < 2 and not partial:
         raise InputError(f"{where}: has only one class ({''.join(names)}); at least two are needed")
-    number_of = {str(i) if by_number else name: i for i, name in enumerate(names)}
-    unknown = sorted(
-        {str(int(label)) if by_number else label for label in found} - number_of.keys()
-    )
-    if unknown:
-        raise InputError(f"{where}: labels that are not in {classes_file}: {some(unknown)}")
-    numbered = [number_of[str(int(label)) if by_number else label] for label in labels]
-    return tuple(names), np.array(numbered, dtype=np.int64)
+    if numbers and len({int(name) for name in names}) < len(names):  # "01" and "1" are one class
+        texts = [str(int(text)) for text in texts]
+        names = sorted(set(texts), key=int)
+    number_of = {name: i for i, name in enumerate(names)}
+    return tuple(names), np.array([number_of[text] for text in texts], dtype=np.int64)
 
 
-def _check_missing(labels: Sequence[str], found: set[str], place: Callable[[int], str]) -> None:
-    """Refuse a negative number, or a word for "no label", among labels that are numbers."""
-    missing = {label for label in found if label.strip().lower() in _NO_LABEL}
+def _check_missing(
+    labels: Sequence[str], known: Sequence[str], place: Callable[[int], str]
+) -> None:
+    """Refuse a negative number, or a word for "no label"; ``known`` are names of classes."""
+    found = set(labels) - set(known)
     negative = {label for label in found if re.fullmatch(r"-[0-9]+", label)}
-    others = found - missing - negative
-    if not negative and not missing:
+    words = {label for label in found if label.strip().lower() in _NO_LABEL}
+    others = set(labels) - words - negative
+    if not (others and all(map(_is_number, others))) and not (negative and not others):
+        words = {label for label in words if label.strip().lower() in _NEVER_A_NAME}
+    wrong = words | negative
+    if not wrong:
         return
-    if all(label.isascii() and label.isdecimal() for label in others) and (negative or others):
-        wrong = missing | negative
-        index = next(index for index, label in enumerate(labels) if label in wrong)
-        count = sum(label in wrong for label in labels)
-        raise InputError(
-            f'{place(index)}: has the label "{labels[index]}", {_MISSING}; {count} of '
-            f"{len(labels)} images have none"
-        )
+    index = next(index for index, label in enumerate(labels) if label in wrong)
+    count = sum(label in wrong for label in labels)
+    raise InputError(
+        f'{place(index)}: has the label "{labels[index]}", {_MISSING}; {count} of '
+        f"{len(labels)} images have none"
+    )

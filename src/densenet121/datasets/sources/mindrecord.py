@@ -53,7 +53,7 @@ def read_mindrecords(where: Path, split: Split, *, partial: bool = False) -> Ima
     key = column_of(first, list(rows.columns), LABEL_COLUMNS)
     places = rows.places()
     labels = [
-        str(class_of(value, place)) for value, place in zip(rows.columns[key], places, strict=True)
+        class_of(value, place) for value, place in zip(rows.columns[key], places, strict=True)
     ]
     class_names, found = check_labels(
         labels,

@@ -70,7 +70,7 @@ def open_training(
     dataset, validation = sides
     assert dataset is not None
     if validation is not None:
-        validation = with_classes(validation, dataset.class_names, str(dataset.root))
+        validation = with_classes(validation, dataset.class_names, str(dataset.source))
     return dataset, validation
 
 

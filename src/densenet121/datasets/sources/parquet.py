@@ -64,7 +64,7 @@ def read_parquet(where: Path, split: Split, *, partial: bool = False) -> ImageDa
         class_names, numbers = tuple(rows.names), numbers_of(rows.labels, rows.names, rows.place)
     else:
         class_names, numbers = check_labels(
-            [str(label) for label in rows.labels],
+            rows.labels,
             files[0].parent / "classes.txt",
             str(where),
             partial=partial,

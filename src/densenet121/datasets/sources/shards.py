@@ -143,8 +143,10 @@ def read_shards(where: Path, split: Split | None = None, *, partial: bool = Fals
             f"{where}: its shards have several labels per image; pass `task` multilabel"
         )
     folder = files[0].parent
+    found = list(index.labels)
+    numbers = all(label.isascii() and label.isdecimal() for label in found)
     class_names, labels = check_labels(
-        list(index.labels),
+        [int(label) for label in found] if numbers else found,
         folder / CLASSES,
         str(where),
         partial=partial,

@@ -49,8 +49,7 @@ def classes_of(
     """
     numbers = [label for label in labels if isinstance(label, int)]
     if len(numbers) < len(labels):
-        texts = [str(label) for label in labels]
-        return check_labels(texts, folder / _CLASSES, key, partial=partial, place=place)
+        return check_labels(labels, folder / _CLASSES, key, partial=partial, place=place)
     names = next((list(found) for found in named if any(found)), None)
     if names is not None:
         return _by_name(numbers, names, folder, place, partial=partial)
@@ -137,7 +136,6 @@ def _by_number(
 ) -> Classes:
     """By the lines of classes.txt or without names, if that can be told."""
     file, low, high = folder / _CLASSES, min(numbers), max(numbers)
-    texts = [str(number) for number in numbers]
     if low > 0 and file.is_file():
         names = [line.strip() for line in lines_of(read_text(file)) if line.strip()]
         if high == len(names):  # no line is left for a class 0
@@ -147,4 +145,4 @@ def _by_number(
             f"{folder}: the numbers in {key} are {low} to {high}, and may begin with 0 or with 1; "
             f"write the names into {folder / _NUMBERED}, one NUMBER:NAME per line"
         )
-    return check_labels(texts, file, str(folder), partial=partial, place=place)
+    return check_labels(numbers, file, str(folder), partial=partial, place=place)
