@@ -1,11 +1,14 @@
+import contextlib
 import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import cast
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from densenet121.network import (
     NETWORKS,
@@ -18,6 +21,7 @@ from densenet121.network import (
     densenet100,
     densenet121,
 )
+from densenet121.network.fused import classify, plain_network
 from densenet121.utils.errors import InputError
 from densenet121.utils.var_init import initialise
 
@@ -296,3 +300,20 @@ def test_no_activation_is_overwritten_in_place() -> None:
     model.eval()(torch.randn(1, 3, 8, 8, generator=generator()))
     assert len(seen) > 20
     assert all(torch.equal(output, copy) for output, copy in seen)
+
+
+@pytest.mark.parametrize("way", [contextlib.nullcontext, plain_network])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_scores_of_different_images_are_not_rounded_to_the_same(
+    way: Callable[[], AbstractContextManager[None]], dtype: torch.dtype
+) -> None:
+    net = tiny().eval()
+    images = torch.randn(40, 3, 33, 33, generator=generator())
+    nn.init.constant_(net.classifier.bias, -6)  # a rare finding; bf16 has steps of 1/32 there
+    with way(), torch.autocast("cpu", dtype):
+        with torch.no_grad():
+            features = net.pooled(images)
+            for logits in (classify(net.classifier, features), net(images)):
+                assert logits.dtype == torch.float32
+                assert all(len(column.unique()) == 40 for column in logits.T)
+        assert classify(net.classifier, features).dtype == dtype  # training is as torch has it

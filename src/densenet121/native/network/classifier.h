@@ -40,12 +40,11 @@ inline void dot_products(const T* x, const T* weight, int64_t columns, T* sums) 
   }
 }
 
-// With sums in T; the logits are of type Out.
-template <class T, class Out = T>
+template <class T>
 void classifier_run(const ClassifierArguments& g) {
   const T *x = static_cast<T*>(g.x), *weight = static_cast<T*>(g.weight);
   const T* bias = static_cast<T*>(g.bias);
-  Out* y = static_cast<Out*>(g.y);
+  T* y = static_cast<T*>(g.y);
   // Waiting for a thread may take longer than the products that it would take over.
   const int64_t useful = 1 + g.images * g.classes * g.columns / 500000;
   const int threads = static_cast<int>(smaller(g.threads, useful));
@@ -63,7 +62,7 @@ void classifier_run(const ClassifierArguments& g) {
           dot_products<1>(x + (i + r) * g.columns, row, g.columns, sums + r);
         }
       }
-      for (int64_t r = 0; r < some; r++) set(y + (i + r) * g.classes + k, sums[r] + shift);
+      for (int64_t r = 0; r < some; r++) y[(i + r) * g.classes + k] = sums[r] + shift;
     }
   }
 }

@@ -14,7 +14,7 @@ DENSENET121_PUBLIC const char* densenet121_instruction_set() { return instructio
 // Whether Python's structures are those of this library; see structures.py. A change of what a
 // field means, or of the order of two, raises the version on both sides.
 DENSENET121_PUBLIC int densenet121_agrees(int64_t version, const int64_t* sizes, int64_t count) {
-  constexpr int64_t kVersion = 9;
+  constexpr int64_t kVersion = 10;
   constexpr int64_t kSizes[] = {
       sizeof(LayerArguments),   sizeof(BlockArguments),   sizeof(InferenceArguments),
       sizeof(TransitionArguments), sizeof(StemArguments), sizeof(FirstConvolution),

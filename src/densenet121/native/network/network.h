@@ -24,7 +24,7 @@ struct NetworkArguments {
   TransitionArguments* transition;  // blocks - 1, followed by one for the last norm
   void* y;  // output of the last norm; null: it is not wanted
   void* means;  // of type Real<T>: those of relu of it over the pixels, in its place
-  ClassifierArguments classifier;  // of the means, logits of type T; without classes there is none
+  ClassifierArguments classifier;  // of the means, as they; without classes there is none
   void *weights, *norms;  // written by network_pack
   uint64_t fingerprint;
   int64_t weight_numbers, norm_numbers;
@@ -310,7 +310,7 @@ void network_run(const NetworkArguments& g) {
     const auto h = Bottleneck<R>::of_thread(worker, shared, pixels, width);
     pass.run(worker, i * at_once, smaller(at_once, g.images - i * at_once), own_y, h);
   });
-  if (g.classifier.classes) classifier_run<R, T>(g.classifier);
+  if (g.classifier.classes) classifier_run<R>(g.classifier);
 }
 
 }  // namespace

@@ -7,7 +7,7 @@ with another version, or other sizes, is not loaded.
 
 import ctypes
 
-VERSION = 9
+VERSION = 10
 
 
 class LayerArguments(ctypes.Structure):

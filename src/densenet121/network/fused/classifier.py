@@ -14,11 +14,27 @@ from densenet121.network.fused.conditions import is_untouched, real, usable_kern
 
 
 def classify(classifier: nn.Module, features: Tensor) -> Tensor:
-    """The logits ``(N, K)`` of features ``(N, num_features)``, by the kernel where it can."""
-    logits = fused_classifier(classifier, features)
-    if logits is None:
-        logits = classifier(features)
-    return logits
+    """The logits ``(N, K)`` of features ``(N, num_features)``, by the kernel where it can.
+
+    Without gradients they are float32 under autocast too: rounded to 8 bits, the scores of many
+    images would be equal, and so would their ranks (AUROC).
+    """
+    logits: Tensor | None = fused_classifier(classifier, features)
+    if logits is not None:
+        return logits
+    if torch.is_grad_enabled() or not _is_rounded(classifier, features.device.type):
+        return classifier(features)  # type: ignore[no-any-return]
+    with torch.autocast(features.device.type, enabled=False):
+        return classifier(features.float())  # type: ignore[no-any-return]
+
+
+def _is_rounded(classifier: nn.Module, device: str) -> bool:
+    """Whether autocast would round the weights and the logits of a float32 classifier."""
+    return (
+        torch.amp.is_autocast_available(device)
+        and torch.is_autocast_enabled(device)
+        and all(parameter.dtype == torch.float32 for parameter in classifier.parameters())
+    )
 
 
 def fused_classifier(classifier: nn.Module, features: Tensor) -> Tensor | None:
@@ -27,7 +43,7 @@ def fused_classifier(classifier: nn.Module, features: Tensor) -> Tensor | None:
     Args:
         classifier: a linear layer.
         features: its input, ``(N, num_features)``. Those in bf16 are multiplied in float32, with
-            weights that are not rounded, and the logits rounded to bf16.
+            weights that are not rounded, and the logits are float32.
     """
     if torch.is_grad_enabled():
         return None
@@ -41,7 +57,7 @@ def fused_classifier(classifier: nn.Module, features: Tensor) -> Tensor | None:
     if prepared is None:
         return None
     found[0].call("classifier_run", x.dtype, prepared.arguments)
-    return prepared.logits.to(features.dtype)
+    return prepared.logits
 
 
 class PreparedClassifier(NamedTuple):
@@ -52,15 +68,13 @@ class PreparedClassifier(NamedTuple):
     others: tuple[Tensor | None, ...]
 
 
-def prepare_classifier(
-    classifier: nn.Module, features: Tensor, dtype: torch.dtype | None = None
-) -> PreparedClassifier | None:
+def prepare_classifier(classifier: nn.Module, features: Tensor) -> PreparedClassifier | None:
     """What the kernel needs to classify features, which may still have to be written.
 
     Args:
         classifier: a module; None is returned if it is not an unmodified linear layer for them.
-        features: ``(N, num_features)`` without gaps, in float32 or float64 on the CPU.
-        dtype: that of the logits; None: that of the features.
+        features: ``(N, num_features)`` without gaps, in float32 or float64 on the CPU; the logits
+            have their type.
     """
     if not is_untouched(classifier, nn.Linear):
         return None
@@ -75,7 +89,7 @@ def prepare_classifier(
         if bias.dtype != features.dtype or not bias.is_cpu:
             return None
         bias = bias.contiguous()
-    logits = torch.empty((images, classes), dtype=dtype or features.dtype)
+    logits = torch.empty((images, classes), dtype=features.dtype)
     arguments = ClassifierArguments(
         images=images,
         columns=columns,

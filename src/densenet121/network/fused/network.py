@@ -69,7 +69,7 @@ class NetworkCall(NamedTuple):
         None, and nothing is run, if ``classifier`` is not an unmodified linear layer for them.
         """
         means = self._memory_for_means()
-        prepared = prepare_classifier(classifier, means, self.dtype)
+        prepared = prepare_classifier(classifier, means)
         if prepared is None:
             return None
         self.arguments.classifier = prepared.arguments
