@@ -42,7 +42,7 @@ def drawn(
 @pytest.mark.parametrize("planted", [0.3, 1.0, 4.0])
 def test_the_planted_temperature_is_found(planted: float) -> None:
     logits, labels = drawn(20_000, 1)
-    assert abs(fit_temperature(logits * planted, labels) / planted - 1) < 0.03
+    assert abs(fit_temperature(logits * planted, labels).value / planted - 1) < 0.03
 
 
 def test_the_error_of_calibration_falls_and_is_small() -> None:

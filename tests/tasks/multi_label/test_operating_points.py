@@ -108,8 +108,8 @@ def test_the_temperature_has_the_lowest_loss() -> None:
     generator = np.random.default_rng(1)
     logits = generator.normal(size=4000) * 2
     truth = (generator.random(4000) < 1 / (1 + np.exp(-logits))).astype(np.float64)
-    assert fit_temperature(logits, truth) == pytest.approx(1.0, abs=0.1)
-    assert fit_temperature(logits * 3, truth) == pytest.approx(3.0, abs=0.3)
+    assert fit_temperature(logits, truth).value == pytest.approx(1.0, abs=0.1)
+    assert fit_temperature(logits * 3, truth).value == pytest.approx(3.0, abs=0.3)
 
 
 def test_a_stored_calibration_is_read_back_and_a_damaged_one_refused() -> None:
@@ -125,7 +125,7 @@ def test_a_stored_calibration_is_read_back_and_a_damaged_one_refused() -> None:
 
 
 def test_labels_that_are_told_apart_without_error_get_thresholds_between_them() -> None:
-    """The best temperature is then the smallest, and logits over it are in the thousands."""
+    """No temperature is then the best: the smaller, the lower the loss."""
     logits = np.array([[90.0], [80.0], [-90.0], [-80.0]], np.float32)
     targets = np.array([[1.0], [1.0], [0.0], [0.0]])
     (point,) = learn(logits, targets, ("a",), "youden", {}).calibration.points

@@ -45,6 +45,7 @@ def learn(
     asked = None if rule is None else parse_rule(rule)
     temperatures: list[float] = []
     points: list[OperatingPoint] = []
+    problems: dict[str, str] = {}
     for k, name in enumerate(names):
         known = ~np.isnan(targets[:, k])
         truth, raw = targets[known, k], logits[known, k].astype(np.float64)
@@ -54,9 +55,12 @@ def learn(
                 f"the label {name} has no {kind} image among these {len(targets)}: it cannot be "
                 "calibrated; pass more images"
             )
-        temperatures.append(fit_temperature(raw, truth))
+        temperature, problem = fit_temperature(raw, truth)
+        temperatures.append(temperature)
+        if problem:
+            problems[name] = problem
         if asked is not None:
-            shares = probabilities(raw, temperatures[-1])
+            shares = probabilities(raw, temperature)
             point = choose(shares, truth, *asked)
             if point is None:
                 best = values_of_cuts(shares, truth, asked[0]).max()
@@ -66,19 +70,27 @@ def learn(
                 )
             points.append(point)
     content = dict(note) | {"pictures": len(targets)}
+    if problems:
+        content["no_temperature"] = problems
     found = Calibration(tuple(temperatures), tuple(points), rule or "", content)
     return Calibrated(found, _lines(found, names))
 
 
 def _lines(found: Calibration, names: Sequence[str]) -> list[str]:
-    """A line for each label: temperature, threshold, and what it reaches with its interval."""
+    """A line for each label: temperature, threshold, and what it reaches with its interval.
+
+    Before them, one for each label without a fitted temperature.
+    """
     width = max(len(name) for name in names)
-    lines = []
+    lines = [
+        f"warning: the temperature of the label {name} stays 1: {problem}"
+        for name, problem in found.note.get("no_temperature", {}).items()
+    ]
     for k, (name, temperature) in enumerate(zip(names, found.temperatures, strict=True)):
         text = f"{name:<{width}}  temperature {temperature:.4f}"
         if found.points:
             point = found.points[k]
-            text += f"  threshold {point.threshold:.4f}"
+            text += f"  threshold {_threshold(point.threshold)}"
             negatives_right = point.negatives - point.false_positives
             for kind, part, whole in (
                 ("sensitivity", point.true_positives, point.positives),
@@ -95,3 +107,12 @@ def _lines(found: Calibration, names: Sequence[str]) -> list[str]:
             "intervals"
         )
     return lines
+
+
+def _threshold(value: float) -> str:
+    """Four decimals; more where these would be 0 or 1, which no threshold is."""
+    for decimals in range(4, 17):
+        text = f"{value:.{decimals}f}"
+        if 0 < float(text) < 1:
+            return text
+    return repr(value)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densenet121.metrics.ranking import calls_at_each_score
+from densenet121.metrics.temperature import Temperature, fit
 from densenet121.utils.errors import InputError, UsageError
 
 OPERATING_POINTS = ("youden", "f1", "sensitivity=X", "specificity=X", "precision=X")
@@ -129,19 +130,27 @@ def probabilities(
     return np.asarray(expit(scaled))
 
 
-def fit_temperature(logits: NDArray[np.float64], labels: NDArray[np.float64]) -> float:
-    """The temperature with the lowest binary cross-entropy of one label (Guo et al. 2017).
+def fit_temperature(logits: NDArray[np.float64], labels: NDArray[np.float64]) -> Temperature:
+    """The temperature with the lowest binary cross-entropy of one label, if it can be used."""
+    sides = np.where(labels == 1, logits, -logits)
 
-    The loss is convex in the inverse temperature; its minimum is found between 1/100 and 100.
-    """
-    from scipy.optimize import minimize_scalar
+    def loss(temperature: float) -> float:
+        return float(np.mean(np.logaddexp(0, -sides / temperature)))
 
-    def loss(log_temperature: float) -> float:
-        scaled = logits / math.exp(log_temperature)
-        return float(np.mean(np.logaddexp(0, scaled) - labels * scaled))
+    found = fit(loss, separated=bool((sides >= 0).all()), informative=float(sides.mean()) > 0)
+    if _saturated(logits, found.value) > _saturated(logits, 1.0):
+        return Temperature(
+            1.0,
+            f"the best temperature, {found.value:.4f}, makes probabilities exactly 0 or 1; pass "
+            "more held-out images",
+        )
+    return found
 
-    bound = math.log(100)
-    return math.exp(minimize_scalar(loss, bounds=(-bound, bound), method="bounded").x)
+
+def _saturated(logits: NDArray[np.float64], temperature: float) -> int:
+    """Number of probabilities that are 0 or 1, so that the order of the images is lost."""
+    shares = probabilities(logits, temperature)
+    return int(((shares == 0) | (shares == 1)).sum())
 
 
 def choose(

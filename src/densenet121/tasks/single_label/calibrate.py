@@ -1,6 +1,7 @@
 """Fit a calibration to the logits of held-out images."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +39,7 @@ def learn(
     """
     order = np.random.default_rng(seed).permutation(len(labels))
     fitted, kept = order[: len(order) // 2], order[len(order) // 2 :]
-    temperature = fit_temperature(logits[fitted], labels[fitted])
+    temperature, problem = fit_temperature(logits[fitted], labels[fitted])
     correct = logits[kept].argmax(axis=1) == labels[kept]
     before = reliability(probabilities(logits[kept]).max(axis=1), correct).ece
     shares = probabilities(logits[kept], temperature)
@@ -54,18 +55,26 @@ def learn(
             )
     scores = np.sort(1 - shares[np.arange(len(kept)), labels[kept]])
     answered = float((confidence >= below).mean()) if below is not None else 1.0
-    note = {"pictures": len(labels), "target_accuracy": target_accuracy, "answered": answered}
+    note: dict[str, Any] = {
+        "pictures": len(labels),
+        "target_accuracy": target_accuracy,
+        "answered": answered,
+    }
+    if problem:
+        note["no_temperature"] = problem
     found = Calibration(temperature, tuple(float(score) for score in scores), below, note)
     return found, before, after
 
 
 def describe(calibration: Calibration, before: float, after: float) -> list[str]:
     """Text lines: temperature, calibration error before and after, share of images answered."""
-    lines = [
+    problem = calibration.note.get("no_temperature")
+    lines = [f"warning: the temperature stays 1: {problem}"] if problem else []
+    lines.append(
         f"temperature {calibration.temperature:.4f}; expected calibration error "
         f"{100 * before:.2f} % before, {100 * after:.2f} % after "
         f"(on {len(calibration.scores)} images not used for fitting)"
-    ]
+    )
     if calibration.abstain_below is not None:
         lines.append(
             f"predict abstains below {calibration.abstain_below:.4f}: it answers "

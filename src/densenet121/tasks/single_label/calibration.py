@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from densenet121.metrics.temperature import Temperature, fit
 from densenet121.utils.errors import InputError
 
 Floats = NDArray[np.floating]
@@ -78,28 +79,23 @@ def probabilities(logits: Floats, temperature: float = 1.0) -> Floats:
     return np.asarray(softmax(logits.astype(np.float64) / temperature, axis=1))
 
 
-def fit_temperature(logits: Floats, labels: NDArray[np.int64]) -> float:
-    """The temperature with the smallest negative log likelihood, between 0.01 and 100.
-
-    The loss is convex in 1 / temperature, so a bounded search finds its only minimum.
+def fit_temperature(logits: Floats, labels: NDArray[np.int64]) -> Temperature:
+    """The temperature with the smallest negative log likelihood, if there is one.
 
     Args:
         logits: ``(N, C)``.
         labels: ``(N,)``.
     """
-    from scipy.optimize import minimize_scalar
-    from scipy.special import log_softmax
+    from scipy.special import logsumexp
 
     logits = logits.astype(np.float64)
-    rows = np.arange(len(labels))
+    true = logits[np.arange(len(labels)), labels][:, None]
+    above = true - logits  # of the true class above each
 
-    def loss(log_temperature: float) -> float:
-        scaled = log_softmax(logits / math.exp(log_temperature), axis=1)
-        return -float(scaled[rows, labels].mean())
+    def loss(temperature: float) -> float:
+        return float(logsumexp(-above / temperature, axis=1).mean())
 
-    bounds = (math.log(0.01), math.log(100))
-    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
-    return math.exp(float(found.x))
+    return fit(loss, separated=bool((above >= 0).all()), informative=float(above.mean()) > 0)
 
 
 @dataclass(frozen=True)
