@@ -13,8 +13,9 @@ from sklearn.metrics import f1_score
 
 from densenet121.card import run_card
 from densenet121.cli import parse
+from densenet121.commands.calibrate import calibrate
 from densenet121.commands.card import command_of
-from densenet121.config import CardConfig, TrainConfig, effective, settings_of
+from densenet121.config import CalibrateConfig, CardConfig, TrainConfig, effective, settings_of
 from densenet121.engine.evaluate import evaluate
 from densenet121.engine.train import train
 from densenet121.runs.layout import read_record
@@ -93,6 +94,29 @@ def test_an_evaluation_adds_predictions_and_is_of_these_weights(
     if other.read_bytes() != (run / "best.safetensors").read_bytes():
         with pytest.raises(InputError, match=r"other: is of .*other\.safetensors, but the card is"):
             run_card(run, evaluation=tmp_path / "other")
+
+
+def test_the_errors_before_and_after_the_temperature_are_told_apart(
+    trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    data, run = trained
+    calibrated = tmp_path / "calibrated.safetensors"
+    held = tmp_path / "held"
+    write_classes(held, sorted(path.name for path in (data / "val").iterdir()), 8)
+    learnt = calibrate(
+        CalibrateConfig(
+            data_dir=str(held), pretrained=str(run / "best.safetensors"), output=str(calibrated)
+        )
+    ).calibration
+    evaluate(eval_config(data / "val", calibrated, tmp_path / "eval"))
+    _, text = parts_of(run_card(run, weights=calibrated, evaluation=tmp_path / "eval"))
+    shown = rows_of(text, "Metrics")
+    name, after = "expected calibration error", learnt.note["expected_calibration_error"]
+    assert f"{name} before the temperature {learnt.temperature:.4g}" in shown and name not in shown
+    value = f"{100 * after['after']:.2f} % (12 held-out images of calibrate)"
+    assert shown[f"{name} with it"][0] == value
+    found = json.loads((tmp_path / "eval" / "eval.json").read_text())
+    assert found["calibration"]["temperature"] == learnt.temperature
 
 
 def test_a_folder_of_an_evaluation_has_a_card_too(

@@ -277,6 +277,24 @@ def test_calibration_error_is_that_of_a_hand_calculation(tmp_path: Path) -> None
         assert plot.width > 500
 
 
+def test_the_error_of_calibrated_weights_is_said_to_be_before_the_temperature(
+    tmp_path: Path,
+) -> None:
+    rows = [("x", "a", "a", 0.9, 1)] * 3 + [("y", "b", "a", 0.9, 2), ("z", "b", "b", 0.5, 1)]
+    write_metrics(tmp_path, metrics(1, 2))
+    measured = {"before": 0.3, "after": 0.0123, "pictures": 40}
+    stored = {"temperature": 2.0, "note": {"expected_calibration_error": measured}}
+    write_evaluation(tmp_path, ["a", "b"], rows, tmp_path, calibration=stored)
+    text = report(tmp_path).text
+    assert "calibration error 22.00 %, before the temperature 2 of these weights" in text
+    assert "calibrate measured 1.23 % on 40 held-out images" in text
+    assert "corrects that" not in text
+    # Weights of an older version do not record what was measured.
+    write_evaluation(tmp_path, ["a", "b"], rows, tmp_path, calibration={"temperature": 2.0})
+    text = report(tmp_path).text
+    assert "before the temperature 2 of these weights" in text and "calibrate measured" not in text
+
+
 def test_cut_last_line_is_left_out_and_said(tmp_path: Path) -> None:
     write_metrics(tmp_path, metrics(2, 3), end='\n{"kind": "train", "epo')
     page = report(tmp_path)

@@ -1,12 +1,13 @@
 """A temperature keeps the order of the images, and none is used where none is the best."""
 
+import math
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
 from densenet121.tasks import MultiLabel, SingleLabel
 from densenet121.tasks.multi_label.calibration import fit_temperature as fit_label
@@ -128,3 +129,17 @@ def test_the_threshold_of_a_rare_finding_is_not_printed_as_zero() -> None:
     )
     shown = float(lines[-2].partition("threshold ")[2].split()[0])
     assert shown == pytest.approx(found.thresholds[0], rel=0.5)
+
+
+def test_the_loss_of_calibrated_weights_is_the_log_loss_of_their_probabilities() -> None:
+    generator = np.random.default_rng(6)
+    logits = torch.from_numpy(generator.normal(0, 3, (40, 2)).astype(np.float32))
+    targets = torch.from_numpy((generator.random((40, 2)) < 0.4).astype(np.float32))
+    targets[::7, 0] = math.nan
+    task = MultiLabel()
+    found = task.read_calibration({"temperatures": [0.5, 4], "points": [], "rule": "", "note": {}})
+    scores = task.calibrated(task.score(logits, targets), targets, found)
+    known = ~targets.isnan().numpy()
+    shares = 1 / (1 + np.exp(-logits.double().numpy() / [0.5, 4]))
+    metrics = task.metrics(scores, targets, ("a", "b"))
+    assert metrics["loss"] == pytest.approx(log_loss(targets.numpy()[known], shares[known]))

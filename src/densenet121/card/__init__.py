@@ -1,6 +1,7 @@
 """Model cards: what a network is, how good it is and how it was made, for the hub and people."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,8 @@ def run_card(
     file = weights or weights_of(run)
     found = read_weights(file, shapes_only=True) if file else None
     results = _evaluated(run, file, evaluation, task) if evaluation else _own(run, file, found)
+    if results and found and found.calibration:
+        results = replace(results, calibration=found.calibration)
     part = run.task.card(results) if results else None
     name = title or folder.resolve().name
     record = run.record or {}

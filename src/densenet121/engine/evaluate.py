@@ -155,7 +155,8 @@ def _evaluate(
         should_stop=should_stop,
     )
     if evaluation is not None:
-        scores = classifier.task.calibrated(evaluation.scores, classifier.calibration)
+        scores, targets = evaluation.scores, evaluation.targets
+        scores = classifier.task.calibrated(scores, targets, classifier.calibration)
         evaluation = replace(evaluation, scores=scores)
         evaluation.log()
         if evaluation.bad:

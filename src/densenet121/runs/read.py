@@ -157,6 +157,7 @@ def _read_evaluation(run: RunFiles, path: Path, found: dict[str, Any]) -> None:
             f"{path}: not the result of an evaluation ({error!r}); run the evaluation again"
         ) from error
     run.results.class_names = _names(found.get("class_names")) or run.results.class_names
+    run.results.calibration = mapping(found.get("calibration"))
     # A relative folder would depend on where the report is made.
     data_dir = found.get("data_dir")
     if isinstance(data_dir, str) and Path(data_dir).is_absolute():

@@ -131,8 +131,8 @@ class Task(ABC):
             class_names: in the order of the labels.
         """
 
-    def calibrated(self, scores: Scores, calibration: Any) -> Scores:
-        """The scores as they are with the calibration of the weights."""
+    def calibrated(self, scores: Scores, targets: Tensor, calibration: Any) -> Scores:
+        """The scores of these targets as they are with the calibration of the weights."""
         return scores
 
     def metrics_with_intervals(

@@ -85,6 +85,7 @@ class Results:
         listed: paths outside of it that the list of the evaluated images names.
         error_map: path of an image to the JPEG of its class-activation map, or None.
         averaged: the validations of the averaged weights; empty without `ema_decay`.
+        calibration: what `calibrate` stored with the evaluated weights, as far as it is known.
     """
 
     validations: list[Validation]
@@ -95,6 +96,7 @@ class Results:
     listed: frozenset[str] = frozenset()
     error_map: Callable[[str], bytes | None] = lambda path: None
     averaged: list[AveragedValidation] = field(default_factory=list)
+    calibration: Mapping[str, Any] = field(default_factory=dict)
 
 
 class ImageError(NamedTuple):

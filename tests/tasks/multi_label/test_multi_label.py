@@ -1,5 +1,6 @@
 """Several labels per image, in whole runs: trained, evaluated, calibrated, answered, reported."""
 
+import csv
 import json
 import math
 import re
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import expit
+from sklearn.metrics import log_loss
 
 from densenet121.checkpoint.load import read_weights
 from densenet121.cli import main
@@ -332,6 +334,11 @@ def test_evaluation_has_intervals_over_groups_thresholds_and_subgroups(
     assert "Operating points" in page
     assert "over 11 groups" in page
     # The same from predictions.csv, which has the groups and the calibrated probabilities.
+    with (folder / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    cells = [(row[k], float(row[f"probability_{k}"])) for row in rows for k in LABELS if row[k]]
+    truth, shares = zip(*((int(cell), share) for cell, share in cells), strict=True)
+    assert found["loss"] == pytest.approx(log_loss(truth, shares), rel=1e-9)
     output = tmp_path / "metrics.json"
     prefix = ["--probability_prefix", "probability_", "--missing", "ignore"]
     command = ["metrics", str(folder / "predictions.csv"), *prefix, "--group", "patient"]

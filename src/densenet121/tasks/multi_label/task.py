@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -118,6 +118,9 @@ class MultiLabel(Task):
                 f"the weights give nan or infinite logits for {bad} of {len(logits)} images; the "
                 "checkpoint is damaged, or `amp` fp16 overflows (try `amp` fp32)"
             )
+        return self._scores(logits, targets)
+
+    def _scores(self, logits: Tensor, targets: Tensor) -> Scores:
         weight = self.weight(targets)
         # Without weights and smoothing, so that it does not depend on the training settings.
         loss = float(masked_binary_cross_entropy(logits.double(), targets)) * weight
@@ -135,12 +138,14 @@ class MultiLabel(Task):
             **found,
         }
 
-    def calibrated(self, scores: Scores, calibration: Calibration | None) -> Scores:
-        """The scores with each logit over the temperature of its label."""
-        if calibration is None:
+    def calibrated(
+        self, scores: Scores, targets: Tensor, calibration: Calibration | None
+    ) -> Scores:
+        """The scores with each logit over the temperature of its label, and their loss."""
+        if calibration is None or not scores.columns:  # without an image there are no columns
             return scores
         logits = scores.columns["logits"] / np.asarray(calibration.temperatures)
-        return replace(scores, columns={"logits": logits})
+        return self._scores(torch.from_numpy(logits), targets)
 
     def metrics_with_intervals(
         self,

@@ -60,6 +60,7 @@ def learn(
         "target_accuracy": target_accuracy,
         "answered": answered,
     }
+    note["expected_calibration_error"] = {"before": before, "after": after, "pictures": len(kept)}
     if problem:
         note["no_temperature"] = problem
     found = Calibration(temperature, tuple(float(score) for score in scores), below, note)

@@ -8,12 +8,13 @@ calibration error); Sadinle et al. 2019, "Least Ambiguous Set-Valued Classifiers
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from densenet121.metrics.temperature import Temperature, fit
+from densenet121.pages.markup import mapping
 from densenet121.utils.errors import InputError
 
 Floats = NDArray[np.floating]
@@ -70,6 +71,30 @@ class Calibration:
         """
         rank = math.ceil((len(self.scores) + 1) * coverage)
         return 0.0 if rank > len(self.scores) else 1.0 - self.scores[rank - 1]
+
+
+class MeasuredError(NamedTuple):
+    """Expected calibration error with the temperature, on held-out images not used to fit it."""
+
+    error: float
+    images: int
+
+
+def with_temperature(content: Mapping[str, Any]) -> tuple[float | None, MeasuredError | None]:
+    """The temperature of a stored calibration, and the error with it; None if not recorded.
+
+    Files may be damaged or older; what cannot be read is as if it were not there.
+    """
+    temperature = _number(content.get("temperature"))
+    found = mapping(mapping(content.get("note")).get("expected_calibration_error"))
+    after, images = _number(found.get("after")), found.get("pictures")
+    if temperature is None or after is None or not isinstance(images, int):
+        return temperature, None
+    return temperature, MeasuredError(after, images)
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, float) and math.isfinite(value) else None
 
 
 def probabilities(logits: Floats, temperature: float = 1.0) -> Floats:

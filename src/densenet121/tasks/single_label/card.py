@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from densenet121.pages.markup import number, percent, plural
-from densenet121.tasks.single_label.calibration import reliability
+from densenet121.tasks.single_label.calibration import reliability, with_temperature
 from densenet121.tasks.single_label.predictions import Row
 from densenet121.tasks.single_label.scores import Comparison, compare, wilson_interval
 from densenet121.tasks.values import CardPart, CardTable, Results
@@ -31,7 +31,7 @@ def card(results: Results) -> CardPart:
             mean = sum(getattr(one, part) for one in seen) / len(seen)
             rows.append([f"{name}, mean over classes", percent(mean), ""])
             metrics[part] = (f"{name}, mean over classes", mean)
-        rows.append(["expected calibration error", percent(_ece(results.predictions)), ""])
+        rows += _calibration_error(results)
         tables = [_classes(found), _confusions(found)]
     text = f"On {plural(total, 'image')}. The intervals are Wilson's, over images."
     head = ("metric", "value", "95 % interval")
@@ -44,6 +44,19 @@ def _share(correct: int, total: int) -> list[str]:
         f"{percent(correct / max(total, 1))} ({correct} of {total})",
         f"{100 * low:.2f} to {100 * high:.2f} %",
     ]
+
+
+def _calibration_error(results: Results) -> list[list[str]]:
+    """Of the predictions, which are without a temperature, and what calibrate measured with it."""
+    name, without = "expected calibration error", percent(_ece(results.predictions))
+    temperature, after = with_temperature(results.calibration)
+    if temperature is None:
+        return [[name, without, ""]]
+    rows = [[f"{name} before the temperature {temperature:.4g}", without, ""]]
+    if after is not None:
+        kept = f"{percent(after.error)} ({plural(after.images, 'held-out image')} of calibrate)"
+        rows.append([f"{name} with it", kept, ""])
+    return rows
 
 
 def _ece(rows: Sequence[Row]) -> float:

@@ -1,7 +1,8 @@
 """The report of a classifier: accuracy, confusion, classes, confidence, the worst errors."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from densenet121.pages.markup import (
 from densenet121.pages.plotting import plot
 from densenet121.pages.thumbnails import thumbnail
 from densenet121.tasks.single_label import plots
-from densenet121.tasks.single_label.calibration import Reliability, reliability
+from densenet121.tasks.single_label.calibration import Reliability, reliability, with_temperature
 from densenet121.tasks.single_label.predictions import Row
 from densenet121.tasks.single_label.scores import (
     ClassScore,
@@ -53,7 +54,7 @@ def report(results: Results) -> ReportPart:
         sections += [
             _confusion(comparison, confusion),
             _classes(comparison),
-            _confidence(confidence, diagram),
+            _confidence(confidence, diagram, results.calibration),
             _errors(results),
         ]
     return ReportPart(
@@ -216,15 +217,27 @@ def _class_table(classes: Sequence[ClassScore]) -> str:
     return table(("class", "number", "precision", "recall", "F1", "images"), rows, texts=1)
 
 
-def _confidence(found: Reliability, figure: bytes) -> str:
+def _confidence(found: Reliability, figure: bytes, calibration: Mapping[str, Any]) -> str:
     total = int(found.counts.sum())
+    temperature, after = with_temperature(calibration)
+    calibrated = temperature is not None
     text = (
-        f"Expected calibration error {percent(found.ece)}: the mean difference between the "
+        f"Expected calibration error {percent(found.ece)}"
+        f"{f', before the temperature {temperature:.4g} of these weights' if calibrated else ''}: "
+        "the mean difference between the "
         "probability of the predicted class and the share of correct answers, over "
         f"{len(found.counts)} bins weighted by their images, for {plural(total, 'image')}. "
-        "If bars are below the dashed line, the network is too confident; densenet121 calibrate "
-        "corrects that."
+        "If bars are below the dashed line, the network is too confident"
     )
+    if not calibrated:
+        text += "; densenet121 calibrate corrects that."
+    else:
+        text += " without the temperature, with which predict answers."
+    if after is not None:
+        text += (
+            f" With it, calibrate measured {percent(after.error)} on "
+            f"{plural(after.images, 'held-out image')} not used to fit it."
+        )
     return section("Confidence", text, plot(figure, "Reliability diagram"))
 
 

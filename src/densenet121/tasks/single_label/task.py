@@ -130,6 +130,22 @@ class SingleLabel(Task):
             "balanced_accuracy": mean_recall(right, images),
         }
 
+    def metrics_with_intervals(
+        self,
+        scores: Scores,
+        targets: Tensor,
+        class_names: Sequence[str],
+        *,
+        calibration: Calibration | None = None,
+        group: Sequence[str] | None = None,
+        by: Mapping[str, Sequence[str]] | None = None,
+    ) -> Metrics:
+        """The temperature of the weights, which none of these numbers is with."""
+        super().metrics_with_intervals(scores, targets, class_names, group=group, by=by)
+        if calibration is None:
+            return {}
+        return {"calibration": {"temperature": calibration.temperature, "note": calibration.note}}
+
     def is_better(self, metrics: Metrics, than: Metrics) -> bool:
         """Whether more images have rank 1; of two equal epochs, the earlier one is kept."""
         return bool(metrics["top1_correct"] > than["top1_correct"])
