@@ -1,5 +1,7 @@
 """Calibration: the temperature that was planted, coverage within its binomial bounds."""
 
+import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from densenet121.commands.calibrate import calibrate
 from densenet121.config import CalibrateConfig, EvalConfig
 from densenet121.engine.evaluate import evaluate
 from densenet121.inference.predictor import Predictor
+from densenet121.tasks import AnswerOptions, SingleLabel
 from densenet121.tasks.single_label.calibrate import learn
 from densenet121.tasks.single_label.calibration import (
     Calibration,
@@ -90,7 +93,48 @@ def test_the_threshold_is_the_least_that_reaches_the_target(
     confidence = np.array([level / 20 for level, _ in rows])
     correct = np.array([right for _, right in rows])
     reaching = [t for t in set(confidence) if correct[confidence >= t].mean() >= target]
-    assert abstain_threshold(confidence, correct, target) == (min(reaching) if reaching else None)
+    found = abstain_threshold(confidence, correct, target)
+    if not reaching:
+        assert found is None
+        return
+    assert found is not None
+    below = max((t for t in set(confidence) if t < min(reaching)), default=min(reaching))
+    assert found == pytest.approx((below + min(reaching)) / 2, rel=1e-15)
+    assert ((confidence >= found) == (confidence >= min(reaching))).all()
+
+
+@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("classes", [2, 6])
+def test_predict_treats_the_images_of_calibration_as_calibrate_counted_them(
+    seed: int, classes: int
+) -> None:
+    """Of n images at least ceil((n + 1) coverage) have the truth in their set."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, 60)
+    logits = rng.normal(0, 1, (60, classes)) + 2 * np.eye(classes)[labels]
+    if seed % 2:  # ties, as of bf16
+        logits = logits.round(1)
+    if seed % 3 == 0:  # of true classes with tiny probabilities
+        logits[:10] *= 30
+    logits = logits.astype(np.float32)
+    found, _, _ = learn(logits, labels, seed=1, target_accuracy=0.5)
+    kept = np.random.default_rng(1).permutation(60)[30:]
+    task, names = SingleLabel(), [str(k) for k in range(classes)]
+    stored = task.read_calibration(json.loads(json.dumps(found.to_json())))
+    for coverage in (0.5, 0.8, 0.9, 0.95):
+        answers = task.answers(logits[kept], names, stored, AnswerOptions(coverage=coverage))
+        shares = task.probabilities(logits[kept], stored).astype(np.float64)
+        true = shares[np.arange(30), labels[kept]]
+        least = math.ceil(31 * coverage)
+        assert (true >= stored.set_threshold(coverage)).sum() >= least
+        held = zip(labels[kept], answers, strict=True)
+        inside = [names[k] in (answer.prediction_set or ()) for k, answer in held]
+        assert sum(inside) >= least
+        # Not one image more than those with the same probability as the last one needed.
+        last = np.sort(true)[::-1][least - 1]
+        assert (true >= stored.set_threshold(coverage)).sum() == (true >= last).sum()
+        answered = np.mean([not answer.abstained for answer in answers])
+        assert answered == pytest.approx(found.note["answered"])
 
 
 def test_calibrate_stores_it_and_predict_uses_it(image_folder: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from densenet121.tasks.single_label.calibration import (
     fit_temperature,
     probabilities,
     reliability,
+    scores_of,
 )
 from densenet121.utils.errors import InputError
 
@@ -53,7 +54,7 @@ def learn(
                 f"`target_accuracy` {target_accuracy} is not reached at any confidence "
                 f"(overall {100 * correct.mean():.2f} % are correct)"
             )
-    scores = np.sort(1 - shares[np.arange(len(kept)), labels[kept]])
+    scores = scores_of(shares[np.arange(len(kept)), labels[kept]])
     answered = float((confidence >= below).mean()) if below is not None else 1.0
     note: dict[str, Any] = {
         "pictures": len(labels),

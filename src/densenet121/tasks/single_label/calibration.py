@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from densenet121.metrics.temperature import Temperature, fit
@@ -68,9 +69,17 @@ class Calibration:
         The set of classes at or above it contains the true class with probability ``coverage`` or
         more, over images from the same distribution as the held-out ones. It is 0 if there are too
         few held-out images to guarantee that with less than all classes.
+
+        It is midway to the next smaller probability of a held-out image, if there is one: rounding
+        then takes no held-out image out of its set. A smaller threshold only makes sets larger, so
+        that the guarantee holds.
         """
         rank = math.ceil((len(self.scores) + 1) * coverage)
-        return 0.0 if rank > len(self.scores) else 1.0 - self.scores[rank - 1]
+        if rank > len(self.scores):
+            return 0.0
+        score = self.scores[rank - 1]
+        larger = [other for other in self.scores[rank:] if other > score]
+        return 1.0 - (score + larger[0]) / 2 if larger else 1.0 - score
 
 
 class MeasuredError(NamedTuple):
@@ -97,11 +106,16 @@ def _number(value: object) -> float | None:
     return float(value) if isinstance(value, float) and math.isfinite(value) else None
 
 
-def probabilities(logits: Floats, temperature: float = 1.0) -> Floats:
-    """Softmax of ``logits / temperature``, ``(N, C)``, in float64."""
-    from scipy.special import softmax  # not at the top: predict starts without scipy
+def probabilities(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float32]:
+    """Softmax of ``logits / temperature``, ``(N, C)``: bit for bit as in evaluation and predict."""
+    return (torch.from_numpy(logits) / temperature).softmax(dim=1).numpy()
 
-    return np.asarray(softmax(logits.astype(np.float64) / temperature, axis=1))
+
+def scores_of(shares: NDArray[np.float32]) -> NDArray[np.float64]:
+    """``1 - p`` of the true class, ascending; ``1 - score`` is never above ``p``."""
+    exact = shares.astype(np.float64)
+    scores = 1 - exact  # rounded where p is below 1e-9
+    return np.sort(np.where(1 - scores > exact, np.nextafter(scores, 2), scores))
 
 
 def fit_temperature(logits: Floats, labels: NDArray[np.int64]) -> Temperature:
@@ -160,12 +174,16 @@ def abstain_threshold(
 ) -> float | None:
     """The smallest threshold with a share of correct answers of ``target`` or more at or above it.
 
-    None if no threshold reaches it.
+    It is midway to the next smaller confidence, if there is one, so that rounding moves no image
+    across it. None if no threshold reaches the target.
     """
+    confidence = confidence.astype(np.float64)
     order = np.argsort(-confidence, kind="stable")
     right = np.cumsum(correct[order]) / np.arange(1, len(order) + 1)
     sorted_confidence = confidence[order]
     # Equal confidences are answered together, so only the last of them can be the threshold.
     last = np.append(sorted_confidence[1:] < sorted_confidence[:-1], True)
     reached = np.flatnonzero((right >= target) & last)
-    return float(sorted_confidence[reached[-1]]) if len(reached) else None
+    if not len(reached):
+        return None
+    return float(sorted_confidence[reached[-1] : reached[-1] + 2].mean())

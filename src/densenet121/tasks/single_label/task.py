@@ -14,7 +14,7 @@ from torch import Tensor
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.losses import distillation_loss, focal_loss, smooth_cross_entropy
 from densenet121.metrics.decisions import mean_recall
-from densenet121.tasks.single_label.calibration import Calibration
+from densenet121.tasks.single_label.calibration import Calibration, probabilities
 from densenet121.tasks.single_label.metrics import (
     Counts,
     label_ranks,
@@ -226,14 +226,15 @@ class SingleLabel(Task):
             top = ranked[: options.top_k]
             chosen = None
             if coverage is not None:
-                inside = [k for k in ranked if row[k] >= threshold]
+                # As float: numpy would round the threshold to float32.
+                inside = [k for k in ranked if float(row[k]) >= threshold]
                 # Never empty: adding the most probable class can only raise the coverage.
                 chosen = tuple(class_names[k] for k in inside or ranked[:1])
             found.append(
                 Prediction(
                     classes=tuple(class_names[k] for k in top),
                     probabilities=tuple(float(row[k]) for k in top),
-                    abstained=bool(row[ranked[0]] < abstain_below),
+                    abstained=float(row[ranked[0]]) < abstain_below,
                     prediction_set=chosen,
                 )
             )
@@ -243,10 +244,7 @@ class SingleLabel(Task):
         self, logits: Logits, calibration: Calibration | None = None
     ) -> NDArray[np.float32]:
         """``(N, C)``: softmax of logits over the temperature, bit for bit as in evaluation."""
-        scaled = torch.from_numpy(logits)
-        if calibration is not None:
-            scaled = scaled / calibration.temperature
-        return scaled.softmax(dim=1).numpy()
+        return probabilities(logits, calibration.temperature if calibration else 1.0)
 
     def explained_output(
         self, logits: Logits, calibration: Calibration | None = None
