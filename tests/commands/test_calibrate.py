@@ -111,12 +111,12 @@ def test_predict_treats_the_images_of_calibration_as_calibrate_counted_them(
     """Of n images at least ceil((n + 1) coverage) have the truth in their set."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, classes, 60)
-    logits = rng.normal(0, 1, (60, classes)) + 2 * np.eye(classes)[labels]
+    drawn = rng.normal(0, 1, (60, classes)) + 2 * np.eye(classes)[labels]
     if seed % 2:  # ties, as of bf16
-        logits = logits.round(1)
+        drawn = drawn.round(1)
     if seed % 3 == 0:  # of true classes with tiny probabilities
-        logits[:10] *= 30
-    logits = logits.astype(np.float32)
+        drawn[:10] *= 30
+    logits = drawn.astype(np.float32)
     found, _, _ = learn(logits, labels, seed=1, target_accuracy=0.5)
     kept = np.random.default_rng(1).permutation(60)[30:]
     task, names = SingleLabel(), [str(k) for k in range(classes)]

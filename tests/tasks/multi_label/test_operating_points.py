@@ -93,6 +93,26 @@ def test_no_other_threshold_is_better(rows: list[tuple[int, bool]], rule: str) -
         assert (found.positives, found.negatives) == (truth.sum(), len(truth) - truth.sum())
 
 
+def test_of_two_cuts_with_the_same_youden_index_the_more_sensitive_one_is_taken() -> None:
+    """20 / 25 - 8 / 30 and 25 / 25 - 14 / 30 are both 8 / 15; their sums round otherwise."""
+    parts = ((20, 8, 0.9), (5, 6, 0.5), (0, 16, 0.1))
+    truth = np.concatenate([[1.0] * hits + [0.0] * false for hits, false, _ in parts])
+    shares = np.concatenate([[share] * (hits + false) for hits, false, share in parts])
+    found = choose(shares, truth, "youden", None)
+    assert found is not None
+    assert (found.true_positives, found.false_positives) == (25, 14)
+
+
+@pytest.mark.parametrize("target", [step / 20 for step in range(1, 20)])
+@pytest.mark.parametrize("name", ["sensitivity", "specificity"])
+def test_a_target_that_a_cut_reaches_exactly_is_reached(name: str, target: float) -> None:
+    """1 - 11 / 20 is below 0.45 in floating point; 9 / 20 is not."""
+    shares = np.repeat(np.arange(20) + 1, 2) / 21
+    found = choose(shares, np.tile([0.0, 1.0], 20), name, target)
+    assert found is not None
+    assert getattr(found, name) == target
+
+
 @pytest.mark.parametrize(
     "text", ["best", "youden=0.5", "sensitivity", "sensitivity=1.5", "precision=x", "f1=", ""]
 )

@@ -42,7 +42,9 @@ class OperatingPoint:
     @property
     def specificity(self) -> float | None:
         """Share of the negative images below the threshold; None if not recorded."""
-        return 1 - self.false_positives / self.negatives if self.negatives else None
+        if not self.negatives:
+            return None
+        return (self.negatives - self.false_positives) / self.negatives
 
 
 @dataclass(frozen=True)
@@ -199,12 +201,14 @@ def values_of_cuts(
     """
     _, hits, called = calls_at_each_score(labels, shares)
     positives, negatives = labels.sum(), len(labels) - labels.sum()
-    sensitivity, specificity = hits / positives, 1 - (called - hits) / negatives
+    false = called - hits
+    # Each is one division of whole numbers, so that equal cuts have equal values, and a cut that
+    # reaches a target exactly is not below it by rounding.
     values: dict[str, NDArray[np.float64]] = {
-        "youden": sensitivity + specificity - 1,
+        "youden": (hits * negatives - false * positives) / (positives * negatives),
         "f1": 2 * hits / (called + positives),
-        "sensitivity": sensitivity,
-        "specificity": specificity,
+        "sensitivity": hits / positives,
+        "specificity": (negatives - false) / negatives,
         "precision": hits / called,
     }
     return values[name]
