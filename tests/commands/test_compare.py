@@ -115,6 +115,10 @@ def test_images_without_a_group_are_refused(
     with_patients(pair[1], ["7", " ", *["8"] * 198])
     assert main(arguments) == 1
     assert 'ant/1.png has no id in the column "patient"' in capsys.readouterr().err
+    with_patients(pair[1], ["5", "5.0", *["8"] * 198])  # of one patient, as pandas writes them
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert f"--group patient of {pair[1]}" in error and "5 and 5.0 are one number" in error
 
 
 def test_other_images_or_labels_are_refused(pair: tuple[Path, Path], tmp_path: Path) -> None:

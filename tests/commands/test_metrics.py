@@ -180,6 +180,7 @@ def test_the_same_seed_gives_the_same_intervals(
     ("line", "column", "cell", "message"),
     [
         (5, 5, "1.2", "line 5, column p_A: 1.2 is outside 0 to 1, as are 1 of 80 rows"),
+        (5, 1, "5.0", "wide.csv: 5 and 5.0 are one number; write ids in one way"),
         (5, 1, "", "line 5, column patient: is blank, as are 1 of 80 rows; --group needs a value"),
         (5, 3, "-1", "these are -1 (uncertain): A (1); --uncertain says what that means"),
         (5, 4, "", "these are blank: B (1); --missing says what that means: ignore or 0"),

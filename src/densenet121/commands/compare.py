@@ -3,6 +3,7 @@
 import json
 
 from densenet121.config import CompareConfig, absolute
+from densenet121.datasets.groups import check_spelling
 from densenet121.runs.evaluations import EvaluationFile, read_evaluation
 from densenet121.tasks import Compared, Task
 from densenet121.utils.errors import InputError
@@ -92,6 +93,7 @@ def _groups(a: EvaluationFile, b: EvaluationFile, column: str) -> dict[str, str]
             raise InputError(
                 f'{path}: its "{column}" is {first[path]} in A but {row[column].strip()} in B'
             )
+    check_spelling(list(first.values()), f"{column} of {having[0].path}")
     return first
 
 

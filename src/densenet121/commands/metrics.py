@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from densenet121.commands import DONE
 from densenet121.config import MetricsConfig, absolute
+from densenet121.datasets.groups import check_spelling
 from densenet121.datasets.sources.label_table import LabelRules, known_labels
 from densenet121.datasets.tables import Table, read_table
 from densenet121.metrics.predictions import summarise_predictions
@@ -102,10 +103,17 @@ def read_predictions(table: Table, config: MetricsConfig) -> Predictions:
         names=names,
         truth=truth,
         probability=np.stack(probability, axis=1),
-        group=table.identities(config.group, "group") if config.group is not None else None,
+        group=_groups(table, config.group) if config.group is not None else None,
         by=by,
         one_class=single and config.negative_label is None and len(names) > 1,
     )
+
+
+def _groups(table: Table, column: str) -> NDArray[np.str_]:
+    """The id of each image's group."""
+    ids = table.identities(column, "group")
+    check_spelling(ids.tolist(), f"{column} of {table.file}")
+    return ids
 
 
 def _columns_with(table: Table, config: MetricsConfig) -> dict[str, str]:
