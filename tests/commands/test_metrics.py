@@ -176,6 +176,20 @@ def test_the_same_seed_gives_the_same_intervals(
     assert other["macro"]["auroc_ci"] != as_json(capsys, *flags)["macro"]["auroc_ci"]
 
 
+def test_the_last_line_names_the_method_of_every_interval(
+    wide: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["metrics", str(wide), "--probability_prefix", "p_", "--resamples", "100"]
+    assert main(flags) == 0
+    line = "95 % intervals: DeLong, logit scale for the AUROC, Wilson for shares, else percentile "
+    assert line + "bootstrap over images, 100 resamples" in capsys.readouterr().out
+    assert main([*flags, "--group", "patient"]) == 0
+    line = (
+        "95 % intervals: percentile bootstrap over groups, 100 resamples; for shares Wilson over "
+    )
+    assert line + "groups at 0 and 1\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("line", "column", "cell", "message"),
     [

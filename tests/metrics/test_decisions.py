@@ -141,5 +141,14 @@ def test_classes_have_intervals_that_hold_their_value() -> None:
     assert found["accuracy_ci"] == pytest.approx(
         wilson_interval(round(found["accuracy"] * known.sum()), int(known.sum())), abs=1e-12
     )
+    # At 0 and at 1 no resample of groups differs: Wilson's, as if each group were one image.
+    group = np.arange(300) // 5
+    groups = len(np.unique(group[known]))
+    for predicted, ends in ((labels, wilson_interval(groups, groups)),
+                            ((labels + 1) % 4, wilson_interval(0, groups))):  # fmt: skip
+        certain = np.eye(4)[predicted]
+        whole = summarise_classes(labels, certain, group=group, resamples=100)
+        assert whole["accuracy"] == float((predicted == labels).all())
+        assert whole["accuracy_ci"] == list(ends or ())
     empty = summarise_classes(np.full(3, -1), np.ones((3, 2)), resamples=100)
     assert empty["accuracy"] is empty["quadratic_kappa"] is empty["balanced_accuracy_ci"] is None

@@ -24,8 +24,9 @@ def summarise_classes(
 ) -> dict[str, Any]:
     """Metrics of the likeliest class; of equal probabilities the first class wins.
 
-    Intervals come from the percentile bootstrap over images or groups; that of the accuracy is
-    Wilson's without groups.
+    Intervals come from the percentile bootstrap over images or groups. That of the accuracy is
+    Wilson's without groups; with groups too at an accuracy of 0 or 1, as if each were one image,
+    since no resample has another accuracy there.
 
     Args:
         labels: ``(n,)`` number of each image's class; -1 is unknown: left out, and counted.
@@ -58,6 +59,9 @@ def summarise_classes(
             interval: Interval | None = percentile_interval(drawn[name])
             if name == "accuracy" and group is None:
                 interval = wilson_interval(correct, int(keep.sum()))
+            elif name == "accuracy" and value in (0.0, 1.0):
+                groups = len(np.unique(units))
+                interval = wilson_interval(correct and groups, groups)
             result[f"{name}_ci"] = None if interval is None or value is None else list(interval)
     return result
 

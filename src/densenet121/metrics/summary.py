@@ -33,7 +33,7 @@ def summarise(
 
     Without groups the interval of an AUROC is DeLong's, that of a share Wilson's, and the others
     come from a bootstrap over images. With groups all come from a bootstrap over groups, since
-    images of one patient are not independent.
+    images of one patient are not independent, but that of a share of 0 or 1, which is Wilson's.
 
     Args:
         truth: ``(n, L)``: 1, 0 or nan, which is unknown: left out for that label, and counted.

@@ -55,8 +55,9 @@ def _tables(result: Mapping[str, Any]) -> list[str]:
 
 def _methods(how: Mapping[str, Any]) -> str:
     others = f"{how['others']}, {how['resamples']} resamples"
-    if how["auroc"] == how["others"]:
-        return others
+    if how["auroc"] == how["others"]:  # of groups, as the shares but at 0 and 1
+        special = how["shares"].removeprefix(f"{how['others']}, ")
+        return others if special == how["others"] else f"{others}; for shares {special}"
     return f"{how['auroc']} for the AUROC, {how['shares']} for shares, else {others}"
 
 
