@@ -161,6 +161,7 @@ def test_the_paired_test_agrees_with_a_paired_bootstrap() -> None:
     assert found.standard_error == pytest.approx(np.std(differences), rel=0.05)
     low, high = np.percentile(differences, [2.5, 97.5])
     width = high - low
+    assert found.interval is not None and found.p_value is not None
     assert found.interval.low == pytest.approx(low, abs=0.06 * width)
     assert found.interval.high == pytest.approx(high, abs=0.06 * width)
     z = found.difference / found.standard_error
@@ -175,6 +176,7 @@ def test_two_scores_without_a_difference_are_rarely_called_different() -> None:
         truth, shared = normal(rng, 50, 100, 0.85)
         found = delong_test(truth, shared + rng.normal(size=150), shared + rng.normal(size=150))
         assert found is not None
+        assert found.p_value is not None
         called += found.p_value < 0.05
     assert 0.035 <= called / 2000 <= 0.065
 
@@ -199,7 +201,22 @@ def test_the_difference_changes_sign_when_the_two_change_places(
     if one is not None and two is not None:
         assert one.difference == -two.difference
         assert one.p_value == two.p_value
-        assert -1 <= one.interval.low <= one.interval.high <= 1
+        if one.interval is None:
+            assert one.standard_error == 0 and one.difference
+        else:
+            assert -1 <= one.interval.low <= one.interval.high <= 1
+
+
+def test_a_difference_without_variance_has_neither_interval_nor_p() -> None:
+    """Two positives above three negatives, against one score for all: no certainty of p = 0."""
+    truth = np.array([1.0, 1, 0, 0, 0])
+    perfect, constant = np.array([0.9, 0.8, 0.3, 0.2, 0.1]), np.full(5, 0.5)
+    found = delong_test(truth, perfect, constant)
+    assert found is not None
+    assert (found.auroc_a, found.auroc_b, found.difference) == (1.0, 0.5, -0.5)
+    assert found.interval is None and found.p_value is None
+    same = delong_test(truth, perfect, perfect)
+    assert same is not None and same.interval == (0.0, 0.0) and same.p_value == 1.0
 
 
 @pytest.mark.parametrize(

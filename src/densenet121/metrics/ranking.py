@@ -21,16 +21,16 @@ class PairedTest(NamedTuple):
         auroc_b: AUROC of B.
         difference: ``auroc_b - auroc_a``.
         standard_error: of the difference.
-        interval: of the difference.
-        p_value: two-sided, for no difference.
+        interval: of the difference; None if there is a difference without variance.
+        p_value: two-sided, for no difference; None like the interval.
     """
 
     auroc_a: float
     auroc_b: float
     difference: float
     standard_error: float
-    interval: Interval
-    p_value: float
+    interval: Interval | None
+    p_value: float | None
 
 
 def midranks(values: Floats) -> Floats:
@@ -125,7 +125,8 @@ def delong_test(truth: Floats, a: Floats, b: Floats, level: float = 0.95) -> Pai
     """DeLong's test of two scores of the same images.
 
     The interval is that of the plain difference, clipped to [-1, 1]. Two scores with one order
-    have difference 0, error 0 and p 1.
+    have difference 0, error 0 and p 1. A difference whose estimated variance is 0, as between a
+    perfect and a constant score, has neither interval nor p: few images do not make it certain.
 
     None with fewer than two positives or two negatives.
     """
@@ -136,16 +137,18 @@ def delong_test(truth: Floats, a: Floats, b: Floats, level: float = 0.95) -> Pai
     # The variance of a difference is that of the differences of the components.
     variance = (b10 - a10).var(ddof=1) / len(a10) + (b01 - a01).var(ddof=1) / len(a01)
     difference, error = float(b10.mean() - a10.mean()), math.sqrt(variance)
-    half = quantile(level) * error
-    p_value = 1.0 if difference == 0.0 else 0.0
-    if error:
-        p_value = math.erfc(abs(difference) / error / math.sqrt(2))
+    interval: Interval | None = None
+    p_value: float | None = None
+    if error or not difference:
+        half = quantile(level) * error
+        interval = Interval(max(-1.0, difference - half), min(1.0, difference + half))
+        p_value = math.erfc(abs(difference) / error / math.sqrt(2)) if error else 1.0
     return PairedTest(
         auroc_a=float(a10.mean()),
         auroc_b=float(b10.mean()),
         difference=difference,
         standard_error=error,
-        interval=Interval(max(-1.0, difference - half), min(1.0, difference + half)),
+        interval=interval,
         p_value=p_value,
     )
 

@@ -27,15 +27,25 @@ Rows = Mapping[str, Mapping[str, str]]
 
 @dataclass(frozen=True)
 class LabelDifference:
-    """The AUROC of one label in both evaluations, and DeLong's test of the difference."""
+    """The AUROC of one label in both evaluations, and DeLong's test of the difference.
+
+    ``low``, ``high`` and ``p_value`` are None where the difference has no variance.
+    """
 
     label: str
     auroc_a: float
     auroc_b: float
     difference: float
-    low: float
-    high: float
-    p_value: float
+    low: float | None
+    high: float | None
+    p_value: float | None
+
+    @property
+    def tested(self) -> str:
+        """Interval and p-value, "-" where there are none."""
+        if self.low is None or self.p_value is None:
+            return "(-), p = -"
+        return f"({self.low:+.4f} to {self.high:+.4f}), p = {self.p_value:.4g}"
 
 
 @dataclass(frozen=True)
@@ -92,7 +102,7 @@ class Difference(Compared):
         width = max((len(label.label) for label in shown), default=0)
         lines += [
             f"  {one.label:<{width}}  A {one.auroc_a:.4f}  B {one.auroc_b:.4f}  "
-            f"{one.difference:+.4f} ({one.low:+.4f} to {one.high:+.4f}), p = {one.p_value:.4g}"
+            f"{one.difference:+.4f} {one.tested}"
             for one in shown
         ]
         return "\n".join(lines)
@@ -125,11 +135,9 @@ def difference(
         test = delong_test(truth[:, k], shares_a[:, k], shares_b[:, k])
         if test is not None:
             kept.append(k)
-            labels.append(
-                LabelDifference(
-                    name, test.auroc_a, test.auroc_b, test.difference, *test.interval, test.p_value
-                )
-            )
+            low, high = test.interval or (None, None)
+            areas = (test.auroc_a, test.auroc_b, test.difference)
+            labels.append(LabelDifference(name, *areas, low, high, test.p_value))
     if not labels:
         raise InputError("no label has two positive and two negative images; pass more images")
     drawn = (
