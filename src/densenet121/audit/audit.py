@@ -79,7 +79,7 @@ class Audit:
     Attributes:
         dataset: split to its images.
         findings: all findings, in the order of KINDS, then of splits and images.
-        excluded: paths of images that should be excluded (see AuditConfig.exclude_list).
+        excluded: images that should be excluded, as lines of AuditConfig.exclude_list.
     """
 
     dataset: dict[str, ImageDataset]
@@ -131,9 +131,9 @@ def audit(config: AuditConfig) -> Audit:
     ]
     order = list(KINDS)
     findings.sort(key=lambda finding: order.index(finding.kind))
-    result = Audit(dataset, tuple(findings), _excluded(findings))
+    result = Audit(dataset, tuple(findings), _excluded(findings, len(dataset)))
     if config.exclude_list:
-        text = "".join(f"{path}\n" for path in result.excluded)
+        text = "".join(f"{line}\n" for line in result.excluded)
         write_atomic(absolute(config.exclude_list), text.encode(errors="surrogateescape"))
     if config.page:
         from densenet121.audit.page import page
@@ -269,13 +269,17 @@ def _divided_groups(dataset: dict[str, ImageDataset], config: AuditConfig) -> li
     ]
 
 
-def _excluded(findings: Sequence[Finding]) -> tuple[str, ...]:
-    """Paths of unusable images, of copies, and of training images that are in val."""
-    paths: dict[str, None] = {}
+def _excluded(findings: Sequence[Finding], num_splits: int) -> tuple[str, ...]:
+    """Lines of unusable images, of copies, and of training images that are in val.
+
+    They name the split where there are several: the same path may be another image in the other.
+    """
+    places: set[tuple[str, str]] = set()
     for finding in findings:
         if finding.kind in (*_UNUSABLE, "exact_duplicate"):
-            paths[finding.path] = None
+            places.add((finding.split, finding.path))
         elif finding.kind == "train_and_val" and finding.other is not None:
-            places = dict([(finding.split, finding.path), finding.other])
-            paths[places["train"]] = None
-    return tuple(sorted(paths))
+            both = dict([(finding.split, finding.path), finding.other])
+            places.add(("train", both["train"]))
+    lines = {"/".join(place) if num_splits > 1 else place[1] for place in places}
+    return tuple(sorted(lines))

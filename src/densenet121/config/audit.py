@@ -48,9 +48,9 @@ class AuditConfig(TaskSettings, AuditThresholds, SampleSettings, WorkerSettings)
             not checked).
         json: print JSON instead of the table.
         page: file for an HTML page that shows the images found (default: none).
-        exclude_list: file for the paths of the images that cannot be used, of the second and
-            further copies, and of training images that are in val as well; for --exclude of
-            train and eval (default: none).
+        exclude_list: file for the images that cannot be used, the second and further copies, and
+            the training images that are in val as well; for --exclude of train and eval. Its
+            lines are train/PATH and val/PATH, or PATH where there is no val (default: none).
         depth: as in `train` (default: 8).
         window: as in `train` (default: full).
         workers: threads (default: number of cores).

@@ -55,7 +55,8 @@ class AverageDataSettings(Settings):
             reads; the training images give the statistics of batch norm (default: none; the
             statistics are averaged too, which fits the averaged weights less well).
         val_dir: images to validate on (default: the `val` beside `train`, else none).
-        exclude: file with the paths of images to leave out, one per line (default: none).
+        exclude: file that names images to leave out, one per line, as `audit` writes it (default:
+            none).
         statistics_images: number of training images for the statistics of batch norm, drawn at
             random; all if there are fewer.
         seed: seed of that draw.

@@ -19,7 +19,7 @@ class DataSettings(Settings):
             CIFAR's own files; a folder of IDX files (MNIST); a NumPy archive (MedMNIST).
         val_dir: images to validate on after every epoch (default: those of `val`, `valid` or
             `validation` beside `train`, or of files and rows named so; else none).
-        exclude: file with the paths of images to leave out, one per line, as `audit` writes it
+        exclude: file that names images to leave out, one per line, as `audit` writes it
             (default: none).
         num_classes: number of classes; if given, it must fit the data (default: the number of
             class folders).

@@ -36,7 +36,8 @@ class EvalDataSettings(BadImageSettings):
             none).
         by: columns of a table of labels whose values are subgroups, each evaluated too, comma list
             (default: none).
-        exclude: file with the paths of images to leave out, one per line (default: none).
+        exclude: file that names images to leave out, one per line, as `audit` writes it (default:
+            none).
         num_classes: number of classes; if given, it must fit the data and the weights (default:
             what the weights have).
     """

@@ -18,7 +18,8 @@ class PackConfig(TaskSettings):
             several labels per image, the other columns of a table go with them.
         output: new folder for the shards.
         shard_megabytes: size of a shard in megabytes (10^6 bytes).
-        exclude: file with the paths of images to leave out, one per line (default: none).
+        exclude: file that names images to leave out, one per line, as `audit` writes it (default:
+            none).
     """
 
     section: ClassVar[str] = "data and output"

@@ -27,7 +27,8 @@ class ProbeDataSettings(BadImageSettings):
         data_dir: training images: a folder that holds `train/` and `val/`, or another source that
             `train` reads.
         val_dir: images to measure on (default: the `val` beside `train`).
-        exclude: file with the paths of images to leave out, one per line (default: none).
+        exclude: file that names images to leave out, one per line, as `audit` writes it (default:
+            none).
         pretrained: weights that give the features; their classes may be others.
         output: file for the weights with the new head (default: beside the old ones, with
             "_probe" in the name).

@@ -29,7 +29,7 @@ class ShowConfig(SampleSettings, TaskSettings, AugmentationSettings):
 
     Attributes:
         data_dir: training images, in any source that `train` reads.
-        exclude: file with the paths of images to leave out, as in `train` (default: none).
+        exclude: file that names images to leave out, as in `train` (default: none).
         output: the page, one HTML file.
         images: number of images to show, spread over the data.
         versions: number of versions of each, those of the first epochs.

@@ -1,6 +1,7 @@
 """The folds of a study: its images, who is held out where, and the settings of each run."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,12 @@ from densenet121.datasets.division import (
     images_with_class,
     images_with_labels,
 )
+from densenet121.datasets.sources.exclusion import excluded_paths
 from densenet121.datasets.sources.label_table import TABLE, LabelRules
 from densenet121.datasets.sources.open_table import refuse_label_table
-from densenet121.datasets.sources.text import lines_of, read_text
+from densenet121.datasets.sources.splits import Split
 from densenet121.tasks import MultiLabel
-from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.errors import InputError
 from densenet121.utils.files import file_digest
 
 
@@ -42,12 +44,10 @@ def study_images(config: StudyConfig) -> Images:
         images = images_with_class(source, field="data_dir")
     if config.exclude is None:
         return images
-    text = read_text(absolute(config.exclude))
-    excluded = {line.strip() for line in lines_of(text) if line.strip()}
-    unknown = sorted(excluded - set(images.paths))
-    if unknown:
-        raise UsageError(f"`exclude` {config.exclude}: there is no image {unknown[0]}")
-    return images.without(excluded)
+    # Not divided yet: a line of either side names one of all images.
+    sides: dict[Split, Sequence[str]] = {"train": images.paths, "val": images.paths}
+    excluded, _ = excluded_paths(absolute(config.exclude), sides)
+    return images.without(excluded["train"] | excluded["val"])
 
 
 def folds_of(images: Images, config: StudyConfig) -> Division:

@@ -7,6 +7,7 @@ from densenet121.datasets.image_dataset import ImageDataset, some, with_classes
 from densenet121.datasets.sources import archive, lists
 from densenet121.datasets.sources.arrow import read_arrow
 from densenet121.datasets.sources.cifar import is_cifar, read_cifar
+from densenet121.datasets.sources.exclusion import without_excluded
 from densenet121.datasets.sources.folder import check_names
 from densenet121.datasets.sources.idx import has_both_parts, is_idx, read_idx
 from densenet121.datasets.sources.index_cache import scan_cached
@@ -26,7 +27,6 @@ from densenet121.datasets.sources.mindrecord import read_mindrecords
 from densenet121.datasets.sources.parquet import read_parquet
 from densenet121.datasets.sources.shards import read_shards
 from densenet121.datasets.sources.splits import Split, have_own_splits
-from densenet121.datasets.sources.text import lines_of, read_text
 from densenet121.datasets.sources.tfrecord import read_tfrecords
 from densenet121.utils.errors import InputError, UsageError
 
@@ -57,18 +57,16 @@ def open_training(
     Args:
         data_dir: a source, or a folder with ``train`` and optionally ``val``.
         val_dir: a source of validation images.
-        exclude: a file with the paths of images to exclude, one per line.
+        exclude: a file that names the images to leave out; see ``excluded_paths``.
         cache_dir: folder for the index of a large folder.
         field: what messages call ``data_dir``.
 
     Raises:
         InputError: a source cannot be used, or validation has a class that training does not have.
-        UsageError: a path of ``exclude`` is in neither of them.
+        UsageError: a line of ``exclude`` names no image.
     """
-    splits = open_splits(data_dir, val_dir, cache_dir, field)
-    sides = without_excluded([splits["train"], splits.get("val")], exclude)
-    dataset, validation = sides
-    assert dataset is not None
+    splits = without_excluded(open_splits(data_dir, val_dir, cache_dir, field), exclude)
+    dataset, validation = splits["train"], splits.get("val")
     if validation is not None:
         validation = with_classes(validation, dataset.class_names, str(dataset.source))
     return dataset, validation
@@ -114,9 +112,7 @@ def open_evaluation(
     found = _open(where, "data_dir", "val", cache_dir)
     if where == data_dir and len(found.class_names) < 2 and not _has_own_splits(where):
         _refuse_single(where, found)
-    (dataset,) = without_excluded([found], exclude, partial=True)
-    assert dataset is not None
-    return dataset
+    return without_excluded({"val": found}, exclude)["val"]
 
 
 def _open(where: Path, field: str, split: Split, cache_dir: Path | None) -> ImageDataset:
@@ -208,29 +204,3 @@ def repository_data(where: Path) -> Path:
     if not data.is_dir() or _packed_in(where) or not packed_in(data, ".parquet"):
         return where
     return data if _folders_with_images(where) == ["data"] else where
-
-
-def without_excluded(
-    sides: list[ImageDataset | None], exclude: Path | None, *, partial: bool = False
-) -> list[ImageDataset | None]:
-    """The datasets without the images that a file names, one path per line.
-
-    Args:
-        sides: training images, then those of validation, which may lose a class.
-        exclude: the file.
-        partial: whether the first may lose a class too.
-
-    Raises:
-        UsageError: a path of ``exclude`` is in none of them.
-    """
-    if exclude is None:
-        return sides
-    excluded = {line.strip() for line in lines_of(read_text(exclude)) if line.strip()}
-    known = {path for side in sides if side for path in side.paths if path in excluded}
-    unknown = sorted(excluded - known)
-    if unknown:
-        raise UsageError(f"`exclude` {exclude}: there is no image {unknown[0]}")
-    return [
-        side and side.without(excluded, partial=partial or number > 0)
-        for number, side in enumerate(sides)
-    ]

@@ -7,11 +7,12 @@ from pathlib import Path
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.sources import archive
 from densenet121.datasets.sources.arrow import read_label_arrow
+from densenet121.datasets.sources.exclusion import without_excluded
 from densenet121.datasets.sources.label_table import TABLE, LabelRules, read_label_table
 from densenet121.datasets.sources.layout import PACKED, only_one, packed_files, packed_kind
 from densenet121.datasets.sources.lists import SPLIT_COLUMNS
 from densenet121.datasets.sources.mindrecord import read_label_mindrecords
-from densenet121.datasets.sources.open import repository_data, without_excluded
+from densenet121.datasets.sources.open import repository_data
 from densenet121.datasets.sources.parquet_labels import read_label_parquet
 from densenet121.datasets.sources.shard_labels import read_label_shards
 from densenet121.datasets.sources.splits import (
@@ -48,7 +49,7 @@ def open_labelled_training(
             and, optionally, in ``val`` (or ``valid``, ``validation``).
         val_dir: the same, of validation images.
         rules: how a table is read.
-        exclude: a file with the paths of images to exclude, one per line.
+        exclude: a file that names the images to leave out; see ``excluded_paths``.
         field: the setting that names ``data_dir``.
 
     Raises:
@@ -67,10 +68,11 @@ def open_labelled_training(
         val = of_split(train, "val", required=False)
     found = of_split(train, "train")
     assert found is not None
-    train = found
-    dataset, validation = without_excluded([train, val], exclude)
-    assert dataset is not None
-    return dataset, validation
+    sides: dict[Split, ImageDataset] = {"train": found}
+    if val is not None:
+        sides["val"] = val
+    sides = without_excluded(sides, exclude)
+    return sides["train"], sides.get("val")
 
 
 def open_labelled_evaluation(
@@ -83,9 +85,8 @@ def open_labelled_evaluation(
     """
     source = _validation(data_dir) or repository_data(data_dir)
     found = of_split(_read(source, "data_dir", rules, "val"), "val")
-    (dataset,) = without_excluded([found], exclude)
-    assert dataset is not None
-    return dataset
+    assert found is not None
+    return without_excluded({"val": found}, exclude)["val"]
 
 
 def of_split(table: ImageDataset, split: Split, *, required: bool = True) -> ImageDataset | None:
