@@ -1,13 +1,13 @@
 """Find faults in a collection of images. Nothing is changed."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from densenet121.audit.copies import exact_groups, near_pairs
+from densenet121.audit.copies import Copy, find_copies
 from densenet121.audit.facts import ImageFacts, facts_of
 from densenet121.audit.labels import label_of, labels_of_one_kind
 from densenet121.config import AuditConfig, absolute
@@ -122,16 +122,18 @@ def audit(config: AuditConfig) -> Audit:
     names = [dataset[split].paths[index] for split, index in zip(splits, indices, strict=True)]
     labels = [label_of(dataset[split], i) for split, i in zip(splits, indices, strict=True)]
     places = list(zip(splits, names, strict=True))
+    copies, leaked = find_copies(splits, labels, facts, config.near)
     findings = [
         *_of_each(places, facts, config),
-        *_copies(places, labels, facts, config.near),
+        *(_of_copy(copy, places, labels) for copy in copies),
         *(f for split, part in dataset.items() for f in _of_split(split, part, config)),
         *(_one_kind(dataset) if several else _class_sets(dataset)),
         *divided,
     ]
     order = list(KINDS)
     findings.sort(key=lambda finding: order.index(finding.kind))
-    result = Audit(dataset, tuple(findings), _excluded(findings, len(dataset)))
+    excluded = _excluded(findings, {places[index] for index in leaked}, len(dataset))
+    result = Audit(dataset, tuple(findings), excluded)
     if config.exclude_list:
         text = "".join(f"{line}\n" for line in result.excluded)
         write_atomic(absolute(config.exclude_list), text.encode(errors="surrogateescape"))
@@ -181,29 +183,19 @@ def _of_each(
     return found
 
 
-def _copies(
-    places: Sequence[tuple[str, str]], labels: Sequence[str], facts: Sequence[ImageFacts], near: int
-) -> list[Finding]:
-    """Findings for every copy of an image except the first."""
-    pairs = [(group[0], copy, True) for group in exact_groups(facts) for copy in group[1:]]
-    pairs += [(first, copy, False) for first, copy in near_pairs(facts, near)]
-    # Three near copies make three pairs, but one finding per copy is enough.
-    found: dict[tuple[int, str], Finding] = {}
-    for first, copy, is_exact in pairs:
-        same_split = places[first][0] == places[copy][0]
-        word = "same pixels as" if is_exact else "nearly the same image as"
-        kinds = ["train_and_val"]
-        if same_split:
-            kinds = ["exact_duplicate" if is_exact else "near_duplicate"]
-        if labels[first] != labels[copy]:
-            kinds.append("two_classes")
-        for kind in kinds:
-            group = "copy" if kind.endswith("duplicate") else kind
-            detail = f"{word} {'/'.join(places[first])}"
-            if kind == "two_classes":
-                detail += f": {labels[copy]} and {labels[first]}"
-            found.setdefault((copy, group), Finding(kind, *places[copy], detail, places[first]))
-    return list(found.values())
+def _of_copy(copy: Copy, places: Sequence[tuple[str, str]], labels: Sequence[str]) -> Finding:
+    """The finding for a copy: it names the first of the images before it."""
+    place, first = places[copy.index], places[copy.first]
+    kind: str = copy.relation
+    if copy.relation == "copy":
+        kind = "exact_duplicate" if copy.is_exact else "near_duplicate"
+    word = "same pixels as" if copy.is_exact else "nearly the same image as"
+    detail = f"{word} {'/'.join(first)}"
+    if copy.number > 1 and copy.relation != "copy":
+        detail += f" and {copy.number - 1} more like it"
+    if copy.relation == "two_classes":
+        detail += f": {labels[copy.index]} and {', '.join(sorted(copy.labels))}"
+    return Finding(kind, *place, detail, first)
 
 
 def _of_split(split: str, dataset: ImageDataset, config: AuditConfig) -> list[Finding]:
@@ -269,17 +261,15 @@ def _divided_groups(dataset: dict[str, ImageDataset], config: AuditConfig) -> li
     ]
 
 
-def _excluded(findings: Sequence[Finding], num_splits: int) -> tuple[str, ...]:
-    """Lines of unusable images, of copies, and of training images that are in val.
+def _excluded(
+    findings: Sequence[Finding], leaked: Collection[tuple[str, str]], num_splits: int
+) -> tuple[str, ...]:
+    """Lines of unusable images, of exact copies, and of training images that are in val.
 
     They name the split where there are several: the same path may be another image in the other.
     """
-    places: set[tuple[str, str]] = set()
-    for finding in findings:
-        if finding.kind in (*_UNUSABLE, "exact_duplicate"):
-            places.add((finding.split, finding.path))
-        elif finding.kind == "train_and_val" and finding.other is not None:
-            both = dict([(finding.split, finding.path), finding.other])
-            places.add(("train", both["train"]))
+    kinds = (*_UNUSABLE, "exact_duplicate")
+    places = {(finding.split, finding.path) for finding in findings if finding.kind in kinds}
+    places.update(leaked)
     lines = {"/".join(place) if num_splits > 1 else place[1] for place in places}
     return tuple(sorted(lines))

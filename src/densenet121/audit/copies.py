@@ -2,7 +2,9 @@
 
 import itertools
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,84 @@ from densenet121.audit.facts import ImageFacts
 # changes of brightness, and lower between two images of one scene.
 _ALIKE = 0.96
 _BITS = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)
+
+# A second or further image of the same split; a validation image that train has; an image of
+# another class or with other labels.
+Relation = Literal["copy", "train_and_val", "two_classes"]
+
+
+@dataclass
+class Copy:
+    """An image that is a copy of images before it.
+
+    Attributes:
+        index: the image.
+        relation: what it is to them.
+        first: the first of them.
+        is_exact: whether the first has the same pixels.
+        number: how many they are.
+        labels: their labels, of ``two_classes`` only.
+    """
+
+    index: int
+    relation: Relation
+    first: int
+    is_exact: bool
+    number: int
+    labels: set[str]
+
+
+def find_copies(
+    splits: Sequence[str], labels: Sequence[str], facts: Sequence[ImageFacts], near: int
+) -> tuple[list[Copy], set[int]]:
+    """The copies, one for each image and relation; and the training images that val has too.
+
+    Args:
+        splits: the split of each image, those of train first.
+        labels: its class or labels, as text.
+        facts: what was found in it.
+        near: see ``near_pairs``.
+    """
+    found: dict[tuple[int, Relation], Copy] = {}
+    leaked: set[int] = set()
+    for group in exact_groups(facts):
+        if splits[group[0]] != splits[group[-1]]:
+            leaked |= {index for index in group if splits[index] == splits[group[0]]}
+        for copy in _of_group(group, splits, labels, is_exact=True):
+            found[copy.index, copy.relation] = copy
+    for pair in near_pairs(facts, near):
+        if splits[pair[0]] != splits[pair[1]]:
+            leaked.add(pair[0])
+        for copy in _of_group(pair, splits, labels, is_exact=False):
+            known = found.setdefault((copy.index, copy.relation), copy)
+            if known is not copy:
+                known.number += 1
+                known.labels |= copy.labels
+    return list(found.values()), leaked
+
+
+def _of_group(
+    group: Sequence[int], splits: Sequence[str], labels: Sequence[str], *, is_exact: bool
+) -> Iterator[Copy]:
+    """The copies in a group of images that look the same.
+
+    In time linear in the group, which may be large: all black images are one.
+    """
+    of_split: dict[str, list[int]] = defaultdict(list)
+    of_label: dict[str, list[int]] = defaultdict(list)
+    for index in group:
+        split, label = splits[index], labels[index]
+        before = of_split[split]
+        if before:
+            yield Copy(index, "copy", before[0], is_exact, len(before), set())
+        if train := [own for other, own in of_split.items() if other != split]:
+            yield Copy(index, "train_and_val", train[0][0], is_exact, len(train[0]), set())
+        if others := {other: own for other, own in of_label.items() if other != label}:
+            first = min(own[0] for own in others.values())
+            number = sum(len(own) for own in others.values())
+            yield Copy(index, "two_classes", first, is_exact, number, set(others))
+        of_split[split].append(index)
+        of_label[label].append(index)
 
 
 def exact_groups(facts: Sequence[ImageFacts]) -> list[list[int]]:
