@@ -102,6 +102,13 @@ def test_it_writes_a_plot_and_numbers_and_nothing_else(
     assert f"tried {len(rows)} learning rates from 1e-05 to" in printed and "lr.csv" in printed
 
 
+def test_its_own_numbers_are_replaced(image_folder: Path, tmp_path: Path) -> None:
+    settings = config(image_folder, tmp_path, steps=20)
+    (tmp_path / "lr.csv").write_text("step,lr,loss,smoothed_loss\n0,1,2,3\n")
+    result = lr_find(settings)
+    assert len(result.table.read_text().splitlines()) == len(result.found.rates) + 1
+
+
 def test_it_stops_where_the_loss_diverges(image_folder: Path, tmp_path: Path) -> None:
     found = lr_find(config(image_folder, tmp_path, lr_min=0.1, lr_max=1e6)).found
     assert found.diverged and len(found.rates) < 30

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from helpers.commands import run_command
@@ -66,3 +68,53 @@ def test_a_file_where_the_folder_of_a_demonstration_would_be_is_named(tmp_path: 
     line = f"densenet121: {tmp_path / 'out'}: cannot create the output folder (File exists)\n"
     assert (done.returncode, done.stderr, done.stdout) == (1, line, "")
     assert (tmp_path / "out").read_bytes() == b"kept"
+
+
+LABELS = b"path,a,b\n1.png,1,0\n"
+# A file that the user has -> the commands that would write over it, two of which do not name it.
+OVER_A_FILE = [
+    ("scan.csv", "lr-find --data_dir scan.csv --output scan.png"),
+    ("scan.csv", "lr-find --data_dir other.csv --val_dir scan.csv --output scan.png"),
+    ("scan.csv", "lr-find --data_dir images --exclude scan.csv --output scan.png"),
+    ("scan.csv", "lr-find --data_dir images --output scan.png"),
+    ("scan.csv", "audit scan.csv --exclude_list scan.csv"),
+    ("scan.csv", "audit other.csv --val_dir scan.csv --exclude_list scan.csv"),
+    ("run/eval.json", "compare run other --output run/eval.json"),
+    ("run/predictions.csv", "compare other run/predictions.csv --output run/predictions.csv"),
+    ("run/run.json", "card run --output run/run.json"),
+    ("run/best.safetensors", "card run --output run/best.safetensors"),
+    ("other/eval.json", "card run --evaluation other --output other/eval.json"),
+]
+
+
+@pytest.mark.parametrize(("file", "command"), OVER_A_FILE)
+def test_no_file_of_the_user_is_written_over(file: str, command: str, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / file).write_bytes(LABELS)
+    done = run_command(*command.split(), cwd=tmp_path)
+    assert done.returncode == 1 and not done.stdout
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(("densenet121: --output ", "densenet121: --exclude_list "))
+    assert str(tmp_path / file) in line and line.endswith("; name another file")
+    assert (tmp_path / file).read_bytes() == LABELS
+
+
+def test_a_certificate_that_could_not_be_written_is_refused_first(tmp_path: Path) -> None:
+    (tmp_path / "in.safetensors").write_bytes(b"{")
+    (tmp_path / "out.onnx.certificate.json").mkdir()
+    flags = ["--pretrained", "in.safetensors", "--data_dir", "images", "--output", "out.onnx"]
+    done = run_command("export", *flags, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith("out.onnx.certificate.json: is a folder; name a file\n")
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_an_exclude_list_is_not_written_over_the_table_in_the_folder(tmp_path: Path) -> None:
+    pixels = np.zeros((20, 20, 3), np.uint8)
+    (tmp_path / "1.png").write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+    (tmp_path / "labels.csv").write_bytes(LABELS)
+    flags = ["--task", "multilabel", "--exclude_list", "labels.csv"]
+    done = run_command("audit", ".", *flags, cwd=tmp_path)
+    assert done.returncode == 1 and "labels.csv: is an input" in done.stderr
+    assert (tmp_path / "labels.csv").read_bytes() == LABELS

@@ -99,11 +99,10 @@ def audit(config: AuditConfig) -> Audit:
         InputError: there are no images to check, or one has no id of its group.
         UsageError: groups cannot be compared without validation images.
     """
-    for field in ("exclude_list", "page"):
-        if file := getattr(config, field):
-            check_output(absolute(file), field)
     val_dir = absolute(config.val_dir) if config.val_dir else None
+    _check_outputs(config, [absolute(config.source), *([val_dir] if val_dir else [])])
     dataset = _open(config, val_dir)
+    _check_outputs(config, [part.source for part in dataset.values()])  # a folder's table
     several = config.task == MULTILABEL
     divided = _divided_groups(dataset, config)
     workers = config.num_workers
@@ -142,6 +141,13 @@ def audit(config: AuditConfig) -> Audit:
 
         write_atomic(absolute(config.page), page(result, reading).encode())
     return result
+
+
+def _check_outputs(config: AuditConfig, inputs: Sequence[Path]) -> None:
+    """Refuse files that could not be written, or that would replace the lists of images."""
+    for field in ("exclude_list", "page"):
+        if file := getattr(config, field):
+            check_output(absolute(file), field, inputs)
 
 
 def _open(config: AuditConfig, val_dir: Path | None) -> dict[str, ImageDataset]:

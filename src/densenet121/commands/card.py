@@ -34,9 +34,11 @@ def run(config: CardConfig) -> int:
     """Write the card and print its path."""
     folder = absolute(config.run)
     output = absolute(config.output) if config.output else folder / _DEFAULT
-    if folder.is_dir():  # what else it may be, the card says
-        check_output(output, "output")
     evaluation = absolute(config.evaluation) if config.evaluation else None
+    if folder.is_dir():  # what else it may be, the card says
+        folders = [folder, evaluation] if evaluation and evaluation.is_dir() else [folder]
+        read = [file for each in folders for file in each.iterdir() if file.suffix != ".md"]
+        check_output(output, "output", read)
     page = run_card(folder, evaluation=evaluation, command=command_of(read_record(folder)))
     write_atomic(output, page.encode())
     print(output)  # noqa: T201 (the command's output)

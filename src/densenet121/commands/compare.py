@@ -5,6 +5,7 @@ import json
 from densenet121.config import CompareConfig, absolute
 from densenet121.datasets.groups import check_spelling
 from densenet121.runs.evaluations import EvaluationFile, read_evaluation
+from densenet121.runs.layout import EVALUATION, PREDICTIONS, RECORD
 from densenet121.tasks import Compared, Task
 from densenet121.utils.errors import InputError
 from densenet121.utils.files import check_output, write_json
@@ -23,7 +24,9 @@ def compare(config: CompareConfig, task: Task | None = None) -> int:
     inputs = [absolute(path) for path in (config.a, config.b)]
     output = absolute(config.output) if config.output is not None else None
     if output is not None:
-        check_output(output, "output", inputs)
+        folders = [path if path.is_dir() else path.parent for path in inputs]
+        read = [folder / name for folder in folders for name in (PREDICTIONS, EVALUATION, RECORD)]
+        check_output(output, "output", [*inputs, *read])
     a, b = (read_evaluation(path, task) for path in inputs)
     found = compare_files(a, b, resamples=config.resamples, seed=config.seed, group=config.group)
     if config.format == "json":

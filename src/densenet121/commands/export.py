@@ -54,7 +54,9 @@ def export(config: ExportConfig, task: Task | None = None) -> dict[str, Any]:
             network differs by more than allowed; then nothing is written.
     """
     source, output = absolute(config.pretrained), absolute(config.output)
-    check_output(output, "output", [source])
+    certificate = output.with_name(output.name + ".certificate.json")
+    for file in (output, certificate):
+        check_output(file, "output", [source, absolute(config.data_dir)])
     weights = read_weights(source)
     if weights.info is None:
         raise InputError(f"{source}: has no class names; export needs weights of densenet121")
@@ -86,7 +88,7 @@ def export(config: ExportConfig, task: Task | None = None) -> dict[str, Any]:
     }
     _check_parity(parity, config)
     write_atomic(output, data)
-    write_json(output.with_name(output.name + ".certificate.json"), parity)
+    write_json(certificate, parity)
     print(json.dumps(parity, indent=2))  # noqa: T201 (the command's output)
     return parity
 

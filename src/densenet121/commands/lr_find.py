@@ -13,7 +13,10 @@ from densenet121.config import LrFindConfig, absolute
 from densenet121.engine.lr_range import LrRange, find_lr
 from densenet121.pages.plotting import BLUE, FAINT, ORANGE, STYLE, as_png
 from densenet121.tasks import Task
+from densenet121.utils.errors import InputError
 from densenet121.utils.files import check_output, write_atomic
+
+_COLUMNS = ("step", "lr", "loss", "smoothed_loss")
 
 
 @dataclass(frozen=True)
@@ -43,9 +46,10 @@ def lr_find(config: LrFindConfig, task: Task | None = None) -> LrFindResult:
         OSError: a file cannot be written.
     """
     plot = absolute(config.output)
-    check_output(plot, "output")
+    table = plot.with_suffix(".csv")
+    _check_outputs(config, plot, table)
     found = find_lr(config, task)
-    result = LrFindResult(found, plot, plot.with_suffix(".csv"))
+    result = LrFindResult(found, plot, table)
     write_atomic(result.table, _table(found).encode())
     write_atomic(plot, draw(found))
     ended = "the loss diverged" if found.diverged else "all steps done"
@@ -63,6 +67,25 @@ def lr_find(config: LrFindConfig, task: Task | None = None) -> LrFindResult:
         )
     _say(f"plot: {plot}; numbers: {result.table}")
     return result
+
+
+def _check_outputs(config: LrFindConfig, plot: Path, table: Path) -> None:
+    """Refuse names under which files of the user's would be lost, the table's above all.
+
+    Nobody names the table, and a list of labels beside the plot could have its name.
+    """
+    given = (config.data_dir, config.val_dir, config.exclude, config.pretrained, config.teacher)
+    inputs = [absolute(path) for path in given if path]
+    for file in (plot, table):
+        check_output(file, "output", inputs)
+    if table.exists():
+        with table.open("rb") as numbers:
+            own = numbers.readline(100).strip() == ",".join(_COLUMNS).encode()
+        if not own:
+            raise InputError(
+                f"`output` {plot}: the numbers would replace {table}, which lr-find has not "
+                "written; name another file"
+            )
 
 
 def suggestion(config: LrFindConfig, found: LrRange) -> float:
@@ -96,7 +119,7 @@ def draw(found: LrRange) -> bytes:
 def _table(found: LrRange) -> str:
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["step", "lr", "loss", "smoothed_loss"])
+    rows.writerow(_COLUMNS)
     values = zip(found.rates.tolist(), found.losses.tolist(), found.smoothed.tolist(), strict=True)
     rows.writerows([step, *row] for step, row in enumerate(values))
     return text.getvalue()
