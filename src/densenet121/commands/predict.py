@@ -49,6 +49,8 @@ def predict(config: PredictConfig, task: Task | None = None) -> int:
         workers=config.num_workers,
         task=task,
     )
+    options = AnswerOptions(config.top_k, config.coverage, config.abstain_below)
+    predictor.check_options(options)
     sources = find(config.inputs)
     cam = absolute(config.cam) if config.cam is not None else None
     if cam is not None:
@@ -60,7 +62,6 @@ def predict(config: PredictConfig, task: Task | None = None) -> int:
     columns = predictor.classifier.task.answer_columns
     write = writer(config.format, sys.stdout, max(len(s.name) for s in sources), columns)
     steps = -(-len(sources) // predictor.batch_size)
-    options = AnswerOptions(config.top_k, config.coverage, config.abstain_below)
     num_bad = 0
     fixed = constant_network(predictor.classifier.model)
     with fixed, progress_bar("predict", steps, unit="batch") as advance:

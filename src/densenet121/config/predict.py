@@ -24,7 +24,8 @@ class AnswerSettings(Settings):
     """The output for each image.
 
     Attributes:
-        top_k: number of classes to print for each image.
+        top_k: number of classes to print for each image (default: 5); all of several labels are
+            printed.
         format: table for people, jsonl (a JSON object for each image) or csv (a row for each image
             and class).
         coverage: adds the prediction set that holds the true class with this probability, such as
@@ -38,7 +39,7 @@ class AnswerSettings(Settings):
     """
 
     section: ClassVar[str] = "answers"
-    top_k: int = 5
+    top_k: int | None = None
     format: Literal["table", "jsonl", "csv"] = "table"
     coverage: float | None = None
     abstain_below: float | None = None

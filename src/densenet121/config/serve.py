@@ -120,7 +120,8 @@ class ServeConfig(
         weights: a checkpoint, weights file or exported .onnx.
         host: address to listen on; 0.0.0.0 lets other machines in, see `token_file`.
         port: port to listen on; 0 picks a free one and reports it.
-        top_k: number of classes to return for each image, unless the request says another.
+        top_k: number of classes to return for each image, unless the request says another
+            (default: 5); all of several labels are returned.
         cam_layer: layer whose class-activation maps are drawn (default: features, the classifier's
             input; of images so small that this is a single position, features.denseblock2).
         model_name: name of the network for clients of the Open Inference Protocol, in the addresses
@@ -133,7 +134,7 @@ class ServeConfig(
     weights: str
     host: Annotated[str, "ADDRESS"] = "127.0.0.1"
     port: int = 8000
-    top_k: int = 5
+    top_k: int | None = None
     cam_layer: str | None = None
     model_name: str | None = None
 

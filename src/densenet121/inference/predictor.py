@@ -193,7 +193,7 @@ class Predictor:
         self,
         images: Sequence[ImageInput],
         *,
-        top_k: int = 5,
+        top_k: int | None = None,
         coverage: float | None = None,
         abstain_below: float | None = None,
     ) -> list[Any]:
@@ -201,7 +201,8 @@ class Predictor:
 
         Args:
             images: paths, bytes, uint8 RGB arrays or PIL images, in any mixture.
-            top_k: number of classes to return for each.
+            top_k: number of classes to return for each (default: 5); of several labels all are
+                returned.
             coverage: coverage of the prediction sets, in (0, 1); needs calibrated weights.
             abstain_below: probability below which there is no answer (default: the calibrated
                 value, else never).
@@ -209,13 +210,23 @@ class Predictor:
         Raises:
             InputError: an image cannot be read, or the weights are not calibrated.
         """
+        options = AnswerOptions(top_k, coverage, abstain_below)
+        self.check_options(options)
         found: list[Any] = []
         with constant_network(self.classifier.model):
             for _, logits in self.batches(images):
-                found += self.answers(logits, AnswerOptions(top_k, coverage, abstain_below))
+                found += self.answers(logits, options)
         return found
 
     __call__ = predict
+
+    def check_options(self, options: AnswerOptions) -> None:
+        """Refuse options that no answer of this network can have, before an image is read.
+
+        Raises:
+            InputError: an option is not for its task, or needs calibrated weights.
+        """
+        self.answers(np.zeros((1, self.num_outputs), np.float32), options)
 
     def answers(
         self,

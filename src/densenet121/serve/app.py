@@ -31,6 +31,7 @@ _PAGE_POLICY = (
     "frame-ancestors 'none'"
 )
 _KEYS = ("top_k", "coverage", "cam")  # of the query of /predict
+_NO_MAPS = "class-activation maps need weights, not an exported network"
 _BODY = {
     "requestBody": {
         "required": True,
@@ -83,7 +84,8 @@ def make_app(service: Service, token: bytes | None = None) -> FastAPI:
     async def predict(
         request: Request,
         top_k: Annotated[
-            int, Query(ge=1, description="number of classes to return")
+            int | None,
+            Query(ge=1, description="number of classes to return; not for several labels"),
         ] = config.top_k,
         coverage: Annotated[
             float | None,
@@ -95,13 +97,17 @@ def make_app(service: Service, token: bytes | None = None) -> FastAPI:
     ) -> Response:
         with service.metrics.request_seconds.time():
             await _check_keys(request)
-            if coverage is not None and not calibrated:
+            options = AnswerOptions(top_k, coverage)
+            try:
+                service.check_options(options)
+                if cam and not maps:
+                    raise Refusal(
+                        400, "class-activation maps need weights, not an exported network"
+                    )
+            except Refusal:
                 await drain(request)
-                raise Refusal(400, "coverage needs calibrated weights; run densenet121 calibrate")
-            if cam and not maps:
-                await drain(request)
-                raise Refusal(400, "class-activation maps need weights, not an exported network")
-            replies = await service.predict(request, AnswerOptions(top_k, coverage), cam)
+                raise
+            replies = await service.predict(request, options, cam)
         return JSONResponse({"predictions": [_as_json(name, reply) for name, reply in replies]})
 
     _add_information(app, service, calibrated=calibrated, maps=maps)

@@ -8,9 +8,10 @@ import asyncio
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +21,8 @@ from densenet121.inference.maps import maps_of
 from densenet121.inference.predictor import Predictor
 from densenet121.network import constant_network
 from densenet121.tasks import Answer, AnswerOptions
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +133,7 @@ class Batcher:
             # Images whose client has stopped waiting (a timeout) are not computed.
             wanted = [job for job in jobs if not job.future.cancelled()]
             try:
-                found: list[Reply | BaseException] = list(self._replies(wanted)) if wanted else []
+                found = self._replies(wanted) if wanted else []
             except Exception as error:  # the thread must survive any batch
                 found = [error] * len(wanted)
             assert self._loop is not None
@@ -139,37 +142,48 @@ class Batcher:
                 break
         self._jobs.put(None)  # for the next thread
 
-    def _deliver(self, jobs: list[_Job], found: list[Reply | BaseException], taken: int) -> None:
+    def _deliver(self, jobs: list[_Job], found: Sequence[Reply | Exception], taken: int) -> None:
         self.waiting -= taken
         for job, answer in zip(jobs, found, strict=True):
             if job.future.done():
                 continue
-            if isinstance(answer, BaseException):
+            if isinstance(answer, Exception):
                 job.future.set_exception(answer)
             else:
                 job.future.set_result(answer)
 
-    def _replies(self, jobs: list[_Job]) -> list[Reply]:
-        replies: dict[int, Reply] = {}
+    def _replies(self, jobs: list[_Job]) -> list[Reply | Exception]:
+        """A reply for each job, or why it has none: a fault reaches only those that share it."""
+        replies: dict[int, Reply | Exception] = {}
         for kind in {job.pixels.dtype for job in jobs}:
             alike = [i for i, job in enumerate(jobs) if job.pixels.dtype == kind]
-            found = self._replies_of_a_kind([jobs[i] for i in alike])
-            replies |= zip(alike, found, strict=True)
+            replies |= _of_group(alike, lambda at: self._replies_of_a_kind([jobs[i] for i in at]))
         return [replies[i] for i in range(len(jobs))]
 
-    def _replies_of_a_kind(self, jobs: list[_Job]) -> list[Reply]:
+    def _replies_of_a_kind(self, jobs: list[_Job]) -> list[Reply | Exception]:
         images = torch.from_numpy(np.stack([job.pixels for job in jobs]))
         logits = self._measure(images)
-        answers: dict[int, Answer] = {}
+        answers: dict[int, Answer | Exception] = {}
         for options in {job.options for job in jobs}:
             alike = [i for i, job in enumerate(jobs) if job.options == options]
-            answers |= zip(alike, self._predictor.answers(logits[alike], options), strict=True)
-        drawn: dict[int, bytes] = {}
+            answers |= _of_group(alike, partial(self._answers, logits, options))
+        drawn: dict[int, bytes | Exception] = {}
         with_map = [i for i, job in enumerate(jobs) if job.cam]
         if with_map:
-            pngs = maps_of(self._predictor, images[with_map], logits[with_map], self._cam_layer)
-            drawn = dict(zip(with_map, pngs, strict=True))
-        return [Reply(answers[i], logits[i], drawn.get(i)) for i in range(len(jobs))]
+            drawn = _of_group(
+                with_map,
+                lambda at: maps_of(self._predictor, images[at], logits[at], self._cam_layer),
+            )
+        return [
+            _reply(answers[i], logits[i], drawn.get(i) if job.cam else None)
+            for i, job in enumerate(jobs)
+        ]
+
+    def _answers(
+        self, logits: NDArray[np.float32], options: AnswerOptions, places: list[int]
+    ) -> Sequence[Answer]:
+        found: Sequence[Answer] = self._predictor.answers(logits[places], options)
+        return found
 
     def _measure(self, images: torch.Tensor) -> NDArray[np.float32]:
         start = time.perf_counter()
@@ -179,3 +193,23 @@ class Batcher:
         self.seconds_per_image += 0.1 * (each - self.seconds_per_image)
         self._observe(len(images), seconds)
         return logits
+
+
+def _of_group(
+    places: list[int], compute: Callable[[list[int]], Sequence[Found]]
+) -> dict[int, Found | Exception]:
+    """Place to what ``compute`` finds for it; if it fails, its exception for each of them."""
+    try:
+        return dict(zip(places, compute(places), strict=True))
+    except Exception as error:  # the others of the batch have nothing to do with it
+        return dict.fromkeys(places, error)
+
+
+def _reply(
+    answer: Answer | Exception, logits: NDArray[np.float32], drawn: bytes | Exception | None
+) -> Reply | Exception:
+    fault = next((found for found in (answer, drawn) if isinstance(found, Exception)), None)
+    if fault is not None:
+        return fault
+    assert isinstance(answer, Answer) and not isinstance(drawn, Exception)
+    return Reply(answer, logits, drawn)

@@ -154,7 +154,9 @@ async def _infer(request: Request, service: Service, name: str, allowed: Allowed
         return found.items
 
     def options() -> AnswerOptions:
-        return AnswerOptions(asked[0].top_k or service.config.top_k)
+        found = AnswerOptions(asked[0].top_k or service.config.top_k)
+        service.check_options(found)
+        return found
 
     replies = [reply for _, reply in await service.answer(request, items, options)]
     head: dict[str, Any] = {"model_name": name, "model_version": _VERSION}

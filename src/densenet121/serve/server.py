@@ -15,6 +15,7 @@ from densenet121.serve.access import check_tls, read_token
 from densenet121.serve.app import make_app
 from densenet121.serve.connection import Connection
 from densenet121.serve.service import Service
+from densenet121.tasks import AnswerOptions
 from densenet121.utils.cores import default_workers
 from densenet121.utils.errors import UsageError
 from densenet121.utils.memory import keep_freed_memory
@@ -101,10 +102,12 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _predictor(config: ServeConfig) -> Predictor:
-    return Predictor(
+    predictor = Predictor(
         absolute(config.weights),
         **weights_choices(config),
         device=config.device,
         amp=config.amp,
         batch_size=config.per_batch_size,
     )
+    predictor.check_options(AnswerOptions(config.top_k))
+    return predictor

@@ -64,6 +64,17 @@ class Service:
             retry_after=max(1, math.ceil(wait)),
         )
 
+    def check_options(self, options: AnswerOptions) -> None:
+        """Refuse what the task cannot answer, before it waits beside the images of others.
+
+        Raises:
+            Refusal: 400.
+        """
+        try:
+            self.predictor.check_options(options)
+        except InputError as error:
+            raise Refusal(400, str(error).replace("`", "")) from None
+
     async def predict(
         self, request: Request, options: AnswerOptions, cam: bool = False
     ) -> list[tuple[str, Reply]]:
@@ -106,6 +117,7 @@ class Service:
             self.body_bytes += len(body) - held
             held = len(body)
             items = await parse(body)
+            chosen = options()
             if self.images + len(items) > config.queue:
                 raise self.busy()
             count = len(items)
@@ -116,7 +128,7 @@ class Service:
                     names = [item.name if isinstance(item, NamedImage) else "" for item in items]
                     del body, items
                     self.body_bytes, held = self.body_bytes - held, 0
-                    waiting = [self.batcher.submit(pixels, options(), cam) for pixels in prepared]
+                    waiting = [self.batcher.submit(pixels, chosen, cam) for pixels in prepared]
                     try:
                         answers = [await future for future in waiting]
                     finally:

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 Logits = NDArray[np.float32]
 Metrics = dict[str, Any]
 
+TOP_K = 5  # classes of an answer, unless another number is asked for
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -158,15 +160,15 @@ class CardPart:
 
 @dataclass(frozen=True, slots=True)
 class AnswerOptions:
-    """Options of an answer; a task uses those that apply to it.
+    """Options of an answer; a task refuses those that do not apply to it.
 
     Attributes:
-        top_k: number of classes to return.
+        top_k: number of classes to return; None for ``TOP_K``.
         coverage: coverage of the prediction set, in (0, 1); None for no set.
         abstain_below: probability below which there is no answer; None uses the calibration's.
     """
 
-    top_k: int = 5
+    top_k: int | None = None
     coverage: float | None = None
     abstain_below: float | None = None
 

@@ -275,7 +275,7 @@ def test_without_an_operating_point_nothing_is_decided(images: Path, trained: Pa
     assert all(one["positive"] is None for one in answer.to_json()["labels"])
 
 
-@pytest.mark.parametrize("options", [{"coverage": 0.9}, {"abstain_below": 0.5}])
+@pytest.mark.parametrize("options", [{"top_k": 2}, {"coverage": 0.9}, {"abstain_below": 0.5}])
 def test_options_of_one_class_per_image_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="is for one class per image, not for multilabel"):
         MultiLabel().answers(

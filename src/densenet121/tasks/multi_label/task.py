@@ -240,11 +240,14 @@ class MultiLabel(Task):
     ) -> list[Findings]:
         """Every label of each image with its probability, threshold and decision."""
         for field, given in (
+            ("top_k", options.top_k),
             ("coverage", options.coverage),
             ("abstain_below", options.abstain_below),
         ):
             if given is not None:
-                raise InputError(f"`{field}` is for one class per image, not for {self.name}")
+                raise InputError(
+                    f"`{field}` is for one class per image, not for {self.name}; omit it"
+                )
         names = tuple(class_names)
         thresholds = calibration.thresholds if calibration else None
         shares = self.probabilities(logits, calibration)

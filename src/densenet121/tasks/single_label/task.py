@@ -23,6 +23,7 @@ from densenet121.tasks.single_label.metrics import (
 from densenet121.tasks.single_label.predictions import Prediction, Row, read_row, right
 from densenet121.tasks.task import Task
 from densenet121.tasks.values import (
+    TOP_K,
     AnswerOptions,
     Calibrated,
     CardPart,
@@ -212,18 +213,17 @@ class SingleLabel(Task):
         """The top classes of each image, with a prediction set if requested."""
         coverage, abstain_below = options.coverage, options.abstain_below
         if coverage is not None and calibration is None:
-            raise InputError(
-                "prediction sets need calibrated weights; run densenet121 calibrate first"
-            )
+            raise InputError("`coverage` needs calibrated weights; run densenet121 calibrate first")
         threshold = calibration.set_threshold(coverage) if calibration and coverage else 0.0
         if abstain_below is None:
             abstain_below = (calibration.abstain_below if calibration else None) or 0.0
+        most = TOP_K if options.top_k is None else options.top_k
         shares = self.probabilities(logits, calibration)
         # For equal logits the lower class comes first, as in evaluation.
         order = np.argsort(-shares, axis=1, kind="stable")
         found = []
         for row, ranked in zip(shares, order, strict=True):
-            top = ranked[: options.top_k]
+            top = ranked[:most]
             chosen = None
             if coverage is not None:
                 # As float: numpy would round the threshold to float32.
