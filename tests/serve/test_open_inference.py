@@ -217,6 +217,10 @@ def bad(image: bytes) -> list[tuple[int, str, dict[str, Any], list[bytes]]]:
         (422, "must be normalised", of(pixels | {"data": [float("nan")] * len(numbers)}), []),
         (400, "numbers, flat or nested", of(pixels | {"data": ["0"] * len(numbers)}), []),
         (400, "numbers, flat or nested", of(pixels | {"data": [[0], [0, 1]]}), []),
+        (400, "is nested as [1, 16, 16, 3], but its shape is [1, 3, 16, 16]", of(pixels | {
+            "data": np.zeros((1, SIDE, SIDE, 3)).tolist()}), []),
+        (400, "is nested as [3, 16, 16]", of(pixels | {
+            "data": np.zeros((3, SIDE, SIDE)).tolist()}), []),
         (400, "has 1 numbers", of(pixels | {"data": [0.0]}), []),
         (400, "shape of pixels", of(pixels | {"shape": [1, 3, 8, 8], "data": [0.0] * 192}), []),
     ]  # fmt: skip

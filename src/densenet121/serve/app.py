@@ -101,9 +101,7 @@ def make_app(service: Service, token: bytes | None = None) -> FastAPI:
             try:
                 service.check_options(options)
                 if cam and not maps:
-                    raise Refusal(
-                        400, "class-activation maps need weights, not an exported network"
-                    )
+                    raise Refusal(400, _NO_MAPS)
             except Refusal:
                 await drain(request)
                 raise

@@ -176,8 +176,9 @@ def _items(tensor: dict[str, Any], rest: bytes, allowed: Allowed) -> Sequence[Na
         return (
             _binary_images(rest, count) if data is None else _json_images(parameters, data, count)
         )
-    numbers = np.frombuffer(rest, "<f4") if data is None else _numbers(data)
-    return _tensors(numbers, (count, *wanted[1:]), allowed)
+    shape = (count, *wanted[1:])
+    numbers = np.frombuffer(rest, "<f4") if data is None else _numbers(data, shape)
+    return _tensors(numbers, shape, allowed)
 
 
 def _count(name: str, shape: object, wanted: Sequence[int], most: int) -> int:
@@ -216,14 +217,20 @@ def _json_images(parameters: Mapping[str, Any], data: object, count: int) -> lis
         raise Refusal(400, f"data of {IMAGE} is not base64") from None
 
 
-def _numbers(data: object) -> NDArray[Any]:
-    """Numbers of JSON, flat or nested."""
+def _numbers(data: object, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Numbers of JSON, flat or nested as the shape says."""
     try:
         found = np.asarray(data)
     except ValueError:
         found = np.asarray("")
     if found.dtype.kind not in "iuf":
         raise Refusal(400, f"data of {PIXELS} must be numbers, flat or nested by its shape")
+    if found.ndim > 1 and found.shape != shape:
+        # Read in another order the numbers would be another image.
+        raise Refusal(
+            400,
+            f"data of {PIXELS} is nested as {list(found.shape)}, but its shape is {list(shape)}",
+        )
     return found.reshape(-1)
 
 
