@@ -213,14 +213,14 @@ class WeightsSettings(SampleSettings):
             proportion at others).
         variant: paper (average pooling) or model_zoo (max pooling), for weights that do not record
             it (default: paper).
-        net: the network, for weights that do not record it.
+        net: the network, for weights that do not record it (default: densenet121).
     """
 
     section: ClassVar[str] = "network"
     image_size: Size | None = None
     eval_resize: Resize | None = None
     variant: Variant | None = None
-    net: Net = "densenet121"
+    net: Net | None = None
 
     @property
     def size(self) -> tuple[int, int] | None:

@@ -95,7 +95,9 @@ def make_distillation(
             f"`teacher` {file}: has {weights.num_classes} classes (without names), but the "
             f"training data has {len(class_names)}"
         )
-    classifier = make_classifier(weights, file, Choices(net=config.net, task=task))
+    # `net` is the network that learns; a teacher may be another.
+    net = None if weights.info else config.net
+    classifier = make_classifier(weights, file, Choices(net=net, task=task))
     if classifier.preprocessing.reading != preprocessing.reading:
         raise InputError(
             f"`teacher` {file}: reads images with {classifier.preprocessing.reading_note}, but "

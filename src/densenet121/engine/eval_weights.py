@@ -91,7 +91,7 @@ def load_for(
     """
     choices = Choices(**weights_choices(config), task=task)
     if file.suffix == SUFFIX:
-        return _load_onnx(file, choices, dataset)
+        return _load_onnx(file, choices, dataset, config)
     weights = weights or read_weights(file, int8=True)
     info = weights.info
     dataset = fit_classes(dataset, weights, file)
@@ -103,7 +103,9 @@ def load_for(
     if weights.int8 is not None:
         log.info("int8 weights: 8-bit arithmetic, an approximation of the network exported")
     _compare_data(weights.data, dataset)
-    _log_preprocessing(classifier, weights, config)
+    for note in weights.notes:
+        log.info("note: %s", note)
+    _log_preprocessing(classifier, config, _origin(weights))
     return classifier, dataset
 
 
@@ -116,19 +118,18 @@ def _check_outputs(file: Path, outputs: int, task: Task, dataset: ImageDataset) 
         )
 
 
-def _log_preprocessing(classifier: Classifier, weights: Weights, config: EvalConfig) -> None:
+def _origin(weights: Weights) -> str:
+    """Where the preprocessing of weights comes from."""
+    if weights.info is None:
+        return "the original's, since the file has no preprocessing"
+    if weights.family == "native":
+        return "as in the validation of the training run"
+    return "assumed" if weights.family == "monai" else f"as documented by {weights.family}"
+
+
+def _log_preprocessing(classifier: Classifier, config: EvalConfig, origin: str) -> None:
     if (config.image_size, config.eval_resize, config.interpolation) != (None, None, None):
         origin = "from the settings"
-    elif weights.info is None:
-        origin = "the original's, since the file has no preprocessing"
-    elif weights.family == "native":
-        origin = "as in the validation of the training run"
-    elif weights.family == "monai":
-        origin = "assumed"
-    else:
-        origin = f"as documented by {weights.family}"
-    for note in weights.notes:
-        log.info("note: %s", note)
     transform = classifier.preprocessing.transform
     log.info(
         "network %s, variant %s; images resized to %s (%s), central %d x %d (%s)",
@@ -152,7 +153,7 @@ def _log_views(classifier: Classifier) -> None:
 
 
 def _load_onnx(
-    file: Path, choices: Choices, dataset: ImageDataset
+    file: Path, choices: Choices, dataset: ImageDataset, config: EvalConfig
 ) -> tuple[Classifier, ImageDataset]:
     """Load an exported network, which has a fixed image size."""
     classifier = load_onnx(file, choices)
@@ -162,7 +163,7 @@ def _load_onnx(
         dataset = with_classes(dataset, named, str(file))
     _check_outputs(file, classifier.model.num_classes, classifier.task, dataset)
     log.info("load model %s success, runs in ONNX Runtime on the CPU", file)
-    _log_views(classifier)
+    _log_preprocessing(classifier, config, "as recorded at its export")
     return classifier, dataset
 
 

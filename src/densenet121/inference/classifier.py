@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from densenet121.checkpoint.load import read_weights
+from densenet121.checkpoint.native import ModelInfo
 from densenet121.checkpoint.pretrained import load_state
 from densenet121.checkpoint.weights import Weights
 from densenet121.datasets.preprocessing import Preprocessing
@@ -55,7 +56,8 @@ class Choices:
     """Settings that override those of a weights file; None uses the file's.
 
     Attributes:
-        net: the network, for weights that do not record it.
+        net: the network, for weights that do not record it (default: densenet121); a contradiction
+            is refused.
         variant: paper or model_zoo, for weights that do not record it; a contradiction is refused.
         image_size: height and width of the network's input, in pixels.
         eval_resize: size before the central crop, in the form of the setting ``eval_resize``.
@@ -66,7 +68,7 @@ class Choices:
         task: the caller's own task.
     """
 
-    net: str = "densenet121"
+    net: str | None = None
     variant: Variant | None = None
     image_size: tuple[int, int] | None = None
     eval_resize: str | None = None
@@ -106,12 +108,10 @@ def make_classifier(
     if not any_head:
         weights.check_head(file)
     num_classes = weights.num_classes or 2
-    if info and choices.variant not in (None, info.variant) and weights.variant_is_certain:
-        raise UsageError(
-            f"`variant` is {choices.variant}, but {file} has weights of {info.variant}, which "
-            f"give wrong results in the other; pass `variant` {info.variant} or omit it"
-        )
-    net, variant = info.net if info else choices.net, weights.variant_for(choices.variant)
+    if info:
+        check_network(file, info, choices, variant_is_certain=weights.variant_is_certain)
+    net = info.net if info else choices.net or "densenet121"
+    variant = weights.variant_for(choices.variant)
     model = _build(weights, file, net, num_classes, variant)
     recorded = info.preprocessing if info else ORIGINAL.with_channels(weights.channels)
     check_views(file, recorded, choices, calibrated=bool(weights.calibration))
@@ -156,6 +156,26 @@ def _build(
     state_dict = weights.state_dict if weights.num_classes else weights.with_head_of(model)
     load_state(model, state_dict, file)
     return model
+
+
+def check_network(
+    file: Path, recorded: ModelInfo, choices: Choices, *, variant_is_certain: bool = True
+) -> None:
+    """Refuse another network or variant than those of a file.
+
+    Raises:
+        UsageError: they differ.
+    """
+    if choices.net not in (None, recorded.net):
+        raise UsageError(
+            f"`net` is {choices.net}, but {file} has weights of {recorded.net}; pass `net` "
+            f"{recorded.net} or omit it"
+        )
+    if variant_is_certain and choices.variant not in (None, recorded.variant):
+        raise UsageError(
+            f"`variant` is {choices.variant}, but {file} has weights of {recorded.variant}, which "
+            f"give wrong results in the other; pass `variant` {recorded.variant} or omit it"
+        )
 
 
 def check_views(file: Path, recorded: Preprocessing, choices: Choices, *, calibrated: bool) -> None:

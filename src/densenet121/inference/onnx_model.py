@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from densenet121.checkpoint.native import METADATA_KEY, ModelInfo
-from densenet121.inference.classifier import Choices, Classifier, check_views
+from densenet121.inference.classifier import Choices, Classifier, check_network, check_views
 from densenet121.tasks import task_named
 from densenet121.utils.errors import InputError, one_line
 from densenet121.utils.json_values import parse_json
@@ -81,7 +81,8 @@ def load_onnx(path: Path, choices: Choices) -> Classifier:
     """The classifier in an exported file; its image size is fixed.
 
     Raises:
-        InputError: the file cannot be used, or another image size is requested.
+        InputError: the file cannot be used, or another image size is requested; a UsageError if a
+            choice contradicts it.
     """
     model = OnnxModel(path)
     try:
@@ -92,9 +93,11 @@ def load_onnx(path: Path, choices: Choices) -> Classifier:
     size = info.preprocessing.image_size
     if choices.image_size not in (None, size):
         raise InputError(f"{path}: was exported for images of {size}; `image_size` cannot change")
+    check_network(path, info, choices)
     check_views(path, info.preprocessing, choices, calibrated=bool(stored))
     preprocessing = info.preprocessing.changed(
         eval_resize=choices.eval_resize,
+        interpolation=choices.interpolation,
         tta=choices.tta,
         depth=choices.depth,
         window=choices.window,

@@ -38,7 +38,7 @@ class Predictor:
         self,
         weights: str | Path,
         *,
-        net: str = "densenet121",
+        net: str | None = None,
         variant: Variant | None = None,
         image_size: tuple[int, int] | None = None,
         eval_resize: str | None = None,
@@ -55,7 +55,7 @@ class Predictor:
 
         Args:
             weights: a checkpoint, a weights file of a supported program, or an exported .onnx.
-            net: the network, for weights that do not record it.
+            net: the network, for weights that do not record it (default: densenet121).
             variant: paper or model_zoo, for weights that do not record it.
             image_size: height and width of the network's input, in pixels.
             eval_resize: size before the central crop, such as "256" or "short:256".

@@ -214,7 +214,7 @@ class DenseNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         file, loaded = absolute(str(path)), cls(**parameters)
         weights = read_weights(file)
-        found = make_classifier(weights, file, Choices(loaded.net))
+        found = make_classifier(weights, file, Choices(None if weights.info else loaded.net))
         if found.task.name != SingleLabel.name:
             raise InputError(f"{file}: has several labels per image, and predict gives one class")
         info = ModelInfo(found.net, found.variant, found.class_names, found.preprocessing)
@@ -276,7 +276,7 @@ class DenseNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if predictor is None or made_with != self._device():
             with tempfile.TemporaryDirectory(prefix="densenet121-") as folder:
                 file = self._file(Path(folder) / LAST_WEIGHTS)
-                predictor = Predictor(file, net=self.net, **self._device())
+                predictor = Predictor(file, **self._device())
             _READY[self] = (self._device(), predictor)
         return predictor
 

@@ -1,0 +1,92 @@
+"""An exported network obeys the settings that weights obey, and says how it computes."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from densenet121.commands.export import export
+from densenet121.config import ExportConfig
+from densenet121.engine.evaluate import evaluate
+from densenet121.inference.classifier import Choices, load_classifier
+from densenet121.inference.onnx_model import load_onnx
+from densenet121.inference.predictor import Predictor
+from densenet121.utils.errors import UsageError
+
+from helpers.weights import eval_config, weights_with_statistics
+
+pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "w.safetensors"
+    return weights_with_statistics(path, image_folder)
+
+
+@pytest.fixture(scope="module")
+def onnx(weights: Path, image_folder: Path) -> Path:
+    return exported(weights, image_folder, "w.onnx")
+
+
+def exported(weights: Path, image_folder: Path, name: str, **flags: Any) -> Path:
+    path = weights.with_name(name)
+    given: dict[str, Any] = {"pretrained": str(weights), "data_dir": str(image_folder)}
+    export(ExportConfig(output=str(path), pictures=8, **given, **flags))
+    return path
+
+
+def log_of(folder: Path) -> str:
+    return "".join(file.read_text() for file in folder.glob("*.log"))
+
+
+def test_eval_resizes_for_the_onnx_file_as_for_the_weights(
+    weights: Path, onnx: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    said, logits = [], []
+    for source in (weights, onnx):
+        folder = tmp_path / source.suffix[1:]
+        settings = eval_config(image_folder, source, folder, interpolation="pillow_bicubic")
+        result = evaluate(settings)
+        (found,) = result.evaluations.values()
+        assert found is not None
+        logits.append(found.metrics["loss"])
+        (line,) = [line for line in log_of(folder).splitlines() if "images resized to" in line]
+        said.append(line[line.index("network densenet100") :])
+    assert said[0] == said[1] and "(pillow_bicubic)" in said[0]
+    assert logits[0] == pytest.approx(logits[1], abs=1e-4)
+
+
+def test_an_interpolation_is_that_of_the_weights_pixel_for_pixel(
+    weights: Path, onnx: Path, image_folder: Path
+) -> None:
+    path = min((image_folder / "val").rglob("*.png"))
+    choices = Choices(interpolation="pillow_bicubic")
+    pixels = []
+    for classifier in (load_classifier(weights, choices), load_onnx(onnx, choices)):
+        out = np.empty((*classifier.preprocessing.pixels_size, 3), np.uint8)
+        classifier.preprocessing.prepare(path.read_bytes(), out)
+        pixels.append(out)
+    assert (pixels[0] == pixels[1]).all()
+    assert (pixels[0] != Predictor(onnx, amp="fp32").prepare(path)).any()
+
+
+@pytest.mark.parametrize("kind", ["weights", "onnx"])
+@pytest.mark.parametrize(
+    ("choice", "reason"),
+    [
+        ({"net": "densenet121"}, "`net` is densenet121, but .* has weights of densenet100"),
+        ({"variant": "model_zoo"}, "`variant` is model_zoo, but .* has weights of paper"),
+    ],
+)
+def test_another_network_than_the_recorded_one_is_refused(
+    kind: str, choice: dict[str, Any], reason: str, request: pytest.FixtureRequest,
+    image_folder: Path, tmp_path: Path,
+) -> None:  # fmt: skip
+    path = request.getfixturevalue(kind)
+    with pytest.raises(UsageError, match=reason):
+        Predictor(path, **choice)
+    with pytest.raises(UsageError, match=reason):
+        evaluate(eval_config(image_folder, path, tmp_path / "eval", **choice))
+    assert Predictor(path, net="densenet100", variant="paper").classifier.net == "densenet100"
