@@ -74,7 +74,7 @@ _MAGIC = (
 _OPENCV_FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
 # Pillow's modes whose convert("RGB") is exact. Not "I", "F" (clipped at 255, unscaled) and "LAB".
-_PILLOW_MODES = frozenset(
+PILLOW_MODES = frozenset(
     {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr"}
 )
 
@@ -267,7 +267,7 @@ def _decode_pillow(
                 return _grey_to_rgb(reading.grey_levels(np.asarray(image, dtype=np.uint16)))
             if name == "PNG" and reading != AS_BYTES:
                 _refuse_deep_colour(name, data[24:25] == b"\x10")
-            return _convert(image)
+            return to_rgb(image)
         except InputError:
             raise
         except Exception as error:  # as in _open
@@ -286,27 +286,46 @@ def _quiet_libtiff() -> None:
 
 
 def _decode_tiff(image: TiffImageFile, reading: Reading) -> NDArray[np.uint8]:
-    _quiet_libtiff()
-    bits = max(image.tag_v2.get(BITSPERSAMPLE, (1,)))
-    if bits > 8 and image.tag_v2.get(PLANAR_CONFIGURATION, 1) != 1:  # Pillow keeps the low bytes
-        raise InputError(f"TIFF with {bits}-bit samples in separate planes")
-    white_is_zero = image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0
+    bits = check_tiff(image)
     image.load()
     if not image.mode.startswith("I;16"):
         _refuse_deep_colour("TIFF", bits == 16 and reading != AS_BYTES)
-        return _convert(image)
-    if bits != 16:  # Pillow does not scale 12 bits to 16
-        raise InputError(f"TIFF with {bits}-bit samples")
+        return to_rgb(image)
     grey = reading.grey_levels(np.asarray(image).astype(np.uint16))
-    return _grey_to_rgb(255 - grey if white_is_zero else grey)  # Pillow inverts 8 bits only
+    return _grey_to_rgb(255 - grey if white_is_zero(image) else grey)  # Pillow inverts 8 bits only
+
+
+def check_tiff(image: TiffImageFile) -> int:
+    """The bits of each sample of a TIFF, whether its pixels are decoded or not yet.
+
+    Raises:
+        InputError: Pillow reads such samples wrongly.
+    """
+    _quiet_libtiff()
+    bits = int(max(image.tag_v2.get(BITSPERSAMPLE, (1,))))
+    if bits > 8 and image.tag_v2.get(PLANAR_CONFIGURATION, 1) != 1:  # Pillow keeps the low bytes
+        raise InputError(f"TIFF with {bits}-bit samples in separate planes")
+    if image.mode.startswith("I;16") and bits != 16:  # Pillow does not scale 12 bits to 16
+        raise InputError(f"TIFF with {bits}-bit samples")
+    return bits
+
+
+def white_is_zero(image: TiffImageFile) -> bool:
+    """Whether 0 is white."""
+    return bool(image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0)
 
 
 def _grey_to_rgb(grey: NDArray[np.integer]) -> NDArray[np.uint8]:
     return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
 
 
-def _convert(image: Image.Image) -> NDArray[np.uint8]:
-    if image.mode not in _PILLOW_MODES:
+def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """The pixels of an opened image of at most 8 bits; forgets its transparency.
+
+    Raises:
+        InputError: its samples are of another kind.
+    """
+    if image.mode not in PILLOW_MODES:
         raise InputError(f"{image.format} with samples of Pillow's mode {image.mode}")
     # Otherwise Pillow may warn, or try to keep the transparent colour.
     image.info.pop("transparency", None)

@@ -12,6 +12,7 @@ from PIL import Image
 from densenet121.datasets.decoding import MAX_PIXELS, not_readable, read_file
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.loader import Batch, load_batches
+from densenet121.datasets.pillow_images import from_pillow
 from densenet121.datasets.sampler import evaluation_batches
 from densenet121.inference.classifier import Choices, load_classifier, logits_of
 from densenet121.inference.onnx_model import SUFFIX, load_onnx
@@ -246,7 +247,7 @@ class Predictor:
 
 
 def as_encoded(image: bytes | NDArray[np.uint8] | Image.Image) -> bytes | NDArray[np.uint8]:
-    """An image in memory as bytes or ``(H, W, 3)`` uint8 RGB.
+    """An image in memory as the bytes of an encoded one, or ``(H, W, 3)`` uint8 RGB.
 
     Raises:
         InputError: it is of another type or shape.
@@ -254,7 +255,7 @@ def as_encoded(image: bytes | NDArray[np.uint8] | Image.Image) -> bytes | NDArra
     if isinstance(image, bytes):
         return image
     if isinstance(image, Image.Image):
-        return np.array(image.convert("RGB"))
+        return from_pillow(image)
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise InputError(
