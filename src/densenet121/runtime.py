@@ -3,7 +3,8 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -36,6 +37,7 @@ class Runtime:
         batch_size: images per forward and device.
         workers: threads that decode images; 0 decodes in the main thread.
         tf32: products of float32 are those of tf32.
+        int8: the network computes in 8-bit integers, and in float32 what is left.
     """
 
     process: Process
@@ -44,10 +46,13 @@ class Runtime:
     batch_size: int
     workers: int
     tf32: bool = False
+    int8: bool = False
 
     @property
     def precision_name(self) -> str:
         """Name of the dtype in torch, for example "bfloat16", or "tf32"."""
+        if self.int8:
+            return "int8"
         return "tf32" if self.tf32 else str(self.precision).removeprefix("torch.")
 
     @property
@@ -90,6 +95,23 @@ class Runtime:
     def arithmetic(self) -> AbstractContextManager[object]:
         """A context in which the network computes in ``precision``."""
         return arithmetic(self.device, self.precision)
+
+    def computing_in(self, fixed: str | None, amp: str | None, file: Path) -> "Runtime":
+        """The runtime for a network whose arithmetic is fixed, so that no other is reported.
+
+        Args:
+            fixed: float32 or int8; None for a network that computes in ``precision``.
+            amp: what the caller asked for.
+            file: that of the network, for messages.
+
+        Raises:
+            UsageError: another arithmetic was asked for.
+        """
+        if fixed is None:
+            return self
+        if amp not in (None, "O0", "fp32"):
+            raise UsageError(f"`amp` is {amp}, but {file} computes in {fixed}; omit `amp`")
+        return replace(self, precision=torch.float32, int8=fixed == "int8")
 
     def settings(self) -> dict[str, object]:
         """The effective settings for run.json: field name to value."""

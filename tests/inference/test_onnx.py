@@ -1,9 +1,11 @@
 """An exported network obeys the settings that weights obey, and says how it computes."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx as onnx_library
 import pytest
 
 from densenet121.commands.export import export
@@ -28,6 +30,17 @@ def weights(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> Pat
 @pytest.fixture(scope="module")
 def onnx(weights: Path, image_folder: Path) -> Path:
     return exported(weights, image_folder, "w.onnx")
+
+
+@pytest.fixture(scope="module")
+def int8(weights: Path, image_folder: Path) -> Path:
+    return exported(weights, image_folder, "i.onnx", int8=1, min_agreement=0.0)
+
+
+@pytest.fixture(scope="module")
+def native(weights: Path, image_folder: Path) -> Path:
+    flags = {"format": "native", "int8": 1, "min_agreement": 0.0}
+    return exported(weights, image_folder, "n.safetensors", **flags)
 
 
 def exported(weights: Path, image_folder: Path, name: str, **flags: Any) -> Path:
@@ -90,3 +103,39 @@ def test_another_network_than_the_recorded_one_is_refused(
     with pytest.raises(UsageError, match=reason):
         evaluate(eval_config(image_folder, path, tmp_path / "eval", **choice))
     assert Predictor(path, net="densenet100", variant="paper").classifier.net == "densenet100"
+
+
+@pytest.mark.parametrize(
+    ("kind", "arithmetic"), [("onnx", "float32"), ("int8", "int8"), ("native", "int8")]
+)
+def test_the_arithmetic_is_reported_as_it_is(
+    kind: str, arithmetic: str, request: pytest.FixtureRequest, image_folder: Path, tmp_path: Path
+) -> None:
+    path = request.getfixturevalue(kind)
+    folder = evaluate(eval_config(image_folder, path, tmp_path / "eval", amp=None)).folder
+    assert json.loads((folder / "run.json").read_text())["settings"]["amp"] == arithmetic
+    content = json.loads((folder / "eval.json").read_text())
+    assert content.get("arithmetic") == (None if arithmetic == "float32" else "int8")
+    assert f"{arithmetic} on " in log_of(folder) and "bfloat16" not in log_of(folder)
+    predictor = Predictor(path)
+    assert predictor.runtime.precision_name == arithmetic
+    assert predictor.classifier.is_int8 == (arithmetic == "int8")
+    reason = f"`amp` is bf16, but .* computes in {arithmetic}; omit `amp`"
+    with pytest.raises(UsageError, match=reason):
+        Predictor(path, amp="bf16")
+    with pytest.raises(UsageError, match=reason):
+        evaluate(eval_config(image_folder, path, tmp_path / "refused", amp="bf16"))
+    assert not (tmp_path / "refused").exists()
+
+
+def test_an_older_onnx_file_says_its_arithmetic_by_its_operators(
+    onnx: Path, int8: Path, tmp_path: Path
+) -> None:
+    for source, expected in ((onnx, "float32"), (int8, "int8")):
+        model = onnx_library.load(source)
+        (note,) = model.metadata_props
+        content = json.loads(note.value)
+        assert content.pop("int8") == (expected == "int8")
+        note.value = json.dumps(content)
+        onnx_library.save(model, tmp_path / source.name)
+        assert load_onnx(tmp_path / source.name, Choices()).arithmetic == expected

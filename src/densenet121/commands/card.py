@@ -57,7 +57,8 @@ def command_of(record: Mapping[str, Any]) -> str:
     for flag in flags:
         value, default = settings.get(flag.name), defaults[flag.name]
         usual = value == (flag.default if flag.name == "augment" else default)
-        if value is None or usual or flag.name in _LEFT_OUT:
+        # int8 is what the weights compute in, which nobody asks for.
+        if value is None or usual or flag.name in _LEFT_OUT or value == "int8":
             continue
         if flag.name == "amp":
             value = _ARITHMETIC.get(value, value)

@@ -122,7 +122,7 @@ def _as_onnx(
         onnx_export(module, inputs_of(module, shown[:2]), path)
         if calibrating is not None:
             path = quantise(path, inputs_of(module, calibrating))
-        data = with_metadata(path, weights)
+        data = with_metadata(path, weights, int8=calibrating is not None)
         whole = Path(scratch) / "whole.onnx"
         whole.write_bytes(data)
         exported = OnnxModel(whole)

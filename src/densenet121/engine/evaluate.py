@@ -9,6 +9,7 @@ import torch
 
 from densenet121.checkpoint.foreign.timm_config import weights_in
 from densenet121.checkpoint.load import read_weights
+from densenet121.checkpoint.weights import Weights
 from densenet121.config import EvalConfig, absolute, settings_of
 from densenet121.datasets.image_dataset import ImageDataset, check_num_classes
 from densenet121.distributed.ranks import any_rank, from_rank_0
@@ -18,7 +19,7 @@ from densenet121.engine.evaluation import Evaluation, evaluate_images
 from densenet121.engine.images import check_columns, open_images
 from densenet121.engine.messages import log_notes
 from densenet121.inference.classifier import Classifier
-from densenet121.inference.onnx_model import SUFFIX
+from densenet121.inference.onnx_model import SUFFIX, OnnxModel
 from densenet121.runs.evaluations import write_error_maps, write_summary
 from densenet121.runs.layout import RECORD, make_folder, read_record
 from densenet121.runs.record import describe_run
@@ -68,8 +69,8 @@ def evaluate(config: EvalConfig, task: Task | None = None) -> EvalResult:
         source = absolute(config.pretrained)
         source = weights_in(source) or source  # a Hugging Face folder has one file of weights
         files = weights_files(source)
-        alone = not source.is_dir() and source.suffix != SUFFIX
-        first = read_weights(source, int8=True) if alone else None
+        first, arithmetic = (None, None) if source.is_dir() else _read_alone(source)
+        runtime = runtime.computing_in(arithmetic, config.amp, source)
         task_name, names = task_and_names(first, files, task)
         dataset = open_images(config, task_name, names, absolute(config.log_path))
         check_columns(dataset, config.group, config.by_columns)
@@ -110,6 +111,14 @@ def evaluate(config: EvalConfig, task: Task | None = None) -> EvalResult:
                 log.warning("stopped by a signal after %d of %d files", len(results), len(files))
             log.info("results: %s", path)
     return EvalResult(path, results, stopped)
+
+
+def _read_alone(source: Path) -> tuple[Weights | None, str | None]:
+    """The weights of a file, or None for an exported network; their arithmetic, if it is fixed."""
+    if source.suffix == SUFFIX:
+        return None, OnnxModel(source).arithmetic
+    weights = read_weights(source, int8=True)
+    return weights, None if weights.int8 is None else "int8"
 
 
 def _make_folder(config: EvalConfig, runtime: Runtime) -> tuple[Path, str]:

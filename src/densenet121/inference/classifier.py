@@ -35,6 +35,7 @@ class Classifier:
         net: name of the network.
         variant: paper or model_zoo.
         calibration: the task's calibration that `calibrate` stored with the weights, or None.
+        arithmetic: float32 or int8, if the network computes in that whatever is asked for.
     """
 
     model: nn.Module
@@ -44,11 +45,12 @@ class Classifier:
     net: str
     variant: Variant
     calibration: Any = None
+    arithmetic: str | None = None
 
     @property
     def is_int8(self) -> bool:
         """Whether it computes in 8-bit integers, which approximate the network exported."""
-        return isinstance(self.model, Int8Network)
+        return self.arithmetic == "int8"
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,7 @@ def make_classifier(
         net=net,
         variant=variant,
         calibration=task.read_calibration(weights.calibration) if weights.calibration else None,
+        arithmetic=None if weights.int8 is None else "int8",
     )
 
 

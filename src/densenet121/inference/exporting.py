@@ -55,9 +55,13 @@ def inputs_of(module: ExportedNetwork, pixels: NDArray[np.uint8]) -> Tensor:
     return normalise(images, mean, std).contiguous()
 
 
-def _content(weights: Weights) -> str:
+def _content(weights: Weights, *, int8: bool = False) -> str:
     assert weights.info is not None
-    content = {"model": weights.info.to_json(), "calibration": weights.calibration}
+    content = {
+        "model": weights.info.to_json(),
+        "calibration": weights.calibration,
+        "int8": int8,
+    }
     return json.dumps(content, allow_nan=False)
 
 
@@ -148,11 +152,11 @@ def quantise(path: Path, images: Tensor, batch_size: int = BATCH) -> Path:
     return quantised
 
 
-def with_metadata(path: Path, weights: Weights) -> bytes:
-    """The content of an ONNX file, with classes, preprocessing and calibration added."""
+def with_metadata(path: Path, weights: Weights, *, int8: bool) -> bytes:
+    """The content of an ONNX file, with classes, preprocessing, calibration and arithmetic."""
     import onnx
 
     model = onnx.load(path)
-    onnx.helper.set_model_props(model, {METADATA_KEY: _content(weights)})
+    onnx.helper.set_model_props(model, {METADATA_KEY: _content(weights, int8=int8)})
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())

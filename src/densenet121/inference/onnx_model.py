@@ -24,6 +24,7 @@ class OnnxModel(nn.Module):
     Attributes:
         content: what `export` wrote into the file's metadata.
         num_classes: number of logits.
+        arithmetic: float32 or int8.
         takes_uint8: whether it includes normalisation; its images are grey levels 0 to 255.
     """
 
@@ -66,6 +67,9 @@ class OnnxModel(nn.Module):
             self.num_classes = int(logits.shape[1])
         except (ValueError, TypeError, IndexError) as error:
             raise InputError(f"{path}: its metadata is damaged ({error!r})") from None
+        # Older files do not say it, but the names of their operators do.
+        is_int8 = self.content.get("int8", b"QuantizeLinear" in data)
+        self.arithmetic = "int8" if is_int8 else "float32"
         self.takes_uint8 = self._input.type == "tensor(uint8)"
 
     def forward(self, images: Tensor) -> Tensor:
@@ -118,4 +122,5 @@ def load_onnx(path: Path, choices: Choices) -> Classifier:
         net=info.net,
         variant=info.variant,
         calibration=task.read_calibration(stored) if stored else None,
+        arithmetic=model.arithmetic,
     )

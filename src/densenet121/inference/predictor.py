@@ -64,7 +64,7 @@ class Predictor:
             depth: bits that are used of 16-bit grey images, 8 or 16.
             window: values that become black and white, such as "0,4095".
             device: name of the device in torch.
-            amp: fp32, bf16 or fp16.
+            amp: fp32, bf16 or fp16; an exported network or int8 weights compute in their own.
             batch_size: images per forward.
             workers: threads that decode; 0 decodes in the calling thread.
             task: the caller's own task; None uses the one that the weights name.
@@ -72,7 +72,7 @@ class Predictor:
         Raises:
             InputError: the weights cannot be used.
         """
-        self.runtime = make_runtime(device, amp, batch_size, workers)
+        runtime = make_runtime(device, amp, batch_size, workers)
         path = Path(weights)
         choices = Choices(
             net,
@@ -86,6 +86,7 @@ class Predictor:
         )
         load = load_onnx if path.suffix == SUFFIX else load_classifier
         self.classifier = load(path, choices)
+        self.runtime = runtime.computing_in(self.classifier.arithmetic, amp, path)
         self.classifier.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @property
