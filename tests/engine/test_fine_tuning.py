@@ -221,6 +221,38 @@ def test_a_freeze_holds_until_the_new_classifier_has_learnt(
     assert frozen_epochs(config, steps) == frozen
 
 
+def test_a_freeze_of_other_epochs_is_no_longer_run_unless_their_number_is_passed(
+    image_folder: Path, pretrained: str, tmp_path: Path
+) -> None:
+    # 3 steps an epoch: `auto` freezes a third of the run, 1 epoch of 3 and 2 of 6.
+    short = train_config(
+        image_folder,
+        tmp_path / "short",
+        max_epoch=3,
+        pretrained=pretrained,
+        freeze="all_but_head",
+        freeze_epochs="auto",
+        lr_scheduler="constant",
+    )
+    train(short)
+    longer = replace(short, max_epoch=6, resume="auto")
+    message = (
+        r"step 3, the first of epoch 2, had all layers learning and would have had `freeze` "
+        r"all_but_head; start a new run with `pretrained`, or pass `freeze_epochs` 1$"
+    )
+    with pytest.raises(UsageError, match=message):
+        train(longer)
+    with pytest.raises(UsageError, match="step 3, the first of epoch 2"):
+        train(replace(longer, freeze_epochs=2))
+    # The freeze of the whole run has other groups of weights.
+    with pytest.raises(UsageError, match="--freeze_epochs was auto, is now 0"):
+        train(replace(longer, freeze_epochs=0))
+    long = replace(short, max_epoch=6, freeze_epochs=1, output_dir=str(tmp_path / "long"))
+    train(long)
+    train(replace(longer, freeze_epochs=1))
+    assert outcome(tmp_path / "short") == outcome(tmp_path / "long")
+
+
 def test_the_mean_and_size_of_the_weights_are_used_unless_a_setting_says_otherwise(
     image_folder: Path, pretrained: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

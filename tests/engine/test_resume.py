@@ -318,6 +318,11 @@ def test_a_run_that_becomes_longer_equals_one_that_was_long_from_the_start(
             {"lr_scheduler": "plateau", "val_interval": 3},
             r"epoch 2 was validated as the last, which `val_interval` 3 would not have done",
         ),
+        (
+            {"lr_scheduler": "constant", "val_interval": 3},  # the best weights may be of it
+            r"epoch 2 was validated as the last, .*, or resume an earlier checkpoint with another "
+            r"`output_dir`$",
+        ),
     ],
 )
 def test_a_run_whose_steps_would_have_been_others_is_not_made_longer(

@@ -11,7 +11,7 @@ from densenet121.checkpoint.weights import Weights
 from densenet121.config import TrainConfig, differences
 from densenet121.datasets.image_dataset import ImageDataset, check_same_classes
 from densenet121.distributed.ranks import gather
-from densenet121.engine.plan import make_schedule, mixed_epochs
+from densenet121.engine.plan import frozen_epochs, make_schedule, mixed_epochs
 from densenet121.engine.state import RunState, Training
 from densenet121.runs.checkpoints import Checkpoint
 from densenet121.utils.errors import InputError, UsageError
@@ -36,7 +36,9 @@ def check_resumable(checkpoint: Checkpoint, run: dict[str, Any], config: TrainCo
             f"and is now {run['task']}"
         )
     longer = config.max_epoch > before["settings"]["max_epoch"]
-    free = ("max_epoch", "T_max") if longer else ()
+    free = ["max_epoch", "T_max"] if longer else []
+    if longer and before["settings"].get("freeze_epochs") == "auto" and config.freeze_epochs:
+        free.append("freeze_epochs")  # `_check_longer` compares the epochs
     changed = differences(before["settings"], run["settings"], free)
     if changed:
         raise UsageError(
@@ -70,43 +72,84 @@ def check_resumable(checkpoint: Checkpoint, run: dict[str, Any], config: TrainCo
 
 
 def _check_longer(checkpoint: Checkpoint, before: Mapping[str, Any], config: TrainConfig) -> None:
-    """Refuse a larger `max_epoch` if it changes a step that is done.
+    """Refuse a larger `max_epoch` if it changes a step that is done, or a validation.
 
     Raises:
         UsageError: the text has the first such step, and what to do.
     """
-    settings, epoch_steps = before["settings"], before["steps_per_epoch"]
-    has_t_max = config.lr_scheduler == "cosine_annealing"
-    t_max = settings["T_max"] if has_t_max else None
-    then = replace(config, max_epoch=settings["max_epoch"], T_max=t_max)
-    steps_done = checkpoint.content["state"]["step"]
-    rate_then, rate_now = (make_schedule(c, epoch_steps) for c in (then, config))
-    reason, advice = "", ""
-    for step in range(steps_done):
-        if rate_then(step) != rate_now(step):
-            reason = (
-                f"with `lr_scheduler` {config.lr_scheduler} the learning rate of step {step} was "
-                f"{rate_then(step):g} and would have been {rate_now(step):g}"
-            )
-            if has_t_max:
-                advice = f", or pass `T_max` {settings['T_max']}"
-            break
-    last_mixed = mixed_epochs(then)
-    if not reason and -(-steps_done // epoch_steps) > last_mixed != mixed_epochs(config):
-        reason = f"epoch {last_mixed + 1} was without mixed images, and would have had them"
-    counts = config.patience is not None or config.lr_scheduler == "plateau"
-    ended = checkpoint.content["state"]["evaluated_epochs"]
-    if not reason and counts and ended == settings["max_epoch"] and ended % config.val_interval:
-        reason = (
-            f"epoch {ended} was validated as the last, which `val_interval` {config.val_interval} "
-            "would not have done"
-        )
+    settings, state = before["settings"], checkpoint.content["state"]
+    t_max = settings["T_max"] if config.lr_scheduler == "cosine_annealing" else None
+    freeze = settings.get("freeze_epochs", config.freeze_epochs)
+    then = replace(config, max_epoch=settings["max_epoch"], T_max=t_max, freeze_epochs=freeze)
+    steps = before["steps_per_epoch"]
+    reason, advice = (
+        _other_rate(then, config, steps, state["step"])
+        or _other_layers(then, config, steps, state["step"])
+        or _other_images(then, config, steps, state["step"])
+        or _other_validation(then, state["evaluated_epochs"])
+        or ("", "")
+    )
     if reason:
         raise UsageError(
             f"cannot resume {checkpoint.path} with `max_epoch` {config.max_epoch}, because it was "
-            f"{settings['max_epoch']} and a step that is done would change: {reason}; start a new "
+            f"{then.max_epoch} and a step that is done would change: {reason}; start a new "
             f"run with `pretrained`{advice}"
         )
+
+
+def _other_rate(
+    then: TrainConfig, now: TrainConfig, epoch_steps: int, done: int
+) -> tuple[str, str] | None:
+    """The first step that would have had another learning rate, and further advice."""
+    rate_then, rate_now = (make_schedule(config, epoch_steps) for config in (then, now))
+    for step in range(done):
+        if rate_then(step) != rate_now(step):
+            reason = (
+                f"with `lr_scheduler` {now.lr_scheduler} the learning rate of step {step} was "
+                f"{rate_then(step):g} and would have been {rate_now(step):g}"
+            )
+            return reason, "" if then.T_max is None else f", or pass `T_max` {then.T_max}"
+    return None
+
+
+def _other_layers(
+    then: TrainConfig, now: TrainConfig, epoch_steps: int, done: int
+) -> tuple[str, str] | None:
+    """The first epoch that would have been frozen or not, and further advice."""
+    if now.freeze == "none":
+        return None
+    was, would = (frozen_epochs(config, epoch_steps) for config in (then, now))
+    first = min(was, would)
+    if was == would or done <= first * epoch_steps:
+        return None
+    frozen, all_learn = f"`freeze` {now.freeze}", "all layers learning"
+    had, has = (frozen, all_learn) if was > would else (all_learn, frozen)
+    reason = (
+        f"step {first * epoch_steps}, the first of epoch {first + 1}, had {had} and would have had "
+        f"{has}"
+    )
+    return reason, f", or pass `freeze_epochs` {was}" if was else ""
+
+
+def _other_images(
+    then: TrainConfig, now: TrainConfig, epoch_steps: int, done: int
+) -> tuple[str, str] | None:
+    """The first epoch whose images would have been mixed."""
+    last_mixed = mixed_epochs(then)
+    if -(-done // epoch_steps) > last_mixed != mixed_epochs(now):
+        return f"epoch {last_mixed + 1} was without mixed images, and would have had them", ""
+    return None
+
+
+def _other_validation(then: TrainConfig, ended: int) -> tuple[str, str] | None:
+    """A validation that only the last epoch had; the best weights may be of it."""
+    if ended == then.max_epoch and ended % then.val_interval:
+        reason = (
+            f"epoch {ended} was validated as the last, which `val_interval` {then.val_interval} "
+            "would not have done"
+        )
+        return reason, ", or resume an earlier checkpoint with another `output_dir`"
+    return None
 
 
 def _changes(before: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
