@@ -398,6 +398,7 @@ def test_a_study_may_be_moved_with_its_images(single: Path, classes: Path, tmp_p
         (["--val_dir", "x"], 2, "--val_dir has no place in study: each fold is validated"),
         (["--output_dir", "x"], 2, "--output_dir has no place in study: pass --run_dir"),
         (["--resume", "x.ckpt"], 2, "--resume of study must be auto, got x.ckpt"),
+        (["--freeze", "stem", "--resume", "auto"], 2, "--freeze stem needs --pretrained, because"),
         (["--resamples", "5"], 2, "--resamples must be at least 100, got 5"),
         (["--seed", str(2**63 - 1), "--seeds", "2"], 2, "--seed must be at least 0 and at most"),
         (["--data_dir", "nowhere"], 1, "--data_dir"),

@@ -221,6 +221,15 @@ def test_a_freeze_holds_until_the_new_classifier_has_learnt(
     assert frozen_epochs(config, steps) == frozen
 
 
+def test_new_weights_are_not_frozen_where_there_is_nothing_to_resume(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    config = train_config(image_folder, tmp_path / "run", freeze="all_but_head", resume="auto")
+    with pytest.raises(UsageError, match="--freeze all_but_head needs --pretrained, because"):
+        train(config)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_freeze_of_other_epochs_is_no_longer_run_unless_their_number_is_passed(
     image_folder: Path, pretrained: str, tmp_path: Path
 ) -> None:

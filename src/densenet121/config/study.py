@@ -86,6 +86,7 @@ class StudyConfig(StudySettings, TrainConfig):
                 raise UsageError(f"--{name} has no place in study: {instead}")
         if self.resume not in (None, "auto"):
             raise UsageError(f"--resume of study must be auto, got {self.resume}")
+        self.check_frozen(has_weights=bool(self.pretrained))  # its runs begin with them
         between("seed", self.seed, 0, 2**63 - self.seeds)
 
     @property

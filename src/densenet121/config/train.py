@@ -140,11 +140,7 @@ class TrainConfig(
 
     def check(self) -> None:
         """Refuse settings of different groups that contradict each other."""
-        if self.freeze != "none" and not (self.pretrained or self.resume):
-            raise UsageError(
-                f"--freeze {self.freeze} needs --pretrained, because frozen random weights never "
-                "learn; without pretrained weights omit it (or take --recipe scratch_small)"
-            )
+        self.check_frozen(has_weights=bool(self.pretrained or self.resume))
         if isinstance(self.freeze_epochs, int) and 0 < self.max_epoch <= self.freeze_epochs:
             raise UsageError(
                 f"--freeze_epochs must be less than --max_epoch {self.max_epoch} (0: the whole "
@@ -178,6 +174,19 @@ class TrainConfig(
                 "--mixup or --cutmix"
             )
         self._check_kernels()
+
+    def check_frozen(self, has_weights: bool) -> None:
+        """Refuse to freeze weights that nothing was loaded into.
+
+        Raises:
+            UsageError: stages are frozen, and there are neither pretrained weights nor a run to
+                resume.
+        """
+        if self.freeze != "none" and not has_weights:
+            raise UsageError(
+                f"--freeze {self.freeze} needs --pretrained, because frozen random weights never "
+                "learn; without pretrained weights omit it (or take --recipe scratch_small)"
+            )
 
     def _check_kernels(self) -> None:
         if self.triton and self.sync_batch_norm:

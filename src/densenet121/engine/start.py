@@ -48,9 +48,10 @@ def first_weights(config: TrainConfig, start: Start) -> Weights | None:
 
     Raises:
         InputError: they cannot be read; a UsageError for other `channels` than those of a run of
-            MindSpore.
+            MindSpore, and where new weights would be frozen, because there is nothing to resume.
     """
     file = start.mindspore or (absolute(config.pretrained) if config.pretrained else None)
+    config.check_frozen(has_weights=bool(file or start.checkpoint))
     if not file or start.checkpoint:
         return None
     weights = read_weights(file)
