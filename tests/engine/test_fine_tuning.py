@@ -377,6 +377,21 @@ def test_every_image_is_used_when_the_last_batch_is_kept(
     assert run["steps_per_epoch"] == 3  # 20 + 20 + 5 of 45
 
 
+def test_the_logged_loss_is_the_mean_over_the_images(image_folder: Path, tmp_path: Path) -> None:
+    config = train_config(
+        image_folder, tmp_path / "each", per_batch_size=20, last_batch="keep", log_interval=1
+    )
+    train(config)
+    train(replace(config, output_dir=str(tmp_path / "all"), log_interval=3))
+    each, all_images = (
+        [r["loss"] for r in read_rows(tmp_path / name / "metrics.jsonl") if r["kind"] == "train"]
+        for name in ("each", "all")
+    )
+    for epoch, found in enumerate(all_images):
+        first, second, third = each[3 * epoch : 3 * epoch + 3]
+        assert found == pytest.approx((20 * first + 20 * second + 5 * third) / 45, rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [

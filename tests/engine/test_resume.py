@@ -372,7 +372,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(image_folder: Path, tmp_path:
     assert "this run has not written a checkpoint yet" in line
     assert not list((tmp_path / "full").glob(".*.tmp"))
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
-    assert torch.equal(read(folder / "0-1_3.ckpt")[1]["losses"], torch.zeros(1, 3).double())
+    assert torch.equal(read(folder / "0-1_3.ckpt")[1]["losses"], torch.zeros(1, 4).double())
 
 
 def test_a_run_that_grows_its_images_resumes_exactly(

@@ -114,3 +114,25 @@ def test_the_losses_of_an_older_checkpoint_go_on_as_they_did() -> None:
     assert (losses.mean(), int(losses.bad_run)) == (2.0, 2)
     losses.add(torch.tensor(4.0))
     assert (losses.mean(), int(losses.bad_run)) == (2.5, 0)
+
+
+def test_a_step_counts_in_the_mean_as_the_weight_of_its_images() -> None:
+    losses = LossMeter(torch.device("cpu"))
+    for value, weight in ((1.0, 1.0), (4.0, 0.5), (9.0, 0.0), (float("inf"), 7.0)):
+        losses.add(torch.tensor(value), weight)
+    assert losses.mean() == (1.0 + 4.0 * 0.5) / 1.5
+    again = LossMeter(torch.device("cpu"))
+    again.restore(losses.of_all_ranks(), losses.steps, 0)
+    assert again.mean() == losses.mean()
+    again.reset()
+    again.add(torch.tensor(0.0), 0.0)  # no image of it has a label
+    assert math.isnan(again.mean())
+
+
+def test_the_losses_of_another_number_of_ranks_keep_their_mean_and_weight() -> None:
+    losses = LossMeter(torch.device("cpu"))
+    # Of two ranks: 3 and 5 over weights 1 and 3; an older one has 6 and 4 over 3 - 1 and 3 steps.
+    losses.restore(torch.tensor([[3.0, 0, 0, 1], [5, 0, 0, 3]], dtype=torch.float64), 4, 0)
+    assert (losses.mean(), float(losses.weight)) == (2.0, 4.0)
+    losses.restore(torch.tensor([[6.0, 0, 1], [4, 0, 0]], dtype=torch.float64), 3, 0)
+    assert (losses.mean(), float(losses.weight)) == (2.0, 5.0)

@@ -54,7 +54,7 @@ def train_epoch(
             parts = _read_step(training, plan, folder, batches, clock)
             lr = _learning_rate(training, plan)
             if parts:
-                losses.add(run_step(training, plan, parts, lr))
+                losses.add(*run_step(training, plan, parts, lr))
             if training.average is not None:
                 training.average.update(training.model, state.step)
             state.step += 1
@@ -109,11 +109,17 @@ def _read_step(
 
 def run_step(
     training: Training, plan: EpochPlan, parts: Sequence[Batch], lr: float
-) -> torch.Tensor:
-    """Run one step with these batches and return its loss, on the device (``train_step``)."""
+) -> tuple[torch.Tensor, float]:
+    """Run one step with these batches.
+
+    Returns:
+        Its loss, on the device (``train_step``), and its weight in a mean over steps: that of its
+        images on all ranks, 1 for whole batches of images that weigh 1 each.
+    """
     targets = [plan.task.targets(plan.dataset, part.indices) for part in parts]
     weights = [plan.task.weight(target) for target in targets]
     total = sum(weights)
+    of_rank, of_all = _step_weights(total, plan)
 
     def on_device() -> Iterator[TrainingBatch]:
         to_device = plan.runtime.to_device
@@ -126,7 +132,7 @@ def run_step(
             teacher = learnt_from.logits(images, plan.runtime) if learnt_from else None
             yield TrainingBatch(images, to_device(target), share, teacher, mix)
 
-    return train_step(
+    loss = train_step(
         training.synchronised,
         training.optimizer,
         training.scaler,
@@ -135,9 +141,11 @@ def run_step(
         micro_batches=len(parts),
         lr=lr,
         precision=plan.runtime.precision,
-        weight=_rank_weight(total, plan),
+        weight=of_rank,
         clip_grad=plan.clip_grad,
     )
+    images = min(plan.step_size, len(plan.dataset)) * plan.runtime.process.world_size
+    return loss, of_all / images
 
 
 def _learning_rate(training: Training, plan: EpochPlan) -> float:
@@ -161,14 +169,17 @@ def _count(parts: Sequence[Batch]) -> int:
     return sum(len(part.indices) for part in parts)
 
 
-def _rank_weight(total: float, plan: EpochPlan) -> float:
-    """Weight of this rank's loss, such that the mean over ranks is the mean over all images."""
+def _step_weights(total: float, plan: EpochPlan) -> tuple[float, float]:
+    """Weight of this rank's loss, such that the mean over ranks is the mean over all images.
+
+    And the sum of the weights of all images, of which this rank has ``total``.
+    """
     world_size = plan.runtime.process.world_size
     equal = plan.task.every_image_weighs_one and not (plan.skip_bad or plan.least_last)
     if world_size == 1 or equal:
-        return 1.0
+        return 1.0, total * world_size
     of_all = float(sum_over_ranks(torch.tensor(total, dtype=torch.float64)))
-    return total * world_size / of_all if of_all else 0.0
+    return (total * world_size / of_all if of_all else 0.0), of_all
 
 
 def check_loss(training: Training, plan: EpochPlan, folder: RunFolder) -> None:

@@ -143,7 +143,7 @@ def find_lr(config: LrFindConfig, task: Task | None = None) -> LrRange:
         parts = _parts(plan)
         with progress_bar("learning rates", len(rates)) as advance:
             for rate in rates:
-                loss = float(run_step(training, plan, next(parts), float(rate)))
+                loss = float(run_step(training, plan, next(parts), float(rate))[0])
                 training.state.step += 1
                 diverged = not math.isfinite(loss)
                 if diverged:

@@ -69,61 +69,73 @@ class LossMeter:
     """Losses since the last log line, summed on the device so that adding one never waits.
 
     Attributes:
-        loss_sum: scalar float32 on the device, sum of the finite losses.
+        loss_sum: scalar float32 on the device, sum of the finite losses times their weights.
+        weight: scalar float32 on the device, sum of these weights.
         bad: scalar int64 on the device, number of the others, which are nan or infinite.
         bad_run: scalar int64 on the device, consecutive steps with such a loss.
         steps: number of losses since the last log line.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.loss_sum = torch.zeros((), device=device)
+        self.loss_sum, self.weight = torch.zeros((), device=device), torch.zeros((), device=device)
         self.bad = torch.zeros((), dtype=torch.int64, device=device)
         self.bad_run = torch.zeros((), dtype=torch.int64, device=device)
         self.steps = 0
 
-    def add(self, loss: Tensor) -> None:
-        """Count the loss of one step."""
+    def add(self, loss: Tensor, weight: float = 1.0) -> None:
+        """Count the loss of one step.
+
+        Args:
+            loss: of this rank, already multiplied by the rank's weight (``train_step``).
+            weight: of the step in the mean; all ranks give the same.
+        """
         finite = loss.isfinite()
-        self.loss_sum = self.loss_sum + torch.where(finite, loss, torch.zeros_like(loss))
+        self.loss_sum = self.loss_sum + torch.where(finite, loss, torch.zeros_like(loss)) * weight
+        self.weight = self.weight + finite * weight
         self.bad = self.bad + ~finite
         self.bad_run = (self.bad_run + 1) * ~finite
         self.steps += 1
 
     def mean(self) -> float:
-        """Mean of the finite losses over all ranks, nan without one. This waits for the device.
-
-        The loss of each rank is already multiplied by the rank's weight (``train_step``).
-        """
-        own = torch.stack([self.loss_sum, self.bad.to(self.loss_sum)])
-        total, bad = sum_over_ranks(own).tolist()
-        finite = self.steps * world_size() - bad
-        return float(total / finite) if finite else math.nan
+        """Mean of the finite losses over all ranks, nan without weight. Waits for the device."""
+        own = torch.stack([self.loss_sum, self.weight])
+        total, weight = sum_over_ranks(own).tolist()
+        return float(total / weight) if weight else math.nan
 
     def longest_bad_run(self) -> int:
         """The largest ``bad_run`` of all ranks. This waits for the device."""
         return max(gather(int(self.bad_run)))
 
     def of_all_ranks(self, alone: bool = False) -> Tensor:
-        """``(world_size, 3)``: loss_sum, bad_run and bad of each rank; ``alone``: of this one."""
-        own = [float(self.loss_sum), float(self.bad_run), float(self.bad)]
+        """``(world_size, 4)``: loss_sum, bad_run, bad and weight of each rank; ``alone``: of this.
+
+        One rank alone stands for all of them.
+        """
+        ranks = world_size() if alone else 1
+        own = [float(self.loss_sum) * ranks, float(self.bad_run), float(self.bad)]
+        own.append(float(self.weight) * ranks)
         return torch.tensor([own] if alone else gather(own), dtype=torch.float64)
 
     def restore(self, of_all_ranks: Tensor, steps: int, rank: int) -> None:
-        """Restore the result of ``of_all_ranks``; with another number of ranks, their mean.
+        """Restore the result of ``of_all_ranks``; with another number of ranks, equal parts of it.
 
-        In older checkpoints it has no third column.
+        Older checkpoints have only two columns, or three; there each finite loss weighs 1.
         """
+        columns = of_all_ranks.T
+        bad = columns[2] if len(columns) > 2 else torch.zeros_like(columns[0])
+        weight = columns[3] if len(columns) > 3 else steps - bad
+        sums, counts = torch.stack([columns[0], weight]), torch.stack([columns[1], bad])
         same = len(of_all_ranks) == world_size()
-        own = of_all_ranks[rank] if same else of_all_ranks.mean(dim=0)
-        self.loss_sum = own[0].to(self.loss_sum)
-        self.bad_run = own[1].to(self.bad_run)
-        self.bad = (own[2] if len(own) > 2 else torch.zeros(())).to(self.bad)
+        of_sums = sums[:, rank] if same else sums.sum(dim=1) / world_size()
+        of_counts = counts[:, rank] if same else counts.mean(dim=1)
+        self.loss_sum, self.weight = (own.to(self.loss_sum) for own in of_sums)
+        self.bad_run, self.bad = (own.to(self.bad) for own in of_counts)
         self.steps = steps
 
     def reset(self) -> None:
         """Start again after a log line; ``bad_run`` is kept."""
-        self.loss_sum, self.bad = torch.zeros_like(self.loss_sum), torch.zeros_like(self.bad)
-        self.steps = 0
+        self.loss_sum, self.weight = torch.zeros_like(self.loss_sum), torch.zeros_like(self.weight)
+        self.bad, self.steps = torch.zeros_like(self.bad), 0
 
 
 @dataclass

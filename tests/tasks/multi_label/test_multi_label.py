@@ -145,6 +145,26 @@ def test_two_ranks_see_every_image_once_and_log_the_loss_of_all(
     assert len(found) == 4 and found[0] == pytest.approx(expected[0], rel=1e-5)
 
 
+def test_a_step_without_a_known_cell_has_no_loss_and_no_part_in_the_mean(
+    images: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(images, tmp_path / "data")
+    table = tmp_path / "data" / "train" / "labels.csv"
+    head, first, *others = table.read_text().splitlines()
+    unknown = [re.sub(r"(?<=png),.*,", ",,,,", line) for line in others]
+    table.write_text("\n".join([head, re.sub(r"(?<=png),.*,", ",1,0,1,", first), *unknown]))
+    config = settings(tmp_path / "data", tmp_path / "each", max_epoch=1, log_interval=1)
+    train(config)
+    train(replace(config, output_dir=str(tmp_path / "all"), log_interval=3))
+    each, whole = (
+        [row["loss"] for row in rows_of(tmp_path / name) if row["kind"] == "train"]
+        for name in ("each", "all")
+    )
+    (loss,) = [found for found in each if found is not None]
+    assert len(each) == 3 and loss > 0
+    assert whole == [pytest.approx(loss, rel=1e-6)]
+
+
 @pytest.mark.parametrize("task", [MultiLabel(), MultiLabel(asymmetry=Asymmetry())], ids=str)
 @pytest.mark.parametrize("parts", [1, 3])
 def test_accumulated_batches_are_one_batch_whatever_is_unknown(
