@@ -25,6 +25,7 @@ from densenet121.engine.state import RunState
 from densenet121.engine.train import train
 from densenet121.runs.layout import checkpoints_in
 from densenet121.runs.metrics import read_rows
+from densenet121.runs.read import read_run
 from densenet121.utils.errors import InputError, UsageError
 
 from helpers.commands import environment
@@ -347,6 +348,24 @@ def test_changed_data_is_said(
     assert "the train data changed since 0-2_1.ckpt: 45 images then, 48 now" in (
         capsys.readouterr().out
     )
+
+
+def test_the_history_stays_where_an_epoch_gets_other_steps(
+    config: TrainConfig, uninterrupted: Path, tmp_path: Path
+) -> None:
+    folder = with_checkpoints_until(tmp_path / "run", uninterrupted, 5)
+    data = write_classes(tmp_path / "data" / "train", ["ant", "bee", "cat"], 10).parent
+    write_classes(data / "val", ["ant", "bee", "cat"], 7)
+    first = [row for row in read_rows(folder / "metrics.jsonl") if row["epoch"] == 0]
+    # Epochs of 3 steps become epochs of 2; both of epoch 1 are done.
+    train(replace(config, data_dir=str(data), output_dir=str(folder), resume="auto"))
+    rows = read_rows(folder / "metrics.jsonl")
+    assert [row for row in rows if row["epoch"] == 0] == first
+    assert [(row["kind"], row["step"]) for row in rows if row["epoch"] == 1] == [
+        ("train", 2),
+        ("eval", 3),
+    ]
+    assert [row.epoch for row in read_run(folder).results.validations] == [0, 1]
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(image_folder: Path, tmp_path: Path) -> None:

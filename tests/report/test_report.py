@@ -20,7 +20,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from densenet121.pages.thumbnails import thumbnail
 from densenet121.report import write_report
-from densenet121.report.training import steps_per_epoch, training_seconds
+from densenet121.report.training import epochs_done, training_seconds
 from densenet121.runs.read import read_run
 from densenet121.tasks.single_label.predictions import Row as Prediction
 from densenet121.tasks.single_label.scores import compare, wilson_interval
@@ -327,11 +327,24 @@ def test_resumed_run_counts_each_step_once(tmp_path: Path) -> None:
     assert len(run.notes) == 1 and "(line 13)" in run.notes[0]
 
 
+def test_a_run_resumed_with_other_steps_an_epoch_keeps_its_time_and_epochs(tmp_path: Path) -> None:
+    write_settings(tmp_path)
+    # Two epochs of 4 steps, then, on two ranks, one of 2 steps at twice the speed.
+    later = [r for r in metrics(3, 2, rate=100.0) if r["epoch"] == 2]
+    write_metrics(tmp_path, [*metrics(2, 4), *later])
+    run = read_run(tmp_path)
+    assert [row.step for row in run.train] == [*range(8), 4, 5]
+    assert [row.epoch for row in run.results.validations] == [0, 1, 2]
+    assert epochs_done(run, run.train) == [*np.arange(0.25, 2.25, 0.25), 2.5, 3.0]
+    assert training_seconds(run) == pytest.approx(2 * 40 / 50 + 40 / 100)
+    assert "Epochs 3 of 3 6 steps" in report(tmp_path).text
+
+
 def test_time_and_epochs_of_a_run_that_was_stopped(tmp_path: Path) -> None:
     write_settings(tmp_path)
     write_metrics(tmp_path, metrics(3, 4)[:12])  # 2 epochs, their evaluations, 2 steps of 4
     run = read_run(tmp_path)
-    assert steps_per_epoch(run) == 4
+    assert epochs_done(run, run.train) == list(np.arange(0.25, 2.75, 0.25))
     assert training_seconds(run) == pytest.approx(2.5 * 40 / 50)
     assert "Epochs 2.5 of 3 10 steps" in report(tmp_path).text
 

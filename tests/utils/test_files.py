@@ -246,6 +246,19 @@ def test_a_resumed_run_keeps_what_its_checkpoint_has_seen(
     assert read_rows(metrics.path)[-1] == row("train", 9, 99)
 
 
+def test_a_run_whose_epochs_get_other_steps_keeps_the_rows_of_its_epochs(
+    metrics: MetricsFile,
+) -> None:
+    # Epochs of 3 steps become epochs of 2: step 4, the second of epoch 1, is now step 3.
+    metrics.keep_until(5, 1, renumbered=lambda step: step - 1)
+    kept = [*ROWS[:3], row("train", 1, 2)]
+    assert read_rows(metrics.path) == kept
+    for one in (row("train", 1, 3), row("train", 2, 4)):
+        metrics.write(one)
+    metrics.keep_until(4, 2)
+    assert read_rows(metrics.path) == [*kept, row("train", 1, 3)]
+
+
 def test_metrics_go_on_in_another_folder(metrics: MetricsFile, tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
     moved = MetricsFile(tmp_path / "new" / "metrics.jsonl")

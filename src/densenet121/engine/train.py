@@ -129,10 +129,8 @@ def train(config: TrainConfig, task: Task | None = None, images: Sides = None) -
             log_precision(training.model, plan)
             log_trained(training, plan)
             log_start(note, warnings, start, training.state.step)
-            source = start.checkpoint.path.parent if start.checkpoint else None
             state = training.state
-            first = partial(draw_first_batch, plan)
-            folder.begin(state.step, state.evaluated_epochs, source, first)
+            folder.begin(state.step, start.checkpoint, partial(draw_first_batch, plan))
 
             # 6. Epochs.
             log.info("start network train...")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from densenet121.pages.markup import card, escape, mapping
-from densenet121.report.training import steps_per_epoch, training_seconds
+from densenet121.report.training import epochs_done, training_seconds
 from densenet121.runs.read import RunFiles
 from densenet121.utils.durations import duration
 
@@ -32,8 +32,9 @@ def headline(run: RunFiles, record: dict[str, Any], cards: Sequence[str]) -> str
 
 
 def _training_cards(run: RunFiles, record: dict[str, Any]) -> list[str]:
-    last, steps = max(run.rows, key=lambda row: row.step), steps_per_epoch(run)
-    epochs = min((last.step + 1) / steps, last.epoch + 1) if steps else None
+    last = max(run.rows, key=lambda row: (row.epoch, row.step))
+    done = epochs_done(run, [last])
+    epochs = min(done[0], last.epoch + 1) if done else None
     asked = mapping(record.get("settings")).get("max_epoch")
     cards = [
         card(

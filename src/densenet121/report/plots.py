@@ -1,22 +1,23 @@
 """The curves of a run as PNG bytes."""
 
+from collections.abc import Sequence
+
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from densenet121.pages.plotting import BLUE, FAINT, ORANGE, STYLE, as_png, line
-from densenet121.report.training import steps_per_epoch
+from densenet121.report.training import epochs_done
+from densenet121.runs.metrics import TrainRow
 from densenet121.runs.read import RunFiles
-from densenet121.tasks import ReportPart
+from densenet121.tasks import ReportPart, Validation
 
 
 def curves(run: RunFiles, part: ReportPart) -> bytes:
     """Loss, validation metrics, learning rate and images/s over epochs, or over steps."""
-    steps = steps_per_epoch(run)
     validations = run.results.validations
-    train_x = [_position(row.step, steps) for row in run.train]
-    eval_x = [_position(row.step, steps) for row in validations]
+    train_x, eval_x = _positions(run, run.train), _positions(run, validations)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(11, 6.4), layout="constrained")
         loss, metrics, rate, speed = figure.subplots(2, 2, sharex=True).flat
@@ -40,7 +41,7 @@ def curves(run: RunFiles, part: ReportPart) -> bytes:
                 place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.2}
                 axes.legend(**place, ncols=3, columnspacing=1.2)
         for axes in (rate, speed):
-            axes.set_xlabel("epochs" if steps else "steps")
+            axes.set_xlabel("steps" if epochs_done(run, []) is None else "epochs")
             axes.xaxis.set_major_locator(MaxNLocator(nbins=9, steps=[1, 2, 5, 10]))
         return as_png(figure)
 
@@ -51,5 +52,7 @@ def _write_empty(axes: Axes) -> None:
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", color=FAINT)
 
 
-def _position(step: int, steps: float | None) -> float:
-    return (step + 1) / steps if steps else step
+def _positions(run: RunFiles, rows: Sequence[TrainRow | Validation]) -> list[float]:
+    """Where the rows stand on the axis, in epochs, or in steps of a run without a whole epoch."""
+    epochs = epochs_done(run, rows)
+    return [float(row.step) for row in rows] if epochs is None else epochs

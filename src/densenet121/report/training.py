@@ -1,33 +1,50 @@
 """Steps per epoch and training time of a run, from its metrics."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from densenet121.runs.metrics import TrainRow
 from densenet121.runs.read import RunFiles
+from densenet121.tasks import Validation
 
 
-def steps_per_epoch(run: RunFiles) -> float | None:
-    """Steps per epoch, from the last complete epoch; None if there is none."""
+def epochs_done(run: RunFiles, rows: Sequence[TrainRow | Validation]) -> list[float] | None:
+    """Epochs done with the step of each row; None if no epoch is complete.
+
+    A run that was resumed on other ranks or data has epochs of different numbers of steps.
+    """
+    found = _steps_of_epochs(run)
+    if not found:
+        return None
+    last = found[max(found)]
+    return [(row.step + 1) / found.get(row.epoch, last) for row in rows]
+
+
+def _steps_of_epochs(run: RunFiles) -> dict[int, float]:
+    """Steps of each complete epoch. Step ``i`` of epoch ``e`` of ``n`` has the number e n + i."""
     last_steps: dict[int, int] = {}
     for row in run.rows:
-        last_steps[row.epoch] = max(row.step, last_steps.get(row.epoch, 0))
-    if not last_steps:
-        return None
+        # The last row of an epoch, of which a part may have had another number of steps.
+        last_steps[row.epoch] = row.step
     # An epoch is complete if it was evaluated or another one follows it.
     evaluated = {row.epoch for row in run.results.validations}
-    whole = [epoch for epoch in last_steps if epoch in evaluated or epoch < max(last_steps)]
-    return (last_steps[max(whole)] + 1) / (max(whole) + 1) if whole else None
+    return {
+        epoch: (last + 1) / (epoch + 1)
+        for epoch, last in last_steps.items()
+        if epoch in evaluated or epoch < max(last_steps)
+    }
 
 
 def training_seconds(run: RunFiles) -> float | None:
     """Time in training steps, from images/s; without evaluation, saving and interruptions."""
-    steps, images = steps_per_epoch(run), training_images(run.record)
-    if steps is None or images is None:
+    images, ends = training_images(run.record), epochs_done(run, run.train)
+    if images is None or ends is None:
         return None
-    seconds, done = 0.0, 0
-    for row in run.train:
+    seconds, done = 0.0, 0.0
+    for row, epochs in zip(run.train, ends, strict=True):
         if row.images_per_second > 0:
-            seconds += (row.step + 1 - done) * images / steps / row.images_per_second
-            done = row.step + 1
+            seconds += max(epochs - done, 0.0) * images / row.images_per_second
+            done = epochs
     return seconds or None
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from densenet121.checkpoint.native import ModelInfo, data_note, save, save_weights
+from densenet121.runs.checkpoints import Checkpoint
 from densenet121.runs.evaluations import copy_evaluation
 from densenet121.runs.layout import (
     BEST_AVERAGE,
@@ -69,27 +70,26 @@ class RunFolder:
     def begin(
         self,
         step: int,
-        evaluated_epochs: int,
-        source: Path | None,
+        checkpoint: Checkpoint | None,
         first_batch: Callable[[], bytes] | None = None,
     ) -> None:
         """Write run.json; in a resumed run, remove metrics after the checkpoint.
 
         Args:
             step: steps done.
-            evaluated_epochs: epochs done and validated.
-            source: folder of the resumed checkpoint, None for a fresh run.
+            checkpoint: the one that the run is resumed from, None for a fresh run.
             first_batch: draws the images of the first batch, for the trackers.
         """
         if not self.is_first:
             return
         content = dict(self._run)
-        if source is None:
+        if checkpoint is None:
             self._metrics.keep_until(0, 0)
             write_json(self.path / RECORD, content)
             self._trackers.begin([], None, first_batch)
             return
-        self._metrics.keep_until(step, evaluated_epochs, source / METRICS)
+        source = checkpoint.path.parent
+        self._keep_metrics(step, checkpoint)
         self._trackers.begin(read_rows(self.path / METRICS), source, first_batch)
         # If it is missing or damaged, the checkpoint has everything that is needed.
         with contextlib.suppress(OSError, ValueError):
@@ -104,6 +104,18 @@ class RunFolder:
                 if (source / name).exists():
                     shutil.copyfile(source / name, self.path / name)
             copy_evaluation(source, self.path)
+
+    def _keep_metrics(self, step: int, checkpoint: Checkpoint) -> None:
+        """Keep the rows up to the checkpoint; ``step`` is the number of its steps in this run."""
+        state = checkpoint.content["state"]
+        epochs, before = state["evaluated_epochs"], checkpoint.content["run"]["steps_per_epoch"]
+        shift = epochs * (self._run["steps_per_epoch"] - before)
+        self._metrics.keep_until(
+            state["step"],
+            epochs,
+            checkpoint.path.parent / METRICS,
+            lambda row_step: min(row_step + shift, step - 1),
+        )
 
     def note(self, row: Mapping[str, Any]) -> None:
         """Append a row to the metrics, and to the trackers before."""

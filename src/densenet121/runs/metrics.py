@@ -1,7 +1,7 @@
 """metrics.jsonl: one JSON object per line, in order of time."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,6 +9,8 @@ from densenet121.tasks import AveragedValidation, Task, Validation
 from densenet121.utils.errors import InputError
 from densenet121.utils.files import write_atomic
 from densenet121.utils.json_values import count, number, parse_json
+
+_KINDS = ("train", "eval", "eval_ema")
 
 
 class TrainRow(NamedTuple):
@@ -31,21 +33,33 @@ class MetricsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def keep_until(self, step: int, evaluated_epochs: int, source: Path | None = None) -> None:
+    def keep_until(
+        self,
+        step: int,
+        evaluated_epochs: int,
+        source: Path | None = None,
+        renumbered: Callable[[int], int] = int,
+    ) -> None:
         """Drop what a killed run wrote after the checkpoint that it is resumed from.
+
+        Epochs may have had other numbers of steps, so steps count only within the epoch that was
+        interrupted.
 
         Args:
             step: steps done at the checkpoint; training rows of earlier steps are kept.
             evaluated_epochs: epochs validated at the checkpoint; their rows are kept.
             source: the metrics file of the interrupted run, if it is another file.
+            renumbered: step of the interrupted epoch to its number in the resumed run.
         """
         source = source or self.path
         kept = []
         for row in read_rows(source) if source.is_file() else []:
-            train_row_done = row["kind"] == "train" and row["step"] < step
-            eval_row_done = row["kind"] in ("eval", "eval_ema") and row["epoch"] < evaluated_epochs
-            if train_row_done or eval_row_done:
+            if row["kind"] not in _KINDS:
+                continue
+            if row["epoch"] < evaluated_epochs:
                 kept.append(row)
+            elif row["kind"] == "train" and row["epoch"] == evaluated_epochs and row["step"] < step:
+                kept.append(row | {"step": renumbered(row["step"])})
         write_atomic(self.path, "".join(_line(row) for row in kept).encode())
 
     def write(self, row: Mapping[str, Any]) -> None:
@@ -97,8 +111,16 @@ def parse(text: str, task: Task) -> tuple[list[Row], list[int]]:
 
 
 def _is_repeated_by(earlier: Row, row: Row) -> bool:
-    """Whether a resumed run wrote ``row`` again, or a step before it."""
-    return earlier.step > row.step or (earlier.step == row.step and type(earlier) is type(row))
+    """Whether a resumed run wrote ``row`` again, or a row before it.
+
+    It may have other numbers of steps, so those of different epochs are not compared.
+    """
+    return _place(earlier) >= _place(row)
+
+
+def _place(row: Row) -> tuple[int, int, int]:
+    kind = (TrainRow, Validation, AveragedValidation).index(type(row))
+    return row.epoch, kind, row.step if kind == 0 else 0
 
 
 def _parse_line(line: str, task: Task) -> Row | None:
