@@ -74,7 +74,7 @@ def read_weights(path: Path, *, shapes_only: bool = False, int8: bool = False) -
         tensors, family = read_keras(path), "keras"
     elif is_torch_file(path):
         tensors, metadata = read_torch_file(path, mmap=shapes_only)
-        prefix, tensors = prefix_of(tensors), without_prefix(tensors)
+        prefix, tensors = prefix_of(tensors), without_prefix(tensors, path)
     elif is_mindspore_file(path):
         tensors, metadata = _read_mindspore(path, shapes_only)
     else:
@@ -87,7 +87,7 @@ def read_weights(path: Path, *, shapes_only: bool = False, int8: bool = False) -
                     "the weights that they were exported from"
                 )
             return weights
-        prefix, tensors = prefix_of(tensors), without_prefix(tensors)
+        prefix, tensors = prefix_of(tensors), without_prefix(tensors, path)
     text = metadata.get(MODEL_KEY)
     found = identify(tensors, path, metadata, family, prefix)
     return _weights(found, _info(text, path) if text else None)

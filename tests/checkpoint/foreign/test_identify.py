@@ -220,7 +220,33 @@ def test_the_commands_say_what_they_did(network: DenseNet, tmp_path: Path) -> No
 def test_what_wrappers_put_in_front_is_dropped(prefix: str) -> None:
     state = {"features.conv0.weight": torch.ones(1), "features.a.conv1.weight": torch.ones(1)}
     wrapped = {f"{prefix}{name}": tensor for name, tensor in state.items()}
-    assert without_prefix(wrapped).keys() == state.keys()
+    assert without_prefix(wrapped, Path("w.pth")).keys() == state.keys()
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "name"),
+    [
+        ("model.classifier.weight", "classifier.weight", "classifier.weight"),
+        (
+            "model.features.a.denselayer1.norm.1.bias",
+            "model.features.a.denselayer1.norm1.bias",
+            "features.a.denselayer1.norm1.bias",
+        ),
+    ],
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_two_tensors_of_one_name_are_refused_by_both(
+    first: str, second: str, name: str, turned: bool, tmp_path: Path
+) -> None:
+    """Which of them the network used is not in the file: a module may have replaced its head."""
+    names = ["model.features.conv0.weight", *([second, first] if turned else [first, second])]
+    torch.save({n: torch.full((2, 2), float(k)) for k, n in enumerate(names)}, tmp_path / "w.pth")
+    with pytest.raises(InputError) as refused:
+        read_weights(tmp_path / "w.pth")
+    said = str(refused.value)
+    assert said.startswith(f"{tmp_path / 'w.pth'}: ") and f"both map to {name}," in said
+    for given in (first, second):
+        assert f'"{given}"' in said or f'"{given.removeprefix("model.")}"' in said
 
 
 def test_mmpretrains_names_are_ours() -> None:

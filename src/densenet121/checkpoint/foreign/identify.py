@@ -26,6 +26,7 @@ from densenet121.checkpoint.foreign.names import (
     from_mmpretrain,
     from_torchvision,
     network_of,
+    renamed,
 )
 from densenet121.checkpoint.foreign.timm_config import TimmConfig, read_config
 from densenet121.datasets.preprocessing import Preprocessing
@@ -132,18 +133,13 @@ def identify(
             "densenet264d; these networks are not supported"
         )
     family = family or _family(tensors, path, beside, prefix)
-    rename = _RENAME[family]
-    state_dict, momentum, state = dict[str, Tensor](), dict[str, Tensor](), dict[str, Any]()
-    for name, tensor in tensors.items():
-        target, new = state_dict, rename(name)
-        if family in ("mindspore", "mindcv"):
-            if name.startswith("moments."):
-                target, new = momentum, rename(name.removeprefix("moments."))
-            elif name in MINDSPORE_STATE:
-                target, new = state, name
-        if new in target:
-            raise InputError(f'{path}: "{name}" and another tensor both map to {new}')
-        target[new] = tensor
+    momentum, state = dict[str, Tensor](), dict[str, Any]()
+    if family in ("mindspore", "mindcv"):
+        momentum = {n: t for n, t in tensors.items() if n.startswith("moments.")}
+        state = {n: t for n, t in tensors.items() if n in MINDSPORE_STATE}
+        tensors = {n: t for n, t in tensors.items() if n not in momentum and n not in state}
+        momentum = renamed(momentum, lambda n: from_mindspore(n.removeprefix("moments.")), path)
+    state_dict = renamed(tensors, _RENAME[family], path)
     if family == "monai":
         check_monai(state_dict, path)
     config = read_config(path) if family == "timm" else None

@@ -17,12 +17,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from densenet121.checkpoint.foreign.names import renamed
 from densenet121.utils.errors import InputError
 
 EPS = 1.001e-5  # in every batch norm of Keras applications' DenseNet; torch's and ours is 1e-5
 _MOST_OBJECTS, _DEEPEST, _MOST_NUMBERS = 20_000, 32, 2**28  # of a file; a number is a float
 _LARGEST = 2**31  # bytes of one weights file inside a .keras archive
-_BN = ("weight", "bias", "running_mean", "running_var")
+# What the numbered arrays of a layer of Keras 3 are.
+_NUMBERED = {
+    "conv2d": ("weight", "bias"),
+    "batch_normalization": ("weight", "bias", "running_mean", "running_var"),
+    "dense": ("weight", "bias"),
+}
 _LAST = {
     "kernel": "weight",
     "gamma": "weight",
@@ -122,17 +128,27 @@ def _collect(file: Any, h5py: Any, path: Path) -> dict[str, "np.ndarray[Any, Any
 def _by_name(
     found: dict[str, "np.ndarray[Any, Any]"], path: Path
 ) -> dict[str, "np.ndarray[Any, Any]"]:
-    tensors = {}
-    for name, array in found.items():
+    """Layers by Keras's names. One dense layer is the classifier; several are another head."""
+    dense = {own for name in found if (own := _dense(name))}
+
+    def rename(name: str) -> str:
         last = _LAST.get(name.rpartition("/")[2].partition(":")[0])
-        layer = _layer(name)
+        own = _dense(name)
+        layer = "classifier" if own and len(dense) == 1 else own or _layer(name)
         if last is None or layer is None:
             raise InputError(
                 f'{path}: "{name}" is not part of Keras applications\' DenseNet, the only '
                 "supported Keras network"
             )
-        tensors[f"{layer}.{last}"] = array
-    return tensors
+        return f"{layer}.{last}"
+
+    return renamed(found, rename, path)
+
+
+def _dense(name: str) -> str | None:
+    """Keras's name of the dense layer that an array is of; None if it is of another layer."""
+    found = re.match(r"(predictions|fc\d+|dense(?:_\d+)?)/", name.removeprefix("model_weights/"))
+    return found[1] if found else None
 
 
 def _layer(name: str) -> str | None:
@@ -154,23 +170,19 @@ def _layer(name: str) -> str | None:
         return "features.norm0" if found[1] == "bn" else "features.conv0"
     if re.match(r"bn/", name):
         return "features.norm5"
-    return "classifier" if re.match(r"(predictions|fc\d+|dense(_\d+)?)/", name) else None
+    return None
 
 
 def _by_number(
     found: dict[str, "np.ndarray[Any, Any]"], path: Path
 ) -> dict[str, "np.ndarray[Any, Any]"]:
     """Layers of Keras 3 by class and number, in the order of the network."""
-    layers: dict[str, dict[int, dict[int, np.ndarray[Any, Any]]]] = {
-        "conv2d": {},
-        "batch_normalization": {},
-        "dense": {},
-    }
+    layers: dict[str, dict[int, dict[int, np.ndarray[Any, Any]]]] = {k: {} for k in _NUMBERED}
     for name, array in found.items():
         match = re.fullmatch(
-            r"layers/(conv2d|batch_normalization|dense)(?:_(\d+))?/vars/(\d)", name
+            r"layers/(conv2d|batch_normalization|dense)(?:_([1-9]\d*))?/vars/(\d)", name
         )
-        if match is None:
+        if match is None or int(match[3]) >= len(_NUMBERED[match[1]]):
             raise InputError(
                 f'{path}: "{name}" is not part of Keras applications\' DenseNet, the only '
                 "supported Keras network"
@@ -180,19 +192,20 @@ def _by_number(
     norms = [layers["batch_normalization"][n] for n in sorted(layers["batch_normalization"])]
     tensors: dict[str, np.ndarray[Any, Any]] = {}
     conv_names, norm_names = _order(convs, path)
-    if len(norms) != len(norm_names) or len(layers["dense"]) > 1:
+    if len(norms) != len(norm_names):
         raise InputError(
             f"{path}: {len(convs)} convolutions and {len(norms)} batch norms do not match any "
             "DenseNet of Keras applications"
         )
-    for name, values in zip(conv_names, convs, strict=True):
-        tensors |= {f"{name}.{'weight' if i == 0 else 'bias'}": a for i, a in values.items()}
-    for name, values in zip(norm_names, norms, strict=True):
-        tensors |= {f"{name}.{_BN[i]}": array for i, array in values.items() if i < len(_BN)}
-    for values in layers["dense"].values():
-        tensors |= {
-            f"classifier.{'weight' if i == 0 else 'bias'}": array for i, array in values.items()
-        }
+    dense = sorted(layers["dense"])
+    heads = ["classifier"] if len(dense) == 1 else [f"dense_{n}" if n else "dense" for n in dense]
+    for kind, names, values in (
+        ("conv2d", conv_names, convs),
+        ("batch_normalization", norm_names, norms),
+        ("dense", heads, [layers["dense"][n] for n in dense]),
+    ):
+        for name, arrays in zip(names, values, strict=True):
+            tensors |= {f"{name}.{_NUMBERED[kind][i]}": array for i, array in arrays.items()}
     return tensors
 
 

@@ -2,12 +2,17 @@
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from densenet121.network import NETWORKS, build
+from densenet121.utils.errors import InputError, one_line
+
+T = TypeVar("T")
 
 # torchvision's files from before 2018 have norm.1 instead of norm1.
 _DOTTED = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(1|2)\.")
@@ -33,6 +38,25 @@ MINDSPORE_STATE = frozenset(
         "last_overflow_iterator_step",
     )
 )
+
+
+def renamed(values: Mapping[str, T], rename: Callable[[str], str], path: Path) -> dict[str, T]:
+    """The values under other names.
+
+    Raises:
+        InputError: two names become the same, so one value would silently replace the other.
+    """
+    before: dict[str, str] = {}
+    for name in values:
+        new = rename(name)
+        if new in before:
+            first, second = one_line(before[new]), one_line(name)
+            raise InputError(
+                f'{path}: "{first}" and "{second}" both map to {one_line(new)}, so which of them '
+                "the network uses is unknown; save a state dict that has only the one"
+            )
+        before[new] = name
+    return {new: values[name] for new, name in before.items()}
 
 
 def from_torchvision(name: str) -> str:

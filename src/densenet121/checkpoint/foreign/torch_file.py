@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from densenet121.checkpoint.foreign.inert import stand_ins
+from densenet121.checkpoint.foreign.names import renamed
 from densenet121.utils.errors import InputError
 
 # Where training scripts store the weights, in order of preference: the weights themselves before
@@ -105,12 +106,16 @@ def prefix_of(tensors: Mapping[str, Tensor]) -> str:
     return ""
 
 
-def without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def without_prefix(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     """Remove the prefix that DataParallel, Lightning, compile and averaging add to the names.
 
     A name without it is unchanged, so that it is later reported as unexpected.
+
+    Raises:
+        InputError: a name is there with the prefix and without it.
     """
     if any(name.endswith(".gamma") for name in tensors):  # MindSpore's prefixes have a meaning
         return tensors
     prefix = prefix_of(tensors)
-    return {name.removeprefix(prefix): t for name, t in tensors.items() if name != "n_averaged"}
+    kept = {name: tensor for name, tensor in tensors.items() if name != "n_averaged"}
+    return renamed(kept, lambda name: name.removeprefix(prefix), path)

@@ -1,0 +1,107 @@
+"""Keras files: which layer is the classifier, and that no layer takes the place of another."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from densenet121.checkpoint.inspect import inspect
+from densenet121.checkpoint.load import read_weights
+from densenet121.checkpoint.pretrained import load_pretrained
+from densenet121.utils.errors import InputError
+
+h5py = pytest.importorskip("h5py")
+WIDTH = 4  # features, and units of the hidden layer: the shapes alone do not tell them apart
+
+
+def write(
+    path: Path, arrays: dict[str, "np.ndarray[tuple[int, ...], np.dtype[np.float32]]"]
+) -> Path:
+    with h5py.File(path, "w") as file:
+        for name, array in arrays.items():
+            file[name] = array
+    return path
+
+
+def numbers(*shape: int, first: float = 0.0) -> "np.ndarray[tuple[int, ...], np.dtype[np.float32]]":
+    return (np.arange(np.prod(shape), dtype=np.float32) + np.float32(first)).reshape(shape)
+
+
+def by_name(path: Path, heads: dict[str, int]) -> Path:
+    """The first convolution, the last norm and dense layers, as Keras 2 writes them."""
+    arrays = {"conv1/conv/conv1/conv/kernel:0": numbers(7, 7, 3, WIDTH)}
+    arrays |= {f"bn/bn/{part}:0": numbers(WIDTH) for part in ("gamma", "beta")}
+    for layer, units in heads.items():
+        arrays[f"{layer}/{layer}/kernel:0"] = numbers(WIDTH, units)
+        arrays[f"{layer}/{layer}/bias:0"] = numbers(units, first=100)
+    return write(path, {f"model_weights/{name}": array for name, array in arrays.items()})
+
+
+def by_number(path: Path, heads: dict[str, int]) -> Path:
+    """The same as Keras 3 writes them."""
+    arrays = {"conv2d/vars/0": numbers(7, 7, 3, WIDTH)}
+    for norm in ("batch_normalization", "batch_normalization_1"):
+        arrays |= {f"{norm}/vars/{part}": numbers(WIDTH) for part in range(4)}
+    for layer, units in heads.items():
+        arrays[f"{layer}/vars/0"] = numbers(WIDTH, units)
+        arrays[f"{layer}/vars/1"] = numbers(units, first=100)
+    return write(path, {f"layers/{name}": array for name, array in arrays.items()})
+
+
+FORMS = pytest.mark.parametrize("form", [by_name, by_number])
+
+
+@FORMS
+@pytest.mark.parametrize("layer", ["dense", "dense_1"])
+def test_the_only_dense_layer_is_the_classifier(form: object, layer: str, tmp_path: Path) -> None:
+    assert callable(form)
+    weights = read_weights(form(tmp_path / "w.h5", {layer: 3}))
+    assert weights.other_head == ()
+    assert weights.state_dict["classifier.weight"].tolist() == numbers(WIDTH, 3).T.tolist()
+    assert weights.state_dict["classifier.bias"].tolist() == [100, 101, 102]
+
+
+@FORMS
+@pytest.mark.parametrize("hidden", [WIDTH, 6])
+def test_a_hidden_dense_layer_is_never_left_out_in_silence(
+    form: object, hidden: int, tmp_path: Path
+) -> None:
+    assert callable(form)
+    path = form(tmp_path / "w.h5", {"dense": hidden, "dense_1": 3})
+    with pytest.raises(
+        InputError, match=r"w\.h5: its head is another.*dense\..*dense_1\..*train with it as"
+    ):
+        load_pretrained(path)
+    assert "another head: dense." in inspect(path)
+    weights = read_weights(path)
+    assert weights.num_classes is None
+    assert {"dense.weight", "dense_1.weight"} <= set(weights.other_head)
+    assert weights.state_dict["dense.weight"].shape == (hidden, WIDTH)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "name"),
+    [
+        ("conv1/conv/kernel:0", "conv1_conv/kernel:0", "features.conv0.weight"),
+        ("dense/dense/kernel:0", "dense/kernel:0", "classifier.weight"),
+        ("bn/gamma:0", "bn/kernel:0", "features.norm5.weight"),
+    ],
+)
+def test_two_arrays_of_one_meaning_are_refused_by_both_names(
+    first: str, second: str, name: str, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "w.h5", {first: numbers(2, 2), second: numbers(2, 2, first=9)})
+    with pytest.raises(InputError) as refused:
+        read_weights(path)
+    said = str(refused.value)
+    assert said.startswith(f"{path}: ")
+    assert f'"{first}"' in said and f'"{second}"' in said and f"both map to {name}," in said
+
+
+@pytest.mark.parametrize("extra", ["conv2d_0/vars/0", "dense/vars/2", "batch_normalization/vars/4"])
+def test_an_array_that_keras_3_does_not_write_is_named(extra: str, tmp_path: Path) -> None:
+    path = by_number(tmp_path / "w.h5", {"dense": 3})
+    with h5py.File(path, "a") as file:
+        file[f"layers/{extra}"] = numbers(2, 2)
+    with pytest.raises(InputError, match=f'"layers/{extra}" is not part of Keras'):
+        read_weights(path)
