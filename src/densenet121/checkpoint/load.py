@@ -26,6 +26,7 @@ from densenet121.checkpoint.foreign.torch_file import (
 from densenet121.checkpoint.native import (
     METADATA_KEY,
     ModelInfo,
+    check_names,
     data_note,
     read,
     read_note,
@@ -90,7 +91,9 @@ def read_weights(path: Path, *, shapes_only: bool = False, int8: bool = False) -
         prefix, tensors = prefix_of(tensors), without_prefix(tensors, path)
     text = metadata.get(MODEL_KEY)
     found = identify(tensors, path, metadata, family, prefix)
-    return _weights(found, _info(text, path) if text else None)
+    weights = _weights(found, _info(text, path) if text else None)
+    check_names(weights.info, weights.num_classes, path)
+    return weights
 
 
 def _native(
@@ -116,6 +119,7 @@ def _native(
     calibration = content.get("calibration")
     int8 = content.get("int8")
     weights = Weights(tensors, info, origin, calibration=calibration, data=data, int8=int8)
+    check_names(info, weights.num_classes, path)
     if path.name == WEIGHTS:
         check_config(path, info, weights.num_classes or 0)
     return weights

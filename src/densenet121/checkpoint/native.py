@@ -7,7 +7,8 @@ bit, is refused when it is read.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,13 +21,14 @@ from torch import Tensor
 
 from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.network import Variant
-from densenet121.utils.errors import InputError
+from densenet121.utils.errors import InputError, one_line
 from densenet121.utils.files import write_atomic
 from densenet121.utils.json_values import is_text, parse_json
 
 FORMAT = 1
 METADATA_KEY = "densenet121"
 DEFAULT_TASK = "single_label"  # for files that do not name a task
+_ONE_OUTPUT_EACH = (DEFAULT_TASK, "multilabel")  # a caller's own task may have another number
 Kind = Literal["checkpoint", "weights"]
 
 
@@ -74,6 +76,38 @@ class ModelInfo:
         if not all(map(is_text, names)):
             raise ValueError("the name of a class is no text")
         return cls(net, variant, tuple(names), preprocessing, task)
+
+
+def check_names(info: ModelInfo | None, outputs: int | None, path: Path) -> None:
+    """Refuse names that are not one for each output, because a name would stand for another class.
+
+    Args:
+        info: what the file records, or None.
+        outputs: of the network; None without a classifier.
+        path: the file, for the error.
+
+    Raises:
+        InputError: there are names, but more or fewer than outputs, or two are equal.
+    """
+    names = info.class_names if info else ()
+    if info is None or not names:
+        return
+    if info.task in _ONE_OUTPUT_EACH and outputs not in (None, len(names)):
+        raise InputError(
+            f"{path}: has names for {len(names)} classes, but its network has {outputs} outputs; "
+            "write it again with one name for each output, or without names"
+        )
+    if twice := named_twice(names):
+        raise InputError(
+            f"{path}: {twice} of its classes; write it again with another name for each, or "
+            "without names"
+        )
+
+
+def named_twice(names: Sequence[str]) -> str:
+    """A name that several have, in words; empty if all differ."""
+    name, count = Counter(names).most_common(1)[0] if names else ("", 0)
+    return f'"{one_line(name)}" is the name of {count}' if count > 1 else ""
 
 
 def save(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from densenet121.checkpoint.foreign.medical import CHEXNET_LABELS, split_op_threshs
 from densenet121.checkpoint.foreign.timm_config import CONFIG, TimmConfig
+from densenet121.checkpoint.native import named_twice
 from densenet121.utils.errors import InputError
 
 Family = Literal[
@@ -47,7 +48,7 @@ def labels_of(
     """The state dict with the outputs that are used, and what they mean.
 
     Raises:
-        InputError: config.json has more or fewer names than the network has outputs.
+        InputError: config.json has more or fewer names than the network has outputs, or one twice.
     """
     if config is not None:
         head = state_dict.get("classifier.weight")
@@ -55,6 +56,11 @@ def labels_of(
             raise InputError(
                 f"{path.with_name(CONFIG)}: has {len(config.class_names)} label_names, but the "
                 f"network in {path.name} has {len(head)} outputs"
+            )
+        if twice := named_twice(config.class_names):
+            raise InputError(
+                f"{path.with_name(CONFIG)}: {twice} of its label_names; give each output another "
+                "name, or remove label_names"
             )
         return state_dict, Labels(config.task, config.class_names, notes=config.notes)
     if family == "torchxrayvision":
