@@ -20,7 +20,7 @@ from densenet121.checkpoint.foreign.medical import (
 )
 from densenet121.checkpoint.foreign.names import to_mindspore
 from densenet121.checkpoint.load import MODEL_KEY, read_weights
-from densenet121.checkpoint.native import ModelInfo, save_weights
+from densenet121.checkpoint.native import DEFAULT_TASK, ModelInfo, save_weights
 from densenet121.checkpoint.pretrained import Pretrained, load_pretrained, load_state
 from densenet121.datasets.image_dataset import some
 from densenet121.network import NETWORKS, Variant, build
@@ -175,7 +175,8 @@ def described(loaded: Pretrained, net: str) -> ModelInfo:
     family: Literal["densenet-bc", "torchvision"]
     family = "densenet-bc" if net == "densenet100" else "torchvision"
     preprocessing = PREPROCESSING[family].with_channels(loaded.model.in_channels)
-    return ModelInfo(net, loaded.model.variant, (), preprocessing)
+    task = "multilabel" if loaded.model.num_classes == 1 else DEFAULT_TASK
+    return ModelInfo(net, loaded.model.variant, (), preprocessing, task)
 
 
 def check_network(info: ModelInfo, to: Target, source: Path) -> None:

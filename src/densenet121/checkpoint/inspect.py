@@ -5,6 +5,7 @@ from pathlib import Path
 
 from densenet121.checkpoint.foreign.timm_config import weights_in
 from densenet121.checkpoint.load import read_weights
+from densenet121.checkpoint.native import DEFAULT_TASK
 from densenet121.checkpoint.weights import Weights
 from densenet121.utils.errors import InputError
 
@@ -87,6 +88,8 @@ def _rows(weights: Weights) -> Iterator[tuple[str, str]]:
         yield "images", "preprocessing not recorded"
     for note in weights.notes:
         yield "note", note
+    if weights.task == DEFAULT_TASK and weights.num_classes == 1:
+        yield "note", "one class per image of one output, so it cannot classify"
 
 
 def _triple(values: tuple[float, ...]) -> str:

@@ -15,7 +15,7 @@ from densenet121.checkpoint.channels import channels_of
 from densenet121.checkpoint.foreign import mindspore
 from densenet121.checkpoint.foreign.identify import Foreign, identify
 from densenet121.checkpoint.foreign.keras import is_keras_file, read_keras
-from densenet121.checkpoint.foreign.labels import Family
+from densenet121.checkpoint.foreign.labels import ONE_OUTPUT, Family
 from densenet121.checkpoint.foreign.timm_config import CONFIG, WEIGHTS, check_config, weights_in
 from densenet121.checkpoint.foreign.torch_file import (
     is_torch_file,
@@ -133,6 +133,8 @@ def _weights(foreign: Foreign, info: ModelInfo | None) -> Weights:
         certain, notes = foreign.variant_is_certain, foreign.notes
     else:
         certain, notes = info is not None, ()
+        if info is None:  # what is assumed of images is not used, but what the outputs mean is
+            notes = tuple(note for note in foreign.notes if note == ONE_OUTPUT)
     if info is not None:  # a file of ours has the mean of R, G and B also where it is grey
         channels = channels_of(foreign.state_dict)
         info = replace(info, preprocessing=info.preprocessing.with_channels(channels))

@@ -104,6 +104,20 @@ def check_names(info: ModelInfo | None, outputs: int | None, path: Path) -> None
         )
 
 
+def check_one_output(task: str, outputs: int | None, path: Path) -> None:
+    """Refuse one class per image of a single output: every image would have it with 100 %.
+
+    Raises:
+        InputError: it is so.
+    """
+    if task == DEFAULT_TASK and outputs == 1:
+        raise InputError(
+            f"{path}: says one class per image, but its network has one output, which would be "
+            "100 % for every image; convert the file that it was made from again, or train with "
+            "two classes or `task` multilabel"
+        )
+
+
 def named_twice(names: Sequence[str]) -> str:
     """A name that several have, in words; empty if all differ."""
     name, count = Counter(names).most_common(1)[0] if names else ("", 0)

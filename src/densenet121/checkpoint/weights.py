@@ -8,7 +8,7 @@ from torch import Tensor
 
 from densenet121.checkpoint.channels import channels_of, with_channels
 from densenet121.checkpoint.foreign.labels import Family
-from densenet121.checkpoint.native import ModelInfo
+from densenet121.checkpoint.native import DEFAULT_TASK, ModelInfo, check_one_output
 from densenet121.datasets.image_dataset import some
 from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.network import DenseNet, Variant
@@ -56,6 +56,13 @@ class Weights:
         return int(classifier.shape[0])
 
     @property
+    def task(self) -> str:
+        """Name of the task that the file records; else what so many outputs can mean."""
+        if self.info is not None:
+            return self.info.task
+        return "multilabel" if self.num_classes == 1 else DEFAULT_TASK
+
+    @property
     def channels(self) -> int:
         """Channels of the images: 3 for RGB, 1 for grey."""
         return channels_of(self.state_dict)
@@ -90,7 +97,8 @@ class Weights:
         """Refuse weights that cannot classify.
 
         Raises:
-            InputError: there is no classifier, or it is not one linear layer.
+            InputError: there is no classifier, or it is not one linear layer, or has a single
+                output for one class per image.
         """
         if self.other_head:
             raise InputError(
@@ -103,6 +111,7 @@ class Weights:
                 f'{file}: no "classifier.weight", so these are not weights that can classify; '
                 "train with it as `pretrained`, which makes a new head"
             )
+        check_one_output(self.task, self.num_classes, file)
 
     def with_head_of(self, model: DenseNet) -> dict[str, Tensor]:
         """The state dict with the head of ``model`` in place of its own, whatever that is."""

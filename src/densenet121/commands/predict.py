@@ -55,6 +55,8 @@ def predict(config: PredictConfig, task: Task | None = None) -> int:
     cam = absolute(config.cam) if config.cam is not None else None
     if cam is not None:
         make_folder(cam, cam.parent)
+    for note in predictor.classifier.notes:
+        print(f"densenet121: note: {note}", file=sys.stderr)  # noqa: T201 (the command's output)
     if predictor.classifier.preprocessing.channels == 1:
         print(f"densenet121: images are read with {NOTE}", file=sys.stderr)  # noqa: T201
     if predictor.classifier.is_int8:

@@ -60,7 +60,7 @@ def task_and_names(
             except InputError:
                 continue  # it is reported when its turn comes
     info = weights.info if weights else None
-    name = task.name if task else info.task if info else SingleLabel.name
+    name = task.name if task else weights.task if weights else SingleLabel.name
     return name, info.class_names if info else ()
 
 
@@ -93,9 +93,8 @@ def load_for(
     if file.suffix == SUFFIX:
         return _load_onnx(file, choices, dataset, config)
     weights = weights or read_weights(file, int8=True)
-    info = weights.info
     dataset = fit_classes(dataset, weights, file)
-    task = task_named(info.task if info else None, file, task)
+    task = task_named(weights.task, file, task)
     if weights.num_classes is not None:
         _check_outputs(file, weights.num_classes, task, dataset)
     classifier = make_classifier(weights, file, choices)

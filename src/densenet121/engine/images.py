@@ -116,7 +116,8 @@ def _open_both(
 def _has_table(config: Any, task_name: str, class_names: tuple[str, ...]) -> bool:
     """Whether the task needs a table of labels; refuses settings that contradict the weights."""
     if task_name == MultiLabel.name:
-        if config.label_names and set(config.label_names) != set(class_names):
+        given = config.label_names if class_names else ()  # weights without names take any
+        if given and set(given) != set(class_names):
             raise UsageError(
                 f"`labels` {config.labels} differ from those of the weights: "
                 f"{','.join(class_names)}; omit it"

@@ -36,6 +36,7 @@ class Classifier:
         variant: paper or model_zoo.
         calibration: the task's calibration that `calibrate` stored with the weights, or None.
         arithmetic: float32 or int8, if the network computes in that whatever is asked for.
+        notes: of ``Weights``: what was assumed of weights of another program.
     """
 
     model: nn.Module
@@ -46,6 +47,7 @@ class Classifier:
     variant: Variant
     calibration: Any = None
     arithmetic: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def is_int8(self) -> bool:
@@ -131,7 +133,7 @@ def make_classifier(
             f"`image_size` must be at least {model.min_image_size} for {net}, got "
             f"{preprocessing.image_size}"
         )
-    task = task_named(info.task if info else None, file, choices.task)
+    task = task_named(weights.task, file, choices.task)
     names = (info.class_names if info else ()) or tuple(map(str, range(num_classes)))
     return Classifier(
         model=model.eval(),
@@ -142,6 +144,7 @@ def make_classifier(
         variant=variant,
         calibration=task.read_calibration(weights.calibration) if weights.calibration else None,
         arithmetic=None if weights.int8 is None else "int8",
+        notes=weights.notes,
     )
 
 

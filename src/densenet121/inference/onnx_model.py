@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from densenet121.checkpoint.native import METADATA_KEY, ModelInfo, check_names
+from densenet121.checkpoint.native import METADATA_KEY, ModelInfo, check_names, check_one_output
 from densenet121.inference.classifier import Choices, Classifier, check_network, check_views
 from densenet121.tasks import task_named
 from densenet121.utils.errors import InputError, one_line
@@ -95,6 +95,7 @@ def load_onnx(path: Path, choices: Choices) -> Classifier:
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: its metadata is damaged ({error!r})") from None
     check_names(info, model.num_classes, path)
+    check_one_output(info.task, model.num_classes, path)
     size = info.preprocessing.image_size
     if choices.image_size not in (None, size):
         raise InputError(f"{path}: was exported for images of {size}; `image_size` cannot change")

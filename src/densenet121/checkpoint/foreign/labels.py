@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +27,11 @@ Family = Literal[
     "chexnet",
 ]
 
+# A softmax of one output is 1 whatever the image shows, so one output was never trained with it.
+ONE_OUTPUT = (
+    "its one output is assumed to be the logit of one label, whose probability is a sigmoid"
+)
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -50,6 +55,27 @@ def labels_of(
     Raises:
         InputError: config.json has more or fewer names than the network has outputs, or one twice.
     """
+    state_dict, labels = _documented(family, state_dict, path, beside, config)
+    if labels.task == "single_label" and _has_one_output(state_dict):
+        labels = replace(labels, task="multilabel", notes=(*labels.notes, ONE_OUTPUT))
+    return state_dict, labels
+
+
+def _has_one_output(state_dict: Mapping[str, Tensor]) -> bool:
+    head, last = state_dict.get("classifier.weight"), state_dict.get("features.norm5.weight")
+    if head is None or head.ndim != 2 or len(head) != 1:
+        return False
+    return last is None or head.shape[1] == last.shape[0]  # else it follows a hidden layer
+
+
+def _documented(
+    family: Family,
+    state_dict: dict[str, Tensor],
+    path: Path,
+    beside: Mapping[str, Any],
+    config: TimmConfig | None,
+) -> tuple[dict[str, Tensor], Labels]:
+    """By what the program documents; one class per image where it says nothing."""
     if config is not None:
         head = state_dict.get("classifier.weight")
         if config.class_names and head is not None and len(head) != len(config.class_names):
@@ -77,12 +103,9 @@ def labels_of(
         known = head is not None and head.ndim == 2 and head.shape[0] == len(CHEXNET_LABELS)
         return state_dict, Labels("multilabel", CHEXNET_LABELS if known else ())
     if family == "monai":
-        return state_dict, Labels(
-            notes=(
-                "MONAI records no preprocessing and no task: whole images of 224 x 224, scaled to "
-                "0 to 1, and one class per image are assumed",
-            )
-        )
+        task = "," if _has_one_output(state_dict) else ", and one class per image"
+        said = "MONAI records no preprocessing and no task: whole images of 224 x 224, scaled to 0 "
+        return state_dict, Labels(notes=(f"{said}to 1{task} are assumed",))
     return state_dict, Labels()
 
 
