@@ -190,6 +190,28 @@ def test_weights_of_another_kind_are_refused_by_name(
     assert not (tmp_path / "o").exists()
 
 
+def test_what_only_holds_for_a_member_is_dropped_and_said_by_its_name(
+    members: list[Path], image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calibrated = tmp_path / "calibrated.safetensors"
+    flags = ["--data_dir", str(image_folder), "--tta", "flip", "--output", str(calibrated)]
+    assert main(["calibrate", "--pretrained", str(members[1]), *flags, "--amp", "fp32"]) == 0
+    before = read_weights(calibrated)
+    assert before.info is not None and before.info.preprocessing.tta == "flip"
+    capsys.readouterr()
+    # Views are no difference of kind: they end with the calibration that they belong to.
+    average(config([members[0], calibrated], tmp_path / "soup.safetensors"))
+    shown = capsys.readouterr().out
+    assert f"the calibration of {calibrated} was dropped, because" in shown
+    assert "run densenet121 calibrate on the new weights; " in shown and "of tta flip" in shown
+    assert f"calibration of {members[0]}" not in shown
+    soup = read_weights(tmp_path / "soup.safetensors")
+    assert soup.calibration is None
+    assert soup.info == read_weights(members[0]).info
+    average(config(members[:2], tmp_path / "plain.safetensors"))
+    assert "calibration" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("flags", "status", "message"),
     [

@@ -1,7 +1,7 @@
 """The ``average`` command: several weights of one network into one."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from densenet121.checkpoint.pretrained import load_state
 from densenet121.checkpoint.weights import Weights
 from densenet121.commands import DONE
 from densenet121.config import AverageConfig, absolute, settings_of
-from densenet121.datasets.image_dataset import ImageDataset, check_same_classes
+from densenet121.datasets.image_dataset import ImageDataset, check_same_classes, some
 from densenet121.engine.averaging import (
     StateDict,
     check_same_kind,
@@ -85,7 +85,7 @@ def average(config: AverageConfig, task: Task | None = None) -> AverageResult:
     output = absolute(config.output)
     check_output(output, "output", files)
     weights = [_read(file) for file in files]
-    infos = [info for found in weights if (info := found.info)]
+    infos = [_one_view(info) for found in weights if (info := found.info)]
     check_same_kind(infos, config.inputs)
     setup = _prepare(config, infos[0], weights[0], files[0], task)
     states = [found.state_dict for found in weights]
@@ -113,6 +113,8 @@ def average(config: AverageConfig, task: Task | None = None) -> AverageResult:
     state = setup.model.state_dict()
     save_weights(output, state, infos[0], origin, data=_data(setup, weights))
     _say(f"weights: {output}")
+    if lost := _lost({config.inputs[member]: weights[member] for member in chosen}):
+        _say(lost)
     return AverageResult(output, tuple(files[member] for member in chosen), metrics)
 
 
@@ -125,6 +127,27 @@ def _read(file: Path) -> Weights:
         )
     weights.check_head(file)
     return weights
+
+
+def _one_view(info: ModelInfo) -> ModelInfo:
+    """Without the views that a calibration was made with, which ends with it."""
+    return replace(info, preprocessing=info.preprocessing.changed(tta="none"))
+
+
+def _lost(members: dict[str, Weights]) -> str:
+    """What of the members does not hold for their average; empty if there is nothing."""
+    calibrated = [name for name, found in members.items() if found.calibration]
+    infos = [found.info for found in members.values() if found.info]
+    views = dict.fromkeys(i.preprocessing.tta for i in infos if i.preprocessing.tta != "none")
+    said = []
+    if calibrated:
+        said.append(
+            f"the calibration of {some(calibrated)} was dropped, because it is not that of the "
+            "average: run densenet121 calibrate on the new weights"
+        )
+    if views:
+        said.append(f"the new weights take one view of an image, not those of tta {some([*views])}")
+    return "; ".join(said)
 
 
 def _prepare(
