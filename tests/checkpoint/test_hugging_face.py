@@ -176,6 +176,41 @@ def test_each_crop_mode_of_timm_has_its_resize_here(
 
 
 @pytest.mark.parametrize(
+    ("mean", "std", "levels", "is_assumed"),
+    [
+        ([0.5] * 3, [0.25] * 3, (127.5, 63.75), False),
+        ([0.5], [0.25], (127.5, 63.75), False),
+        ([0.25, 0.5, 0.75], [0.25] * 3, (127.5, 63.75), True),
+        ([0.5] * 3, [0.125, 0.25, 0.375], (127.5, 63.75), True),
+        ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225], (114.495, 57.63), True),
+    ],
+)
+def test_one_channel_is_normalised_as_by_timm(
+    mean: list[float],
+    std: list[float],
+    levels: tuple[float, float],
+    is_assumed: bool,
+    tmp_path: Path,
+) -> None:
+    """timm's ``adapt_to_chs``: three values for one channel become their mean."""
+    (tmp_path / "grey").mkdir()
+    torch.manual_seed(0)
+    tensors = build("densenet121", num_classes=3, in_channels=1).state_dict()
+    safetensors.torch.save_file(tensors, tmp_path / "grey" / "model.safetensors")
+    inner = THEIRS["pretrained_cfg"] | {"input_size": [1, 224, 224], "mean": mean, "std": std}
+    text = json.dumps(THEIRS | {"pretrained_cfg": inner})
+    (tmp_path / "grey" / "config.json").write_text(text)
+    weights = read_weights(tmp_path / "grey")
+    assert weights.info is not None
+    p = weights.info.preprocessing
+    assert (*p.mean, *p.std) == pytest.approx(levels)
+    assert any("their means are used, as timm's loader does" in n for n in weights.notes) == (
+        is_assumed
+    )
+    assert not any("does not record it" in note for note in weights.notes)
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"label_names": ["ant", "bee"]}, "has 2 label_names, but the network .* has 3 outputs"),

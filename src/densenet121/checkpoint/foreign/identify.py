@@ -36,6 +36,10 @@ from densenet121.utils.errors import InputError, one_line
 _MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 _STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 _224 = (224, 224)
+_MEAN_OF_THREE = (
+    "the network has one channel, but timm has three means and deviations for it, which differ: "
+    "their means are used, as timm's loader does"
+)
 
 # The preprocessing that each program documents for the evaluation of its DenseNets:
 # torchvision: DenseNet121_Weights.IMAGENET1K_V1.transforms(); timm: models/densenet.py's _cfg;
@@ -184,6 +188,10 @@ def _preprocessing(
         )
     if family in ("torchxrayvision", "monai") or preprocessing.channels == 1:
         return preprocessing.with_channels(1), ()
+    if config:  # timm's loader (adapt_to_chs) takes their mean
+        three = preprocessing.mean, preprocessing.std
+        unequal = any(len(set(values)) > 1 for values in three)
+        return preprocessing.with_channels(1), (_MEAN_OF_THREE,) if unequal else ()
     note = "a scale of 0 to 1 is assumed, because the file does not record it"
     return replace(preprocessing, mean=(0.0,), std=(255.0,)), (note,)
 
