@@ -88,7 +88,7 @@ def read_predictions(table: Table, config: MetricsConfig) -> Predictions:
             f"{table.file}: where are the labels? It has no columns {', '.join(names)}; pass "
             "`label_column` for one column that lists them, or `labels`"
         )
-    truth = known_labels(table, names, LabelRules(**config.rules()))
+    truth = known_labels(table, names, LabelRules(**config.rules(), partial=True))
     field = "probability_columns" if config.probability_columns else "probability_prefix"
     probability = [table.probabilities(columns[name], field) for name in names]
     by = {column: np.array(table.cells(column, "by")) for column in config.by_columns}

@@ -35,6 +35,7 @@ def labels_of_columns(
     *,
     uncertain: Choice = None,
     missing: Choice = None,
+    partial: bool = False,
 ) -> NDArray[np.float64]:
     """``(n, L)``: 1, 0 or nan (unknown) from one column a label.
 
@@ -43,6 +44,7 @@ def labels_of_columns(
         names: the labels, which are columns.
         uncertain: what a -1 means; None refuses it.
         missing: what a blank cell means; None refuses it.
+        partial: accept a column that is blank throughout, where a blank cell means unknown.
 
     Raises:
         InputError: a label is no column, a cell is something else, a column is blank throughout,
@@ -78,10 +80,16 @@ def labels_of_columns(
                     "blank, true, false, yes and no"
                 )
     blank = [name for name in names if blank_cells[name] == len(table)]
+    if partial:
+        blank = [name for name in blank if meaning(missing, name) != "ignore"]
     if blank:
+        advice = (
+            "pass `missing` ignore if it is not known for these images"
+            if partial
+            else "leave it out of `labels`"
+        )
         raise InputError(
-            f"{table.file}: all {len(table)} cells of {some(blank)} are blank; leave it out of "
-            "`labels`"
+            f"{table.file}: all {len(table)} cells of {some(blank)} are blank; {advice}"
         )
     _refuse(table, uncertain_cells, "-1 (uncertain)", "uncertain", "ignore, 0 or 1")
     _refuse(table, missing_cells, "blank", "missing", "ignore or 0")

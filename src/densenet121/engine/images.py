@@ -120,7 +120,8 @@ def _has_table(config: Any, task_name: str, class_names: tuple[str, ...]) -> boo
         if given and set(given) != set(class_names):
             raise UsageError(
                 f"`labels` {config.labels} differ from those of the weights: "
-                f"{','.join(class_names)}; omit it"
+                f"{','.join(class_names)}; omit it; a label that is not known has blank cells, "
+                "with `missing` ignore"
             )
         return True
     if config.names_a_table:

@@ -38,7 +38,11 @@ def _tables(result: Mapping[str, Any]) -> list[str]:
             both = [_with_interval(found, share) for share in shares]
             rows.append([name, f"{found['threshold']:.4g}", *both, _shown(found["f1"])])
         lines += ["", *_aligned(rows)]
-        silent = [name for name, found in decided.items() if found["tp"] + found["fp"] == 0]
+        known = {
+            name for name, found in labels.items() if found["n_positive"] + found["n_negative"]
+        }
+        silent = [name for name in decided if name in known]
+        silent = [name for name in silent if decided[name]["tp"] + decided[name]["fp"] == 0]
         if silent:
             lines.append(f"no image reaches the threshold of: {', '.join(silent)}")
     if "classes" in result:

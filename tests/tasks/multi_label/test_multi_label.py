@@ -315,6 +315,43 @@ def test_weights_and_settings_of_different_tasks_are_refused(
         TrainConfig(data_dir=str(images), label_column="x")
 
 
+def test_a_test_set_without_one_of_the_labels_is_evaluated(
+    images: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its column is blank: the label is unknown for every image, and its metrics are null."""
+    shutil.copytree(images / "val", tmp_path / "test")
+    table = tmp_path / "test" / "labels.csv"
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(row | {"green": ""} for row in rows)
+    weights, folder = str(trained / "best.safetensors"), tmp_path / "eval"
+    flags = ["--data_dir", str(tmp_path / "test"), "--pretrained", weights]
+    assert main(["eval", *flags, "--output_dir", str(folder)]) == 1
+    assert "green are blank; pass --missing ignore" in capsys.readouterr().err
+    flags += ["--missing", "ignore"]
+    assert main(["eval", *flags, "--output_dir", str(folder)]) == 0
+    assert "no image has a known value of green, so that" in capsys.readouterr().out
+    found = json.loads((folder / "eval.json").read_text())
+    assert found["labels"]["green"]["n_unknown"] == len(rows)
+    assert found["labels"]["green"]["auroc"] is found["labels"]["green"]["brier"] is None
+    assert found["macro"]["left_out"] == ["green"]
+    assert found["labels"]["red"]["n_positive"] == sum(row["red"] == "1" for row in rows)
+    write_report(folder)
+    prefix = ["--probability_prefix", "probability_", "--missing", "ignore"]
+    assert main(["metrics", str(folder / "predictions.csv"), *prefix]) == 0
+    assert main(["calibrate", *flags, "--output", str(tmp_path / "c.safetensors")]) == 1
+    message = f"the label green is not known for any of these {len(rows)} images: it cannot be"
+    assert message in capsys.readouterr().err
+    # Training still needs every label.
+    training = ["--data_dir", str(images), "--val_dir", str(tmp_path / "test")]
+    training += ["--task", "multilabel", "--missing", "ignore", "--ckpt_path", str(tmp_path)]
+    assert main(["train", *training]) == 1
+    assert "all 32 cells of green are blank; leave it out" in capsys.readouterr().err
+
+
 def test_weights_of_one_class_per_image_give_a_new_head(
     images: Path, image_folder: Path, tmp_path: Path
 ) -> None:

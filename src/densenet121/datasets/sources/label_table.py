@@ -38,6 +38,7 @@ class LabelRules:
         ignored: words in that column that are no label, and are passed over.
         uncertain: what -1 means; None refuses it.
         missing: what a blank cell means; None refuses it.
+        partial: whether a label may be unknown for every image, as in a set to evaluate.
     """
 
     path_column: str | None = None
@@ -48,6 +49,7 @@ class LabelRules:
     ignored: tuple[str, ...] = ()
     uncertain: Choice = None
     missing: Choice = None
+    partial: bool = False
 
 
 def read_label_table(source: Path, rules: LabelRules) -> ImageDataset:
@@ -92,7 +94,7 @@ def labels_of_table(
         names = _label_columns(table, path_column) if in_columns else _listed(table, rules)
     labels = known_labels(table, names, rules)
     for name, column in zip(names, labels.T, strict=True):
-        if np.isnan(column).all():
+        if np.isnan(column).all() and not rules.partial:
             raise InputError(f"{table.file}: no image has a known value of the label {name}")
     return names, labels.astype(np.float32)
 
@@ -132,7 +134,13 @@ def known_labels(table: Table, names: Sequence[str], rules: LabelRules) -> NDArr
                 f"{some(names, 20)}"
             )
     if rules.label_column is None:
-        return labels_of_columns(table, names, uncertain=rules.uncertain, missing=rules.missing)
+        return labels_of_columns(
+            table,
+            names,
+            uncertain=rules.uncertain,
+            missing=rules.missing,
+            partial=rules.partial,
+        )
     return labels_of_lists(
         table,
         rules.label_column,

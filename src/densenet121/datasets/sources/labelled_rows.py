@@ -65,7 +65,7 @@ def labels_of_rows(rows: Rows, rules: LabelRules) -> tuple[tuple[str, ...], NDAr
     else:
         names, found = _of_lists(rows, rules, table, given)
     for name, column in zip(names, found.T, strict=True):
-        if np.isnan(column).all():
+        if np.isnan(column).all() and not rules.partial:
             raise InputError(f"{rows.where}: no image has a known value of the label {name}")
     return names, found.astype(np.float32)
 
@@ -111,7 +111,13 @@ def _of_objects(
             f"{rows.where}: no image has the label {missing[0]}; it has {', '.join(known)}"
         )
     found = Table(table.file, columns, table.lines, table.places)
-    return names, labels_of_columns(found, names, uncertain=rules.uncertain, missing=rules.missing)
+    return names, labels_of_columns(
+        found,
+        names,
+        uncertain=rules.uncertain,
+        missing=rules.missing,
+        partial=rules.partial,
+    )
 
 
 def _cell(value: Any) -> str:

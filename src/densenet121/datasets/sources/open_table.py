@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from densenet121.datasets.image_dataset import ImageDataset
+from densenet121.datasets.image_dataset import ImageDataset, some
 from densenet121.datasets.sources import archive
 from densenet121.datasets.sources.arrow import read_label_arrow
 from densenet121.datasets.sources.exclusion import without_excluded
@@ -80,13 +80,25 @@ def open_labelled_evaluation(
 ) -> ImageDataset:
     """The images to evaluate: of a source of labels, of a folder with one, or in its ``val``.
 
+    A label may be unknown for all of them, but not every label.
+
     Raises:
         InputError, UsageError: see ``read_label_table``.
     """
     source = _validation(data_dir) or repository_data(data_dir)
-    found = of_split(_read(source, "data_dir", rules, "val"), "val")
+    found = of_split(_read(source, "data_dir", replace(rules, partial=True), "val"), "val")
     assert found is not None
-    return without_excluded({"val": found}, exclude)["val"]
+    dataset = without_excluded({"val": found}, exclude)["val"]
+    counts = zip(dataset.class_names, dataset.counts().tolist(), strict=True)
+    unknown = [name for name, known in counts if not known]
+    if len(unknown) == len(dataset.class_names):
+        raise InputError(f"{dataset.source}: no image has a known value of any label")
+    if not unknown:
+        return dataset
+    return dataset.with_notes(
+        f"{dataset.source}: no image has a known value of {some(unknown)}, so that there are no "
+        "metrics of it"
+    )
 
 
 def of_split(table: ImageDataset, split: Split, *, required: bool = True) -> ImageDataset | None:

@@ -49,8 +49,13 @@ def learn(
     for k, name in enumerate(names):
         known = ~np.isnan(targets[:, k])
         truth, raw = targets[known, k], logits[known, k].astype(np.float64)
-        if truth.min(initial=1) == truth.max(initial=0):
-            kind = "negative" if truth.min(initial=1) == 1 and len(truth) else "positive"
+        if not len(truth):
+            raise InputError(
+                f"the label {name} is not known for any of these {len(targets)} images: it cannot "
+                "be calibrated; pass images of which it is known"
+            )
+        if truth.min() == truth.max():
+            kind = "negative" if truth.min() == 1 else "positive"
             raise InputError(
                 f"the label {name} has no {kind} image among these {len(targets)}: it cannot be "
                 "calibrated; pass more images"
