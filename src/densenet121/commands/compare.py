@@ -84,7 +84,8 @@ def _groups(a: EvaluationFile, b: EvaluationFile, column: str) -> dict[str, str]
         columns = ", ".join(next(iter(a.rows.values())))
         raise InputError(
             f'`group` "{column}" is no column of {a.path} or {b.path} ({columns}); '
-            "`eval` writes it if it gets the same `group`"
+            "`eval` writes it if it gets the same `group`, and the images are of a .csv or .tsv "
+            "file that has the column"
         )
     for found in having:
         for path, row in found.rows.items():

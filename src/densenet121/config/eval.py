@@ -31,9 +31,9 @@ class EvalDataSettings(BadImageSettings):
     Attributes:
         data_dir: images: a folder of class folders, or one that holds `val/`; or another source
             that `train` reads.
-        group: column of a table of labels that images of one patient, or another group, have in
-            common: intervals are then over groups, and predictions.csv has the column (default:
-            none).
+        group: column of a table of labels, or of a .csv or .tsv list of images with one class each,
+            that images of one patient, or another group, have in common: intervals are then over
+            groups, and predictions.csv has the column (default: none).
         by: columns of a table of labels whose values are subgroups, each evaluated too, comma list
             (default: none).
         exclude: file that names images to leave out, one per line, as `audit` writes it (default:

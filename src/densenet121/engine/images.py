@@ -71,17 +71,23 @@ def find_datasets(config: TrainConfig | ProbeConfig) -> tuple[ImageDataset, Imag
 
 
 def check_columns(dataset: ImageDataset, group: str | None, by: Sequence[str]) -> None:
-    """Check the columns of a table of labels that an evaluation needs, before it begins.
+    """Check the columns of a table or a list that an evaluation needs, before it begins.
 
     Raises:
-        InputError: the images are not from such a table, it has no such column, an image has no id
+        InputError: the images are not from one, it has no such column, an image has no id
             of its group, or a column has too many values for subgroups.
     """
     for field, columns in (("group", (group,) if group else ()), ("by", by)):
         for column in columns:
             if not dataset.columns:
                 raise InputError(
-                    f"{dataset.source}: is no table of labels, so `{field}` {column} is not there"
+                    f"{dataset.source}: is no table of labels, so `{field}` {column} is not there; "
+                    "pass a .csv or .tsv list of the images that has the column"
+                )
+            if field == "by" and dataset.labels.ndim == 1:
+                raise InputError(
+                    f"{dataset.source}: has one class per image, and `by` is for labels (task "
+                    f"{MultiLabel.name}); evaluate a list of each subgroup"
                 )
             if column not in dataset.columns:
                 raise InputError(

@@ -8,6 +8,7 @@ from densenet121.metrics.bootstrap import draw, percentile_interval
 from densenet121.metrics.decisions import (
     balanced_accuracy,
     confusion,
+    mean_recall,
     quadratic_kappa,
     wilson_interval,
 )
@@ -64,6 +65,47 @@ def summarise_classes(
                 interval = wilson_interval(correct and groups, groups)
             result[f"{name}_ci"] = None if interval is None or value is None else list(interval)
     return result
+
+
+def rank_intervals(
+    labels: Counts, rank: Counts, group: Counts, *, resamples: int = 2000, seed: int = 1
+) -> dict[str, Any]:
+    """Intervals over groups of top-1, top-5 and balanced accuracy, as JSON values.
+
+    As in ``summarise_classes``; that of the top-5 accuracy is made like that of the top-1.
+
+    Args:
+        labels: ``(n,)`` number of each image's class.
+        rank: ``(n,)`` rank of the class among the answers, from 1.
+        group: ``(n,)`` number of each image's group, 0, 1, 2 ...
+        resamples: resamples of the bootstrap.
+        seed: seed of the bootstrap.
+    """
+    groups = len(np.unique(group))
+    drawn = np.full((3, resamples if groups > 1 else 0), np.nan)
+    tops = [(rank <= k).astype(np.float64) for k in (1, 5)]
+    for resample in range(drawn.shape[1]):
+        weights = draw(groups, resample, resample + 1, seed)[group, 0]
+        images = np.bincount(labels, weights=weights)
+        right = np.bincount(labels, weights=weights * tops[0])
+        shares = [(weights * top).sum() / weights.sum() for top in tops]
+        drawn[:, resample] = (*shares, mean_recall(right, images))
+    found: dict[str, Any] = {"n_groups": groups}
+    names = ("top1_ci", "top5_ci", "balanced_accuracy_ci")
+    for name, values, top in zip(names, drawn, (*tops, None), strict=True):
+        interval = percentile_interval(values)
+        if top is not None and top.min(initial=1) == top.max(initial=0):
+            interval = wilson_interval(groups if top.all() else 0, groups)
+        found[name] = None if interval is None else list(interval)
+    return found | {
+        "intervals": {
+            "level": 0.95,
+            "shares": "percentile bootstrap over groups, Wilson over groups at 0 and 1",
+            "others": "percentile bootstrap over groups",
+            "resamples": resamples,
+            "seed": seed,
+        }
+    }
 
 
 def _resampled(

@@ -28,18 +28,26 @@ class _Row:
     path: str
     label: str
     split: str = ""
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class _List:
-    """The content of a list; ``comments`` are the lines that are none of its images."""
+    """The content of a list.
+
+    ``comments`` are the lines that are none of its images, ``header`` the names of the columns
+    whose cells the rows have in ``others``.
+    """
 
     rows: list[_Row]
     comments: list[int]
     has_splits: bool = False
+    header: tuple[str, ...] = ()
 
 
-def read_list(file: Path, split: Split, *, partial: bool = False) -> ImageDataset:
+def read_list(
+    file: Path, split: Split, *, partial: bool = False, columns: bool = False
+) -> ImageDataset:
     """The images listed in ``file``, in its order.
 
     Paths are relative to the folder of the list. In ``.txt`` and ``.lst`` the label is the last
@@ -52,6 +60,7 @@ def read_list(file: Path, split: Split, *, partial: bool = False) -> ImageDatase
         file: the list.
         split: the rows to read of a list with a column called split.
         partial: allow missing classes, as validation images may have.
+        columns: keep the other columns of a table with a header, as an evaluation by patient needs.
 
     Raises:
         InputError: no label, no such file, or an image is listed twice; the text names the line.
@@ -80,9 +89,19 @@ def read_list(file: Path, split: Split, *, partial: bool = False) -> ImageDatase
         Names.of(row.path for row in rows),
         numbers,
         np.array(sizes, dtype=np.int64),
+        columns=_columns(found.header, rows) if columns else {},
         notes=tuple(notes),
         listed_in=file,
     )
+
+
+def _columns(header: Sequence[str], rows: Sequence[_Row]) -> dict[str, list[str]]:
+    """Column to cell of each row; a short row has blank cells at its end."""
+    return {
+        name: [row.others[at] if at < len(row.others) else "" for row in rows]
+        for at, name in enumerate(header)
+        if name and header.count(name) == 1
+    }
 
 
 def has_own_splits(file: Path) -> bool:
@@ -172,6 +191,7 @@ def _table(file: Path, text: str) -> _List:
     found = _List([], [])
     rows = csv_rows(file, text)
     path_at, label_at, split_at, is_first = 0, 1, None, True
+    names: list[str] = []
     try:
         for row in rows:
             if not any(cell.strip() for cell in row):
@@ -182,15 +202,25 @@ def _table(file: Path, text: str) -> _List:
                 path_at = _column(file, header, PATH_COLUMNS)
                 label_at = _column(file, header, LABEL_COLUMNS)
                 split_at = next((header.index(n) for n in SPLIT_COLUMNS if n in header), None)
+                names = cells
             elif len(cells) <= max(path_at, label_at) or not cells[label_at] or not cells[path_at]:
                 raise InputError(f"{file}, line {rows.line_num}: no path or no label")
             else:
                 split = _split(file, rows.line_num, cells, split_at)
-                found.rows.append(_Row(rows.line_num, cells[path_at], cells[label_at], split))
+                others = _others(cells, path_at, label_at) if names else ()
+                found.rows.append(
+                    _Row(rows.line_num, cells[path_at], cells[label_at], split, others)
+                )
             is_first = False
     except csv.Error as error:
         raise InputError(f"{file}, line {rows.line_num}: {error}") from None
-    return replace(found, has_splits=split_at is not None)
+    header_of_others = _others(names, path_at, label_at) if names else ()
+    return replace(found, has_splits=split_at is not None, header=header_of_others)
+
+
+def _others(cells: Sequence[str], path_at: int, label_at: int) -> tuple[str, ...]:
+    """The cells beside path and label."""
+    return tuple(cell for at, cell in enumerate(cells) if at not in (path_at, label_at))
 
 
 def _is_header(file: Path, cells: Sequence[str]) -> bool:

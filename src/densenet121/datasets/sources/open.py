@@ -109,16 +109,18 @@ def open_evaluation(
     """
     data_dir = repository_data(data_dir)
     where = evaluation_folder(data_dir)
-    found = _open(where, "data_dir", "val", cache_dir)
+    found = _open(where, "data_dir", "val", cache_dir, columns=True)
     if where == data_dir and len(found.class_names) < 2 and not _has_own_splits(where):
         _refuse_single(where, found)
     return without_excluded({"val": found}, exclude)["val"]
 
 
-def _open(where: Path, field: str, split: Split, cache_dir: Path | None) -> ImageDataset:
+def _open(
+    where: Path, field: str, split: Split, cache_dir: Path | None, *, columns: bool = False
+) -> ImageDataset:
     partial = split == "val"
     if where.is_file() or archive.is_archive(where):
-        return _open_file(where, field, split)
+        return _open_file(where, field, split, columns=columns)
     packed = _packed_in(where)
     if not packed:
         return scan_cached(where, field, cache_dir, partial=partial)
@@ -146,13 +148,13 @@ def _open(where: Path, field: str, split: Split, cache_dir: Path | None) -> Imag
     return found
 
 
-def _open_file(where: Path, field: str, split: Split) -> ImageDataset:
+def _open_file(where: Path, field: str, split: Split, *, columns: bool) -> ImageDataset:
     partial = split == "val"
     kind = packed_kind(where.name)
     if archive.is_archive(where):
         return archive.read_archive(where, split, partial=partial)
     if where.suffix.lower() in lists.SUFFIXES:
-        return lists.read_list(where, split, partial=partial)
+        return lists.read_list(where, split, partial=partial, columns=columns)
     if kind is not None:
         return _READERS[kind](where, split, partial=partial)
     allowed = ", ".join((*lists.SUFFIXES, archive.SUFFIX, *PACKED))

@@ -6,9 +6,10 @@ import numpy as np
 
 from densenet121.pages.markup import number, percent, plural
 from densenet121.tasks.single_label.calibration import reliability, with_temperature
+from densenet121.tasks.single_label.intervals import interval_of
 from densenet121.tasks.single_label.predictions import Row
-from densenet121.tasks.single_label.scores import Comparison, compare, wilson_interval
-from densenet121.tasks.values import CardPart, CardTable, Results
+from densenet121.tasks.single_label.scores import Comparison, compare
+from densenet121.tasks.values import CardPart, CardTable, Metrics, Results
 
 _PAIRS = 10
 _CLASSES_SHOWN = 50  # with more, the weakest of them
@@ -17,11 +18,11 @@ _CLASSES_SHOWN = 50  # with more, the weakest of them
 def card(results: Results) -> CardPart:
     """See ``Task.card``."""
     score = results.scores[0]
-    top1, top5, total = (score.metrics[name] for name in ("top1_correct", "top5_correct", "total"))
+    top1, total = score.metrics["top1_correct"], score.metrics["total"]
     metrics = {"accuracy": ("Top-1 accuracy", top1 / max(total, 1))}
-    rows = [["top-1 accuracy", *_share(top1, total)]]
+    rows = [["top-1 accuracy", *_share(score.metrics, 1)]]
     if len(results.class_names) > 5:
-        rows.append(["top-5 accuracy", *_share(top5, total)])
+        rows.append(["top-5 accuracy", *_share(score.metrics, 5)])
     rows.append(["loss (cross-entropy)", number(score.loss, ".4f"), ""])
     tables = []
     if results.predictions:
@@ -34,12 +35,19 @@ def card(results: Results) -> CardPart:
         rows += _calibration_error(results)
         tables = [_classes(found), _confusions(found)]
     text = f"On {plural(total, 'image')}. The intervals are Wilson's, over images."
+    if "n_groups" in score.metrics:
+        text = f"On {plural(total, 'image')}. The intervals are over {_groups(score.metrics)}."
     head = ("metric", "value", "95 % interval")
     return CardPart(metrics, [CardTable("Metrics", text, head, rows), *tables])
 
 
-def _share(correct: int, total: int) -> list[str]:
-    low, high = wilson_interval(correct, total)
+def _groups(metrics: Metrics) -> str:
+    return plural(metrics["n_groups"], "group")
+
+
+def _share(metrics: Metrics, k: int) -> list[str]:
+    correct, total = metrics[f"top{k}_correct"], metrics["total"]
+    low, high = interval_of(metrics, k)
     return [
         f"{percent(correct / max(total, 1))} ({correct} of {total})",
         f"{100 * low:.2f} to {100 * high:.2f} %",

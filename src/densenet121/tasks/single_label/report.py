@@ -21,12 +21,12 @@ from densenet121.pages.plotting import plot
 from densenet121.pages.thumbnails import thumbnail
 from densenet121.tasks.single_label import plots
 from densenet121.tasks.single_label.calibration import Reliability, reliability, with_temperature
+from densenet121.tasks.single_label.intervals import interval_of
 from densenet121.tasks.single_label.predictions import Row
 from densenet121.tasks.single_label.scores import (
     ClassScore,
     Comparison,
     compare,
-    wilson_interval,
 )
 from densenet121.tasks.values import (
     AveragedValidation,
@@ -91,13 +91,15 @@ def _cards(results: Results) -> list[str]:
     if score is None:
         return []
     top1, top5, total = (score.metrics[name] for name in ("top1_correct", "top5_correct", "total"))
-    low, high = wilson_interval(top1, total)
+    low, high = interval_of(score.metrics, 1)
+    groups = score.metrics.get("n_groups")
+    over = "" if groups is None else f", over {plural(groups, 'group')}"
     cards = [
         card(
             percent(top1 / max(total, 1)),
             "Top-1 accuracy",
             f"{top1} of {total}",
-            f"95 % interval {100 * low:.2f} to {100 * high:.2f} %",
+            f"95 % interval {100 * low:.2f} to {100 * high:.2f} %{over}",
             source,
             main=True,
         )
@@ -137,7 +139,7 @@ def _checkpoints(scores: Sequence[CheckpointScore]) -> str:
     rows = []
     for score in scores:
         found = score.metrics
-        low, high = wilson_interval(found["top1_correct"], found["total"])
+        low, high = interval_of(found, 1)
         total = max(found["total"], 1)
         rows.append(
             (

@@ -13,8 +13,11 @@ from torch import Tensor
 
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.losses import distillation_loss, focal_loss, smooth_cross_entropy
+from densenet121.metrics.bootstrap import group_numbers
+from densenet121.metrics.classes import rank_intervals
 from densenet121.metrics.decisions import mean_recall
 from densenet121.tasks.single_label.calibration import Calibration, probabilities
+from densenet121.tasks.single_label.intervals import interval_lines, read_intervals
 from densenet121.tasks.single_label.metrics import (
     Counts,
     label_ranks,
@@ -141,11 +144,20 @@ class SingleLabel(Task):
         group: Sequence[str] | None = None,
         by: Mapping[str, Sequence[str]] | None = None,
     ) -> Metrics:
-        """The temperature of the weights, which none of these numbers is with."""
-        super().metrics_with_intervals(scores, targets, class_names, group=group, by=by)
-        if calibration is None:
-            return {}
-        return {"calibration": {"temperature": calibration.temperature, "note": calibration.note}}
+        """Intervals over groups; the temperature of the weights, which no number is with."""
+        super().metrics_with_intervals(scores, targets, class_names, by=by)
+        found: Metrics = {}
+        if group is not None:
+            ids = group_numbers(np.array(group))
+            found = rank_intervals(targets.numpy(), scores.columns["rank"], ids)
+        if calibration is not None:
+            stored = {"temperature": calibration.temperature, "note": calibration.note}
+            found["calibration"] = stored
+        return found
+
+    def table_lines(self, content: Metrics) -> list[str]:
+        """The accuracies with their intervals over groups, if there are any."""
+        return interval_lines(content)
 
     def is_better(self, metrics: Metrics, than: Metrics) -> bool:
         """Whether more images have rank 1; of two equal epochs, the earlier one is kept."""
@@ -311,7 +323,8 @@ class SingleLabel(Task):
             raise ValueError(
                 f"top1_correct {top1}, top5_correct {top5} and total {total} are inconsistent"
             )
-        return {"top1_correct": top1, "top5_correct": top5, "total": total}
+        counts = {"top1_correct": top1, "top5_correct": top5, "total": total}
+        return counts | read_intervals(found)
 
     def disagreement(self, results: Results) -> str | None:
         """Whether the number of images, or of correct ones, differs."""

@@ -1,0 +1,81 @@
+"""Evaluation of one class per image by patient: the column of the list, intervals over groups."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from densenet121.card import run_card
+from densenet121.cli import main
+from densenet121.metrics.classes import rank_intervals
+from densenet121.report import write_report
+
+from helpers.weights import write_weights
+
+
+@pytest.fixture
+def evaluated(image_folder: Path, tmp_path: Path) -> list[str]:
+    """The words of an evaluation of a list with two images of each patient."""
+    images = sorted((image_folder / "val").rglob("*.png"))
+    with (image_folder / "list.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label", "Patient ID", "view"])
+        for number, path in enumerate(images):
+            place = path.relative_to(image_folder).as_posix()
+            writer.writerow([place, path.parent.name, f"p{number // 2}", "PA"])
+    weights = write_weights(tmp_path / "w.safetensors")
+    return ["eval", "--data_dir", str(image_folder / "list.csv"), "--pretrained", str(weights)]
+
+
+def test_a_list_of_one_class_each_is_evaluated_by_patient(
+    evaluated: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "eval"
+    more = ["--group", "Patient ID", "--output_dir", str(folder)]
+    assert main([*evaluated, *more]) == 0
+    found = json.loads((folder / "eval.json").read_text())
+    with (folder / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["Patient ID"] for row in rows] == [f"p{i // 2}" for i in range(len(rows))]
+    assert found["n_groups"] == -(-len(rows) // 2)
+    low, high = found["top1_ci"]
+    assert low <= found["top1"] <= high
+    log = capsys.readouterr().out
+    assert f"{len(rows)} images of {found['n_groups']} groups" in log
+    assert f"top1 {found['top1']:.4f} [{low:.4f}, {high:.4f}]" in log
+    shown = f"{100 * low:.2f} to {100 * high:.2f} %"
+    assert f"{shown}, over {found['n_groups']} groups" in write_report(folder).read_text()
+    card = run_card(folder)
+    assert shown in card and f"The intervals are over {found['n_groups']} groups." in card
+    assert main(["compare", str(folder), str(folder), "--group", "Patient ID"]) == 0
+    assert f"paired bootstrap over {found['n_groups']} groups" in capsys.readouterr().out
+
+
+def test_a_column_that_is_not_there_and_subgroups_are_refused(
+    evaluated: list[str], image_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*evaluated, "--group", "patient"]) == 1
+    error = capsys.readouterr().err
+    assert "no column named patient (--group); it has Patient ID, view" in error
+    assert main([*evaluated, "--by", "view"]) == 1
+    assert "has one class per image, and --by is for labels" in capsys.readouterr().err
+    evaluated[2] = str(image_folder)
+    assert main([*evaluated, "--group", "patient"]) == 1
+    assert "pass a .csv or .tsv list of the images that has the column" in capsys.readouterr().err
+
+
+def test_images_of_one_group_that_are_alike_widen_the_interval() -> None:
+    """200 groups of five copies know as much as 200 images: the standard error of their mean."""
+    rng = np.random.default_rng(1)
+    labels, rank = rng.integers(0, 3, 200), np.where(rng.random(200) < 0.7, 1, 2)
+    one = rank_intervals(labels, rank, np.arange(200))
+    group = np.repeat(np.arange(200), 5)
+    copies = rank_intervals(np.repeat(labels, 5), np.repeat(rank, 5), group)
+    assert copies["top1_ci"] == pytest.approx(one["top1_ci"], abs=1e-12)
+    assert copies["balanced_accuracy_ci"] == pytest.approx(one["balanced_accuracy_ci"], abs=1e-12)
+    share = (rank == 1).mean()
+    width = 2 * 1.96 * np.sqrt(share * (1 - share) / 200)
+    assert np.diff(one["top1_ci"])[0] == pytest.approx(width, rel=0.1)
+    assert one["top5_ci"] == pytest.approx([1 / (1 + 1.96**2 / 200), 1.0], abs=1e-5)  # Wilson's
