@@ -80,20 +80,22 @@ def labels_of_columns(
                     "blank, true, false, yes and no"
                 )
     blank = [name for name in names if blank_cells[name] == len(table)]
-    if partial:
-        blank = [name for name in blank if meaning(missing, name) != "ignore"]
-    if blank:
-        advice = (
-            "pass `missing` ignore if it is not known for these images"
-            if partial
-            else "leave it out of `labels`"
-        )
-        raise InputError(
-            f"{table.file}: all {len(table)} cells of {some(blank)} are blank; {advice}"
-        )
+    _refuse_blank(table, blank, missing, partial)
     _refuse(table, uncertain_cells, "-1 (uncertain)", "uncertain", "ignore, 0 or 1")
     _refuse(table, missing_cells, "blank", "missing", "ignore or 0")
     return found
+
+
+def _refuse_blank(table: Table, blank: Sequence[str], missing: Choice, partial: bool) -> None:
+    """Refuse columns that are blank throughout, unless they may be unknown, and are said to be."""
+    advice = "leave it out of `labels`"
+    if partial:
+        blank = [name for name in blank if meaning(missing, name) != "ignore"]
+        advice = "pass `missing` ignore if it is not known for these images"
+    if blank:
+        raise InputError(
+            f"{table.file}: all {len(table)} cells of {some(blank)} are blank; {advice}"
+        )
 
 
 def meaning(choice: Choice, name: str) -> Meaning | None:
