@@ -8,14 +8,16 @@ import numpy as np
 import onnx as onnx_library
 import pytest
 
+from densenet121.checkpoint.load import read_weights
 from densenet121.commands.export import export
 from densenet121.config import ExportConfig
 from densenet121.engine.evaluate import evaluate
 from densenet121.inference.classifier import Choices, load_classifier
 from densenet121.inference.onnx_model import load_onnx
 from densenet121.inference.predictor import Predictor
-from densenet121.utils.errors import UsageError
+from densenet121.utils.errors import InputError, UsageError
 
+from helpers.commands import run_command
 from helpers.weights import eval_config, weights_with_statistics
 
 pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
@@ -139,3 +141,50 @@ def test_an_older_onnx_file_says_its_arithmetic_by_its_operators(
         note.value = json.dumps(content)
         onnx_library.save(model, tmp_path / source.name)
         assert load_onnx(tmp_path / source.name, Choices()).arithmetic == expected
+
+
+@pytest.mark.parametrize("name", ["Big.ONNX", "network.bin"])
+def test_an_onnx_file_is_known_by_its_suffix_in_any_case_or_its_content(
+    name: str, onnx: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "given" / name
+    path.parent.mkdir()
+    path.write_bytes(onnx.read_bytes())
+    assert Predictor(path).classifier.arithmetic == "float32"
+    evaluate(eval_config(image_folder, path, tmp_path / "one"))
+    if name.endswith("ONNX"):
+        found = evaluate(eval_config(image_folder, path.parent, tmp_path / "all"))
+        assert list(found.evaluations) == [path] and found.complete
+
+
+@pytest.mark.parametrize("name", ["m.onnx", "M.ONNX", "m.bin"])
+def test_weights_are_asked_for_where_an_onnx_file_cannot_be_used(
+    name: str, onnx: Path, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(onnx.read_bytes())
+    for shapes_only in (False, True):
+        with pytest.raises(InputError, match=r"exported network .ONNX., which only eval, predict"):
+            read_weights(tmp_path / name, shapes_only=shapes_only)
+
+
+def test_a_torch_export_file_is_named_as_one(weights: Path, image_folder: Path) -> None:
+    path = exported(weights, image_folder, "w.pt2", format="torch")
+    reason = r"exported network .torch.export., which is for torch.export.load"
+    with pytest.raises(InputError, match=reason):
+        read_weights(path)
+    with pytest.raises(InputError, match=reason):
+        Predictor(path)
+
+
+def test_maps_of_an_exported_network_are_refused_before_an_image_is_read(
+    weights: Path, onnx: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    flags = ["--cam", tmp_path / "maps", "--amp", "fp32"]
+    for source, more, reason in (
+        (onnx, [], "class-activation maps need weights, not an exported network"),
+        (weights, ["--cam_layer", "nowhere"], "there is no such layer; did you mean"),
+    ):
+        done = run_command("predict", image_folder, "--pretrained", source, *flags, *more)
+        assert done.returncode in (1, 2) and not done.stdout
+        (line,) = done.stderr.splitlines()
+        assert reason in line and not (tmp_path / "maps").exists()

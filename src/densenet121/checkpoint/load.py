@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from densenet121.checkpoint.channels import channels_of
+from densenet121.checkpoint.exported import refuse_exported
 from densenet121.checkpoint.foreign import mindspore
 from densenet121.checkpoint.foreign.identify import Foreign, identify
 from densenet121.checkpoint.foreign.keras import is_keras_file, read_keras
@@ -68,6 +69,7 @@ def read_weights(path: Path, *, shapes_only: bool = False, int8: bool = False) -
     if path.stat().st_size > LARGEST:
         raise InputError(f"{path}: has {path.stat().st_size} bytes; the limit is {LARGEST}")
     refuse_stray(path)
+    refuse_exported(path)
     family: Family | None = None
     metadata: Mapping[str, Any] = {}
     prefix = ""

@@ -12,7 +12,7 @@ from densenet121.commands import DONE, FAILED
 from densenet121.config import PredictConfig, absolute, weights_choices
 from densenet121.datasets.decoding import EXTENSIONS, MAX_BYTES, is_image
 from densenet121.datasets.grey import NOTE
-from densenet121.inference.maps import maps_of, write_map
+from densenet121.inference.maps import check_maps, maps_of, write_map
 from densenet121.inference.predictor import ImageInput, Predictor
 from densenet121.network import constant_network
 from densenet121.runs.layout import make_folder
@@ -51,8 +51,10 @@ def predict(config: PredictConfig, task: Task | None = None) -> int:
     )
     options = AnswerOptions(config.top_k, config.coverage, config.abstain_below)
     predictor.check_options(options)
-    sources = find(config.inputs)
     cam = absolute(config.cam) if config.cam is not None else None
+    if cam is not None:
+        check_maps(predictor, config.cam_layer)
+    sources = find(config.inputs)
     if cam is not None:
         make_folder(cam, cam.parent)
     for note in predictor.classifier.notes:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from densenet121.checkpoint.exported import ONNX, is_onnx
 from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import ModelInfo, folder_digest
 from densenet121.checkpoint.weights import Weights
@@ -11,13 +12,13 @@ from densenet121.config import EvalConfig, weights_choices
 from densenet121.datasets.image_dataset import ImageDataset, with_classes
 from densenet121.datasets.views import VIEWS
 from densenet121.inference.classifier import Choices, Classifier, make_classifier
-from densenet121.inference.onnx_model import SUFFIX, OnnxModel, load_onnx
+from densenet121.inference.onnx_model import OnnxModel, load_onnx
 from densenet121.runs.layout import position_in_name
 from densenet121.tasks import SingleLabel, Task, task_named
 from densenet121.utils.errors import InputError
 from densenet121.utils.logging import log
 
-_SUFFIXES = (".ckpt", ".safetensors", ".pth", ".pt", SUFFIX)
+_SUFFIXES = (".ckpt", ".safetensors", ".pth", ".pt", ONNX)
 
 
 def weights_files(source: Path) -> list[Path]:
@@ -28,7 +29,8 @@ def weights_files(source: Path) -> list[Path]:
     """
     if not source.is_dir():
         return [source]
-    files = [file for file in source.iterdir() if file.suffix in _SUFFIXES and file.name[0] != "."]
+    shown = (file for file in source.iterdir() if file.name[0] != ".")
+    files = [file for file in shown if file.suffix.lower() in _SUFFIXES]
     if not files:
         raise InputError(f"{source}: no weights in this folder ({', '.join(_SUFFIXES)})")
     # Names without an epoch come after those with one, sorted by modification time.
@@ -52,7 +54,7 @@ def task_and_names(
     if weights is None:
         for file in files:
             try:
-                if file.suffix == SUFFIX:
+                if is_onnx(file):
                     found = load_onnx(file, Choices(task=task))
                     return found.task.name, found.class_names
                 weights = read_weights(file, shapes_only=True, int8=True)
@@ -90,7 +92,7 @@ def load_for(
         InputError: the file cannot be used, or its classes differ from those of the dataset.
     """
     choices = Choices(**weights_choices(config), task=task)
-    if file.suffix == SUFFIX:
+    if is_onnx(file):
         return _load_onnx(file, choices, dataset, config)
     weights = weights or read_weights(file, int8=True)
     dataset = fit_classes(dataset, weights, file)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from densenet121.checkpoint.exported import is_onnx
 from densenet121.checkpoint.foreign.timm_config import weights_in
 from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.weights import Weights
@@ -19,7 +20,7 @@ from densenet121.engine.evaluation import Evaluation, evaluate_images
 from densenet121.engine.images import check_columns, open_images
 from densenet121.engine.messages import log_notes
 from densenet121.inference.classifier import Classifier
-from densenet121.inference.onnx_model import SUFFIX, OnnxModel
+from densenet121.inference.onnx_model import OnnxModel
 from densenet121.runs.evaluations import write_error_maps, write_summary
 from densenet121.runs.layout import RECORD, make_folder, read_record
 from densenet121.runs.record import describe_run
@@ -115,7 +116,7 @@ def evaluate(config: EvalConfig, task: Task | None = None) -> EvalResult:
 
 def _read_alone(source: Path) -> tuple[Weights | None, str | None]:
     """The weights of a file, or None for an exported network; their arithmetic, if it is fixed."""
-    if source.suffix == SUFFIX:
+    if is_onnx(source):
         return None, OnnxModel(source).arithmetic
     weights = read_weights(source, int8=True)
     return weights, None if weights.int8 is None else "int8"

@@ -14,6 +14,16 @@ from densenet121.utils.errors import InputError
 from densenet121.utils.files import write_atomic
 
 
+def check_maps(predictor: Predictor, layer: str | None) -> None:
+    """Refuse maps that cannot be drawn, before an image is read.
+
+    Raises:
+        InputError: there is no such layer, or the network is an exported one.
+    """
+    blank = torch.zeros((1, *predictor.pixels_size, 3), dtype=torch.uint8)
+    maps_of(predictor, blank, np.zeros((1, predictor.num_outputs), np.float32), layer)
+
+
 def maps_of(
     predictor: Predictor, images: torch.Tensor, logits: NDArray[np.float32], layer: str | None
 ) -> list[bytes]:

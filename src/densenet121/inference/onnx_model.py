@@ -15,8 +15,6 @@ from densenet121.utils.errors import InputError, one_line
 from densenet121.utils.json_values import parse_json
 from densenet121.utils.strays import refuse_stray
 
-SUFFIX = ".onnx"
-
 
 class OnnxModel(nn.Module):
     """ONNX Runtime on the CPU with the interface of a network: images ``(N, C, H, W)`` to logits.

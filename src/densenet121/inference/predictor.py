@@ -9,13 +9,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from densenet121.checkpoint.exported import is_onnx
 from densenet121.datasets.decoding import MAX_PIXELS, not_readable, read_file
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.loader import Batch, load_batches
 from densenet121.datasets.pillow_images import from_pillow
 from densenet121.datasets.sampler import evaluation_batches
 from densenet121.inference.classifier import Choices, load_classifier, logits_of
-from densenet121.inference.onnx_model import SUFFIX, load_onnx
+from densenet121.inference.onnx_model import load_onnx
 from densenet121.network import Variant, constant_network
 from densenet121.runtime import make_runtime
 from densenet121.tasks import AnswerOptions, Task
@@ -84,7 +85,7 @@ class Predictor:
             window=window,
             task=task,
         )
-        load = load_onnx if path.suffix == SUFFIX else load_classifier
+        load = load_onnx if is_onnx(path) else load_classifier
         self.classifier = load(path, choices)
         self.runtime = runtime.computing_in(self.classifier.arithmetic, amp, path)
         self.classifier.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

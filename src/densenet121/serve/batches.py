@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from densenet121.inference.maps import maps_of
+from densenet121.inference.maps import check_maps, maps_of
 from densenet121.inference.predictor import Predictor
 from densenet121.network import constant_network
 from densenet121.tasks import Answer, AnswerOptions
@@ -78,10 +78,7 @@ class Batcher:
         for size in (predictor.batch_size, 1):
             self._measure(torch.zeros((size, *predictor.pixels_size, 3), dtype=torch.uint8))
         if cam_layer is not None:
-            maps_of(
-                predictor, torch.zeros((1, *predictor.pixels_size, 3), dtype=torch.uint8),
-                np.zeros((1, predictor.num_outputs), np.float32), cam_layer,
-            )  # fmt: skip
+            check_maps(predictor, cam_layer)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._observe = observe
         self._cores_each = max(1, torch.get_num_threads() // streams)

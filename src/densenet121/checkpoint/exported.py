@@ -1,0 +1,52 @@
+"""Recognise exported networks, ONNX and torch.export, which are no weights files."""
+
+import zipfile
+from pathlib import Path
+
+from densenet121.utils.errors import InputError
+
+ONNX = ".onnx"
+# The second field of a protobuf model: its first is the version of the format, a small number.
+_SECOND_FIELDS = b"\x12\x1a\x22\x28\x32\x3a\x42"
+# In the archives of torch.export, of torch from 2.8 on and before.
+_PROGRAMS = ("models/model.json", "serialized_exported_program.json")
+
+
+def is_onnx(path: Path) -> bool:
+    """Whether a file is ONNX, by its name in any case or by its first bytes."""
+    if path.suffix.lower() == ONNX:
+        return True
+    try:
+        with path.open("rb") as file:
+            start = file.read(16)
+    except (OSError, ValueError):  # a folder, or missing: for others to say
+        return False
+    # A safetensors file could begin so, too, but then has the bracket of its header.
+    known = len(start) == 16 and start[0] == 8 and 0 < start[1] < 64 and start[8:9] != b"{"
+    return known and start[2] in _SECOND_FIELDS
+
+
+def refuse_exported(path: Path) -> None:
+    """Refuse an exported network where weights are needed.
+
+    Raises:
+        InputError: it is one; the text names who takes it.
+    """
+    if is_onnx(path):
+        raise InputError(
+            f"{path}: is an exported network (ONNX), which only eval, predict and serve can use; "
+            "pass the weights that it was exported from"
+        )
+    if _is_program(path):
+        raise InputError(
+            f"{path}: is an exported network (torch.export), which is for torch.export.load; no "
+            "command of densenet121 takes it: pass the weights that it was exported from"
+        )
+
+
+def _is_program(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith(_PROGRAMS) for name in archive.namelist())
+    except Exception:  # not an archive, or a damaged one, in which zipfile fails in many ways
+        return False
