@@ -110,8 +110,10 @@ def pick_precision(amp: str | None, device: torch.device) -> torch.dtype:
     if the device has it in hardware, else fp16 on an accelerator, else fp32.
 
     Raises:
-        UsageError: the device has no tf32.
+        UsageError: there is no such name, or the device has no tf32.
     """
+    if amp is not None and amp not in _PRECISIONS:
+        raise UsageError(f"`amp` must be one of {', '.join(_PRECISIONS)}, got {amp}")
     if amp == "tf32" and not has_tf32(device):
         raise UsageError(f"`amp` tf32 needs an NVIDIA GPU from Ampere on, and this is {device}")
     if amp is not None:

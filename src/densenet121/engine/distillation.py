@@ -95,8 +95,7 @@ def make_distillation(
             f"`teacher` {file}: has {weights.num_classes} classes (without names), but the "
             f"training data has {len(class_names)}"
         )
-    # `net` is the network that learns; a teacher may be another.
-    net = None if weights.info else config.net
+    net = None if weights.info else config.net  # that of the learner; a teacher may be another
     classifier = make_classifier(weights, file, Choices(net=net, task=task))
     if classifier.preprocessing.reading != preprocessing.reading:
         raise InputError(

@@ -21,7 +21,8 @@ from densenet121.network import Variant, constant_network
 from densenet121.runtime import make_runtime
 from densenet121.tasks import AnswerOptions, Task
 from densenet121.tasks.single_label.predictions import Prediction
-from densenet121.utils.errors import InputError
+from densenet121.utils.checks import check_whole
+from densenet121.utils.errors import InputError, UsageError
 
 __all__ = ["ImageInput", "Prediction", "Predictor"]
 
@@ -42,8 +43,8 @@ class Predictor:
         *,
         net: str | None = None,
         variant: Variant | None = None,
-        image_size: tuple[int, int] | None = None,
-        eval_resize: str | None = None,
+        image_size: int | tuple[int, int] | None = None,
+        eval_resize: int | str | None = None,
         tta: str | None = None,
         depth: int | None = None,
         window: str | None = None,
@@ -59,8 +60,8 @@ class Predictor:
             weights: a checkpoint, a weights file of a supported program, or an exported .onnx.
             net: the network, for weights that do not record it (default: densenet121).
             variant: paper or model_zoo, for weights that do not record it.
-            image_size: height and width of the network's input, in pixels.
-            eval_resize: size before the central crop, such as "256" or "short:256".
+            image_size: height and width of the network's input, in pixels, or one number for both.
+            eval_resize: size before the central crop, such as 256 or "short:256".
             tta: views whose probabilities are averaged: none, flip, dihedral or ten_crop.
             depth: bits that are used of 16-bit grey images, 8 or 16.
             window: values that become black and white, such as "0,4095".
@@ -71,18 +72,20 @@ class Predictor:
             task: the caller's own task; None uses the one that the weights name.
 
         Raises:
-            InputError: the weights cannot be used.
+            InputError: the weights cannot be used; a UsageError if a value cannot.
         """
+        check_whole("batch_size", batch_size, 1)
+        check_whole("workers", workers, 0)
         runtime = make_runtime(device, amp, batch_size, workers)
         path = Path(weights)
         choices = Choices(
             net,
             variant,
-            image_size,
-            eval_resize,
+            _height_and_width(image_size),
+            None if eval_resize is None else str(eval_resize),
             tta=tta,
             depth=depth,
-            window=window,
+            window=None if window is None else str(window),
             task=task,
         )
         load = load_onnx if is_onnx(path) else load_classifier
@@ -246,6 +249,22 @@ class Predictor:
     def num_outputs(self) -> int:
         """Number of columns of the logits."""
         return self.classifier.task.num_outputs(len(self.classifier.class_names))
+
+
+def _height_and_width(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    """Both sides of an image size, of which one number may stand for both.
+
+    Raises:
+        UsageError: it is something else, or too small for the five halvings of the network.
+    """
+    if size is None:
+        return None
+    sides = tuple(size) if isinstance(size, tuple | list) else (size, size)
+    if len(sides) != 2:
+        raise UsageError(f"`image_size` must be one number or (height, width), got {size!r}")
+    for side in sides:
+        check_whole("image_size", side, 16)
+    return int(sides[0]), int(sides[1])
 
 
 def as_encoded(image: bytes | NDArray[np.uint8] | Image.Image) -> bytes | NDArray[np.uint8]:

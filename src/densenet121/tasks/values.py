@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from densenet121.utils.checks import check_share, check_whole
+
 Logits = NDArray[np.float32]
 Metrics = dict[str, Any]
 
@@ -171,6 +173,16 @@ class AnswerOptions:
     top_k: int | None = None
     coverage: float | None = None
     abstain_below: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range, such as percentages.
+
+        Raises:
+            UsageError: the text has the field and what is allowed.
+        """
+        check_whole("top_k", self.top_k, 1)
+        check_share("coverage", self.coverage, ends=False)
+        check_share("abstain_below", self.abstain_below, ends=True)
 
 
 class Answer(ABC):

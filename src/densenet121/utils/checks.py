@@ -1,0 +1,35 @@
+"""Checks of values that a caller in Python passes; those of flags are in ``config``."""
+
+import operator
+from typing import Any
+
+from densenet121.utils.errors import UsageError
+
+
+def check_whole(field: str, value: Any, least: int) -> None:
+    """Refuse what is not a whole number from ``least``; None passes.
+
+    Raises:
+        UsageError: the text has the field and what is allowed.
+    """
+    try:
+        fits = value is None or (not isinstance(value, bool) and operator.index(value) >= least)
+    except TypeError:
+        fits = False
+    if not fits:
+        raise UsageError(f"`{field}` must be a whole number from {least}, got {value!r}")
+
+
+def check_share(field: str, value: Any, *, ends: bool) -> None:
+    """Refuse what is not a number from 0 to 1, with or without the ends; None passes.
+
+    Raises:
+        UsageError: the text has the field and what is allowed.
+    """
+    try:
+        fits = value is None or (0 <= value <= 1 if ends else 0 < value < 1)
+    except TypeError:
+        fits = False
+    if not fits:
+        allowed = "from 0 to 1" if ends else "between 0 and 1"
+        raise UsageError(f"`{field}` must be a number {allowed}, got {value!r}")

@@ -1,0 +1,73 @@
+"""Predictor refuses in one line what the command line refuses."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from densenet121.inference.predictor import Predictor
+from densenet121.utils.errors import InputError, UsageError
+
+from helpers.weights import write_weights
+
+IMAGE = np.zeros((20, 20, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_weights(tmp_path_factory.mktemp("weights") / "w.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"coverage": 90}, "`coverage` must be a number between 0 and 1, got 90"),
+        ({"coverage": 0}, "`coverage` must be a number between 0 and 1, got 0"),
+        ({"coverage": -1}, "`coverage` must be a number between 0 and 1, got -1"),
+        ({"coverage": "0.9"}, "`coverage` must be a number between 0 and 1, got '0.9'"),
+        ({"top_k": 0}, "`top_k` must be a whole number from 1, got 0"),
+        ({"top_k": -2}, "`top_k` must be a whole number from 1, got -2"),
+        ({"top_k": 2.5}, "`top_k` must be a whole number from 1, got 2.5"),
+        ({"abstain_below": 50}, "`abstain_below` must be a number from 0 to 1, got 50"),
+        ({"abstain_below": float("nan")}, "`abstain_below` must be a number from 0 to 1"),
+    ],
+)
+def test_an_option_out_of_range_is_refused(
+    options: dict[str, Any], reason: str, weights: Path
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        Predictor(weights).predict([IMAGE], **options)
+    assert str(caught.value).startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"image_size": 8}, "`image_size` must be a whole number from 16, got 8"),
+        ({"image_size": "64"}, "`image_size` must be a whole number from 16, got '64'"),
+        ({"image_size": (16, 16, 3)}, "`image_size` must be one number or (height, width)"),
+        ({"amp": "bf"}, "`amp` must be one of O0, fp32, tf32, O2, bf16, O3, fp16, got bf"),
+        ({"workers": -1}, "`workers` must be a whole number from 0, got -1"),
+        ({"workers": True}, "`workers` must be a whole number from 0, got True"),
+        ({"batch_size": 0}, "`batch_size` must be a whole number from 1, got 0"),
+        ({"eval_resize": "large"}, '`eval_resize` must be "256"'),
+        ({"window": 3}, "`window` must be full, LOW,HIGH"),
+    ],
+)
+def test_a_setting_out_of_range_is_refused(
+    settings: dict[str, Any], reason: str, weights: Path
+) -> None:
+    with pytest.raises(InputError) as caught:
+        Predictor(weights, **settings)
+    assert str(caught.value).startswith(reason)
+
+
+def test_one_number_stands_for_both_sides(weights: Path) -> None:
+    one = Predictor(weights, image_size=32, eval_resize=40, amp="fp32")
+    both = Predictor(weights, image_size=(32, 32), eval_resize="40,40", amp="fp32")
+    assert one.size == (32, 32) == both.size
+    image = np.arange(50 * 60 * 3, dtype=np.uint32).reshape(50, 60, 3).astype(np.uint8)
+    assert (one.prepare(image) == both.prepare(image)).all()
+    numpy_number: Any = np.int64(2)
+    assert len(one.predict([image], top_k=numpy_number)[0].classes) == 2
