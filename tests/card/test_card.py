@@ -15,7 +15,14 @@ from densenet121.card import run_card
 from densenet121.cli import parse
 from densenet121.commands.calibrate import calibrate
 from densenet121.commands.card import command_of
-from densenet121.config import CalibrateConfig, CardConfig, TrainConfig, effective, settings_of
+from densenet121.config import (
+    CalibrateConfig,
+    CardConfig,
+    EvalConfig,
+    TrainConfig,
+    effective,
+    settings_of,
+)
 from densenet121.engine.evaluate import evaluate
 from densenet121.engine.train import train
 from densenet121.runs.layout import read_record
@@ -270,3 +277,13 @@ def test_a_hugging_face_folder_of_a_run_has_its_card(tmp_path: Path) -> None:
     assert "eval.json: not readable as JSON" in refused.stderr
     assert "README.md is the card of this run" in refused.stderr
     assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.parametrize("net", ["densenet121", None])  # older evaluations recorded their default
+def test_the_command_of_an_evaluation_asks_for_nothing_that_the_weights_would_refuse(
+    net: str | None,
+) -> None:
+    config = EvalConfig(data_dir="images", pretrained="int8.safetensors")
+    settings = settings_of(config) | {"net": net, "amp": "int8"}
+    words = shlex.split(command_of({"command": "eval", "settings": settings}))
+    assert words[:2] == ["densenet121", "eval"] and not {"--net", "--amp"} & set(words)

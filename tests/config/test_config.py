@@ -168,7 +168,7 @@ EVAL = {
     "window": None,
     "interpolation": None,
     "variant": None,
-    "net": "densenet121",
+    "net": None,  # densenet121 for weights that do not record it
     "tta": None,
     "amp": None,
     "log_path": "output",

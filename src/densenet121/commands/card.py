@@ -57,8 +57,11 @@ def command_of(record: Mapping[str, Any]) -> str:
     for flag in flags:
         value, default = settings.get(flag.name), defaults[flag.name]
         usual = value == (flag.default if flag.name == "augment" else default)
+        # eval recorded it as its default once; the weights say what network they are of.
+        usual = usual or (flag.name == "net" and value == "densenet121")
         # int8 is what the weights compute in, which nobody asks for.
-        if value is None or usual or flag.name in _LEFT_OUT or value == "int8":
+        usual = usual or (flag.name == "amp" and value == "int8")
+        if value is None or usual or flag.name in _LEFT_OUT:
             continue
         if flag.name == "amp":
             value = _ARITHMETIC.get(value, value)
