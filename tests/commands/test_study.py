@@ -356,6 +356,25 @@ def test_a_study_does_not_go_on_from_other_weights(
     assert "the weights of --pretrained or --teacher changed since the study in" in said
 
 
+def test_a_study_does_not_go_on_with_other_class_weights(
+    classes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights, folder = tmp_path / "weights.csv", tmp_path / "study"
+    weights.write_text("ant,1\nbee,2\ncat,3\n")
+    flags = ["--data_dir", classes, "--run_dir", folder, "--stratify", *flags_of(SMALL)]
+    flags += ["--class_weights", weights, "--folds", 2, "--resume", "auto", "--num_classes", 4]
+    # As far as a study that was killed in its first run.
+    assert "--num_classes is 4" in refusal(capsys, *flags, status=2)
+    (folder / "runs" / "fold_0_seed_1").mkdir(parents=True)
+    assert "--num_classes is 4" in refusal(capsys, *flags, status=2)
+    record = json.loads((folder / "run.json").read_text())
+    weights.write_text("ant,1\nbee,2\ncat,4\n")
+    assert "began, or the file of --class_weights; begin a new study" in refusal(capsys, *flags)
+    del record["study"]["digests"]["weights"]["class_weights"]  # of an earlier version
+    (folder / "run.json").write_text(json.dumps(record))
+    assert "--num_classes is 4" in refusal(capsys, *flags, status=2)
+
+
 def test_several_ranks_are_refused(classes: Path, tmp_path: Path) -> None:
     command = ["-m", "densenet121", "study", "--data_dir", classes, "--run_dir", tmp_path / "out"]
     processes, output = start_ranks(2, *command, "--stratify", "--device", "cpu", folder=tmp_path)

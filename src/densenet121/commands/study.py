@@ -108,10 +108,11 @@ def _check_same(
             f"{folder.path} began: {was['images']} images then, {now['images']} now; begin a new "
             "study in another `run_dir`"
         )
-    if was["digests"]["weights"] != digests["weights"]:
+    files = {"class_weights": digests["weights"]["class_weights"]}  # an older study has no digest
+    if (files | was["digests"]["weights"]) != digests["weights"]:
         raise InputError(
             f"the weights of `pretrained` or `teacher` changed since the study in {folder.path} "
-            "began; begin a new study in another `run_dir`"
+            "began, or the file of `class_weights`; begin a new study in another `run_dir`"
         )
 
 

@@ -18,6 +18,7 @@ from densenet121.datasets.sources.exclusion import excluded_paths
 from densenet121.datasets.sources.label_table import TABLE, LabelRules
 from densenet121.datasets.sources.open_table import refuse_label_table
 from densenet121.datasets.sources.splits import Split
+from densenet121.engine.balance import weights_setting
 from densenet121.tasks import MultiLabel
 from densenet121.utils.errors import InputError
 from densenet121.utils.files import file_digest
@@ -91,13 +92,18 @@ def folds_of(images: Images, config: StudyConfig) -> Division:
 
 
 def files_digest(config: StudyConfig) -> dict[str, str]:
-    """SHA-256 of the weights that every run starts or learns from; one that is missing has none."""
+    """SHA-256 of the files that every run starts or learns from; one that is missing has none.
+
+    Raises:
+        InputError: the file of `class_weights` is missing.
+    """
     files = {"pretrained": config.pretrained, "teacher": config.teacher}
-    return {
+    found = {
         name: file_digest(absolute(file))
         for name, file in files.items()
         if file is not None and absolute(file).is_file()
     }
+    return found | {"class_weights": weights_setting(config)}
 
 
 def data_digest(images: Images, division: Division) -> str:
