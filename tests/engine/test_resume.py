@@ -20,9 +20,11 @@ import pytest
 import torch
 
 from densenet121.checkpoint.native import read
+from densenet121.commands.card import command_of
 from densenet121.config import TrainConfig
 from densenet121.engine.state import RunState
 from densenet121.engine.train import train
+from densenet121.report import write_report
 from densenet121.runs.layout import checkpoints_in
 from densenet121.runs.metrics import read_rows
 from densenet121.runs.read import read_run
@@ -348,6 +350,26 @@ def test_changed_data_is_said(
     assert "the train data changed since 0-2_1.ckpt: 45 images then, 48 now" in (
         capsys.readouterr().out
     )
+
+
+def test_run_json_is_of_the_resumed_run_and_says_what_changed(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    short = replace(config, output_dir=str(folder), lr_scheduler="constant", max_epoch=1)
+    train(short)
+    before = json.loads((folder / "run.json").read_text())
+    train(replace(short, max_epoch=2, workers=2, resume="auto"))
+    train(replace(short, max_epoch=2, workers=2, resume="auto"))
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["started"], record["settings"]["max_epoch"]) == (before["started"], 2)
+    first, second = record["resumed"]
+    assert (first["step"], first["from"]) == (3, str(folder / "0-1_3.ckpt"))
+    assert first["changed"]["settings.max_epoch"] == {"was": 1, "now": 2}
+    assert first["changed"]["settings.workers"] == {"was": 1, "now": 2}
+    assert second["step"] == 6 and "changed" not in second
+    assert "--max_epoch 2" in command_of(record) and "--resume" not in command_of(record)
+    assert "of 2" in write_report(folder).read_text()
 
 
 def test_the_history_stays_where_an_epoch_gets_other_steps(

@@ -1,6 +1,5 @@
 """The folder of a training run, written during the run."""
 
-import contextlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,12 +18,13 @@ from densenet121.runs.layout import (
     checkpoint_name,
     checkpoints_in,
     position_in_name,
+    read_record,
 )
 from densenet121.runs.metrics import MetricsFile, read_rows
+from densenet121.runs.record import resumed_record
 from densenet121.runs.trackers import Trackers
 from densenet121.utils.errors import InputError
 from densenet121.utils.files import write_json
-from densenet121.utils.json_values import parse_json
 
 
 class RunFolder:
@@ -82,23 +82,18 @@ class RunFolder:
         """
         if not self.is_first:
             return
-        content = dict(self._run)
         if checkpoint is None:
             self._metrics.keep_until(0, 0)
-            write_json(self.path / RECORD, content)
+            write_json(self.path / RECORD, dict(self._run))
             self._trackers.begin([], None, first_batch)
             return
         source = checkpoint.path.parent
         self._keep_metrics(step, checkpoint)
         self._trackers.begin(read_rows(self.path / METRICS), source, first_batch)
         # If it is missing or damaged, the checkpoint has everything that is needed.
-        with contextlib.suppress(OSError, ValueError):
-            found = parse_json((source / RECORD).read_text(encoding="utf-8"))
-            content = found if isinstance(found, dict) else content
-        content.setdefault("resumed", []).append(
-            {"at": self._run["started"], "step": step, "from": str(self._last_good)}
-        )
-        write_json(self.path / RECORD, content)
+        before = read_record(source) or checkpoint.content["run"]
+        record = resumed_record(before, self._run, step, checkpoint.path)
+        write_json(self.path / RECORD, record)
         if source != self.path:
             for name in (BEST_WEIGHTS, BEST_AVERAGE):
                 if (source / name).exists():

@@ -47,6 +47,51 @@ def describe_run(
     }
 
 
+# A resumed run neither loads weights nor begins at another checkpoint than before.
+_OF_THE_START = ("pretrained", "resume")
+_OF_A_TIME = ("started", "resumed")
+
+
+def resumed_record(
+    before: Mapping[str, Any], now: Mapping[str, Any], step: int, checkpoint: Path
+) -> dict[str, Any]:
+    """run.json of a run that goes on: as it is now, with its first start and each resumption.
+
+    Args:
+        before: run.json until now, or what the checkpoint has of it.
+        now: result of ``describe_run``.
+        step: steps done.
+        checkpoint: the checkpoint that it is resumed from.
+    """
+    content, settings = dict(now), dict(now["settings"])
+    earlier = before.get("settings")
+    if isinstance(earlier, dict):
+        settings |= {name: earlier[name] for name in _OF_THE_START if name in earlier}
+        content["settings"] = settings
+    entry: dict[str, Any] = {"at": now["started"], "step": step, "from": str(checkpoint)}
+    changed = _changed(before, content)
+    if changed:
+        entry["changed"] = changed
+    resumed = before.get("resumed")
+    content["started"] = before.get("started", now["started"])
+    content["resumed"] = [*(resumed if isinstance(resumed, list) else []), entry]
+    return content
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """What differs, by its name: what it was, and is now. What ``before`` lacks is not known."""
+    found: dict[str, Any] = {}
+    for name, value in now.items():
+        was = before.get(name, value)
+        if name in _OF_A_TIME or was == value:
+            continue
+        if isinstance(was, dict) and isinstance(value, dict):
+            found |= {f"{name}.{key}": pair for key, pair in _changed(was, value).items()}
+        else:
+            found[name] = {"was": was, "now": value}
+    return found
+
+
 def _describe(dataset: ImageDataset | None) -> dict[str, Any] | None:
     if dataset is None:
         return None
