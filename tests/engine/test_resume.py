@@ -245,6 +245,25 @@ def test_a_finished_run_resumed_does_nothing(config: TrainConfig, uninterrupted:
     assert outcome(uninterrupted) == before
 
 
+@pytest.mark.parametrize("resume", [None, "auto"])
+def test_weights_without_a_checkpoint_are_not_replaced(
+    resume: str | None, config: TrainConfig, uninterrupted: Path, tmp_path: Path
+) -> None:
+    folder = with_checkpoints_until(tmp_path / "run", uninterrupted, 0)
+    again = replace(config, output_dir=str(folder), resume=resume, max_epoch=1)
+    message = r"has the weights of a run \(best.safetensors\), and no checkpoint to go on from; "
+    with pytest.raises(UsageError, match=message):
+        train(again)
+    (folder / "best.safetensors").unlink()
+    with pytest.raises(UsageError, match=r"run \(last\.safetensors\)"):
+        train(again)
+    assert (folder / "last.safetensors").read_bytes() == (
+        (uninterrupted / "last.safetensors").read_bytes()
+    )
+    (folder / "last.safetensors").unlink()
+    train(again)  # it has no weights that could be lost
+
+
 def test_other_settings_are_shown_and_refused(config: TrainConfig, uninterrupted: Path) -> None:
     other = replace(config, resume="auto", lr=0.1, momentum=0.8)
     with pytest.raises(

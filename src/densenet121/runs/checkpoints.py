@@ -8,7 +8,7 @@ from torch import Tensor
 
 from densenet121.checkpoint.load import is_mindspore_file
 from densenet121.checkpoint.native import ModelInfo, read
-from densenet121.runs.layout import checkpoints_in, newest_run
+from densenet121.runs.layout import BEST_WEIGHTS, LAST_WEIGHTS, checkpoints_in, newest_run
 from densenet121.utils.errors import InputError, UsageError
 
 
@@ -87,7 +87,7 @@ def find_start(
         rank: rank of this process.
 
     Raises:
-        UsageError: the output folder has a run, and ``resume`` is None.
+        UsageError: the output folder has a run, and ``resume`` is None, or only its weights.
         InputError: the checkpoint cannot be used, or no checkpoint of the run is intact.
     """
     if resume is None:
@@ -97,6 +97,7 @@ def find_start(
                 f"`output_dir` {output_dir} already has a run ({held[0].name}); pass `resume` "
                 "auto to continue it, or choose another folder"
             )
+        _refuse_weights_alone(output_dir)
         return Start(output_dir, None)
     if isinstance(resume, Path):
         if resume.is_dir():
@@ -112,8 +113,36 @@ def find_start(
         return Start(output_dir or checkpoint.path.parent, checkpoint)
     folder = output_dir or newest_run(ckpt_path)
     if folder is None or not checkpoints_in(folder, rank):
+        _refuse_weights_alone(output_dir)
         return Start(output_dir, None)
     newest, warnings = newest_checkpoint(folder, rank)
     if newest is None:
         raise InputError(f"no checkpoint in {folder} is intact: {warnings[0].split(';')[0]}")
     return Start(folder, newest, tuple(warnings))
+
+
+def _refuse_weights_alone(folder: Path | None) -> None:
+    """Refuse a folder whose checkpoints were removed: a new run would replace the weights in it.
+
+    A run killed in its first epoch may have written its last weights, and begins again.
+
+    Raises:
+        UsageError: the folder has weights of a run that went further.
+    """
+    for name in (BEST_WEIGHTS, LAST_WEIGHTS):
+        if folder is None or not (folder / name).is_file():
+            continue
+        if name == BEST_WEIGHTS or _epoch_of(folder / name) != 0:
+            raise UsageError(
+                f"`output_dir` {folder} has the weights of a run ({name}), and no checkpoint to go "
+                "on from; choose another folder, or remove this one to train again"
+            )
+
+
+def _epoch_of(file: Path) -> Any:
+    """The epoch that weights record, from 0; None if they do not."""
+    try:
+        _, _, content = read(file, "weights")
+    except InputError:
+        return None
+    return content.get("origin", {}).get("epoch")
