@@ -25,6 +25,8 @@ from densenet121.config import TrainConfig
 from densenet121.engine.state import RunState
 from densenet121.engine.train import train
 from densenet121.report import write_report
+from densenet121.runs.checkpoints import open_checkpoint
+from densenet121.runs.folder import RunFolder
 from densenet121.runs.layout import checkpoints_in
 from densenet121.runs.metrics import read_rows
 from densenet121.runs.read import read_run
@@ -95,6 +97,30 @@ def test_a_checkpoint_file_can_be_resumed_into_another_folder(
         )
     )
     assert outcome(tmp_path / "other") == outcome(uninterrupted)
+
+
+def test_results_after_the_checkpoint_are_not_copied(
+    config: TrainConfig, uninterrupted: Path, tmp_path: Path
+) -> None:
+    def resumed(name: str, checkpoint: str) -> Path:
+        folder = tmp_path / name
+        before = RunFolder(
+            folder,
+            rank=0,
+            keep=0,
+            info=open_checkpoint(uninterrupted / checkpoint).info,
+            run=json.loads((uninterrupted / "run.json").read_text()),
+            resumed_from=uninterrupted / checkpoint,
+        )
+        folder.mkdir()
+        before.begin(1, open_checkpoint(uninterrupted / checkpoint))
+        return folder
+
+    folder = resumed("middle of the first epoch", "0-1_2.ckpt")
+    assert {file.name for file in folder.iterdir()} == {"run.json", "metrics.jsonl"}
+    folder = resumed("end", "0-2_3.ckpt")
+    for name in ("best.safetensors", "eval.json", "predictions.csv"):
+        assert (folder / name).read_bytes() == (uninterrupted / name).read_bytes()
 
 
 @pytest.mark.slow

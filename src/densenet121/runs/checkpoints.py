@@ -132,14 +132,14 @@ def _refuse_weights_alone(folder: Path | None) -> None:
     for name in (BEST_WEIGHTS, LAST_WEIGHTS):
         if folder is None or not (folder / name).is_file():
             continue
-        if name == BEST_WEIGHTS or _epoch_of(folder / name) != 0:
+        if name == BEST_WEIGHTS or epoch_of(folder / name) != 0:
             raise UsageError(
                 f"`output_dir` {folder} has the weights of a run ({name}), and no checkpoint to go "
                 "on from; choose another folder, or remove this one to train again"
             )
 
 
-def _epoch_of(file: Path) -> Any:
+def epoch_of(file: Path) -> Any:
     """The epoch that weights record, from 0; None if they do not."""
     try:
         _, _, content = read(file, "weights")

@@ -12,7 +12,7 @@ from densenet121.runs.layout import ERROR_MAPS, EVALUATION, PREDICTIONS, error_m
 from densenet121.tasks import Task, task_named
 from densenet121.utils.errors import InputError
 from densenet121.utils.files import write_atomic, write_json
-from densenet121.utils.json_values import parse_json
+from densenet121.utils.json_values import count, parse_json
 
 _MAX_BYTES = 2**31
 
@@ -58,8 +58,18 @@ def write_summary(folder: Path, results: Sequence[Mapping[str, Any]], complete: 
     write_json(folder / EVALUATION, {"results": list(results), "complete": complete})
 
 
-def copy_evaluation(source: Path, target: Path) -> None:
-    """Copy the results of an interrupted run to the folder where it is resumed."""
+def copy_evaluation(source: Path, target: Path, epochs: int) -> None:
+    """Copy the results of an interrupted run to the folder where it is resumed.
+
+    Not those of a later epoch than the ``epochs`` that were validated at its checkpoint.
+    """
+    try:
+        found = parse_json((source / EVALUATION).read_text(encoding="utf-8"))
+        epoch = count(found.get("epoch", 0))  # an older one has none
+    except (OSError, ValueError, TypeError, AttributeError):
+        return
+    if epoch >= epochs:
+        return
     for name in (EVALUATION, PREDICTIONS):
         if (source / name).exists():
             shutil.copyfile(source / name, target / name)

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from densenet121.checkpoint.native import ModelInfo, data_note, save, save_weights
-from densenet121.runs.checkpoints import Checkpoint
+from densenet121.runs.checkpoints import Checkpoint, epoch_of
 from densenet121.runs.evaluations import copy_evaluation
 from densenet121.runs.layout import (
     BEST_AVERAGE,
@@ -25,6 +25,7 @@ from densenet121.runs.record import resumed_record
 from densenet121.runs.trackers import Trackers
 from densenet121.utils.errors import InputError
 from densenet121.utils.files import write_json
+from densenet121.utils.logging import log
 
 
 class RunFolder:
@@ -95,10 +96,24 @@ class RunFolder:
         record = resumed_record(before, self._run, step, checkpoint.path)
         write_json(self.path / RECORD, record)
         if source != self.path:
-            for name in (BEST_WEIGHTS, BEST_AVERAGE):
-                if (source / name).exists():
-                    shutil.copyfile(source / name, self.path / name)
-            copy_evaluation(source, self.path)
+            self._copy_results(source, checkpoint.content["state"])
+
+    def _copy_results(self, source: Path, state: Mapping[str, Any]) -> None:
+        """Copy the best weights and the evaluation that the checkpoint knows, not later ones."""
+        for name, field in ((BEST_WEIGHTS, "best_epoch"), (BEST_AVERAGE, "best_average_epoch")):
+            best = state.get(field)
+            if best is None or not (source / name).exists():
+                continue
+            if (epoch := epoch_of(source / name)) in (best, None):
+                shutil.copyfile(source / name, self.path / name)
+            else:
+                log.warning(
+                    "%s is of epoch[%s], not of epoch[%d], the best until here: it is not copied",
+                    source / name,
+                    epoch,
+                    best,
+                )
+        copy_evaluation(source, self.path, state["evaluated_epochs"])
 
     def _keep_metrics(self, step: int, checkpoint: Checkpoint) -> None:
         """Keep the rows up to the checkpoint; ``step`` is the number of its steps in this run."""
