@@ -88,10 +88,14 @@ def test_others_may_read_what_is_written(tmp_path: Path) -> None:
 
 
 def test_what_a_kill_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
-    for name in (".0-1_5.ckpt.77.tmp", ".run.json.5.tmp", "mine.tmp", ".hidden", "0-1_5.ckpt"):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    left = [f".0-1_5.ckpt.{gone.pid}.tmp", f".run.json.{os.getpid()}.tmp", ".x.tmp"]
+    others = ["mine.tmp", ".hidden", "0-1_5.ckpt", f".run.json.{os.getppid()}.tmp"]
+    for name in (*left, *others):
         (tmp_path / name).touch()
     remove_temporary_files(tmp_path)
-    assert names(tmp_path) == [".hidden", "0-1_5.ckpt", "mine.tmp"]
+    assert names(tmp_path) == sorted(others)
 
 
 def test_what_a_killed_process_left_goes_with_the_next_writing(tmp_path: Path) -> None:

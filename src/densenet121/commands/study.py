@@ -1,6 +1,7 @@
 """The ``study`` command: cross-validation over folds and seeds, and its pooled predictions."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from densenet121.engine.study_results import study_results
 from densenet121.engine.train import train
 from densenet121.report import write_report
 from densenet121.report.study import write_study_pages
+from densenet121.runs.layout import make_folder
 from densenet121.runs.record import describe_run
 from densenet121.runs.study import HeldOut, StudyFolder
 from densenet121.runtime import joined
 from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.locks import locked
 from densenet121.utils.signals import StopRequest
 
 
@@ -46,8 +49,8 @@ def study(config: StudyConfig) -> StudyResult:
     images = study_images(config)
     division = folds_of(images, config)
     folder = StudyFolder(absolute(config.run_dir))
-    with StopRequest() as stop:
-        _begin(config, folder, images, division)
+    with StopRequest() as stop, ExitStack() as held:
+        _begin(config, folder, images, division, held)
         runs = [(fold, seed) for seed in config.seed_numbers for fold in range(config.folds)]
         for number, (fold, seed) in enumerate(runs, start=1):
             paths = _paths_of(images, division, fold)
@@ -73,8 +76,10 @@ def study(config: StudyConfig) -> StudyResult:
     return StudyResult(folder.path, content)
 
 
-def _begin(config: StudyConfig, folder: StudyFolder, images: Images, division: Division) -> None:
-    """Start the study, or check that it can go on."""
+def _begin(
+    config: StudyConfig, folder: StudyFolder, images: Images, division: Division, held: ExitStack
+) -> None:
+    """Start the study, or check that it can go on; ``held`` keeps other studies out."""
     settings = settings_of(config)
     refusal = "a study runs in one process, and trains one network at a time"
     with joined(config, refusal=refusal) as runtime:
@@ -82,6 +87,8 @@ def _begin(config: StudyConfig, folder: StudyFolder, images: Images, division: D
         record = describe_run("study", settings, runtime, task, names, None, None)
     digests = {"images": data_digest(images, division), "weights": files_digest(config)}
     record["study"] = {"digests": digests} | division.summary
+    make_folder(folder.path, folder.path.parent)
+    held.enter_context(locked(folder.path, "run_dir"))
     before = folder.begin(resume=config.resume is not None)
     if before is not None:
         _check_same(folder, before, settings, record["study"], images)

@@ -119,7 +119,7 @@ def train(config: TrainConfig, task: Task | None = None, images: Sides = None) -
 
         # 5. Run folder and log.
         folder, stamp = make_run_folder(config, runtime, start, info, run)
-        with run_log(folder.path, stamp, runtime.process.rank), folder:
+        with folder.alone(), run_log(folder.path, stamp, runtime.process.rank), folder:
             log_settings(settings)
             log.info("run folder: %s", folder.path)
             log.info("%s; %s", runtime.process.note, runtime)

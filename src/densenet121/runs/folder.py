@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from densenet121.runs.record import resumed_record
 from densenet121.runs.trackers import Trackers
 from densenet121.utils.errors import InputError
 from densenet121.utils.files import write_json
+from densenet121.utils.locks import locked
 from densenet121.utils.logging import log
 
 
@@ -67,6 +69,14 @@ class RunFolder:
         self._last_good = resumed_from
         self._rank, self._keep, self._info, self._run = rank, keep, info, run
         self.is_first, self.saves = rank == 0, saves
+
+    def alone(self) -> AbstractContextManager[None]:
+        """A context in which no other run writes into the folder.
+
+        Raises:
+            InputError: another one does.
+        """
+        return locked(self.path, "output_dir") if self.is_first else nullcontext()
 
     def begin(
         self,

@@ -127,6 +127,12 @@ def check_output(path: Path, field: str, inputs: Sequence[Path] = ()) -> None:
 
 
 def remove_temporary_files(folder: Path) -> None:
-    """Remove temporary files that a killed ``write_atomic`` left in the folder."""
+    """Remove temporary files that a killed ``write_atomic`` left in the folder.
+
+    After a restart a process may have the number of the one that was killed.
+    """
     for temporary in folder.glob(".*.tmp"):
-        temporary.unlink(missing_ok=True)
+        number = temporary.name.split(".")[-2]
+        other = number.isdecimal() and int(number) != os.getpid()
+        if not (other and _is_alive(int(number))):
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,69 @@
+"""One process at a time writes into a folder."""
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from densenet121.utils.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows: there is no lock
+    fcntl = None  # type: ignore[assignment]
+
+_LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def locked(folder: Path, field: str) -> Iterator[None]:
+    """Keep other processes out of ``folder``, which exists; the system ends it with this process.
+
+    Where the file system has no locks, nothing is kept out.
+
+    Args:
+        folder: the folder.
+        field: the setting that names it.
+
+    Raises:
+        InputError: another process has it.
+    """
+    file = folder / _LOCK
+    lock = _open(file, field)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            with contextlib.suppress(OSError):
+                file.unlink()
+            os.close(lock)
+
+
+def _open(file: Path, field: str) -> int | None:
+    """The locked file; None where it cannot be locked."""
+    while fcntl is not None:
+        try:
+            lock = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(lock), file.stat()):
+                os.ftruncate(lock, 0)
+                os.write(lock, f"process {os.getpid()} on {socket.gethostname()}".encode())
+                return lock
+        except BlockingIOError:
+            holder = os.pread(lock, 200, 0).decode(errors="replace") or "another process"
+            os.close(lock)
+            raise InputError(
+                f"`{field}` {file.parent}: {holder} writes into it; wait until it has ended, or "
+                "choose another folder"
+            ) from None
+        except FileNotFoundError:
+            pass
+        except OSError:
+            os.close(lock)
+            return None
+        os.close(lock)  # its owner has just ended, and removed it
+    return None

@@ -1,0 +1,57 @@
+"""One process at a time writes into a folder."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from densenet121.commands.study import study
+from densenet121.config import StudyConfig
+from densenet121.engine.train import train
+from densenet121.utils.errors import InputError
+from densenet121.utils.locks import locked
+
+from helpers.tables import write_class_table
+from helpers.training import train_config
+
+
+def test_a_folder_has_one_owner_until_it_ends_or_is_killed(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with locked(tmp_path, "output_dir"):
+            os.write(write, b"x")
+            signal.pause()
+    assert os.read(read, 1) == b"x"
+    message = rf"`output_dir` {tmp_path}: process {child} on \S+ writes into it; wait until"
+    for _ in range(2):  # a refusal changes nothing
+        with pytest.raises(InputError, match=message), locked(tmp_path, "output_dir"):
+            pass
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    for _ in range(2):
+        with locked(tmp_path, "output_dir"):
+            assert f"process {os.getpid()} on" in (tmp_path / ".lock").read_text()
+        assert list(tmp_path.iterdir()) == []
+    os.close(read)
+    os.close(write)
+
+
+def test_a_second_run_or_study_in_a_folder_is_refused(image_folder: Path, tmp_path: Path) -> None:
+    with locked(tmp_path, "output_dir"):
+        with pytest.raises(InputError, match=f"process {os.getpid()} on .* writes into it"):
+            train(train_config(image_folder, tmp_path, max_epoch=1))
+        data = str(write_class_table(tmp_path / "data", 6))
+        with pytest.raises(InputError, match=f"process {os.getpid()} on .* writes into it"):
+            study(StudyConfig(data_dir=data, run_dir=str(tmp_path), folds=2, stratify=True))
+        assert {file.name for file in tmp_path.iterdir()} == {".lock", "data"}
+    train(train_config(image_folder, tmp_path, max_epoch=1))
+    assert not (tmp_path / ".lock").exists()
+
+
+def test_a_folder_that_cannot_be_locked_is_written_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / ".lock").mkdir()  # it cannot be opened
+    with locked(tmp_path, "output_dir"):
+        pass
+    assert (tmp_path / ".lock").is_dir()
