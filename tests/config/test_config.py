@@ -206,6 +206,34 @@ def test_every_flag_is_explained(config: type[Any], table: dict[str, Any]) -> No
 
 
 @pytest.mark.parametrize(
+    ("schedule", "settings"),
+    [
+        ("cosine", {"lr_epochs": "10,20"}),
+        ("one_cycle", {"lr_gamma": 0.5}),
+        ("exponential", {"lr_power": 2.0}),
+        ("constant", {"eta_min": 0.01}),
+        ("cosine_annealing", {"plateau_patience": 3}),
+        ("polynomial", {"T_max": 3}),
+    ],
+)
+def test_a_setting_of_another_schedule_is_refused(schedule: str, settings: dict[str, Any]) -> None:
+    (name,) = settings
+    with pytest.raises(UsageError, match=f"^--{name} has no effect with --lr_scheduler {schedule}"):
+        train_config(lr_scheduler=schedule, **settings)
+
+
+@pytest.mark.parametrize("schedule", ["exponential", "cosine_annealing"])
+def test_the_schedules_of_the_original_take_all_of_its_flags(schedule: str) -> None:
+    settings = {"lr_epochs": "10,20", "lr_gamma": 0.5, "eta_min": 0.01, "T_max": 3}
+    assert train_config(lr_scheduler=schedule, **settings).milestones == (10, 20)
+
+
+def test_the_lowest_rate_of_the_default_schedule_is_not_above_the_base() -> None:
+    with pytest.raises(UsageError, match=r"--eta_min must be at most --lr 0\.1, got 0\.2"):
+        train_config(eta_min=0.2)
+
+
+@pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"data_dir": ""}, "--data_dir must name images, got an empty path"),

@@ -16,7 +16,7 @@ from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import read, save_weights
 from densenet121.config import EvalConfig, TrainConfig
 from densenet121.engine.evaluate import evaluate
-from densenet121.engine.plan import frozen_epochs
+from densenet121.engine.plan import frozen_epochs, make_schedule
 from densenet121.engine.train import train
 from densenet121.network import densenet100, stages
 from densenet121.runs.layout import checkpoints_in
@@ -221,6 +221,12 @@ def test_a_freeze_holds_until_the_new_classifier_has_learnt(
     assert frozen_epochs(config, steps) == frozen
 
 
+def test_a_warmup_of_less_than_a_step_is_a_step() -> None:
+    config = TrainConfig(data_dir="x", max_epoch=10, lr_scheduler="one_cycle", warmup_epochs=0.1)
+    rate = make_schedule(config, 5)  # half a step; 30 % of the run are 15 steps
+    assert rate(0) == config.lr > rate(1) > rate(2)
+
+
 def test_new_weights_are_not_frozen_where_there_is_nothing_to_resume(
     image_folder: Path, tmp_path: Path
 ) -> None:
@@ -398,6 +404,7 @@ def test_the_logged_loss_is_the_mean_over_the_images(image_folder: Path, tmp_pat
         ({"lr": 0.1, "with_weights": True}, "`recipe` finetune suits them"),
         ({"lr": 0.1}, "45 images are few for the settings of the original"),
         ({"lr": 0.01, "per_batch_size": 32}, "an epoch leaves out 13 of 45 images"),
+        ({"lr_scheduler": "exponential"}, "`lr_epochs` 30,60,90,120 are after the last epoch of"),
     ],
 )
 def test_settings_that_suit_the_images_badly_are_named(

@@ -158,14 +158,30 @@ class ScheduleSettings(Settings):
             )
         if any(epoch < 0 for epoch in self.milestones):
             raise UsageError(f"--lr_epochs must not be negative, got {self.lr_epochs}")
-        if self.T_max is not None and self.lr_scheduler not in _ORIGINAL:
-            raise UsageError(
-                f"--T_max has no effect with --lr_scheduler {self.lr_scheduler}; omit one of them"
-            )
+        self._check_used()
         if self.lr_scheduler == "plateau" and self.lr_gamma >= 1:
             raise UsageError(
                 f"--lr_gamma must be below 1 with --lr_scheduler plateau, got {self.lr_gamma}"
             )
+
+    def _check_used(self) -> None:
+        """Refuse settings of another schedule, where they are not the defaults.
+
+        The original has some of them as flags, and takes them with both of its schedules.
+        """
+        for name, default, schedules in (
+            ("T_max", None, _ORIGINAL),
+            ("lr_epochs", "30,60,90,120", _ORIGINAL),
+            ("lr_gamma", 0.1, (*_ORIGINAL, "plateau")),
+            ("lr_power", 1.0, ("polynomial",)),
+            ("eta_min", 0.0, (*_ORIGINAL, "cosine", "one_cycle", "polynomial", "plateau")),
+            ("plateau_patience", 5, ("plateau",)),
+        ):
+            if getattr(self, name) != default and self.lr_scheduler not in schedules:
+                raise UsageError(
+                    f"--{name} has no effect with --lr_scheduler {self.lr_scheduler}; omit one of "
+                    "them"
+                )
 
     @property
     def milestones(self) -> tuple[int, ...]:

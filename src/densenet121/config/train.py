@@ -162,8 +162,8 @@ class TrainConfig(
                 f"--loss asl has no meaning with --task {self.task}; use --loss focal, or pass "
                 "--task multilabel"
             )
-        falls = ("cosine", "one_cycle", "polynomial", "plateau")
-        if self.lr_scheduler in falls and self.eta_min > self.lr:
+        falls = ("cosine_annealing", "cosine", "one_cycle", "polynomial", "plateau")
+        if self.lr_scheduler in falls and self.eta_min > max(self.lr, 0):
             raise UsageError(f"--eta_min must be at most --lr {self.lr}, got {self.eta_min}")
         if self.min_delta and self.patience is None and self.lr_scheduler != "plateau":
             raise UsageError("--min_delta needs --patience or --lr_scheduler plateau")

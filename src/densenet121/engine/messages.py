@@ -88,6 +88,13 @@ def log_advice(config: TrainConfig, dataset: ImageDataset, plan: EpochPlan) -> N
             log.warning(
                 "`lr_epochs` %s are within the warmup and have no effect, as in the original", lost
             )
+        if all(epoch >= config.max_epoch for epoch in config.milestones):
+            log.warning(
+                "`lr_epochs` %s are after the last epoch of `max_epoch` %d: the learning rate does "
+                "not fall",
+                config.lr_epochs,
+                config.max_epoch,
+            )
     elif config.T_max is not None and config.T_max < config.max_epoch - 1:
         log.warning(
             "`T_max` %d is less than `max_epoch` %d: the learning rate rises again after `T_max`",

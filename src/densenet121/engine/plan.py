@@ -235,7 +235,8 @@ def make_schedule(config: TrainConfig, epoch_steps: int) -> Callable[[int], floa
             base_lr=config.lr,
             steps=steps,
             eta_min=config.eta_min,
-            rising_steps=warmup_steps,
+            # None of its steps would be the default, 30 % of the run.
+            rising_steps=max(warmup_steps, 1) if config.warmup_epochs else 0,
         )
     after_warmup: Callable[..., float] = _constant
     if name == "cosine":
