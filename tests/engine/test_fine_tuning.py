@@ -305,8 +305,11 @@ def test_patience_ends_the_run_and_names_the_best_epoch(
     assert [row["epoch"] for row in rows if row["kind"] == "eval"] == [0, 1, 2]
     # Resumed, it has nothing left to do.
     before = (tmp_path / "run" / "last.safetensors").read_bytes()
+    assert "3 of 9 epochs done" not in log
     assert not train(replace(config, resume="auto")).stopped
     assert (tmp_path / "run" / "last.safetensors").read_bytes() == before
+    said = "nothing is left to do: `patience` has ended the run after 3 of 9 epochs"
+    assert said in capsys.readouterr().out
 
 
 def test_epochs_between_two_validations_leave_the_weights_as_they_are(

@@ -265,10 +265,14 @@ def test_a_run_without_an_intact_checkpoint_is_an_error_and_not_a_fresh_start(
         train(replace(config, output_dir=str(folder), resume="auto"))
 
 
-def test_a_finished_run_resumed_does_nothing(config: TrainConfig, uninterrupted: Path) -> None:
+def test_a_finished_run_resumed_does_nothing_and_says_so(
+    config: TrainConfig, uninterrupted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = outcome(uninterrupted)
     assert not train(replace(config, resume="auto")).stopped
     assert outcome(uninterrupted) == before
+    said = "nothing is left to do: the run has ended after 2 of 2 epochs"
+    assert said in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("resume", [None, "auto"])
@@ -308,6 +312,19 @@ def test_auto_takes_the_newest_run_under_ckpt_path(
     (later / "run.json").write_text(json.dumps({"command": "eval"}))
     result = train(replace(config, output_dir=None, ckpt_path=str(tmp_path), resume="auto"))
     assert result.folder.name == "2026-01-02_time_00_00_00"
+
+
+def test_an_older_run_that_auto_passes_over_is_named(
+    config: TrainConfig, uninterrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    older = with_checkpoints_until(tmp_path / "2026-01-01_time_00_00_00", uninterrupted, 4)
+    newest = tmp_path / "2026-01-02_time_00_00_00"
+    newest.mkdir()
+    shutil.copyfile(uninterrupted / "run.json", newest / "run.json")
+    again = replace(config, output_dir=None, ckpt_path=str(tmp_path), resume="auto", max_epoch=1)
+    assert train(again).folder not in (older, newest)
+    said = f"the newest run {newest} has no checkpoint, so a new one begins; the older {older} has"
+    assert said in capsys.readouterr().out
 
 
 def test_auto_starts_afresh_where_there_is_nothing(config: TrainConfig, tmp_path: Path) -> None:

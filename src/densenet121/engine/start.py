@@ -12,7 +12,7 @@ from densenet121.config.loss import ASL_SETTINGS
 from densenet121.distributed.ranks import from_rank_0
 from densenet121.engine.balance import weights_setting
 from densenet121.engine.distillation import teacher_setting
-from densenet121.engine.state import Training
+from densenet121.engine.state import RunState, Training
 from densenet121.network import (
     DenseNet,
     frozen_stages,
@@ -152,12 +152,21 @@ def make_run_folder(
     return folder, stamp
 
 
-def log_start(note: str, warnings: list[str], start: Start, steps_done: int) -> None:
-    """Log where the weights come from, and what a resume found."""
+def log_start(
+    note: str, warnings: list[str], start: Start, state: RunState, max_epoch: int
+) -> None:
+    """Log where the weights come from, what a resume found, and whether nothing is left to do."""
     if note:
         log.info(note)
     for warning in warnings:
         log.warning(warning)
     if start.checkpoint:
         log.info("resumed from %s", start.checkpoint.path)
-        log.info("%d steps were already done", steps_done)
+        log.info("%d steps were already done", state.step)
+    if state.is_done(max_epoch):
+        log.warning(
+            "nothing is left to do: %s after %d of %d epochs",
+            "`patience` has ended the run" if state.progress.ended else "the run has ended",
+            state.evaluated_epochs,
+            max_epoch,
+        )

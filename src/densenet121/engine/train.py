@@ -128,7 +128,7 @@ def train(config: TrainConfig, task: Task | None = None, images: Sides = None) -
             log_advice(config, dataset, plan)
             log_precision(training.model, plan)
             log_trained(training, plan)
-            log_start(note, warnings, start, training.state.step)
+            log_start(note, warnings, start, training.state, config.max_epoch)
             state = training.state
             folder.begin(state.step, start.checkpoint, partial(draw_first_batch, plan))
 
@@ -154,7 +154,8 @@ def train(config: TrainConfig, task: Task | None = None, images: Sides = None) -
                 state.evaluated_epochs += 1
                 save_last(training, folder)
                 save_checkpoint(training, folder)
-                time_left.log(plan, state.evaluated_epochs)
+                if not state.progress.ended:
+                    time_left.log(plan, state.evaluated_epochs)
 
             # 7. Close.
             share_bad_images(state)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from densenet121.checkpoint.load import is_mindspore_file
 from densenet121.checkpoint.native import ModelInfo, read
-from densenet121.runs.layout import BEST_WEIGHTS, LAST_WEIGHTS, checkpoints_in, newest_run
+from densenet121.runs.layout import BEST_WEIGHTS, LAST_WEIGHTS, checkpoints_in, dated_runs
 from densenet121.utils.errors import InputError, UsageError
 
 
@@ -111,14 +111,26 @@ def find_start(
             return Start(output_dir, None, mindspore=resume)
         checkpoint = open_checkpoint(resume)
         return Start(output_dir or checkpoint.path.parent, checkpoint)
-    folder = output_dir or newest_run(ckpt_path)
+    folder = output_dir or next(iter(dated_runs(ckpt_path)), None)
     if folder is None or not checkpoints_in(folder, rank):
         _refuse_weights_alone(output_dir)
-        return Start(output_dir, None)
+        passed = () if output_dir or not folder else _passed_over(folder, ckpt_path, rank)
+        return Start(output_dir, None, passed)
     newest, warnings = newest_checkpoint(folder, rank)
     if newest is None:
         raise InputError(f"no checkpoint in {folder} is intact: {warnings[0].split(';')[0]}")
     return Start(folder, newest, tuple(warnings))
+
+
+def _passed_over(newest: Path, ckpt_path: Path, rank: int) -> tuple[str, ...]:
+    """A warning about an older run that could be resumed, where the newest one cannot."""
+    others = (path for path in dated_runs(ckpt_path) if checkpoints_in(path, rank))
+    if (older := next(others, None)) is None:
+        return ()
+    return (
+        f"the newest run {newest} has no checkpoint, so a new one begins; the older {older} has "
+        f"one: pass `output_dir` {older} to go on with it",
+    )
 
 
 def _refuse_weights_alone(folder: Path | None) -> None:

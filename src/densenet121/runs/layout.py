@@ -3,6 +3,7 @@
 import hashlib
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +68,10 @@ def read_record(folder: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def newest_run(parent: Path) -> Path | None:
-    """The newest dated folder of a training run; evaluations have dated folders too."""
+def dated_runs(parent: Path) -> Iterator[Path]:
+    """The dated folders of training runs, the newest first; evaluations have dated folders too."""
     folders = sorted(parent.glob("*_time_*"), reverse=True)
-    return next((path for path in folders if read_record(path).get("command") == "train"), None)
+    return (path for path in folders if read_record(path).get("command") == "train")
 
 
 def make_folder(folder: Path | None, parent: Path, stamp: str | None = None) -> tuple[Path, str]:
