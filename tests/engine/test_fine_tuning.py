@@ -407,6 +407,10 @@ def test_the_logged_loss_is_the_mean_over_the_images(image_folder: Path, tmp_pat
         ({"lr": 0.1, "with_weights": True}, "`recipe` finetune suits them"),
         ({"lr": 0.1}, "45 images are few for the settings of the original"),
         ({"lr": 0.01, "per_batch_size": 32}, "an epoch leaves out 13 of 45 images"),
+        (
+            {"freeze": "stem", "freeze_epochs": "auto", "with_weights": True},
+            "`freeze` stem has no effect: with `freeze_epochs` auto",
+        ),
         ({"lr_scheduler": "exponential"}, "`lr_epochs` 30,60,90,120 are after the last epoch of"),
     ],
 )

@@ -19,7 +19,7 @@ class FineTuningSettings(Settings):
             the classifier. Frozen weights and their batch norms do not change at all.
         freeze_epochs: number of first epochs for which freeze holds; then everything learns
             (0: the whole run). auto takes as many as have 32 steps, 1 at least and a third of
-            max_epoch at most.
+            max_epoch at most; none of a run of one epoch.
         freeze_bn: batch norms whose running statistics are fixed and used, as in evaluation: auto
             fixes those of frozen stages, 1 all of them, 0 none, not even in frozen stages.
         head_lr_mult: factor of the classifier's learning rate.

@@ -24,9 +24,13 @@ _TRITON_PAYS = 16 * 224 * 224
 
 
 def log_data(
-    dataset: ImageDataset, val: ImageDataset | None, batch_size: int, epoch_steps: int
+    dataset: ImageDataset,
+    val: ImageDataset | None,
+    batch_size: int,
+    epoch_steps: int,
+    ranks: int = 1,
 ) -> None:
-    """Log which data the run trains and validates on."""
+    """Log which data the run trains and validates on; a step has a batch on each rank."""
     for name, split in (("training", dataset), ("validation", val)):
         if split is None:
             log.info("no %s images: there is no val/ beside train/ and no `val_dir`", name)
@@ -41,7 +45,9 @@ def log_data(
                 len(split.ignored),
                 split.ignored[0],
             )
-    log.info("an epoch has %d steps of %d images", epoch_steps, min(batch_size, len(dataset)))
+    of_ranks = f", {batch_size} on each of {ranks} ranks" if ranks > 1 else ""
+    images = min(batch_size * ranks, len(dataset))
+    log.info("an epoch has %d steps of %d images%s", epoch_steps, images, of_ranks)
     if len(dataset) < batch_size:
         log.warning("the dataset has fewer images than `per_batch_size` %d", batch_size)
 
@@ -73,6 +79,13 @@ def log_advice(config: TrainConfig, dataset: ImageDataset, plan: EpochPlan) -> N
     preprocessing = plan.preprocessing
     _log_kernels(config, plan)
     _log_recipe(config, dataset, plan)
+    if plan.frozen and not plan.frozen_epochs:
+        log.warning(
+            "`freeze` %s has no effect: with `freeze_epochs` %s the last epoch always learns, and "
+            "there is only 1; pass a larger `max_epoch`, or `freeze_epochs` 0",
+            config.freeze,
+            config.freeze_epochs,
+        )
     if plan.distillation:
         log.info(
             "teacher: %s, %g of the loss, at temperature %g",
@@ -208,7 +221,7 @@ def log_trained(training: Training, plan: EpochPlan) -> None:
                 "%s: learns at %g of `lr`, %d tensors with %d weights", name, factor, count, numbers
             )
     epochs = plan.frozen_epochs
-    if training.frozen and epochs < plan.max_epoch:
+    if training.frozen and 0 < epochs < plan.max_epoch:
         text = "frozen in the first %d of %d epochs, %d steps"
         log.info(text, epochs, plan.max_epoch, epochs * plan.steps)
 

@@ -123,7 +123,8 @@ def train(config: TrainConfig, task: Task | None = None, images: Sides = None) -
             log_settings(settings)
             log.info("run folder: %s", folder.path)
             log.info("%s; %s", runtime.process.note, runtime)
-            log_data(dataset, val_dataset, plan.step_size, plan.steps)
+            ranks = runtime.process.world_size
+            log_data(dataset, val_dataset, plan.step_size, plan.steps, ranks)
             log_balance(config, dataset, task)
             log_advice(config, dataset, plan)
             log_precision(training.model, plan)

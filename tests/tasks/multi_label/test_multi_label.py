@@ -138,6 +138,8 @@ def test_two_ranks_see_every_image_once_and_log_the_loss_of_all(
     _, rows, predictions = result(tmp_path / "run")
     assert rows[-1]["total"] == 32
     assert len(predictions.splitlines()) == 33
+    (log,) = (tmp_path / "run").glob("*_rank_0.log")
+    assert "an epoch has 4 steps of 10 images, 5 on each of 2 ranks" in log.read_text()
     one = tmp_path / "one"
     assert main(["train", *flags, "--per_batch_size", "10", "--output_dir", str(one)]) == 0
     expected = [row["loss"] for row in rows_of(one) if row["kind"] == "train"]
