@@ -21,8 +21,8 @@ from densenet121.checkpoint.foreign.medical import (
 from densenet121.checkpoint.foreign.names import to_mindspore
 from densenet121.checkpoint.load import MODEL_KEY, read_weights
 from densenet121.checkpoint.native import DEFAULT_TASK, ModelInfo, save_weights
+from densenet121.checkpoint.not_recorded import not_recorded
 from densenet121.checkpoint.pretrained import Pretrained, load_pretrained, load_state
-from densenet121.datasets.image_dataset import some
 from densenet121.network import NETWORKS, Variant, build
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.files import scratch_folder, write_atomic
@@ -47,7 +47,6 @@ CHANNELS: dict[Target, tuple[int, ...]] = {
     "monai": (3, 1),
     "torchxrayvision": (1,),
 }
-_NOT_RECORDED = "the new file does not record"
 
 
 @dataclass(frozen=True)
@@ -128,25 +127,8 @@ def convert(
         back = check_same(trial, state_dict, info)
         write_atomic(target, trial.read_bytes())
     lost = loaded.calibration is not None and to != "native"
-    notes = (*loaded.notes, *filter(None, [changed]), *_not_recorded(info, back))
+    notes = (*loaded.notes, *filter(None, [changed]), *not_recorded(info, back))
     return Converted(info, loaded.family, len(state_dict), lost, wanted, notes)
-
-
-def _not_recorded(info: ModelInfo, back: ModelInfo | None) -> list[str]:
-    """What the reader of the new file must be told, because the file would mislead it."""
-    p, said = info.preprocessing, []
-    if back is None or (back.preprocessing.mean, back.preprocessing.std) != (p.mean, p.std):
-        mean, std = (
-            ", ".join(f"{value:.7g}" for value in dict.fromkeys(values))
-            for values in (p.mean, p.std)
-        )
-        said.append(
-            f"{_NOT_RECORDED} that grey levels of 0 to 255 must be normalised by mean {mean} and "
-            f"std {std}"
-        )
-    if info.class_names and (back is None or back.class_names != info.class_names):
-        said.append(f"{_NOT_RECORDED} the classes: {some(info.class_names, 20)}")
-    return said
 
 
 def _check_channels(to: Target, asked: int | None) -> None:
