@@ -150,6 +150,24 @@ def test_patients_in_both_splits_are_named(
     assert "--group patient is no column and finds no id in a/p1_0.png" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("task", ["single_label", "multilabel"])
+def test_patients_are_those_of_the_images_of_each_split_of_one_list(
+    tmp_path: Path, task: str
+) -> None:
+    """The splits alternate, so that a patient of the wrong row would be found."""
+    rows = ["patient,path,label,split"]
+    patients = {"p1": "val", "p2": "train", "p3": "val", "p4": "train", "p5": "val", "p6": "train"}
+    for index, (patient, split) in enumerate([*patients.items(), ("p1", "train")]):
+        Image.fromarray(scene(index)).save(tmp_path / f"{index}.png")
+        rows.append(f"{patient},{index}.png,{index // 2 % 2},{split}")
+    (tmp_path / "all.csv").write_text("\n".join(rows) + "\n")
+    settings = {"source": str(tmp_path / "all.csv"), "group": "patient", "task": task}
+    found = audit(AuditConfig(**settings)).findings  # type: ignore[arg-type]
+    assert [(f.path, f.detail, f.other) for f in found if f.kind == "group_in_both"] == [
+        ("0.png", "p1: 1 images in val, 1 in train", ("train", "6.png"))
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "bits", "channels", "levels"),
     [

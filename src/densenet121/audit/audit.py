@@ -15,6 +15,7 @@ from densenet121.datasets.groups import check_spelling, group_ids
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.reading import Reading, make_reading
 from densenet121.datasets.sources.label_table import LabelRules
+from densenet121.datasets.sources.lists import PATH_COLUMNS
 from densenet121.datasets.sources.open import open_splits
 from densenet121.datasets.sources.open_table import open_labelled_training, refuse_label_table
 from densenet121.datasets.tables import read_table
@@ -247,9 +248,7 @@ def _divided_groups(dataset: dict[str, ImageDataset], config: AuditConfig) -> li
     sources = {"train": config.source, "val": config.val_dir or config.source}
     of_group: dict[str, dict[str, list[str]]] = defaultdict(lambda: {"train": [], "val": []})
     for split, part in dataset.items():
-        source = absolute(sources[split])
-        is_list = source.is_file() and source.suffix.lower() in (".csv", ".tsv")
-        columns = read_table(source).columns if is_list else part.columns
+        columns = part.columns or _columns_of_list(absolute(sources[split]), part)
         ids = group_ids(part.paths, columns, config.group, str(part.source))
         for name, path in zip(ids, part.paths, strict=True):
             of_group[name][split].append(path)
@@ -265,6 +264,19 @@ def _divided_groups(dataset: dict[str, ImageDataset], config: AuditConfig) -> li
         for name, paths in sorted(of_group.items())
         if paths["train"] and paths["val"]
     ]
+
+
+def _columns_of_list(source: Path, part: ImageDataset) -> dict[str, list[str]]:
+    """The columns of a list, of the images of one split; none if the source is another one."""
+    if not source.is_file() or source.suffix.lower() not in (".csv", ".tsv"):
+        return {}
+    table = read_table(source)
+    paths = next((table.columns[x] for x in table.columns if x.lower() in PATH_COLUMNS), None)
+    if paths is None:
+        return {}
+    row = {path: number for number, path in enumerate(paths)}
+    rows = [row[path] for path in part.paths]
+    return {name: [cells[i] for i in rows] for name, cells in table.columns.items()}
 
 
 def _excluded(
