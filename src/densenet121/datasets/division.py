@@ -21,6 +21,7 @@ from densenet121.datasets.sources.label_table import (
 from densenet121.datasets.sources.labels import check_labels
 from densenet121.datasets.sources.lists import LABEL_COLUMNS, PATH_COLUMNS, SPLIT_COLUMNS
 from densenet121.datasets.sources.open import open_splits
+from densenet121.datasets.sources.open_table import refuse_label_table
 from densenet121.datasets.splits import Members, Numbers, assign, best_seed, group_hashes
 from densenet121.datasets.tables import Table, read_table
 from densenet121.utils.errors import InputError, UsageError
@@ -131,6 +132,7 @@ def images_with_class(
     for name, given in (("path_column", path_column), ("label_column", label_column)):
         if given is not None:
             raise InputError(f"{source}: has no columns, so `{name}` means nothing")
+    refuse_label_table(source, "name the file itself to split its images")
     splits = open_splits(source, field=field)
     if len(splits) > 1:
         raise InputError(f"{source}: is split already into train and val")

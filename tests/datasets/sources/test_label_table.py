@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from densenet121.datasets.division import images_with_class
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.sources.label_table import LabelRules, read_label_table
 from densenet121.datasets.sources.open_table import (
     open_labelled_evaluation,
     open_labelled_training,
+    refuse_label_table,
 )
 from densenet121.utils.errors import InputError, UsageError
 
@@ -225,6 +227,38 @@ def test_a_folder_with_two_tables_is_training_and_validation_with_the_same_label
     assert len(open_labelled_evaluation(tmp_path, rules)) == 1
     with pytest.raises(InputError, match=r"has no labels\.csv; the task multilabel needs a"):
         open_labelled_training(tmp_path / "..", None, rules)
+
+
+@pytest.mark.parametrize("text", ["path,Edema\nx/a.png,1\ny/b.png,0\n", "id,file\n1,./y/b.png\n"])
+def test_a_table_of_images_in_several_folders_is_not_passed_over_for_them(
+    tmp_path: Path, text: str
+) -> None:
+    table(tmp_path / "x", "")
+    table(tmp_path / "y", "")
+    (tmp_path / "labels.csv").write_text(text)
+    with pytest.raises(UsageError, match=r"labels.csv: is a table of labels; pass `task` multilab"):
+        refuse_label_table(tmp_path)
+    with pytest.raises(UsageError, match=r"labels.csv: is a table of labels; name the file itself"):
+        images_with_class(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path,label\nx/a.png,x\ny/b.png,y\n",  # says what the folders say
+        "hospital,scanner\nx,1\ny/b,2\n",
+        "not,a\ntable\n",
+        "",
+    ],
+)
+def test_class_folders_with_another_file_beside_them_are_class_folders(
+    tmp_path: Path, text: str
+) -> None:
+    table(tmp_path / "x", "")
+    table(tmp_path / "y", "")
+    (tmp_path / "labels.csv").write_text(text)
+    refuse_label_table(tmp_path)
+    assert images_with_class(tmp_path).names == ["x", "y"]
 
 
 def test_an_excluded_image_is_left_out_with_its_columns(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Open images with several labels each: a table of labels, or files that hold many images."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from densenet121.datasets.sources.arrow import read_label_arrow
 from densenet121.datasets.sources.exclusion import without_excluded
 from densenet121.datasets.sources.label_table import TABLE, LabelRules, read_label_table
 from densenet121.datasets.sources.layout import PACKED, only_one, packed_files, packed_kind
-from densenet121.datasets.sources.lists import SPLIT_COLUMNS
+from densenet121.datasets.sources.lists import LABEL_COLUMNS, SPLIT_COLUMNS
 from densenet121.datasets.sources.mindrecord import read_label_mindrecords
 from densenet121.datasets.sources.open import repository_data
 from densenet121.datasets.sources.parquet_labels import read_label_parquet
@@ -23,6 +24,7 @@ from densenet121.datasets.sources.splits import (
     test_note,
 )
 from densenet121.datasets.sources.tfrecord import read_label_tfrecords
+from densenet121.datasets.tables import read_table
 from densenet121.utils.errors import InputError, UsageError
 
 _READERS: dict[str, Callable[[Path, LabelRules, Split], ImageDataset]] = {
@@ -136,19 +138,39 @@ def of_split(table: ImageDataset, split: Split, *, required: bool = True) -> Ima
     return table.without(others, partial=use != "train").with_notes(*notes)
 
 
-def refuse_label_table(source: Path) -> None:
+def refuse_label_table(
+    source: Path,
+    advice: str = "pass `task` multilabel for several labels per image, or name the file itself "
+    "for one class per image",
+) -> None:
     """Refuse a folder with a table of labels where one class per image is asked for.
 
+    Folders beside the table are classes unless the table has images in them.
+
     Raises:
-        UsageError: there is one; it could mean either.
+        UsageError: there is one; it could mean either, and the text ends in ``advice``.
     """
     for folder in (source, source / "train"):
-        classes = [path for path in folder.glob("*/") if path.name not in ("train", "val")]
-        if _has_table(folder) and len(classes) < 2:
-            raise UsageError(
-                f"{folder / TABLE}: is a table of labels; pass `task` multilabel for several "
-                "labels per image, or name the file itself for one class per image"
-            )
+        if not _has_table(folder):
+            continue
+        classes = [path.name for path in folder.glob("*/") if path.name not in ("train", "val")]
+        if len(classes) < 2 or _lists_images_in(folder, classes):
+            raise UsageError(f"{folder / TABLE}: is a table of labels; {advice}")
+
+
+def _lists_images_in(folder: Path, names: Collection[str]) -> bool:
+    """Whether the table of a folder has images in its subfolders, and labels other than these."""
+    try:
+        columns = read_table(folder / TABLE).columns
+    except InputError:
+        return False  # a file of something else
+    labels = [cells for name, cells in columns.items() if name.lower() in LABEL_COLUMNS]
+    for cells in columns.values():
+        first = [os.path.normpath(cell).split("/")[0] for cell in cells]
+        for name, cell in zip(first, cells, strict=True):
+            if name in names and os.path.isfile(folder / cell):  # noqa: PTH113 (never raises)
+                return first not in labels
+    return False
 
 
 def _validation(data_dir: Path) -> Path | None:
