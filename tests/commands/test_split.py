@@ -172,6 +172,11 @@ def test_patients_of_nih_stay_together_and_labels_are_balanced(tmp_path: Path) -
             "images/p01_0.png",
             "column path: images/p01_0.png is already in line 5",
         ),
+        (
+            "images/p01_1.png",
+            "images/./p01_0.png",
+            "column path: images/./p01_0.png is already in line 5",
+        ),
         ("images/p01_1.png", "images/gone.png", "gone.png: No such file"),
         ("patient", "id", "--group patient is no column and finds no id in images/p00_0.png"),
         (",grade,", ",label,", "has another column called label; rename it"),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from densenet121.datasets.division import images_with_class
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.sources.label_table import LabelRules, read_label_table
+from densenet121.datasets.sources.lists import read_list
 from densenet121.datasets.sources.open_table import (
     open_labelled_evaluation,
     open_labelled_training,
@@ -168,6 +169,7 @@ def test_uncertain_and_blank_cells_are_refused_with_counts_and_the_settings(
     ("text", "rules", "message"),
     [
         ("path,Edema\na.png,1\na.png,0\n", {}, "line 3, column path: a.png is already in line 2"),
+        ("path,Edema\na.png,1\n./a.png,0\n", {}, "line 3.*: ./a.png is already in line 2"),
         ("path,Edema\nz.png,1\n", {}, "line 2, column path: .*z.png: No such file"),
         ("path,Edema\n,1\n", {}, "line 2, column path: no path"),
         ("path,Edema\na.png,maybe\n", {"names": ("Edema",)}, '"maybe" is not a label'),
@@ -184,6 +186,24 @@ def test_what_is_wrong_is_named_with_its_line(
 ) -> None:
     with pytest.raises(InputError, match=message):
         read(table(tmp_path, text), **rules)
+
+
+def test_one_file_by_two_paths_is_refused_and_two_files_behind_a_link_are_not(
+    tmp_path: Path,
+) -> None:
+    """``..`` after a link leads beside the folder that the link means."""
+    for folder in (tmp_path, tmp_path / "b", tmp_path / "far/b"):
+        folder.mkdir(exist_ok=True, parents=True)
+        table(folder, "")
+    (tmp_path / "link").symlink_to(tmp_path / "far/b")
+    two = "path,label\nlink/../b/a.png,1\nb/a.png,0\n"
+    assert list(read(table(tmp_path, two)).paths) == ["link/../b/a.png", "b/a.png"]
+    assert len(read_list(table(tmp_path, two, name="list.csv"), "train")) == 2
+    one = "path,label\nb/../a.png,1\na.png,0\n"
+    with pytest.raises(InputError, match=r"line 3.*: a.png is already in line 2"):
+        read(table(tmp_path, one))
+    with pytest.raises(InputError, match=r"line 3: a.png is already in line 2"):
+        read_list(table(tmp_path, one, name="list.csv"), "train")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from densenet121.datasets.label_cells import (
     labels_of_lists,
 )
 from densenet121.datasets.packed_strings import Names
-from densenet121.datasets.sources.lists import PATH_COLUMNS
+from densenet121.datasets.sources.lists import PATH_COLUMNS, plain_path
 from densenet121.datasets.tables import Table, read_table
 from densenet121.utils.errors import InputError, UsageError
 
@@ -219,13 +219,14 @@ def files_of(table: Table, path_column: str) -> tuple[list[str], list[int]]:
         where, line = table.where(row, path_column), table.lines[row]
         if not path:
             raise InputError(f"{where}: no path")
-        if path in known:
-            raise InputError(f"{where}: {path} is already in line {known[path]}")
-        known[path] = line
+        same = plain_path(table.file.parent, path)
+        if same in known:
+            raise InputError(f"{where}: {path} is already in line {known[same]}")
+        known[same] = line
         place = table.file.parent / path
         try:
             sizes.append(place.stat().st_size)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise InputError(f"{where}: {place}: {reason}") from None
-    return list(known), sizes
+    return table.columns[path_column], sizes

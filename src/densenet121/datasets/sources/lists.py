@@ -133,6 +133,18 @@ def _rows_of(file: Path, found: _List, split: Split) -> tuple[list[_Row], list[s
     return rows, notes
 
 
+def plain_path(root: Path, path: str) -> str:
+    """A path below ``root`` in one spelling: ``./a.png`` and ``b/../a.png`` are ``a.png``.
+
+    Where ``..`` comes after a link to a folder, it leads elsewhere, and the path stays as it is.
+    """
+    plain = os.path.normpath(path)
+    if Path(path).parts.count("..") == Path(plain).parts.count(".."):
+        return plain
+    places = {os.path.realpath(os.path.join(root, one)) for one in (plain, path)}  # noqa: PTH118
+    return plain if len(places) == 1 else path
+
+
 def _check_files(file: Path, rows: Sequence[_Row]) -> list[int]:
     """The bytes of each image.
 
@@ -142,7 +154,7 @@ def _check_files(file: Path, rows: Sequence[_Row]) -> list[int]:
     lines: dict[str, _Row] = {}
     sizes = []
     for row in rows:
-        path = os.path.normpath(row.path)
+        path = plain_path(file.parent, row.path)
         if path in lines:
             other = lines[path]
             advice = (
