@@ -126,6 +126,18 @@ def test_groups_are_found_in_paths(table: Path, tmp_path: Path) -> None:
     assert found["groups"] == 40 and list(found["parts"]["val"]["labels"]) == ["Edema"]
 
 
+def test_a_number_in_paths_that_is_written_in_two_ways_is_refused(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (table.parent / "images/p5_9.png").write_bytes(b"x")
+    table.write_text(table.read_text() + "images/p5_9.png,Mass,0,5,0\n")
+    flags = ["--label_column", "grade", "--output", tmp_path / "a", "--group"]
+    said = refusal(capsys, table, *flags, r"/p(\d+)_")
+    assert "--group /p(\\d+)_: 05 and 5 are one number; write ids in one way" in said
+    split(table, *flags, r"/p0*(\d+)_")  # the parentheses leave the zeros out
+    assert json.loads((tmp_path / "a" / "split.json").read_text())["groups"] == 40
+
+
 def test_a_split_is_the_same_again_and_differs_by_seed(table: Path, tmp_path: Path) -> None:
     flags = [table, *MULTI, "--group", "patient"]
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):

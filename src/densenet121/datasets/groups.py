@@ -23,7 +23,9 @@ def group_ids(
         InputError: an image has no id, or a number is written in two ways.
     """
     if group not in columns:
-        return ids_by_pattern(paths, group, where)
+        found = ids_by_pattern(paths, group, where)
+        check_spelling(found, group)
+        return found
     found = list(columns[group])
     blank = [path for path, name in zip(paths, found, strict=True) if not name]
     if blank:
