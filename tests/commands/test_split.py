@@ -236,6 +236,17 @@ def test_wrong_settings_are_one_line(
     assert message in found
 
 
+def test_two_columns_of_classes_are_refused_until_one_is_named(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table.write_text(table.read_text().replace("grade,patient", "class,target"))
+    out = ["--output", tmp_path / "out"]
+    said = refusal(capsys, table, *out)
+    assert "the columns class, target could be the label; pass --label_column" in said
+    split(table, "--label_column", "class", *out)
+    assert len(rows_of(tmp_path / "out/train.csv")[0]) == 6
+
+
 def test_what_cannot_be_split_is_refused(
     image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -19,7 +19,12 @@ from densenet121.datasets.sources.label_table import (
     read_label_table,
 )
 from densenet121.datasets.sources.labels import check_labels
-from densenet121.datasets.sources.lists import LABEL_COLUMNS, PATH_COLUMNS, SPLIT_COLUMNS
+from densenet121.datasets.sources.lists import (
+    LABEL_COLUMNS,
+    PATH_COLUMNS,
+    SPLIT_COLUMNS,
+    one_of,
+)
 from densenet121.datasets.sources.open import open_splits
 from densenet121.datasets.sources.open_table import refuse_label_table
 from densenet121.datasets.splits import Members, Numbers, assign, best_seed, group_hashes
@@ -149,8 +154,8 @@ def _of_table(table: Table, path_column: str | None, label_column: str | None) -
     file = str(table.file)
     path_column = path_column_of(table, path_column)
     paths, _ = files_of(table, path_column)
-    own = {name.lower(): name for name in table.columns}
-    column = label_column or next((own[x] for x in LABEL_COLUMNS if x in own), None)
+    own = [one for one in table.columns.items() if one[0].lower() in LABEL_COLUMNS]
+    column = label_column or one_of(own, "label", file, "pass `label_column`")
     if column is None:
         raise InputError(
             f"{file}: has no column called label; name the labels by `label_column` or `labels`"

@@ -87,6 +87,9 @@ def test_a_column_of_splits_is_obeyed(other: str, tmp_path: Path) -> None:
     assert (list(train.paths), list(val.paths)) == (["a.png", "b.png"], ["c.png"])
     assert train.columns["Split"] == ["train", "Train"]
     assert list(open_labelled_evaluation(file, LabelRules()).paths) == ["c.png"]
+    two = SPLIT.format(other=other).replace("Edema", "subset,Edema").replace("png,", "png,train,")
+    with pytest.raises(InputError, match="the columns subset, Split could be the split; remove"):
+        open_labelled_training(table(tmp_path, two, "abcd", "two.csv"), None, LabelRules())
     given = table(tmp_path / "other", "path,Edema,Mass\na.png,0,1\n")
     assert open_labelled_training(file, given, LabelRules())[1] is not None
 

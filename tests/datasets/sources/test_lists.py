@@ -72,6 +72,33 @@ def test_a_header_without_a_label_column_is_named(root: Path) -> None:
         open_training(file)
 
 
+@pytest.mark.parametrize(
+    ("header", "cells", "message"),
+    [
+        ("path,label,label", "{path},{label},ant", "columns label, label could be the label"),
+        ("path,label,Class", "{path},{label},ant", "columns label, Class could be the label"),
+        ("image,label,path", "{path},{label},x.jpg", "columns image, path could be the path"),
+        (
+            "path,label,subset,split",
+            "{path},{label},val,train",
+            "columns subset, split could be the split",
+        ),
+    ],
+)
+def test_two_columns_that_could_be_meant_are_refused_unless_they_agree(
+    header: str, cells: str, message: str, root: Path
+) -> None:
+    file = write(root, "l.csv", f"{header}\n" + rows_of(cells + "\n"))
+    with pytest.raises(InputError, match=rf"l.csv: the {message}; remove or rename all but one"):
+        open_training(file)
+    twice = {"label": "{label}", "path": "{path}", "split": "train"}
+    names = header.lower().replace("class", "label").replace("image", "path")
+    same = ",".join(twice[name] for name in names.replace("subset", "split").split(","))
+    file = write(root, "l.csv", f"{header}\n" + rows_of(same + "\n"))
+    found, _ = open_training(file)
+    assert len(found) == 4 and found.class_names == ("ant", "bee")
+
+
 def test_a_path_that_begins_with_a_hash_is_an_image_and_a_comment_is_none(root: Path) -> None:
     text = "# soups, by hand\n#p/cat/1.jpg cat\n#food/1.jpg food\n" + rows_of("{path} {label}\n")
     found = open_evaluation(write(root, "l.txt", text))

@@ -3,7 +3,7 @@
 import csv
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -200,34 +200,31 @@ def _lines(file: Path, text: str) -> _List:
 
 
 def _table(file: Path, text: str) -> _List:
-    found = _List([], [])
-    rows = csv_rows(file, text)
-    path_at, label_at, split_at, is_first = 0, 1, None, True
-    names: list[str] = []
+    reader = csv_rows(file, text)
+    rows: list[tuple[int, list[str]]] = []
     try:
-        for row in rows:
-            if not any(cell.strip() for cell in row):
-                continue
-            cells = [cell.strip() for cell in row]
-            if is_first and _is_header(file, cells):
-                header = [cell.lower() for cell in cells]
-                path_at = _column(file, header, PATH_COLUMNS)
-                label_at = _column(file, header, LABEL_COLUMNS)
-                split_at = next((header.index(n) for n in SPLIT_COLUMNS if n in header), None)
-                names = cells
-            elif len(cells) <= max(path_at, label_at) or not cells[label_at] or not cells[path_at]:
-                raise InputError(f"{file}, line {rows.line_num}: no path or no label")
-            else:
-                split = _split(file, rows.line_num, cells, split_at)
-                others = _others(cells, path_at, label_at) if names else ()
-                found.rows.append(
-                    _Row(rows.line_num, cells[path_at], cells[label_at], split, others)
-                )
-            is_first = False
+        for row in reader:
+            if any(cell.strip() for cell in row):
+                rows.append((reader.line_num, [cell.strip() for cell in row]))
     except csv.Error as error:
-        raise InputError(f"{file}, line {rows.line_num}: {error}") from None
-    header_of_others = _others(names, path_at, label_at) if names else ()
-    return replace(found, has_splits=split_at is not None, header=header_of_others)
+        raise InputError(f"{file}, line {reader.line_num}: {error}") from None
+    path_at, label_at, split_at = 0, 1, None
+    header: tuple[str, ...] = ()
+    if rows and _is_header(file, rows[0][1]):
+        columns = [cells for _, cells in rows]
+        rows = rows[1:]
+        path_at = _required(file, columns, PATH_COLUMNS)
+        label_at = _required(file, columns, LABEL_COLUMNS)
+        split_at = _column(file, columns, SPLIT_COLUMNS)
+        header = _others(columns[0], path_at, label_at)
+    found = _List([], [], has_splits=split_at is not None, header=header)
+    for line, cells in rows:
+        if len(cells) <= max(path_at, label_at) or not cells[label_at] or not cells[path_at]:
+            raise InputError(f"{file}, line {line}: no path or no label")
+        split = _split(file, line, cells, split_at)
+        others = _others(cells, path_at, label_at) if header else ()
+        found.rows.append(_Row(line, cells[path_at], cells[label_at], split, others))
+    return found
 
 
 def _others(cells: Sequence[str], path_at: int, label_at: int) -> tuple[str, ...]:
@@ -258,11 +255,48 @@ def _split(file: Path, line: int, cells: Sequence[str], at: int | None) -> str:
     return found
 
 
-def _column(file: Path, header: Sequence[str], names: tuple[str, ...]) -> int:
-    for name in names:
-        if name in header:
-            return header.index(name)
-    raise InputError(f"{file}: no column named {', '.join(names)}; it has {', '.join(header)}")
+def _required(file: Path, rows: Sequence[Sequence[str]], names: tuple[str, ...]) -> int:
+    found = _column(file, rows, names)
+    if found is None:
+        raise InputError(f"{file}: no column named {', '.join(names)}; it has {', '.join(rows[0])}")
+    return found
+
+
+def _column(file: Path, rows: Sequence[Sequence[str]], names: tuple[str, ...]) -> int | None:
+    """The place of the column that is called like one of ``names``; the first row has the names.
+
+    Raises:
+        InputError: several are, with other cells.
+    """
+    places = [at for at, name in enumerate(rows[0]) if name.lower() in names]
+    columns = [
+        (rows[0][at], [row[at] if at < len(row) else "" for row in rows[1:]]) for at in places
+    ]
+    one_of(columns, names[0], str(file))
+    return places[0] if places else None
+
+
+def one_of(
+    columns: Sequence[tuple[str, Sequence[str]]],
+    meaning: str,
+    where: str,
+    advice: str = "remove or rename all but one",
+) -> str | None:
+    """The name of the column that has what is looked for; None if there is no candidate.
+
+    Args:
+        columns: name and cells of each candidate.
+        meaning: what is looked for.
+        where: the file, for messages.
+        advice: what to do if it cannot be told.
+
+    Raises:
+        InputError: there are several, and their cells differ.
+    """
+    if any(cells != columns[0][1] for _, cells in columns):
+        names = ", ".join(name for name, _ in columns)
+        raise InputError(f"{where}: the columns {names} could be the {meaning}; {advice}")
+    return columns[0][0] if columns else None
 
 
 def _exists(root: Path, path: str) -> bool:

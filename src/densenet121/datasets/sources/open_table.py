@@ -11,7 +11,7 @@ from densenet121.datasets.sources.arrow import read_label_arrow
 from densenet121.datasets.sources.exclusion import without_excluded
 from densenet121.datasets.sources.label_table import TABLE, LabelRules, read_label_table
 from densenet121.datasets.sources.layout import PACKED, only_one, packed_files, packed_kind
-from densenet121.datasets.sources.lists import LABEL_COLUMNS, SPLIT_COLUMNS
+from densenet121.datasets.sources.lists import LABEL_COLUMNS, SPLIT_COLUMNS, one_of
 from densenet121.datasets.sources.mindrecord import read_label_mindrecords
 from densenet121.datasets.sources.open import repository_data
 from densenet121.datasets.sources.parquet_labels import read_label_parquet
@@ -115,9 +115,10 @@ def of_split(table: ImageDataset, split: Split, *, required: bool = True) -> Ima
             there is no column of splits.
 
     Raises:
-        InputError: a value is no split, or there are no such rows.
+        InputError: a value is no split, there are no such rows, or two columns of splits differ.
     """
-    column = next((name for name in table.columns if name.lower() in SPLIT_COLUMNS), None)
+    named = [one for one in table.columns.items() if one[0].lower() in SPLIT_COLUMNS]
+    column = one_of(named, "split", str(table.source))
     if column is None:
         return table if required else None
     where = f"{table.source}, column {column}"
