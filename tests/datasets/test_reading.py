@@ -128,6 +128,28 @@ def test_16_bit_colour_is_refused_by_name() -> None:
         decode(data, reading=make_reading(16, None))
 
 
+@pytest.mark.parametrize("reading", [make_reading(16, None), make_reading(16, "0,4095")])
+@pytest.mark.parametrize(
+    ("data", "deep"),
+    [
+        (b"P6\n# by hand, 1 1 255\n1 1\n65535\n" + b"\xff\0" * 3, True),
+        (b"P6 1 1 4095 " + b"\x0f\0" * 3, True),
+        (b"P3 1 1 256\n256 0 1\n", True),
+        (b"P6 1 1 255 abc", False),
+        (b"P3 1 1 255\n255 0 1\n", False),
+    ],
+)
+def test_colour_ppm_of_more_than_8_bits_is_refused_by_name(
+    data: bytes, deep: bool, reading: Reading
+) -> None:
+    assert decode(data).shape == (1, 1, 3)
+    if deep:
+        with pytest.raises(InputError, match=r"^PPM with 16-bit colour; `depth` 16 and `window`"):
+            decode(data, reading=reading)
+    else:
+        np.testing.assert_array_equal(decode(data, reading=reading), decode(data))
+
+
 @given(
     st.lists(st.integers(0, 65535), min_size=1, max_size=50),
     st.floats(-1e5, 1e5),

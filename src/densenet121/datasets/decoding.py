@@ -27,6 +27,7 @@ import ctypes
 import functools
 import io
 import os
+import re
 import stat
 import struct
 from functools import partial
@@ -70,6 +71,9 @@ _MAGIC = (
     (b"MM\0*", "TIFF"),
     *((b"P%d" % kind, "PPM") for kind in range(1, 7)),
 )
+
+# The header of a colour PPM: width, height and, in the group, the largest value of a sample.
+_PPM_COLOUR = re.compile(rb"P[36](?:(?:\s|#[^\r\n]*[\r\n])+(\d+)){3}")
 
 _OPENCV_FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
@@ -267,6 +271,9 @@ def _decode_pillow(
                 return _grey_to_rgb(reading.grey_levels(np.asarray(image, dtype=np.uint16)))
             if name == "PNG" and reading != AS_BYTES:
                 _refuse_deep_colour(name, data[24:25] == b"\x10")
+            if name == "PPM" and reading != AS_BYTES:
+                header = _PPM_COLOUR.match(data)
+                _refuse_deep_colour(name, header is not None and int(header[1]) > 255)
             return to_rgb(image)
         except InputError:
             raise
