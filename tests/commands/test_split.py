@@ -221,6 +221,17 @@ def test_wrong_tables_are_one_line(
         (["--val", "1"], 2, "--val must be above 0 and below 1, got 1.0"),
         (["--folds", "1"], 2, "--folds must be at least 2 folds, got 1"),
         (["--label_column", "findings"], 2, '"Mass|Edema" looks like several labels; pass --label'),
+        (
+            ["--missing", "0"],
+            2,
+            "--missing is for several labels per image, but each image has one",
+        ),
+        (
+            ["--label_column", "grade", "--missing", "ignore"],
+            2,
+            "--missing is for several labels per image",
+        ),
+        (["--uncertain", "1"], 2, "--uncertain is for several labels per image"),
         (["--negative_label", "y"], 2, "--negative_label goes with --label_column"),
     ],
 )

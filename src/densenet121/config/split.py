@@ -57,9 +57,15 @@ class SplitConfig(LabelTableSettings):
         return held_back | {"val": val, "train": rest - val}
 
     def check(self) -> None:
-        """Refuse shares out of range, and both kinds of split."""
+        """Refuse shares out of range, both kinds of split, and settings of several labels alone."""
         if not self.source or not self.output:
             raise UsageError("split needs images and --output, a new folder")
+        for name in ("uncertain", "missing"):
+            if getattr(self, name) is not None and not self.several_labels:
+                raise UsageError(
+                    f"--{name} is for several labels per image, but each image has one class here; "
+                    "name the labels by --labels or --label_separator, or omit it"
+                )
         if self.val is not None and self.folds is not None:
             raise UsageError("--val makes one split, --folds several; give one of the two")
         at_least("folds", self.folds, 2, "folds")
