@@ -64,6 +64,14 @@ def test_findings_are_whole_words() -> None:
     assert found == [[1, 1, 0], [0, 0, 1], [0, 0, 0], [1, 1, 0], [1, 0, 0]]
 
 
+def test_blank_parts_of_a_list_are_no_findings() -> None:
+    cells = ["Edema|", "|Mass", "Mass||Edema", "none|", " | "]
+    found = lists(cells, ["Mass", "Edema"], missing="0")
+    assert found == [[0, 1], [1, 0], [1, 1], [0, 0], [0, 0]]
+    with pytest.raises(InputError, match=r"of 5 rows these are blank: x \(1\); `missing` says"):
+        lists(cells, ["Mass", "Edema"])
+
+
 def test_a_blank_list_is_unknown_for_every_label_or_negative() -> None:
     assert np.isnan(lists(["a", ""], ["a", "b"], missing="ignore")[1]).all()
     assert lists(["a", ""], ["a", "b"], missing="0")[1] == [0, 0]

@@ -134,10 +134,7 @@ def labels_of_lists(
     """
     cells = table.cells(column, "label_column")
     listed = [
-        ([part.strip() for part in cell.split(separator)] if separator else [cell])
-        if cell
-        else None
-        for cell in cells
+        (parts_of(cell, separator) if separator else [cell] * bool(cell)) or None for cell in cells
     ]
     return labels_of_findings(
         table,
@@ -149,6 +146,11 @@ def labels_of_lists(
         ignored=ignored,
         missing=missing,
     )
+
+
+def parts_of(cell: str, separator: str) -> list[str]:
+    """The findings that a cell lists; blank parts, as after a last separator, are none."""
+    return [part.strip() for part in cell.split(separator) if part.strip()]
 
 
 def labels_of_findings(

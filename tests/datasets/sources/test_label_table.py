@@ -144,6 +144,9 @@ def test_one_column_is_split_into_whole_words(tmp_path: Path) -> None:
     found = read(table(tmp_path, text), **rules)
     assert found.class_names == ("Mass", "Pleural Mass")
     assert found.labels.tolist() == [[1, 1], [0, 0], [0, 1]]
+    again = read(table(tmp_path, text.replace("Mass\n", "Mass|\n")), **rules)
+    assert again.class_names == found.class_names
+    assert again.labels.tolist() == found.labels.tolist()
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from densenet121.datasets.label_cells import (
     Choice,
     labels_of_columns,
     labels_of_lists,
+    parts_of,
 )
 from densenet121.datasets.packed_strings import Names
 from densenet121.datasets.sources.lists import PATH_COLUMNS, plain_path
@@ -200,8 +201,11 @@ def _listed(table: Table, rules: LabelRules) -> tuple[str, ...]:
                 f'{table.file}, column {rules.label_column}: "{example}" looks like several '
                 f"labels; pass `label_separator` {marks[0]}, or another that no cell has"
             )
-    parts = [part.strip() for cell in cells for part in cell.split(rules.separator or "\0")]
-    names = sorted(set(parts) - {rules.negative, *rules.ignored, ""})
+    separator = rules.separator
+    parts = [
+        part for cell in cells for part in (parts_of(cell, separator) if separator else [cell])
+    ]
+    names = sorted(set(parts) - {rules.negative, *rules.ignored})
     if not names:
         raise InputError(f"{table.file}: the column {rules.label_column} has no label")
     return tuple(names)
