@@ -247,6 +247,28 @@ def test_wrong_settings_are_one_line(
     assert message in found
 
 
+@pytest.mark.parametrize("output", ["lists", "far/lists"])
+def test_lists_find_images_beside_the_folder_that_a_link_means(output: str, tmp_path: Path) -> None:
+    """``link/../imgs/0.png`` lies beside the folder ``far/im``, not beside the link."""
+    for folder in ("data/imgs", "far/im", "far/imgs"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "data/link").symlink_to(tmp_path / "far/im")
+    rows = ["path,label"]
+    for number in range(20):
+        (tmp_path / f"far/imgs/{number}.png").write_bytes(b"x%d" % number)
+        rows.append(f"link/../imgs/{number}.png,{number % 2}")
+    (tmp_path / "data/imgs/x.png").write_bytes(b"other")
+    rows.append("imgs/../imgs/x.png,1")  # no link, so in one spelling
+    (tmp_path / "data/all.csv").write_text("\n".join(rows) + "\n")
+    out = tmp_path / output
+    split(tmp_path / "data/all.csv", "--output", out)
+    found = [read_list(out / f"{part}.csv", "train", partial=True) for part in ("train", "val")]
+    read = {part.read(index) for part in found for index in range(len(part))}
+    assert read == {b"other", *(b"x%d" % number for number in range(20))}
+    paths = [path for part in found for path in part.paths]
+    assert sum(path.endswith("data/imgs/x.png") for path in paths) == 1
+
+
 def test_two_columns_of_classes_are_refused_until_one_is_named(
     table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,6 +24,7 @@ from densenet121.datasets.sources.lists import (
     PATH_COLUMNS,
     SPLIT_COLUMNS,
     one_of,
+    plain_path,
 )
 from densenet121.datasets.sources.open import open_splits
 from densenet121.datasets.sources.open_table import refuse_label_table
@@ -279,11 +280,12 @@ def _parts_of_lists(parts: list[str]) -> dict[str, dict[str, list[int]]]:
 
 def _list(images: Images, chosen: Numbers, folder: Path) -> bytes:
     """A list whose paths are relative to the folder it will be in."""
-    to_root = os.path.relpath(images.root.resolve(), folder.resolve())
+    folder = folder.resolve()
+    to_root = os.path.relpath(images.root.resolve(), folder)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", *images.columns])
     for index in chosen.tolist():
-        path = Path(os.path.normpath(Path(to_root, images.paths[index]))).as_posix()
+        path = plain_path(folder, Path(to_root, images.paths[index]).as_posix())
         writer.writerow([path, *(cells[index] for cells in images.columns.values())])
     return text.getvalue().encode(errors="surrogateescape")
