@@ -74,6 +74,44 @@ def test_each_version_is_the_image_of_that_epoch_of_training(
             np.testing.assert_array_equal(shown[6 * place + 2 + epoch][1], expected)
 
 
+@pytest.mark.parametrize("augment", ["original", "trivial"])
+def test_the_first_epochs_are_shown_at_the_small_size_that_they_train_on(
+    image_folder: Path, tmp_path: Path, augment: str
+) -> None:
+    settings = tmp_path / "run.yaml"
+    settings.write_text(
+        f"image_size: {SIZE}\nsmall_size: 16,20\nsmall_epochs: 2\nseed: 7\naugment: {augment}\n"
+    )
+    output = tmp_path / "sheet.html"
+    flags = ["--data_dir", str(image_folder), "--output", str(output), "--images", "1"]
+    assert cli.main(["show", "--config", str(settings), *flags, "--versions", "3"]) == 0
+    page = output.read_text(encoding="utf-8")
+    assert "20 x 16" in page and "in the first 2 epochs, pixels" in page
+    whole, evaluation, *shown = figures(page)
+    assert whole[0] == "the whole image, 48 x 40" and evaluation[1].shape == (SIZE, SIZE, 3)
+    given: dict[str, Any] = {"image_size": SIZE, "augment": augment}
+    config = TrainConfig(data_dir=str(image_folder), **given)
+    dataset, _ = open_training(image_folder)
+    preprocessing = pick_preprocessing(config, None, None)
+    sizes = [(16, 20), (16, 20), (SIZE, SIZE)]
+    assert len(shown) == 3
+    for epoch, (size, (caption, pixels)) in enumerate(zip(sizes, shown, strict=True)):
+        name = f"epoch {epoch}" + (", 20 x 16 pixels" if epoch < 2 else "")
+        assert caption.partition(":")[0] == name
+        expected = np.empty((*size, 3), np.uint8)
+        prepare = training_images(dataset, make_transform(config, *size, preprocessing), 7, epoch)
+        prepare(0, expected)
+        np.testing.assert_array_equal(pixels, expected)
+
+
+def test_small_batches_are_mixed_as_well(image_folder: Path, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"small_size": "16", "small_epochs": 1, "versions": 2, "mixup": 0.4}
+    shown = figures(sheet(image_folder, tmp_path, **given))
+    assert [pixels.shape[0] for _, pixels in shown[3 * 4 :]] == [16] * 3 + [SIZE] * 3
+    with pytest.raises(UsageError, match="--small_size and --small_epochs need each other"):
+        ShowConfig(data_dir="data", small_size="16")
+
+
 def test_size_and_mean_are_those_of_the_weights_that_training_will_start_from(
     image_folder: Path, tmp_path: Path
 ) -> None:

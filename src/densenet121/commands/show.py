@@ -1,5 +1,6 @@
 """The ``show`` command: images as training will show them to the network, on one page."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -18,6 +19,7 @@ from densenet121.datasets.reading import Reading
 from densenet121.datasets.transforms import TrainTransform, uniforms
 from densenet121.engine.augmentation import describe, make_mixing, make_transform
 from densenet121.engine.images import find_datasets
+from densenet121.engine.plan import train_sizes
 from densenet121.engine.setup import pick_preprocessing
 from densenet121.losses.mixing import Mixing
 from densenet121.pages.markup import bullets, card, escape, plural, section
@@ -46,13 +48,19 @@ def show(config: ShowConfig) -> Path:
     weights = weights.with_channels(config.training.channels) if weights else None
     preprocessing = pick_preprocessing(config.training, None, weights, dataset)
     height, width = preprocessing.image_size
-    transform = make_transform(config, height, width, preprocessing)
+    transforms = _transforms(config, preprocessing)
     mixing = make_mixing(config, dataset, 2)
     count = min(config.images, len(dataset))
     indices = np.linspace(0, len(dataset) - 1, count).round().astype(np.int64)
-    batches = versions(dataset, transform, indices, config.seed, config.versions)
+    batches = versions(dataset, transforms, indices, config.seed)
     sections = [
-        _section(dataset, int(index), preprocessing, transform, batches[:, i], config.seed)
+        _section(
+            dataset,
+            int(index),
+            preprocessing,
+            [(transform, batch[i]) for transform, batch in zip(transforms, batches, strict=True)],
+            config.seed,
+        )
         for i, index in enumerate(indices)
     ]
     if mixing and count > 1:
@@ -60,6 +68,7 @@ def show(config: ShowConfig) -> Path:
     cards = (
         card(config.augment, "preset", main=True),
         card(f"{width} x {height}", "network's input, pixels"),
+        *_small_card(config, transforms[0]),
         card(plural(count, "image"), f"of {len(dataset)}"),
         card(str(config.seed), "seed"),
     )
@@ -68,35 +77,65 @@ def show(config: ShowConfig) -> Path:
     return output
 
 
+def _transforms(config: ShowConfig, preprocessing: Preprocessing) -> list[TrainTransform]:
+    """That of each of the first epochs, which train on smaller images if ``small_size`` is set."""
+    small, full = (
+        make_transform(config, *size, preprocessing)
+        for size in train_sizes(config.training, preprocessing)
+    )
+    return [small if epoch < config.small_epochs else full for epoch in range(config.versions)]
+
+
+def _small_card(config: ShowConfig, first: TrainTransform) -> list[str]:
+    if not config.small_epochs:
+        return []
+    epochs = plural(config.small_epochs, "epoch")
+    return [card(f"{first.width} x {first.height}", f"in the first {epochs}, pixels")]
+
+
 def versions(
-    dataset: ImageDataset, transform: TrainTransform, indices: NDArray[np.int64], seed: int, n: int
-) -> Pixels:
-    """``(n, images, H, W, 3)``: the images as they are in the first ``n`` epochs of training."""
-    out = np.empty((n, len(indices), transform.height, transform.width, 3), np.uint8)
-    for epoch in range(n):
+    dataset: ImageDataset,
+    transforms: Sequence[TrainTransform],
+    indices: NDArray[np.int64],
+    seed: int,
+) -> list[Pixels]:
+    """``(images, H, W, 3)`` of each epoch: the images as they are in the first epochs of training.
+
+    Args:
+        dataset: the images.
+        transforms: that of each epoch; it has the height and width.
+        indices: the images to show.
+        seed: of the augmentation.
+    """
+    batches = []
+    for epoch, transform in enumerate(transforms):
+        out = np.empty((len(indices), transform.height, transform.width, 3), np.uint8)
         prepare = training_images(dataset, transform, seed, epoch)
         for i, index in enumerate(indices):
-            prepare(int(index), out[epoch, i])
-    return out
+            prepare(int(index), out[i])
+        batches.append(out)
+    return batches
 
 
 def _section(
     dataset: ImageDataset,
     index: int,
     preprocessing: Preprocessing,
-    transform: TrainTransform,
-    after: Pixels,
+    after: Sequence[tuple[TrainTransform, Pixels]],
     seed: int,
 ) -> str:
-    """One image: as it is, as evaluation sees it, and its versions."""
-    evaluated = np.empty((transform.height, transform.width, 3), np.uint8)
+    """One image: as it is, as evaluation sees it, and its versions with their transforms."""
+    height, width = preprocessing.image_size
+    evaluated = np.empty((height, width, 3), np.uint8)
     preprocessing.reader(dataset)(index, evaluated)
     shown = [
         _whole(dataset, index, preprocessing.reading),
         _encoded(evaluated, "evaluation", before=True),
     ]
-    for epoch, image in enumerate(after):
+    for epoch, (transform, image) in enumerate(after):
         caption = f"epoch {epoch}"
+        if (transform.height, transform.width) != (height, width):
+            caption += f", {transform.width} x {transform.height} pixels"
         u = uniforms(seed, epoch, index, transform.num_uniforms)
         drawn = transform.after.policy_operations(transform.height, transform.width, u)
         if drawn:
@@ -131,7 +170,9 @@ def _whole(dataset: ImageDataset, index: int, reading: Reading) -> SheetImage:
     return _encoded(np.asarray(small, dtype=np.uint8), f"the whole image, {wide} x {high}")
 
 
-def _mixed(batches: Pixels, mixing: Mixing, preprocessing: Preprocessing, seed: int) -> str:
+def _mixed(
+    batches: Sequence[Pixels], mixing: Mixing, preprocessing: Preprocessing, seed: int
+) -> str:
     """The images as one batch, mixed as in the first step of each epoch."""
     shown = []
     mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)

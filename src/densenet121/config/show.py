@@ -41,6 +41,9 @@ class ShowConfig(SampleSettings, TaskSettings, AugmentationSettings):
             ImageNet, data that of the training images, M,S are numbers; as in `train`.
         image_size: height and width of the network's input in pixels, "H,W" or one number
             (default: as the weights of pretrained record, else 224,224).
+        small_size: height and width in pixels of the training images in the first small_epochs, as
+            in `train` (default: image_size).
+        small_epochs: number of first epochs that train on images of small_size.
         eval_resize: size to which an image is resized before the central crop when it is evaluated,
             as in `train` (default: 256 at image_size 224 and in proportion at others).
         seed: seed of the augmentation, as in `train`.
@@ -58,6 +61,8 @@ class ShowConfig(SampleSettings, TaskSettings, AugmentationSettings):
     pretrained: AnyPath | None = None
     normalisation: Normalisation = "weights"
     image_size: Size | None = None
+    small_size: Size | None = None
+    small_epochs: int = 0
     eval_resize: Resize | None = None
     seed: int = 1
 
