@@ -31,8 +31,9 @@ from densenet121.runs.layout import checkpoints_in
 from densenet121.runs.metrics import read_rows
 from densenet121.runs.read import read_run
 from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.logging import log, run_log
 
-from helpers.commands import environment
+from helpers.commands import environment, no_file_beyond
 from helpers.forking import Forked
 from helpers.images import write_classes
 from helpers.training import train_config
@@ -450,6 +451,35 @@ def test_the_history_stays_where_an_epoch_gets_other_steps(
         ("eval", 3),
     ]
     assert [row.epoch for row in read_run(folder).results.validations] == [0, 1]
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "x_rank_0.log"])
+def test_a_log_or_metrics_that_cannot_be_written_are_named_with_the_good_checkpoint(
+    name: str, config: TrainConfig, uninterrupted: Path, tmp_path: Path
+) -> None:
+    before = uninterrupted / "0-1_2.ckpt"
+    folder = RunFolder(
+        tmp_path,
+        rank=0,
+        keep=0,
+        info=open_checkpoint(before).info,
+        run=json.loads((uninterrupted / "run.json").read_text()),
+        resumed_from=before,
+    )
+    file = tmp_path / name
+    message = (
+        rf"^{file}: cannot be written \(File too large\); the last good checkpoint is {before}$"
+    )
+    with (
+        pytest.raises(InputError, match=message),
+        run_log(tmp_path, "x", 0, lambda: folder.good),
+        no_file_beyond(1000),
+    ):
+        for _ in range(20):
+            if name == "metrics.jsonl":
+                folder.note({"kind": "train", "text": 100 * "x"})
+            else:
+                log.info(100 * "x")
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(image_folder: Path, tmp_path: Path) -> None:

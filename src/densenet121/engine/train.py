@@ -119,7 +119,8 @@ def train(config: TrainConfig, task: Task | None = None, images: Sides = None) -
 
         # 5. Run folder and log.
         folder, stamp = make_run_folder(config, runtime, start, info, run)
-        with folder.alone(), run_log(folder.path, stamp, runtime.process.rank), folder:
+        logged = run_log(folder.path, stamp, runtime.process.rank, lambda: folder.good)
+        with folder.alone(), logged, folder:
             log_settings(settings)
             log.info("run folder: %s", folder.path)
             log.info("%s; %s", runtime.process.note, runtime)

@@ -24,7 +24,7 @@ from densenet121.runs.layout import (
 from densenet121.runs.metrics import MetricsFile, read_rows
 from densenet121.runs.record import resumed_record
 from densenet121.runs.trackers import Trackers
-from densenet121.utils.errors import InputError
+from densenet121.utils.errors import cannot_write
 from densenet121.utils.files import write_json
 from densenet121.utils.locks import locked
 from densenet121.utils.logging import log
@@ -138,11 +138,18 @@ class RunFolder:
         )
 
     def note(self, row: Mapping[str, Any]) -> None:
-        """Append a row to the metrics, and to the trackers before."""
+        """Append a row to the metrics, and to the trackers before.
+
+        Raises:
+            InputError: the file cannot be written; the text names the last good checkpoint.
+        """
         if self.is_first:
             # A killed run then has no row in its metrics that a tracker has not got.
             self._trackers.note(row)
-            self._metrics.write(row)
+            try:
+                self._metrics.write(row)
+            except OSError as error:
+                raise cannot_write(self._metrics.path, error, self.good) from None
 
     def show(self, name: str, step: int, draw: Callable[[], bytes | None]) -> None:
         """Give an image to the trackers, if there are any; it is drawn only then."""
@@ -173,7 +180,7 @@ class RunFolder:
         try:
             save(path, "checkpoint", tensors, whole)
         except OSError as error:
-            raise InputError(f"{path}: cannot be written ({error.strerror}); {self.good}") from None
+            raise cannot_write(path, error, self.good) from None
         self._last_good = path
         self._remove_old(path)
         return path
@@ -192,9 +199,7 @@ class RunFolder:
         try:
             save_weights(self.path / name, state_dict, self._info, origin, data=data)
         except OSError as error:
-            raise InputError(
-                f"{self.path / name}: cannot be written ({error.strerror}); {self.good}"
-            ) from None
+            raise cannot_write(self.path / name, error, self.good) from None
 
     @property
     def good(self) -> str:

@@ -32,6 +32,17 @@ class UsageError(InputError):
 NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
+def cannot_write(path: object, error: OSError, good: str = "") -> InputError:
+    """The error for a file of a run that cannot be written.
+
+    Args:
+        path: the file.
+        error: what the system says.
+        good: which checkpoint is good.
+    """
+    return InputError(f"{path}: cannot be written ({error.strerror}){good and '; '}{good}")
+
+
 def one_line(reason: object) -> str:
     """What another library or a damaged file says, for a message of one line."""
     return " ".join(str(reason).split())
