@@ -44,12 +44,11 @@ def check_resumable(checkpoint: Checkpoint, run: dict[str, Any], config: TrainCo
         raise UsageError(
             f"cannot resume {checkpoint.path} with other settings: {'; '.join(changed)}"
         )
-    if longer:
-        _check_longer(checkpoint, before, config)
+    extra = _check_longer(checkpoint, before, config) if longer else ""
     check_same_classes(
         before["class_names"], str(checkpoint.path), run["class_names"], "the training data"
     )
-    warnings = []
+    warnings = [f"{extra}: it stays, and the best weights may be of it"] if extra else []
     for split in ("train", "val"):
         was, now = before["data"][split], run["data"][split]
         if (was and was["fingerprint"]) != (now and now["fingerprint"]):
@@ -71,8 +70,11 @@ def check_resumable(checkpoint: Checkpoint, run: dict[str, Any], config: TrainCo
     return warnings
 
 
-def _check_longer(checkpoint: Checkpoint, before: Mapping[str, Any], config: TrainConfig) -> None:
-    """Refuse a larger `max_epoch` if it changes a step that is done, or a validation.
+def _check_longer(checkpoint: Checkpoint, before: Mapping[str, Any], config: TrainConfig) -> str:
+    """Refuse a larger `max_epoch` if it changes a step that is done, or a validation that counts.
+
+    Returns:
+        A validation that the longer run would not have had, and that changes no step; or "".
 
     Raises:
         UsageError: the text has the first such step, and what to do.
@@ -82,12 +84,13 @@ def _check_longer(checkpoint: Checkpoint, before: Mapping[str, Any], config: Tra
     freeze = settings.get("freeze_epochs", config.freeze_epochs)
     then = replace(config, max_epoch=settings["max_epoch"], T_max=t_max, freeze_epochs=freeze)
     steps = before["steps_per_epoch"]
+    extra = _other_validation(then, state["evaluated_epochs"])
+    counts = config.patience is not None or config.lr_scheduler == "plateau"
     reason, advice = (
         _other_rate(then, config, steps, state["step"])
         or _other_layers(then, config, steps, state["step"])
         or _other_images(then, config, steps, state["step"])
-        or _other_validation(then, state["evaluated_epochs"])
-        or ("", "")
+        or (extra if counts else "", "")
     )
     if reason:
         raise UsageError(
@@ -95,6 +98,7 @@ def _check_longer(checkpoint: Checkpoint, before: Mapping[str, Any], config: Tra
             f"{then.max_epoch} and a step that is done would change: {reason}; start a new "
             f"run with `pretrained`{advice}"
         )
+    return extra
 
 
 def _other_rate(
@@ -141,15 +145,14 @@ def _other_images(
     return None
 
 
-def _other_validation(then: TrainConfig, ended: int) -> tuple[str, str] | None:
-    """A validation that only the last epoch had; the best weights may be of it."""
+def _other_validation(then: TrainConfig, ended: int) -> str:
+    """A validation that only the last epoch had, or ""."""
     if ended == then.max_epoch and ended % then.val_interval:
-        reason = (
+        return (
             f"epoch {ended} was validated as the last, which `val_interval` {then.val_interval} "
             "would not have done"
         )
-        return reason, ", or resume an earlier checkpoint with another `output_dir`"
-    return None
+    return ""
 
 
 def _changes(before: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
