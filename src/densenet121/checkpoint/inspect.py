@@ -86,10 +86,14 @@ def _rows(weights: Weights) -> Iterator[tuple[str, str]]:
         )
     else:
         yield "images", "preprocessing not recorded"
-    for note in weights.notes:
+    for note in _notes(weights):
         yield "note", note
+
+
+def _notes(weights: Weights) -> Iterator[str]:
+    yield from weights.notes
     if weights.task == DEFAULT_TASK and weights.num_classes == 1:
-        yield "note", "one class per image of one output, so it cannot classify"
+        yield "one class per image of one output, so it cannot classify"
 
 
 def _triple(values: tuple[float, ...]) -> str:
