@@ -507,7 +507,7 @@ def test_one_image_that_cannot_be_read_is_left_out_and_named_if_asked(
 ) -> None:
     source = write_class_table(tmp_path / "data", 8, each=2, classes=2)
     (source.parent / "03_1.png").write_bytes(b"no image")
-    (tmp_path / "exclude.txt").write_text("train/00_0.png\n")  # as an audit may write it
+    (tmp_path / "exclude.txt").write_text("00_0.png\n")
     settings = SMALL | {"folds": 2, "stratify": True, "group": "patient", "per_batch_size": 3}
     flags = ["study", "--data_dir", str(source), *flags_of(settings)]
     flags += ["--exclude", str(tmp_path / "exclude.txt"), "--run_dir"]

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from densenet121.audit.audit import audit
-from densenet121.config import AuditConfig
+from densenet121.config import AuditConfig, StudyConfig
 from densenet121.datasets.sources.label_table import LabelRules
 from densenet121.datasets.sources.open import open_evaluation, open_training
 from densenet121.datasets.sources.open_table import (
     open_labelled_evaluation,
     open_labelled_training,
 )
+from densenet121.engine.folds import study_images
 from densenet121.utils.errors import UsageError
 
 
@@ -121,3 +122,12 @@ def test_an_audit_without_validation_writes_paths_alone(tmp_path: Path) -> None:
     assert bad.read_text() == "3.png\n"
     for found in (open_evaluation(file, exclude=bad), open_training(file, exclude=bad)[0]):
         assert list(found.paths) == ["0.png", "1.png", "2.png"]
+
+
+@pytest.mark.parametrize("line", ["1.png", "train/1.png", "val/1.png"])
+def test_a_study_leaves_an_image_out_whichever_side_a_line_names(line: str, tmp_path: Path) -> None:
+    """It divides all images anew."""
+    file = listed(tmp_path / "all.csv", "0.png 1.png 2.png 3.png")
+    bad = excluding(tmp_path, line)
+    config = StudyConfig(data_dir=str(file), exclude=str(bad), run_dir=str(tmp_path / "run"))
+    assert list(study_images(config).paths) == ["0.png", "2.png", "3.png"]
