@@ -1,7 +1,8 @@
 """What the outputs of another program's network mean, and which layer they come from."""
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -68,6 +69,21 @@ def _has_one_output(state_dict: Mapping[str, Tensor]) -> bool:
     return last is None or head.shape[1] == last.shape[0]  # else it follows a hidden layer
 
 
+def _told_apart(names: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
+    """The names, those of several outputs with the output's number; and a note of it.
+
+    Of ImageNet's 1,000 usual names "crane" and "maillot" are two classes each.
+    """
+    twice = named_twice(names)
+    if not twice:
+        return tuple(names), []
+    counts = Counter(names)
+    numbered = [f"{name} ({i})" if counts[name] > 1 else name for i, name in enumerate(names)]
+    return tuple(numbered), [
+        f"{twice} of its label_names; the number of the output tells them apart"
+    ]
+
+
 def _documented(
     family: Family,
     state_dict: dict[str, Tensor],
@@ -83,12 +99,8 @@ def _documented(
                 f"{path.with_name(CONFIG)}: has {len(config.class_names)} label_names, but the "
                 f"network in {path.name} has {len(head)} outputs"
             )
-        if twice := named_twice(config.class_names):
-            raise InputError(
-                f"{path.with_name(CONFIG)}: {twice} of its label_names; give each output another "
-                "name, or remove label_names"
-            )
-        return state_dict, Labels(config.task, config.class_names, notes=config.notes)
+        names, told_apart = _told_apart(config.class_names)
+        return state_dict, Labels(config.task, names, notes=(*config.notes, *told_apart))
     if family == "torchxrayvision":
         state_dict, names, thresholds, dropped = split_op_threshs(state_dict, path, beside)
         notes = [dropped] if dropped else []
