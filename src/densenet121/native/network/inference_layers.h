@@ -92,27 +92,6 @@ struct Worker {
   }
 };
 
-// The bottleneck of one layer, relu(norm2(conv1)). Every thread has memory for all of it, in which it
-// computes its pieces; `places` has the memory of the one whose piece counts. With pieces of some
-// columns, these are copied to `together`.
-template <class R>
-struct Bottleneck {
-  R *together, *own;  // the same for one thread alone
-  PixelPlace<R>* places;
-
-  // Memory for some pixels of `width` numbers; `of_team` is that of a team's first thread. Late threads
-  // read all of it, so nothing else that runs in a team may have its slots, which could grow.
-  static Bottleneck of_thread(const Worker& worker, const Bottleneck& of_team, int64_t pixels,
-                              int64_t width) {
-    if (worker.team) return {of_team.together, scratch<R>(7, pixels * width), of_team.places};
-    return alone(pixels, width);
-  }
-  static Bottleneck alone(int64_t pixels, int64_t width) {
-    R* own = scratch<R>(3, pixels * width);
-    return {own, own, scratch<PixelPlace<R>>(6, pixels)};
-  }
-};
-
 // Computes a block, whose input is in y, for some images.
 template <class T>
 struct Group {
@@ -122,7 +101,7 @@ struct Group {
   const R* norms;
   Maps maps;
   T* y;
-  Bottleneck<R> h;
+  R* h;  // the bottleneck, relu(norm2(conv1)) of one layer
 
   static int64_t phases(const BlockArguments& g) { return 2 * g.layers; }
 
@@ -137,21 +116,20 @@ struct Group {
     const R* scale = norms + at.norms;
     const R* shift = scale + 2 * at.columns + first;
     T* a = scratch<T>(0, kRowsAtOnce * kSkewedNumbers<T>);
-    R* c = h.own + pixels.begin * at.width + first;
+    R* out = h + pixels.begin * at.width + first;
+    // The sums so far are read again: of two threads each needs its own.
+    R* c = claim.contested() ? scratch<R>(1, kRowsAtOnce * width) : out;
+    const int64_t ldc = claim.contested() ? width : at.width;
     for (int64_t k = 0; k < at.columns; k += kNumbersAtOnce<T>) {
       const int64_t depth = smaller<int64_t>(kNumbersAtOnce<T>, at.columns - k);
       normalise_some<T>(y + pixels.begin * ld + k, ld, rows, columns - k, depth, scale + k,
                         scale + at.columns + k, a, kSkewedNumbers<T>);
       multiply_factors<T>(rows, a, k, depth, weights + at.weights + first * at.columns, at.columns,
-                          width, c, at.width, shift);
+                          width, c, ldc, shift);
     }
-    if (!claim()) return;
-    for (int64_t p = pixels.begin; p < pixels.end; p++) {
-      const int64_t pixel = p * at.width;
-      if (parts > 1) {
-        std::memcpy(h.together + pixel + first, h.own + pixel + first, width * sizeof(R));
-      }
-      h.places[p].store((parts > 1 ? h.together : h.own) + pixel, std::memory_order_relaxed);
+    if (!claim.contested() || !claim()) return;
+    for (int64_t r = 0; r < rows; r++) {
+      std::memcpy(out + r * at.width, c + r * width, width * sizeof(R));
     }
   }
 
@@ -159,7 +137,7 @@ struct Group {
   template <class Form>
   void conv2(int64_t layer, Range patches, Claim& claim) const {
     const LayerLayout<T> at(g, layer);
-    convolve_patches<Form>(maps, patches.begin, patches.end, h.places, at.width,
+    convolve_patches<Form>(maps, patches.begin, patches.end, h, at.width,
                            weights + at.weights + at.columns * at.width,
                            norms + at.norms + 2 * at.columns + at.width, g.growth,
                            y + g.input_columns + layer * g.growth, g.columns(), claim);
@@ -254,8 +232,8 @@ void run_layers(const InferenceArguments& arguments) {
   const int64_t pixels = g.height * g.width, fair = (g.images + g.threads - 1) / g.threads;
   const int64_t at_once = images_at_once(pixels, fair);
   const int64_t groups = (g.images + at_once - 1) / at_once;
-  const int64_t width = round_up(g.bottleneck, kLanes<T>);
-  const auto shared = Bottleneck<R>::alone(at_once * pixels, width);
+  const int64_t numbers = at_once * pixels * round_up(g.bottleneck, kLanes<T>);
+  R* shared = scratch<R>(3, numbers);
   share_groups(groups, 1 + Group<T>::phases(g), g.threads, [&](Worker& worker, int64_t i) {
     const Maps maps{smaller(at_once, g.images - i * at_once), g.height, g.width};
     const T* x = static_cast<T*>(g.x) + i * at_once * pixels * g.input_columns;
@@ -267,7 +245,7 @@ void run_layers(const InferenceArguments& arguments) {
       }
     });
     Group<T>{g, static_cast<T*>(arguments.weights), static_cast<R*>(arguments.norms), maps, y,
-             Bottleneck<R>::of_thread(worker, shared, at_once * pixels, width)}
+             worker.team ? shared : scratch<R>(3, numbers)}
         .layers(worker);
   });
 }

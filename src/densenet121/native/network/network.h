@@ -165,18 +165,14 @@ struct Pass {
     const int64_t fair = (g.images + 2 * g.threads - 1) / (2 * g.threads);
     return images_at_once(2 * pixels(g.blocks - 1), fair);
   }
-  int64_t bottleneck_pixels(int64_t images) const {
+  int64_t bottleneck_numbers(int64_t images) const {
     int64_t most = 0;
     for (int64_t b = 0; b < g.blocks; b++) {
       const int64_t rows = images_at_once(pixels(b), images) * pixels(b);
-      most = rows > most ? rows : most;
+      const int64_t numbers = rows * round_up(blocks[b].bottleneck, kLanes<T>);
+      most = numbers > most ? numbers : most;
     }
     return most;
-  }
-  int64_t bottleneck_width() const {
-    int64_t most = 0;
-    for (const BlockArguments& b : blocks) most = b.bottleneck > most ? b.bottleneck : most;
-    return round_up(most, kLanes<T>);
   }
   int64_t phases(int64_t images) const {
     int64_t sum = 1;
@@ -260,7 +256,7 @@ struct Pass {
   }
 
   // Images first .. first + images - 1; y and h have memory for all buffers of this many images.
-  void run(Worker& worker, int64_t first, int64_t images, T* y, const Bottleneck<R>& h) const {
+  void run(Worker& worker, int64_t first, int64_t images, T* y, R* h) const {
     stem(worker, first, images, y);
     for (int64_t b = 0; b < g.blocks; b++) {
       const BlockArguments& block = blocks[b];
@@ -301,14 +297,13 @@ void network_run(const NetworkArguments& g) {
   using R = Real<T>;
   const Pass<T> pass(g);
   const int64_t at_once = pass.at_once(), groups = (g.images + at_once - 1) / at_once;
-  const int64_t numbers = pass.buffers.back() * at_once;
-  const int64_t pixels = pass.bottleneck_pixels(at_once), width = pass.bottleneck_width();
+  const int64_t numbers = pass.buffers.back() * at_once, inner = pass.bottleneck_numbers(at_once);
   T* y = scratch<T>(5, numbers);
-  const auto shared = Bottleneck<R>::alone(pixels, width);
+  R* h = scratch<R>(3, inner);
   share_groups(groups, pass.phases(at_once), g.threads, [&](Worker& worker, int64_t i) {
     T* own_y = worker.team ? y : scratch<T>(5, numbers);
-    const auto h = Bottleneck<R>::of_thread(worker, shared, pixels, width);
-    pass.run(worker, i * at_once, smaller(at_once, g.images - i * at_once), own_y, h);
+    R* own_h = worker.team ? h : scratch<R>(3, inner);
+    pass.run(worker, i * at_once, smaller(at_once, g.images - i * at_once), own_y, own_h);
   });
   if (g.classifier.classes) classifier_run<R>(g.classifier);
 }

@@ -6,31 +6,26 @@
 
 namespace {
 
-// Where a pixel of the bottleneck is: in the memory of the thread that computed it. A late thread
-// (team.h) may read it while another one is writing it.
-template <class R>
-using PixelPlace = std::atomic<const R*>;
-
 // Where the pixels of the window around a patch are; those outside of the image are zero.
-template <class Form, class R>
-inline void find_window(const Maps& maps, const Patch& patch, const PixelPlace<R>* places,
-                        const R* zeros, const R* (&pixel)[Form::kWindow][Form::kWindow]) {
+template <class Form, class T>
+inline void find_window(const Maps& maps, const Patch& patch, const T* x, const T* zeros,
+                        int64_t columns, const T* (&pixel)[Form::kWindow][Form::kWindow]) {
   for (int r = 0; r < Form::kWindow; r++) {
     for (int c = 0; c < Form::kWindow; c++) {
       const int64_t row = patch.row + r - 1, column = patch.column + c - 1;
       const bool inside = row >= 0 && row < maps.height && column >= 0 && column < maps.width;
-      const int64_t at = (patch.image * maps.height + row) * maps.width + column;
-      pixel[r][c] = inside ? places[at].load(std::memory_order_relaxed) : zeros;
+      pixel[r][c] =
+          inside ? x + ((patch.image * maps.height + row) * maps.width + column) * columns : zeros;
     }
   }
 }
 
 // The transforms of the window around a patch, `stride` numbers apart.
 template <class Form, class T>
-inline void transform_input(const Maps& maps, const Patch& patch, const PixelPlace<T>* x,
-                            const T* zeros, int64_t columns, T* out, int64_t stride) {
+inline void transform_input(const Maps& maps, const Patch& patch, const T* x, const T* zeros,
+                            int64_t columns, T* out, int64_t stride) {
   const T* pixel[Form::kWindow][Form::kWindow];
-  find_window<Form>(maps, patch, x, zeros, pixel);
+  find_window<Form>(maps, patch, x, zeros, columns, pixel);
   for (int64_t n = 0; n < columns; n += kLanes<T>) {
     Form::transform([&](int r, int c) { return load<T>(pixel[r][c] + n, kLanes<T>); },
                     [&](int i, Vec<T> v) { store<T>(out + i * stride + n, v, kLanes<T>); });
@@ -61,10 +56,9 @@ inline void write_patch(const Maps& maps, const Patch& patch, int64_t width, Num
 // `columns` x round_up(width, lanes) numbers for each of the products. Only bf16 has units
 // (whole_patches.h), as in pack_patches.
 template <class Form, class T>
-inline void convolve_patches(const Maps& maps, int64_t first, int64_t last,
-                             const PixelPlace<T>* x, int64_t columns, const T* weights,
-                             const T* /* units */, int64_t width, T* out, int64_t ld,
-                             Claim& claim) {
+inline void convolve_patches(const Maps& maps, int64_t first, int64_t last, const T* x,
+                             int64_t columns, const T* weights, const T* /* units */, int64_t width,
+                             T* out, int64_t ld, Claim& claim) {
   const int64_t count = last - first, padded = round_up(width, kLanes<T>);
   const int64_t input_stride = patch_stride<T>(Form::kAtOnce, columns);
   const int64_t sum_stride = patch_stride<T>(Form::kAtOnce, padded);

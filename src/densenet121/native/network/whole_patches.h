@@ -139,10 +139,9 @@ inline Vec<float> sums_of_whole(const int32_t* sums, const float* units) {
 
 // As for the other types, of a bottleneck in float.
 template <class Form>
-inline void convolve_patches(const Maps& maps, int64_t first, int64_t last,
-                             const PixelPlace<float>* x, int64_t columns, const bf16* weights,
-                             const float* units, int64_t width, bf16* out, int64_t ld,
-                             Claim& claim) {
+inline void convolve_patches(const Maps& maps, int64_t first, int64_t last, const float* x,
+                             int64_t columns, const bf16* weights, const float* units, int64_t width,
+                             bf16* out, int64_t ld, Claim& claim) {
   const int64_t count = last - first, padded = round_up(width, kLanes<float>);
   const int64_t input_stride = patch_stride<int16_t>(Form::kAtOnce, columns);
   const int64_t sum_stride = patch_stride<int32_t>(Form::kAtOnce, padded);
@@ -154,7 +153,7 @@ inline void convolve_patches(const Maps& maps, int64_t first, int64_t last,
   std::memset(zeros, 0, columns * sizeof(float));
   for (int64_t p = 0; p < count; p++) {
     const float* window[Form::kWindow][Form::kWindow];
-    find_window<Form>(maps, Patch(maps, first + p, Form::kPixels), x, zeros, window);
+    find_window<Form>(maps, Patch(maps, first + p, Form::kPixels), x, zeros, columns, window);
     const auto pixel = [&](int r, int c, int64_t n) __attribute__((always_inline)) {
       return load<float>(window[r][c] + n, kLanes<float>);
     };
