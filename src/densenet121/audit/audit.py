@@ -15,10 +15,8 @@ from densenet121.datasets.groups import check_spelling, group_ids
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.reading import Reading, make_reading
 from densenet121.datasets.sources.label_table import LabelRules
-from densenet121.datasets.sources.lists import PATH_COLUMNS
 from densenet121.datasets.sources.open import open_splits
 from densenet121.datasets.sources.open_table import open_labelled_training, refuse_label_table
-from densenet121.datasets.tables import read_table
 from densenet121.utils.errors import UsageError
 from densenet121.utils.files import check_output, write_atomic
 from densenet121.utils.progress import progress_bar
@@ -156,7 +154,7 @@ def _open(config: AuditConfig, val_dir: Path | None) -> dict[str, ImageDataset]:
     source = absolute(config.source)
     if config.task != MULTILABEL:
         refuse_label_table(source)
-        found = open_splits(source, val_dir, field="source")
+        found = open_splits(source, val_dir, field="source", columns=True)
         return {str(split): part for split, part in found.items()}
     rules = LabelRules(**config.rules())
     train, val = open_labelled_training(source, val_dir, rules, field="source")
@@ -245,11 +243,9 @@ def _divided_groups(dataset: dict[str, ImageDataset], config: AuditConfig) -> li
         return []
     if len(dataset) < 2:
         raise UsageError("`group` compares train with val, but there is no val; see `val_dir`")
-    sources = {"train": config.source, "val": config.val_dir or config.source}
     of_group: dict[str, dict[str, list[str]]] = defaultdict(lambda: {"train": [], "val": []})
     for split, part in dataset.items():
-        columns = part.columns or _columns_of_list(absolute(sources[split]), part)
-        ids = group_ids(part.paths, columns, config.group, str(part.source))
+        ids = group_ids(part.paths, part.columns, config.group, str(part.source))
         for name, path in zip(ids, part.paths, strict=True):
             of_group[name][split].append(path)
     check_spelling(list(of_group), config.group)
@@ -264,19 +260,6 @@ def _divided_groups(dataset: dict[str, ImageDataset], config: AuditConfig) -> li
         for name, paths in sorted(of_group.items())
         if paths["train"] and paths["val"]
     ]
-
-
-def _columns_of_list(source: Path, part: ImageDataset) -> dict[str, list[str]]:
-    """The columns of a list, of the images of one split; none if the source is another one."""
-    if not source.is_file() or source.suffix.lower() not in (".csv", ".tsv"):
-        return {}
-    table = read_table(source)
-    paths = next((table.columns[x] for x in table.columns if x.lower() in PATH_COLUMNS), None)
-    if paths is None:
-        return {}
-    row = {path: number for number, path in enumerate(paths)}
-    rows = [row[path] for path in part.paths]
-    return {name: [cells[i] for i in rows] for name, cells in table.columns.items()}
 
 
 def _excluded(

@@ -54,12 +54,11 @@ def check_labels(
         return _without_file(texts, classes_file, where, partial=partial)
     if len(set(known)) != len(known):
         raise InputError(f"{classes_file}: a class name occurs twice")
-    if len(known) < 2 and not partial:
-        raise InputError(f"{where}: has only one class ({''.join(known)}); at least two are needed")
+    _check_two(known, where, partial=partial)
     counting = known == [str(number) for number in range(len(known))]
-    numbers = all(map(_is_number, texts))
+    numbers = all(map(is_number, texts))
     typed = all(isinstance(label, int) for label in labels)
-    by_number = numbers and (typed or counting or not any(map(_is_number, known)))
+    by_number = numbers and (typed or counting or not any(map(is_number, known)))
     if by_number:
         texts = [str(int(text)) for text in texts]
     number_of = {str(i) if by_number else name: i for i, name in enumerate(known)}
@@ -74,34 +73,39 @@ def check_labels(
 
 def _how_read(known: Sequence[str], *, by_number: bool, numbers: bool) -> str:
     """What was taken for what, where classes called by numbers could be misunderstood."""
-    if not numbers or not any(map(_is_number, known)):
+    if not numbers or not any(map(is_number, known)):
         return ""
     if by_number:
         return f"; a number is that of a line, 0 to {len(known) - 1}"
     return "; its classes are called by numbers, so labels are names, not numbers of lines"
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether a label is a number: digits alone."""
     return text.isascii() and text.isdecimal()
 
 
 def _without_file(texts: Sequence[str], classes_file: Path, where: str, *, partial: bool) -> Labels:
     """Class names and numbers where no file has the names."""
     found = set(texts)
-    numbers = all(map(_is_number, found))
+    numbers = all(map(is_number, found))
     names = sorted(found, key=int if numbers else os.fsencode)
     if numbers and not partial and [int(name) for name in names] != list(range(len(names))):
         raise InputError(
             f"{where}: the labels are numbers, but not all of 0 to {names[-1]} occur; "
             f"write the class names into {classes_file}, one per line, the first for 0"
         )
-    if len(names) < 2 and not partial:
-        raise InputError(f"{where}: has only one class ({''.join(names)}); at least two are needed")
+    _check_two(names, where, partial=partial)
     if numbers and len({int(name) for name in names}) < len(names):  # "01" and "1" are one class
         texts = [str(int(text)) for text in texts]
         names = sorted(set(texts), key=int)
     number_of = {name: i for i, name in enumerate(names)}
     return tuple(names), np.array([number_of[text] for text in texts], dtype=np.int64)
+
+
+def _check_two(names: Sequence[str], where: str, *, partial: bool) -> None:
+    if len(names) < 2 and not partial:
+        raise InputError(f"{where}: has only one class ({''.join(names)}); at least two are needed")
 
 
 def _check_missing(
@@ -112,7 +116,7 @@ def _check_missing(
     negative = {label for label in found if re.fullmatch(r"-[0-9]+", label)}
     words = {label for label in found if label.strip().lower() in _NO_LABEL}
     others = set(labels) - words - negative
-    if not (others and all(map(_is_number, others))) and not (negative and not others):
+    if not (others and all(map(is_number, others))) and not (negative and not others):
         words = {label for label in words if label.strip().lower() in _NEVER_A_NAME}
     wrong = words | negative
     if not wrong:

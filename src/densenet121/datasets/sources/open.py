@@ -77,8 +77,12 @@ def open_splits(
     val_dir: Path | None = None,
     cache_dir: Path | None = None,
     field: str = "data_dir",
+    *,
+    columns: bool = False,
 ) -> dict[Split, ImageDataset]:
     """The images of "train" and, if there are any, of "val", without further checks.
+
+    ``columns`` keeps the other columns of a list (``read_list``).
 
     Raises:
         InputError: a source cannot be used.
@@ -86,14 +90,17 @@ def open_splits(
     data_dir = repository_data(data_dir)
     if val_dir is None and _has_own_splits(data_dir):
         splits: tuple[Split, Split] = ("train", "val")
-        return {split: _open(data_dir, field, split, cache_dir) for split in splits}
+        return {
+            split: _open(data_dir, field, split, cache_dir, columns=columns) for split in splits
+        }
     train_dir, val_dir = split_folders(data_dir, val_dir)
-    train = _open(train_dir, field, "train", cache_dir)
+    train = _open(train_dir, field, "train", cache_dir, columns=columns)
     found: dict[Split, ImageDataset] = {
         "train": train.with_notes(*folder_notes(data_dir, train_dir, val_dir))
     }
     if val_dir is not None:
-        found["val"] = _open(repository_data(val_dir), "val_dir", "val", cache_dir)
+        val_dir = repository_data(val_dir)
+        found["val"] = _open(val_dir, "val_dir", "val", cache_dir, columns=columns)
     return found
 
 

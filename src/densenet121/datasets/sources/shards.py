@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from densenet121.datasets.decoding import MAX_BYTES
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.packed_strings import Names, check_integers, from_npz, to_npz
-from densenet121.datasets.sources.labels import check_labels
+from densenet121.datasets.sources.labels import check_labels, is_number
 from densenet121.datasets.sources.layout import packed_in, refuse_packed_splits
 from densenet121.datasets.sources.read_at import read_at
 from densenet121.datasets.sources.splits import Split, files_of_split, have_own_splits
@@ -144,9 +144,8 @@ def read_shards(where: Path, split: Split | None = None, *, partial: bool = Fals
         )
     folder = files[0].parent
     found = list(index.labels)
-    numbers = all(label.isascii() and label.isdecimal() for label in found)
     class_names, labels = check_labels(
-        [int(label) for label in found] if numbers else found,
+        [int(label) for label in found] if all(map(is_number, found)) else found,
         folder / CLASSES,
         str(where),
         partial=partial,
