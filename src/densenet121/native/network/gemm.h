@@ -57,10 +57,15 @@ inline int in_block(int64_t n, int64_t b) {
 template <class T, int kRows, int kVectors>
 inline void multiply_tile(const T* a, int64_t lda, const int32_t* offsets, int steps, const T* b,
                           T* c, bool accumulate, const Used& used) {
-  Vec<T> sums[kRows][kVectors];
-  for (int r = 0; r < kRows; r++) {
-    for (int v = 0; v < kVectors; v++) {
-      sums[r][v] = accumulate ? load<T>(c + r * kBlock + v * kLanes<T>, kLanes<T>) : Vec<T>{};
+  if (steps < 1) return;  // as in outer_tile
+  Vec<T> sums[kRows][kVectors] = {};
+  if (accumulate) {
+#pragma GCC unroll 16  // as in product_tile
+    for (int r = 0; r < kRows; r++) {
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; v++) {
+        sums[r][v] = load<T>(c + r * kBlock + v * kLanes<T>, kLanes<T>);
+      }
     }
   }
   for (int s = 0, place = used.first; s < steps; s++) {
@@ -81,7 +86,9 @@ inline void multiply_tile(const T* a, int64_t lda, const int32_t* offsets, int s
       }
     }
   }
+#pragma GCC unroll 16
   for (int r = 0; r < kRows; r++) {
+#pragma GCC unroll 2
     for (int v = 0; v < kVectors; v++) {
       store<T>(c + r * kBlock + v * kLanes<T>, sums[r][v], kLanes<T>);
     }
@@ -108,8 +115,8 @@ inline void multiply_rows(const T* a, int64_t lda, const int32_t* offsets, int s
   }
 }
 
-// C (+)= A B over `steps` steps. Row r of A's step s is at a + r * lda + (offsets ? offsets[s] :
-// 32 s); step s of B is at b + 1024 s.
+// C (+)= A B over `steps` steps, of which there may be none only if C is added to. Row r of A's step
+// s is at a + r * lda + (offsets ? offsets[s] : 32 s); step s of B is at b + 1024 s.
 template <class T>
 inline void multiply(const T* a, int64_t lda, const int32_t* offsets, int steps, const T* b,
                      Real<T>* c, bool accumulate, const Used& used) {

@@ -120,8 +120,10 @@ template <class Out, class Way, int kRows, int kVectors>
 __attribute__((noinline)) void byte_tile(const ByteRows& rows, const uint8_t* a, const int8_t* b,
                                          const Result<Out>& result, Out* const* to) {
   Sums sums[kRows][kVectors];
+#pragma GCC unroll 2  // as in product_tile
   for (int v = 0; v < kVectors; v++) {
     const Sums bias = load_sums(result.bias + v * kSumColumns);
+#pragma GCC unroll 16
     for (int r = 0; r < kRows; r++) sums[r][v] = bias;
   }
   constexpr int64_t kStep = Way::kSteps * kSummands;
@@ -135,6 +137,7 @@ __attribute__((noinline)) void byte_tile(const ByteRows& rows, const uint8_t* a,
     a += rows.segment_ld;
     b += depth * kBytePanel;
   }
+#pragma GCC unroll 16
   for (int r = 0; r < kRows; r++) store_result<Out, kVectors>(sums[r], result, to[r] + result.first);
 }
 

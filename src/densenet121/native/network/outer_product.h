@@ -10,8 +10,11 @@ namespace {
 template <class T, int kRows, int kVectors>
 __attribute__((noinline)) void outer_tile(int64_t depth, const T* a, int64_t lda, const T* b,
                                           int64_t ldb, T* c, int64_t ldc) {
+  if (depth < 1) return;  // otherwise gcc keeps the sums in memory, for this case
   Vec<T> sums[kRows][kVectors];
+#pragma GCC unroll 16  // as in product_tile
   for (int r = 0; r < kRows; r++) {
+#pragma GCC unroll 2
     for (int v = 0; v < kVectors; v++) sums[r][v] = load<T>(c + r * ldc + v * kLanes<T>, kLanes<T>);
   }
   for (int64_t k = 0; k < depth; k++, a += lda, b += ldb) {
@@ -21,7 +24,9 @@ __attribute__((noinline)) void outer_tile(int64_t depth, const T* a, int64_t lda
       for (int v = 0; v < kVectors; v++) sums[r][v] += a[r] * row[v];
     }
   }
+#pragma GCC unroll 16
   for (int r = 0; r < kRows; r++) {
+#pragma GCC unroll 2
     for (int v = 0; v < kVectors; v++) store<T>(c + r * ldc + v * kLanes<T>, sums[r][v], kLanes<T>);
   }
 }

@@ -27,6 +27,21 @@ inline void multiply_add(V& sum, T factor, V row) {
   sum += factor * row;
 }
 
+#if defined(__AVX2__) && !defined(__AVX512F__)
+// The same in place, as asm: gcc multiplies in the factor's or the row's register, too, and then has
+// too few of the 16, and a sum goes to memory and back for each summand.
+inline void multiply_add(Vec<float>& sum, float factor, Vec<float> row) {
+  Vec<float> next = sum;
+  asm("vfmadd231ps %2, %1, %0" : "+x"(next) : "x"(_mm256_set1_ps(factor)), "x"(row));
+  sum = next;
+}
+inline void multiply_add(Vec<double>& sum, double factor, Vec<double> row) {
+  Vec<double> next = sum;
+  asm("vfmadd231pd %2, %1, %0" : "+x"(next) : "x"(_mm256_set1_pd(factor)), "x"(row));
+  sum = next;
+}
+#endif
+
 #if defined(__AVX2__)
 
 // Whole numbers. A sum that does not fit into 32 bits is right modulo 2^32.

@@ -39,16 +39,22 @@ struct Rows {
 
 // C (+)= A B for kRows rows and kVectors registers of columns, summed in registers. Rows of one
 // segment have a multiple of kUnroll numbers, during which `lines` cache lines are prefetched. kLd is
-// rows.ld if the compiler may know it, else 0: then no register has a row's address.
+// rows.ld if the compiler may know it, else 0: then no register has a row's address. There is a summand.
 template <class T, int kRows, int kVectors, bool kSegmented, int64_t kLd>
 __attribute__((noinline)) void product_tile(const Rows<T>& rows, const T* a, const T* b, Real<T>* c,
                                             int64_t ldc, bool accumulate, const Real<T>* shift,
                                             const T* ahead, int lines) {
   using R = Real<T>;
-  Vec<T> sums[kRows][kVectors];
-  for (int r = 0; r < kRows; r++) {
-    for (int v = 0; v < kVectors; v++) {
-      sums[r][v] = accumulate ? load<R>(c + r * ldc + v * kLanes<T>, kLanes<T>) : Vec<T>{};
+  // The loops that begin and end the sums are unrolled by order: otherwise gcc begins the sums in
+  // memory, and reads them from there.
+  Vec<T> sums[kRows][kVectors] = {};
+  if (accumulate) {
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; r++) {
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; v++) {
+        sums[r][v] = load<R>(c + r * ldc + v * kLanes<T>, kLanes<T>);
+      }
     }
   }
   const int64_t lda = kLd ? kLd : rows.ld, depth = rows.depth;
@@ -69,14 +75,18 @@ __attribute__((noinline)) void product_tile(const Rows<T>& rows, const T* a, con
       b += depth * kVectors * kLanes<T>;
     }
   } else {
-    for (int64_t begin = 0; begin < depth; begin += kUnroll<T>) {
+    int64_t begin = 0;
+    do {  // at least once: for a product without summands gcc would keep the sums in memory, too
       for (int i = 0; i < lines; i++, ahead += 64 / sizeof(T)) __builtin_prefetch(ahead, 0, 2);
 #pragma GCC unroll 4
       for (int64_t k = begin; k < begin + kUnroll<T>; k++) add(k);
-    }
+      begin += kUnroll<T>;
+    } while (begin < depth);
   }
+#pragma GCC unroll 2
   for (int v = 0; v < kVectors; v++) {
     const Vec<T> more = shift ? load<R>(shift + v * kLanes<T>, kLanes<T>) : Vec<T>{};
+#pragma GCC unroll 16
     for (int r = 0; r < kRows; r++) {
       store<R>(c + r * ldc + v * kLanes<T>, shift ? relu(sums[r][v] + more) : sums[r][v],
                kLanes<T>);
