@@ -18,7 +18,6 @@ from densenet121.config import (
     ReportConfig,
     TrainConfig,
     absolute,
-    default_eval_resize,
     default_workers,
     differences,
     flags_of,
@@ -26,6 +25,7 @@ from densenet121.config import (
     settings_of,
 )
 from densenet121.utils.errors import UsageError
+from densenet121.utils.resizing import default_eval_resize
 
 REQUIRED = dataclasses.MISSING
 

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from densenet121.config import PredictConfig, weights_choices
+from densenet121.inference.classifier import Choices, load_classifier
 from densenet121.inference.predictor import Predictor
 from densenet121.utils.errors import InputError, UsageError
 
@@ -61,6 +63,17 @@ def test_a_setting_out_of_range_is_refused(
     with pytest.raises(InputError) as caught:
         Predictor(weights, **settings)
     assert str(caught.value).startswith(reason)
+
+
+def test_another_size_scales_the_resizing_as_the_commands_do(weights: Path) -> None:
+    predictor = Predictor(weights, image_size=(32, 48), amp="fp32")
+    config = PredictConfig(inputs=["x.png"], pretrained=str(weights), image_size="32,48")
+    choices = Choices(**weights_choices(config))
+    as_command = load_classifier(weights, choices).preprocessing
+    assert predictor.classifier.preprocessing == as_command
+    assert as_command.eval_resize == "37,55"  # 36.57 and 54.86
+    kept = Predictor(weights, image_size=(32, 48), eval_resize="short:64", amp="fp32")
+    assert kept.classifier.preprocessing.eval_resize == "short:64"
 
 
 def test_one_number_stands_for_both_sides(weights: Path) -> None:

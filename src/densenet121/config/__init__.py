@@ -40,7 +40,6 @@ from densenet121.config.study import StudyConfig, study_differences
 from densenet121.config.train import FREE_ON_RESUME, TrainConfig, differences
 from densenet121.config.values import (
     absolute,
-    default_eval_resize,
     parse_image_size,
 )
 from densenet121.utils.cores import default_workers
@@ -80,7 +79,6 @@ __all__ = [
     "TrainConfig",
     "Variant",
     "absolute",
-    "default_eval_resize",
     "default_workers",
     "differences",
     "effective",

@@ -12,11 +12,11 @@ from typing import Annotated, Any, ClassVar, Literal
 from densenet121.config.flags import flags_of
 from densenet121.config.values import (
     at_least,
-    default_eval_resize,
     parse_image_size,
 )
 from densenet121.utils.cores import default_workers
 from densenet121.utils.errors import UsageError
+from densenet121.utils.resizing import default_eval_resize
 
 Net = Literal[
     "densenet121",

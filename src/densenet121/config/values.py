@@ -114,11 +114,6 @@ def parse_mean_std(text: str) -> tuple[Triple, Triple] | None:
     return (means[0], means[1], means[2]), (stds[0], stds[1], stds[2])
 
 
-def default_eval_resize(size: tuple[int, int]) -> str:
-    """256 for 224 as in the original, and the same ratio 8/7 for other sizes, as "H,W"."""
-    return ",".join(str(round(side * 256 / 224)) for side in size)
-
-
 def absolute(path: str) -> Path:
     """The path with ~ and the working directory resolved, symbolic links kept."""
     return Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 (resolve() follows links)

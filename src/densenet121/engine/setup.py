@@ -8,7 +8,7 @@ import torch
 from densenet121.checkpoint.native import ModelInfo
 from densenet121.checkpoint.pretrained import load_state
 from densenet121.checkpoint.weights import Weights
-from densenet121.config import TrainConfig, default_eval_resize
+from densenet121.config import TrainConfig
 from densenet121.datasets.image_dataset import ImageDataset, some
 from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.distributed.ranks import ALONE
@@ -20,6 +20,7 @@ from densenet121.runs.checkpoints import Checkpoint
 from densenet121.runtime import Runtime
 from densenet121.tasks import MultiLabel, SingleLabel, Task
 from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.resizing import default_eval_resize
 from densenet121.utils.var_init import initialise
 
 _ORIGINS = {"original": "the original", "data": "its images"}

@@ -23,6 +23,7 @@ from densenet121.tasks import AnswerOptions, Task
 from densenet121.tasks.single_label.predictions import Prediction
 from densenet121.utils.checks import check_whole
 from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.resizing import default_eval_resize
 
 __all__ = ["ImageInput", "Prediction", "Predictor"]
 
@@ -61,7 +62,8 @@ class Predictor:
             net: the network, for weights that do not record it (default: densenet121).
             variant: paper or model_zoo, for weights that do not record it.
             image_size: height and width of the network's input, in pixels, or one number for both.
-            eval_resize: size before the central crop, such as 256 or "short:256".
+            eval_resize: size before the central crop, such as 256 or "short:256" (default: a
+                given image_size by 8/7, otherwise as the weights record).
             tta: views whose probabilities are averaged: none, flip, dihedral or ten_crop.
             depth: bits that are used of 16-bit grey images, 8 or 16.
             window: values that become black and white, such as "0,4095".
@@ -78,10 +80,13 @@ class Predictor:
         check_whole("workers", workers, 0)
         runtime = make_runtime(device, amp, batch_size, workers)
         path = Path(weights)
+        size = _height_and_width(image_size)
+        if size and eval_resize is None:
+            eval_resize = default_eval_resize(size)  # as the commands do
         choices = Choices(
             net,
             variant,
-            _height_and_width(image_size),
+            size,
             None if eval_resize is None else str(eval_resize),
             tta=tta,
             depth=depth,
