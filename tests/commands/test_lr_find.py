@@ -125,6 +125,18 @@ def test_the_steps_are_those_of_train(image_folder: Path, tmp_path: Path) -> Non
     assert found.losses[: len(losses)].tolist() == losses
 
 
+def test_a_step_without_a_known_label_says_nothing(image_folder: Path, tmp_path: Path) -> None:
+    """Of 12 images 9 have blank cells; a step of two images often has no known label."""
+    images = sorted((image_folder / "train").rglob("*.png"))[:12]
+    cells = ["1", "0", "1", *[""] * 9]
+    rows = [f"{image},{cell}" for image, cell in zip(images, cells, strict=True)]
+    (tmp_path / "train.csv").write_text("\n".join(["path,sick", *rows]) + "\n")
+    flags = {"task": "multilabel", "missing": "ignore", "lr_min": 1e-9, "lr_max": 1e-8}
+    settings = config(tmp_path / "train.csv", tmp_path, per_batch_size=2, steps=20, **flags)
+    found = lr_find(settings).found
+    assert len(found.losses) == 20 and (found.losses > 0).all()
+
+
 @pytest.mark.slow
 def test_the_result_does_not_depend_on_the_workers(image_folder: Path, tmp_path: Path) -> None:
     flags = {"sampler": "balanced", "class_weights": "sqrt"}

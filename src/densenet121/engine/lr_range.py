@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -143,8 +143,7 @@ def find_lr(config: LrFindConfig, task: Task | None = None) -> LrRange:
         parts = _parts(plan)
         with progress_bar("learning rates", len(rates)) as advance:
             for rate in rates:
-                loss = float(run_step(training, plan, next(parts), float(rate))[0])
-                training.state.step += 1
+                loss = _next_loss(training, plan, parts, float(rate))
                 diverged = not math.isfinite(loss)
                 if diverged:
                     break
@@ -168,6 +167,17 @@ def _begin(config: LrFindConfig, task: Task | None, runtime: Runtime) -> tuple[T
     _, training, plan, _ = build_training(config, task, dataset, runtime, weights)
     training.freeze(plan.frozen_in(plan.max_epoch - 1), plan.freeze_bn)
     return training, plan
+
+
+def _next_loss(
+    training: Training, plan: EpochPlan, parts: Iterator[list[Batch]], rate: float
+) -> float:
+    """The loss of the next step that has a known label; those without one are run, too."""
+    weight = 0.0
+    while not weight:
+        loss, weight = run_step(training, plan, next(parts), rate)
+        training.state.step += 1
+    return float(loss)
 
 
 def _parts(plan: EpochPlan) -> Generator[list[Batch]]:
