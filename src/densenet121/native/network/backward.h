@@ -206,9 +206,14 @@ inline void conv1_chunk_backward(int64_t rows, const Conv1Input<T>& in, Place pl
         const int n = smaller<int64_t>(kLanes<T>, width > j ? width - j : 0);
         Vec<T> d{};
         if (row < rows) {
-          d = load<T>(g + row * width + j, n) * load<R>(k.scale.data() + j, kLanes<T>) +
+          const int64_t at = row * width + j;
+          if (j % kLine<T> == 0) {  // the same channels of the next pixels
+            __builtin_prefetch(g + at + kBlock * width);
+            __builtin_prefetch(z + at + kBlock * width);
+          }
+          d = load<T>(g + at, n) * load<R>(k.scale.data() + j, kLanes<T>) +
               load<R>(k.constant.data() + j, kLanes<T>) +
-              load<R>(k.slope.data() + j, kLanes<T>) * load<T>(z + row * width + j, n);
+              load<R>(k.slope.data() + j, kLanes<T>) * load<T>(z + at, n);
         }
         store<T>(dz + r * dz_ld + j, d, kLanes<T>);
       }

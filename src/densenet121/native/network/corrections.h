@@ -39,18 +39,24 @@ struct GradientSums {
 };
 
 // Applies the correction of batch norm to some pixels: out = gradient + constant + slope * x, and
-// zeros from `columns` to `padded`, which is less than a register further.
+// zeros from `columns` to `padded`, which is less than a register further. Fetches the pixels that are
+// kAhead further: few columns of long rows, which the processor does not foresee.
 template <class T, class Out>
 inline void corrected_rows(const Correction<Real<T>>& k, const T* x, int64_t x_ld,
                            const T* gradient, int64_t gradient_ld, int64_t rows, int64_t columns,
                            int64_t padded, Out* out, int64_t out_ld) {
   using R = Real<T>;
+  constexpr int64_t kAhead = 16;
   for (int64_t r = 0; r < rows; r++) {
     for (int64_t c = 0; c < columns; c += kLanes<T>) {
       const int n = smaller<int64_t>(kLanes<T>, columns - c);
-      const Vec<T> d = load<T>(gradient + r * gradient_ld + c, n) +
-                       load<R>(k.constant.data() + c, kLanes<T>) +
-                       load<R>(k.slope.data() + c, kLanes<T>) * load<T>(x + r * x_ld + c, n);
+      const T *numbers = x + r * x_ld + c, *of_rows = gradient + r * gradient_ld + c;
+      if (c % kLine<T> == 0) {
+        __builtin_prefetch(numbers + kAhead * x_ld);
+        __builtin_prefetch(of_rows + kAhead * gradient_ld);
+      }
+      const Vec<T> d = load<T>(of_rows, n) + load<R>(k.constant.data() + c, kLanes<T>) +
+                       load<R>(k.slope.data() + c, kLanes<T>) * load<T>(numbers, n);
       store<Out>(out + r * out_ld + c, d, smaller<int64_t>(kLanes<T>, padded - c));
     }
   }

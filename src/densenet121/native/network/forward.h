@@ -35,22 +35,6 @@ inline void multiply_panel(const T* a, int64_t lda, const int32_t* offsets, int 
   }
 }
 
-// relu(scale * x + shift) of up to 32 pixels; `columns` numbers each, zeros up to a multiple of 32.
-template <class T>
-inline void normalise_rows(const T* x, int64_t ld, int rows, int64_t columns,
-                           const Affine<Real<T>>& affine, T* out, int64_t out_ld) {
-  const int64_t padded = round_up(columns, kBlock);
-  for (int r = 0; r < rows; r++) {
-    for (int64_t c = 0; c < padded; c += kLanes<T>) {
-      const int n = smaller<int64_t>(kLanes<T>, columns > c ? columns - c : 0);
-      const Vec<T> u = load<T>(x + r * ld + c, n) *
-                           load<Real<T>>(affine.scale.data() + c, kLanes<T>) +
-                       load<Real<T>>(affine.shift.data() + c, kLanes<T>);
-      store<T>(out + r * out_ld + c, relu(u), kLanes<T>);
-    }
-  }
-}
-
 // out = relu(scale * x + shift) of some rows; zeros from `columns` to `padded`. Fetches the row that
 // is `ahead` rows further into the cache, unless that is 0.
 template <class T, class Out>
@@ -82,6 +66,15 @@ inline void normalise_some(const T* x, int64_t ld, int64_t rows, int64_t columns
   }
 }
 
+// relu(scale * x + shift) of some pixels; `columns` numbers each, zeros up to a multiple of 32.
+template <class T>
+inline void normalise_rows(const T* x, int64_t ld, int64_t rows, int64_t columns,
+                           const Affine<Real<T>>& affine, T* out, int64_t out_ld,
+                           int64_t ahead = 0) {
+  normalise_some<T, T>(x, ld, rows, columns, round_up(columns, kBlock), affine.scale.data(),
+                       affine.shift.data(), out, out_ld, ahead);
+}
+
 // Row r of a 32 x 32 block of sums, as numbers of type T.
 template <class T>
 inline void store_sums(const Real<T>* c, int r, T* out, int columns) {
@@ -100,7 +93,7 @@ inline void conv1_rows(const T* x, int64_t ld, int rows, int64_t columns,
   const int64_t lda = padded + kBlock;  // not a power of two: rows would share cache sets
   T* a = scratch<T>(0, kBlock * lda);
   Real<T>* c = scratch<Real<T>>(1, blocks * kStep);
-  normalise_rows(x, ld, rows, columns, affine, a, lda);
+  normalise_rows(x, ld, rows, columns, affine, a, lda, kBlock);  // and fetches the next pixels
   multiply_panel<T>(a, lda, nullptr, padded / kBlock, panel, width, columns, c);
   for (int64_t b = 0; b < blocks; b++) {
     for (int r = 0; r < rows; r++) {
