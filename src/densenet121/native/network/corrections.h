@@ -50,13 +50,13 @@ inline void corrected_rows(const Correction<Real<T>>& k, const T* x, int64_t x_l
   for (int64_t r = 0; r < rows; r++) {
     for (int64_t c = 0; c < columns; c += kLanes<T>) {
       const int n = smaller<int64_t>(kLanes<T>, columns - c);
-      const T *numbers = x + r * x_ld + c, *of_rows = gradient + r * gradient_ld + c;
+      const T *value = x + r * x_ld + c, *grad = gradient + r * gradient_ld + c;
       if (c % kLine<T> == 0) {
-        __builtin_prefetch(numbers + kAhead * x_ld);
-        __builtin_prefetch(of_rows + kAhead * gradient_ld);
+        __builtin_prefetch(value + kAhead * x_ld);
+        __builtin_prefetch(grad + kAhead * gradient_ld);
       }
-      const Vec<T> d = load<T>(of_rows, n) + load<R>(k.constant.data() + c, kLanes<T>) +
-                       load<R>(k.slope.data() + c, kLanes<T>) * load<T>(numbers, n);
+      const Vec<T> d = load<T>(grad, n) + load<R>(k.constant.data() + c, kLanes<T>) +
+                       load<R>(k.slope.data() + c, kLanes<T>) * load<T>(value, n);
       store<Out>(out + r * out_ld + c, d, smaller<int64_t>(kLanes<T>, padded - c));
     }
   }

@@ -39,14 +39,15 @@ struct Rows {
 
 // C (+)= A B for kRows rows and kVectors registers of columns, summed in registers. Rows of one
 // segment have a multiple of kUnroll numbers, during which `lines` cache lines are prefetched. kLd is
-// rows.ld if the compiler may know it, else 0: then no register has a row's address. There is a summand.
+// rows.ld if the compiler may know it, else 0: then no register has a row's address. There is at
+// least one summand.
 template <class T, int kRows, int kVectors, bool kSegmented, int64_t kLd>
 __attribute__((noinline)) void product_tile(const Rows<T>& rows, const T* a, const T* b, Real<T>* c,
                                             int64_t ldc, bool accumulate, const Real<T>* shift,
                                             const T* ahead, int lines) {
   using R = Real<T>;
-  // The loops that begin and end the sums are unrolled by order: otherwise gcc begins the sums in
-  // memory, and reads them from there.
+  // The loops that begin and end the sums are unrolled by pragma: otherwise gcc begins the sums
+  // in memory, and reads them from there.
   Vec<T> sums[kRows][kVectors] = {};
   if (accumulate) {
 #pragma GCC unroll 16
