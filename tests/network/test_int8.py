@@ -88,7 +88,7 @@ def random_tensors(like: DenseNet, seed: int, fours: bool = False) -> dict[str, 
 @settings(max_examples=12, deadline=None)
 @given(
     kind=st.sampled_from(KINDS),
-    growth_rate=st.sampled_from([8, 3, 12, 20]),
+    growth_rate=st.sampled_from([8, 3, 12, 20, 36]),
     count=st.integers(1, 5),
     height=st.integers(13, 96),
     width=st.integers(13, 96),
@@ -176,8 +176,14 @@ def test_threads_other_images_and_layout_change_no_bit(kind: tuple[Variant, str,
         with threads(count):
             assert torch.equal(network.pooled(images), alone)
             assert torch.equal(network.pooled(images[:2]), alone[:2])
-    strided = images.contiguous(memory_format=torch.channels_last)
-    assert torch.equal(network.pooled(strided), alone)
+    layouts = (torch.contiguous_format, torch.channels_last)
+    around = [torch.full((9, 4, 50, 80), torch.nan).contiguous(memory_format=f) for f in layouts]
+    inner = [of[:, :channels, 3:48, 5:42] for of in around]  # with what is not of the image around
+    spread = [of[:, 4 - channels :, :45, 1:75:2] for of in around]
+    for strided in (images.clone(memory_format=torch.channels_last), *inner, *spread):
+        strided.copy_(images)
+        assert torch.equal(network.pooled(strided), alone)
+        strided.fill_(torch.nan)
 
 
 @needs_kernels

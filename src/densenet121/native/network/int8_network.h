@@ -39,6 +39,17 @@ struct Int8Group {
     return window(pixel / maps.width, pixel % maps.width) + (pitch() + 1) * g.inner_ld();
   }
 
+  // Where the bottleneck of each of these pixels is. It divides only once: a division takes as long as
+  // dozens of products.
+  void inner_of(Range pixels, uint8_t** to) const {
+    int64_t column = pixels.begin % maps.width;
+    uint8_t* at = inner(pixels.begin);
+    for (int64_t p = pixels.begin; p < pixels.end; p++, column++, at += g.inner_ld()) {
+      if (column == maps.width) column = 0, at = inner(p);
+      *to++ = at;
+    }
+  }
+
   // Writes the zeros around the pixels of an image; the layers write the pixels.
   void clear_frame(uint8_t* image) const {
     const int64_t line = pitch() * g.inner_ld();
@@ -56,14 +67,13 @@ struct Int8Group {
     const Range panels = share((g.bottleneck + kBytePanel - 1) / kBytePanel, part, parts);
     const int64_t first = panels.begin * kBytePanel, last = smaller(panels.end * kBytePanel, g.bottleneck);
     uint8_t* own = claim.contested() ? scratch<uint8_t>(1, kByteRowsAtOnce * g.bottleneck) : nullptr;
-    uint8_t* to[kByteRowsAtOnce];
-    for (int64_t r = 0; r < rows; r++) to[r] = own ? own + r * g.bottleneck : inner(pixels.begin + r);
+    uint8_t *places[kByteRowsAtOnce], *to[kByteRowsAtOnce];
+    inner_of(pixels, places);
+    for (int64_t r = 0; r < rows; r++) to[r] = own ? own + r * g.bottleneck : places[r];
     byte_product<uint8_t>(l.conv1, rows, {a, lda, round_up(l.affine.columns, kSummands)}, first, last,
                           to);
     if (!own || !claim()) return;
-    for (int64_t r = 0; r < rows; r++) {
-      std::memcpy(inner(pixels.begin + r) + first, to[r] + first, last - first);
-    }
+    for (int64_t r = 0; r < rows; r++) std::memcpy(places[r] + first, to[r] + first, last - first);
   }
 
   // The 3x3 convolution of one row of pixels; writes the layer's new channels of y.

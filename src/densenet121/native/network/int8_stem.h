@@ -15,6 +15,10 @@ struct Int8Stem {
   uint8_t* inputs;
   int64_t first_input = 0;
 
+  // The sum of this and a number of 0 to 255 is rounded to a whole number, to even between two, whose
+  // lowest 8 bits are the pixel.
+  static constexpr float kWhole = 12582912.0f;
+
   int64_t row_bytes() const { return (g.first.width + 2 * g.first.padding) * kSummands; }
 
   // Rows of x as bytes that the output rows first .. last - 1 read, in a frame of zeros.
@@ -32,29 +36,66 @@ struct Int8Stem {
     }
   }
 
-  // All channels of a pixel at once; those that there are not have weights of zero.
+  typedef float Four __attribute__((vector_size(4 * sizeof(float))));
+
+  // Channels that there are not have weights of zero.
   void read_row(const float* from, uint8_t* to) const {
-    typedef float Four __attribute__((vector_size(4 * sizeof(float))));
+    const FirstConvolution& f = g.first;
+    int64_t done = 0;
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    if (f.x_strides[3] == 1) {
+      for (; done + kLanes<float> <= f.width; done += kLanes<float>) {
+        read_pixels(from + done, to + done * kSummands);
+      }
+    }
+#endif
+    // A fourth channel that there is not is read from the next pixel, unless the row ends there.
+    const int64_t pixel = f.x_strides[3], behind = (f.width - 1) * pixel + f.channels - kSummands;
+    for (; f.x_strides[1] == 1 && done * pixel <= behind; done++) {
+      Four numbers;
+      std::memcpy(&numbers, from + done * pixel, sizeof(numbers));
+      read_pixel(numbers, to + done * kSummands);
+    }
+    for (; done < f.width; done++) {
+      Four numbers;
+      for (int64_t c = 0; c < kSummands; c++) {
+        numbers[c] = from[done * pixel + smaller(c, f.channels - 1) * f.x_strides[1]];
+      }
+      read_pixel(numbers, to + done * kSummands);
+    }
+  }
+
+  // A register of adjacent pixels.
+  void read_pixels(const float* from, uint8_t* to) const {
+    using Numbers = Vec<float>;
+    using Bits = Vec<uint32_t>;
+    const FirstConvolution& f = g.first;
+    const Numbers highest = Numbers{} + 255.0f;
+    Bits pixels{};
+    for (int64_t c = 0; c < kSummands; c++) {
+      const float* channel = from + smaller(c, f.channels - 1) * f.x_strides[1];
+      Numbers v = (load<float>(channel, kLanes<float>) - g.low[c]) * g.step[c];
+      v = v > Numbers{} ? v : Numbers{};
+      v = v < highest ? v : highest;
+      pixels |= (reinterpret_cast<Bits>(v + kWhole) & 255u) << static_cast<uint32_t>(8 * c);
+    }
+    std::memcpy(to, &pixels, sizeof(pixels));
+  }
+
+  // All channels of a pixel at once.
+  void read_pixel(Four numbers, uint8_t* to) const {
     typedef uint32_t Bits __attribute__((vector_size(4 * sizeof(uint32_t))));
     typedef uint8_t Bytes __attribute__((vector_size(4)));
     static_assert(kSummands == 4);
-    const FirstConvolution& f = g.first;
     const Four highest = Four{} + 255.0f;
     Four low, step;
     std::memcpy(&low, g.low, sizeof(low));
     std::memcpy(&step, g.step, sizeof(step));
-    const int64_t last = f.channels - 1, apart = f.x_strides[1];
-    const float* channel[4];
-    for (int64_t c = 0; c < 4; c++) channel[c] = from + smaller(c, last) * apart;
-    for (int64_t i = 0; i < f.width; i++) {
-      const int64_t x = i * f.x_strides[3];
-      Four v = (Four{channel[0][x], channel[1][x], channel[2][x], channel[3][x]} - low) * step;
-      v = v > Four{} ? v : Four{};
-      v = v < highest ? v : highest;
-      // Rounds to the nearest, to even between two: the sum has no binary places left.
-      const Bytes bytes = __builtin_convertvector(reinterpret_cast<Bits>(v + 12582912.0f), Bytes);
-      std::memcpy(to + i * kSummands, &bytes, sizeof(bytes));
-    }
+    Four v = (numbers - low) * step;
+    v = v > Four{} ? v : Four{};
+    v = v < highest ? v : highest;
+    const Bytes bytes = __builtin_convertvector(reinterpret_cast<Bits>(v + kWhole), Bytes);
+    std::memcpy(to, &bytes, sizeof(bytes));
   }
 
   // Writes row r of the convolution, prepared by `read`, to pixels `ld` numbers apart.

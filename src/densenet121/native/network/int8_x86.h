@@ -26,11 +26,17 @@ inline Sums add_widened(Sums sums, Sums words) {
 
 inline Sums load_sums(const void* from) { return _mm512_loadu_si512(from); }
 
+// The sums of one register as whole numbers, before they are limited.
+template <class Out>
+inline Sums scaled(Sums sums, const Result<Out>& result, int v) {
+  const __m512 scale = _mm512_loadu_ps(result.scale + v * kSumColumns);
+  return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtepi32_ps(sums), scale));
+}
+
 template <class Out, int kVectors>
 inline void store_result(const Sums* sums, const Result<Out>& result, Out* to) {
   for (int v = 0; v < kVectors; v++) {
-    const __m512 scale = _mm512_loadu_ps(result.scale + v * kSumColumns);
-    const Sums whole = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtepi32_ps(sums[v]), scale));
+    const Sums whole = scaled(sums[v], result, v);
     const int64_t columns = result.columns - v * kSumColumns;
     if constexpr (std::is_signed_v<Out>) {
       store_some(to + v * kSumColumns, _mm512_cvtsepi32_epi16(whole), columns);
@@ -38,6 +44,40 @@ inline void store_result(const Sums* sums, const Result<Out>& result, Out* to) {
       const __m128i bytes = _mm512_cvtusepi32_epi8(_mm512_max_epi32(whole, Sums{}));
       store_some(to + v * kSumColumns, bytes, columns);
     }
+  }
+}
+
+// Two registers of columns of one row as words, in the order of vpackssdw.
+template <class Out>
+inline Sums packed_words(const Sums (&sums)[2], const Result<Out>& result) {
+  return _mm512_packs_epi32(scaled(sums[0], result, 0), scaled(sums[1], result, 1));
+}
+
+// A whole panel of columns of all rows of a tile.
+template <int kRows>
+inline void store_panel(const Sums (&sums)[kRows][2], const Result<int16_t>& result,
+                        int16_t* const* to) {
+  const Sums order = _mm512_set_epi64(7, 5, 3, 1, 6, 4, 2, 0);
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; r++) {
+    const Sums words = _mm512_permutexvar_epi64(order, packed_words(sums[r], result));
+    _mm512_storeu_si512(to[r] + result.first, words);
+  }
+}
+template <int kRows>
+inline void store_panel(const Sums (&sums)[kRows][2], const Result<uint8_t>& result,
+                        uint8_t* const* to) {
+  const Sums order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; r += 2) {
+    const int next = r + 1 < kRows ? r + 1 : r;
+    const Sums bytes = _mm512_permutexvar_epi32(
+        order, _mm512_packus_epi16(packed_words(sums[r], result), packed_words(sums[next], result)));
+    const auto store = [&](int row, __m256i of_row) {
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to[row] + result.first), of_row);
+    };
+    store(r, _mm512_castsi512_si256(bytes));
+    if (next != r) store(next, _mm512_extracti64x4_epi64(bytes, 1));
   }
 }
 
@@ -137,6 +177,11 @@ __attribute__((noinline)) void byte_tile(const ByteRows& rows, const uint8_t* a,
     a += rows.segment_ld;
     b += depth * kBytePanel;
   }
+#if defined(__AVX512F__)
+  if constexpr (kVectors == 2) {
+    if (result.columns >= 2 * kSumColumns) return store_panel<kRows>(sums, result, to);
+  }
+#endif
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; r++) store_result<Out, kVectors>(sums[r], result, to[r] + result.first);
 }
