@@ -71,7 +71,8 @@ class MeasurementSettings(Settings):
         warmup: steps of each library before anything is measured.
         rounds: turns of each library; they alternate, so that a change of the machine's speed
             affects all of them.
-        steps: steps per turn.
+        steps: steps per turn. The first finds the caches full of the others' data, which counts
+            if a step is short: with one image 20 steps measure a process that does nothing else.
         json: print JSON instead of the table.
     """
 
