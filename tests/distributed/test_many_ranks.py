@@ -270,5 +270,8 @@ def test_a_rank_that_hangs_is_named_by_the_others(image_folder: Path, tmp_path: 
         launcher.wait(timeout=60)
     lines = [line for line in output.read_text().splitlines() if "rank 0 lost another" in line]
     assert len(lines) == 1
-    named = r"rank 0 lost another rank after 3 s: rank 1 did not answer: stopped, hanging or disc"
+    # Without a time, rank 2 timed out before it and closed their connection.
+    named = (
+        r"rank 0 lost another rank( after 3 s)?: rank 1 did not answer: stopped, hanging or disc"
+    )
     assert re.search(named, lines[0]), lines

@@ -28,17 +28,19 @@ class RollCall:
             timed_out: the exchange timed out; else a connection was closed.
         """
         found: list[str] = []
-        seconds = _GRACE_SECONDS if timed_out else _CLOSED_SECONDS
-        self._try(lambda: found.append(self._ask(timed_out, seconds)), seconds + 2)
+        most = _GRACE_SECONDS + _CLOSED_SECONDS
+        self._try(lambda: found.append(self._ask(timed_out)), most + 2)
         if found:
             return found[0]
         return "the host of the shared store (rank 0, or its launcher) does not answer"
 
-    def _ask(self, timed_out: bool, seconds: float) -> str:
+    def _ask(self, timed_out: bool) -> str:
         store = self._store
         store.set(f"here/{self._rank}", "")
+        if timed_out:
+            store.set("timed_out", "")
         others = [rank for rank in range(self._world_size) if rank != self._rank]
-        until = time.monotonic() + seconds
+        began = time.monotonic()
         while True:
             for rank in others:
                 if store.check([f"failed/{rank}"]):
@@ -46,7 +48,7 @@ class RollCall:
             silent = [rank for rank in others if not store.check([f"here/{rank}"])]
             if not timed_out and store.check(["found"]):
                 return store.get("found").decode()
-            if not silent or time.monotonic() > until:
+            if not silent or time.monotonic() - began > self._patience_seconds(timed_out):
                 break
             time.sleep(0.1)
         if not timed_out:
@@ -57,6 +59,15 @@ class RollCall:
         text = f"{names} did not answer: stopped, hanging or disconnected"
         store.set("found", text)
         return text
+
+    def _patience_seconds(self, timed_out: bool) -> float:
+        if timed_out:
+            return _GRACE_SECONDS
+        if self._store.check(["timed_out"]):
+            # A rank that times out closes its connections to those that are not lost, too. It
+            # will name the rank that is.
+            return _GRACE_SECONDS + _CLOSED_SECONDS
+        return _CLOSED_SECONDS
 
     def _try(self, action: Callable[[], object], seconds: float) -> None:
         """Run it, but wait at most ``seconds``: the host of the store itself may hang."""

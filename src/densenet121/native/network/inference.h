@@ -106,8 +106,9 @@ inline void conv1_into_frame(const Band& frame, const T* y, int64_t ld, int64_t 
   normalise_rows<T>(y + pixel * ld, ld, rows, columns, norm1, a, lda);
   multiply_panel<T>(a, lda, nullptr, depth / kBlock, panel, padded, columns, c);
   if (!claim()) return;
-  for (int r = 0; r < rows; r++) {
-    const int64_t row = (pixel + r) / frame.width, column = (pixel + r) % frame.width;
+  int64_t row = pixel / frame.width, column = pixel % frame.width;
+  for (int r = 0; r < rows; r++, column++) {
+    if (column == frame.width) column = 0, row++;
     T* out = h + (frame.origin() + row * frame.pitch() + column) * padded;
     for (int64_t j = 0; j < padded; j += kLanes<T>) {
       const R* sums = c + j / kBlock * kStep + r * kBlock + j % kBlock;
