@@ -150,22 +150,17 @@ inline void affine_average(const Int8Affine& affine, const int16_t* const* pixel
 
 #endif
 
-// Sums of max(v, 0) over some pixels, for the channels first .. last - 1, at most kAffineGroup.
+// Sums of max(v, 0) over some pixels, for the channels first .. last - 1.
 inline void affine_sums(const Int8Affine& affine, const int16_t* y, int64_t ld, int64_t pixels,
                         int64_t first, int64_t last, int64_t* out) {
-  constexpr int64_t kAtOnce = 1 << 16;  // pixels whose sums fit 32 bits without a sign
   std::fill(out, out + (last - first), 0);
   const int16_t *factor = affine.factors(first), *shift = affine.shifts(first);
-  for (int64_t begin = 0; begin < pixels; begin += kAtOnce) {
-    uint32_t sums[kAffineGroup] = {};
-    for (int64_t p = begin; p < smaller(begin + kAtOnce, pixels); p++) {
-      const int16_t* from = y + p * ld + first;
-      for (int64_t c = 0; c < last - first; c++) {
-        const int v = affine_value(from[c], factor[c], shift[c]);
-        sums[c] += v > 0 ? v : 0;
-      }
+  for (int64_t p = 0; p < pixels; p++) {
+    const int16_t* from = y + p * ld + first;
+    for (int64_t c = 0; c < last - first; c++) {
+      const int v = affine_value(from[c], factor[c], shift[c]);
+      out[c] += v > 0 ? v : 0;
     }
-    for (int64_t c = 0; c < last - first; c++) out[c] += sums[c];
   }
 }
 

@@ -39,8 +39,8 @@ struct Int8Group {
     return window(pixel / maps.width, pixel % maps.width) + (pitch() + 1) * g.inner_ld();
   }
 
-  // Where the bottleneck of each of these pixels is. It divides only once: a division takes as long as
-  // dozens of products.
+  // Where the bottleneck of each of these pixels is. It divides once a row of the image, not for each
+  // pixel: a division takes as long as dozens of products.
   void inner_of(Range pixels, uint8_t** to) const {
     int64_t column = pixels.begin % maps.width;
     uint8_t* at = inner(pixels.begin);
