@@ -106,7 +106,7 @@ inline void conv2_band_backward(const Band& band, const T* y, const T* grad_y, i
                                 int64_t growth, const Correction<Real<T>>& k, const T* z,
                                 int64_t width, const Affine<Real<T>>& affine, const Real<T>* mean,
                                 const T* panel, T* g, Real<T>* plain, Real<T>* centred,
-                                BlockSums<Real<T>>& grad_weight, bool weight_wanted, int thread) {
+                                BlockSums<Real<T>>& grad_weight, bool weight_wanted, int part) {
   using R = Real<T>;
   const int64_t grown = round_up(growth, kBlock), padded = round_up(width, kBlock);
   const int64_t steps = band.steps(), turned_ld = skewed<T>(band.framed());
@@ -155,7 +155,7 @@ inline void conv2_band_backward(const Band& band, const T* y, const T* grad_y, i
           const Used used{in_block(growth, o), in_block(width, b)};
           multiply<T>(turned + o * kBlock * turned_ld + band.origin() + s * kBlock - shift,
                       turned_ld, nullptr, some, h + (b * steps + s) * kStep,
-                      grad_weight.block(thread, (tap * blocks + b) * group + o), true, used);
+                      grad_weight.block(part, (tap * blocks + b) * group + o), true, used);
         }
       }
     }
@@ -181,7 +181,7 @@ template <class T, int kCount, class Place>
 inline void conv1_chunk_backward(int64_t rows, const Conv1Input<T>& in, Place place, const T* g,
                                  const T* z, int64_t width, const Correction<Real<T>>& k,
                                  const T* panel, Real<T>* plain, Real<T>* centred,
-                                 BlockSums<Real<T>>& grad_weight, bool weight_wanted, int thread) {
+                                 BlockSums<Real<T>>& grad_weight, bool weight_wanted, int part) {
   using R = Real<T>;
   const int64_t steps = round_up(rows, kBlock) / kBlock, padded = round_up(width, kBlock);
   const int64_t column_blocks = round_up(in.columns, kBlock) / kBlock;
@@ -247,7 +247,7 @@ inline void conv1_chunk_backward(int64_t rows, const Conv1Input<T>& in, Place pl
     for (int64_t m = 0; m < group; m++) {
       const Used used{in_block(width, m), in_block(in.columns, b)};
       multiply<T>(turned + m * kBlock * turned_ld, turned_ld, nullptr, steps, a + b * steps * kStep,
-                  grad_weight.block(thread, b * group + m), true, used);
+                  grad_weight.block(part, b * group + m), true, used);
     }
   }
 }
@@ -257,15 +257,10 @@ template <class R>
 inline void write_conv1_gradient(BlockSums<R>& sums, const Weight<R>& out, int64_t width,
                                  int64_t columns) {
   const int64_t width_blocks = round_up(width, kBlock) / kBlock;
-#pragma omp parallel for num_threads(sums.threads) schedule(static)
-  for (int64_t b = 0; b < sums.blocks; b++) {
-    const int64_t i0 = b / width_blocks * kBlock, o0 = b % width_blocks * kBlock;
-    for (int64_t o = o0; o < smaller(o0 + kBlock, width); o++) {
-      for (int64_t i = i0; i < smaller(i0 + kBlock, columns); i++) {
-        out(o, i) = sums.total(b, o - o0, i - i0);
-      }
-    }
-  }
+  for_each_in_parallel(sums.blocks, sums.parts, [&](int64_t b) {
+    const int64_t i = b / width_blocks * kBlock, o = b % width_blocks * kBlock;
+    sums.write(b, out, o, i, width, columns);
+  });
 }
 
 // Number of rows whose recomputed input of `columns` columns fits into the thread's own cache.

@@ -36,17 +36,16 @@ void copy_input(const BlockArguments& g) {
   const T* x = static_cast<T*>(g.x);
   T* y = static_cast<T*>(g.y);
   Parts<R> parts(chunks, g.input_columns);
-#pragma omp parallel for num_threads(g.threads) schedule(static)
-  for (int64_t i = 0; i < chunks; i++) {
+  for_each_in_parallel(chunks, g.threads, [&](int64_t i) {
     const int64_t begin = i * rows, n = smaller(rows, pixels - begin);
     for (int64_t r = begin; r < begin + n; r++) {
       std::memcpy(y + r * g.columns(), x + r * g.input_columns, g.input_columns * sizeof(T));
     }
-    if (g.frozen) continue;
+    if (g.frozen) return;
     parts.rows[i] = n;
     column_sums(x + begin * g.input_columns, g.input_columns, n, g.input_columns, parts.shift(i),
                 parts.sum(i), parts.square(i));
-  }
+  });
   if (!g.frozen) parts.combine(static_cast<R*>(g.mean), static_cast<R*>(g.variance));
 }
 
@@ -60,16 +59,14 @@ void conv1_forward_blocks(const Layer<T>& layer, T* z) {
   const Affine<R> affine = layer.norm1();
   const Weight<R> weight = layer.weight(layer.args.weight1, layer.args.strides1);
   T* panel = scratch<T>(6, round_up(layer.columns, kBlock) * round_up(width, kBlock));
-  pack_panel<T>(panel, layer.columns, width, g.threads,
-                [&](int64_t k, int64_t n) { return weight(n, k); });
+  pack_panel<T>(panel, layer.columns, width, g.threads, [&](int64_t i, int64_t o) {
+    return weight.forward(i, o, layer.columns, width);
+  });
   const T* y = static_cast<T*>(g.y);
   Parts<R> parts(chunks, width);
-  Failure failure;
-#pragma omp parallel num_threads(g.threads)
-  {
+  in_parallel(chunks, g.threads, [&](int, Range items) {
     Tiles tiles;
-#pragma omp for schedule(static)
-    for (int64_t i = 0; i < chunks; i++) try {
+    for (int64_t i = items.begin; i < items.end; i++) {
       const int64_t begin = i * rows, n = smaller(rows, pixels - begin);
       for (int64_t r = begin; r < begin + n; r += kBlock) {
         conv1_rows<T>(y + r * g.columns(), g.columns(), smaller<int64_t>(kBlock, begin + n - r),
@@ -79,11 +76,8 @@ void conv1_forward_blocks(const Layer<T>& layer, T* z) {
       parts.rows[i] = n;
       column_sums(z + begin * width, width, n, width, parts.shift(i), parts.sum(i),
                   parts.square(i));
-    } catch (...) {
-      failure.note();
     }
-  }
-  failure.check();
+  });
   if (!g.frozen) {
     parts.combine(static_cast<R*>(layer.args.mean2), static_cast<R*>(layer.args.variance2));
   }
@@ -100,18 +94,15 @@ void conv2_forward_blocks(const Layer<T>& layer, const T* z) {
   const Affine<R> affine = layer.norm2();
   const Weight<R> weight = layer.weight(layer.args.weight2, layer.args.strides2);
   T* panel = scratch<T>(6, 9 * padded * round_up(g.growth, kBlock));
-  pack_panel<T>(panel, 9 * padded, g.growth, g.threads, [&](int64_t k, int64_t n) {
-    const int64_t tap = k / padded, i = k % padded;
-    return i < width ? weight(n, i, tap / 3, tap % 3) : R(0);
+  pack_panel<T>(panel, 9 * padded, g.growth, g.threads, [&](int64_t k, int64_t o) {
+    const int64_t tap = k / padded;
+    return weight.forward(k % padded, o, width, g.growth, tap / 3, tap % 3);
   });
   T* out = static_cast<T*>(g.y) + layer.columns;
   Parts<R> parts(g.images * bands, g.growth);
-  Failure failure;
-#pragma omp parallel num_threads(g.threads)
-  {
+  in_parallel(g.images * bands, g.threads, [&](int, Range items) {
     Tiles tiles;
-#pragma omp for schedule(static)
-    for (int64_t i = 0; i < g.images * bands; i++) try {
+    for (int64_t i = items.begin; i < items.end; i++) {
       const int64_t image = i / bands, first = i % bands * rows;
       const Band band{g.height, g.width, first, smaller(first + rows, g.height)};
       T* h = scratch<T>(3, band.framed() * padded);
@@ -123,11 +114,8 @@ void conv2_forward_blocks(const Layer<T>& layer, const T* z) {
       parts.rows[i] = (band.last - band.first) * g.width;
       column_sums(begin + band.first * g.width * g.columns(), g.columns(), parts.rows[i], g.growth,
                   parts.shift(i), parts.sum(i), parts.square(i));
-    } catch (...) {
-      failure.note();
     }
-  }
-  failure.check();
+  });
   if (!g.frozen) {
     parts.combine(static_cast<R*>(g.mean) + layer.columns,
                   static_cast<R*>(g.variance) + layer.columns);
@@ -178,45 +166,33 @@ Correction<Real<T>> conv2_backward_blocks(const Layer<T>& layer, const T* z, con
   const R* mean = static_cast<R*>(args.mean2);
   const Weight<R> weight = layer.weight(args.weight2, args.strides2);
   T* panel = scratch<T>(6, 9 * grown * padded);
-  pack_panel<T>(panel, 9 * grown, width, g.threads, [&](int64_t row, int64_t i) {
-    const int64_t tap = row / grown, o = row % grown;
-    return o < g.growth ? weight(o, i, tap / 3, tap % 3) : R(0);
+  pack_panel<T>(panel, 9 * grown, width, g.threads, [&](int64_t k, int64_t i) {
+    const int64_t tap = k / grown;
+    return weight.backward(k % grown, i, g.growth, width, tap / 3, tap % 3);
   });
   const int64_t blocks = padded / kBlock, grown_blocks = grown / kBlock;
   BlockSums<R> grad_weight(9 * blocks * grown_blocks, g.threads);
   GradientSums<R> sums(g.images * bands, width);
   const T* y = static_cast<T*>(g.y) + layer.columns;
-  Failure failure;
-#pragma omp parallel num_threads(g.threads)
-  {
+  in_parallel(g.images * bands, g.threads, [&](int part, Range items) {
     Tiles tiles;
-    const int thread = omp_get_thread_num();
-    grad_weight.clear(thread, omp_get_num_threads());
-#pragma omp for schedule(static)
-    for (int64_t i = 0; i < g.images * bands; i++) try {
+    grad_weight.clear(part);
+    for (int64_t i = items.begin; i < items.end; i++) {
       const int64_t image = i / bands, first = i % bands * rows, pixel = image * image_pixels;
       const Band band{g.height, g.width, first, smaller(first + rows, g.height)};
       conv2_band_backward<T>(band, y + pixel * ld, grad_y + layer.columns + pixel * ld, ld,
                              g.growth, k, z + pixel * width, width, affine, mean, panel,
                              static_cast<T*>(g.grad_bottleneck) + pixel * width, sums.plain(i),
-                             sums.centred(i), grad_weight, args.grad_weight2, thread);
-    } catch (...) {
-      failure.note();
+                             sums.centred(i), grad_weight, args.grad_weight2, part);
     }
-  }
-  failure.check();
+  });
   if (args.grad_weight2) {
     const Weight<R> out = layer.weight(args.grad_weight2, args.strides2);
-#pragma omp parallel for num_threads(g.threads) schedule(static)
-    for (int64_t b = 0; b < grad_weight.blocks; b++) {
-      const int64_t tap = b / grown_blocks / blocks, i0 = b / grown_blocks % blocks * kBlock;
-      const int64_t o0 = b % grown_blocks * kBlock;
-      for (int64_t o = o0; o < smaller(o0 + kBlock, g.growth); o++) {
-        for (int64_t i = i0; i < smaller(i0 + kBlock, width); i++) {
-          out(o, i, tap / 3, tap % 3) = grad_weight.total(b, o - o0, i - i0);
-        }
-      }
-    }
+    for_each_in_parallel(grad_weight.blocks, g.threads, [&](int64_t b) {
+      const int64_t tap = b / grown_blocks / blocks, i = b / grown_blocks % blocks * kBlock;
+      const int64_t o = b % grown_blocks * kBlock;
+      grad_weight.write(b, out, o, i, g.growth, width, tap / 3, tap % 3);
+    });
   }
   return finish_norm<R>(sums, affine, mean, static_cast<R*>(args.variance2), args.eps2, g.frozen,
                         g.pixels(), width, args.grad_gamma2, args.grad_beta2);
@@ -240,21 +216,18 @@ GradientSums<Real<T>> conv1_backward_blocks(const Layer<T>& layer, const T* z, c
   std::memcpy(mean.data(), args.mean1, columns * sizeof(R));
   const Weight<R> weight = layer.weight(args.weight1, args.strides1);
   T* panel = scratch<T>(6, column_blocks * kBlock * padded);
-  pack_panel<T>(panel, width, columns, g.threads,
-                [&](int64_t o, int64_t i) { return weight(o, i); });
+  pack_panel<T>(panel, width, columns, g.threads, [&](int64_t o, int64_t i) {
+    return weight.backward(o, i, width, columns);
+  });
   BlockSums<R> grad_weight(column_blocks * (padded / kBlock), g.threads);
   GradientSums<R> sums(chunks, columns);
   const T* y = static_cast<T*>(g.y);
   const T* grad = static_cast<T*>(g.grad_bottleneck);
   T* buffer = static_cast<T*>(g.grad_buffer);
-  Failure failure;
-#pragma omp parallel num_threads(g.threads)
-  {
+  in_parallel(chunks, g.threads, [&](int part, Range items) {
     Tiles tiles;
-    const int thread = omp_get_thread_num();
-    grad_weight.clear(thread, omp_get_num_threads());
-#pragma omp for schedule(static)
-    for (int64_t i = 0; i < chunks; i++) try {
+    grad_weight.clear(part);
+    for (int64_t i = items.begin; i < items.end; i++) {
       const int64_t begin = i * rows;
       const Conv1Input<T> in{y + begin * ld, ld,           columns,
                              affine,         mean.data(),  nullptr,
@@ -262,12 +235,9 @@ GradientSums<Real<T>> conv1_backward_blocks(const Layer<T>& layer, const T* z, c
       conv1_chunk_backward<T, 1>(
           smaller(rows, pixels - begin), in, [](int64_t row) { return row; }, grad + begin * width,
           z + begin * width, width, k, panel, sums.plain(i), sums.centred(i), grad_weight,
-          args.grad_weight1, thread);
-    } catch (...) {
-      failure.note();
+          args.grad_weight1, part);
     }
-  }
-  failure.check();
+  });
   if (args.grad_weight1) {
     write_conv1_gradient(grad_weight, layer.weight(args.grad_weight1, args.strides1), width,
                          columns);

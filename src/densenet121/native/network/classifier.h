@@ -48,8 +48,7 @@ void classifier_run(const ClassifierArguments& g) {
   // Waiting for a thread may take longer than the products that it would take over.
   const int64_t useful = 1 + g.images * g.classes * g.columns / 500000;
   const int threads = static_cast<int>(smaller(g.threads, useful));
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int64_t k = 0; k < g.classes; k++) {
+  for_each_in_parallel(g.classes, threads, [&](int64_t k) {
     const T* row = weight + k * g.columns;
     const T shift = bias ? bias[k] : T(0);
     T sums[kImagesAtOnce];
@@ -64,7 +63,7 @@ void classifier_run(const ClassifierArguments& g) {
       }
       for (int64_t r = 0; r < some; r++) y[(i + r) * g.classes + k] = sums[r] + shift;
     }
-  }
+  });
 }
 
 }  // namespace

@@ -93,11 +93,10 @@ inline Correction<R> finish_norm(GradientSums<R>& sums, const Affine<R>& affine,
 template <class T>
 void correct(const Correction<Real<T>>& k, const T* x, int64_t x_ld, const T* gradient,
              int64_t gradient_ld, int64_t pixels, int64_t columns, int threads, T* out) {
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int64_t p = 0; p < pixels; p++) {
+  for_each_in_parallel(pixels, threads, [&](int64_t p) {
     corrected_rows<T>(k, x + p * x_ld, x_ld, gradient + p * gradient_ld, gradient_ld, 1, columns,
                       columns, out + p * columns, columns);
-  }
+  });
 }
 
 // The correction of the gradient of y's channels by the batch norms of the layers processed so far,

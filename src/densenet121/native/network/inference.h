@@ -79,13 +79,16 @@ void pack_blocks(const InferenceArguments& arguments) {
     const Affine<R> norm1 = layer.norm1(), norm2 = layer.norm2();
     T* panel = static_cast<T*>(arguments.weights) + at.weights;
     const Weight<R> weight1 = layer.weight(layer.args.weight1, layer.args.strides1);
-    pack_panel<T>(panel, layer.columns, width, g.threads,
-                  [&](int64_t k, int64_t n) { return norm2.scale[n] * weight1(n, k); });
+    pack_panel<T>(panel, layer.columns, width, g.threads, [&](int64_t i, int64_t o) {
+      WeightBlock<R> block = weight1.forward(i, o, layer.columns, width);
+      block.scale = norm2.scale.data() + o;
+      return block;
+    });
     const Weight<R> weight2 = layer.weight(layer.args.weight2, layer.args.strides2);
     pack_panel<T>(panel + round_up(layer.columns, kBlock) * padded, 9 * padded, g.growth, g.threads,
-                  [&](int64_t k, int64_t n) {
-                    const int64_t tap = k / padded, i = k % padded;
-                    return i < width ? weight2(n, i, tap / 3, tap % 3) : R(0);
+                  [&](int64_t k, int64_t o) {
+                    const int64_t tap = k / padded;
+                    return weight2.forward(k % padded, o, width, g.growth, tap / 3, tap % 3);
                   });
     R* norms = static_cast<R*>(arguments.norms) + at.norms;
     std::memcpy(norms, norm1.scale.data(), norm1.scale.size() * sizeof(R));

@@ -1,26 +1,16 @@
-// Threads, their scratch memory, and deterministic sums over columns.
+// Scratch memory of threads, and deterministic sums over columns.
 
 #pragma once
 
 #include <cmath>
 #include <cstdlib>
 #include <new>
-#include <omp.h>
 #include <vector>
 
-#include "failure.h"
+#include "loops.h"
 #include "simd.h"
 
 namespace {
-
-struct Range {
-  int64_t begin, end;
-};
-
-// Number `part` of `parts` nearly equal ranges of 0 .. n.
-inline Range share(int64_t n, int part, int parts) {
-  return {n * part / parts, n * (part + 1) / parts};
-}
 
 // Number of pieces of at most `most` of n: as many for each of the threads, as far as none becomes
 // smaller than `least`.

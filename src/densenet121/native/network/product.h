@@ -194,14 +194,13 @@ inline void pack_product(T* panels, int64_t depth, int64_t width, int threads, V
   const int64_t parts = (padded_depth + kSome - 1) / kSome;
   const int64_t count = (padded + kPanel<T> - 1) / kPanel<T>;
   const auto summand = summands<T>(depth, value);
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int64_t i = 0; i < count * parts; i++) {
+  for_each_in_parallel(count * parts, threads, [&](int64_t i) {
     const int64_t first = i / parts * kPanel<T>, last = smaller(first + kPanel<T>, padded);
     for (int64_t k = i % parts * kSome; k < smaller((i % parts + 1) * kSome, padded_depth); k++) {
       F* to = reinterpret_cast<F*>(panels) + panel_index<F>(k, first, padded_depth, padded);
       for (int64_t n = first; n < last; n++) to[n - first] = n < width ? summand(k, n) : F{};
     }
-  }
+  });
 }
 
 }  // namespace

@@ -66,8 +66,7 @@ void stem_forward(const StemArguments& g) {
   const Affine<R> affine(static_cast<R*>(g.gamma), static_cast<R*>(g.beta),
                          static_cast<R*>(g.mean), static_cast<R*>(g.variance), g.eps, g.columns);
   uint8_t* winner = static_cast<uint8_t*>(g.winner);
-#pragma omp parallel for num_threads(g.threads) schedule(static)
-  for (int64_t row = 0; row < g.images * g.out_height; row++) {
+  for_each_in_parallel(g.images * g.out_height, g.threads, [&](int64_t row) {
     const T* image = x + row / g.out_height * g.height * g.width * g.columns;
     for (int64_t column = 0; column < g.out_width; column++) {
       const Window window(g, row % g.out_height, column);
@@ -91,7 +90,7 @@ void stem_forward(const StemArguments& g) {
         if (winner) store_winner<T>(winner + place + c, which, n);
       }
     }
-  }
+  });
 }
 
 template <class T>
@@ -104,8 +103,7 @@ void stem_backward(const StemArguments& g) {
   const Affine<R> affine(static_cast<R*>(g.gamma), static_cast<R*>(g.beta), mean,
                          static_cast<R*>(g.variance), g.eps, g.columns);
   GradientSums<R> sums(g.images * g.out_height, g.columns);
-#pragma omp parallel for num_threads(g.threads) schedule(static)
-  for (int64_t row = 0; row < g.images * g.out_height; row++) {
+  for_each_in_parallel(g.images * g.out_height, g.threads, [&](int64_t row) {
     const T* image = x + row / g.out_height * g.height * g.width * g.columns;
     for (int64_t c = 0; c < g.columns; c += kLanes<T>) {
       const int n = smaller<int64_t>(kLanes<T>, g.columns - c);
@@ -127,13 +125,12 @@ void stem_backward(const StemArguments& g) {
       store<R>(sums.plain(row) + c, plain, kLanes<T>);
       store<R>(sums.centred(row) + c, centred, kLanes<T>);
     }
-  }
+  });
   const Correction<R> k =
       finish_norm<R>(sums, affine, mean, static_cast<R*>(g.variance), g.eps, g.frozen, g.pixels(),
                      g.columns, g.grad_gamma, g.grad_beta);
   if (!g.grad_x) return;
-#pragma omp parallel for num_threads(g.threads) schedule(static)
-  for (int64_t row = 0; row < g.images * g.height; row++) {
+  for_each_in_parallel(g.images * g.height, g.threads, [&](int64_t row) {
     const int64_t image = row / g.height, y = row % g.height;
     // the windows 2 * out - pad .. + 2 that include this row; the same for columns below
     const int64_t out_first = y + g.pad_top < 2 ? 0 : (y + g.pad_top - 1) / 2;
@@ -161,7 +158,7 @@ void stem_backward(const StemArguments& g) {
         store<T>(static_cast<T*>(g.grad_x) + pixel + c, d, n);
       }
     }
-  }
+  });
 }
 
 }  // namespace

@@ -71,20 +71,15 @@ void conv1_forward_pixels(const Layer<T>& layer, T* z) {
                   [&](int64_t i, int64_t o) { return weight(o, i); });
   const Chunks chunks(g.pixels(), g.threads);
   Parts<T> parts(chunks.count, width);
-  Failure failure;
-#pragma omp parallel for num_threads(g.threads) schedule(static)
-  for (int64_t i = 0; i < chunks.count; i++) try {
+  for_each_in_parallel(chunks.count, g.threads, [&](int64_t i) {
     const Range chunk = chunks[i];
     in_parts(chunk, kRowsAtOnce,
              [&](Range pixels) { conv1_pixels<T>(layer, pixels, affine, panels, z); });
-    if (g.frozen) continue;
+    if (g.frozen) return;
     parts.rows[i] = chunk.end - chunk.begin;
     column_sums(z + chunk.begin * width, width, parts.rows[i], width, parts.shift(i), parts.sum(i),
                 parts.square(i));
-  } catch (...) {
-    failure.note();
-  }
-  failure.check();
+  });
   if (!g.frozen) {
     parts.combine(static_cast<T*>(layer.args.mean2), static_cast<T*>(layer.args.variance2));
   }
@@ -216,31 +211,23 @@ GradientSums<T> conv1_backward_pixels(const Layer<T>& layer, const T* z, const T
   GradientSums<T> sums(chunks.count, layer.columns);
   const Conv1Backward<T> backward{layer,       z,      grad_y,  k,     affine,
                                   mean.data(), panels, columns, padded};
-  Failure failure;
-#pragma omp parallel num_threads(g.threads)
-  {
-    const int thread = omp_get_thread_num();
-    grad_weight.clear(thread, omp_get_num_threads());
-#pragma omp for schedule(static)
-    for (int64_t i = 0; i < chunks.count; i++) try {
+  in_parallel(chunks.count, g.threads, [&](int part, Range items) {
+    grad_weight.clear(part);
+    for (int64_t i = items.begin; i < items.end; i++) {
       in_parts(chunks[i], kBackwardRows, [&](Range pixels) {
         backward.run(pixels, sums.plain(i), sums.centred(i),
-                     args.grad_weight1 ? grad_weight.block(thread, 0) : nullptr);
+                     args.grad_weight1 ? grad_weight.block(part, 0) : nullptr);
       });
-    } catch (...) {
-      failure.note();
     }
-  }
-  failure.check();
+  });
   if (!args.grad_weight1) return sums;
   const Weight<T> out = layer.weight(args.grad_weight1, args.strides1);
-#pragma omp parallel for num_threads(g.threads) schedule(static)
-  for (int64_t o = 0; o < width; o++) {
-    for (int64_t i = 0; i < layer.columns; i++) {
-      const int64_t first = i / kBlock * kBlock, some = smaller<int64_t>(kBlock, columns - first);
-      out(o, i) = grad_weight.total(first * padded + o * some + i - first);
+  for_each_in_parallel(width, g.threads, [&](int64_t o) {
+    for (int64_t i = 0; i < layer.columns; i += kBlock) {
+      grad_weight.write_row(i * padded + o * smaller<int64_t>(kBlock, columns - i),
+                            in_block(layer.columns, i / kBlock), &out(o, i), out.strides[1]);
     }
-  }
+  });
   return sums;
 }
 

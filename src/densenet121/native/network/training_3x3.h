@@ -153,19 +153,14 @@ void conv2_forward_patches(const Layer<T>& layer, const T* z) {
   T* out = static_cast<T*>(g.y) + layer.columns;
   const Strips<Form> strips(g, weights.columns * sizeof(R));
   Parts<R> parts(strips.count(), g.growth);
-  Failure failure;
-#pragma omp parallel for num_threads(g.threads) schedule(static)
-  for (int64_t i = 0; i < strips.count(); i++) try {
+  for_each_in_parallel(strips.count(), g.threads, [&](int64_t i) {
     const Strip strip = strips[i];
     convolve_strip<Form>(strip, z, g.bottleneck, affine, weights, g.growth, out, g.columns());
-    if (g.frozen) continue;
+    if (g.frozen) return;
     parts.rows[i] = strip.pixels();
     column_sums(out + strip.first_pixel() * g.columns(), g.columns(), strip.pixels(), g.growth,
                 parts.shift(i), parts.sum(i), parts.square(i));
-  } catch (...) {
-    failure.note();
-  }
-  failure.check();
+  });
   if (!g.frozen) {
     parts.combine(static_cast<R*>(g.mean) + layer.columns,
                   static_cast<R*>(g.variance) + layer.columns);
@@ -194,25 +189,17 @@ Correction<Real<T>> conv2_backward_patches(const Layer<T>& layer, const T* z, co
   GradientSums<R> sums(strips.count(), width);
   const StripBackward<Form, T> backward{layer,  z,      mean.data(), affine, weights,
                                   static_cast<T*>(g.grad_bottleneck), width, padded, grown};
-  Failure failure;
-#pragma omp parallel num_threads(g.threads)
-  {
-    const int thread = omp_get_thread_num();
-    grad_weight.clear(thread, omp_get_num_threads());
-#pragma omp for schedule(static)
-    for (int64_t i = 0; i < strips.count(); i++) try {
+  in_parallel(strips.count(), g.threads, [&](int part, Range items) {
+    grad_weight.clear(part);
+    for (int64_t i = items.begin; i < items.end; i++) {
       backward.run(strips[i], static_cast<T*>(g.y) + layer.columns, grad_y + layer.columns, k,
                    sums.plain(i), sums.centred(i),
-                   args.grad_weight2 ? grad_weight.block(thread, 0) : nullptr);
-    } catch (...) {
-      failure.note();
+                   args.grad_weight2 ? grad_weight.block(part, 0) : nullptr);
     }
-  }
-  failure.check();
+  });
   if (args.grad_weight2) {
     const Weight<R> out = layer.weight(args.grad_weight2, args.strides2);
-#pragma omp parallel for num_threads(g.threads) schedule(static)
-    for (int64_t o = 0; o < g.growth; o++) {
+    for_each_in_parallel(g.growth, g.threads, [&](int64_t o) {
       for (int64_t i = 0; i < width; i += kLanes<T>) {
         const int64_t first = i / kBlock * kBlock, some = smaller<int64_t>(kBlock, padded - first);
         const int64_t at = first * Form::kNumbers * grown + o * some + i - first;
@@ -227,7 +214,7 @@ Correction<Real<T>> conv2_backward_patches(const Layer<T>& layer, const T* z, co
               }
             });
       }
-    }
+    });
   }
   return finish_norm<R>(sums, affine, mean.data(), static_cast<R*>(args.variance2), args.eps2,
                         g.frozen, g.pixels(), width, args.grad_gamma2, args.grad_beta2);

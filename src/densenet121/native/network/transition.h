@@ -45,13 +45,12 @@ void take_statistics(const T* x, int64_t pixels, int64_t columns, int threads, v
   using R = Real<T>;
   const int64_t rows = chunk_rows(pixels, threads), chunks = (pixels + rows - 1) / rows;
   Parts<R> parts(chunks, columns);
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int64_t i = 0; i < chunks; i++) {
+  for_each_in_parallel(chunks, threads, [&](int64_t i) {
     const int64_t begin = i * rows;
     parts.rows[i] = smaller(rows, pixels - begin);
     column_sums(x + begin * columns, columns, parts.rows[i], columns, parts.shift(i), parts.sum(i),
                 parts.square(i));
-  }
+  });
   parts.combine(static_cast<R*>(mean), static_cast<R*>(variance));
 }
 
@@ -87,17 +86,16 @@ void transition_forward(const TransitionArguments& g) {
   const int64_t padded = round_up(g.columns, kBlock), width = g.output_columns;
   const int64_t blocks = round_up(width, kBlock) / kBlock, pixels = g.output_pixels();
   T* panel = scratch<T>(6, padded * blocks * kBlock);
-  pack_panel<T>(panel, g.columns, width, g.threads,
-                [&](int64_t k, int64_t n) { return weight(n, k); });
-  Failure failure;
-#pragma omp parallel num_threads(g.threads)
-  {
+  pack_panel<T>(panel, g.columns, width, g.threads, [&](int64_t i, int64_t o) {
+    return weight.forward(i, o, g.columns, width);
+  });
+  in_parallel(round_up(pixels, kBlock) / kBlock, g.threads, [&](int, Range items) {
     Tiles tiles;
     const int64_t lda = skewed<T>(padded);
-#pragma omp for schedule(static)
-    for (int64_t p = 0; p < pixels; p += kBlock) try {
-      T* a = scratch<T>(0, kBlock * lda);
-      R* c = scratch<R>(1, blocks * kStep);
+    T* a = scratch<T>(0, kBlock * lda);
+    R* c = scratch<R>(1, blocks * kStep);
+    for (int64_t i = items.begin; i < items.end; i++) {
+      const int64_t p = i * kBlock;
       const int rows = smaller<int64_t>(kBlock, pixels - p);
       if (g.pool == 2) {
         average_rows<T>(g, x, p, rows, affine, a, lda);
@@ -111,11 +109,8 @@ void transition_forward(const TransitionArguments& g) {
                         smaller<int64_t>(kBlock, width - b * kBlock));
         }
       }
-    } catch (...) {
-      failure.note();
     }
-  }
-  failure.check();
+  });
 }
 
 template <class T, int kCount>
@@ -132,8 +127,9 @@ void transition_backward_of(const TransitionArguments& g) {
   std::vector<R> mean(column_blocks * kBlock);
   std::memcpy(mean.data(), g.mean, columns * sizeof(R));
   T* panel = scratch<T>(6, column_blocks * kBlock * padded);
-  pack_panel<T>(panel, width, columns, g.threads,
-                [&](int64_t o, int64_t i) { return weight(o, i); });
+  pack_panel<T>(panel, width, columns, g.threads, [&](int64_t o, int64_t i) {
+    return weight.backward(o, i, width, columns);
+  });
   BlockSums<R> grad_weight(column_blocks * (padded / kBlock), g.threads);
   GradientSums<R> sums(chunks, columns);
   Correction<R> none(width);
@@ -143,14 +139,10 @@ void transition_backward_of(const TransitionArguments& g) {
   if (kCount > 1 && (g.height % 2 || g.width % 2)) {
     std::memset(grad_x, 0, g.pixels() * columns * sizeof(T));  // pixels that no square covers
   }
-  Failure failure;
-#pragma omp parallel num_threads(g.threads)
-  {
+  in_parallel(chunks, g.threads, [&](int part, Range items) {
     Tiles tiles;
-    const int thread = omp_get_thread_num();
-    grad_weight.clear(thread, omp_get_num_threads());
-#pragma omp for schedule(static)
-    for (int64_t i = 0; i < chunks; i++) try {
+    grad_weight.clear(part);
+    for (int64_t i = items.begin; i < items.end; i++) {
       const int64_t begin = i * rows;
       const Conv1Input<T> in{static_cast<T*>(g.x), columns, columns, affine,
                              mean.data(),          offsets, nullptr, grad_x};
@@ -158,12 +150,9 @@ void transition_backward_of(const TransitionArguments& g) {
           smaller(rows, pixels - begin), in,
           [&](int64_t row) { return kCount > 1 ? g.place(begin + row) : begin + row; },
           grad_y + begin * width, grad_y + begin * width, width, none, panel, sums.plain(i),
-          sums.centred(i), grad_weight, g.grad_weight, thread);
-    } catch (...) {
-      failure.note();
+          sums.centred(i), grad_weight, g.grad_weight, part);
     }
-  }
-  failure.check();
+  });
   if (g.grad_weight) {
     write_conv1_gradient(grad_weight, g.matrix<R>(g.grad_weight), width, columns);
   }

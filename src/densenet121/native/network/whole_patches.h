@@ -86,8 +86,8 @@ inline void pack_patches(bf16* weights, float* units, int64_t columns, int64_t w
   VnniPair* panels = reinterpret_cast<VnniPair*>(weights);
   std::memset(weights, 0, kNumbers * from * to * sizeof(bf16));
   Wide* all = scratch<Wide>(7, to * columns * kNumbers / kSome);
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int64_t o = 0; o < to; o += kSome) {
+  for_each_in_parallel(to / kSome, threads, [&](int64_t some) {
+    const int64_t o = some * kSome;
     const int lanes = smaller<int64_t>(kSome, width - o);
     Wide* transformed = all + o / kSome * columns * kNumbers;
     for (int64_t i = 0; i < columns; i++) {
@@ -104,7 +104,7 @@ inline void pack_patches(bf16* weights, float* units, int64_t columns, int64_t w
       const __m512d unit = whole_weights(numbers + at, kNumbers * kSome, columns, write);
       _mm256_storeu_ps(units + k * to + first, _mm512_cvtpd_ps(unit));
     }
-  }
+  });
 }
 
 // The transforms of a patch's window as whole numbers, `stride` apart; their unit. pixel(r, c, n) is a

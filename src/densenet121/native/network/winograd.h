@@ -39,8 +39,7 @@ template <class Form, class T, class Value>
 inline void pack_patches(T* panels, int64_t columns, int64_t width, int threads, Value value) {
   using Wide = typename DoublesOf<T>::type;
   const int64_t from = round_up(columns, kLanes<T>), to = round_up(width, kLanes<T>);
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int64_t i = 0; i < from; i++) {
+  for_each_in_parallel(from, threads, [&](int64_t i) {
     for (int64_t o = 0; o < to; o += kLanes<T>) {
       Wide transformed[Form::kNumbers];
       const int lanes = i < columns ? smaller<int64_t>(kLanes<T>, width - o) : 0;
@@ -50,7 +49,7 @@ inline void pack_patches(T* panels, int64_t columns, int64_t width, int threads,
                  __builtin_convertvector(transformed[k], Vec<T>), kLanes<T>);
       }
     }
-  }
+  });
 }
 
 // Numbers from one of a patch's transforms to the next. One more cache line: with a power of two all
