@@ -105,19 +105,17 @@ int one_processor() {
 // What is worthwhile after loops that took so many milliseconds, and one thread so many.
 int trials() {
   Together team;
-  const auto took = [&](int all, int one) {
-    team.took(Clock::now() - milliseconds(all), milliseconds(one));
-  };
+  const auto took = [&](int all, int one) { team.took(milliseconds(all), milliseconds(one)); };
   for (int i = 0; i < 1000; i++) took(10, 19);
   took(8, 1);
   std::printf("%d ", team.worthwhile());  // less than 10 ms were lost
-  took(8, 1);
   auto began = Clock::now();
+  took(8, 1);
   while (!team.worthwhile()) {
   }
   std::printf("%ld ", since(began));
-  took(20, 1);
   began = Clock::now();
+  took(20, 1);
   while (!team.worthwhile()) {
   }
   std::printf("%ld\\n", since(began));
@@ -173,5 +171,5 @@ def test_two_threads_on_one_processor_take_about_as_long_as_one_thread(program: 
 def test_threads_that_lost_time_pause_and_pause_longer_if_it_happens_again(program: Path) -> None:
     together, first_us, second_us = map(int, words(program, "trials"))
     assert together == 1
-    assert first_us > 40_000  # 50 ms
-    assert second_us > 90_000  # 100 ms
+    assert 50_000 <= first_us
+    assert 100_000 <= second_us

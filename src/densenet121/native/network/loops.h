@@ -42,12 +42,12 @@ class Together {
 
   bool worthwhile() const { return !alone_ || Clock::now() >= until_; }
 
-  // After a loop that all threads began at `began`, and for which one alone would have taken `one`.
-  void took(Clock::time_point began, Clock::duration one) {
+  // After a loop that all threads had, and for which one alone would have taken `one`.
+  void took(Clock::duration all, Clock::duration one) {
     const auto now = Clock::now();
-    if (alone_) alone_ = false, since_ = began;
+    if (alone_) alone_ = false, since_ = now;
     if (now - since_ > kLongest) pause_ = kShortest;
-    lost_ += now - began - one;
+    lost_ += all - one;
     if (lost_ < Clock::duration::zero()) lost_ = Clock::duration::zero();
     if (lost_ < kTooMuch) return;
     alone_ = true;
@@ -107,7 +107,7 @@ void in_parallel(int64_t count, int parts, Work work) {
     if (items.begin == items.end) continue;
     keep_least(one, (Clock::now() - start).count() * count / (items.end - items.begin));
   }
-  together().took(began, Clock::duration(one.load()));
+  together().took(Clock::now() - began, Clock::duration(one.load()));
   failure.check();
 }
 
