@@ -171,5 +171,5 @@ def test_two_threads_on_one_processor_take_about_as_long_as_one_thread(program: 
 def test_threads_that_lost_time_pause_and_pause_longer_if_it_happens_again(program: Path) -> None:
     together, first_us, second_us = map(int, words(program, "trials"))
     assert together == 1
-    assert 50_000 <= first_us
-    assert 100_000 <= second_us
+    assert first_us >= 50_000
+    assert second_us >= 100_000
