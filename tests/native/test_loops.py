@@ -1,12 +1,11 @@
 """Loops on several threads: the same parts on one of them, and no collapse on a busy machine."""
 
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-import densenet121.native.network
+from helpers.programs import compiled
 
 PROGRAM = """
 #include <cstdio>
@@ -134,17 +133,7 @@ int main(int, char** arguments) {
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("g++")
-    if not compiler:
-        pytest.skip("no C++ compiler")
-    folder = tmp_path_factory.mktemp("loops")
-    (folder / "main.cpp").write_text(PROGRAM)
-    headers = Path(densenet121.native.network.__file__).parent
-    flags = ["-std=c++17", "-O1", "-fopenmp", "-I", str(headers)]
-    subprocess.run(
-        [compiler, *flags, str(folder / "main.cpp"), "-o", str(folder / "main")], check=True
-    )
-    return folder / "main"
+    return compiled(tmp_path_factory.mktemp("loops"), PROGRAM, "-fopenmp")
 
 
 def words(program: Path, what: str) -> list[str]:

@@ -1,12 +1,11 @@
 """Threads that share pieces: a suspended thread holds up nobody, and writes nothing afterwards."""
 
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-import densenet121.native.network
+from helpers.programs import compiled
 
 # Two threads. In piece 1 of the first phase a thread may sleep before or after its claim, or throw.
 PROGRAM = """
@@ -64,17 +63,7 @@ int main(int, char** arguments) {
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("g++")
-    if not compiler:
-        pytest.skip("no C++ compiler")
-    folder = tmp_path_factory.mktemp("team")
-    (folder / "main.cpp").write_text(PROGRAM)
-    headers = Path(densenet121.native.network.__file__).parent
-    flags = ["-std=c++17", "-O1", "-pthread", "-I", str(headers)]
-    subprocess.run(
-        [compiler, *flags, str(folder / "main.cpp"), "-o", str(folder / "main")], check=True
-    )
-    return folder / "main"
+    return compiled(tmp_path_factory.mktemp("team"), PROGRAM, "-pthread")
 
 
 def outcome(program: Path, what: str) -> list[int]:
