@@ -4,7 +4,7 @@
 // on the thread that computes it, so a loop has the same bits on all threads and on one.
 //
 // All threads wait for the last one at the end of a loop. If another process computes on one of the
-// processors, the system suspends a thread for milliseconds, and a training step has a thousand
+// processors, the system suspends a thread for milliseconds, and a training step has some 600
 // loops: two threads are then slower than one. Who calls the loops notices that, and goes on alone
 // for a while.
 
@@ -83,15 +83,15 @@ template <class Work>
 void in_parallel(int64_t count, int parts, Work work) {
   using Clock = Together::Clock;
   Failure failure;
-  const auto compute = [&](int part) {
+  const auto compute = [&](int part, Range items) {
     try {
-      work(part, loop_share(count, part, parts));
+      work(part, items);
     } catch (...) {
       failure.note();
     }
   };
   if (parts == 1 || !together().worthwhile()) {
-    for (int part = 0; part < parts; part++) compute(part);
+    for (int part = 0; part < parts; part++) compute(part, loop_share(count, part, parts));
     return failure.check();
   }
   // What one thread would take for all items, by the part that was computed fastest: a thread that was
@@ -101,9 +101,9 @@ void in_parallel(int64_t count, int parts, Work work) {
 #pragma omp parallel num_threads(parts)
   // There may be fewer threads than requested.
   for (int part = omp_get_thread_num(); part < parts; part += omp_get_num_threads()) {
-    const auto start = Clock::now();
-    compute(part);
     const Range items = loop_share(count, part, parts);
+    const auto start = Clock::now();
+    compute(part, items);
     if (items.begin == items.end) continue;
     keep_least(one, (Clock::now() - start).count() * count / (items.end - items.begin));
   }
