@@ -8,7 +8,7 @@ KERNELS := setup.py $(shell find src/densenet121/native -name "*.h" -o -name "*.
 
 BENCH := .venv-bench/bin
 
-.PHONY: demo test test-fast docs docs-serve test-docs test-slow test-serve test-serve-load test-schema test-sanitize test-sanitize-threads test-arm fuzz fuzz-coverage torture wheel test-hosts test-hosts-etcd test-frameworks test-hub test-open-inference test-trackers test-lightning test-triton test-compat bench bench-data bench-memory test-gpu bench-gpu lint format clean help
+.PHONY: demo test test-fast docs docs-serve test-docs test-slow test-serve test-serve-load test-schema test-sanitize test-sanitize-threads test-arm test-amx fuzz fuzz-coverage torture wheel test-hosts test-hosts-etcd test-frameworks test-hub test-open-inference test-trackers test-lightning test-triton test-compat bench bench-data bench-memory test-gpu bench-gpu lint format clean help
 
 help:
 	@echo "make demo       train DenseNet-121 on handwritten digits, evaluate it, write a report"
@@ -20,6 +20,7 @@ help:
 	@echo "make test-schema  the server against its own OpenAPI, by schemathesis"
 	@echo "make test-sanitize  the kernels and their tests under gcc's address and undefined-behaviour sanitizers"
 	@echo "make test-arm   the kernels for 64-bit ARM, cross-compiled, and their tests in an emulator"
+	@echo "make test-amx   the kernels for AMX with its instructions in plain C++, and their tests (AVX-512 with bf16)"
 	@echo "make test-sanitize-threads  the network's kernels with 3 threads under clang's thread sanitizer"
 	@echo "make fuzz       hostile images, weights, lists, settings, requests; SECONDS=600"
 	@echo "make fuzz-coverage  the same guided by coverage: libFuzzer on the image kernel, atheris on the readers; SECONDS=600"
@@ -123,8 +124,13 @@ SANITIZE_TESTS := tests/native tests/network/test_fused_block.py tests/network/t
   tests/network/test_fused_classifier.py tests/network/test_fused_network.py tests/network/test_int8.py \
   tests/datasets/test_preparation.py tests/datasets/test_geometry.py
 test-sanitize: $(BIN)/.installed-dev
-	CFLAGS="$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer -g1" LDFLAGS="$(SANITIZE)" \
-	    $(BIN)/python setup.py --quiet build --build-base .sanitize/build --build-lib .sanitize/lib
+	rm -rf .sanitize/build .sanitize/lib
+	CXXFLAGS="$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer -g1" LDFLAGS="$(SANITIZE)" \
+	    DENSENET121_OPTIMISE=-O1 $(BIN)/python setup.py --quiet build --build-base .sanitize/build --build-lib .sanitize/lib
+	@for library in .sanitize/lib/densenet121/native/*/*.so; do \
+	    nm -D $$library | grep -q __asan_report && nm -D $$library | grep -q __ubsan_handle || \
+	        { echo "$$library is compiled without the sanitizers"; exit 1; }; \
+	done
 	PYTHONPATH=.sanitize/lib \
 	    LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libstdc++.so.6)" \
 	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 OMP_NUM_THREADS=1 \
@@ -133,6 +139,21 @@ test-sanitize: $(BIN)/.installed-dev
 # The kernels for 64-bit ARM by Debian's cross compiler, their tests by Python for arm64 under qemu-user.
 test-arm: $(BIN)/.installed-dev
 	sh tests/system/arm.sh $(CURDIR)/$(BIN)/python
+
+# The kernels for AMX on a processor without it: all of their code, compiled as for AMX, but for the instructions of the
+# tiles, which are C++. The processor must have AVX-512 with bf16, of which the rest of that library is.
+test-amx: $(BIN)/.installed-dev
+	@grep -q avx512_bf16 /proc/cpuinfo || { echo "this processor has no AVX-512 with bf16"; exit 1; }
+	rm -rf .amx
+	CXXFLAGS="-include $(CURDIR)/tests/helpers/emulated_tiles.h" \
+	    $(BIN)/python setup.py --quiet build --build-base .amx/build --build-lib .amx/lib
+	@! objdump -d .amx/lib/densenet121/native/network/_amx.so | grep -m1 tdpb
+	for threads in 1 3; do \
+	    PYTHONPATH=.amx/lib DENSENET121_TEST_EMULATED_AMX=1 DENSENET121_KERNELS=amx \
+	    DENSENET121_TEST_THREADS=$$threads OMP_NUM_THREADS=$$threads \
+	    $(BIN)/python -m pytest -q -n0 -p no:cacheprovider -m "not slow" tests/network || exit 1; \
+	done
+
 # The network's kernels under clang's thread sanitizer, with 3 threads. gcc's OpenMP is unknown to it; clang's tells it
 # what its barriers order (archer). It sees accesses of 16 bytes at most: the kernels without AVX, whose threads share
 # their work as those of the others do. Its reports are files; one is a failure.

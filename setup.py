@@ -41,7 +41,9 @@ IMAGES_FLAGS = {
     "portable": ["-ffp-contract=off", "-DDENSENET121_PORTABLE"],
 }
 # With flags of one's own, as the sanitizers', what they say about debug information holds.
-DEBUG = [] if "-g" in os.environ.get("CFLAGS", "") else ["-g0"]
+# setuptools takes CFLAGS for C alone.
+OWN = os.environ.get("CXXFLAGS", "").split()
+DEBUG = [] if any(flag.startswith("-g") for flag in OWN) else ["-g0"]
 COMMON = [*DEBUG, "-std=c++17", "-fno-math-errno", "-fvisibility=hidden", "-Wno-psabi"]
 # gcc takes its own intrinsics for uses of uninitialised values, and two copies of 16 bytes in a
 # row, as those of AMX's results, for one of 32 from a register of 16.
@@ -50,13 +52,15 @@ FALSE_WARNINGS += ["-Wno-array-bounds", "-Wno-stringop-overread"]
 
 
 def optimisation(flags: list[str]) -> str:
-    """-O3. With ``DENSENET121_OPTIMISE=own`` only for what this processor can run.
+    """-O3, or what ``DENSENET121_OPTIMISE`` says, such as -O1.
 
-    That is for a gate, which compiles the others to see that they can be; without optimisation it
-    takes a sixth of the time. Such an installation is slow on a better processor.
+    With ``own`` it is -O3 for what this processor can run, and -O0 for the rest. That is for a
+    gate, which compiles the others to see that they can be; without optimisation it takes a sixth
+    of the time. Such an installation is slow on a better processor.
     """
-    if os.environ.get("DENSENET121_OPTIMISE") != "own":
-        return "-O3"
+    wanted = os.environ.get("DENSENET121_OPTIMISE", "-O3")
+    if wanted != "own":
+        return wanted
     has = Path("/proc/cpuinfo").read_text(encoding="utf-8").replace("_", "").split()
     needed = {flag[2:].replace("-", "") for flag in flags if flag.startswith(("-mavx", "-mamx"))}
     return "-O3" if needed.issubset(has) else "-O0"
