@@ -295,6 +295,32 @@ def test_weights_without_a_checkpoint_are_not_replaced(
     train(again)  # it has no weights that could be lost
 
 
+def test_a_checkpoint_file_is_not_resumed_into_the_folder_of_another_run(
+    config: TrainConfig, uninterrupted: Path, tmp_path: Path
+) -> None:
+    """It would replace its weights, and `resume` auto would go on from checkpoints of both."""
+    folder = with_checkpoints_until(tmp_path / "run", uninterrupted, STEPS)
+    again = replace(config, output_dir=str(folder), resume=str(uninterrupted / "0-1_2.ckpt"))
+    with pytest.raises(UsageError, match=r"already has a run \(0-2_3.ckpt\); pass `resume` auto"):
+        train(again)
+    for path in checkpoints_in(folder):
+        path.unlink()
+    with pytest.raises(UsageError, match=r"has the weights of a run \(last\.safetensors\)"):
+        train(again)
+    assert (folder / "best.safetensors").read_bytes() == (
+        (uninterrupted / "best.safetensors").read_bytes()
+    )
+
+
+def test_a_checkpoint_file_goes_on_in_its_own_folder(
+    config: TrainConfig, uninterrupted: Path, tmp_path: Path
+) -> None:
+    folder = with_checkpoints_until(tmp_path / "run", uninterrupted, STEPS)
+    (tmp_path / "link").symlink_to(folder)
+    train(replace(config, output_dir=str(tmp_path / "link"), resume=str(folder / "0-1_2.ckpt")))
+    assert outcome(folder) == outcome(uninterrupted)
+
+
 def test_other_settings_are_shown_and_refused(config: TrainConfig, uninterrupted: Path) -> None:
     other = replace(config, resume="auto", lr=0.1, momentum=0.8)
     with pytest.raises(

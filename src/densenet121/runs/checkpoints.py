@@ -1,5 +1,6 @@
 """Read the checkpoints of a run, and decide where a run starts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,16 +88,12 @@ def find_start(
         rank: rank of this process.
 
     Raises:
-        UsageError: the output folder has a run, and ``resume`` is None, or only its weights.
+        UsageError: the output folder has a run, and ``resume`` is None or a file of another
+            folder; or it has only the weights of a run.
         InputError: the checkpoint cannot be used, or no checkpoint of the run is intact.
     """
     if resume is None:
-        held = checkpoints_in(output_dir, rank) if output_dir else []
-        if held:
-            raise UsageError(
-                f"`output_dir` {output_dir} already has a run ({held[0].name}); pass `resume` "
-                "auto to continue it, or choose another folder"
-            )
+        _refuse_run(output_dir, rank)
         _refuse_weights_alone(output_dir)
         return Start(output_dir, None)
     if isinstance(resume, Path):
@@ -107,6 +104,10 @@ def find_start(
             )
         if not resume.exists():
             raise InputError(f"`resume` must be auto or a checkpoint; there is no file {resume}")
+        if output_dir and output_dir.resolve() != resume.resolve().parent:
+            _refuse_run(output_dir, rank)
+            # The best weights may be those that this run copied before it was killed.
+            _refuse_weights_alone(output_dir, (LAST_WEIGHTS,))
         if resume.is_file() and is_mindspore_file(resume):
             return Start(output_dir, None, mindspore=resume)
         checkpoint = open_checkpoint(resume)
@@ -133,7 +134,23 @@ def _passed_over(newest: Path, ckpt_path: Path, rank: int) -> tuple[str, ...]:
     )
 
 
-def _refuse_weights_alone(folder: Path | None) -> None:
+def _refuse_run(folder: Path | None, rank: int) -> None:
+    """Refuse a folder with the checkpoints of a run: two would be mixed.
+
+    Raises:
+        UsageError: it has some.
+    """
+    held = checkpoints_in(folder, rank) if folder else []
+    if held:
+        raise UsageError(
+            f"`output_dir` {folder} already has a run ({held[0].name}); pass `resume` auto to "
+            "continue it, or choose another folder"
+        )
+
+
+def _refuse_weights_alone(
+    folder: Path | None, names: Sequence[str] = (BEST_WEIGHTS, LAST_WEIGHTS)
+) -> None:
     """Refuse a folder whose checkpoints were removed: a new run would replace the weights in it.
 
     A run killed in its first epoch may have written its last weights, and begins again.
@@ -141,7 +158,7 @@ def _refuse_weights_alone(folder: Path | None) -> None:
     Raises:
         UsageError: the folder has weights of a run that went further.
     """
-    for name in (BEST_WEIGHTS, LAST_WEIGHTS):
+    for name in names:
         if folder is None or not (folder / name).is_file():
             continue
         if name == BEST_WEIGHTS or epoch_of(folder / name) != 0:
