@@ -10,10 +10,12 @@ import pytest
 from densenet121.cli import main
 from densenet121.commands.lr_find import draw, lr_find, suggestion
 from densenet121.config import LrFindConfig
-from densenet121.engine.lr_range import LrRange, rates_between, smooth
+from densenet121.engine.lr_range import LrRange, find_lr, rates_between, smooth
 from densenet121.engine.train import train
 from densenet121.runs.metrics import read_rows
+from densenet121.utils.errors import InputError
 
+from helpers.images import write_classes
 from helpers.ranks import SMALL as RANK_FLAGS
 from helpers.ranks import start_ranks
 from helpers.training import train_config
@@ -31,6 +33,14 @@ SMALL: dict[str, Any] = {
 def config(image_folder: Path, folder: Path, **flags: Any) -> LrFindConfig:
     given = SMALL | {"data_dir": str(image_folder), "output": str(folder / "lr.png"), "steps": 30}
     return LrFindConfig(**(given | flags))
+
+
+def test_images_of_which_none_can_be_read_are_an_error_and_no_endless_loop(tmp_path: Path) -> None:
+    data_dir = write_classes(tmp_path / "data", ["x", "y"], 2)
+    for file in data_dir.rglob("*.png"):
+        file.write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(InputError, match=r"too few images can be read for one step; .*00\d\.png"):
+        find_lr(config(data_dir, tmp_path, on_bad_image="skip"))
 
 
 def test_the_rates_are_a_geometric_series_with_both_ends() -> None:

@@ -207,6 +207,21 @@ def test_an_image_that_cannot_be_read_is_named_and_nothing_is_lost(tmp_path: Pat
     assert list(result.bad_images) == ["x/004.png"]
 
 
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_single_readable_image_that_batch_norm_cannot_train_on_is_left_out(
+    tmp_path: Path, accumulation: int
+) -> None:
+    data_dir = write_classes(tmp_path / "data", ["x", "y"], 4)
+    (data_dir / "x" / "002.png").write_bytes(b"not an image")
+    # The last features of 32 x 32 pixels are 1 x 1.
+    flags: dict[str, Any] = {"net": "densenet121", "image_size": 32, "per_batch_size": 2}
+    flags |= {"gradient_accumulation": accumulation, "log_interval": 1, "max_epoch": 1}
+    result = train(train_config(data_dir, tmp_path / "run", on_bad_image="skip", **flags))
+    assert list(result.bad_images) == ["x/002.png"]
+    losses = [row["loss"] for row in read_rows(tmp_path / "run" / "metrics.jsonl")]
+    assert [loss is None for loss in losses].count(True) == (1 if accumulation == 1 else 0)
+
+
 def test_a_folder_that_holds_a_run_is_not_written_over(image_folder: Path, finished: Path) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in finished.iterdir()}
     with pytest.raises(UsageError, match=r"already has a run .*`resume` auto"):
@@ -228,6 +243,10 @@ def test_a_folder_that_holds_a_run_is_not_written_over(image_folder: Path, finis
         ({"group_size": 2}, "no launcher started 2 processes; start them with: torchrun"),
         ({"eval_resize": "8"}, "`eval_resize`"),
         ({"net": "densenet121"}, "`image_size` must be at least 29"),
+        (
+            {"net": "densenet121", "image_size": 60, "per_batch_size": 1},
+            "batch norm needs more than one value per channel: with `image_size` 60,60 pass `per_b",
+        ),
         ({"variant": "model_zoo"}, "pass `variant` paper"),
     ],
 )

@@ -254,6 +254,28 @@ def test_min_image_size_is_the_smallest_that_works(
         model(torch.zeros(1, 3, smallest - 1, smallest - 1))
 
 
+@pytest.mark.parametrize(
+    ("stem", "height", "width", "least"),
+    [
+        ("imagenet", 29, 29, 2),
+        ("imagenet", 60, 60, 2),  # 60 to 30, 15, 7, 3 and 1 pixels
+        ("imagenet", 61, 61, 1),  # 61 to 31, 16, 8, 4 and 2
+        ("imagenet", 29, 61, 1),
+        ("cifar", 15, 15, 2),
+        ("cifar", 15, 16, 1),
+    ],
+)
+def test_least_batch_is_what_the_batch_norms_can_train_on(
+    stem: Stem, height: int, width: int, least: int
+) -> None:
+    model = tiny("paper", stem=stem).train()
+    assert model.least_batch(height, width) == least
+    assert model(torch.zeros(least, 3, height, width)).shape == (least, 5)
+    if least == 2:
+        with pytest.raises(ValueError, match="more than 1 value per channel"):
+            model(torch.zeros(1, 3, height, width))
+
+
 def test_initialise_draws_the_originals_distributions() -> None:
     model = densenet121()
     initialise(model, generator())

@@ -16,6 +16,7 @@ from densenet121.engine.plan import EpochPlan
 from densenet121.engine.state import Training, save_checkpoint
 from densenet121.engine.step import TrainingBatch, train_step
 from densenet121.losses.mixing import Mix
+from densenet121.network import DenseNet
 from densenet121.runs.folder import RunFolder
 from densenet121.utils.cores import default_workers
 from densenet121.utils.errors import InputError
@@ -82,7 +83,7 @@ def _read_step(
     batches: Generator[Batch],
     clock: StepClock,
 ) -> list[Batch]:
-    """Read the batches of one step, without those that have no readable image.
+    """Read the batches of one step, without those that have too few readable images.
 
     All are read before the first forward pass, which changes running statistics. If an image cannot
     be read, the saved checkpoint is then the state between two steps.
@@ -94,8 +95,14 @@ def _read_step(
         parts = [clock.wait_for(batches) for _ in range(plan.micro_batches)]
         parts = [part.of_images(len(plan.dataset)) for part in parts]
         for part in parts:
-            if plan.runtime.process.world_size > 1 and not len(part.indices):
-                raise InputError(f"none of the {len(part.bad)} images of a step can be read")
+            read = len(part.indices)
+            if plan.runtime.process.world_size > 1 and not can_train_on(training.model, part):
+                raise InputError(
+                    f"none of the {len(part.bad)} images of a step can be read"
+                    if not read
+                    else f"only {read} of the {read + len(part.bad)} images of a batch can be "
+                    "read, and batch norm needs 2 of this size"
+                )
     except InputError as error:
         path = save_checkpoint(training, folder, alone=True)
         raise InputError(
@@ -104,7 +111,13 @@ def _read_step(
         ) from None
     for index, reason in (fault for part in parts for fault in part.bad):
         training.state.bad_images[plan.dataset.paths[index]] = reason
-    return [part for part in parts if len(part.indices)]
+    return [part for part in parts if can_train_on(training.model, part)]
+
+
+def can_train_on(model: DenseNet, batch: Batch) -> bool:
+    """Whether enough images of a batch could be read for batch norm."""
+    height, width = batch.images.shape[1:3]
+    return len(batch.indices) >= model.least_batch(height, width)
 
 
 def run_step(

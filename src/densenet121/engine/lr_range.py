@@ -13,13 +13,14 @@ from densenet121.config import LrFindConfig
 from densenet121.datasets.loader import Batch
 from densenet121.device import set_exact
 from densenet121.engine.build import build_training
-from densenet121.engine.epoch import load_epoch, run_step
+from densenet121.engine.epoch import can_train_on, load_epoch, run_step
 from densenet121.engine.images import find_datasets
 from densenet121.engine.loading import LoadingClock
 from densenet121.engine.plan import EpochPlan
 from densenet121.engine.setup import pick_task
 from densenet121.engine.start import first_weights
 from densenet121.engine.state import Training
+from densenet121.network import DenseNet
 from densenet121.runs.checkpoints import Start
 from densenet121.runtime import Runtime, joined
 from densenet121.tasks import Task
@@ -140,7 +141,7 @@ def find_lr(config: LrFindConfig, task: Task | None = None) -> LrRange:
         rates = rates_between(config.lr_min, config.lr_max, config.steps)
         losses: list[float] = []
         diverged = False
-        parts = _parts(plan)
+        parts = _parts(plan, training.model)
         with progress_bar("learning rates", len(rates)) as advance:
             for rate in rates:
                 loss = _next_loss(training, plan, parts, float(rate))
@@ -180,13 +181,22 @@ def _next_loss(
     return float(loss)
 
 
-def _parts(plan: EpochPlan) -> Generator[list[Batch]]:
-    """The batches of each step, epoch after epoch, without those that have no readable image."""
+def _parts(plan: EpochPlan, model: DenseNet) -> Generator[list[Batch]]:
+    """The batches of each step, epoch after epoch, without those of too few readable images.
+
+    Raises:
+        InputError: an image cannot be read; or, with `on_bad_image` skip, no step has enough.
+    """
     for epoch in itertools.count():
+        steps = 0
         with closing(load_epoch(plan, epoch, 0, LoadingClock())) as batches:
             for _ in range(plan.steps):
                 parts = [next(batches) for _ in range(plan.micro_batches)]
                 parts = [part.of_images(len(plan.dataset)) for part in parts]
-                readable = [part for part in parts if len(part.indices)]
+                readable = [part for part in parts if can_train_on(model, part)]
                 if readable:
+                    steps += 1
                     yield readable
+        if not steps:
+            reason = parts[0].bad[0][1]
+            raise InputError(f"too few images can be read for one step; the first fault: {reason}")

@@ -161,7 +161,7 @@ def check_size(model: DenseNet, height: int, width: int, batch_size: int) -> Non
         raise UsageError(
             f"`image_size` must be at least {least} for this network, got {height},{width}"
         )
-    if batch_size == 1 and max(height, width) < 2 * least:
+    if batch_size < model.least_batch(height, width):
         raise UsageError(
             "batch norm needs more than one value per channel: with `image_size` "
             f"{height},{width} pass `per_batch_size` 2 or more"

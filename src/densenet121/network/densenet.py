@@ -200,6 +200,17 @@ class DenseNet(nn.Module):
         logits = None if call is None else call.logits(self.classifier)
         return classify(self.classifier, self._means(images, call)) if logits is None else logits
 
+    def least_batch(self, height: int, width: int) -> int:
+        """Fewest images of this size in a batch of training: batch norm needs two values a channel.
+
+        Args:
+            height: pixels, at least ``min_image_size``.
+            width: the same.
+        """
+        blocks = len(self.block_config)
+        sides = (_last_size(pixels, blocks, self.stem) for pixels in (height, width))
+        return 2 if max(sides) == 1 else 1
+
     def pooled(self, images: Tensor) -> Tensor:
         """The classifier's input, ``(N, num_features)``, for the images of ``forward``."""
         return self._means(images, self._in_one_call(images))
@@ -225,9 +236,14 @@ class DenseNet(nn.Module):
 
 
 def _min_image_size(blocks: int, stem: Stem) -> int:
-    size = 1 << (blocks - 1)  # a transition keeps floor(n / 2) pixels
-    # conv0 and pool0 keep ceil(n / 2) each
+    size = 1 << (blocks - 1)
     return size if stem == "cifar" else 4 * size - 3
+
+
+def _last_size(size: int, blocks: int, stem: Stem) -> int:
+    """Height or width of the last features of images with this one."""
+    # conv0 and pool0 keep ceil(n / 2) pixels each, a transition keeps floor(n / 2)
+    return (size if stem == "cifar" else (size + 3) // 4) >> (blocks - 1)
 
 
 def _stem(in_channels: int, num_init_features: int, variant: Variant, stem: Stem) -> Features:
