@@ -14,7 +14,9 @@ import pytest
 from torch._C._distributed_c10d import TCPStore
 
 from densenet121.checkpoint.native import read
+from densenet121.datasets.sampler import epoch_order, training_batches
 from densenet121.distributed.ranks import join
+from densenet121.runs.layout import checkpoints_in
 from densenet121.utils.errors import UsageError
 
 from helpers.commands import environment
@@ -241,6 +243,22 @@ def test_a_checkpoint_knows_the_images_that_any_rank_has_skipped(tmp_path: Path)
     assert sorted(content["state"]["bad_images"]) == names
     log = next((tmp_path / "run").glob("*_rank_0.log")).read_text()
     assert "6 images could not be read and were skipped" in log
+
+
+def test_a_rank_that_saves_nothing_names_the_checkpoint_of_rank_0(tmp_path: Path) -> None:
+    data_dir = write_classes(tmp_path / "data", ["x", "y"], 10)
+    flags = ["--data_dir", data_dir, "--output_dir", tmp_path / "run", "--per_batch_size", 5]
+    flags += ["--max_epoch", 1, "--seed", 3, "--ckpt_interval", 1, "--workers", 0]
+    second_of_rank_1 = training_batches(epoch_order(20, 3, 0), 5, rank=1, world_size=2)[1]
+    image = sorted(data_dir.rglob("*.png"))[second_of_rank_1[0]]
+    image.write_bytes(b"not an image")
+    ranks, output = start_ranks(2, "-m", "densenet121", "train", *SMALL, *flags, folder=tmp_path)
+    assert 1 in [rank.wait() for rank in ranks]
+    text = output.read_text()
+    good = tmp_path / "run" / "0-1_1.ckpt"
+    assert f"not an image (no known format)); the last good checkpoint is {good}; repair" in text
+    assert "saved" not in text
+    assert [path.name for path in checkpoints_in(tmp_path / "run")] == ["0-1_1.ckpt"]
 
 
 def test_ranks_that_see_other_images_are_refused(image_folder: Path, tmp_path: Path) -> None:

@@ -105,8 +105,9 @@ def _read_step(
                 )
     except InputError as error:
         path = save_checkpoint(training, folder, alone=True)
+        kept = f"saved {path}" if folder.saves else folder.good
         raise InputError(
-            f"{error}; saved {path}; repair or remove the image, or pass `on_bad_image` "
+            f"{error}; {kept}; repair or remove the image, or pass `on_bad_image` "
             f"skip, and continue with `resume` auto `output_dir` {folder.path}"
         ) from None
     for index, reason in (fault for part in parts for fault in part.bad):

@@ -204,9 +204,12 @@ class RunFolder:
     @property
     def good(self) -> str:
         """The last good checkpoint, as text for a message."""
+        last = self._last_good
+        if not self.saves:  # then rank 0 has written them, into this folder or on another host
+            last = next(iter(checkpoints_in(self.path)), last)
         return (
-            f"the last good checkpoint is {self._last_good}"
-            if self._last_good
+            f"the last good checkpoint is {last}"
+            if last
             else "this run has not written a checkpoint yet"
         )
 
