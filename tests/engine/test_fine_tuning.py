@@ -406,7 +406,16 @@ def test_the_logged_loss_is_the_mean_over_the_images(image_folder: Path, tmp_pat
     [
         ({"lr": 0.1, "with_weights": True}, "`recipe` finetune suits them"),
         ({"lr": 0.1}, "45 images are few for the settings of the original"),
-        ({"lr": 0.01, "per_batch_size": 32}, "an epoch leaves out 13 of 45 images"),
+        (
+            {"lr": 0.01, "per_batch_size": 32},
+            "an epoch leaves out 13 of 45 images, which do not fill a batch of 32; pass "
+            "`last_batch` keep or a smaller `per_batch_size`",
+        ),
+        (  # 45 = 2 x 21 + 3
+            {"per_batch_size": 7, "gradient_accumulation": 3, "last_batch": "keep"},
+            "an epoch leaves out 3 of 45 images, which do not fill a batch of 21; pass another "
+            "`per_batch_size` (`last_batch` keep needs 6)",
+        ),
         (
             {"freeze": "stem", "freeze_epochs": "auto", "with_weights": True},
             "`freeze` stem has no effect: with `freeze_epochs` auto",

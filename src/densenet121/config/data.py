@@ -33,7 +33,8 @@ class DataSettings(Settings):
             the aspect ratio, pad:256 makes its longer side 256 and fills the rest of 256 x 256 with
             the mean (default: 256 at image_size 224 and in proportion at others).
         last_batch: drop leaves out the images that do not fill the last batch of an epoch, as the
-            original; keep trains on them in a smaller batch, if it has two images for each device.
+            original; keep trains on them in a smaller batch, if it has two images for each device
+            (and each batch of gradient_accumulation).
     """
 
     section: ClassVar[str] = "data"

@@ -193,14 +193,17 @@ def _log_recipe(config: TrainConfig, dataset: ImageDataset, plan: EpochPlan) -> 
             "scratch_small without",
             len(dataset),
         )
-    used = plan.steps * plan.step_size * plan.runtime.process.world_size
+    ranks = plan.runtime.process.world_size
+    used = plan.steps * plan.step_size * ranks
     if used < _MOST_USED * len(dataset):
         log.warning(
-            "an epoch leaves out %d of %d images, which do not fill a batch of %d; pass "
-            "`last_batch` keep or a smaller `per_batch_size`",
+            "an epoch leaves out %d of %d images, which do not fill a batch of %d; pass %s",
             len(dataset) - used,
             len(dataset),
-            plan.step_size * plan.runtime.process.world_size,
+            plan.step_size * ranks,
+            "`last_batch` keep or a smaller `per_batch_size`"
+            if not plan.least_last
+            else f"another `per_batch_size` (`last_batch` keep needs {plan.least_last * ranks})",
         )
 
 
