@@ -39,6 +39,20 @@ def messages(path: Path) -> list[tuple[str, str]]:
     return [(match[1], match[2]) if match else ("no match", "") for match in found]
 
 
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with no_file_beyond(1000), pytest.raises(OSError, match="File too large") as told:
+        write_atomic(tmp_path / "large", bytes(2000))
+    assert told.value.filename == str(tmp_path / "large")
+    with pytest.raises(FileNotFoundError) as told:
+        write_atomic(tmp_path / "none" / "file", b"")
+    assert told.value.filename == str(tmp_path / "none" / "file")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError) as told:
+        write_atomic(tmp_path / "folder", b"")
+    assert (told.value.filename, told.value.filename2) == (str(tmp_path / "folder"), None)
+    assert names(tmp_path) == ["folder"]
+
+
 @pytest.mark.parametrize("data", [b"", b"a", bytes(range(256)) * 1000], ids=len)
 def test_a_file_is_written_and_replaced_whole(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "file"

@@ -18,6 +18,7 @@ def write_atomic(path: Path, data: bytes | memoryview) -> None:
 
     Raises:
         OSError: disk full or no permission; ``path`` is unchanged, the temporary file is removed.
+            Its ``filename`` is ``path``.
     """
     temporary = temporary_beside(path, "tmp")
     try:
@@ -26,8 +27,10 @@ def write_atomic(path: Path, data: bytes | memoryview) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):  # of a full disk it has no name, else the temporary one
+            error.filename, error.filename2 = str(path), None
         raise
     sync_folder(path.parent)
 
