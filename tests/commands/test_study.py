@@ -393,6 +393,15 @@ def test_images_that_are_split_already_are_refused(
     assert "is split already into train" in refusal(capsys, *flags)
 
 
+def test_a_study_is_not_written_among_the_class_folders(
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = shutil.copytree(image_folder / "train", tmp_path / "images")
+    flags = ["--data_dir", source, "--run_dir", source / "study", *flags_of(SMALL)]
+    assert "is among the class folders of" in refusal(capsys, *flags, status=2)
+    assert not (source / "study").exists()
+
+
 def test_a_study_may_be_moved_with_its_images(single: Path, classes: Path, tmp_path: Path) -> None:
     data = shutil.copytree(classes.parent, tmp_path / "data")
     moved = shutil.copytree(single, tmp_path / "elsewhere" / "study")

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -220,6 +221,25 @@ def test_a_single_readable_image_that_batch_norm_cannot_train_on_is_left_out(
     assert list(result.bad_images) == ["x/002.png"]
     losses = [row["loss"] for row in read_rows(tmp_path / "run" / "metrics.jsonl")]
     assert [loss is None for loss in losses].count(True) == (1 if accumulation == 1 else 0)
+
+
+def test_a_run_is_not_written_among_the_class_folders(image_folder: Path, tmp_path: Path) -> None:
+    """The next run would have trained on its curves, as images of a further class."""
+    for split in ("train", "val"):
+        shutil.copytree(image_folder / split, tmp_path / split)
+    for folder in (tmp_path / "train" / "output", tmp_path / "val" / "ant" / "run"):
+        with pytest.raises(UsageError, match=r"`output_dir` .* is among the class folders of"):
+            train(train_config(tmp_path, folder))
+        assert not folder.exists()
+    flat = train_config(tmp_path / "train", tmp_path / "run", output_dir=None, max_epoch=1)
+    with pytest.raises(UsageError, match=r"`ckpt_path` .* is among the class folders of"):
+        train(replace(flat, ckpt_path=str(tmp_path / "train" / "output")))
+    # Beside train/, and hidden, it is read by nobody.
+    run = train(train_config(tmp_path, tmp_path / "output" / "run", max_epoch=1)).folder
+    weights, val = str(run / "last.safetensors"), str(tmp_path / "val")
+    with pytest.raises(UsageError, match=r"`log_path` .* is among the class folders of"):
+        evaluate(EvalConfig(data_dir=val, pretrained=weights, log_path=f"{val}/output"))
+    train(replace(flat, ckpt_path=str(tmp_path / "train" / ".runs")))
 
 
 def test_a_folder_that_holds_a_run_is_not_written_over(image_folder: Path, finished: Path) -> None:

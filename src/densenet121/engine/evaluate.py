@@ -17,7 +17,7 @@ from densenet121.distributed.ranks import any_rank, from_rank_0
 from densenet121.engine.error_maps import draw_error_maps
 from densenet121.engine.eval_weights import fit_classes, load_for, task_and_names, weights_files
 from densenet121.engine.evaluation import Evaluation, evaluate_images
-from densenet121.engine.images import check_columns, open_images
+from densenet121.engine.images import check_apart, check_columns, open_images
 from densenet121.engine.messages import log_notes
 from densenet121.inference.classifier import Classifier
 from densenet121.inference.onnx_model import OnnxModel
@@ -78,7 +78,7 @@ def evaluate(config: EvalConfig, task: Task | None = None) -> EvalResult:
         if first:
             dataset = fit_classes(dataset, first, source)
             check_num_classes(dataset, config.num_classes)
-        path, stamp = _make_folder(config, runtime)
+        path, stamp = _make_folder(config, runtime, dataset)
         with run_log(path, stamp, runtime.process.rank):
             _log_start(config, task_name, runtime, dataset, path)
             results: dict[Path, Evaluation | None] = {}
@@ -122,10 +122,11 @@ def _read_alone(source: Path) -> tuple[Weights | None, str | None]:
     return weights, None if weights.int8 is None else "int8"
 
 
-def _make_folder(config: EvalConfig, runtime: Runtime) -> tuple[Path, str]:
+def _make_folder(config: EvalConfig, runtime: Runtime, dataset: ImageDataset) -> tuple[Path, str]:
     """Make the folder, with the date of rank 0; on other hosts each rank makes its own."""
     output_dir = absolute(config.output_dir) if config.output_dir else None
     parent = absolute(config.log_path)
+    check_apart(output_dir or parent, "output_dir" if output_dir else "log_path", dataset)
     made = make_folder(output_dir, parent) if runtime.process.rank == 0 else None
     stamp = from_rank_0(made[1] if made else "")
     return made or make_folder(output_dir, parent, stamp)

@@ -19,6 +19,7 @@ from densenet121.datasets.sources.label_table import TABLE, LabelRules
 from densenet121.datasets.sources.open_table import refuse_label_table
 from densenet121.datasets.sources.splits import Split
 from densenet121.engine.balance import weights_setting
+from densenet121.engine.images import check_not_among_classes
 from densenet121.tasks import MultiLabel
 from densenet121.utils.errors import InputError
 from densenet121.utils.files import file_digest
@@ -28,7 +29,8 @@ def study_images(config: StudyConfig) -> Images:
     """All images of a study, without those of ``exclude``.
 
     Raises:
-        InputError, UsageError: they cannot be read, or not be divided into lists.
+        InputError, UsageError: they cannot be read, or not be divided into lists; or `run_dir` is
+            among their class folders.
     """
     source = absolute(config.data_dir)
     if config.task == MultiLabel.name:
@@ -43,6 +45,8 @@ def study_images(config: StudyConfig) -> Images:
     else:
         refuse_label_table(source)
         images = images_with_class(source, field="data_dir")
+        if source.is_dir():
+            check_not_among_classes(absolute(config.run_dir), "run_dir", source)
     if config.exclude is None:
         return images
     # Not divided yet: a line of either side names one of all images.

@@ -70,6 +70,33 @@ def find_datasets(config: TrainConfig | ProbeConfig) -> tuple[ImageDataset, Imag
     return _open_both(config, has_table, ())
 
 
+def check_apart(folder: Path, field: str, *sides: ImageDataset | None) -> None:
+    """Refuse results among class folders: their plots would be read as images of a class.
+
+    Args:
+        folder: where the results go.
+        field: the setting that names it.
+        sides: the images.
+
+    Raises:
+        UsageError: the folder is in one that has class folders, and not hidden.
+    """
+    for images in sides:
+        if images is not None and not images.listed_in and not images.read_one:
+            check_not_among_classes(folder, field, images.root)
+
+
+def check_not_among_classes(folder: Path, field: str, root: Path) -> None:
+    """Refuse a folder for results in ``root``, which has class folders; see ``check_apart``."""
+    root, place = root.resolve(), folder.resolve()
+    hidden = any(part.startswith(".") for part in place.parts[len(root.parts) :])
+    if place.is_relative_to(root) and not hidden:
+        raise UsageError(
+            f"`{field}` {folder} is among the class folders of {root}, where it would be read as a "
+            "class from then on; pass another folder for it"
+        )
+
+
 def check_columns(dataset: ImageDataset, group: str | None, by: Sequence[str]) -> None:
     """Check the columns of a table or a list that an evaluation needs, before it begins.
 

@@ -9,9 +9,11 @@ from densenet121.checkpoint.native import ModelInfo
 from densenet121.checkpoint.weights import Weights
 from densenet121.config import TrainConfig, absolute, effective, settings_of
 from densenet121.config.loss import ASL_SETTINGS
+from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.distributed.ranks import from_rank_0
 from densenet121.engine.balance import weights_setting
 from densenet121.engine.distillation import teacher_setting
+from densenet121.engine.images import check_apart
 from densenet121.engine.state import RunState, Training
 from densenet121.network import (
     DenseNet,
@@ -31,8 +33,13 @@ from densenet121.utils.errors import UsageError
 from densenet121.utils.logging import log
 
 
-def find_start_of(config: TrainConfig, runtime: Runtime) -> Start:
-    """Where the run begins, as found by rank 0."""
+def find_start_of(config: TrainConfig, runtime: Runtime, *sides: ImageDataset | None) -> Start:
+    """Where the run begins, as found by rank 0.
+
+    Raises:
+        UsageError, InputError: as ``find_start``; or its folder is among the class folders of
+            ``sides``.
+    """
     output_dir = absolute(config.output_dir) if config.output_dir else None
     resume = config.resume if config.resume in (None, "auto") else absolute(config.resume)
     rank = runtime.process.rank
@@ -40,6 +47,8 @@ def find_start_of(config: TrainConfig, runtime: Runtime) -> Start:
         find_start(resume, output_dir, absolute(config.ckpt_path), rank) if rank == 0 else None
     )
     assert start is not None
+    field = "output_dir" if config.output_dir else "ckpt_path"
+    check_apart(start.folder or absolute(config.ckpt_path), field, *sides)
     return start
 
 

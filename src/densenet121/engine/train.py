@@ -94,7 +94,7 @@ def train(config: TrainConfig, task: Task | None = None, images: Sides = None) -
         task = pick_task(config, task, dataset)
 
         # 3. Start: a run to resume overrides pretrained weights, which override fresh ones.
-        start = find_start_of(config, runtime)
+        start = find_start_of(config, runtime, dataset, val_dataset)
         weights = first_weights(config, start)
 
         # 4. Network, optimiser, loss scale, schedule.
