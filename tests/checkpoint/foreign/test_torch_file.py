@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from densenet121.checkpoint.foreign.torch_file import read_torch_file
+from densenet121.checkpoint.inspect import inspect
 from densenet121.checkpoint.load import read_weights
 from densenet121.inference.classifier import Choices
 from densenet121.inference.onnx_model import load_onnx
@@ -58,6 +59,19 @@ def test_harmless_types_beside_the_weights_are_passed_over(
     assert beside["arch"] == "densenet121"
     assert tensors.keys() == STATE.keys()
     assert all(torch.equal(tensors[name], STATE[name]) for name in STATE)
+
+
+@pytest.mark.parametrize("wrap", [dict, lambda state: {"state_dict": state, "epoch": 3}])
+def test_a_file_from_torch_before_1_6_is_described_as_a_newer_one(wrap: Any, tmp_path: Path) -> None:
+    shown = []
+    for name, zipped in (("new.pth", True), ("old.pth", False)):
+        torch.save(wrap(STATE), tmp_path / name, _use_new_zipfile_serialization=zipped)
+        shown.append(inspect(tmp_path / name).splitlines()[1:])  # the first line is the file
+        found = read_weights(tmp_path / name, shapes_only=True)
+        assert {n: t.shape for n, t in found.state_dict.items()} == {
+            n: t.shape for n, t in STATE.items()
+        }
+    assert shown[0] == shown[1]
 
 
 def test_state_dicts_in_a_defaultdict_are_read(tmp_path: Path) -> None:

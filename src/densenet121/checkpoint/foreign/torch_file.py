@@ -39,16 +39,23 @@ def is_torch_file(path: Path) -> bool:
     return start.startswith((b"PK\3\4", b"\x80\2")) and start[8:] != b"{"
 
 
+def _is_from_before_1_6(path: Path) -> bool:
+    with path.open("rb") as file:
+        return not file.read(4).startswith(b"PK\3\4")
+
+
 def read_torch_file(path: Path, *, mmap: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The state dict of a torch file, and the other values in it (epoch, arch, ...).
 
     Args:
         path: the file.
-        mmap: leave the tensors' content on disk until it is used.
+        mmap: leave the tensors' content on disk until it is used; a file from torch before 1.6 is
+            read whole.
 
     Raises:
         InputError: damaged, without a state dict, or not readable without running code.
     """
+    mmap = mmap and not _is_from_before_1_6(path)
     try:
         safe = torch.serialization.safe_globals(stand_ins())
         with safe, warnings.catch_warnings(action="ignore"):  # about the age of the file
