@@ -87,6 +87,13 @@ def test_weights_that_cannot_classify_say_what_their_head_is(head: str, tmp_path
     assert ("another head: " + next(iter(tensors)) if tensors else "no classifier") in shown
 
 
+def test_a_classifier_without_an_output_cannot_classify(tmp_path: Path) -> None:
+    torch.save(backbone() | linear("classifier", 0, WIDTH), tmp_path / "w.pth")
+    for use in (lambda file: Predictor(file, net="densenet100"), load_pretrained):
+        with pytest.raises(InputError, match=r"w\.pth: a classifier of 0 rows, so these are not"):
+            use(tmp_path / "w.pth")
+
+
 @pytest.mark.parametrize("head", ["none", "hidden layer"])
 def test_probe_takes_features_with_any_head(head: str, image_folder: Path, tmp_path: Path) -> None:
     torch.save(backbone() | HEADS[head][0], tmp_path / "w.pth")

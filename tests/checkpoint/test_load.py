@@ -262,6 +262,25 @@ def test_weights_that_do_not_fit_change_nothing(
     assert_same(model.state_dict(), before)
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int32, torch.bool, torch.complex64], ids=str)
+@pytest.mark.parametrize("name", ["features.conv0.weight", "features.norm5.running_var"])
+def test_numbers_that_are_not_floating_point_are_no_weights(name: str, dtype: torch.dtype) -> None:
+    model = tiny()
+    before = copy.deepcopy(model.state_dict())
+    kind = str(dtype).removeprefix("torch.")
+    with pytest.raises(InputError, match=rf"^w\.pth: {name} is of {kind}, but the network needs "):
+        load_state(model, STATE | {name: STATE[name].to(dtype)}, "w.pth")
+    assert_same(model.state_dict(), before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)
+def test_floating_point_numbers_of_any_width_are_rounded_to_float32(dtype: torch.dtype) -> None:
+    model = tiny()
+    load_state(model, {name: tensor.to(dtype) for name, tensor in STATE.items()}, "w.pth")
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, STATE[name].to(dtype).to(tensor.dtype))
+
+
 def test_weights_of_a_deeper_network_are_refused() -> None:
     with pytest.raises(InputError, match=r'unknown parameter ".*denselayer3\.norm1\.weight"'):
         load_state(tiny(), random_state(tiny(blocks=(2, 3))), "w.pth")

@@ -18,7 +18,8 @@ def load_state(model: DenseNet, state_dict: Mapping[str, Tensor], source: Path |
     """Copy every parameter and buffer into the network; names must match exactly.
 
     Raises:
-        InputError: a name is unknown or missing, or a shape differs; the text names the first.
+        InputError: a name is unknown or missing, a shape differs, or a parameter is not of
+            floating-point numbers; the text names the first.
     """
     own = model.state_dict()
     # Files from other frameworks do not count batches; the count then starts at 0.
@@ -41,6 +42,13 @@ def load_state(model: DenseNet, state_dict: Mapping[str, Tensor], source: Path |
             raise InputError(
                 f"{source}: {name} has shape {tuple(tensor.shape)}, but the network needs "
                 f"{tuple(own[name].shape)}{hint}"
+            )
+        # An integer is a quantised weight without its scale, or one that was cut to its integer.
+        if own[name].is_floating_point() and not tensor.is_floating_point():
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise InputError(
+                f"{source}: {name} is of {kind}, but the network needs floating-point numbers; "
+                "save its weights in float32"
             )
     model.load_state_dict(state_dict, strict=False)
 

@@ -106,9 +106,12 @@ class Weights:
                 "so it cannot classify here; train with it as `pretrained`, which takes all other "
                 "weights and makes a new head"
             )
-        if self.num_classes is None:
+        if not self.num_classes:
+            what = (
+                'no "classifier.weight"' if self.num_classes is None else "a classifier of 0 rows"
+            )
             raise InputError(
-                f'{file}: no "classifier.weight", so these are not weights that can classify; '
+                f"{file}: {what}, so these are not weights that can classify; "
                 "train with it as `pretrained`, which makes a new head"
             )
         check_one_output(self.task, self.num_classes, file)

@@ -62,7 +62,9 @@ def test_harmless_types_beside_the_weights_are_passed_over(
 
 
 @pytest.mark.parametrize("wrap", [dict, lambda state: {"state_dict": state, "epoch": 3}])
-def test_a_file_from_torch_before_1_6_is_described_as_a_newer_one(wrap: Any, tmp_path: Path) -> None:
+def test_a_file_from_torch_before_1_6_is_described_as_a_newer_one(
+    wrap: Any, tmp_path: Path
+) -> None:
     shown = []
     for name, zipped in (("new.pth", True), ("old.pth", False)):
         torch.save(wrap(STATE), tmp_path / name, _use_new_zipfile_serialization=zipped)
@@ -83,6 +85,24 @@ def test_arrays_in_place_of_tensors_are_named(tmp_path: Path) -> None:
     torch.save({n: t.numpy() for n, t in STATE.items()}, tmp_path / "w.pth")
     with pytest.raises(InputError, match=r"'features.conv0.weight' is of type \w+, but a tensor"):
         read_torch_file(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+@pytest.mark.parametrize("kind", ["sparse", "sparse by rows", "without content", "quantised"])
+@pytest.mark.filterwarnings("ignore")  # of torch, about kinds of tensors that are new or old
+def test_tensors_that_are_no_plain_numbers_are_refused(
+    kind: str, mmap: bool, tmp_path: Path
+) -> None:
+    plain = torch.eye(3)
+    tensor = {
+        "sparse": lambda: plain.to_sparse(),
+        "sparse by rows": lambda: plain.to_sparse_csr(),
+        "without content": lambda: plain.to("meta"),
+        "quantised": lambda: torch.quantize_per_tensor(plain, 0.1, 0, torch.qint8),
+    }[kind]()
+    torch.save(STATE | {"classifier.weight": tensor}, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=r"w\.pth: 'classifier\.weight' is sparse, quantised or "):
+        read_torch_file(tmp_path / "w.pth", mmap=mmap)
 
 
 class Attack:

@@ -83,8 +83,11 @@ def read_torch_file(path: Path, *, mmap: bool = False) -> tuple[dict[str, Tensor
             raise InputError(
                 f"{path}: {name!r} is of type {type(value).__name__}, but a tensor is needed"
             )
-        if (not value.is_sparse and value.layout != torch.strided) or value.is_quantized:
-            raise InputError(f"{path}: {name!r} is sparse or quantised, which is not supported")
+        if value.layout != torch.strided or value.is_quantized or value.device.type == "meta":
+            raise InputError(
+                f"{path}: {name!r} is sparse, quantised or without content; save a state dict of "
+                "plain tensors"
+            )
     return content, beside
 
 
