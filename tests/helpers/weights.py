@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from densenet121.checkpoint.native import ModelInfo, save_weights
 from densenet121.config import EvalConfig
@@ -18,16 +19,22 @@ NAMES = ("ant", "bee", "cat")
 
 
 def write_weights(
-    path: Path, seed: int = 0, calibration: Calibration | None = None, **info: Any
+    path: Path,
+    seed: int = 0,
+    calibration: Calibration | None = None,
+    state: dict[str, Tensor] | None = None,
+    **info: Any,
 ) -> Path:
-    """Random weights of densenet100 that know their classes and preprocessing."""
+    """Random weights of densenet100, or those of ``state``, with classes and preprocessing."""
     class_names = info.pop("class_names", NAMES)
-    model = build("densenet100", num_classes=len(class_names))
-    initialise(model, torch.Generator().manual_seed(seed))
+    if state is None:
+        model = build("densenet100", num_classes=len(class_names))
+        initialise(model, torch.Generator().manual_seed(seed))
+        state = model.state_dict()
     preprocessing = Preprocessing((16, 16), "20,20", tuple(MEAN.tolist()), tuple(STD.tolist()))
     known = ModelInfo("densenet100", "paper", class_names, preprocessing, **info)
     stored = calibration.to_json() if calibration else None
-    save_weights(path, model.state_dict(), known, {}, stored)
+    save_weights(path, state, known, {}, stored)
     return path
 
 

@@ -116,6 +116,19 @@ class Weights:
             )
         check_one_output(self.task, self.num_classes, file)
 
+    def known_info(self, file: Path) -> ModelInfo:
+        """Their description, where it is written into new weights.
+
+        Raises:
+            InputError: the file does not say of which network they are.
+        """
+        if self.info is None:
+            raise InputError(
+                f"{file}: does not record its network; densenet121 convert with `to` native and "
+                "its `net` writes a file that does"
+            )
+        return self.info
+
     def with_head_of(self, model: DenseNet) -> dict[str, Tensor]:
         """The state dict with the head of ``model`` in place of its own, whatever that is."""
         left_out = {"classifier.weight", "classifier.bias", *self.other_head}

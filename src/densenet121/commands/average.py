@@ -21,6 +21,7 @@ from densenet121.engine.averaging import (
     estimate_statistics,
     mean_of,
 )
+from densenet121.engine.eval_weights import check_outputs
 from densenet121.engine.evaluation import evaluate_images
 from densenet121.engine.images import open_training_images
 from densenet121.engine.setup import check_size
@@ -120,11 +121,7 @@ def average(config: AverageConfig, task: Task | None = None) -> AverageResult:
 
 def _read(file: Path) -> Weights:
     weights = read_weights(file)
-    if weights.info is None:
-        raise InputError(
-            f"{file}: does not record its network, so it cannot be compared with the others; "
-            "densenet121 convert writes a file that does"
-        )
+    weights.known_info(file)
     weights.check_head(file)
     return weights
 
@@ -162,10 +159,14 @@ def _prepare(
         in_channels=first.channels,
     )
     model.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    known = task_named(info.task, file, task)
     train, val = None, None
     if config.data_dir is not None:
         train, val = open_training_images(config, info.task, info.class_names)
-        check_same_classes(info.class_names, str(file), train.class_names, str(train.root))
+        if info.class_names:
+            check_same_classes(info.class_names, str(file), train.class_names, str(train.root))
+        else:
+            check_outputs(file, model.num_classes, known, train)
         batch_size = min(runtime.batch_size, len(train), config.statistics_images)
         check_size(model, *info.preprocessing.image_size, batch_size)
         if val is None and config.method == "greedy":
@@ -173,9 +174,7 @@ def _prepare(
                 f"{train.root}: there are no validation images to choose by; pass `val_dir`, or a "
                 "`data_dir` that holds train/ and val/"
             )
-    return _Setup(
-        model.eval(), info, task_named(info.task, file, task), runtime, train, val, config
-    )
+    return _Setup(model.eval(), info, known, runtime, train, val, config)
 
 
 def _greedy(setup: _Setup, states: Sequence[StateDict]) -> tuple[list[int], Metrics]:

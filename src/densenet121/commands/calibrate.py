@@ -11,10 +11,10 @@ from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import save_weights
 from densenet121.commands import DONE
 from densenet121.config import CalibrateConfig, absolute
-from densenet121.datasets.image_dataset import with_classes
+from densenet121.engine.eval_weights import check_outputs, fit_classes
 from densenet121.engine.images import open_images
 from densenet121.inference.predictor import Predictor
-from densenet121.tasks import Task
+from densenet121.tasks import Task, task_named
 from densenet121.utils.errors import InputError
 from densenet121.utils.files import check_output
 from densenet121.utils.progress import progress_bar
@@ -51,11 +51,11 @@ def calibrate(config: CalibrateConfig, task: Task | None = None) -> CalibrateRes
     if config.output:
         check_output(output, "output", [source])
     weights = read_weights(source)
-    if weights.info is None:
-        raise InputError(f"{source}: has no class names; calibrate needs weights of densenet121")
-    names = weights.info.class_names
-    dataset = open_images(config, weights.info.task, names)
-    dataset = with_classes(dataset, names, str(source))
+    weights.check_head(source)
+    info = weights.known_info(source)
+    dataset = open_images(config, info.task, info.class_names)
+    dataset = fit_classes(dataset, weights, source)
+    check_outputs(source, weights.num_classes or 0, task_named(info.task, source, task), dataset)
     for note in dataset.notes:
         print(f"densenet121: {note}", file=sys.stderr)  # noqa: T201
     if len(dataset) < _LEAST:
@@ -81,9 +81,9 @@ def calibrate(config: CalibrateConfig, task: Task | None = None) -> CalibrateRes
         target_accuracy=config.target_accuracy,
         note={"data_dir": str(dataset.root), "fingerprint": dataset.fingerprint},
         operating_point=config.operating_point,
-        class_names=names,
+        class_names=dataset.class_names,
     )
-    info = replace(weights.info, preprocessing=predictor.classifier.preprocessing)
+    info = replace(info, preprocessing=predictor.classifier.preprocessing)
     learnt = calibration.to_json()
     save_weights(output, weights.state_dict, info, weights.origin, learnt, weights.data)
     for line in (*lines, f"calibrated weights: {output}"):

@@ -58,10 +58,9 @@ def export(config: ExportConfig, task: Task | None = None) -> dict[str, Any]:
     for file in (output, certificate):
         check_output(file, "output", [source, absolute(config.data_dir)])
     weights = read_weights(source)
-    if weights.info is None:
-        raise InputError(f"{source}: has no class names; export needs weights of densenet121")
-    classifier = make_classifier(weights, source, Choices(net=weights.info.net, task=task))
-    dataset = open_images(config, weights.info.task, weights.info.class_names)
+    info = weights.known_info(source)
+    classifier = make_classifier(weights, source, Choices(net=info.net, task=task))
+    dataset = open_images(config, info.task, info.class_names)
     wanted = _spread(len(dataset), config.pictures)
     checked = _pixels(dataset, classifier, wanted[::2])
     calibrating = _pixels(dataset, classifier, wanted[1::2]) if config.int8 else None

@@ -98,7 +98,7 @@ def load_for(
     dataset = fit_classes(dataset, weights, file)
     task = task_named(weights.task, file, task)
     if weights.num_classes is not None:
-        _check_outputs(file, weights.num_classes, task, dataset)
+        check_outputs(file, weights.num_classes, task, dataset)
     classifier = make_classifier(weights, file, choices)
     log.info("load model %s success", file)
     if weights.int8 is not None:
@@ -110,8 +110,12 @@ def load_for(
     return classifier, dataset
 
 
-def _check_outputs(file: Path, outputs: int, task: Task, dataset: ImageDataset) -> None:
-    """Refuse weights without names that have another number of classes than the images."""
+def check_outputs(file: Path, outputs: int, task: Task, dataset: ImageDataset) -> None:
+    """Refuse weights without names that have another number of classes than the images.
+
+    Raises:
+        InputError: they have.
+    """
     if outputs != task.num_outputs(len(dataset.class_names)):
         raise InputError(
             f"{file} has {outputs} classes (without names), but "
@@ -162,7 +166,7 @@ def _load_onnx(
     named = ModelInfo.from_json(classifier.model.content["model"]).class_names
     if named:
         dataset = with_classes(dataset, named, str(file))
-    _check_outputs(file, classifier.model.num_classes, classifier.task, dataset)
+    check_outputs(file, classifier.model.num_classes, classifier.task, dataset)
     log.info("load model %s success, runs in ONNX Runtime on the CPU", file)
     _log_preprocessing(classifier, config, "as recorded at its export")
     return classifier, dataset
