@@ -16,6 +16,7 @@ COMMANDS = {
     "export": "export --format native --int8 1 --pretrained INPUT --data_dir images"
     " --output OUTPUT.safetensors",
     "metrics": "metrics INPUT --probability_prefix p_ --output OUTPUT.safetensors",
+    "rank-table": "rank-table --merge INPUT --output OUTPUT.safetensors",
     "probe": "probe --pretrained INPUT --data_dir images --output OUTPUT.safetensors",
     "audit": "audit images --page OUTPUT.html",
     "audit's list": "audit images --exclude_list OUTPUT.txt",

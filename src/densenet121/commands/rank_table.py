@@ -1,7 +1,5 @@
 """The ``rank-table`` command: the hosts and devices of a run on Ascend."""
 
-from pathlib import Path
-
 from densenet121.commands import DONE
 from densenet121.config import RankTableConfig, absolute
 from densenet121.distributed.rank_table import own_names, read_rank_table
@@ -14,23 +12,23 @@ from densenet121.distributed.rank_table_writer import (
     read_hosts,
 )
 from densenet121.utils.errors import InputError, UsageError
-from densenet121.utils.files import write_json
+from densenet121.utils.files import check_output, scratch_folder, sync_folder, write_json
 
 
 def run(config: RankTableConfig) -> int:
     """Write the table, read it back, and say what it has."""
     output = absolute(config.output)
     merged = [absolute(file) for file in config.listed("merge")]
+    check_output(output, "output", [*merged, absolute(config.hccn_conf)])
     hosts = read_hosts(merged) if config.merge is not None else _hosts(config)
     if config.table_version == "2.0" and len(hosts) > 1:
         raise UsageError("`table_version` 2.0 names no hosts, so it is for one; use 1.0 or 1.2")
-    temporary = Path(f"{output}.new")
-    try:
-        write_json(temporary, make_table(hosts, config.table_version))
-        servers = read_rank_table(temporary)
-        temporary.replace(output)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with scratch_folder(output) as folder:
+        trial = folder / output.name
+        write_json(trial, make_table(hosts, config.table_version))
+        servers = read_rank_table(trial)
+        trial.replace(output)
+    sync_folder(output.parent)
     for server, (name, devices) in zip(servers, hosts, strict=True):
         ips = ", ".join(device.ip for device in devices if device.ip) or "without addresses"
         print(f"{name}: ranks {server.ranks[0]} to {server.ranks[-1]}, devices {ips}")  # noqa: T201
