@@ -256,6 +256,27 @@ def test_images_that_do_not_fit_are_one_line(
     assert "003.png" in refusal(tmp_path / "images", "--per_batch_size", "45")
 
 
+@pytest.mark.parametrize("method", ["uniform", "greedy"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_member_whose_training_diverged_is_named(
+    value: float,
+    method: str,
+    image_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    good, bad = (write_weights(tmp_path / f"{seed}.safetensors", seed) for seed in (1, 2))
+    state = read_weights(bad).state_dict
+    state["features.norm5.running_var"][3] = value
+    write_weights(bad, state=state)
+    output = tmp_path / "soup.safetensors"
+    given = ["--output", str(output), "--data_dir", str(image_folder), "--method", method]
+    assert main(["average", str(good), str(bad), *given]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and not output.exists()
+    assert f"{bad}: features.norm5.running_var has nan or infinite numbers" in error
+
+
 def test_a_place_that_cannot_be_written_is_refused_before_the_work(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -28,7 +28,7 @@ from densenet121.engine.train import train
 from densenet121.inference.predictor import Predictor
 from densenet121.utils.errors import InputError, UsageError
 
-from helpers.weights import eval_config, weights_with_statistics
+from helpers.weights import eval_config, weights_with_statistics, write_weights
 
 
 def config(weights: Path, image_folder: Path, output: Path, **flags: object) -> ExportConfig:
@@ -104,6 +104,19 @@ def test_whatever_needs_a_network_in_float_refuses_int8_weights(
         with pytest.raises(InputError, match=reason):
             use()
     assert not Path(out).exists()
+
+
+def test_weights_whose_training_diverged_are_named_themselves(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    source = write_weights(tmp_path / "w.safetensors")
+    state = read_weights(source).state_dict
+    state["classifier.bias"][1] = float("nan")
+    write_weights(source, state=state)
+    output = tmp_path / "int8.safetensors"
+    with pytest.raises(InputError, match=rf"^{source}: classifier\.bias has nan or infinite"):
+        export(config(source, image_folder, output))
+    assert not output.exists()
 
 
 def test_a_file_that_somebody_changed_is_refused(int8: Path, tmp_path: Path) -> None:

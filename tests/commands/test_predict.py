@@ -120,8 +120,11 @@ def test_coverage_without_calibration_is_refused(image_folder: Path, weights: Pa
         Predictor(weights).predict([image_folder / "val" / "ant" / "000.png"], coverage=0.9)
 
 
-def test_infinite_logits_are_refused(weights: Path) -> None:
-    predictor = Predictor(weights)
+@pytest.mark.parametrize(
+    ("amp", "advice"), [("bf16", "try `amp` fp32$"), ("fp32", "damaged or their training diverged")]
+)
+def test_infinite_logits_are_refused(amp: str, advice: str, weights: Path) -> None:
+    predictor = Predictor(weights, amp=amp)
     torch.nn.init.constant_(predictor.classifier.model.get_parameter("classifier.bias"), torch.inf)
-    with pytest.raises(InputError, match="infinite"):
+    with pytest.raises(InputError, match=f"infinite logits; .*{advice}"):
         predictor.predict([np.zeros((9, 9, 3), np.uint8)])

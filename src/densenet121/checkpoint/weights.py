@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from densenet121.checkpoint.channels import channels_of, with_channels
@@ -115,6 +116,19 @@ class Weights:
                 "train with it as `pretrained`, which makes a new head"
             )
         check_one_output(self.task, self.num_classes, file)
+
+    def check_finite(self, file: Path) -> None:
+        """Refuse weights of which a number is nan or infinite, as of a training that diverged.
+
+        Raises:
+            InputError: one is; the text names its tensor.
+        """
+        for name, tensor in self.state_dict.items():
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise InputError(
+                    f"{file}: {name} has nan or infinite numbers, so the file is damaged or its "
+                    "training diverged; take other weights"
+                )
 
     def known_info(self, file: Path) -> ModelInfo:
         """Their description, where it is written into new weights.

@@ -123,6 +123,7 @@ def _read(file: Path) -> Weights:
     weights = read_weights(file)
     weights.known_info(file)
     weights.check_head(file)
+    weights.check_finite(file)
     return weights
 
 

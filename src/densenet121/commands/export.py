@@ -59,6 +59,7 @@ def export(config: ExportConfig, task: Task | None = None) -> dict[str, Any]:
         check_output(file, "output", [source, absolute(config.data_dir)])
     weights = read_weights(source)
     info = weights.known_info(source)
+    weights.check_finite(source)
     classifier = make_classifier(weights, source, Choices(net=info.net, task=task))
     dataset = open_images(config, info.task, info.class_names)
     wanted = _spread(len(dataset), config.pictures)

@@ -164,7 +164,10 @@ class Predictor:
                 classifier.model, images, classifier.preprocessing, classifier.task, self.runtime
             )
         if not bool(torch.isfinite(found).all()):
-            raise InputError("the weights give nan or infinite logits; try `amp` fp32")
+            advice = "try `amp` fp32"
+            if self.precision == torch.float32:
+                advice = "they are damaged or their training diverged, so take others"
+            raise InputError(f"the weights give nan or infinite logits; {advice}")
         return found.numpy()
 
     def batches(
