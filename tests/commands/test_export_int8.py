@@ -70,6 +70,9 @@ def test_eval_and_predict_take_int8_weights_and_say_so(
         assert abs(by_class[name] - probability) < 0.1
     described = inspect(int8)
     assert "calibrated on 8 images" in described and "densenet100" in described
+    (content,) = (line for line in described.splitlines() if line.startswith("content"))
+    assert content.endswith(" numbers, float32, int16, int32, int8")
+    assert inspect(weights).count("float32") == 1 and "int" not in inspect(weights)
 
 
 def test_equal_weights_and_images_give_equal_files(

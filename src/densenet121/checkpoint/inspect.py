@@ -60,9 +60,10 @@ def _rows(weights: Weights) -> Iterator[tuple[str, str]]:
         values = [f"{point['threshold']:.4g}" for point in weights.calibration["points"]]
         if values:
             yield "thresholds", ", ".join(values[:10]) + (", ..." if len(values) > 10 else "")
-    tensors = weights.state_dict.values()
-    dtypes = sorted({str(t.dtype).removeprefix("torch.") for t in tensors if t.is_floating_point()})
-    count = sum(t.numel() for t in tensors)
+    tensors = weights.state_dict
+    counted = {n: t for n, t in tensors.items() if not n.endswith("num_batches_tracked")}
+    dtypes = sorted({str(t.dtype).removeprefix("torch.") for t in counted.values()})
+    count = sum(t.numel() for t in tensors.values())
     yield "content", f"{len(weights.state_dict)} tensors, {count:,} numbers, {', '.join(dtypes)}"
     if weights.int8 is not None:
         note = weights.int8["calibration"]
