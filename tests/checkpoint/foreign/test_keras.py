@@ -105,3 +105,23 @@ def test_an_array_that_keras_3_does_not_write_is_named(extra: str, tmp_path: Pat
         file[f"layers/{extra}"] = numbers(2, 2)
     with pytest.raises(InputError, match=f'"layers/{extra}" is not part of Keras'):
         read_weights(path)
+
+
+@pytest.mark.parametrize("norms", [1, 2, 3])
+def test_batch_norms_without_convolutions_are_no_densenet(norms: int, tmp_path: Path) -> None:
+    names = ["batch_normalization", *(f"batch_normalization_{n}" for n in range(1, norms))]
+    arrays = {f"layers/{name}/vars/{part}": numbers(4) for name in names for part in range(4)}
+    path = write(tmp_path / "w.h5", arrays | {"layers/dense/vars/0": numbers(4, 3)})
+    with pytest.raises(InputError, match=rf"w\.h5: 0 convolutions and {norms} batch norms do not"):
+        read_weights(path)
+
+
+def test_what_is_in_another_file_is_passed_over(tmp_path: Path) -> None:
+    other = write(tmp_path / "other.h5", {"x": numbers(7, 7, 3, 64)})
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        layout = h5py.VirtualLayout((7, 7, 3, 64), dtype="f4")
+        layout[...] = h5py.VirtualSource(str(other), "x", shape=(7, 7, 3, 64))
+        file.create_virtual_dataset("conv1_conv/conv1_conv/kernel:0", layout)
+        file["bn_conv"] = h5py.ExternalLink(str(other), "x")
+        file["bn/gamma:0"] = numbers(4)
+    assert set(read_weights(tmp_path / "w.h5").state_dict) == {"features.norm5.weight"}

@@ -96,7 +96,7 @@ def _hdf5(path: Path) -> Any:
 
 
 def _collect(file: Any, h5py: Any, path: Path) -> dict[str, "np.ndarray[Any, Any]"]:
-    """Every HDF5 dataset by path; links to other files and cyclic links are not followed.
+    """Every HDF5 dataset by path; what is in other files, and cyclic links, are passed over.
 
     Not by h5py's visititems: for each group it asks for facts that a damaged file can make libhdf5
     look for without end.
@@ -116,7 +116,8 @@ def _collect(file: Any, h5py: Any, path: Path) -> dict[str, "np.ndarray[Any, Any
             hard = [n for n in inside if isinstance(item.get(n, getlink=True), h5py.HardLink)]
             waiting += [(f"{name}/{n}".lstrip("/"), item[n]) for n in reversed(hard)]
         elif isinstance(item, h5py.Dataset) and "optimizer" not in name:
-            if item.dtype.kind != "f" or item.size > _MOST_NUMBERS or item.external:
+            elsewhere = item.external or item.is_virtual  # its numbers are in another file
+            if item.dtype.kind != "f" or item.size > _MOST_NUMBERS or elsewhere:
                 continue
             numbers += item.size
             if numbers > 2 * _MOST_NUMBERS:
@@ -192,7 +193,7 @@ def _by_number(
     norms = [layers["batch_normalization"][n] for n in sorted(layers["batch_normalization"])]
     tensors: dict[str, np.ndarray[Any, Any]] = {}
     conv_names, norm_names = _order(convs, path)
-    if len(norms) != len(norm_names):
+    if (len(convs), len(norms)) != (len(conv_names), len(norm_names)):
         raise InputError(
             f"{path}: {len(convs)} convolutions and {len(norms)} batch norms do not match any "
             "DenseNet of Keras applications"
