@@ -1,6 +1,7 @@
 """DenseNetClassifier: a run of train behind scikit-learn's conventions."""
 
 import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,24 @@ def test_a_copy_of_a_fitted_estimator_answers_alike(
     assert not hasattr(clone(fitted), "weights_")
     with pytest.raises(NotFittedError):
         clone(fitted).predict(ARRAYS)
+
+
+def test_saving_replaces_a_file_once_and_with_all_that_belongs_to_it(
+    fitted: DenseNetClassifier, tmp_path: Path
+) -> None:
+    file = tmp_path / "w.safetensors"
+    file.write_bytes(b"old")
+    kept: list[str] = []
+
+    def note(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "os.rename" and Path(arguments[1]) == file:
+            kept.append(str(read_weights(Path(arguments[0])).origin.get("classes_dtype")))
+
+    sys.addaudithook(note)  # stays, and concerns this file alone
+    fitted.save(file)
+    assert kept == ["i"]
+    with pytest.raises(InputError, match=r"none/w\.safetensors: cannot be written \(No such file"):
+        fitted.save(tmp_path / "none" / "w.safetensors")
 
 
 def test_any_weights_of_one_class_per_image_are_a_fitted_estimator(tmp_path: Path) -> None:

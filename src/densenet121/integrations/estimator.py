@@ -189,17 +189,16 @@ class DenseNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             InputError: the file cannot be written.
         """
         check_is_fitted(self)
-        weights = read_weights(self._file(absolute(str(path))))
+        with tempfile.TemporaryDirectory(prefix="densenet121-") as folder:
+            weights = read_weights(self._file(Path(folder) / LAST_WEIGHTS))
         assert weights.info is not None
         origin = weights.origin | {_CLASSES: self.classes_.dtype.kind}
-        save_weights(
-            absolute(str(path)),
-            weights.state_dict,
-            weights.info,
-            origin,
-            weights.calibration,
-            weights.data,
-        )
+        known = weights.info, origin, weights.calibration, weights.data
+        file = absolute(str(path))
+        try:
+            save_weights(file, weights.state_dict, *known)
+        except OSError as error:
+            raise InputError(f"{file}: cannot be written ({error.strerror})") from None
 
     @classmethod
     def load(cls, path: str | Path, **parameters: Any) -> Self:
