@@ -87,6 +87,26 @@ def test_weights_that_cannot_classify_say_what_their_head_is(head: str, tmp_path
     assert ("another head: " + next(iter(tensors)) if tensors else "no classifier") in shown
 
 
+@pytest.mark.parametrize("name", ["classifier", "classifier.1", "module.classifier"])
+def test_a_linear_layer_without_a_bias_is_one_of_bias_0(
+    name: str, image_folder: Path, tmp_path: Path
+) -> None:
+    head = {"weight": torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(1))}
+    prefix, _, layer = name.rpartition("module.")
+    for file, parts in (("a.pth", head), ("b.pth", head | {"bias": torch.zeros(3)})):
+        tensors = backbone() | {f"{layer}.{part}": tensor for part, tensor in parts.items()}
+        torch.save({prefix + n: t for n, t in tensors.items()}, tmp_path / file)
+    images = sorted((image_folder / "val").rglob("*.png"))[:3]
+    a, b = (
+        Predictor(tmp_path / file, net="densenet100", amp="fp32") for file in ("a.pth", "b.pth")
+    )
+    assert a.predict(images) == b.predict(images)
+    shown = inspect(tmp_path / "a.pth")
+    assert "another head" not in shown
+    flags: dict[str, Any] = {"pretrained": str(tmp_path / "a.pth"), "max_epoch": 1}
+    assert train(train_config(image_folder, tmp_path / "run", **flags)).folder.is_dir()
+
+
 def test_a_classifier_without_an_output_cannot_classify(tmp_path: Path) -> None:
     torch.save(backbone() | linear("classifier", 0, WIDTH), tmp_path / "w.pth")
     for use in (lambda file: Predictor(file, net="densenet100"), load_pretrained):

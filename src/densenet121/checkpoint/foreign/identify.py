@@ -148,7 +148,9 @@ def identify(
         check_monai(state_dict, path)
     config = read_config(path) if family == "timm" else None
     certain = config is not None or family not in ("mindcv", "torchvision", "timm")
-    state_dict, labels = labels_of(family, one_linear_head(state_dict), path, beside, config)
+    # A .ckpt of MindSpore has no length, and its last tensor is the bias.
+    state_dict = one_linear_head(state_dict, may_lack_bias=family not in ("mindspore", "mindcv"))
+    state_dict, labels = labels_of(family, state_dict, path, beside, config)
     preprocessing, notes = _preprocessing(state_dict, family, path, config)
     net = network_of(state_dict)
     if (net == "densenet100") != (family == "densenet-bc"):

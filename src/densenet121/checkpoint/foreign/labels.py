@@ -121,23 +121,29 @@ def _documented(
     return state_dict, Labels()
 
 
-def one_linear_head(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+def one_linear_head(
+    state_dict: dict[str, Tensor], *, may_lack_bias: bool = True
+) -> dict[str, Tensor]:
     """The state dict, with one linear layer within a ``classifier`` as the classifier.
 
     It is the same function up to the logits. A Sequential often holds one linear layer after a
-    dropout, or before a sigmoid or softmax.
+    dropout, or before a sigmoid or softmax. A layer without a bias is one whose bias is 0, unless
+    the format of the file cannot tell that from one that was cut short before it.
     """
-    head = [name for name in state_dict if not name.startswith("features.")]
+    head = {name for name in state_dict if not name.startswith("features.")}
     layers = {name.rpartition(".")[0] for name in head} - {""}
     layer = next(iter(layers), "")
     weight, last = state_dict.get(f"{layer}.weight"), state_dict.get("features.norm5.weight")
     if (
-        not re.fullmatch(r"classifier\.\w+", layer)
-        or set(head) != {f"{layer}.weight", f"{layer}.bias"}
+        not re.fullmatch(r"classifier(\.\w+)?", layer)
+        or not head <= {f"{layer}.weight", f"{layer}.bias"}
+        or not (may_lack_bias or f"{layer}.bias" in head)
         or weight is None
         or last is None
         or weight.ndim != 2
         or weight.shape[1] != last.shape[0]
     ):
         return state_dict
-    return {name.replace(f"{layer}.", "classifier."): t for name, t in state_dict.items()}
+    bias = f"{layer}.bias"
+    named = state_dict if bias in head else state_dict | {bias: weight.new_zeros(len(weight))}
+    return {name.replace(f"{layer}.", "classifier."): t for name, t in named.items()}
