@@ -1,6 +1,13 @@
 """The comparison of two evaluations of several labels."""
 
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
 from densenet121.tasks import MultiLabel
+from densenet121.utils.errors import InputError
+
+Rows = dict[str, dict[str, str]]
 
 
 def rows(shares: list[float]) -> dict[str, dict[str, str]]:
@@ -19,3 +26,42 @@ def test_a_label_whose_difference_has_no_variance_is_shown_with_dashes() -> None
     (label,) = found.to_json()["labels"]
     assert label["difference"] == -0.5
     assert label["low"] is label["high"] is label["p_value"] is None
+
+
+def two_labels(order: tuple[str, str], seed: int) -> Rows:
+    """Forty images whose labels are the same for each seed; the columns stand in this order."""
+    truth = np.random.default_rng(0).integers(0, 2, (40, 2))
+    share = np.random.default_rng(seed).random((40, 2))
+    places = [("mass", "edema").index(name) for name in order]
+    found: Rows = {}
+    for i in np.random.default_rng(seed).permutation(40).tolist():
+        row = {"path": f"{i}.png"}
+        row |= {name: str(truth[i, k]) for name, k in zip(order, places, strict=True)}
+        for name, k in zip(order, places, strict=True):
+            row[f"probability_{name}"] = repr(float(share[i, k]))
+        found[row["path"]] = row
+    return found
+
+
+def test_labels_are_matched_by_name_whatever_their_order() -> None:
+    a, b = two_labels(("mass", "edema"), 1), two_labels(("edema", "mass"), 2)
+    found = MultiLabel().compare(a, b, resamples=200, seed=1).to_json()
+    same = MultiLabel().compare(a, two_labels(("mass", "edema"), 2), resamples=200, seed=1)
+    assert found == same.to_json()
+    for one in found["labels"]:
+        for rows, area in ((a, one["auroc_a"]), (b, one["auroc_b"])):
+            truth = [int(row[one["label"]]) for row in rows.values()]
+            share = [float(row["probability_" + one["label"]]) for row in rows.values()]
+            assert area == pytest.approx(roc_auc_score(truth, share), abs=1e-12)
+
+
+def test_labels_that_differ_are_named() -> None:
+    a, b = two_labels(("mass", "edema"), 1), two_labels(("mass", "edema"), 2)
+    b["0.png"]["edema"] = ""
+    truth = a["0.png"]["edema"]
+    with pytest.raises(InputError, match=f"its label edema is {truth} in A but unknown in B"):
+        MultiLabel().compare(a, b, resamples=100, seed=1)
+    for row in b.values():
+        del row["edema"], row["probability_edema"]
+    with pytest.raises(InputError, match="the label edema is only in A"):
+        MultiLabel().compare(a, b, resamples=100, seed=1)

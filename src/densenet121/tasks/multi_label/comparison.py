@@ -170,10 +170,19 @@ def _paired(
     pairs = [(_row(a[path], path, "A"), _row(b[path], path, "B")) for path in paths]
     names = list(pairs[0][0].targets)
     for one, two in pairs:
-        if list(two.targets) != names or any(
-            not _same(one.targets[name], two.targets[name]) for name in names
-        ):
-            raise InputError(f"{one.path}: its labels in A differ from those in B")
+        other = sorted(set(one.targets) ^ set(two.targets))  # their order may differ
+        if other:
+            where = "A" if other[0] in one.targets else "B"
+            raise InputError(
+                f"{one.path}: the label {other[0]} is only in {where}; evaluate weights of the "
+                "same labels"
+            )
+        for name in names:
+            if not _same(one.targets[name], two.targets[name]):
+                raise InputError(
+                    f"{one.path}: its label {name} is {_shown(one.targets[name])} in A but "
+                    f"{_shown(two.targets[name])} in B; evaluate both on one table"
+                )
     truth = np.array([[one.targets[name] for name in names] for one, _ in pairs])
     shares_a, shares_b = (
         np.array([[row.probabilities[name] for name in names] for row in rows])
@@ -215,3 +224,7 @@ def _row(row: Mapping[str, str], path: str, side: str) -> Row:
 
 def _same(one: float, two: float) -> bool:
     return one == two or (math.isnan(one) and math.isnan(two))
+
+
+def _shown(value: float) -> str:
+    return "unknown" if math.isnan(value) else f"{value:.0f}"
