@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from densenet121.bench.data import Loading
 from densenet121.bench.peers import peer_script
 from densenet121.bench.process import Worker, environment_of, running
+from densenet121.bench.quantiles import quartiles
 from densenet121.bench.scaling import Scaling
 from densenet121.bench.worker import wait_for
 from densenet121.config import BenchConfig
@@ -180,9 +181,8 @@ def _side(
     peak: float,
     amp: str,
 ) -> Side:
-    speeds = sorted(batch_size / turn for turn in seconds)
-    middle = statistics.median(speeds)
-    low, _, high = statistics.quantiles(speeds, n=4) if len(speeds) > 1 else (middle,) * 3
+    speeds = [batch_size / turn for turn in seconds]
+    low, middle, high = quartiles(speeds)
     in_float = ("torchvision-reference", "onnxruntime")
     same_arithmetic = worker.name != "int8" and (amp == "fp32" or worker.name not in in_float)
     return Side(

@@ -10,6 +10,7 @@ from typing import Any
 
 from densenet121.bench.peers import peer_script
 from densenet121.bench.process import Worker, environment_of, running
+from densenet121.bench.quantiles import quartiles
 from densenet121.config import BenchConfig, absolute
 from densenet121.datasets.sources.open import open_training
 from densenet121.device import has_bf16, pick_device
@@ -110,9 +111,7 @@ def _command(side: str, spec: dict[str, Any], interpreters: dict[str, str]) -> l
 def _side(worker: Worker, answers: list[dict[str, Any]], ours: list[dict[str, Any]]) -> LoadingSide:
     rates = [answer["images"] / answer["seconds"] for answer in answers]
     own = [answer["images"] / answer["seconds"] for answer in ours]
-    ordered = sorted(rates)
-    middle = statistics.median(ordered)
-    low, _, high = statistics.quantiles(ordered, n=4) if len(ordered) > 1 else (middle,) * 3
+    low, middle, high = quartiles(rates)
     loads = worker.name not in ("compute", "both")
     ratios = [mine / its for mine, its in zip(own, rates, strict=True)]
     waited = [answer["waited"] for answer in answers] if worker.name == "both" else []

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from densenet121.bench.process import Worker, running
+from densenet121.bench.quantiles import Quartiles, quartiles
 from densenet121.bench.ranks import COPY_BYTES
 from densenet121.bench.scaling_model import Machine, bytes_an_image
 from densenet121.config import BenchConfig
@@ -22,7 +23,6 @@ from densenet121.utils.threads import spinning_limit
 
 _ALONE = ("solo", "update", "copy")  # of one process per core
 _WHAT = ("step", "local", "exchange", "exchange_bf16")
-Quartiles = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -153,15 +153,15 @@ def _scaling(
             parameters=values,
             exchange=middle.get((count, "exchange"), 0.0),
         )
-        quartiles = _quartiles(seconds[count, "step"])
-        between = None if exchange is None else _quartiles(exchange)
-        splits.append(Split(count, cores // count, quartiles, between, expected))
+        own = quartiles(seconds[count, "step"])
+        between = None if exchange is None else quartiles(exchange)
+        splits.append(Split(count, cores // count, own, between, expected))
     pairs = zip(seconds[1, "step"], seconds[cores, "step"], strict=True)
     return Scaling(
         settings=settings,
         gradient_bytes=4 * values,
-        one_process=_quartiles(seconds[1, "step"]),
-        **{what: _quartiles(seconds[cores, what]) for what in _WHAT},
+        one_process=quartiles(seconds[1, "step"]),
+        **{what: quartiles(seconds[cores, what]) for what in _WHAT},
         ratio=statistics.median(one / many for one, many in pairs),
         machine=machine,
         image_bytes=moved,
@@ -206,13 +206,6 @@ def _row(name: str, seconds: Quartiles) -> str:
 def _plural(count: int, noun: str) -> str:
     ending = "es" if noun.endswith("s") else "s"
     return f"{count} {noun}{'' if count == 1 else ending}"
-
-
-def _quartiles(values: list[float]) -> Quartiles:
-    if len(values) == 1:
-        return values[0], values[0], values[0]
-    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
-    return low, middle, high
 
 
 def _command(spec: dict[str, Any]) -> list[str]:
