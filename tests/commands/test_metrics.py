@@ -136,6 +136,55 @@ def test_one_class_an_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "quadratic kappa " in capsys.readouterr().out
 
 
+def test_images_of_an_ignored_class_are_left_out_of_every_figure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As scikit-learn says of the file without their rows."""
+    rng = np.random.default_rng(3)
+    classes = rng.integers(0, 4, 80)
+    p = rng.dirichlet(np.ones(3), 80)
+    rows = [f"{'ABCX'[k]},{','.join(map(str, row))}" for k, row in zip(classes, p, strict=True)]
+    head = "class,p_A,p_B,p_C"
+    (tmp_path / "all.csv").write_text("\n".join([head, *rows]))
+    (tmp_path / "kept.csv").write_text("\n".join([head, *(r for r in rows if r[0] != "X")]))
+    flags = ["--label_column", "class", "--probability_prefix", "p_", "--threshold", 0.4]
+    flags += ["--resamples", 0]
+    found = as_json(capsys, tmp_path / "all.csv", *flags, "--ignore_labels", "X")
+    kept = as_json(capsys, tmp_path / "kept.csv", *flags)
+    known, p = classes[classes < 3], p[classes < 3]
+    assert found["n_images"] == 80 and found["classes"]["n_images"] == len(known)
+    for place, (name, label) in enumerate(found["labels"].items()):
+        assert label.pop("n_unknown") == 80 - len(known)
+        del kept["labels"][name]["n_unknown"]
+        assert label == kept["labels"][name]
+        expected = roc_auc_score(known == place, p[:, place])
+        assert label["auroc"] == pytest.approx(expected, abs=1e-12)
+    assert found["macro"] == kept["macro"]
+    assert found["classes"]["accuracy"] == np.mean(p.argmax(axis=1) == known)
+
+
+def test_an_ignored_label_is_passed_over_among_several(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "x.csv"
+    file.write_text("found,p_A,p_B\nA|X,0.9,0.1\nX,0.2,0.3\nB,0.3,0.8\n")
+    flags = ["--label_column", "found", "--label_separator", "|", "--ignore_labels", "X"]
+    found = as_json(capsys, file, *flags, "--probability_prefix", "p_", "--resamples", 0)
+    counts = [found["labels"]["A"][f"n_{kind}"] for kind in ("positive", "negative", "unknown")]
+    assert counts == [1, 2, 0]
+
+
+def test_a_label_that_has_a_probability_cannot_be_ignored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It counted all the same."""
+    file = tmp_path / "x.csv"
+    file.write_text("class,p_A,p_B\nA,0.9,0.1\nB,0.3,0.8\n")
+    flags = ["--label_column", "class", "--probability_prefix", "p_", "--ignore_labels", "B"]
+    error = refusal(capsys, file, *flags, status=2)
+    assert "--ignore_labels names B, which is one of the labels A, B" in error
+
+
 def test_the_tables_for_people_show_what_is_undefined(
     wide: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -98,14 +98,23 @@ def read_predictions(table: Table, config: MetricsConfig) -> Predictions:
                 f"{table.file}: column {column} (`by`) has {len(np.unique(values))} values; at "
                 f"most {MOST_SUBGROUPS} subgroups are compared"
             )
-    single = config.label_column is not None and config.label_separator is None
+    one_class = (
+        config.label_column is not None
+        and config.label_separator is None
+        and config.negative_label is None
+        and len(names) > 1
+    )
+    if one_class:
+        # An image of an ignored class is left out of every figure, as it is of the accuracy.
+        classes = table.cells(str(config.label_column), "label_column")
+        truth[np.isin(classes, config.ignored_labels)] = np.nan
     return Predictions(
         names=names,
         truth=truth,
         probability=np.stack(probability, axis=1),
         group=_groups(table, config.group) if config.group is not None else None,
         by=by,
-        one_class=single and config.negative_label is None and len(names) > 1,
+        one_class=one_class,
     )
 
 

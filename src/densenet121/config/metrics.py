@@ -21,6 +21,9 @@ class MetricsConfig(LabelSettings):
             label.
         probability_columns: the columns with probabilities, instead of a prefix: label=column
             pairs separated by commas.
+        ignore_labels: labels in label_column that do not count. Among several labels of an image
+            they are passed over; where each image has one class, the images of these are left out
+            (default: none; a label without a probability is an error).
         group: column with an id, such as the patient, whose images belong together; intervals then
             come from resampling ids (default: images are independent).
         by: column, or several separated by commas, such as View,Sex: the metrics of each of its
@@ -40,6 +43,7 @@ class MetricsConfig(LabelSettings):
     file: str
     probability_prefix: str | None = None
     probability_columns: Pairs | None = None
+    ignore_labels: Names | None = None
     group: Column | None = None
     by: Names | None = None
     threshold: Pairs | None = None

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from densenet121.datasets.image_dataset import some
 from densenet121.datasets.tables import Table
-from densenet121.utils.errors import InputError
+from densenet121.utils.errors import InputError, UsageError
 
 Meaning = Literal["ignore", "0", "1"]
 # What all labels have, or by label, with "" for those that are not named; None refuses the cells.
@@ -131,6 +131,7 @@ def labels_of_lists(
     Raises:
         InputError: no such column, an unknown finding, the negative word beside a finding, a
             column that is blank throughout, or blank cells whose meaning is not said.
+        UsageError: a label is ignored.
     """
     cells = table.cells(column, "label_column")
     listed = [
@@ -169,6 +170,12 @@ def labels_of_findings(
     ``table`` and ``column`` are for messages.
     """
     place = {name: index for index, name in enumerate(names)}
+    counted = [name for name in names if name in ignored]
+    if counted:
+        raise UsageError(
+            f"{table.file}: `ignore_labels` names {counted[0]}, which is one of the labels "
+            f"{some(names, 20)}; only other words of the column {column} can be ignored"
+        )
     found = np.zeros((len(table), len(names)))
     unknown: Counter[str] = Counter()
     blank = 0

@@ -124,7 +124,7 @@ def known_labels(table: Table, names: Sequence[str], rules: LabelRules) -> NDArr
 
     Raises:
         InputError: see ``labels_of_columns`` and ``labels_of_lists``.
-        UsageError: a choice is for a label that there is not.
+        UsageError: a choice is for a label that there is not, or a label is ignored.
     """
     for field, choice in (("uncertain", rules.uncertain), ("missing", rules.missing)):
         named = choice if isinstance(choice, Mapping) else {}
