@@ -219,6 +219,19 @@ def test_a_difference_without_variance_has_neither_interval_nor_p() -> None:
     assert same is not None and same.interval == (0.0, 0.0) and same.p_value == 1.0
 
 
+@pytest.mark.parametrize("images", [2, 3, 5, 7, 10, 100])
+def test_rounding_gives_no_difference_a_variance(images: int) -> None:
+    """Positives and negatives by turns; B puts each positive above one negative more than A."""
+    truth = np.repeat([1.0, 0.0], images)
+    negative = 2.0 * np.arange(images) + 1
+    a, b = (np.concatenate([negative + step, negative]) for step in (-1, 1))
+    found = delong_test(truth, a, b)
+    assert found is not None
+    assert found.difference == pytest.approx(1 / images)
+    assert found.standard_error == 0
+    assert found.interval is None and found.p_value is None
+
+
 @pytest.mark.parametrize(
     ("truth", "score", "message"),
     [

@@ -92,11 +92,18 @@ def placements(truth: Floats, score: Floats) -> tuple[Floats, Floats]:
 
     DeLong's structural components V10 and V01; the mean of either is the AUROC.
     """
-    positive, negative = score[truth == 1], score[truth == 0]
+    wins, losses = _wins_and_losses(truth, score)
+    return wins / len(losses), 1.0 - losses / len(wins)
+
+
+def _wins_and_losses(truth: Floats, score: Floats) -> tuple[Floats, Floats]:
+    """Negatives below each positive, and positives below each negative; equal ones are a half.
+
+    These numbers are exact, the shares of ``placements`` rounded.
+    """
     ranks = midranks(score)
-    v10 = (ranks[truth == 1] - midranks(positive)) / len(negative)
-    v01 = 1.0 - (ranks[truth == 0] - midranks(negative)) / len(positive)
-    return v10, v01
+    wins, losses = (ranks[truth == k] - midranks(score[truth == k]) for k in (1, 0))
+    return wins, losses
 
 
 def delong_interval(truth: Floats, score: Floats, level: float = 0.95) -> Interval | None:
@@ -133,10 +140,14 @@ def delong_test(truth: Floats, a: Floats, b: Floats, level: float = 0.95) -> Pai
     truth, a, b = known(truth, a, b)
     if min((truth == 1).sum(), (truth == 0).sum()) < 2:
         return None
-    (a10, a01), (b10, b01) = placements(truth, a), placements(truth, b)
-    # The variance of a difference is that of the differences of the components.
-    variance = (b10 - a10).var(ddof=1) / len(a10) + (b01 - a01).var(ddof=1) / len(a01)
-    difference, error = float(b10.mean() - a10.mean()), math.sqrt(variance)
+    (a10, _), (b10, _) = placements(truth, a), placements(truth, b)
+    # The variance of a difference is that of the differences of the components. Of whole and half
+    # numbers it is 0 where all are alike; of rounded shares it might be 1e-34, and p be 0.
+    (a_wins, a_losses), (b_wins, b_losses) = (_wins_and_losses(truth, one) for one in (a, b))
+    pairs = len(a_wins) * len(a_losses)
+    spread = (b_wins - a_wins).var(ddof=1) * len(a_wins)
+    spread += (b_losses - a_losses).var(ddof=1) * len(a_losses)
+    difference, error = float(b10.mean() - a10.mean()), math.sqrt(spread) / pairs
     interval: Interval | None = None
     p_value: float | None = None
     if error or not difference:
