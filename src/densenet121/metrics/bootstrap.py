@@ -5,6 +5,8 @@ resample is the number of times that each group is drawn, and a metric of it is 
 these numbers as weights, so that scores are sorted once.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -131,14 +133,30 @@ def resampled(
         Metric to ``(labels, resamples)``; nan where a label has no such metric.
     """
     found: dict[str, Floats] = {}
-    step = max(1, min(resamples, _CELLS // max(1, images)))
-    for first in range(0, resamples, step):
-        last = min(first + step, resamples)
+    for first, last in _parts(images, resamples):
         drawn = draw(groups, first, last, seed)
         for row, label in enumerate(labels):
             for name, values in label(drawn).items():
                 empty = np.full((len(labels), resamples), np.nan)
                 found.setdefault(name, empty)[row, first:last] = values
+    return found
+
+
+def resampled_sums(of_groups: Floats, resamples: int, seed: int) -> Floats:
+    """Sums over the groups that are drawn, in each resample.
+
+    Args:
+        of_groups: ``(m, groups)``, m numbers of each group.
+        resamples: number of resamples.
+        seed: 0 to 2**64 - 1.
+
+    Returns:
+        ``(m, resamples)``.
+    """
+    groups = of_groups.shape[1]
+    found = np.empty((len(of_groups), resamples))
+    for first, last in _parts(groups, resamples):
+        found[:, first:last] = of_groups @ draw(groups, first, last, seed)
     return found
 
 
@@ -153,6 +171,13 @@ def percentile_interval(values: Floats, level: float = 0.95) -> Interval | None:
         return None
     low, high = np.percentile(defined, [50 * (1 - level), 50 * (1 + level)])
     return None if defined.min() == defined.max() else Interval(float(low), float(high))
+
+
+def _parts(rows: int, resamples: int) -> Iterator[tuple[int, int]]:
+    """First and last of the resamples that are held at a time, with a weight for each row."""
+    step = max(1, min(resamples, _CELLS // max(1, rows)))
+    for first in range(0, resamples, step):
+        yield first, min(first + step, resamples)
 
 
 def _cumulative(weights: Draws) -> NDArray[np.int32]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest, bootstrap
 
-from densenet121.metrics.bootstrap import draw, group_numbers
+from densenet121.metrics.bootstrap import group_numbers, resampled_sums
 from densenet121.tasks.values import (
     Compared,
 )
@@ -30,7 +30,7 @@ class Difference(Compared):
         top1_a: top-1 accuracy of A, per cent.
         top1_b: top-1 accuracy of B, per cent.
         difference: difference between them.
-        low: lower end of its 95 % interval.
+        low: lower end of its 95 % interval; None with a single group.
         high: upper end of its 95 % interval.
         only_a: images that only A classifies correctly.
         only_b: images that only B classifies correctly.
@@ -44,8 +44,8 @@ class Difference(Compared):
     top1_a: float
     top1_b: float
     difference: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     only_a: int
     only_b: int
     p_value: float
@@ -65,10 +65,14 @@ class Difference(Compared):
     def text(self, top: int) -> str:
         """The difference with its interval, then the classes and images that changed most."""
         over = f" over {self.n_groups} groups" if self.n_groups else ""
+        interval = (
+            "no interval, since all images are of one group"
+            if self.low is None
+            else f"95 % interval {self.low:+.2f} to {self.high:+.2f} (paired bootstrap{over})"
+        )
         lines = [
             f"A {self.top1_a:.2f} %, B {self.top1_b:.2f} % of {self.pictures} images",
-            f"B - A: {self.difference:+.2f} percentage points, 95 % interval "
-            f"{self.low:+.2f} to {self.high:+.2f} (paired bootstrap{over})",
+            f"B - A: {self.difference:+.2f} percentage points, {interval}",
             f"only A correct: {self.only_a}, only B correct: {self.only_b}; "
             f"McNemar's exact test: p = {self.p_value:.4g}"
             + (", which takes images for independent" if self.n_groups else ""),
@@ -117,11 +121,14 @@ def difference(
     )
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
     gained = right_b.astype(np.int64) - right_a.astype(np.int64)
+    n_groups: int | None = None
+    low: float | None
+    high: float | None
     if groups is None:
-        n_groups, (low, high) = None, _interval(gained, resamples, seed)
+        low, high = _interval(gained, resamples, seed)
     else:
         ids = np.array([groups[path] for path in paths])
-        n_groups, (low, high) = _over_groups(gained, ids, resamples, seed)
+        n_groups, low, high = _over_groups(gained, ids, resamples, seed)
     both = only_a + only_b
     return Difference(
         pictures=len(paths),
@@ -171,11 +178,13 @@ def _interval(each: NDArray[np.int64], resamples: int, seed: int) -> tuple[float
 
 def _over_groups(
     each: NDArray[np.int64], ids: NDArray[np.str_], resamples: int, seed: int
-) -> tuple[int, tuple[float, float]]:
-    """Number of groups, and that interval where whole groups are drawn."""
+) -> tuple[int, float | None, float | None]:
+    """Number of groups, and that interval where whole groups are drawn; None of a single group."""
     number = group_numbers(ids)
     groups = int(number.max()) + 1
-    drawn = draw(groups, 0, resamples, seed)
-    gained, images = (np.bincount(number, weights, groups) for weights in (each, None))
-    low, high = np.percentile(100 * (gained @ drawn) / (images @ drawn), [2.5, 97.5])
-    return groups, (float(low), float(high))
+    if groups == 1:
+        return groups, None, None
+    of_groups = np.stack([np.bincount(number, weights, groups) for weights in (each, None)])
+    gained, images = resampled_sums(of_groups.astype(np.float64), resamples, seed)
+    low, high = np.percentile(100 * gained / images, [2.5, 97.5])
+    return groups, float(low), float(high)
