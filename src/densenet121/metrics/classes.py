@@ -1,8 +1,10 @@
 """Metrics of images that each have one of several classes: accuracy, balanced accuracy, kappa."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from densenet121.metrics.bootstrap import draw, percentile_interval
 from densenet121.metrics.decisions import (
@@ -42,28 +44,30 @@ def summarise_classes(
     classes = probability.shape[1]
     keep = labels >= 0
     units = (np.arange(len(labels)) if group is None else group)[keep]
-    cells = labels[keep] * classes + probability[keep].argmax(axis=1)
-    matrix = confusion(labels[keep], probability[keep].argmax(axis=1), classes)
-    correct = int(np.trace(matrix))
-    found: dict[str, Any] = {
-        "n_images": int(keep.sum()),
-        "n_unknown": int((~keep).sum()),
-        "accuracy": ratio(correct, int(keep.sum())),
-        "balanced_accuracy": balanced_accuracy(matrix),
-        "quadratic_kappa": quadratic_kappa(matrix),
-    }
-    drawn = _resampled(cells, units, classes, resamples, seed)
-    result: dict[str, Any] = {}
-    for name, value in found.items():
+    known, answers = labels[keep], probability[keep].argmax(axis=1)
+    right = answers == known
+
+    def metrics(times: Counts) -> dict[str, float | None]:
+        matrix = confusion(known, answers, classes, times)
+        return {
+            "accuracy": ratio(int(np.trace(matrix)), int(matrix.sum())),
+            "balanced_accuracy": balanced_accuracy(matrix),
+            "quadratic_kappa": quadratic_kappa(matrix),
+        }
+
+    result: dict[str, Any] = {"n_images": len(right), "n_unknown": int((~keep).sum())}
+    drawn = _resampled(metrics, units, resamples, seed)
+    for name, value in metrics(np.ones_like(units)).items():
+        if name == "accuracy":
+            interval = (
+                wilson_interval(int(right.sum()), len(right))
+                if group is None
+                else _share_interval(drawn[name], right, units)
+            )
+        else:
+            interval = percentile_interval(drawn[name])
         result[name] = value
-        if name in drawn:
-            interval: Interval | None = percentile_interval(drawn[name])
-            if name == "accuracy" and group is None:
-                interval = wilson_interval(correct, int(keep.sum()))
-            elif name == "accuracy" and value in (0.0, 1.0):
-                groups = len(np.unique(units))
-                interval = wilson_interval(correct and groups, groups)
-            result[f"{name}_ci"] = None if interval is None or value is None else list(interval)
+        result[f"{name}_ci"] = None if interval is None or value is None else list(interval)
     return result
 
 
@@ -81,22 +85,21 @@ def rank_intervals(
         resamples: resamples of the bootstrap.
         seed: seed of the bootstrap.
     """
-    groups = len(np.unique(group))
-    drawn = np.full((3, resamples if groups > 1 else 0), np.nan)
-    tops = [(rank <= k).astype(np.float64) for k in (1, 5)]
-    for resample in range(drawn.shape[1]):
-        weights = draw(groups, resample, resample + 1, seed)[group, 0]
-        images = np.bincount(labels, weights=weights)
-        right = np.bincount(labels, weights=weights * tops[0])
-        shares = [(weights * top).sum() / weights.sum() for top in tops]
-        drawn[:, resample] = (*shares, mean_recall(right, images))
-    found: dict[str, Any] = {"n_groups": groups}
-    names = ("top1_ci", "top5_ci", "balanced_accuracy_ci")
-    for name, values, top in zip(names, drawn, (*tops, None), strict=True):
-        interval = percentile_interval(values)
-        if top is not None and top.min(initial=1) == top.max(initial=0):
-            interval = wilson_interval(groups if top.all() else 0, groups)
-        found[name] = None if interval is None else list(interval)
+    tops = {"top1": rank <= 1, "top5": rank <= 5}
+
+    def metrics(times: Counts) -> dict[str, float | None]:
+        images = np.bincount(labels, times)
+        right = np.bincount(labels, times * tops["top1"])
+        shares = {name: (times * top).sum() / times.sum() for name, top in tops.items()}
+        return shares | {"balanced_accuracy": mean_recall(right, images)}
+
+    found: dict[str, Any] = {"n_groups": len(np.unique(group))}
+    for name, values in _resampled(metrics, group, resamples, seed).items():
+        top = tops.get(name)
+        interval = (
+            percentile_interval(values) if top is None else _share_interval(values, top, group)
+        )
+        found[f"{name}_ci"] = None if interval is None else list(interval)
     return found | {
         "intervals": {
             "level": 0.95,
@@ -108,25 +111,33 @@ def rank_intervals(
     }
 
 
+def _share_interval(values: Floats, right: NDArray[np.bool_], group: Counts) -> Interval | None:
+    """Interval over groups of the share of images that are right.
+
+    At 0 or 1, where no resample has another share, Wilson's, as if each group were one image.
+    """
+    if right.any() and not right.all():
+        return percentile_interval(values)
+    groups = len(np.unique(group))
+    return wilson_interval(groups if right.all() else 0, groups)
+
+
 def _resampled(
-    cells: Counts, units: Counts, classes: int, resamples: int, seed: int
+    metrics: Callable[[Counts], dict[str, float | None]], group: Counts, resamples: int, seed: int
 ) -> dict[str, Floats]:
-    """Each metric in each resample; ``cells`` are true class * classes + predicted class."""
-    numbers = np.unique(units, return_inverse=True)[1]
+    """Each metric in each resample of groups, nan where it is not defined.
+
+    Args:
+        metrics: metrics of the images, by how many times each of them is drawn.
+        group: ``(n,)`` number of each image's group.
+        resamples: number of resamples; there are none of a single group.
+        seed: seed of the bootstrap.
+    """
+    numbers = np.unique(group, return_inverse=True)[1]
     groups = int(numbers.max()) + 1 if len(numbers) else 0
-    found = {
-        name: np.full(resamples if groups > 1 else 0, np.nan)
-        for name in ("accuracy", "balanced_accuracy", "quadratic_kappa")
-    }
-    for resample in range(len(found["accuracy"])):
-        drawn = draw(groups, resample, resample + 1, seed)[:, 0]
-        counts = np.bincount(cells, weights=drawn[numbers], minlength=classes * classes)
-        matrix = counts.astype(np.int64).reshape(classes, classes)
-        values = (
-            ratio(int(np.trace(matrix)), int(matrix.sum())),
-            balanced_accuracy(matrix),
-            quadratic_kappa(matrix),
-        )
-        for name, value in zip(found, values, strict=True):
-            found[name][resample] = np.nan if value is None else value
-    return found
+    rows = [
+        metrics(draw(groups, resample, resample + 1, seed)[numbers, 0].astype(np.int64))
+        for resample in range(resamples if groups > 1 else 0)
+    ]
+    names = metrics(np.ones_like(numbers))
+    return {name: np.array([row[name] for row in rows], dtype=np.float64) for name in names}

@@ -75,10 +75,15 @@ def wilson_interval(part: int, whole: int, level: float = 0.95) -> Interval | No
     return Interval(low, 1.0 if part == whole else min(1.0, (middle + half) / scale))
 
 
-def confusion(labels: Counts, predicted: Counts, classes: int) -> Counts:
-    """``(classes, classes)`` counts: row is the true class, column the predicted one."""
-    cells = np.bincount(labels * classes + predicted, minlength=classes * classes)
-    return cells.reshape(classes, classes)
+def confusion(
+    labels: Counts, predicted: Counts, classes: int, times: Counts | None = None
+) -> Counts:
+    """``(classes, classes)`` counts: row is the true class, column the predicted one.
+
+    Each image counts once, or as many ``times`` as it is drawn.
+    """
+    cells = np.bincount(labels * classes + predicted, times, minlength=classes * classes)
+    return cells.astype(np.int64).reshape(classes, classes)
 
 
 def balanced_accuracy(matrix: Counts) -> float | None:
