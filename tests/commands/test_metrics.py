@@ -243,6 +243,7 @@ def test_the_last_line_names_the_method_of_every_interval(
     ("line", "column", "cell", "message"),
     [
         (5, 5, "1.2", "line 5, column p_A: 1.2 is outside 0 to 1, as are 1 of 80 rows"),
+        (5, 5, "1.0000001", "line 5, column p_A: 1.0000001 is outside 0 to 1, as are 1 of 80"),
         (5, 1, "5.0", "wide.csv: 5 and 5.0 are one number; write ids in one way"),
         (5, 1, "", "line 5, column patient: is blank, as are 1 of 80 rows; --group needs a value"),
         (5, 3, "-1", "these are -1 (uncertain): A (1); --uncertain says what that means"),

@@ -85,8 +85,9 @@ class Table:
         if len(outside):
             first = int(outside[0])
             raise InputError(
-                f"{self.where(first, column)}: {found[first]:g} is outside 0 to 1, as are "
-                f"{len(outside)} of {len(self)} rows; logits must become probabilities first"
+                f"{self.where(first, column)}: {self.columns[column][first]} is outside 0 to 1, as "
+                f"are {len(outside)} of {len(self)} rows; logits must become probabilities first, "
+                "and what rounding put outside be cut off"
             )
         return found
 
