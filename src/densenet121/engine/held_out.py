@@ -110,7 +110,11 @@ class Pool:
         self.ensemble = self._pooled(mean)
 
     def _pooled(self, logits: Logits) -> Pooled:
-        return Pooled(logits, self.task.probabilities(logits).astype(np.float64))
+        if self.images.several_labels:
+            return Pooled(logits, self.task.probabilities(logits).astype(np.float64))
+        # In float64: float32 rounds 1 - 3e-8 to 1, so that sure scores would be equal that are not,
+        # which changes the AUROC, and the loss of a sure error would be too large.
+        return Pooled(logits, torch.from_numpy(logits).double().softmax(dim=1).numpy())
 
     @property
     def truth(self) -> NDArray[np.float64]:
