@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score
 
 from densenet121.metrics.decisions import wilson_interval
 from densenet121.metrics.ranking import auroc, delong_interval
@@ -130,6 +131,20 @@ def test_permuted_labels_and_images_permute_the_results(order: list[int], seed: 
         for metric, value in values.items():
             assert again["labels"][name][metric] == pytest.approx(value, abs=1e-12), metric
     assert set(again["macro"]["left_out"]) == set(found["macro"]["left_out"])
+
+
+def test_an_interval_that_does_not_hold_its_value_is_left_out() -> None:
+    """Of 100 rare labels by chance: resamples have positives twice, which raises the mean AP."""
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 100, 1000)
+    truth, probability = np.eye(100)[labels], rng.random((1000, 100))
+    macro = summarise(truth, probability, [str(k) for k in range(100)], resamples=200)["macro"]
+    areas = [average_precision_score(truth[:, k], probability[:, k]) for k in range(100)]
+    assert macro["average_precision"] == pytest.approx(np.mean(areas), abs=1e-12)
+    assert macro["average_precision_ci"] is None
+    for metric in ("auroc", "brier", "log_loss"):
+        low, high = macro[f"{metric}_ci"]
+        assert low < macro[metric] < high
 
 
 def test_no_images_have_no_metrics() -> None:

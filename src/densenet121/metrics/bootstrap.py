@@ -17,6 +17,7 @@ from densenet121.metrics.values import Counts, Floats, Interval
 _STREAM = 2**62
 _CELLS = 2_000_000  # weights held at a time
 _LEAST_DEFINED = 0.5  # share of the resamples that must have a value
+_ROUNDING = 1e-12  # of the metric of all images against that of a resample
 
 Draws = NDArray[np.int32]
 
@@ -160,17 +161,23 @@ def resampled_sums(of_groups: Floats, resamples: int, seed: int) -> Floats:
     return found
 
 
-def percentile_interval(values: Floats, level: float = 0.95) -> Interval | None:
+def percentile_interval(
+    values: Floats, level: float = 0.95, *, of: float | None = None
+) -> Interval | None:
     """Percentile interval of the resamples in which the metric is defined (not nan).
 
     None if it is defined in fewer than half of them, or the same in all: then the bootstrap says
-    nothing.
+    nothing. None too if the metric ``of`` all images is outside: it is biased in resamples, as an
+    average precision near chance is, since a positive that is drawn twice is found twice at once.
     """
     defined = values[~np.isnan(values)]
     if not len(defined) or len(defined) < _LEAST_DEFINED * len(values):
         return None
     low, high = np.percentile(defined, [50 * (1 - level), 50 * (1 + level)])
-    return None if defined.min() == defined.max() else Interval(float(low), float(high))
+    outside = of is not None and not low - _ROUNDING <= of <= high + _ROUNDING
+    if outside or defined.min() == defined.max():
+        return None
+    return Interval(float(low), float(high))
 
 
 def _parts(rows: int, resamples: int) -> Iterator[tuple[int, int]]:

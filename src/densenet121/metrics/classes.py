@@ -65,7 +65,7 @@ def summarise_classes(
                 else _share_interval(drawn[name], right, units)
             )
         else:
-            interval = percentile_interval(drawn[name])
+            interval = percentile_interval(drawn[name], of=value)
         result[name] = value
         result[f"{name}_ci"] = None if interval is None or value is None else list(interval)
     return result
@@ -94,10 +94,13 @@ def rank_intervals(
         return shares | {"balanced_accuracy": mean_recall(right, images)}
 
     found: dict[str, Any] = {"n_groups": len(np.unique(group))}
+    measured = metrics(np.ones_like(group))
     for name, values in _resampled(metrics, group, resamples, seed).items():
         top = tops.get(name)
         interval = (
-            percentile_interval(values) if top is None else _share_interval(values, top, group)
+            percentile_interval(values, of=measured[name])
+            if top is None
+            else _share_interval(values, top, group)
         )
         found[f"{name}_ci"] = None if interval is None else list(interval)
     return found | {

@@ -136,7 +136,7 @@ def _add_intervals(
         elif metric in SHARES and (group is None or value in (0.0, 1.0)):
             interval = _wilson(metric, plain, truth, probability, group)
         elif metric in drawn:
-            interval = percentile_interval(drawn[metric])
+            interval = percentile_interval(drawn[metric], of=value)
         found[f"{metric}_ci"] = None if interval is None else list(interval)
 
 
@@ -188,7 +188,7 @@ def _macro(
             if own and metric in drawn:
                 # A resample in which one of the labels has no value has no mean.
                 means = drawn[metric][[rows[name] for name in own]].mean(axis=0)
-                interval = percentile_interval(means)
+                interval = percentile_interval(means, of=macro[metric])
             macro[f"{metric}_ci"] = None if interval is None else list(interval)
     return macro | {"also_left_out": lacking}
 
