@@ -137,3 +137,41 @@ def test_fewer_threads_than_asked_for_give_the_same_gradients(
         run(FEWER, str(folder / limit), OMP_THREAD_LIMIT=limit, OMP_NUM_THREADS=limit)
     few, many = (torch.load(folder / limit) for limit in ("1", "4"))
     assert max(distance(a, b) for a, b in zip(few, many, strict=True)) < 1e-11
+
+
+BEYOND = """
+import ctypes, mmap, sys
+import torch
+sys.path.insert(0, "tests")
+from helpers.kernels import random_images, small_net, with_statistics
+
+# A page that nobody may read follows the last pixel.
+page = mmap.PAGESIZE
+for layout in (torch.contiguous_format, torch.channels_last):
+    for height, width in ((33, 37), (35, 61), (40, 47)):
+        images = random_images(2, height, width).float()
+        size = images.numel() * 4
+        pages = -(-size // page)
+        memory = mmap.mmap(-1, (pages + 1) * page)
+        start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        protect = ctypes.CDLL(None, use_errno=True).mprotect
+        protect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+        assert protect(start + pages * page, page, 0) == 0
+        numbers = torch.frombuffer(memory, dtype=torch.float32, offset=pages * page - size,
+                                   count=images.numel())
+        strides = torch.empty(images.shape).to(memory_format=layout).stride()
+        x = torch.as_strided(numbers, images.shape, strides, numbers.storage_offset())
+        x.copy_(images)
+        net = with_statistics(small_net(), images)
+        for amp in (False, True):
+            with torch.autocast("cpu", torch.bfloat16, enabled=amp):
+                with torch.no_grad():
+                    net.eval()(x)
+                net.train()(x).sum().backward()
+print("nothing was read", flush=True)
+"""
+
+
+@needs_kernels
+def test_no_memory_after_the_last_pixel_is_read() -> None:
+    assert run(BEYOND) == "nothing was read"

@@ -243,15 +243,17 @@ constexpr N smaller(N a, N b) {
   return a < b ? a : b;
 }
 
-// Stores n numbers of a padded row as type T.
+// Stores n numbers as type T; no memory after them is read, which may be an image's end.
 template <class T>
 inline void store_numbers(const Real<T>* from, int64_t n, T* to) {
   if constexpr (std::is_same_v<T, Real<T>>) {
     std::memcpy(to, from, n * sizeof(T));
   } else {
-    for (int64_t i = 0; i < n; i += kLanes<T>) {
-      store<T>(to + i, load<Real<T>>(from + i, kLanes<T>), smaller<int64_t>(kLanes<T>, n - i));
+    int64_t i = 0;
+    for (; i + kLanes<T> <= n; i += kLanes<T>) {
+      store<T>(to + i, load<Real<T>>(from + i, kLanes<T>), kLanes<T>);
     }
+    if (i < n) store<T>(to + i, load<Real<T>>(from + i, n - i), n - i);
   }
 }
 
