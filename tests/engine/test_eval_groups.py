@@ -9,8 +9,12 @@ import pytest
 
 from densenet121.card import run_card
 from densenet121.cli import main
+from densenet121.config import StudyConfig
+from densenet121.engine.folds import folds_of, study_images
+from densenet121.engine.held_out import Pool
 from densenet121.metrics.classes import rank_intervals
 from densenet121.report import write_report
+from densenet121.runs.study import HeldOut
 
 from helpers.weights import write_weights
 
@@ -64,6 +68,41 @@ def test_a_column_that_is_not_there_and_subgroups_are_refused(
     evaluated[2] = str(image_folder)
     assert main([*evaluated, "--group", "patient"]) == 1
     assert "pass a .csv or .tsv list of the images that has the column" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("column", ["rank", "predicted", "probability"])
+def test_a_column_of_groups_is_not_overwritten_by_one_of_the_predictions(
+    column: str, evaluated: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = Path(evaluated[2])
+    images.write_text(images.read_text().replace("Patient ID", column))
+    assert main([*evaluated, "--group", column, "--output_dir", str(tmp_path / "eval")]) == 1
+    error = capsys.readouterr().err
+    assert f"{images}: the column {column} (--group) is called like a column that" in error
+    assert "(path, label, predicted, probability, rank); rename it" in error
+    assert not (tmp_path / "eval").exists()
+
+
+@pytest.mark.parametrize("column", ["rank", "score", "patient"])
+def test_a_study_keeps_the_groups_whatever_their_column_is_called(
+    column: str, tmp_path: Path
+) -> None:
+    rows = [f"{i}.png,{'ab'[i % 2]},{i // 2}" for i in range(12)]
+    (tmp_path / "list.csv").write_text("\n".join([f"path,label,{column}", *rows]))
+    for i in range(12):
+        (tmp_path / f"{i}.png").write_bytes(b"x")
+    config = StudyConfig(
+        data_dir=str(tmp_path / "list.csv"), run_dir="study", group=column, folds=2, stratify=True
+    )
+    images = study_images(config)
+    logits = np.eye(2, dtype=np.float32)[[1, *(i % 2 for i in range(1, 12))]]
+    pool = Pool(config, images, folds_of(images, config), {1: HeldOut(3 * logits, {})})
+    name = {"patient": ["patient"] * 2, "rank": ["group", "rank"], "score": ["score", "group"]}
+    predictions, doubts = pool.columns(pool.ensemble), pool.label_errors()
+    assert predictions[name[column][0]] == [str(i // 2) for i in range(12)]
+    assert doubts["path"] == ["0.png"] and doubts[name[column][1]] == ["0"]
+    assert predictions["rank"] == [2, *[1] * 11] or column == "patient"
+    assert float(str(doubts["score"][0])) > 0
 
 
 def test_images_of_one_group_that_are_alike_widen_the_interval() -> None:

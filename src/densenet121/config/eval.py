@@ -33,7 +33,8 @@ class EvalDataSettings(BadImageSettings):
             that `train` reads.
         group: column of a table of labels, or of a .csv or .tsv list of images with one class each,
             that images of one patient, or another group, have in common: intervals are then over
-            groups, and predictions.csv has the column (default: none).
+            groups, and predictions.csv has the column, which must not be called like one of its
+            own (default: none).
         by: columns of a table of labels whose values are subgroups, each evaluated too, comma list
             (default: none).
         exclude: file that names images to leave out, one per line, as `audit` writes it (default:

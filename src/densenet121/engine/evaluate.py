@@ -25,7 +25,7 @@ from densenet121.runs.evaluations import write_error_maps, write_summary
 from densenet121.runs.layout import RECORD, make_folder, read_record
 from densenet121.runs.record import describe_run
 from densenet121.runtime import Runtime, joined
-from densenet121.tasks import Task
+from densenet121.tasks import Task, task_named
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.files import write_json
 from densenet121.utils.logging import log, log_settings, run_log
@@ -74,7 +74,8 @@ def evaluate(config: EvalConfig, task: Task | None = None) -> EvalResult:
         runtime = runtime.computing_in(arithmetic, config.amp, source)
         task_name, names = task_and_names(first, files, task)
         dataset = open_images(config, task_name, names, absolute(config.log_path))
-        check_columns(dataset, config.group, config.by_columns)
+        known = task or task_named(task_name, source)
+        check_columns(dataset, config.group, config.by_columns, known)
         if first:
             dataset = fit_classes(dataset, first, source)
             check_num_classes(dataset, config.num_classes)

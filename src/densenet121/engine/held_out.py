@@ -1,9 +1,8 @@
 """Held-out predictions of a study: each run on its own fold, then those of all folds together."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -144,22 +143,26 @@ class Pool:
         """Paths of the scored images."""
         return [self.images.paths[at] for at in self.scored.tolist()]
 
-    def places(self) -> dict[str, Sequence[object]]:
-        """The first columns of every table: path, group if there are any, fold."""
+    def places(self, taken: Collection[str]) -> dict[str, Sequence[object]]:
+        """The first columns of every table: path, group if there are any, fold.
+
+        The groups keep the name of their column, unless the table has another column called so.
+        """
         columns: dict[str, Sequence[object]] = {"path": self.paths}
-        if self.config.group is not None:
-            has_name = self.config.group in self.images.columns and self.config.group != "fold"
-            columns[self.config.group if has_name else "group"] = self._ids
+        name = self.config.group
+        if name is not None:
+            has_name = name in self.images.columns and name not in ("path", "fold", *taken)
+            columns[name if has_name else "group"] = self._ids
         return columns | {"fold": self.fold.tolist()}
 
     def columns(self, pooled: Pooled) -> dict[str, Sequence[object]]:
         """The columns of a table of predictions: those of ``eval``, and every probability."""
         targets = torch.from_numpy(self.images.labels[self.scored])
         scores = self.task.score(torch.from_numpy(pooled.logits), targets)
-        columns = self.places() | self.task.csv_columns(scores, targets, self.images.names)
+        columns = self.task.csv_columns(scores, targets, self.images.names)
         for name, shares in zip(self.images.names, pooled.probability.T.tolist(), strict=True):
             columns[PROBABILITY + name] = [repr(share) for share in shares]
-        return columns
+        return self.places(columns) | columns
 
     def label_errors(self) -> dict[str, Sequence[object]]:
         """The columns of the table of labels in doubt, the most doubtful first."""
@@ -167,10 +170,7 @@ class Pool:
         truth = self.truth
         agreeing = [set(self._doubts(truth, one)) for one in self.seeds.values()]
         rows = self._doubts(truth, self.ensemble)
-        places = self.places()
-        found: dict[str, list[Any]] = {
-            name: [cells[at] for at, *_ in rows] for name, cells in places.items()
-        }
+        found: dict[str, Sequence[object]] = {}
         share = self.ensemble.probability
         if several:
             # The label is one of two: whether the image has it, as in the table.
@@ -186,7 +186,10 @@ class Pool:
             found["probability_suggested"] = [repr(float(share[at, k])) for at, _, k in rows]
         found["score"] = [repr(score) for score in rows.values()]
         found["seeds"] = [sum(row in one for one in agreeing) for row in rows]
-        return dict(found)
+        columns: dict[str, Sequence[object]] = {
+            name: [cells[at] for at, *_ in rows] for name, cells in self.places(found).items()
+        }
+        return columns | found
 
     def _doubts(
         self, truth: NDArray[np.float64], pooled: Pooled

@@ -1,12 +1,16 @@
 """Open the images that settings name, with one class or several labels each."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import torch
 
 from densenet121.config import ProbeConfig, TrainConfig, absolute
 from densenet121.datasets.groups import group_ids
 from densenet121.datasets.image_dataset import ImageDataset, some
+from densenet121.datasets.label_cells import LABEL_CELLS
 from densenet121.datasets.sources.label_table import LabelRules
 from densenet121.datasets.sources.open import open_evaluation, open_training
 from densenet121.datasets.sources.open_table import (
@@ -15,7 +19,7 @@ from densenet121.datasets.sources.open_table import (
     refuse_label_table,
 )
 from densenet121.metrics.summary import MOST_SUBGROUPS
-from densenet121.tasks import MultiLabel
+from densenet121.tasks import MultiLabel, Task
 from densenet121.utils.errors import InputError, UsageError
 
 
@@ -97,12 +101,21 @@ def check_not_among_classes(folder: Path, field: str, root: Path) -> None:
         )
 
 
-def check_columns(dataset: ImageDataset, group: str | None, by: Sequence[str]) -> None:
+def check_columns(
+    dataset: ImageDataset, group: str | None, by: Sequence[str], task: Task | None = None
+) -> None:
     """Check the columns of a table or a list that an evaluation needs, before it begins.
+
+    Args:
+        dataset: the images to evaluate.
+        group: the column of the groups, if any.
+        by: the columns of subgroups.
+        task: what writes predictions.csv; None leaves its columns unchecked.
 
     Raises:
         InputError: the images are not from one, it has no such column, an image has no id
-            of its group, or a column has too many values for subgroups.
+            of its group, a column has too many values for subgroups, or the name of another
+            column of predictions.csv.
     """
     for field, columns in (("group", (group,) if group else ()), ("by", by)):
         for column in columns:
@@ -129,6 +142,26 @@ def check_columns(dataset: ImageDataset, group: str | None, by: Sequence[str]) -
                 )
     if group:
         group_ids(dataset.paths, dataset.columns, group, str(dataset.source))
+    if task and (group or by):
+        _refuse_taken(dataset, task, {"group": (group,) if group else (), "by": by})
+
+
+def _refuse_taken(dataset: ImageDataset, task: Task, columns: Mapping[str, Sequence[str]]) -> None:
+    """Refuse columns, by setting, in whose place predictions.csv has something else."""
+    names, targets = dataset.class_names, task.targets(dataset, np.zeros(1, np.int64))
+    scores = task.score(torch.zeros(1, task.num_outputs(len(names))), targets)
+    taken = ["path", *task.csv_columns(scores, targets, names)]
+    for field, given in columns.items():
+        for name in given:
+            # The column of a label stays what it is, with 1 and 0 for true and false.
+            is_label = dataset.labels.ndim == 2 and name in names
+            if is_label and all(cell.lower() in LABEL_CELLS for cell in dataset.columns[name]):
+                continue
+            if name in taken:
+                raise InputError(
+                    f"{dataset.source}: the column {name} (`{field}`) is called like a column that "
+                    f"predictions.csv has already ({some(taken)}); rename it"
+                )
 
 
 def _open_both(

@@ -448,6 +448,18 @@ def test_a_column_of_ids_is_not_one_of_subgroups() -> None:
         check_columns(dataset, None, ["id"])
 
 
+def test_a_column_is_not_overwritten_by_the_labels_or_probabilities() -> None:
+    cells = {"red": ["1", "0"], "blue": ["mild", "none"], "probability_red": ["x", "y"]}
+    dataset = ImageDataset(
+        Path("table.csv"), ("red", "blue"), ["a.png", "b.png"], np.eye(2, dtype=np.float32),
+        np.ones(2, np.int64), columns=cells | {"id": ["1", "2"]},
+    )  # fmt: skip
+    check_columns(dataset, "id", ["red"], MultiLabel())  # the label itself loses nothing
+    for column in ("blue", "probability_red"):
+        with pytest.raises(InputError, match=rf"the column {column} \(`by`\) is called like"):
+            check_columns(dataset, None, ["id", column], MultiLabel())
+
+
 def test_groups_of_one_class_per_image_are_refused(
     image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
