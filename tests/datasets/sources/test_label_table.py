@@ -271,7 +271,32 @@ def test_a_table_of_images_in_several_folders_is_not_passed_over_for_them(
 @pytest.mark.parametrize(
     "text",
     [
+        "Image Index,Finding Labels\na.png,Edema\nb.png,Mass|Edema\n",
+        "image,label\nb.png,x\na.png,y\n",  # the same names, but not of these images
+    ],
+)
+def test_a_table_of_bare_names_is_not_passed_over_for_the_folders_beside_it(
+    tmp_path: Path, text: str
+) -> None:
+    """NIH's images lie in images_001/images and so on; its table has their names alone."""
+    for name, image in (("images_001", "a.png"), ("images_002", "b.png")):
+        (tmp_path / name / "images").mkdir(parents=True)
+        (tmp_path / name / "images" / image).write_bytes(b"x")
+    (tmp_path / "labels.csv").write_text(text)
+    with pytest.raises(UsageError, match=r"labels.csv: is a table of labels; pass `task` multilab"):
+        refuse_label_table(tmp_path)
+
+
+def test_a_path_that_is_not_there_is_said_to_be_relative_to_the_table(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"No such file or directory; paths are relative to the t"):
+        read(table(tmp_path, "path,Edema\n00000001_000.png,1\n"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
         "path,label\nx/a.png,x\ny/b.png,y\n",  # says what the folders say
+        "file,breed\na.png,x\nb.png,x\nc.png,x\nlost.png,z\n",  # in x and in y
         "hospital,scanner\nx,1\ny/b,2\n",
         "not,a\ntable\n",
         "",

@@ -232,5 +232,7 @@ def files_of(table: Table, path_column: str) -> tuple[list[str], list[int]]:
             sizes.append(place.stat().st_size)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            raise InputError(f"{where}: {place}: {reason}") from None
+            raise InputError(
+                f"{where}: {place}: {reason}; paths are relative to the table"
+            ) from None
     return table.columns[path_column], sizes

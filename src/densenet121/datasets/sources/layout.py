@@ -167,7 +167,7 @@ def subfolders(folder: Path) -> list[str]:
 def images_inside(folder: Path) -> bool:
     """Whether a folder has an image right inside."""
     with os.scandir(folder) as entries:
-        return any(_is_image(entry.name) for entry in entries)
+        return any(is_image(entry.name) for entry in entries)
 
 
 def has_images(folder: Path) -> bool:
@@ -176,7 +176,7 @@ def has_images(folder: Path) -> bool:
         return True
     for _, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if name[0] != "."]
-        if any(map(_is_image, files)):
+        if any(map(is_image, files)):
             return True
     return False
 
@@ -210,5 +210,6 @@ def packed_kind(name: str) -> str | None:
     return next((kind for kind, (_, names) in PACKED.items() if names.fullmatch(name)), None)
 
 
-def _is_image(name: str) -> bool:
-    return name[0] != "." and os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122
+def is_image(name: str) -> bool:
+    """Whether a file has the name of an image and is not hidden."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122

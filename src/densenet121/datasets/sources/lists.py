@@ -171,7 +171,8 @@ def _check_files(file: Path, rows: Sequence[_Row]) -> list[int]:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise InputError(
-                f"{file}, line {row.line}: {file.parent / row.path}: {reason}"
+                f"{file}, line {row.line}: {file.parent / row.path}: {reason}; paths are relative "
+                "to the list"
             ) from None
     return sizes
 

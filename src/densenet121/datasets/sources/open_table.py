@@ -1,7 +1,7 @@
 """Open images with several labels each: a table of labels, or files that hold many images."""
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +10,14 @@ from densenet121.datasets.sources import archive
 from densenet121.datasets.sources.arrow import read_label_arrow
 from densenet121.datasets.sources.exclusion import without_excluded
 from densenet121.datasets.sources.label_table import TABLE, LabelRules, read_label_table
-from densenet121.datasets.sources.layout import PACKED, only_one, packed_files, packed_kind
-from densenet121.datasets.sources.lists import LABEL_COLUMNS, SPLIT_COLUMNS, one_of
+from densenet121.datasets.sources.layout import (
+    PACKED,
+    is_image,
+    only_one,
+    packed_files,
+    packed_kind,
+)
+from densenet121.datasets.sources.lists import SPLIT_COLUMNS, one_of
 from densenet121.datasets.sources.mindrecord import read_label_mindrecords
 from densenet121.datasets.sources.open import repository_data
 from densenet121.datasets.sources.parquet_labels import read_label_parquet
@@ -154,24 +160,49 @@ def refuse_label_table(
     for folder in (source, source / "train"):
         if not _has_table(folder):
             continue
-        classes = [path.name for path in folder.glob("*/") if path.name not in ("train", "val")]
+        classes = {path.name for path in folder.glob("*/")} - {"train", "val"}
         if len(classes) < 2 or _lists_images_in(folder, classes):
             raise UsageError(f"{folder / TABLE}: is a table of labels; {advice}")
 
 
-def _lists_images_in(folder: Path, names: Collection[str]) -> bool:
-    """Whether the table of a folder has images in its subfolders, and labels other than these."""
+def _lists_images_in(folder: Path, names: set[str]) -> bool:
+    """Whether the table of a folder has images in its subfolders, and labels other than these.
+
+    A path leads into a subfolder; a bare file name, as in NIH's tables, may lie in any of them.
+    """
     try:
         columns = read_table(folder / TABLE).columns
     except InputError:
         return False  # a file of something else
-    labels = [cells for name, cells in columns.items() if name.lower() in LABEL_COLUMNS]
+    bare = {cell for cells in columns.values() for cell in cells if is_image(cell)}
+    places = _subfolders_of(bare, folder, names)
     for cells in columns.values():
-        first = [os.path.normpath(cell).split("/")[0] for cell in cells]
-        for name, cell in zip(first, cells, strict=True):
-            if name in names and os.path.isfile(folder / cell):  # noqa: PTH113 (never raises)
-                return first not in labels
+        inside = [places.get(cell) or _first_part(cell, names) for cell in cells]
+        leading = [cell for cell, parts in zip(cells, inside, strict=True) if parts]
+        # os.path, because it never raises.
+        if any(cell in places or os.path.isfile(folder / cell) for cell in leading):  # noqa: PTH113
+            return not any(_agree(other, inside) for other in columns.values())
     return False
+
+
+def _subfolders_of(files: set[str], folder: Path, names: Collection[str]) -> dict[str, set[str]]:
+    """File name to the subfolders that such a file lies in, at any depth."""
+    found: dict[str, set[str]] = {}
+    for name in names if files else ():
+        for _, _, within in os.walk(folder / name):
+            for file in files & set(within):
+                found.setdefault(file, set()).add(name)
+    return found
+
+
+def _first_part(path: str, names: set[str]) -> set[str]:
+    """The subfolder that a path leads into, if it is one of ``names``."""
+    return {os.path.normpath(path).split("/")[0]} & names
+
+
+def _agree(labels: Sequence[str], inside: Sequence[Collection[str]]) -> bool:
+    """Whether every image that is there lies in the subfolder that is called as its label."""
+    return all(not of or label in of for label, of in zip(labels, inside, strict=True))
 
 
 def _validation(data_dir: Path) -> Path | None:
