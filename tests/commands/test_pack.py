@@ -1,6 +1,7 @@
 """Packed images are the same images; a stopped pack leaves nothing."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -173,6 +174,15 @@ def test_a_stopped_pack_leaves_nothing(tmp_path: Path) -> None:
     assert process.returncode in (130, 143), errors
     assert "Traceback" not in errors
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
+
+
+@pytest.mark.parametrize("name", ["dog ", " dog", "d\nog"])
+def test_a_class_whose_name_no_line_can_hold_is_refused(name: str, tmp_path: Path) -> None:
+    """Shards of "d, og" had one class more, and those of "dog " another one than the folders."""
+    write_classes(tmp_path / "images", [name, "cat", "dog"], 3)
+    with pytest.raises(InputError, match=f"the class {re.escape(ascii(name))} begins or ends with"):
+        pack(PackConfig(source=str(tmp_path / "images"), output=str(tmp_path / "shards")))
+    assert not (tmp_path / "shards").exists()
 
 
 def test_an_output_that_exists_is_refused(image_folder: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from densenet121.datasets.sources.lists import read_list
 from densenet121.datasets.sources.open import open_training
 
 from helpers.commands import SHARED
+from helpers.images import write_classes
 
 NIH = SHARED / "data" / "nih-chest" / "train" / "labels.csv"
 
@@ -114,6 +115,17 @@ def test_added_images_do_not_move_old_ones(table: Path, tmp_path: Path) -> None:
         before = {row["path"] for row in rows_of(tmp_path / "a" / f"{part}.csv")}
         after = {row["path"] for row in rows_of(tmp_path / "b" / f"{part}.csv")}
         assert before <= after
+
+
+def test_a_class_whose_name_no_line_can_hold_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The lists of the folders "cat" and "cat " could not be read."""
+    write_classes(tmp_path / "images", ["cat", "cat ", "dog"], 6)
+    command = ["split", str(tmp_path / "images"), "--val", "0.3"]
+    assert main([*command, "--output", str(tmp_path / "lists")]) == 1
+    assert "the class 'cat ' begins or ends with a blank" in capsys.readouterr().err
+    assert not (tmp_path / "lists").exists()
 
 
 def test_groups_are_found_in_paths(table: Path, tmp_path: Path) -> None:

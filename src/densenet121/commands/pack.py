@@ -20,6 +20,7 @@ from densenet121.datasets.decoding import format_of
 from densenet121.datasets.image_dataset import Encoded, ImageDataset
 from densenet121.datasets.packed_strings import Names
 from densenet121.datasets.sources.label_table import LabelRules
+from densenet121.datasets.sources.labels import class_lines
 from densenet121.datasets.sources.lists import SPLIT_COLUMNS
 from densenet121.datasets.sources.open import open_training
 from densenet121.datasets.sources.open_table import open_labelled_training, refuse_label_table
@@ -42,7 +43,8 @@ def pack(config: PackConfig) -> str:
 
     Raises:
         UsageError: the output exists.
-        InputError: an image cannot be read, or there are no images.
+        InputError: an image cannot be read, there are no images, or a class has a blank at an end
+            of its name, or a line break.
     """
     output = absolute(config.output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -99,7 +101,12 @@ def _open(config: PackConfig) -> tuple[ImageDataset, ImageDataset | None]:
 def _write(
     dataset: ImageDataset, folder: Path, name: str, shard_bytes: int, advance: Callable[[], None]
 ) -> int:
-    """Write shards, class names and index of one split; returns the number of shards."""
+    """Write shards, class names and index of one split; returns the number of shards.
+
+    Raises:
+        InputError: an image cannot be read, or the file of class names cannot hold a name.
+    """
+    classes = class_lines(dataset.class_names, dataset.source)
     shards: list[Path] = []
     shard, offsets, sizes = [], [], []
     at = 0
@@ -126,8 +133,7 @@ def _write(
         Names.of(dataset.paths),
         Names.of(_label(dataset, index) for index in range(len(dataset))),
     )
-    classes = "".join(f"{class_name}\n" for class_name in dataset.class_names)
-    write_atomic(folder / CLASSES, classes.encode(errors="surrogateescape"))
+    write_atomic(folder / CLASSES, classes)
     write_atomic(folder / INDEX, index.to_npz())
     return len(shards)
 

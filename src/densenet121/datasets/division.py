@@ -18,7 +18,7 @@ from densenet121.datasets.sources.label_table import (
     path_column_of,
     read_label_table,
 )
-from densenet121.datasets.sources.labels import check_labels
+from densenet121.datasets.sources.labels import check_labels, class_lines
 from densenet121.datasets.sources.lists import (
     LABEL_COLUMNS,
     PATH_COLUMNS,
@@ -248,6 +248,9 @@ def lists_of(images: Images, division: Division, folder: Path) -> dict[str, byte
 
     Returns:
         Path in the folder to content: lists, and the names of the classes beside them.
+
+    Raises:
+        InputError: the name of a class begins or ends with a blank, or has a line break.
     """
     found: dict[str, bytes] = {}
     for where, lists in _parts_of_lists(list(division.summary["parts"])).items():
@@ -255,9 +258,8 @@ def lists_of(images: Images, division: Division, folder: Path) -> dict[str, byte
             chosen = np.flatnonzero(np.isin(division.part, own))
             found[os.path.join(where, f"{name}.csv")] = _list(images, chosen, folder / where)  # noqa: PTH118
         if not images.several_labels:
-            names = "".join(f"{name}\n" for name in images.names)
             file = os.path.join(where, "classes.txt")  # noqa: PTH118
-            found[file] = names.encode(errors="surrogateescape")
+            found[file] = class_lines(images.names, images.root)
     return found
 
 

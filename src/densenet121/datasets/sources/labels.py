@@ -71,6 +71,25 @@ def check_labels(
     return tuple(known), np.array([number_of[text] for text in texts], dtype=np.int64)
 
 
+def class_lines(names: Sequence[str], where: object) -> bytes:
+    """The content of ``classes.txt``, from which ``check_labels`` reads the same names.
+
+    Args:
+        names: the classes or labels, in their order.
+        where: what has them, for messages.
+
+    Raises:
+        InputError: a name begins or ends with a blank, or has a line break.
+    """
+    for name in names:
+        if lines_of(name) != [name.strip()]:
+            raise InputError(
+                f"{where}: the class {name!a} begins or ends with a blank or has a line "
+                "break, which classes.txt cannot hold; rename it"
+            )
+    return "".join(f"{name}\n" for name in names).encode(errors="surrogateescape")
+
+
 def _how_read(known: Sequence[str], *, by_number: bool, numbers: bool) -> str:
     """What was taken for what, where classes called by numbers could be misunderstood."""
     if not numbers or not any(map(is_number, known)):
