@@ -28,6 +28,13 @@ def rows(labels: Any, key: str = "label", first: int = 0) -> list[dict[str, Any]
     ]
 
 
+def test_another_column_that_may_have_the_classes_is_named(tmp_path: Path) -> None:
+    own = [row | {"label": n // 2} for n, row in enumerate(rows([0, 1, 2, 0], "class"))]
+    found = open_training(write_arrow(tmp_path, own))[0]
+    assert found.labels.tolist() == [0, 0, 1, 1]
+    assert "those of the column label, not of class; rename label" in found.notes[-1]
+
+
 @pytest.mark.parametrize("files", [1, 2, 3])
 def test_images_of_several_files_and_batches_are_found(files: int, tmp_path: Path) -> None:
     dataset, _ = open_training(write_arrow(tmp_path, rows([0, 1, 2] * 3), NAMES, files))

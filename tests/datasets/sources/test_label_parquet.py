@@ -57,6 +57,15 @@ def test_every_form_has_the_same_labels(tmp_path: Path) -> None:
         assert labels_in(write(tmp_path / f"{number}.parquet", **form)) == EXPECTED
 
 
+def test_of_two_columns_with_other_labels_one_has_to_be_named(tmp_path: Path) -> None:
+    lists = [["b", "a"], [], ["b"]]
+    file = write(tmp_path / "a.parquet", label=lists, labels=[["c"], [], ["d"]])
+    with pytest.raises(UsageError, match="the columns label, labels could be the labels; pass one"):
+        labels_in(file)
+    assert labels_in(file, LabelRules(label_column="label")) == EXPECTED
+    assert labels_in(write(tmp_path / "b.parquet", label=lists, labels=lists)) == EXPECTED
+
+
 def test_numbers_have_the_names_of_the_schema(tmp_path: Path) -> None:
     lists = [[1, 0], [], [1]]
     for number, feature in enumerate(

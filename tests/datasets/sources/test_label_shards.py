@@ -151,6 +151,13 @@ def test_lists_and_objects_mean_the_same(tmp_path: Path) -> None:
         assert labels_in(shard(tmp_path / f"{number}.tar", notes)) == expected
 
 
+def test_of_two_keys_with_other_labels_one_has_to_be_named(tmp_path: Path) -> None:
+    file = shard(tmp_path / "a.tar", [{"labels": ["x"], "label": ["y"]}, {"labels": ["z"]}])
+    with pytest.raises(UsageError, match=r"labels and label in a \.json could be the labels; pass"):
+        labels_in(file)
+    assert labels_in(file, LabelRules(label_column="labels")) == (("x", "z"), [[1, 0], [0, 1]])
+
+
 def test_null_and_absent_labels_are_what_the_setting_says(tmp_path: Path) -> None:
     objects = shard(
         tmp_path / "a.tar",

@@ -38,6 +38,13 @@ VALUES = st.recursive(
 )
 
 
+def test_another_column_that_may_have_the_classes_is_named(tmp_path: Path) -> None:
+    own = [row | {"label": n // 2} for n, row in enumerate(rows([0, 1, 2, 0], "class"))]
+    found = open_training(write_mindrecord(tmp_path / "a.mindrecord", own).parent)[0]
+    assert found.labels.tolist() == [0, 0, 1, 1]
+    assert "those of the column label, not of class; rename label" in found.notes[-1]
+
+
 @settings(max_examples=40, deadline=None)
 @given(VALUES)
 def test_values_are_unpacked(value: Any) -> None:

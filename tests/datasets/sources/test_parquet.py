@@ -30,6 +30,28 @@ def write(file: Path, labels: list[Any], names: list[str] | None = None, first: 
     return file
 
 
+def test_columns_that_may_have_the_classes_too_are_named(tmp_path: Path) -> None:
+    images = [{"bytes": b"image", "path": f"{i}.jpg"} for i in range(4)]
+    columns = {"class": ["a", "b", "c", "a"], "labels": [0, 1, 2, 0], "label": [0, 1, 1, 0]}
+    parquet.write_table(pyarrow.table({"image": images, **columns}), tmp_path / FILE)
+    found = open_training(tmp_path)[0]
+    assert found.labels.tolist() == [0, 1, 1, 0]
+    assert found.notes == (
+        f"{tmp_path}: the classes are those of the column label, not of labels, class; rename "
+        "label to read labels",
+    )
+
+
+def test_the_classes_of_all_files_are_those_of_one_column(tmp_path: Path) -> None:
+    images = [{"bytes": b"image", "path": f"{i}.jpg"} for i in range(4)]
+    for name, columns in (("a", {"label": [0, 1, 2, 0]}), ("b", {"class": [2, 0, 0, 1]})):
+        parquet.write_table(
+            pyarrow.table({"image": images, **columns}), tmp_path / f"{name}.parquet"
+        )
+    with pytest.raises(InputError, match=r"b\.parquet: no column label; it has image, class"):
+        open_training(tmp_path)
+
+
 def test_the_names_keep_the_order_of_the_file(tmp_path: Path) -> None:
     write(tmp_path / FILE, [0, 1, 2, 0, 1, 2], ["zebra", "ant", "bee"])
     found = open_training(tmp_path)[0]

@@ -42,6 +42,13 @@ def imagenet(numbers: Any, names: Any = (), feature: str = "image/class/text") -
     ]
 
 
+def test_another_column_that_may_have_the_classes_is_named(tmp_path: Path) -> None:
+    own = [row | {"label": n // 2} for n, row in enumerate(rows([0, 1, 2, 0], "class"))]
+    found = open_training(write_tfrecord(tmp_path / "a.tfrecord", own).parent)[0]
+    assert found.labels.tolist() == [0, 0, 1, 1]
+    assert "those of the column label, not of class; rename label" in found.notes[-1]
+
+
 def test_the_sum_is_that_of_rfc_3720() -> None:
     for sum_of in (crc32c, by_numpy):
         assert sum_of(b"123456789") == 0xE3069283

@@ -24,6 +24,7 @@ from densenet121.datasets.sources.rows import (
     LabelColumns,
     class_of,
     column_of,
+    label_notes,
     numbers_of,
     unique_names,
 )
@@ -64,7 +65,8 @@ def read_arrow(where: Path, split: Split, *, partial: bool = False) -> ImageData
             partial=partial,
             place=rows.place,
         )
-    return rows.dataset(where, class_names, numbers)
+    notes = label_notes(where, rows.names, key)
+    return rows.dataset(where, class_names, numbers).with_notes(*notes)
 
 
 def read_label_arrow(where: Path, rules: LabelRules, split: Split) -> ImageDataset:

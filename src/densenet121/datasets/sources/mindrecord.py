@@ -24,6 +24,7 @@ from densenet121.datasets.sources.rows import (
     LabelColumns,
     class_of,
     column_of,
+    label_notes,
     unique_names,
 )
 from densenet121.datasets.sources.splits import Split, required_files
@@ -62,6 +63,7 @@ def read_mindrecords(where: Path, split: Split, *, partial: bool = False) -> Ima
         partial=partial,
         place=places.__getitem__,
     )
+    notes += label_notes(where, rows.columns, key)
     return rows.dataset(where, class_names, found, notes)
 
 

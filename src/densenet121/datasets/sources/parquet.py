@@ -27,6 +27,7 @@ from densenet121.datasets.sources.rows import (
     Label,
     class_of,
     column_of,
+    label_notes,
     numbers_of,
     unique_names,
 )
@@ -77,7 +78,7 @@ def read_parquet(where: Path, split: Split, *, partial: bool = False) -> ImageDa
         numbers,
         np.array(rows.sizes, dtype=np.int64),
         read_one=rows.reader(),
-        notes=tuple(notes),
+        notes=(*notes, *label_notes(where, rows.columns, rows.key)),
     )
 
 
@@ -152,8 +153,13 @@ class ImageRows:
 
 @dataclass
 class _Rows(ImageRows):
-    """The images with their classes, and the class names of the first file that has them."""
+    """The images with their classes, and the class names of the first file that has them.
 
+    The column ``key`` of the classes is that of the first file, whose columns are ``columns``.
+    """
+
+    key: str = ""
+    columns: list[str] = field(default_factory=list)
     labels: list[Label] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
 
@@ -161,7 +167,8 @@ class _Rows(ImageRows):
         """Add the rows of a file."""
         schema = reader.schema_arrow
         image = column_of(file, schema.names, IMAGE_COLUMNS)
-        label = column_of(file, schema.names, LABEL_COLUMNS)
+        label = column_of(file, schema.names, (self.key,) if self.key else LABEL_COLUMNS)
+        self.key, self.columns = label, self.columns or schema.names
         self.names = self.names or class_names_of(schema.metadata or {}, label)
         self.files.append((file, len(self.labels)))
         for number in range(reader.num_row_groups):

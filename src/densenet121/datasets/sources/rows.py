@@ -4,7 +4,7 @@ A row has an image and values of any type. Its class is a number or a name. Seve
 list or an object in one column, or a column each.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from densenet121.datasets.image_dataset import some
 from densenet121.datasets.packed_strings import Names
 from densenet121.datasets.sources.label_table import LabelRules, labels_of_table
 from densenet121.datasets.sources.labelled_rows import Rows, labels_of_rows
@@ -35,6 +36,19 @@ def column_of(file: Path, names: Sequence[str], wanted: tuple[str, ...]) -> str:
     raise InputError(
         f"{file}: no column {' or '.join(wanted)}; it has {one_line(', '.join(names))}"
     )
+
+
+def label_notes(
+    where: Path, names: Collection[str], key: str, wanted: tuple[str, ...] = LABEL_COLUMNS
+) -> list[str]:
+    """A note, if the classes are those of ``key`` but other columns could have them as well."""
+    others = [name for name in wanted if name in names and name != key]
+    if not others:
+        return []
+    return [
+        f"{where}: the classes are those of the column {key}, not of {some(others)}; rename {key} "
+        f"to read {others[0]}"
+    ]
 
 
 def unique_names(paths: Sequence[str]) -> Names:
@@ -116,7 +130,7 @@ class LabelColumns:
             rules: how labels are read.
 
         Raises:
-            UsageError: a setting does not fit.
+            UsageError: a setting does not fit, or several columns could have the labels.
             InputError: a label cannot be used; the text names its row.
         """
         if rules.path_column is not None:
@@ -124,7 +138,7 @@ class LabelColumns:
                 f"`path_column` is for tables of text; {where} has the images themselves"
             )
         columns = {name: [_cell(value) for value in values] for name, values in self.cells.items()}
-        key = rules.label_column or self._default_key(rules.names)
+        key = rules.label_column or self._default_key(where, rules.names)
         if key in self.nested:
             known = tuple(self.names.get(key, ()))
             rows = Rows(where, key, self.nested[key], columns, places, classes_file, known)
@@ -132,11 +146,21 @@ class LabelColumns:
         table = Table(where, columns, range(len(places)), places)
         return *labels_of_table(table, rules), columns
 
-    def _default_key(self, names: Sequence[str]) -> str | None:
-        """The nested column that holds the labels; None if each of them has a column."""
+    def _default_key(self, where: Path, names: Sequence[str]) -> str | None:
+        """The nested column that holds the labels; None if each of them has a column.
+
+        Raises:
+            UsageError: several could, and they differ.
+        """
         found = [name for name in LABEL_COLUMNS if name in self.nested]
-        own = names and set(names) <= set(self.cells)
-        return found[0] if found and not own else None
+        if not found or (names and set(names) <= set(self.cells)):
+            return None
+        if any(self.nested[name] != self.nested[found[0]] for name in found):
+            raise UsageError(
+                f"{where}: the columns {some(found)} could be the labels; pass one as "
+                "`label_column`"
+            )
+        return found[0]
 
 
 def _cell(value: Any) -> str:

@@ -27,7 +27,7 @@ from densenet121.datasets.sources.shards import (
 )
 from densenet121.datasets.sources.splits import Split
 from densenet121.datasets.sources.tar_samples import Members, notes_of_images, read_members
-from densenet121.utils.errors import InputError
+from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.json_values import parse_json
 
 OWN_KEYS = ("path", "label", "labels")  # keys of a .json that are no columns
@@ -51,7 +51,7 @@ def read_label_shards(where: Path, rules: LabelRules, split: Split | None = None
     places = [
         f"{files[number]}: {path}" for number, path in zip(index.shard, index.paths, strict=True)
     ]
-    key = rules.label_column or _key(contents)
+    key = rules.label_column or _key(contents, where)
     names = sorted(
         {name for content in contents for name in content if name not in (*OWN_KEYS, key)}
     )
@@ -117,8 +117,17 @@ def label_text(content: Mapping[str, Any]) -> str:
     return json.dumps({name: value for name, value in content.items() if name != "path"})
 
 
-def _key(contents: Sequence[Mapping[str, Any]]) -> str:
-    """The key of the labels: ``labels``, or ``label`` where no .json has the other."""
+def _key(contents: Sequence[Mapping[str, Any]], where: Path) -> str:
+    """The key of the labels: ``labels``, or ``label`` where no .json has the other.
+
+    Raises:
+        UsageError: a .json has labels under both, and they differ.
+    """
+    pairs = [(content.get("labels"), content.get("label")) for content in contents]
+    if any(isinstance(a, list | dict) and isinstance(b, list | dict) and a != b for a, b in pairs):
+        raise UsageError(
+            f"{where}: labels and label in a .json could be the labels; pass one as `label_column`"
+        )
     return "labels" if any("labels" in content for content in contents) else "label"
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.sources.label_table import LabelRules
 from densenet121.datasets.sources.layout import packed_in
-from densenet121.datasets.sources.rows import class_of
+from densenet121.datasets.sources.rows import class_of, label_notes
 from densenet121.datasets.sources.splits import Split, required_files
 from densenet121.datasets.sources.tfrecord_index import IMAGES, LABELS, PATHS, Records
 from densenet121.datasets.sources.tfrecord_names import classes_of
@@ -59,6 +59,7 @@ def read_tfrecords(where: Path, split: Split, *, partial: bool = False) -> Image
         records.place,
         partial=partial,
     )
+    notes += label_notes(where, records.names, key, LABELS)
     return records.dataset(where, class_names, numbers, notes)
 
 

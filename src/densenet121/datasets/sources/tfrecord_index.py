@@ -95,13 +95,17 @@ class Records:
 
     def key(self, wanted: tuple[str, ...], what: str) -> str:
         """The first of some features that the records have."""
-        known = dict.fromkeys(name for record in self.features for name in record)
         for name in wanted:
-            if name in known:
+            if name in self.names:
                 return name
         raise InputError(
             f"{self.place(0)}: no feature {' or '.join(wanted)}, so no image has {what}"
         )
+
+    @property
+    def names(self) -> dict[str, None]:
+        """The features that some record has, in the order in which they occur."""
+        return dict.fromkeys(name for record in self.features for name in record)
 
     def values(self, key: str) -> list[Any]:
         """A feature of each record: a list, or None if it lacks it."""
@@ -125,7 +129,7 @@ class Records:
     def columns(self, folder: Path) -> LabelColumns:
         """All features but the image: lists where a record has none or several values."""
         found = LabelColumns()
-        for name in dict.fromkeys(name for record in self.features for name in record):
+        for name in self.names:
             values = self.values(name)
             if any(value is None and name in LABELS for value in values) or any(
                 len(value) != 1 for value in values if value is not None
