@@ -66,6 +66,12 @@ def test_of_two_columns_with_other_labels_one_has_to_be_named(tmp_path: Path) ->
     assert labels_in(write(tmp_path / "b.parquet", label=lists, labels=lists)) == EXPECTED
 
 
+def test_a_nan_of_pandas_in_an_object_is_a_label_that_is_not_known(tmp_path: Path) -> None:
+    objects = [{"a": 1.0, "b": 1.0}, {"a": float("nan"), "b": 0.0}, {"a": 0.0, "b": 1.0}]
+    found = labels_in(write(tmp_path / "a.parquet", labels=objects), IGNORE)
+    assert found == (("a", "b"), [[1, 1], [None, 0], [0, 1]])
+
+
 def test_numbers_have_the_names_of_the_schema(tmp_path: Path) -> None:
     lists = [[1, 0], [], [1]]
     for number, feature in enumerate(

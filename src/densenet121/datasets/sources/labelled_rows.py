@@ -121,7 +121,7 @@ def _of_objects(
 
 
 def _cell(value: Any) -> str:
-    return "" if value is None else str(value)
+    return "" if value is None or value != value else str(value)  # nan: pandas has it for null
 
 
 def _of_lists(
