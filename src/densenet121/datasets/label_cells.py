@@ -129,8 +129,9 @@ def labels_of_lists(
         missing: what a blank cell means for all labels of the image; None refuses it.
 
     Raises:
-        InputError: no such column, an unknown finding, the negative word beside a finding, a
-            column that is blank throughout, or blank cells whose meaning is not said.
+        InputError: no such column, an unknown finding, a label that is the negative word in other
+            letters, the negative word beside a finding, a column that is blank throughout, or
+            blank cells whose meaning is not said.
         UsageError: a label is ignored.
     """
     cells = table.cells(column, "label_column")
@@ -169,13 +170,8 @@ def labels_of_findings(
 
     ``table`` and ``column`` are for messages.
     """
+    _check_words(table, column, names, negative, ignored)
     place = {name: index for index, name in enumerate(names)}
-    counted = [name for name in names if name in ignored]
-    if counted:
-        raise UsageError(
-            f"{table.file}: `ignore_labels` names {counted[0]}, which is one of the labels "
-            f"{some(names, 20)}; only other words of the column {column} can be ignored"
-        )
     found = np.zeros((len(table), len(names)))
     unknown: Counter[str] = Counter()
     blank = 0
@@ -202,6 +198,28 @@ def labels_of_findings(
     if blank and any(meaning(missing, name) is None for name in names):
         _refuse(table, Counter({column: blank}), "blank", "missing", "ignore or 0")
     return found
+
+
+def _check_words(
+    table: Table,
+    column: str,
+    names: Sequence[str],
+    negative: str | None,
+    ignored: Collection[str],
+) -> None:
+    for name in names:
+        # Else images without a finding would have this one.
+        if negative is not None and name != negative and name.casefold() == negative.casefold():
+            raise InputError(
+                f"{table.file}, column {column}: the label {name} and the word for no finding, "
+                f"{negative} (`negative_label`), differ in upper and lower case alone; write both "
+                "in one way"
+            )
+        if name in ignored:
+            raise UsageError(
+                f"{table.file}: `ignore_labels` names {name}, which is one of the labels "
+                f"{some(names, 20)}; only other words of the column {column} can be ignored"
+            )
 
 
 def _unknown(

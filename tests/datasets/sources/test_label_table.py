@@ -255,6 +255,27 @@ def test_a_folder_with_two_tables_is_training_and_validation_with_the_same_label
         open_labelled_training(tmp_path / "..", None, rules)
 
 
+def test_a_word_for_no_finding_that_no_image_has_is_named(tmp_path: Path) -> None:
+    file = table(tmp_path, "path,L\na.png,Edema\nb.png,No Finding\nc.png,Mass|\n")
+    rules = {**ONE, "negative": "none", "ignored": ("Mass", "Rib")}
+    found = read(file, **rules)
+    assert found.class_names == ("Edema", "No Finding")
+    assert [note.partition("column L has ")[2] for note in found.notes] == [
+        "none (`negative_label`); words are compared as they are written",
+        "Rib (`ignore_labels`); words are compared as they are written",
+    ]
+    assert read(file, **ONE, negative="No Finding").notes == ()
+    # The images of validation may all have one.
+    assert read(file, names=("Edema", "No Finding"), **rules).notes == ()
+
+
+def test_the_word_for_no_finding_in_other_letters_is_no_label(tmp_path: Path) -> None:
+    file = table(tmp_path, "path,L\na.png,Edema\nb.png,No Finding\nc.png,Mass\n")
+    message = r"the label No Finding and the word for no finding, no finding \(`negative_label`\)"
+    with pytest.raises(InputError, match=message):
+        read(file, **ONE, negative="no finding")
+
+
 @pytest.mark.parametrize("text", ["path,Edema\nx/a.png,1\ny/b.png,0\n", "id,file\n1,./y/b.png\n"])
 def test_a_table_of_images_in_several_folders_is_not_passed_over_for_them(
     tmp_path: Path, text: str

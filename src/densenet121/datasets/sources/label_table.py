@@ -178,15 +178,31 @@ def _columns_of_cells(table: Table, path_column: str) -> tuple[list[str], list[s
 
 
 def _notes(table: Table, rules: LabelRules, path_column: str) -> tuple[str, ...]:
-    """A note about columns that may be labels, if the labels are found by their cells."""
-    if rules.names or rules.label_column is not None:
+    """Notes about what may be a mistake, if the labels are those that the table has."""
+    if rules.names:
         return ()
+    if rules.label_column is not None:
+        return _words_not_there(table, rules)
     _, never = _columns_of_cells(table, path_column)
     if not never:
         return ()
     return (
         f"{table.file}: no cell of {some(never)} is positive, so it is not taken for a label; if "
         "it is one, name all labels by `labels`",
+    )
+
+
+def _words_not_there(table: Table, rules: LabelRules) -> tuple[str, ...]:
+    """A note about words for no label that no cell of the one column has, as if misspelt."""
+    cells = set(table.columns[str(rules.label_column)])
+    words = {part for cell in cells for part in (cell, *parts_of(cell, rules.separator or cell))}
+    given = ("negative_label", (rules.negative,)), ("ignore_labels", rules.ignored)
+    return tuple(
+        f"{table.file}: no cell of the column {rules.label_column} has {word} (`{field}`); words "
+        "are compared as they are written"
+        for field, those in given
+        for word in those
+        if word is not None and word not in words
     )
 
 
