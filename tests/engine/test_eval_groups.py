@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,26 @@ def test_a_list_of_one_class_each_is_evaluated_by_patient(
     assert shown in card and f"The intervals are over {found['n_groups']} groups." in card
     assert main(["compare", str(folder), str(folder), "--group", "Patient ID"]) == 0
     assert f"paired bootstrap over {found['n_groups']} groups" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("pattern", [r"(\d+)\.png", r"\d\d"])
+def test_patients_are_found_in_the_paths_of_class_folders(
+    pattern: str, evaluated: list[str], image_folder: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    evaluated[2] = str(image_folder / "val")
+    assert main([*evaluated, "--group", pattern, "--output_dir", str(tmp_path / "eval")]) == 0
+    with (tmp_path / "eval" / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    ids = [re.findall(pattern, row["path"])[0] for row in rows]
+    assert [row[pattern] for row in rows] == ids
+    found = json.loads((tmp_path / "eval" / "eval.json").read_text())
+    assert found["n_groups"] == len(set(ids)) < len(rows)
+    folder = str(tmp_path / "eval")
+    assert main(["compare", folder, folder, "--group", pattern]) == 0
+    assert f"paired bootstrap over {found['n_groups']} groups" in capsys.readouterr().out
+    assert main([*evaluated, "--group", r"scan(\d+)"]) == 1
+    assert r"--group scan(\d+) is no column and finds no id in" in capsys.readouterr().err
 
 
 def test_a_column_that_is_not_there_and_subgroups_are_refused(

@@ -84,8 +84,8 @@ def _groups(a: EvaluationFile, b: EvaluationFile, column: str) -> dict[str, str]
         columns = ", ".join(next(iter(a.rows.values())))
         raise InputError(
             f'`group` "{column}" is no column of {a.path} or {b.path} ({columns}); '
-            "`eval` writes it if it gets the same `group`, and the images are of a .csv or .tsv "
-            "file that has the column"
+            "`eval` writes it if it gets the same `group`: a column of the .csv or .tsv file of "
+            "the images, or a regular expression that finds the group in the path"
         )
     for found in having:
         for path, row in found.rows.items():

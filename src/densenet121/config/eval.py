@@ -32,9 +32,10 @@ class EvalDataSettings(BadImageSettings):
         data_dir: images: a folder of class folders, or one that holds `val/`; or another source
             that `train` reads.
         group: column of a table of labels, or of a .csv or .tsv list of images with one class each,
-            that images of one patient, or another group, have in common: intervals are then over
-            groups, and predictions.csv has the column, which must not be called like one of its
-            own (default: none).
+            that images of one patient, or another group, have in common, or a regular expression
+            that finds the group in the path: intervals are then over groups, and predictions.csv
+            has them in a column of this name, which must not be called like one of its own
+            (default: none).
         by: columns of a table of labels whose values are subgroups, each evaluated too, comma list
             (default: none).
         exclude: file that names images to leave out, one per line, as `audit` writes it (default:

@@ -1,6 +1,7 @@
 """Open the images that settings name, with one class or several labels each."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ def open_images(
     """The images of ``data_dir`` to evaluate, read as the task of the weights needs them.
 
     Args:
-        config: settings with ``data_dir`` and those of a table of labels.
+        config: settings with ``data_dir`` and those of a table of labels; perhaps ``group``, whose
+            ids become a column if it is a regular expression.
         task_name: the task of the weights.
         class_names: their classes or labels; a table must have these.
         cache_dir: folder for the index of a large folder.
@@ -41,8 +43,25 @@ def open_images(
     source, excluded = absolute(config.data_dir), getattr(config, "exclude", None)
     exclude = absolute(excluded) if excluded else None
     if _has_table(config, task_name, class_names):
-        return open_labelled_evaluation(source, LabelRules(**config.rules(class_names)), exclude)
-    return open_evaluation(source, exclude=exclude, cache_dir=cache_dir)
+        rules = LabelRules(**config.rules(class_names))
+        dataset = open_labelled_evaluation(source, rules, exclude)
+    else:
+        dataset = open_evaluation(source, exclude=exclude, cache_dir=cache_dir)
+    return _with_groups(dataset, getattr(config, "group", None))
+
+
+def _with_groups(dataset: ImageDataset, group: str | None) -> ImageDataset:
+    """The images with a column of the ids that a regular expression finds in their paths.
+
+    A plain word is a column that is not there, not an expression that finds it in every path.
+
+    Raises:
+        InputError: as ``group_ids``.
+    """
+    if group is None or group in dataset.columns or not set(group) & set("([\\*+"):
+        return dataset
+    ids = group_ids(dataset.paths, dataset.columns, group, str(dataset.source))
+    return replace(dataset, columns={**dataset.columns, group: ids})
 
 
 def open_training_images(
@@ -120,9 +139,12 @@ def check_columns(
     for field, columns in (("group", (group,) if group else ()), ("by", by)):
         for column in columns:
             if not dataset.columns:
+                pattern = ", or a regular expression that finds the id in the path"
                 raise InputError(
                     f"{dataset.source}: is no table of labels, so `{field}` {column} is not there; "
                     "pass a .csv or .tsv list of the images that has the column"
+                    + pattern
+                    * (field == "group")
                 )
             if field == "by" and dataset.labels.ndim == 1:
                 raise InputError(
