@@ -71,6 +71,24 @@ def test_a_column_that_is_never_positive_is_named_and_no_label(tmp_path: Path) -
     assert read(file, names=("Edema", "Mass")).notes == ()
 
 
+def test_a_column_that_a_few_cells_keep_from_being_a_label_is_named(tmp_path: Path) -> None:
+    """One cell of 223,414 could leave a label out of the training without a word."""
+    file = table(
+        tmp_path,
+        "path,Edema,Mass,count,weight,index,Sex\na.png,1,1,0,3,0,F\nb.png,O,0,2,1,1,M\n"
+        "c.png,,1,3,2,2,F\nd.png,0,1,1,4,3,F\n",
+        "abcd",
+    )
+    found = read(file)
+    assert found.class_names == ("Mass",)
+    (note,) = found.notes
+    assert note == (
+        f'{file}, line 3, column Edema: "O" is not 1, 0, -1, blank, true, false, yes or no, as are '
+        "1 of 4 cells, so Edema is not taken for a label; correct them if it is one"
+    )
+    assert read(file, names=("Mass",)).notes == ()
+
+
 SPLIT = """path,Edema,Mass,Split
 a.png,1,0,train
 b.png,0,1,Train

@@ -1,6 +1,6 @@
 """A table of images with several labels each: a column a label, or one column that lists them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -169,12 +169,15 @@ def _columns_of_cells(table: Table, path_column: str) -> tuple[list[str], list[s
     found: list[str] = []
     never: list[str] = []
     for name, cells in table.columns.items():
-        words = name.lower().replace("_", " ").split()
-        is_number = any(word in _NO_LABELS for word in words)
         values = {LABEL_CELLS.get(cell.lower()) for cell in cells}
-        if name != path_column and not is_number and None not in values:
+        if name != path_column and not _is_number(name) and None not in values:
             (found if 1.0 in values else never).append(name)
     return found, never
+
+
+def _is_number(name: str) -> bool:
+    """Whether a column is called like one of numbers that are no labels."""
+    return any(word in _NO_LABELS for word in name.lower().replace("_", " ").split())
 
 
 def _notes(table: Table, rules: LabelRules, path_column: str) -> tuple[str, ...]:
@@ -183,13 +186,28 @@ def _notes(table: Table, rules: LabelRules, path_column: str) -> tuple[str, ...]
         return ()
     if rules.label_column is not None:
         return _words_not_there(table, rules)
-    _, never = _columns_of_cells(table, path_column)
-    if not never:
-        return ()
-    return (
-        f"{table.file}: no cell of {some(never)} is positive, so it is not taken for a label; if "
-        "it is one, name all labels by `labels`",
-    )
+    found, never = _columns_of_cells(table, path_column)
+    notes = list(_nearly_labels(table, {*table.columns} - {path_column, *found, *never}))
+    if never:
+        notes.append(
+            f"{table.file}: no cell of {some(never)} is positive, so it is not taken for a label; "
+            "if it is one, name all labels by `labels`"
+        )
+    return tuple(notes)
+
+
+def _nearly_labels(table: Table, names: Collection[str]) -> Iterator[str]:
+    """Notes about columns that a few cells keep from being labels, such as a misspelt one."""
+    for name in table.columns:
+        cells = table.columns[name] if name in names and not _is_number(name) else []
+        filled = [cell.lower() for cell in cells if cell]
+        if sum(cell in LABEL_CELLS for cell in filled) * 2 > len(filled):
+            wrong = [row for row, cell in enumerate(cells) if cell.lower() not in LABEL_CELLS]
+            yield (
+                f'{table.where(wrong[0], name)}: "{cells[wrong[0]]}" is not 1, 0, -1, blank, true, '
+                f"false, yes or no, as are {len(wrong)} of {len(cells)} cells, so {name} is not "
+                "taken for a label; correct them if it is one"
+            )
 
 
 def _words_not_there(table: Table, rules: LabelRules) -> tuple[str, ...]:
