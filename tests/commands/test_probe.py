@@ -207,6 +207,19 @@ def test_the_chosen_strength_has_the_lowest_loss_in_cross_validation() -> None:
     assert choose_strength(x, labels, 7) == (search.best_params_["logisticregression__C"], 5)
 
 
+def test_that_test_images_were_measured_on_is_said(
+    image_folder: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = ["path,label,split"]
+    for split, side in (("train", "train"), ("test", "val")):
+        images = sorted((image_folder / side).rglob("*.png"))
+        rows += [f"{path},{path.parent.name},{split}" for path in images]
+    (tmp_path / "list.csv").write_text("\n".join(rows))
+    command = ["probe", "--data_dir", str(tmp_path / "list.csv"), "--pretrained", str(weights)]
+    assert main([*command, "--output", str(tmp_path / "probe.safetensors"), "--amp", "fp32"]) == 0
+    assert "no row is of the split val" in capsys.readouterr().err
+
+
 def test_an_image_that_cannot_be_read_is_left_out_and_reported(
     image_folder: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

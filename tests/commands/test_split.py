@@ -128,6 +128,17 @@ def test_a_class_whose_name_no_line_can_hold_is_refused(
     assert not (tmp_path / "lists").exists()
 
 
+def test_lines_that_are_no_images_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_classes(tmp_path, ["a", "b"], 6)
+    lines = [f"{name}/{n:03d}.png {name}" for name in "ab" for n in range(6)]
+    (tmp_path / "list.txt").write_text("\n".join(["# by hand", *lines]))
+    command = ["split", str(tmp_path / "list.txt"), "--val", "0.3"]
+    assert main([*command, "--output", str(tmp_path / "lists")]) == 0
+    assert "list.txt: 1 lines that begin with # are comments" in capsys.readouterr().err
+
+
 def test_groups_are_found_in_paths(table: Path, tmp_path: Path) -> None:
     by_column, by_path = tmp_path / "a", tmp_path / "b"
     split(table, "--label_column", "grade", "--group", r"/p(\d+)_", "--output", by_path)

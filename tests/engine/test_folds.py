@@ -89,3 +89,9 @@ def test_the_digest_changes_with_anything_but_the_place(table: Path, tmp_path: P
     moved = config(tmp_path / "elsewhere" / "labels.csv", **FORMS["one column"])
     images = study_images(moved)
     assert data_digest(images, folds_of(images, moved)) == before
+
+
+def test_a_column_that_one_cell_keeps_from_being_a_label_is_known(table: Path) -> None:
+    images = study_images(config(table, **FORMS["a column a label"]))
+    (note,) = images.notes
+    assert f'{table}, line 9, column code: "x" is not 1, 0, -1, blank' in note

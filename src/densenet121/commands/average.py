@@ -12,7 +12,7 @@ from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import ModelInfo, data_note, save_weights
 from densenet121.checkpoint.pretrained import load_state
 from densenet121.checkpoint.weights import Weights
-from densenet121.commands import DONE
+from densenet121.commands import DONE, print_notes
 from densenet121.config import AverageConfig, absolute, settings_of
 from densenet121.datasets.image_dataset import ImageDataset, check_same_classes, some
 from densenet121.engine.averaging import (
@@ -164,6 +164,7 @@ def _prepare(
     train, val = None, None
     if config.data_dir is not None:
         train, val = open_training_images(config, info.task, info.class_names)
+        print_notes((*train.notes, *(val.notes if val else ())))
         if info.class_names:
             check_same_classes(info.class_names, str(file), train.class_names, str(train.root))
         else:

@@ -1,6 +1,5 @@
 """The ``calibrate`` command: calibrate the probabilities of weights on held-out images."""
 
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import numpy as np
 
 from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import save_weights
-from densenet121.commands import DONE
+from densenet121.commands import DONE, print_notes
 from densenet121.config import CalibrateConfig, absolute
 from densenet121.engine.eval_weights import check_outputs, fit_classes
 from densenet121.engine.images import open_images
@@ -56,8 +55,7 @@ def calibrate(config: CalibrateConfig, task: Task | None = None) -> CalibrateRes
     dataset = open_images(config, info.task, info.class_names)
     dataset = fit_classes(dataset, weights, source)
     check_outputs(source, weights.num_classes or 0, task_named(info.task, source, task), dataset)
-    for note in dataset.notes:
-        print(f"densenet121: {note}", file=sys.stderr)  # noqa: T201
+    print_notes(dataset.notes)
     if len(dataset) < _LEAST:
         raise InputError(f"{dataset.root}: has {len(dataset)} images; at least {_LEAST} are needed")
     predictor = Predictor(

@@ -4,7 +4,6 @@ import io
 import json
 import math
 import os
-import sys
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from densenet121.commands import DONE
+from densenet121.commands import DONE, print_notes
 from densenet121.config import PackConfig, absolute
 from densenet121.datasets.decoding import format_of
 from densenet121.datasets.image_dataset import Encoded, ImageDataset
@@ -50,8 +49,7 @@ def pack(config: PackConfig) -> str:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UsageError(f"--output {output} already exists; choose a new folder")
     train, val = _open(config)
-    for note in (*train.notes, *(val.notes if val else ())):
-        print(f"densenet121: {note}", file=sys.stderr)  # noqa: T201
+    print_notes((*train.notes, *(val.notes if val else ())))
     with new_folder(output) as folder:
         parts = (
             [(train, folder)] if val is None else [(train, folder / "train"), (val, folder / "val")]

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from densenet121.checkpoint.native import ModelInfo, data_note, save_weights
-from densenet121.commands import DONE, FAILED
+from densenet121.commands import DONE, FAILED, print_notes
 from densenet121.config import ProbeConfig, absolute, settings_of, weights_choices
 from densenet121.datasets.image_dataset import ImageDataset, some
 from densenet121.engine.features import Features, compute_features
@@ -114,6 +114,7 @@ def _open(config: ProbeConfig) -> tuple[ImageDataset, ImageDataset]:
             f"{train.root}: there are no validation images to measure on; pass `val_dir`, or a "
             "`data_dir` that holds train/ and val/"
         )
+    print_notes((*train.notes, *val.notes))
     _check_counts(train, train.labels, 1)
     return train, val
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from densenet121.commands import DONE
+from densenet121.commands import DONE, print_notes
 from densenet121.config import SplitConfig, absolute
 from densenet121.datasets.division import (
     Division,
@@ -33,6 +33,7 @@ def split(config: SplitConfig) -> dict[str, Any]:
         raise UsageError(f"--output {output} already exists; choose a new folder")
     source = absolute(config.source)
     images = read_images(source, config)
+    print_notes(images.notes)
     division = divide(
         images, config.parts, group=config.group, stratify=config.stratify, seed=config.seed
     )

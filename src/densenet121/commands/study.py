@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from densenet121.commands import DONE, FAILED, STOPPED
+from densenet121.commands import DONE, FAILED, STOPPED, print_notes
 from densenet121.config import StudyConfig, TrainConfig, absolute, settings_of, study_differences
 from densenet121.datasets.division import Division, Images, lists_of
 from densenet121.engine.folds import data_digest, files_digest, folds_of, run_settings, study_images
@@ -47,6 +47,7 @@ def study(config: StudyConfig) -> StudyResult:
         InputError: images or weights cannot be used, or the images have changed.
     """
     images = study_images(config)
+    print_notes(images.notes)
     division = folds_of(images, config)
     folder = StudyFolder(absolute(config.run_dir))
     with StopRequest() as stop, ExitStack() as held:

@@ -44,6 +44,7 @@ class Images:
         names: the classes or labels.
         labels: as those of ``ImageDataset``: ``(n,)`` numbers of classes, or ``(n, L)`` 1, 0 or
             nan.
+        notes: what a user should know about the way they were found.
     """
 
     root: Path
@@ -51,6 +52,7 @@ class Images:
     columns: dict[str, list[str]]
     names: list[str]
     labels: NDArray[Any]
+    notes: tuple[str, ...] = ()
 
     @property
     def several_labels(self) -> bool:
@@ -110,7 +112,7 @@ def images_with_labels(source: Path, rules: LabelRules) -> Images:
     _refuse_column("path", columns, str(source))
     _refuse_splits(columns, str(source))
     names = list(dataset.class_names)
-    return Images(dataset.root, dataset.paths, columns, names, dataset.labels)
+    return Images(dataset.root, dataset.paths, columns, names, dataset.labels, dataset.notes)
 
 
 def images_with_class(
@@ -147,7 +149,7 @@ def images_with_class(
         raise InputError(f"{source}: only images in files of their own can be split into lists")
     classes = list(dataset.class_names)
     columns = {"label": [classes[label] for label in dataset.labels]}
-    return Images(dataset.root, dataset.paths, columns, classes, dataset.labels)
+    return Images(dataset.root, dataset.paths, columns, classes, dataset.labels, dataset.notes)
 
 
 def _of_table(table: Table, path_column: str | None, label_column: str | None) -> Images:
