@@ -100,6 +100,8 @@ def test_planted_faults_are_all_found_and_nothing_else(sound: Path) -> None:
     deep = cv2.cvtColor(scene(7007), cv2.COLOR_RGB2GRAY).astype(np.uint16)
     cv2.imwrite(str(plant("low_range", train / "p11.png")), deep << 4)
     cv2.imwrite(str(train / "p12.png"), scene(7008).astype(np.uint16) << 8)  # uses all 16 bits
+    pages = [Image.fromarray(scene(7010 + page)) for page in range(3)]
+    pages[0].save(plant("several", train / "p13.tif"), save_all=True, append_images=pages[1:])
     Image.fromarray(scene(7005)[:20, :40]).save(plant("tiny", train / "p09.png"))
     Image.fromarray(scene(7006, (1100, 1300))).save(plant("huge", train / "p10.png"))
     # Copies come after their originals by name.
@@ -198,6 +200,8 @@ def test_twelve_bits_in_sixteen_are_named_with_what_is_left(
     if levels:
         assert f"so {levels} of 256 levels are left" in details[0]
         assert read_image(file).max() == levels - 1
+        # Colour is refused with that setting.
+        assert ("depth 16 with window" in details[0]) == (channels == 1)
 
 
 def test_json_page_list_and_exit_status(sound: Path, tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ REMARKS = {
     "cmyk": "CMYK images",
     "alpha": "images with transparency",
     "rotated": "images with an EXIF orientation",
+    "several": "images of several pages or frames",
     "low_range": "16-bit images that use few of the 16 bits",
     "tiny": "tiny images",
     "huge": "huge images",

@@ -46,7 +46,7 @@ class ImageFacts:
         fault: ``empty``, ``not_a_picture``, ``truncated`` or ``damaged``; None if there is none.
         reason: error message of the decoder.
         remarks: (kind, detail) of what is unusual: ``wrong_extension``, ``cmyk``, ``alpha``,
-            ``rotated``, ``low_range``.
+            ``rotated``, ``several``, ``low_range``.
         height: pixels; 0 if there is a fault.
         width: pixels; 0 if there is a fault.
         digest: hash of the pixels.
@@ -132,10 +132,13 @@ def _low_range(data: bytes, name: str) -> list[tuple[str, str]]:
         return []
     if not most or most.bit_length() > _MOST_LOW_BITS:
         return []
+    is_colour = name == "PNG" and bool(data[25] & 2)
+    advice = f"depth 16 with window 0,{2 ** most.bit_length() - 1} keeps them"
+    if is_colour:
+        advice = "depth 16 is for grey images: save it as grey, or its samples with 8 bits"
     detail = (
         f"16-bit samples of at most {most}, as of {most.bit_length()} bits: only the high byte is "
-        f"used, so {(most >> 8) + 1} of 256 levels are left; depth 16 with "
-        f"window 0,{2 ** most.bit_length() - 1} keeps them"
+        f"used, so {(most >> 8) + 1} of 256 levels are left; {advice}"
     )
     return [("low_range", detail)]
 
@@ -156,7 +159,7 @@ def _largest_sample(data: bytes, name: str) -> int | None:
 
 
 def _header(data: bytes, name: str) -> list[tuple[str, str]]:
-    """Remarks on colours and orientation from the header of the image."""
+    """Remarks on colours, orientation and pages from the header of the image."""
     if name == "DICOM":
         return []
     found = []
@@ -166,6 +169,8 @@ def _header(data: bytes, name: str) -> list[tuple[str, str]]:
             with Image.open(io.BytesIO(data), formats=[name]) as image:
                 mode, has_alpha = image.mode, image.has_transparency_data
                 orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+                # Telephones put a second picture into a JPEG, which is no series.
+                several = name != "JPEG" and _has_second(image)
     except Exception:  # damaged data raises exceptions of almost any type; decode() reports it
         return []
     if mode == "CMYK":
@@ -174,4 +179,15 @@ def _header(data: bytes, name: str) -> list[tuple[str, str]]:
         found.append(("alpha", f"{mode} with transparency, which is dropped"))
     if orientation not in (0, 1):
         found.append(("rotated", f"EXIF orientation {orientation}, which is not applied"))
+    if several:
+        found.append(("several", "several pages or frames, of which only the first is used"))
     return found
+
+
+def _has_second(image: Image.Image) -> bool:
+    """Whether there is another page or frame; they are not counted, as a file may have millions."""
+    try:
+        image.seek(1)
+    except Exception:  # EOFError, or of almost any type for damaged data
+        return False
+    return True
