@@ -27,6 +27,10 @@ class Result(NamedTuple):
     buffers: dict[str, Tensor]
 
 
+def tensors_of(result: Result) -> dict[str, Tensor | None]:
+    return {"output": result.output, "images": result.grad_input, **result.gradients}
+
+
 def run(block: nn.Module, x: Tensor, *, plain: bool, bf16: bool = False) -> Result:
     """A forward and a backward on a copy of the block."""
     block, x = copy.deepcopy(block), x.clone().requires_grad_()
@@ -135,20 +139,20 @@ def test_statistics_are_updated_once_a_step(momentum: float | None) -> None:
 @pytest.mark.parametrize(("columns", "growth"), [(64, 32), (24, 12), (96, 48)])
 def test_bf16_is_no_further_from_the_truth_than_the_plain_block(columns: int, growth: int) -> None:
     block = random_block(4, columns, growth).float()
-    x = random_input(4, columns, 12, 12).bfloat16().float()
-    truth = run(copy.deepcopy(block).double(), x.double(), plain=True)
-    fast, plain = (run(block, x, plain=way, bf16=True) for way in (False, True))
-    # The rounding of the two differs, so that either may be nearer by chance; not by 10 %. On ARM,
-    # where torch rounds more often, by 20 %.
+    ratios: dict[str, list[float]] = {}
+    for seed in range(5):
+        generator = torch.manual_seed(seed)
+        x = torch.randn((4, columns, 12, 12), generator=generator).bfloat16().float()
+        truth = run(copy.deepcopy(block).double(), x.double(), plain=True)
+        fast, plain = (run(block, x, plain=way, bf16=True) for way in (False, True))
+        for name, expected in tensors_of(truth).items():
+            ours, its = (distance(tensors_of(side)[name], expected) for side in (fast, plain))
+            ratios.setdefault(name, []).append(ours / its)
+    # The rounding of the two differs, so that for one input either may be nearer by chance; in the
+    # mean of five not by 10 %. On ARM, where torch rounds more often, by 20 %.
     limit = 1.1 if platform.machine() in ("x86_64", "AMD64") else 1.2
-    assert distance(fast.output, truth.output) < limit * distance(plain.output, truth.output)
-    assert distance(fast.grad_input, truth.grad_input) < limit * distance(
-        plain.grad_input, truth.grad_input
-    )
-    for name, gradient in truth.gradients.items():
-        assert distance(fast.gradients[name], gradient) < limit * distance(
-            plain.gradients[name], gradient
-        ), name
+    for name, of_inputs in ratios.items():
+        assert statistics.geometric_mean(of_inputs) < limit, name
 
 
 @needs_bf16
