@@ -58,7 +58,7 @@ def test_a_list_of_one_class_each_is_evaluated_by_patient(
     assert f"paired bootstrap over {found['n_groups']} groups" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("pattern", [r"(\d+)\.png", r"\d\d"])
+@pytest.mark.parametrize("pattern", [r"(\d+)\.png", r"\d+\."])
 def test_patients_are_found_in_the_paths_of_class_folders(
     pattern: str, evaluated: list[str], image_folder: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
