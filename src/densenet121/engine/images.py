@@ -139,12 +139,11 @@ def check_columns(
     for field, columns in (("group", (group,) if group else ()), ("by", by)):
         for column in columns:
             if not dataset.columns:
-                pattern = ", or a regular expression that finds the id in the path"
+                found = ", or a regular expression that finds the id in the path"
                 raise InputError(
                     f"{dataset.source}: is no table of labels, so `{field}` {column} is not there; "
                     "pass a .csv or .tsv list of the images that has the column"
-                    + pattern
-                    * (field == "group")
+                    f"{found if field == 'group' else ''}"
                 )
             if field == "by" and dataset.labels.ndim == 1:
                 raise InputError(
