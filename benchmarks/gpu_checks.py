@@ -28,7 +28,14 @@ from densenet121.engine.step import TrainingBatch, train_step
 from densenet121.losses import smooth_cross_entropy
 from densenet121.network import DenseNet, build, set_recompute, set_triton
 from densenet121.network.triton import why_no_triton
-from densenet121.optimizers import get_param_groups, momentum_sgd
+from densenet121.optimizers import (
+    OPTIMIZERS,
+    get_param_groups,
+    make_optimizer,
+    momentum_sgd,
+    optimizer_state,
+    restore_optimizer,
+)
 from densenet121.runtime import make_runtime
 from densenet121.utils.errors import InputError
 
@@ -242,6 +249,29 @@ def equal_runs(task: Task) -> Rows:
     yield {"held": all(torch.equal(a, b) for a, b in zip(*ends, strict=True))}
 
 
+def optimizers(task: Task) -> Rows:
+    """Each optimiser, restored from the CPU after two steps, goes on with the same bits."""
+    set_exact(task.device, True)
+    images, labels = (tensor.to(task.device) for tensor in batch(task, 3))
+    for name in OPTIMIZERS:
+        model = network(task, task.device)
+        optimizer = make_optimizer(name, get_param_groups(model, 1e-4), lr=1e-3, momentum=0.9)
+        whole = Training.begin(model, optimizer, scale_loss=False)
+        for _ in range(2):
+            one_step(whole, images, labels, torch.float32)
+        again = copy.deepcopy(model)
+        restored = make_optimizer(name, get_param_groups(again, 1e-4), lr=1e-3, momentum=0.9)
+        tensors, values = optimizer_state(model, optimizer)
+        stored = {key: tensor.clone().cpu() for key, tensor in tensors.items()}
+        restore_optimizer(again, restored, stored, values)
+        for state in (whole, Training.begin(again, restored, scale_loss=False)):
+            for _ in range(2):
+                one_step(state, images, labels, torch.float32)
+        ends = [list(net.state_dict().values()) for net in (model, again)]
+        held = all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
+        yield {"optimizer": name, "held": held}
+
+
 def command_line(task: Task) -> Rows:
     """Train, resume in a new process, evaluate, predict, export and serve by the command line."""
     with tempfile.TemporaryDirectory() as folder:
@@ -256,18 +286,32 @@ def command_line(task: Task) -> Rows:
         yield command("train", *flags, "--output_dir", again, "--resume", middle)
         ends = [(run / "last.safetensors").read_bytes() for run in (whole, again)]
         yield {"command": "resume is bit-equal", "held": ends[0] == ends[1]}
+        weights = ["--pretrained", whole / "last.safetensors", "--device", task.device.type]
+        yield from fine_tuned([*flags, *weights[:2]], root)
         if task.is_cuda:
             graphed = ["--cuda_graphs", 1, "--output_dir", root / "graphs"]
             yield command("train", *flags, *graphed)
             equal = (root / "graphs" / "last.safetensors").read_bytes() == ends[0]
             yield {"command": "with CUDA graphs it is bit-equal", "held": equal}
-        weights = ["--pretrained", whole / "last.safetensors", "--device", task.device.type]
         val = root / "data" / "val"
         yield command("eval", "--data_dir", val, *weights, "--output_dir", root / "eval")
         yield command("predict", val, *weights, "--format", "csv")
         exported = ["--format", "torch", "--output", root / "network.pt2", "--pictures", 20]
         yield command("export", *weights[:2], "--data_dir", root / "data", *exported)
         yield served(weights[1], val / "dark" / "0.png", task)
+
+
+def fine_tuned(flags: list[Any], root: Path) -> Rows:
+    """The recipe `finetune` with all that it may be given, and its resume."""
+    whole, again = root / "tuned", root / "tuned again"
+    flags = [*flags, "--recipe", "finetune", "--freeze_epochs", 1, "--ema_decay", 0.9]
+    flags += ["--augment", "light", "--mixup", 0.2, "--sampler", "balanced"]
+    yield command("train", *flags, "--output_dir", whole)
+    middle = whole / "0-2_2.ckpt"
+    yield command("train", *flags, "--output_dir", again, "--resume", middle)
+    for name in ("last.safetensors", "last_ema.safetensors"):
+        ends = [(run / name).read_bytes() for run in (whole, again)]
+        yield {"command": f"resume of fine-tuning: {name}", "held": ends[0] == ends[1]}
 
 
 def command(*arguments: Any) -> dict[str, Any]:
@@ -334,6 +378,7 @@ CHECKS = (
     reduced_precision,
     no_waits,
     equal_runs,
+    optimizers,
     lack_of_memory,
     command_line,
 )

@@ -48,16 +48,21 @@ def present(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 @pytest.fixture
 def torch_settings() -> Iterator[None]:
-    """Take back what a test sets in the whole process."""
+    """PyTorch's defaults, and what a test sets in the whole process taken back."""
     before = dict(os.environ)
+    set_defaults()
     yield
+    set_defaults()
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def set_defaults() -> None:
     torch.use_deterministic_algorithms(False)
     deterministic.fill_uninitialized_memory = True
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cuda.matmul.allow_tf32 = False
-    os.environ.clear()
-    os.environ.update(before)
 
 
 @pytest.mark.parametrize(("kind", "pins"), [("cuda", True), ("xpu", True), ("mps", False)])

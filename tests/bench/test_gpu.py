@@ -13,7 +13,7 @@ from helpers.commands import environment
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu.py"
 CHECKS = {"choices", "against_float64", "reduced_precision", "no_waits", "equal_runs"}
-CHECKS |= {"lack_of_memory", "command_line", "triton_blocks", "recomputed", "graphs"}
+CHECKS |= {"lack_of_memory", "command_line", "triton_blocks", "recomputed", "graphs", "optimizers"}
 
 
 def script(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -33,7 +33,10 @@ def test_every_check_runs_in_small_on_a_cpu() -> None:
     assert found[-1] == {"part": "end", "failed": 0}
     assert {row["part"] for row in found} == CHECKS | {"machine", "end"}
     commands = [row["command"] for row in found if "command" in row]
-    expected = ["train", "train", "resume is bit-equal", "eval", "predict", "export", "serve"]
+    expected = ["train", "train", "resume is bit-equal", "train", "train"]
+    ends = ("last.safetensors", "last_ema.safetensors")
+    expected += [f"resume of fine-tuning: {name}" for name in ends]
+    expected += ["eval", "predict", "export", "serve"]
     assert commands == expected
 
 

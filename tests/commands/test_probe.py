@@ -58,7 +58,7 @@ def features(data_dir: Path, weights: Path) -> list[tuple[Any, Any]]:
 def test_the_features_are_the_classifiers_input(image_folder: Path, weights: Path) -> None:
     classifier = load_classifier(weights, Choices())
     _, (values, _) = features(image_folder, weights)
-    predictor = Predictor(weights, amp="fp32", batch_size=7)
+    predictor = Predictor(weights, amp="fp32", batch_size=7, device="cpu")
     paths = [image_folder / "val" / name / f"{i:03d}.png" for name in NAMES for i in range(7)]
     expected = np.concatenate([logits for _, logits in predictor.batches(paths)])
     model: Any = classifier.model

@@ -338,7 +338,10 @@ def test_averaged_weights_are_validated_saved_and_shown(image_folder: Path, tmp_
     file = tmp_path / "run" / "last_ema.safetensors"
     found = evaluate(
         EvalConfig(
-            data_dir=str(image_folder), pretrained=str(file), output_dir=str(tmp_path / "eval")
+            data_dir=str(image_folder),
+            pretrained=str(file),
+            output_dir=str(tmp_path / "eval"),
+            per_batch_size=15,  # that of training: on a GPU other kernels have other bits
         )
     )
     (evaluation,) = found.evaluations.values()

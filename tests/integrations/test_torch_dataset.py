@@ -88,7 +88,7 @@ def test_a_loop_of_ones_own_gives_the_weights_of_train_to_the_bit(
 ) -> None:
     config = train_config(image_folder / "train", tmp_path / "run", optimizer="nesterov",
                           amp="fp32", lr_scheduler="constant", label_smooth=1,
-                          per_batch_size=8, max_epoch=1)  # fmt: skip
+                          per_batch_size=8, max_epoch=1, device="cpu")  # fmt: skip
     dataset, _ = training_datasets(config)
     sampler = EpochSampler(dataset)
     loader = DataLoader(dataset, 8, sampler=sampler, drop_last=True)

@@ -152,7 +152,7 @@ def test_predictions_of_a_densenet_do_not_depend_on_the_batch(
     found = [
         [
             one.probabilities
-            for one in Predictor(weights, amp="fp32", batch_size=size).predict(files)
+            for one in Predictor(weights, amp="fp32", batch_size=size, device="cpu").predict(files)
         ]
         for size in (1, 4, 64)
     ]

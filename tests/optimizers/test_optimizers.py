@@ -222,3 +222,14 @@ def test_the_state_of_any_optimizer_is_put_back_to_the_bit(
         for key, value in optimizer.state[a].items():
             if isinstance(value, Tensor) and value.ndim:
                 assert value.stride() == resumed.state[b][key].stride() == a.stride()
+
+
+@pytest.mark.parametrize("fused", [True, None])
+def test_steps_are_counted_where_the_kernel_reads_them(fused: bool | None) -> None:
+    """A fused kernel of a GPU fails with a count that a checkpoint left on the CPU."""
+    model = small_net("meta")
+    optimizer = torch.optim.AdamW(get_param_groups(model, 0.1), fused=fused)
+    names = [name for name, _ in model.named_parameters()]
+    restore_optimizer(model, optimizer, {f"{name}.step": torch.tensor(3.0) for name in names}, {})
+    found = [state["step"].device.type for state in optimizer.state.values()]
+    assert found == ["meta" if fused else "cpu"] * len(names)

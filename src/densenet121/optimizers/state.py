@@ -33,8 +33,9 @@ def restore_optimizer(
     tensors: Mapping[str, Tensor],
     values: Mapping[str, Mapping[str, Any]],
 ) -> None:
-    """Restore the result of ``optimizer_state``."""
+    """Restore the result of ``optimizer_state``, each tensor where a new optimiser has it."""
     parameters = dict(model.named_parameters())
+    on_device = _counted_on_device(optimizer)
     for name, found in values.items():
         optimizer.state[parameters[name]].update(found)
     for place, value in tensors.items():
@@ -44,4 +45,16 @@ def restore_optimizer(
             # In the strides of the parameter: a kernel that reads memory in another order may round
             # differently, and the run would no longer be bit-identical.
             value = torch.empty_like(parameter, dtype=value.dtype).copy_(value).detach()
+        elif key == "step" and parameter in on_device:
+            value = value.to(parameter.device)
         optimizer.state[parameter][key] = value
+
+
+def _counted_on_device(optimizer: Optimizer) -> set[Tensor]:
+    """The parameters whose steps are counted on their device; the others' are on the CPU.
+
+    A fused kernel reads the count there and fails with another; PyTorch's other kernels would wait
+    for the device at each step (``Optimizer.load_state_dict`` draws the same line).
+    """
+    groups = [g for g in optimizer.param_groups if g.get("fused") or g.get("capturable")]
+    return {parameter for group in groups for parameter in group["params"]}
