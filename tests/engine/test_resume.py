@@ -276,6 +276,15 @@ def test_a_finished_run_resumed_does_nothing_and_says_so(
     assert said in capsys.readouterr().out
 
 
+def test_the_checkpoint_of_a_whole_run_gives_its_weights_in_a_new_folder(
+    config: TrainConfig, uninterrupted: Path, tmp_path: Path
+) -> None:
+    last = checkpoints_in(uninterrupted)[0]
+    train(replace(config, resume=str(last), output_dir=str(tmp_path / "new")))
+    for name in ("last.safetensors", "best.safetensors"):
+        assert (tmp_path / "new" / name).read_bytes() == (uninterrupted / name).read_bytes()
+
+
 @pytest.mark.parametrize("resume", [None, "auto"])
 def test_weights_without_a_checkpoint_are_not_replaced(
     resume: str | None, config: TrainConfig, uninterrupted: Path, tmp_path: Path

@@ -42,6 +42,7 @@ from densenet121.engine.state import Training, restore, save_checkpoint, share_b
 from densenet121.engine.validation import check_validation, save_last, validate_epoch
 from densenet121.runs.evaluations import write_error_maps
 from densenet121.runs.folder import RunFolder
+from densenet121.runs.layout import LAST_WEIGHTS
 from densenet121.runs.record import describe_run
 from densenet121.runtime import joined
 from densenet121.tasks import Task
@@ -165,6 +166,8 @@ def train(config: TrainConfig, task: Task | None = None, images: Sides = None) -
             if stopped:
                 _save_stopped(training, folder)
             else:
+                if not (folder.path / LAST_WEIGHTS).exists():
+                    save_last(training, folder)  # the checkpoint of a whole run, in a new folder
                 if evaluation is not None and folder.is_first:
                     maps = draw_error_maps(
                         evaluation, training.model, plan.preprocessing, runtime.device
