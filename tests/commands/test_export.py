@@ -19,7 +19,7 @@ from densenet121.utils.errors import InputError
 from helpers.images import write_classes
 from helpers.weights import eval_config, weights_with_statistics, write_weights
 
-pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
+pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from densenet121.utils.errors import InputError, UsageError
 from helpers.commands import run_command
 from helpers.weights import eval_config, weights_with_statistics
 
-pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
+pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from helpers.commands import SHARED, environment
 from helpers.serving import ask
 
 pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
-pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
+pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
 CHECKPOINT = SHARED / "weights" / "densenet-bc-100-12-cifar10.pth"
 IMAGES = SHARED / "data" / "cifar10" / "test"
 BATCH = 16

@@ -169,7 +169,7 @@ def test_every_command_takes_grey_weights(
 def test_an_exported_network_takes_one_channel(
     form: str, uint8_input: int, image_folder: Path, weights: Path, tmp_path: Path
 ) -> None:
-    pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
+    pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
     output = tmp_path / ("net.onnx" if form == "onnx" else "net.pt2")
     words = ["export", "--pretrained", str(weights), "--data_dir", str(image_folder)]
     words += ["--output", str(output), "--format", form, "--uint8_input", str(uint8_input)]

@@ -146,7 +146,7 @@ def test_what_it_does_not_define_is_refused_by_name(
 
 @pytest.mark.slow
 def test_it_is_exported(trained: Path, graded: Path, tmp_path: Path) -> None:
-    pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
+    pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
     config = ExportConfig(
         pretrained=str(trained / "best.safetensors"),
         output=str(tmp_path / "m.onnx"),

@@ -119,7 +119,7 @@ def _as_onnx(
     """The content of the file, and a function that runs it; int8 if ``calibrating`` is given."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "plain.onnx"
-        onnx_export(module, inputs_of(module, shown[:2]), path)
+        onnx_export(module, (shown.shape[1], shown.shape[2]), path)
         if calibrating is not None:
             path = quantise(path, inputs_of(module, calibrating))
         data = with_metadata(path, weights, int8=calibrating is not None)

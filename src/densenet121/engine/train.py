@@ -22,6 +22,7 @@ from densenet121.engine.messages import (
     log_end,
     log_trained,
 )
+from densenet121.engine.plan import EpochPlan
 from densenet121.engine.precision import log_precision
 from densenet121.engine.resume import (
     check_resumable,
@@ -166,15 +167,25 @@ def train(config: TrainConfig, task: Task | None = None, images: Sides = None) -
             if stopped:
                 _save_stopped(training, folder)
             else:
-                if not (folder.path / LAST_WEIGHTS).exists():
-                    save_last(training, folder)  # the checkpoint of a whole run, in a new folder
                 if evaluation is not None and folder.is_first:
-                    maps = draw_error_maps(
-                        evaluation, training.model, plan.preprocessing, runtime.device
-                    )
-                    write_error_maps(folder.path, maps)
+                    _show_errors(evaluation, training, plan, folder)
+                _complete_last(training, folder)
                 log_end(training, task, folder.path)
     return TrainResult(folder.path, stopped, evaluation, state.bad_images, runtime.process.rank)
+
+
+def _show_errors(
+    evaluation: Evaluation, training: Training, plan: EpochPlan, folder: RunFolder
+) -> None:
+    device = plan.runtime.device
+    maps = draw_error_maps(evaluation, training.model, plan.preprocessing, device)
+    write_error_maps(folder.path, maps)
+
+
+def _complete_last(training: Training, folder: RunFolder) -> None:
+    """The weights of the last epoch in a new folder that the checkpoint of a whole run began."""
+    if not (folder.path / LAST_WEIGHTS).exists():
+        save_last(training, folder)
 
 
 def _save_stopped(training: Training, folder: RunFolder) -> None:

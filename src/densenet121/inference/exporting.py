@@ -19,6 +19,7 @@ from densenet121.checkpoint.weights import Weights
 from densenet121.datasets.transforms import normalise
 from densenet121.inference.classifier import Classifier
 from densenet121.inference.layers import plain_forward
+from densenet121.inference.onnx_graph import onnx_graph
 from densenet121.network import DenseNet
 from densenet121.utils.errors import InputError
 
@@ -75,29 +76,19 @@ def torch_export(module: nn.Module, shown: Tensor, weights: Weights) -> bytes:
     return file.getvalue()
 
 
-def onnx_export(module: nn.Module, shown: Tensor, path: Path) -> None:
-    """Write an ONNX file for any number of images; ``shown`` is an example.
+def onnx_export(module: ExportedNetwork, size: tuple[int, int], path: Path) -> None:
+    """Write an ONNX file for any number of images of ``size``, height and width in pixels.
 
     Raises:
         InputError: a package is missing.
     """
     try:
+        import onnx
         import onnxruntime  # noqa: F401 (the parity report needs it)
-        import onnxscript  # noqa: F401
     except ImportError as error:
         raise InputError(f"{error}; pip install 'densenet121[export]'") from None
-    with _quiet():
-        torch.onnx.export(
-            module,
-            (shown,),
-            path,
-            input_names=["images"],
-            output_names=["logits"],
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
+    inside = (module.mean, module.std) if module.uint8_input else None
+    onnx.save(onnx_graph(module.model, size, inside), path)
 
 
 @contextlib.contextmanager
