@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import onnx
 
 _OPSET = 20
-_IR_VERSION = 10  # the first that has opset 20
+_IR_VERSION = 10  # as PyTorch writes with that opset
 
 
 class _Graph:
@@ -98,7 +98,7 @@ def onnx_graph(
         kind, shape = TensorProto.UINT8, ["batch", height, width, channels]
         x = _normalised(graph, x, *normalisation)
     x = _features(graph, model, x, size)
-    axes = graph.constant("rows_and_columns", np.array([2, 3]))
+    axes = graph.constant("rows_and_columns", np.array([2, 3], dtype=np.int64))
     x = graph.add("ReduceMean", [graph.relu(x), axes], "features", keepdims=0)
     head = model.classifier
     if not isinstance(head, nn.Linear):
@@ -127,28 +127,20 @@ def _normalised(graph: _Graph, x: str, mean: Tensor, std: Tensor) -> str:
 
 
 def _features(graph: _Graph, model: DenseNet, x: str, size: tuple[int, int]) -> str:
-    """Everything before the last ReLU; ``size`` of the images decides how pool0 pads."""
+    """Everything before the last ReLU; the ``size`` of the images decides how pool0 pads."""
     parts = dict(model.features.named_children())
-    height, width = size
     for name, part in parts.items():
         path = f"features.{name}"
         match part:
-            case nn.Conv2d():  # conv0, of which a norm may follow
+            case nn.Conv2d():  # conv0, and the norm after it
                 norm = parts.get("norm0")
                 x = graph.convolution(x, path, part, norm)  # type: ignore[arg-type]
-                height, width = (
-                    (side + 2 * padding - kernel) // stride + 1
-                    for side, padding, kernel, stride in zip(
-                        (height, width), *map(_pair, (part.padding, part.kernel_size, part.stride)),
-                        strict=True,
-                    )
-                )  # fmt: skip
             case nn.BatchNorm2d():
                 x = x if name == "norm0" else graph.norm(x, path, part)
             case nn.ReLU():
                 x = graph.relu(x)
-            case MaxPoolSame():  # one more pixel after the last of an even side, see there
-                before = [height % 2, width % 2]
+            case MaxPoolSame():  # see there; of n pixels conv0 has left ceil(n / 2)
+                before = [(pixels + 1) // 2 % 2 for pixels in size]
                 x = graph.add("MaxPool", [x], path, kernel_shape=[3, 3], strides=[2, 2],
                               pads=[*before, 1, 1])  # fmt: skip
             case nn.MaxPool2d():
