@@ -93,7 +93,7 @@ def onnx_export(module: ExportedNetwork, size: tuple[int, int], path: Path) -> N
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Suppress the exporters' messages for their developers: stdout, logging and warnings."""
+    """Suppress the quantiser's messages for its developers: stdout, logging and warnings."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
