@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def config(weights: Path, image_folder: Path, output: Path, **flags: object) -> 
     )
 
 
-@pytest.mark.parametrize("uint8_input", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.parametrize("uint8_input", [0, 1])
 def test_eval_says_of_the_onnx_file_what_it_says_of_the_weights(
     uint8_input: int, weights: Path, image_folder: Path, tmp_path: Path
 ) -> None:
@@ -57,7 +58,6 @@ def test_eval_says_of_the_onnx_file_what_it_says_of_the_weights(
     assert max(map(abs, map(float.__sub__, ours.probabilities, theirs.probabilities))) < 1e-4
 
 
-@pytest.mark.slow
 def test_an_onnx_file_without_class_names_is_evaluated_on_named_classes(
     weights: Path, image_folder: Path, tmp_path: Path
 ) -> None:
@@ -97,7 +97,6 @@ def test_torch_export_takes_any_batch(weights: Path, image_folder: Path, tmp_pat
     assert [program(torch.zeros(n, 3, 16, 16)).shape for n in (1, 5)] == [(1, 3), (5, 3)]
 
 
-@pytest.mark.slow
 def test_int8_runs_in_onnx_runtime_and_is_smaller(
     weights: Path, image_folder: Path, tmp_path: Path
 ) -> None:
@@ -106,7 +105,7 @@ def test_int8_runs_in_onnx_runtime_and_is_smaller(
     assert 0 < found["largest_logit_difference"] < found["largest_logit"]
 
 
-@pytest.mark.parametrize("name", ["m.safetensors", pytest.param("m.onnx", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["m.safetensors", "m.onnx"])
 def test_beyond_tolerance_nothing_is_written(
     name: str, weights: Path, image_folder: Path, tmp_path: Path
 ) -> None:
@@ -114,6 +113,20 @@ def test_beyond_tolerance_nothing_is_written(
         flags = {"int8": 1, "tolerance": 1e-9, "min_agreement": 0}
         kind = "native" if name == "m.safetensors" else "onnx"
         export(config(weights, image_folder, tmp_path / name, format=kind, **flags))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
+def test_a_package_that_is_missing_is_named_with_the_command_that_installs_it(
+    package: str,
+    weights: Path,
+    image_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # as Python marks what cannot be imported
+    with pytest.raises(InputError, match=rf"{package} .*; pip install 'densenet121\[export\]'"):
+        export(config(weights, image_folder, tmp_path / "m.onnx"))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -144,7 +144,6 @@ def test_what_it_does_not_define_is_refused_by_name(
         compare(config, Ordinal())
 
 
-@pytest.mark.slow
 def test_it_is_exported(trained: Path, graded: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
     config = ExportConfig(
