@@ -45,7 +45,7 @@ def command_line(task: Task) -> Rows:
 
 
 def fine_tuned(flags: list[Any], root: Path) -> Rows:
-    """The recipe `finetune` with all that it may be given, and its resume."""
+    """The recipe `finetune` with a freeze, averaged weights and mixed images, and its resume."""
     whole, again = root / "tuned", root / "tuned again"
     flags = [*flags, "--recipe", "finetune", "--freeze_epochs", 1, "--ema_decay", 0.9]
     flags += ["--augment", "light", "--mixup", 0.2, "--sampler", "balanced"]

@@ -24,11 +24,11 @@ def network(**settings: Any) -> DenseNet:
     generator = torch.Generator().manual_seed(3)
     model = DenseNet(**(SMALL | {"num_classes": 5} | settings))
     initialise(model, generator)
-    with_statistics(model, generator)
+    randomise_norms(model, generator)
     return model.eval()
 
 
-def with_statistics(model: nn.Module, generator: torch.Generator) -> None:
+def randomise_norms(model: nn.Module, generator: torch.Generator) -> None:
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             assert module.running_mean is not None and module.running_var is not None
@@ -105,5 +105,5 @@ def test_a_layer_that_is_no_densenets_is_refused() -> None:
         onnx_graph(model, (32, 32), None)
     other: Any = network()
     other.classifier = nn.Identity()
-    with pytest.raises(TypeError, match="the classifier is a Identity, not a linear layer"):
+    with pytest.raises(TypeError, match="the classifier must be a linear layer, got Identity"):
         onnx_graph(other, (32, 32), None)

@@ -102,7 +102,7 @@ def onnx_graph(
     x = graph.add("ReduceMean", [graph.relu(x), axes], "features", keepdims=0)
     head = model.classifier
     if not isinstance(head, nn.Linear):
-        raise TypeError(f"the classifier is a {type(head).__name__}, not a linear layer")
+        raise TypeError(f"the classifier must be a linear layer, got {type(head).__name__}")
     inputs = [x, graph.constant("classifier.weight", head.weight)]
     inputs.append(graph.constant("classifier.bias", head.bias))
     graph.add("Gemm", inputs, "logits", transB=1)
