@@ -191,3 +191,11 @@ def test_an_output_that_exists_is_refused(image_folder: Path, tmp_path: Path) ->
     with pytest.raises(UsageError, match="already exists; choose a new folder"):
         pack(PackConfig(source=str(image_folder), output=str(tmp_path / "s")))
     assert [path.name for path in (tmp_path / "s").iterdir()] == ["x"]
+
+
+def test_shards_are_not_written_among_class_folders(tmp_path: Path) -> None:
+    """They would have been a class without images from then on."""
+    images = write_classes(tmp_path / "images", ["cat", "dog"], 2)
+    with pytest.raises(UsageError, match=r"`output` .* is among the class folders of"):
+        pack(PackConfig(source=str(images), output=str(images / "shards")))
+    assert sorted(path.name for path in images.iterdir()) == ["cat", "dog"]

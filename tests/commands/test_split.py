@@ -312,6 +312,9 @@ def test_what_cannot_be_split_is_refused(
     assert "so --label_column means" in refusal(capsys, val, "--label_column", "a", *out)
     full = refusal(capsys, val, "--output", image_folder, status=2)
     assert "already exists; choose a new folder" in full
+    within = refusal(capsys, val, "--output", val / "lists", status=2)
+    assert f"--output {val / 'lists'} is among the class folders of {val}" in within
+    assert not (val / "lists").exists()
 
 
 @pytest.mark.parametrize("flags", [MULTI, ["--label_column", "grade"]])

@@ -208,6 +208,18 @@ def test_an_image_that_cannot_be_read_is_named_and_nothing_is_lost(tmp_path: Pat
     assert list(result.bad_images) == ["x/004.png"]
 
 
+def test_a_run_whose_images_are_all_skipped_ends_after_the_first_epoch(tmp_path: Path) -> None:
+    """It had gone on to its last epoch, with the weights that it began with."""
+    data_dir = write_classes(tmp_path / "data", ["x", "y"], 4)
+    for image in data_dir.glob("*/*.png"):
+        image.write_bytes(b"not an image")
+    config = train_config(data_dir, tmp_path / "run", on_bad_image="skip", max_epoch=3)
+    told = r"too few of the 8 images can be read for one step; .*first fault: .*/[xy]/00\d\.png: "
+    with pytest.raises(InputError, match=told):
+        train(config)
+    assert not checkpoints_in(tmp_path / "run")
+
+
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_a_single_readable_image_that_batch_norm_cannot_train_on_is_left_out(
     tmp_path: Path, accumulation: int

@@ -23,8 +23,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-# What a run imports late, for its optimiser and its report.
+# What commands import, and nothing of this package: that depends on the environment.
+import cv2  # noqa: F401
+import matplotlib.backends.backend_agg
+import matplotlib.figure  # noqa: F401
+import safetensors.torch  # noqa: F401
+import simplejpeg  # noqa: F401
+import sklearn.linear_model
+import sklearn.model_selection
+import sklearn.neighbors  # noqa: F401
 import torch._dynamo  # noqa: F401
+import yaml  # noqa: F401
 
 
 def main() -> None:

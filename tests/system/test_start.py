@@ -22,10 +22,10 @@ print("status", status, *sorted({name.partition(".")[0] for name in sys.modules}
 """
 
 
-def imported(*arguments: str) -> set[str]:
+def imported(*arguments: str, code: str = IMPORTED) -> set[str]:
     """The top-level modules that a process has after it ran a command, which must succeed."""
     done = subprocess.run(
-        [sys.executable, "-c", IMPORTED, *arguments],
+        [sys.executable, "-c", code, *arguments],
         capture_output=True,
         text=True,
         env=environment(),
@@ -49,6 +49,20 @@ def test_predict_imports_neither_plots_nor_statistics(image_folder: Path, tmp_pa
     assert "torch" in names
     heavy = {"matplotlib", "scipy", "sklearn", "rich", "yaml", "onnx", "onnxruntime", "h5py"}
     assert names & heavy == set()
+
+
+def test_eval_and_its_report_import_no_statistics(image_folder: Path, tmp_path: Path) -> None:
+    """scikit-learn and the parts of scipy that it imports took 3 s of each run's report."""
+    weights = write_weights(tmp_path / "w.safetensors")
+    report = f"main(['report', {str(tmp_path / 'out')!r}])\n"
+    flags = ["--data_dir", str(image_folder), "--pretrained", str(weights)]
+    names = imported(
+        *["eval", *flags, "--output_dir", str(tmp_path / "out")],
+        code=IMPORTED.replace("print(", f"{report}print("),
+    )
+    assert (tmp_path / "out" / "report.html").exists()
+    assert "matplotlib" in names
+    assert names & {"scipy", "sklearn", "pandas"} == set()
 
 
 @pytest.mark.parametrize("part", ["densenet121.cli", "densenet121.config", "torch"])

@@ -25,6 +25,7 @@ from densenet121.datasets.sources.open import open_training
 from densenet121.datasets.sources.open_table import open_labelled_training, refuse_label_table
 from densenet121.datasets.sources.shard_labels import OWN_KEYS, label_text
 from densenet121.datasets.sources.shards import CLASSES, INDEX, Index
+from densenet121.engine.images import check_apart
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.files import new_folder, write_atomic
 from densenet121.utils.progress import progress_bar
@@ -41,7 +42,7 @@ def pack(config: PackConfig) -> str:
     The folder appears only when it is complete; if packing fails or stops, it is removed.
 
     Raises:
-        UsageError: the output exists.
+        UsageError: the output exists, or is among the class folders.
         InputError: an image cannot be read, there are no images, or a class has a blank at an end
             of its name, or a line break.
     """
@@ -49,6 +50,7 @@ def pack(config: PackConfig) -> str:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UsageError(f"--output {output} already exists; choose a new folder")
     train, val = _open(config)
+    check_apart(output, "output", train, val)
     print_notes((*train.notes, *(val.notes if val else ())))
     with new_folder(output) as folder:
         parts = (

@@ -15,6 +15,7 @@ from densenet121.datasets.division import (
     lists_of,
 )
 from densenet121.datasets.sources.label_table import LabelRules
+from densenet121.engine.images import check_not_among_classes
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.files import new_folder, write_atomic, write_json
 
@@ -25,7 +26,7 @@ def split(config: SplitConfig) -> dict[str, Any]:
     """Write the lists and return what split.json says.
 
     Raises:
-        UsageError: the output exists.
+        UsageError: the output exists, or is among the class folders.
         InputError: the images cannot be read or grouped, or a part would be empty.
     """
     output = absolute(config.output)
@@ -33,6 +34,8 @@ def split(config: SplitConfig) -> dict[str, Any]:
         raise UsageError(f"--output {output} already exists; choose a new folder")
     source = absolute(config.source)
     images = read_images(source, config)
+    if source.is_dir() and not images.several_labels:
+        check_not_among_classes(output, "output", source)
     print_notes(images.notes)
     division = divide(
         images, config.parts, group=config.group, stratify=config.stratify, seed=config.seed

@@ -37,12 +37,14 @@ def train_epoch(
         False if ``should_stop`` returned true between two steps.
 
     Raises:
-        InputError: an image cannot be read (after saving), or the loss is nan or infinite.
+        InputError: an image cannot be read (after saving), or of a whole epoch too few to train on,
+            or the loss is nan or infinite.
     """
     state, losses = training.state, training.losses
     epoch = state.evaluated_epochs
     end = (epoch + 1) * plan.steps
     first_step = state.step - epoch * plan.steps
+    trained = first_step > 0  # before the run was stopped
     loading_clock = LoadingClock()
     clock = StepClock(plan.runtime.timed_device)
     with (
@@ -55,6 +57,7 @@ def train_epoch(
             parts = _read_step(training, plan, folder, batches, clock)
             lr = _learning_rate(training, plan)
             if parts:
+                trained = True
                 losses.add(*run_step(training, plan, parts, lr))
             if training.average is not None:
                 training.average.update(training.model, state.step)
@@ -72,6 +75,12 @@ def train_epoch(
                 check_loss(training, plan, folder)
                 save_checkpoint(training, folder)
             advance(note=note)
+    if not trained:
+        reason = next(iter(state.bad_images.values()))
+        raise InputError(
+            f"too few of the {len(plan.dataset)} images can be read for one step; {folder.good}; "
+            f"the first fault: {reason}"
+        )
     _log_loading(loading_clock, clock, plan)
     return True
 

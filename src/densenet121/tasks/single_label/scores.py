@@ -55,8 +55,6 @@ def wilson_interval(correct: int, total: int) -> tuple[float, float]:
 
 def compare(predictions: Sequence[Row], class_names: Sequence[str]) -> Comparison:
     """Compare labels with predictions; classes that are not in ``class_names`` come last."""
-    from sklearn.metrics import precision_recall_fscore_support
-
     found = sorted({name for one in predictions for name in (one.label, one.predicted)})
     names = list(dict.fromkeys([*class_names, *found]))
     number = {name: index for index, name in enumerate(names)}
@@ -67,12 +65,15 @@ def compare(predictions: Sequence[Row], class_names: Sequence[str]) -> Compariso
         Pair(*divmod(int(cell), len(names)), int(count))
         for cell, count in zip(cells, counts, strict=True)
     ]
-    precision, recall, f1, support = precision_recall_fscore_support(
-        labels, predicted, labels=np.arange(len(names)), zero_division=0
-    )
+    # Not by scikit-learn: importing it takes longer than the rest of a small report.
+    support = np.bincount(labels, minlength=len(names))
+    called = np.bincount(predicted, minlength=len(names))
+    right = np.bincount(labels[labels == predicted], minlength=len(names))
+    precision, recall = right / np.maximum(called, 1), right / np.maximum(support, 1)
+    f1 = 2 * right / np.maximum(called + support, 1)
     return Comparison(
         names=names,
-        support=np.bincount(labels, minlength=len(names)),
+        support=support,
         pairs=sorted(pairs, key=lambda pair: (-pair.images, pair.label, pair.predicted)),
         classes=[
             ClassScore(
