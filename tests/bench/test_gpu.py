@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 
 from helpers.commands import environment
+from helpers.forking import Forked
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu.py"
 CHECKS = {"choices", "against_float64", "reduced_precision", "no_waits", "equal_runs"}
@@ -17,8 +17,7 @@ CHECKS |= {"lack_of_memory", "command_line", "triton_blocks", "recomputed", "gra
 
 
 def script(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, str(SCRIPT), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
+    return Forked([SCRIPT, *arguments], environment()).finished(timeout_seconds=600)
 
 
 def rows(output: str) -> list[dict[str, Any]]:

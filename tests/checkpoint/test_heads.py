@@ -98,7 +98,8 @@ def test_a_linear_layer_without_a_bias_is_one_of_bias_0(
         torch.save({prefix + n: t for n, t in tensors.items()}, tmp_path / file)
     images = sorted((image_folder / "val").rglob("*.png"))[:3]
     a, b = (
-        Predictor(tmp_path / file, net="densenet100", amp="fp32") for file in ("a.pth", "b.pth")
+        Predictor(tmp_path / file, net="densenet100", amp="fp32", image_size=32)
+        for file in ("a.pth", "b.pth")
     )
     assert a.predict(images) == b.predict(images)
     shown = inspect(tmp_path / "a.pth")

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from helpers.commands import environment
+from helpers.forking import Forked
 from helpers.ranks import SMALL, ranks_of, result, run, train
 
 # Trains a few steps in float64 by the very functions of a run, and stores losses and weights:
@@ -96,8 +97,8 @@ def steps(tmp_path: Path, ranks: int, batch_size: int, micro: int, norms: str) -
     script.write_text(STEPS)
     arguments = (script, out, batch_size, micro, norms)
     if ranks == 1:
-        command = [sys.executable, *map(str, arguments)]
-        subprocess.run(command, env=environment(), check=True, timeout=120)
+        done = Forked(arguments, environment()).finished()
+        assert done.returncode == 0, done.stderr
     else:
         run(ranks, *arguments)
     found: dict[str, object] = torch.load(out)

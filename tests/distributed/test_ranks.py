@@ -20,6 +20,7 @@ from densenet121.runs.layout import checkpoints_in
 from densenet121.utils.errors import UsageError
 
 from helpers.commands import environment
+from helpers.forking import Forked
 from helpers.images import write_classes
 from helpers.ranks import NAMES, SMALL, ranks_of, result, run, start_ranks, torchrun, train
 
@@ -398,10 +399,10 @@ def test_ranks_that_are_started_again_do_not_look_for_those_that_ended() -> None
     place |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "GROUP_WORLD_SIZE": "1"}
     for attempt in ("0", "1"):
         processes = [
-            subprocess.Popen(
-                [sys.executable, "-c", MEETING],
-                env=environment(**place, TORCHELASTIC_RESTART_COUNT=attempt, RANK=str(rank)),
+            Forked(
+                ["-c", MEETING],
+                environment(**place, TORCHELASTIC_RESTART_COUNT=attempt, RANK=str(rank)),
             )
             for rank in range(2)
         ]
-        assert [process.wait(timeout=60) for process in processes] == [0, 0]
+        assert [process.wait(timeout_seconds=60) for process in processes] == [0, 0]

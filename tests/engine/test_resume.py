@@ -8,8 +8,6 @@ import random
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -537,12 +535,8 @@ def test_a_full_disk_is_one_line_and_loses_nothing(image_folder: Path, tmp_path:
         "sys.exit(main())"
     )
     flags = f"train --data_dir {image_folder} --net densenet100 --image_size 16 --per_batch_size 15"
-    finished = subprocess.run(
-        [sys.executable, "-c", code, *flags.split(), "--output_dir", str(tmp_path / "full")],
-        capture_output=True,
-        text=True,
-        env=environment(),
-    )
+    command = ["-c", code, *flags.split(), "--output_dir", tmp_path / "full"]
+    finished = Forked(command, environment()).finished()
     assert finished.returncode == 1
     (line,) = finished.stderr.splitlines()
     assert "cannot be written (File too large)" in line

@@ -3,11 +3,12 @@
     python fork_server.py [SOCKET]
 
 Each line of standard input is a JSON object, each is answered by a line. {"argv": ["-m", MODULE,
-...] or [SCRIPT, ...], "cwd", "env", "output": [STDOUT, STDERR]} starts a process, which is an
-ordinary one from then on, and gives its number; {"wait": NUMBER} gives its exit status, null while
-it runs. With SOCKET, requests come from there instead, each by a connection of its own with the
-three standard files in place of "output" (fork_client.py); the answers are the number and, at its
-end, the exit status. Threads do not survive a fork: there must be one, so OMP_NUM_THREADS is 1.
+...], ["-c", CODE, ...] or [SCRIPT, ...], "cwd", "env", "output": [STDOUT, STDERR]} starts a
+process, which is an ordinary one from then on, and gives its number; {"wait": NUMBER} gives its
+exit status, null while it runs. With SOCKET, requests come from there instead, each by a connection
+of its own with the three standard files in place of "output" (fork_client.py); the answers are the
+number and, at its end, the exit status. Threads do not survive a fork: there must be one, so
+OMP_NUM_THREADS is 1.
 """
 
 import atexit
@@ -111,6 +112,9 @@ def run(request: dict[str, Any], files: Sequence[int]) -> None:
         if argv[0] == "-m":
             sys.argv = argv[1:]
             runpy.run_module(argv[1], run_name="__main__", alter_sys=True)
+        elif argv[0] == "-c":
+            sys.argv = ["-c", *argv[2:]]
+            exec(compile(argv[1], "<string>", "exec"), {"__name__": "__main__"})
         else:
             sys.argv = argv
             sys.path.insert(0, os.path.dirname(argv[0]))  # noqa: PTH120

@@ -14,6 +14,8 @@ import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import densenet121
+
 
 class Forked:
     """One process; its number is a real one, to be sent signals.
@@ -32,7 +34,7 @@ class Forked:
         """Start ``python ARGV``; standard input is empty.
 
         Args:
-            argv: "-m", a module and its arguments, or a script and its arguments.
+            argv: "-m" and a module, "-c" and code, or a script, each with its arguments.
             env: the whole environment.
             cwd: working folder.
             output: files to which stdout and stderr are added; other processes may share them.
@@ -106,7 +108,7 @@ def _started(*arguments: str) -> "subprocess.Popen[str]":
         text=True,
         env={
             **os.environ,
-            "PYTHONPATH": str(Path(__file__).resolve().parents[2] / "src"),
+            "PYTHONPATH": str(Path(densenet121.__file__).parents[1]),
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
         },

@@ -4,7 +4,6 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,21 +16,15 @@ from densenet121.native.network.structures import STRUCTURES, VERSION
 from densenet121.native.processor import capabilities
 
 from helpers.commands import REPOSITORY, environment
+from helpers.forking import Forked
 from helpers.weights import write_weights
 
 
 def with_kernels(
     name: str, *command: str, folder: Path = REPOSITORY
 ) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, *command],
-        env=environment(DENSENET121_KERNELS=name),
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        timeout=900,  # with a sanitizer on a busy machine
-        check=False,
-    )
+    process = Forked(command, environment(DENSENET121_KERNELS=name), folder)
+    return process.finished(timeout_seconds=900)  # with a sanitizer on a busy machine
 
 
 def what_runs(name: str) -> str:
@@ -60,11 +53,12 @@ def test_every_instruction_set_passes_the_tests_of_the_fast_paths(name: str) -> 
 
 def test_without_kernels_the_plain_network_runs_and_says_why() -> None:
     code = (
-        "import logging, sys; logging.basicConfig(level=20, stream=sys.stdout);"
+        "import logging, sys, warnings; logging.basicConfig(level=20, stream=sys.stdout);"
+        "warnings.simplefilter('error');"
         "import torch; from densenet121 import densenet121;"
         "net = densenet121(3); net(torch.randn(2, 3, 64, 64)); net(torch.randn(2, 3, 64, 64))"
     )
-    result = with_kernels("off", "-W", "error", "-c", code)
+    result = with_kernels("off", "-c", code)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("use the plain implementation") == 1
     assert "DENSENET121_KERNELS is off" in result.stdout

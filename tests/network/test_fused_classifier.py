@@ -1,6 +1,7 @@
 """The classifier in evaluation: the linear layer's function, and the same bits in any batch."""
 
 import copy
+import functools
 from pathlib import Path
 
 import pytest
@@ -82,12 +83,9 @@ def test_a_row_has_the_same_bits_in_any_batch(
         assert torch.equal(by_kernels(layer, x.T.contiguous().T), alone)
 
 
-@pytest.mark.parametrize("count", [1, 2, 3])
-@pytest.mark.parametrize("size", [40, 64])
-@pytest.mark.parametrize("int8", [False, True])
-def test_densenet121_gives_an_image_the_same_logits_in_any_batch(
-    int8: bool, size: int, count: int
-) -> None:
+@functools.cache
+def one_by_one(int8: bool, size: int) -> tuple[nn.Module, Tensor, Tensor]:
+    """A network, images, and their logits by one thread, each image alone."""
     torch.manual_seed(3)
     like = build("densenet121", num_classes=10).eval()
     x = random_images(7, size, size)
@@ -95,12 +93,20 @@ def test_densenet121_gives_an_image_the_same_logits_in_any_batch(
     if int8:
         tensors = quantise_network(like, measure(like, [x]), (0.0,) * 3, (1.0,) * 3)
         network = Int8Network(tensors, like)
-    with torch.inference_mode():
-        with threads(1):
-            alone = torch.cat([network(image) for image in torch.split(x, 1)])
-        with threads(count):
-            for batch in (2, 3, 7):
-                assert torch.equal(torch.cat([network(b) for b in torch.split(x, batch)]), alone)
+    with torch.inference_mode(), threads(1):
+        return network, x, torch.cat([network(image) for image in torch.split(x, 1)])
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("size", [40, 64])
+@pytest.mark.parametrize("int8", [False, True])
+def test_densenet121_gives_an_image_the_same_logits_in_any_batch(
+    int8: bool, size: int, count: int
+) -> None:
+    network, x, alone = one_by_one(int8, size)
+    with torch.inference_mode(), threads(count):
+        for batch in (2, 3, 7):
+            assert torch.equal(torch.cat([network(b) for b in torch.split(x, batch)]), alone)
 
 
 def test_not_a_number_stays_with_its_image() -> None:
