@@ -24,7 +24,7 @@ from helpers.weights import write_weights
 SMALL: dict[str, Any] = {
     "net": "densenet100",
     "image_size": 16,
-    "per_batch_size": 15,
+    "per_batch_size": 5,
     "workers": 1,
     "amp": "fp32",
 }
@@ -128,8 +128,8 @@ def test_it_stops_where_the_loss_diverges(image_folder: Path, tmp_path: Path) ->
 def test_the_steps_are_those_of_train(image_folder: Path, tmp_path: Path) -> None:
     """With a constant rate of 0 the losses of both are those of the initial weights."""
     found = lr_find(config(image_folder, tmp_path, lr_min=1e-30, lr_max=1e-29, steps=20)).found
-    settings = train_config(image_folder, tmp_path / "run", lr=0.0, amp="fp32", log_interval=1)
-    train(settings)
+    flags = {"lr": 0.0, "amp": "fp32", "log_interval": 1, "per_batch_size": SMALL["per_batch_size"]}
+    train(train_config(image_folder, tmp_path / "run", **flags))
     rows = read_rows(tmp_path / "run" / "metrics.jsonl")
     losses = [row["loss"] for row in rows if row["kind"] == "train"]
     assert found.losses[: len(losses)].tolist() == losses
