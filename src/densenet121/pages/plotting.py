@@ -5,6 +5,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -48,6 +49,12 @@ def line(axes: Axes, x: Sequence[float], y: Sequence[float], colour: str, label:
 
 def as_png(figure: Figure) -> bytes:
     """The figure as PNG bytes."""
+    figure.set_dpi(DPI)
+    if (layout := figure.get_layout_engine()) is not None:
+        layout.execute(figure)
+        # Else savefig draws everything once more, only to arrange it.
+        with rc_context({"figure.autolayout": False, "figure.constrained_layout.use": False}):
+            figure.set_layout_engine(None)
     file = io.BytesIO()
     # Without matplotlib's version in the metadata, so that equal runs give equal bytes.
     figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
