@@ -59,12 +59,31 @@ def test_the_exit_status_is_a_gate(
 def test_an_evaluation_does_not_differ_from_itself(
     pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """An interval without width would say that no other image differs."""
     a, out = str(pair[0]), tmp_path / "out.json"
     assert main(["compare", a, a, "--format", "json", "--output", str(out)]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found == json.loads(out.read_text())
-    assert (found["difference"], found["low"], found["high"], found["p_value"]) == (0, 0, 0, 1)
+    assert (found["difference"], found["p_value"]) == (0, 1)
+    assert found["low"] is found["high"] is None
     assert found["flipped"] == []
+    with_patients(pair[0], [str(i // 2) for i in range(200)])
+    for more in ([], ["--group", "patient"]):
+        assert main(["compare", a, a, *more]) == 0
+        said = "no interval, since A and B are right on the same images\n"
+        assert said in capsys.readouterr().out
+
+
+def test_images_or_groups_that_all_changed_alike_give_no_interval(tmp_path: Path) -> None:
+    a, b = write(tmp_path / "a", [True] * 4), write(tmp_path / "b", [True, False] * 2)
+    with_patients(a, ["1", "1", "2", "2"])
+    found = compared(read_evaluation(a), read_evaluation(b), group="patient")
+    assert isinstance(found, Difference) and found.low is found.high is None
+    assert "-50.00 percentage points, no interval, since all groups changed alike" in found.text(5)
+    none = write(tmp_path / "none", [False] * 4)
+    found = compared(read_evaluation(a), read_evaluation(none))
+    assert isinstance(found, Difference) and found.low is found.high is None
+    assert "-100.00 percentage points, no interval, since all images changed alike" in found.text(5)
 
 
 def with_patients(folder: Path, ids: list[str]) -> None:

@@ -186,6 +186,7 @@ def test_the_same_order_is_no_difference() -> None:
     found = delong_test(truth, score, 2 * score + 1)
     assert found is not None
     assert (found.difference, found.standard_error, found.p_value) == (0.0, 0.0, 1.0)
+    assert found.interval is None  # without width it would say that no other image differs
     assert delong_test(truth[:11], score[:11], score[:11]) is None
 
 
@@ -202,7 +203,7 @@ def test_the_difference_changes_sign_when_the_two_change_places(
         assert one.difference == -two.difference
         assert one.p_value == two.p_value
         if one.interval is None:
-            assert one.standard_error == 0 and one.difference
+            assert one.standard_error == 0 and (one.p_value is None) == (one.difference != 0)
         else:
             assert -1 <= one.interval.low <= one.interval.high <= 1
 
@@ -216,7 +217,7 @@ def test_a_difference_without_variance_has_neither_interval_nor_p() -> None:
     assert (found.auroc_a, found.auroc_b, found.difference) == (1.0, 0.5, -0.5)
     assert found.interval is None and found.p_value is None
     same = delong_test(truth, perfect, perfect)
-    assert same is not None and same.interval == (0.0, 0.0) and same.p_value == 1.0
+    assert same is not None and same.interval is None and same.p_value == 1.0
 
 
 @pytest.mark.parametrize("images", [2, 3, 5, 7, 10, 100])

@@ -21,8 +21,9 @@ class PairedTest(NamedTuple):
         auroc_b: AUROC of B.
         difference: ``auroc_b - auroc_a``.
         standard_error: of the difference.
-        interval: of the difference; None if there is a difference without variance.
-        p_value: two-sided, for no difference; None like the interval.
+        interval: of the difference; None without variance.
+        p_value: two-sided, for no difference; 1 for two scores with one order, None for a
+            difference without variance.
     """
 
     auroc_a: float
@@ -132,8 +133,9 @@ def delong_test(truth: Floats, a: Floats, b: Floats, level: float = 0.95) -> Pai
     """DeLong's test of two scores of the same images.
 
     The interval is that of the plain difference, clipped to [-1, 1]. Two scores with one order
-    have difference 0, error 0 and p 1. A difference whose estimated variance is 0, as between a
-    perfect and a constant score, has neither interval nor p: few images do not make it certain.
+    have difference 0, error 0 and p 1, and no interval: one without width would say that they agree
+    on all other images, too. A difference whose estimated variance is 0, as between a perfect and a
+    constant score, has neither interval nor p: few images do not make it certain.
 
     None with fewer than two positives or two negatives.
     """
@@ -149,11 +151,11 @@ def delong_test(truth: Floats, a: Floats, b: Floats, level: float = 0.95) -> Pai
     spread += (b_losses - a_losses).var(ddof=1) * len(a_losses)
     difference, error = float(b10.mean() - a10.mean()), math.sqrt(spread) / pairs
     interval: Interval | None = None
-    p_value: float | None = None
-    if error or not difference:
+    p_value = None if difference else 1.0
+    if error:
         half = quantile(level) * error
         interval = Interval(max(-1.0, difference - half), min(1.0, difference + half))
-        p_value = math.erfc(abs(difference) / error / math.sqrt(2)) if error else 1.0
+        p_value = math.erfc(abs(difference) / error / math.sqrt(2))
     return PairedTest(
         auroc_a=float(a10.mean()),
         auroc_b=float(b10.mean()),

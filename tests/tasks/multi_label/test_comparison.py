@@ -65,3 +65,29 @@ def test_labels_that_differ_are_named() -> None:
         del row["edema"], row["probability_edema"]
     with pytest.raises(InputError, match="the label edema is only in A"):
         MultiLabel().compare(a, b, resamples=100, seed=1)
+
+
+def test_what_does_not_vary_has_no_interval_and_the_text_says_why() -> None:
+    a, b = two_labels(("mass", "edema"), 1), two_labels(("mass", "edema"), 2)
+    same = MultiLabel().compare(a, a, resamples=100, seed=1)
+    assert same.to_json()["low"] is same.to_json()["high"] is None
+    text = same.text(5)
+    assert "+0.0000, no interval, since A and B have the images of each label in one order" in text
+    assert text.count("+0.0000 (-), p = 1, Holm's 1") == 2
+    one = MultiLabel().compare(a, b, resamples=100, seed=1, groups=dict.fromkeys(a, "7"))
+    assert "no interval, since all images are of one group\n" in one.text(5)
+
+
+def test_each_p_stands_beside_one_that_is_corrected_for_the_number_of_labels() -> None:
+    """Holm's of two: the smaller p twice, and the larger one, but not below the other."""
+    a, b = two_labels(("mass", "edema"), 1), two_labels(("mass", "edema"), 2)
+    found = MultiLabel().compare(a, b, resamples=100, seed=1)
+    low, high = sorted(found.to_json()["labels"], key=lambda label: float(label["p_value"]))
+    assert low["p_holm"] == min(1, 2 * low["p_value"])
+    assert high["p_holm"] == max(low["p_holm"], high["p_value"])
+    text = found.text(5)
+    assert f"p = {low['p_value']:.4g}, Holm's {low['p_holm']:.4g}" in text
+    assert "Holm's that of the label as one of 2 that were tested" in text
+    for row in (*a.values(), *b.values()):
+        del row["edema"], row["probability_edema"]
+    assert "Holm" not in MultiLabel().compare(a, b, resamples=100, seed=1).text(5)

@@ -5,7 +5,7 @@ Each label by DeLong's test of paired AUROCs, the mean by a paired bootstrap ove
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from densenet121.metrics.bootstrap import (
     resampled,
 )
 from densenet121.metrics.ranking import delong_test
+from densenet121.metrics.several_tests import holm
 from densenet121.tasks.multi_label.answers import Row, read_row
 from densenet121.tasks.values import Compared
 from densenet121.utils.errors import InputError
@@ -29,7 +30,8 @@ Rows = Mapping[str, Mapping[str, str]]
 class LabelDifference:
     """The AUROC of one label in both evaluations, and DeLong's test of the difference.
 
-    ``low``, ``high`` and ``p_value`` are None where the difference has no variance.
+    ``low`` and ``high`` are None where the difference has no variance, as are ``p_value`` and
+    ``p_holm``, unless there is no difference. ``p_holm`` is corrected for the number of labels.
     """
 
     label: str
@@ -39,13 +41,13 @@ class LabelDifference:
     low: float | None
     high: float | None
     p_value: float | None
+    p_holm: float | None
 
     @property
     def tested(self) -> str:
         """Interval and p-value, "-" where there are none."""
-        if self.low is None or self.p_value is None:
-            return "(-), p = -"
-        return f"({self.low:+.4f} to {self.high:+.4f}), p = {self.p_value:.4g}"
+        ends = "-" if self.low is None else f"{self.low:+.4f} to {self.high:+.4f}"
+        return f"({ends}), p = {_p(self.p_value)}"
 
 
 @dataclass(frozen=True)
@@ -86,16 +88,23 @@ class Difference(Compared):
     def text(self, top: int) -> str:
         """The means, then the labels that changed most."""
         over = f"{self.n_groups} groups" if self.n_groups else "images"
-        interval = (
-            "" if self.low is None else f", 95 % interval {self.low:+.4f} to {self.high:+.4f}"
-        )
+        interval = f"no interval, since {self._alike}"
+        if self.low is not None:
+            ends = f"{self.low:+.4f} to {self.high:+.4f}"
+            interval = f"95 % interval {ends} (paired bootstrap over {over})"
+        several = len(self.labels) > 1
         lines = [
             f"mean AUROC of {len(self.labels)} labels, {self.pictures} images: A "
             f"{self.auroc_a:.4f}, B {self.auroc_b:.4f}",
-            f"B - A: {self.difference:+.4f}{interval} (paired bootstrap over {over})",
+            f"B - A: {self.difference:+.4f}, {interval}",
         ]
         if self.n_groups:
             lines.append("the tests of labels take images for independent")
+        if several:
+            lines.append(
+                "each p is that of one label alone, Holm's that of the label as one of "
+                f"{len(self.labels)} that were tested"
+            )
         if self.left_out:
             lines.append(f"left out, with too few images of one kind: {', '.join(self.left_out)}")
         shown = sorted(self.labels, key=lambda label: -abs(label.difference))[:top]
@@ -103,9 +112,19 @@ class Difference(Compared):
         lines += [
             f"  {one.label:<{width}}  A {one.auroc_a:.4f}  B {one.auroc_b:.4f}  "
             f"{one.difference:+.4f} {one.tested}"
+            + (f", Holm's {_p(one.p_holm)}" if several else "")
             for one in shown
         ]
         return "\n".join(lines)
+
+    @property
+    def _alike(self) -> str:
+        """Why there is no interval."""
+        if self.n_groups == 1:
+            return "all images are of one group"
+        if all(label.difference == 0 and label.low is None for label in self.labels):
+            return "A and B have the images of each label in one order"
+        return "few resamples have images of both kinds of every label, or all have one difference"
 
 
 def difference(
@@ -137,9 +156,11 @@ def difference(
             kept.append(k)
             low, high = test.interval or (None, None)
             areas = (test.auroc_a, test.auroc_b, test.difference)
-            labels.append(LabelDifference(name, *areas, low, high, test.p_value))
+            labels.append(LabelDifference(name, *areas, low, high, test.p_value, None))
     if not labels:
         raise InputError("no label has two positive and two negative images; pass more images")
+    corrected = holm([label.p_value for label in labels])
+    labels = [replace(one, p_holm=p) for one, p in zip(labels, corrected, strict=True)]
     drawn = (
         np.arange(len(paths))
         if groups is None
@@ -228,3 +249,7 @@ def _same(one: float, two: float) -> bool:
 
 def _shown(value: float) -> str:
     return "unknown" if math.isnan(value) else f"{value:.0f}"
+
+
+def _p(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"

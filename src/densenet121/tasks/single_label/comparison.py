@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest, bootstrap
 
-from densenet121.metrics.bootstrap import group_numbers, resampled_sums
+from densenet121.metrics.bootstrap import group_numbers, percentile_interval, resampled_sums
+from densenet121.metrics.values import Interval
 from densenet121.tasks.values import (
     Compared,
 )
@@ -30,7 +31,8 @@ class Difference(Compared):
         top1_a: top-1 accuracy of A, per cent.
         top1_b: top-1 accuracy of B, per cent.
         difference: difference between them.
-        low: lower end of its 95 % interval; None with a single group.
+        low: lower end of its 95 % interval; None where all resamples are alike, as with a single
+            group, or if no image changed.
         high: upper end of its 95 % interval.
         only_a: images that only A classifies correctly.
         only_b: images that only B classifies correctly.
@@ -62,14 +64,21 @@ class Difference(Compared):
         """Percentage points of top-1 that B loses."""
         return -self.difference
 
+    @property
+    def _alike(self) -> str:
+        """Why there is no interval."""
+        if self.n_groups == 1:
+            return "all images are of one group"
+        if not self.flipped:
+            return "A and B are right on the same images"
+        return f"all {'groups' if self.n_groups else 'images'} changed alike"
+
     def text(self, top: int) -> str:
         """The difference with its interval, then the classes and images that changed most."""
         over = f" over {self.n_groups} groups" if self.n_groups else ""
-        interval = (
-            "no interval, since all images are of one group"
-            if self.low is None
-            else f"95 % interval {self.low:+.2f} to {self.high:+.2f} (paired bootstrap{over})"
-        )
+        interval = f"no interval, since {self._alike}"
+        if self.low is not None:
+            interval = f"95 % interval {self.low:+.2f} to {self.high:+.2f} (paired bootstrap{over})"
         lines = [
             f"A {self.top1_a:.2f} %, B {self.top1_b:.2f} % of {self.pictures} images",
             f"B - A: {self.difference:+.2f} percentage points, {interval}",
@@ -122,21 +131,19 @@ def difference(
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
     gained = right_b.astype(np.int64) - right_a.astype(np.int64)
     n_groups: int | None = None
-    low: float | None
-    high: float | None
     if groups is None:
-        low, high = _interval(gained, resamples, seed)
+        interval = _interval(gained, resamples, seed)
     else:
         ids = np.array([groups[path] for path in paths])
-        n_groups, low, high = _over_groups(gained, ids, resamples, seed)
+        n_groups, interval = _over_groups(gained, ids, resamples, seed)
     both = only_a + only_b
     return Difference(
         pictures=len(paths),
         top1_a=100 * float(right_a.mean()),
         top1_b=100 * float(right_b.mean()),
         difference=100 * (only_b - only_a) / len(paths),
-        low=low,
-        high=high,
+        low=interval.low if interval else None,
+        high=interval.high if interval else None,
         only_a=only_a,
         only_b=only_b,
         n_groups=n_groups,
@@ -161,10 +168,13 @@ def _by_class(
     return tuple(sorted(rows, key=lambda row: (row[2], row[0])))
 
 
-def _interval(each: NDArray[np.int64], resamples: int, seed: int) -> tuple[float, float]:
-    """95 % percentile interval of the mean of -1, 0 and 1, in percentage points."""
-    if (each == each[0]).all():  # scipy would warn about a degenerate distribution
-        return 100 * float(each[0]), 100 * float(each[0])
+def _interval(each: NDArray[np.int64], resamples: int, seed: int) -> Interval | None:
+    """95 % percentile interval of the mean of -1, 0 and 1, in percentage points.
+
+    None if all are alike: no resample has another mean, and few images do not make it certain.
+    """
+    if (each == each[0]).all():
+        return None
     found = bootstrap(
         (each,),
         np.mean,
@@ -173,18 +183,17 @@ def _interval(each: NDArray[np.int64], resamples: int, seed: int) -> tuple[float
         method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return 100 * float(found.low), 100 * float(found.high)
+    return Interval(100 * float(found.low), 100 * float(found.high))
 
 
 def _over_groups(
     each: NDArray[np.int64], ids: NDArray[np.str_], resamples: int, seed: int
-) -> tuple[int, float | None, float | None]:
+) -> tuple[int, Interval | None]:
     """Number of groups, and that interval where whole groups are drawn; None of a single group."""
     number = group_numbers(ids)
     groups = int(number.max()) + 1
     if groups == 1:
-        return groups, None, None
+        return groups, None
     of_groups = np.stack([np.bincount(number, weights, groups) for weights in (each, None)])
     gained, images = resampled_sums(of_groups.astype(np.float64), resamples, seed)
-    low, high = np.percentile(100 * gained / images, [2.5, 97.5])
-    return groups, float(low), float(high)
+    return groups, percentile_interval(100 * gained / images)
