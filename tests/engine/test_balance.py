@@ -13,13 +13,15 @@ import torch
 from densenet121.cli import main
 from densenet121.config import TrainConfig
 from densenet121.datasets.preparation import training_images
+from densenet121.datasets.sources.label_table import LabelRules, read_label_table
 from densenet121.datasets.sources.open import open_training
 from densenet121.datasets.transforms import TrainTransform
+from densenet121.engine.balance import make_pos_weight
 from densenet121.engine.evaluate import evaluate
 from densenet121.engine.train import train
 from densenet121.runs.metrics import read_rows
 from densenet121.tasks import SingleLabel
-from densenet121.utils.errors import UsageError
+from densenet121.utils.errors import InputError, UsageError
 
 from helpers.images import write_classes
 from helpers.training import train_config
@@ -165,6 +167,22 @@ def test_a_file_of_weights_that_changed_is_refused_on_resume(unequal: Path, tmp_
     file.write_text("ant,1\nbee,2\ncat,4\n")
     with pytest.raises(UsageError, match=r"--class_weights was file [0-9a-f]{16}, is now file"):
         train(replace(again, output_dir=str(tmp_path / "other")))
+
+
+def test_pos_weight_refuses_a_label_without_positives_or_without_negatives(tmp_path: Path) -> None:
+    """Without negatives the weight was 0, so that the label was not trained at all."""
+    (tmp_path / "a.png").touch()
+    (tmp_path / "b.png").touch()
+    table = tmp_path / "labels.csv"
+    given = TrainConfig(data_dir=str(table), task="multilabel", pos_weight="balanced")
+    for cell, kind in ((1, "negative"), (0, "positive")):
+        table.write_text(f"path,edema,mass\na.png,1,{cell}\nb.png,0,{cell}\n")
+        images = read_label_table(table, LabelRules(names=("edema", "mass")))
+        said = f"the label mass has no {kind} image, so `pos_weight` balanced has no value for it"
+        with pytest.raises(InputError, match=said):
+            make_pos_weight(given, images)
+    images = read_label_table(table, LabelRules(names=("edema",)))
+    assert make_pos_weight(given, images) == (1.0,)
 
 
 ASL = ("--task", "multilabel", "--loss", "asl")

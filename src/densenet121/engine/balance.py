@@ -50,17 +50,22 @@ def make_pos_weight(config: TrainConfig, dataset: ImageDataset) -> tuple[float, 
     """The factor of the loss of positive cells, by label; empty without one.
 
     Raises:
-        InputError: a label has no positive training image.
+        InputError: a label has no positive training image, or no negative one.
     """
     if config.pos_weight == "none":
         return ()
     positives, negatives = (dataset.labels == 1).sum(axis=0), (dataset.labels == 0).sum(axis=0)
-    for name, count in zip(dataset.class_names, positives.tolist(), strict=True):
-        if count == 0:
-            raise InputError(
-                f"{dataset.root}: the label {name} has no positive image, so `pos_weight` "
-                f"{config.pos_weight} has no value for it; leave it out of `labels`"
-            )
+    for kind, counts in (("positive", positives), ("negative", negatives)):
+        if counts.all():
+            continue
+        # Without negatives the weight would be 0: the label had no loss, and any probability.
+        advice = "leave it out of `labels`"
+        if config.label_column is not None:
+            advice = "leave it out by `ignore_labels`"
+        raise InputError(
+            f"{dataset.root}: the label {dataset.class_names[counts.argmin()]} has no {kind} "
+            f"image, so `pos_weight` {config.pos_weight} has no value for it; {advice}"
+        )
     weights = np.minimum(negatives / positives, _LARGEST_POS_WEIGHT)
     return tuple((np.sqrt(weights) if config.pos_weight == "sqrt" else weights).tolist())
 
