@@ -125,6 +125,11 @@ def test_groups_are_drawn_whole(pair: tuple[Path, Path]) -> None:
     assert abs(found.high - (-4.5 + 1.96 * error)) < 1.2
     assert "(paired bootstrap over 40 groups)" in found.text(5)
     assert "takes images for independent" in found.text(5)
+    few = "with fewer than 20 groups such intervals are too narrow"
+    assert few not in found.text(5)
+    for number, row in enumerate(a.rows.values()):
+        row["own"] = b.rows[row["path"]]["own"] = f"hospital {number % 19}"
+    assert few in compared(a, b, group="own").text(5)
 
 
 def test_a_single_group_gives_no_interval(

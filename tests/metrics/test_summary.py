@@ -12,6 +12,7 @@ from sklearn.metrics import average_precision_score
 from densenet121.metrics.decisions import wilson_interval
 from densenet121.metrics.ranking import auroc, delong_interval
 from densenet121.metrics.summary import summarise
+from densenet121.metrics.tables import tables
 
 NAMES = ["a", "b", "c", "d"]
 
@@ -150,3 +151,18 @@ def test_an_interval_that_does_not_hold_its_value_is_left_out() -> None:
 def test_no_images_have_no_metrics() -> None:
     found = summarise(np.empty((0, 1)), np.empty((0, 1)), ["a"], resamples=100)
     assert found["labels"]["a"]["brier"] is found["macro"]["auroc"] is None
+
+
+def test_labels_of_few_groups_are_named_as_too_sure() -> None:
+    """Percentile intervals over 10 groups cover 86 to 90 of 100 true values, over 5 fewer."""
+    truth, probability = table()
+    group = np.arange(200) // 2
+    found = summarise(truth, probability, NAMES, group=group, resamples=100)
+    assert found["few_groups"] == ["d"]  # 3 positives; c has none, and no AUROC
+    said = "positives, or negatives, of fewer than 20 groups: "
+    assert any(line.endswith(f"{said}d") for line in tables(found))
+    few = summarise(truth, probability, NAMES, group=np.arange(200) // 20, resamples=100)
+    assert few["few_groups"] == NAMES
+    assert any(line.endswith(f"{said}a, b, c, d") for line in tables(few))
+    alone = summarise(truth, probability, NAMES, resamples=100)
+    assert "few_groups" not in alone and not any(said in line for line in tables(alone))

@@ -15,6 +15,7 @@ from densenet121.engine.folds import data_digest, files_digest, folds_of, run_se
 from densenet121.engine.held_out import Pool, predict_held_out
 from densenet121.engine.study_results import study_results
 from densenet121.engine.train import train
+from densenet121.metrics.bootstrap import few_groups_note
 from densenet121.report import write_report
 from densenet121.report.study import write_study_pages
 from densenet121.runs.layout import make_folder
@@ -220,5 +221,7 @@ def run(config: StudyConfig) -> int:
         f"{len(content['seed_numbers'])} seeds, each image by networks that have not seen it:"
     )
     _say(text(content))
+    if note := few_groups_note(content["n_groups"]):
+        _say(note)
     _say(f"labels in doubt: {content['n_label_errors']}; the pages are in {result.folder}")
     return DONE if content["complete"] else FAILED

@@ -18,6 +18,7 @@ _STREAM = 2**62
 _CELLS = 2_000_000  # weights held at a time
 _LEAST_DEFINED = 0.5  # share of the resamples that must have a value
 _ROUNDING = 1e-12  # of the metric of all images against that of a resample
+FEW_GROUPS = 20  # below it percentile intervals are clearly too narrow (docs/guides/metrics.md)
 
 Draws = NDArray[np.int32]
 
@@ -25,6 +26,13 @@ Draws = NDArray[np.int32]
 def group_numbers(ids: NDArray[np.str_]) -> Counts:
     """Number of the group of each image, 0, 1, 2 ... in the order of the ids."""
     return np.unique(ids, return_inverse=True)[1].astype(np.int64)
+
+
+def few_groups_note(groups: int | None) -> str:
+    """What to know of intervals over so few groups; empty for enough groups, or for images."""
+    if groups is None or not 1 < groups < FEW_GROUPS:
+        return ""
+    return f"with fewer than {FEW_GROUPS} groups such intervals are too narrow"
 
 
 def draw(groups: int, first: int, last: int, seed: int) -> Draws:

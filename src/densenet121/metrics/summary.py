@@ -5,7 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from densenet121.metrics.bootstrap import LabelResampler, percentile_interval, resampled
+from densenet121.metrics.bootstrap import (
+    FEW_GROUPS,
+    LabelResampler,
+    percentile_interval,
+    resampled,
+)
 from densenet121.metrics.decisions import Decisions, decisions, wilson_interval
 from densenet121.metrics.probabilities import brier, calibration_error, log_loss
 from densenet121.metrics.ranking import auroc, average_precision, delong_interval
@@ -48,7 +53,7 @@ def summarise(
 
     Returns:
         JSON values, undefined ones None: ``labels`` by name, ``macro``, ``intervals`` (how they
-        were computed), ``n_images``, ``n_groups``.
+        were computed), ``n_images``, ``n_groups``, and with groups ``few_groups`` (below).
     """
     thresholds = thresholds or {}
     images = len(truth)
@@ -73,10 +78,20 @@ def summarise(
     return {
         "n_images": images,
         "n_groups": None if group is None else groups,
+        **({} if group is None else {"few_groups": _few_groups(truth, names, group)}),
         "intervals": _methods(group is not None, resamples, seed),
         "labels": labels,
         "macro": _macro(labels, drawn, least_positives),
     }
+
+
+def _few_groups(truth: Floats, names: Sequence[str], group: Counts) -> list[str]:
+    """The labels whose intervals are too narrow: positives, or negatives, of few groups."""
+    return [
+        name
+        for row, name in enumerate(names)
+        if any(0 < len(np.unique(group[truth[:, row] == kind])) < FEW_GROUPS for kind in (0, 1))
+    ]
 
 
 def _drawn(

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from densenet121.metrics.bootstrap import FEW_GROUPS
+
 
 def tables(result: Mapping[str, Any]) -> list[str]:
     """The lines of all tables: of all images, then of each subgroup.
@@ -50,6 +52,13 @@ def _tables(result: Mapping[str, Any]) -> list[str]:
         lines += ["", f"likeliest class, {found['n_images']} images:"]
         for metric in ("accuracy", "balanced_accuracy", "quadratic_kappa"):
             lines.append(f"  {metric.replace('_', ' ')} {_with_interval(found, metric)}")
+    few = result.get("few_groups")
+    if few and groups > 1 and result["intervals"]["resamples"]:
+        lines += [
+            "",
+            "too narrow are the intervals of labels with positives, or negatives, of fewer than "
+            f"{FEW_GROUPS} groups: {', '.join(few)}",
+        ]
     if macro["left_out"]:
         lines += ["", f"not in the macro means: {', '.join(macro['left_out'])}"]
     for metric, names in macro["also_left_out"].items():

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from densenet121.metrics.bootstrap import few_groups_note
 from densenet121.pages.markup import card, escape, plural, section, table
 from densenet121.pages.plotting import plot
 from densenet121.runs.layout import REPORT
@@ -67,6 +68,8 @@ def notes(content: Mapping[str, Any]) -> list[str]:
             "group is needed: otherwise networks have seen the patients of held-out images, and "
             "intervals are too narrow."
         )
+    if note := few_groups_note(content["n_groups"]):
+        found.append(f"{content['n_groups']} groups are few: {note}.")
     left_out = content["ensemble"]["macro"]["left_out"]
     if left_out:
         found.append(f"Not defined, so not in the means: {', '.join(left_out)}.")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from densenet121.metrics.bootstrap import (
     LabelResampler,
+    few_groups_note,
     group_numbers,
     percentile_interval,
     resampled,
@@ -98,6 +99,8 @@ class Difference(Compared):
             f"{self.auroc_a:.4f}, B {self.auroc_b:.4f}",
             f"B - A: {self.difference:+.4f}, {interval}",
         ]
+        if self.low is not None and (note := few_groups_note(self.n_groups)):
+            lines.append(note)
         if self.n_groups:
             lines.append("the tests of labels take images for independent")
         if several:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from densenet121.metrics.bootstrap import few_groups_note
 from densenet121.pages.markup import card, escape, image, number, percent, plural, section, table
 from densenet121.pages.plotting import plot
 from densenet121.pages.thumbnails import thumbnail
@@ -116,6 +117,8 @@ def _labels(labels: Mapping[str, Any], groups: int | None) -> str:
         if groups is None
         else f"Its interval is over {groups} groups, such as patients (bootstrap)."
     )
+    if note := few_groups_note(groups):
+        interval += f" But {note}."
     text = (
         "AUROC: the probability that a positive image has the higher score than a negative one. "
         f"{interval} Average precision of a guess is the share of positive images."

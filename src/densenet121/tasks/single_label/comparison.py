@@ -12,7 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest, bootstrap
 
-from densenet121.metrics.bootstrap import group_numbers, percentile_interval, resampled_sums
+from densenet121.metrics.bootstrap import (
+    few_groups_note,
+    group_numbers,
+    percentile_interval,
+    resampled_sums,
+)
 from densenet121.metrics.values import Interval
 from densenet121.tasks.values import (
     Compared,
@@ -86,6 +91,8 @@ class Difference(Compared):
             f"McNemar's exact test: p = {self.p_value:.4g}"
             + (", which takes images for independent" if self.n_groups else ""),
         ]
+        if self.low is not None and (note := few_groups_note(self.n_groups)):
+            lines.insert(2, note)
         changed = [row for row in self.classes if row[2]]
         shown = sorted(changed, key=lambda row: -abs(row[2]))[:top]
         if shown:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from densenet121.metrics.bootstrap import few_groups_note
 from densenet121.metrics.values import Interval
 from densenet121.tasks.single_label.scores import wilson_interval
 from densenet121.tasks.values import Metrics
@@ -47,4 +48,6 @@ def interval_lines(content: Metrics) -> list[str]:
             shown = f" [{ends[0]:.4f}, {ends[1]:.4f}]" if ends else ""
             lines.append(f"  {name.replace('_', ' ')} {value:.4f}{shown}")
     how = content["intervals"]
-    return [*lines, f"95 % intervals: {how['shares']}; {how['resamples']} resamples"]
+    lines.append(f"95 % intervals: {how['shares']}; {how['resamples']} resamples")
+    note = few_groups_note(content["n_groups"])
+    return [*lines, note] if note else lines
