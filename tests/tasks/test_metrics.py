@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from densenet121.tasks import SingleLabel
 from densenet121.tasks.single_label.metrics import Counts, label_ranks, topk_correct
 from densenet121.utils.errors import InputError
 
@@ -74,3 +75,14 @@ def test_counts_add_up_to_the_whole() -> None:
 def test_no_images_have_no_accuracy() -> None:
     with pytest.raises(InputError, match="no image was evaluated"):
         _ = Counts().top1
+
+
+def test_the_answer_is_the_class_of_rank_1_where_rounding_makes_probabilities_equal() -> None:
+    """In float32 both probabilities are 0.4889858, and the first class was the answer."""
+    logits = torch.tensor([[0.1, 0.10000001, -3.0]])
+    assert logits[0, 1] > logits[0, 0]
+    columns = SingleLabel().score(logits, torch.tensor([1])).columns
+    assert (columns["predicted"].tolist(), columns["rank"].tolist()) == ([1], [1])
+    (answer,) = SingleLabel().answers(logits.numpy(), ["ant", "bee", "cat"])
+    assert answer.classes == ("bee", "ant", "cat")
+    assert answer.probabilities[0] == answer.probabilities[1]

@@ -109,10 +109,10 @@ class SingleLabel(Task):
         ranks = label_ranks(logits, targets)
         # Without smoothing, so that an evaluation's loss does not depend on the training settings.
         loss = smooth_cross_entropy(logits, targets) * len(targets)
-        largest, predicted = logits.softmax(dim=1).max(dim=1)
         columns = {
-            "predicted": predicted.numpy(),
-            "probability": largest.numpy(),
+            # Not of the probabilities: of nearly equal logits these are equal, but not the ranks.
+            "predicted": logits.argmax(dim=1).numpy(),
+            "probability": logits.softmax(dim=1).amax(dim=1).numpy(),
             "rank": ranks.numpy(),
         }
         return Scores(columns, float(loss), float(len(targets)))
@@ -232,7 +232,7 @@ class SingleLabel(Task):
         most = TOP_K if options.top_k is None else options.top_k
         shares = self.probabilities(logits, calibration)
         # For equal logits the lower class comes first, as in evaluation.
-        order = np.argsort(-shares, axis=1, kind="stable")
+        order = np.argsort(-np.asarray(logits), axis=1, kind="stable")
         found = []
         for row, ranked in zip(shares, order, strict=True):
             top = ranked[:most]
