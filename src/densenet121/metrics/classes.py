@@ -7,13 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densenet121.metrics.bootstrap import draw, percentile_interval
-from densenet121.metrics.decisions import (
-    balanced_accuracy,
-    confusion,
-    mean_recall,
-    quadratic_kappa,
-    wilson_interval,
-)
+from densenet121.metrics.decisions import mean_recall, quadratic_kappa, wilson_interval
 from densenet121.metrics.values import Counts, Floats, Interval, ratio
 
 
@@ -48,11 +42,12 @@ def summarise_classes(
     right = answers == known
 
     def metrics(times: Counts) -> dict[str, float | None]:
-        matrix = confusion(known, answers, classes, times)
+        images = np.bincount(known, times, minlength=classes)
+        found = np.bincount(known, times * right, minlength=classes)
         return {
-            "accuracy": ratio(int(np.trace(matrix)), int(matrix.sum())),
-            "balanced_accuracy": balanced_accuracy(matrix),
-            "quadratic_kappa": quadratic_kappa(matrix),
+            "accuracy": ratio(int(found.sum()), int(images.sum())),
+            "balanced_accuracy": mean_recall(found, images),
+            "quadratic_kappa": quadratic_kappa(known, answers, times),
         }
 
     result: dict[str, Any] = {"n_images": len(right), "n_unknown": int((~keep).sum())}

@@ -6,8 +6,6 @@ Source: Wilson 1927 (interval of a share); Cohen 1968 (weighted kappa).
 import math
 from dataclasses import dataclass
 
-import numpy as np
-
 from densenet121.metrics.ranking import quantile
 from densenet121.metrics.values import Counts, Floats, Interval, known, ratio
 
@@ -75,22 +73,6 @@ def wilson_interval(part: int, whole: int, level: float = 0.95) -> Interval | No
     return Interval(low, 1.0 if part == whole else min(1.0, (middle + half) / scale))
 
 
-def confusion(
-    labels: Counts, predicted: Counts, classes: int, times: Counts | None = None
-) -> Counts:
-    """``(classes, classes)`` counts: row is the true class, column the predicted one.
-
-    Each image counts once, or as many ``times`` as it is drawn.
-    """
-    cells = np.bincount(labels * classes + predicted, times, minlength=classes * classes)
-    return cells.astype(np.int64).reshape(classes, classes)
-
-
-def balanced_accuracy(matrix: Counts) -> float | None:
-    """Mean of the recalls of the classes that have images; None without images."""
-    return mean_recall(np.diag(matrix), matrix.sum(axis=1))
-
-
 def mean_recall(right: Counts, images: Counts) -> float | None:
     """Mean of ``right / images`` over the classes that have images; None without images."""
     present = images > 0
@@ -99,14 +81,22 @@ def mean_recall(right: Counts, images: Counts) -> float | None:
     return float((right[present] / images[present]).mean())
 
 
-def quadratic_kappa(matrix: Counts) -> float | None:
+def quadratic_kappa(labels: Counts, predicted: Counts, times: Counts) -> float | None:
     """Cohen's kappa with weights (i - j)^2, for ordered classes such as grades.
 
-    None if chance alone would agree entirely: no images, or one class in labels and predictions.
+    From sums of the grades and of their squares, in whole numbers: a table of all pairs of 21841
+    classes would need 4 GB.
+
+    Args:
+        labels: ``(n,)`` number of each image's class.
+        predicted: ``(n,)`` number of the class that is predicted.
+        times: ``(n,)`` how often each image counts.
+
+    Returns:
+        None if chance alone would agree entirely: no images, or one class in labels and
+        predictions.
     """
-    grades = np.arange(len(matrix), dtype=np.float64)
-    weights = (grades[:, None] - grades[None, :]) ** 2
-    by_chance = np.outer(matrix.sum(axis=1), matrix.sum(axis=0)) / max(1, matrix.sum())
-    expected = (weights * by_chance).sum()
-    found = ratio(float((weights * matrix).sum()), float(expected))
-    return None if found is None else 1 - found
+    images, observed = int(times.sum()), int((times * (labels - predicted) ** 2).sum())
+    squares = int((times * (labels**2 + predicted**2)).sum())
+    by_chance = images * squares - 2 * int((times * labels).sum()) * int((times * predicted).sum())
+    return 1 - images * observed / by_chance if by_chance else None
