@@ -72,7 +72,7 @@ def test_what_does_not_vary_has_no_interval_and_the_text_says_why() -> None:
     same = MultiLabel().compare(a, a, resamples=100, seed=1)
     assert same.to_json()["low"] is same.to_json()["high"] is None
     text = same.text(5)
-    assert "+0.0000, no interval, since A and B have the images of each label in one order" in text
+    assert "+0.0000, no interval, since A and B tell positives from negatives alike, for" in text
     assert text.count("+0.0000 (-), p = 1, Holm's 1") == 2
     one = MultiLabel().compare(a, b, resamples=100, seed=1, groups=dict.fromkeys(a, "7"))
     assert "no interval, since all images are of one group\n" in one.text(5)

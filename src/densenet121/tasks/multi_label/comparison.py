@@ -126,7 +126,7 @@ class Difference(Compared):
         if self.n_groups == 1:
             return "all images are of one group"
         if all(label.difference == 0 and label.low is None for label in self.labels):
-            return "A and B have the images of each label in one order"
+            return "A and B tell positives from negatives alike, for each label"
         return "few resamples have images of both kinds of every label, or all have one difference"
 
 
