@@ -1,5 +1,6 @@
 """Log messages of a training run about its data, its settings and its result."""
 
+import os
 import time
 from pathlib import Path
 
@@ -45,11 +46,34 @@ def log_data(
                 len(split.ignored),
                 split.ignored[0],
             )
+    if val is not None and (shared := images_in_both(dataset, val)):
+        log.warning(
+            "%d of %d validation images are training images, too, first %s: the validation is too "
+            "good; densenet121 audit names all of them, and copies",
+            len(shared),
+            len(val),
+            shared[0],
+        )
     of_ranks = f", {batch_size} on each of {ranks} ranks" if ranks > 1 else ""
     images = min(batch_size * ranks, len(dataset))
     log.info("an epoch has %d steps of %d images%s", epoch_steps, images, of_ranks)
     if len(dataset) < batch_size:
         log.warning("the dataset has fewer images than `per_batch_size` %d", batch_size)
+
+
+def images_in_both(train: ImageDataset, val: ImageDataset) -> list[str]:
+    """The validation images that the list of the training images names, too.
+
+    Only lists and tables are compared: images below two folders are different files.
+    """
+    if not (train.listed_in and val.listed_in) or train.read_one or val.read_one:
+        return []
+    places = {os.path.normpath(os.path.join(train.root, path)) for path in train.paths}  # noqa: PTH118
+    return [
+        path
+        for path in val.paths
+        if os.path.normpath(os.path.join(val.root, path)) in places  # noqa: PTH118
+    ]
 
 
 def _log_labels_of_one_kind(name: str, dataset: ImageDataset) -> None:
