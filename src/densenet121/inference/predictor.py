@@ -7,15 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from densenet121.checkpoint.exported import is_onnx
 from densenet121.datasets.decoding import MAX_PIXELS, not_readable, read_file
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.loader import Batch, load_batches
-from densenet121.datasets.pillow_images import from_pillow
 from densenet121.datasets.sampler import evaluation_batches
 from densenet121.inference.classifier import Choices, load_classifier, logits_of
+from densenet121.inference.image_input import ImageInput, as_encoded, in_order
 from densenet121.inference.onnx_model import load_onnx
 from densenet121.network import Variant, constant_network
 from densenet121.runtime import make_runtime
@@ -26,8 +25,6 @@ from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.resizing import default_eval_resize
 
 __all__ = ["ImageInput", "Prediction", "Predictor"]
-
-ImageInput = str | Path | bytes | NDArray[np.uint8] | Image.Image
 
 
 class Predictor:
@@ -185,10 +182,16 @@ class Predictor:
         if isinstance(images, ImageDataset):
             prepare = self.classifier.preprocessing.reader(images)
         else:
-            given = images
+            images = given = in_order(images)
 
             def prepare(index: int, out: NDArray[np.uint8]) -> None:
-                self._prepare(given[index], out)
+                image = given[index]
+                try:
+                    self._prepare(image, out)
+                except InputError as error:
+                    if len(given) == 1 or isinstance(image, str | Path):  # whose error names it
+                        raise
+                    raise InputError(f"images[{index}]: {error}") from error
 
         for batch in load_batches(
             prepare,
@@ -214,7 +217,8 @@ class Predictor:
         """Classify images: returns a list of ``Prediction``, or of the task's answers.
 
         Args:
-            images: paths, bytes, uint8 RGB arrays or PIL images, in any mixture.
+            images: paths, bytes, uint8 RGB arrays or PIL images, in any mixture; a sequence, or a
+                column of pandas in the order of its rows.
             top_k: number of classes to return for each (default: 5); of several labels all are
                 returned.
             coverage: coverage of the prediction sets, in (0, 1); needs calibrated weights.
@@ -222,7 +226,8 @@ class Predictor:
                 value, else never).
 
         Raises:
-            InputError: an image cannot be read, or the weights are not calibrated.
+            InputError: an image cannot be read, ``images`` is one image, or the weights are not
+                calibrated.
         """
         options = AnswerOptions(top_k, coverage, abstain_below)
         self.check_options(options)
@@ -273,26 +278,3 @@ def _height_and_width(size: int | tuple[int, int] | None) -> tuple[int, int] | N
     for side in sides:
         check_whole("image_size", side, 16)
     return int(sides[0]), int(sides[1])
-
-
-def as_encoded(image: bytes | NDArray[np.uint8] | Image.Image) -> bytes | NDArray[np.uint8]:
-    """An image in memory as the bytes of an encoded one, or ``(H, W, 3)`` uint8 RGB.
-
-    Raises:
-        InputError: it is of another type or shape.
-    """
-    if isinstance(image, bytes):
-        return image
-    if isinstance(image, Image.Image):
-        return from_pillow(image)
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise InputError(
-                f"an array must be (H, W, 3) uint8 RGB, got {image.shape} {image.dtype}"
-            )
-        if 0 in image.shape:
-            raise InputError(f"the array has no pixels: {image.shape}")
-        return image
-    raise InputError(
-        f"an image must be a path, bytes, an array or a PIL image, got {type(image).__name__}"
-    )

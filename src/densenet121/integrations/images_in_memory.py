@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from densenet121.datasets.decoding import read_file
 from densenet121.datasets.image_dataset import Encoded, ImageDataset
 from densenet121.datasets.packed_strings import Names
-from densenet121.inference.predictor import ImageInput, as_encoded
+from densenet121.inference.image_input import ImageInput, as_encoded
 from densenet121.utils.errors import InputError
 
 _ROOT = Path("X")  # what scikit-learn calls the images
@@ -112,8 +112,7 @@ def _read(image: ImageInput) -> Encoded:
         return read_file(Path(image))
     if isinstance(image, np.ndarray) and image.ndim == 2:
         image = np.repeat(image[:, :, None], 3, axis=2)
-    found = as_encoded(image)
-    return found if isinstance(found, bytes) else np.ascontiguousarray(found)
+    return as_encoded(image)
 
 
 def _name(number: int, image: ImageInput) -> str:
