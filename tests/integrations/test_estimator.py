@@ -156,6 +156,33 @@ def test_any_weights_of_one_class_per_image_are_a_fitted_estimator(tmp_path: Pat
         DenseNetClassifier.load(several)
 
 
+def test_classes_of_any_weights_are_sorted_with_their_probabilities(tmp_path: Path) -> None:
+    state = read_weights(write_weights(tmp_path / "sure.safetensors")).state_dict
+    state["classifier.weight"] = state["classifier.weight"] * 1e-4  # no probability is 0 or 1
+    names = ("cat", "ant", "bee")
+    file = write_weights(tmp_path / "w.safetensors", state=state, class_names=names)
+    loaded = DenseNetClassifier.load(file, amp="fp32")
+    assert loaded.classes_.tolist() == ["ant", "bee", "cat"]
+    answers = Predictor(file, amp="fp32").predict(list(ARRAYS), top_k=3)
+    told = [dict(zip(answer.classes, answer.probabilities, strict=True)) for answer in answers]
+    assert len(set(told[0].values())) == 3
+    expected = np.array([[one[name] for name in sorted(names)] for one in told])
+    shares = loaded.predict_proba(ARRAYS)
+    assert np.allclose(shares, expected, atol=1e-6)
+    assert loaded.predict(ARRAYS).tolist() == [answer.classes[0] for answer in answers]
+    loaded.save(tmp_path / "saved.safetensors")
+    again = DenseNetClassifier.load(tmp_path / "saved.safetensors", amp="fp32")
+    assert np.array_equal(again.predict_proba(ARRAYS), shares)
+
+
+def test_averaged_weights_are_taken_where_they_are_asked_for(tmp_path: Path) -> None:
+    settings = {"warmup_epochs": 0, "ema_decay": 0.9}
+    classifier = DenseNetClassifier(**SMALL | {"settings": settings}, output_dir=str(tmp_path))
+    classifier.fit(ARRAYS, CLASSES)
+    assert classifier.weights_ == (tmp_path / "last_ema.safetensors").read_bytes()
+    assert classifier.weights_ != (tmp_path / "last.safetensors").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("x", "message"),
     [
@@ -183,11 +210,32 @@ def test_what_is_no_image_is_refused_in_one_line(x: Any, message: str) -> None:
         (np.eye(12), "should be a 1d array"),
         (np.array([1, "1"] * 6, dtype=object), "Unknown label type"),
         (None, "requires y to be passed"),
+        (["ant", None] * 6, r"^y\[1\] is missing \(None\); leave images without a class out$"),
+        (np.array([1.0, 2.0, np.nan] * 4), r"^y\[2\] is missing \(nan\)"),
     ],
 )
 def test_classes_that_cannot_be_learnt_are_refused(y: Any, message: str) -> None:
     with pytest.raises((ValueError, TypeError), match=message):
         DenseNetClassifier(**SMALL).fit(ARRAYS, y)
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        ([9], "`validation` has the class 9, which y does not have"),
+        (["3"], "`validation` has the class '3', which y does not have"),
+        ([None], r"y of `validation`\[0\] is missing"),
+    ],
+)
+def test_a_validation_of_other_classes_is_refused(y: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        DenseNetClassifier(**SMALL).fit(ARRAYS, CLASSES, validation=(ARRAYS[:1], y))
+
+
+def test_a_folder_takes_one_fit(tmp_path: Path) -> None:
+    (tmp_path / "0-1_2.ckpt").touch()
+    with pytest.raises(UsageError, match="fit begins anew; choose another folder, or None where"):
+        DenseNetClassifier(**SMALL, output_dir=str(tmp_path)).fit(ARRAYS, CLASSES)
 
 
 @pytest.mark.parametrize(

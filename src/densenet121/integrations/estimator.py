@@ -13,8 +13,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
-from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from densenet121.checkpoint.load import read_weights
@@ -23,8 +22,16 @@ from densenet121.config import TrainConfig, absolute
 from densenet121.engine.train import train
 from densenet121.inference.classifier import Choices, make_classifier
 from densenet121.inference.predictor import Predictor
+from densenet121.integrations.classes import classes_of, labels_in, names_of, typed
 from densenet121.integrations.images_in_memory import as_dataset, list_images
-from densenet121.runs.layout import BEST_WEIGHTS, LAST_WEIGHTS, METRICS
+from densenet121.runs.layout import (
+    BEST_AVERAGE,
+    BEST_WEIGHTS,
+    LAST_AVERAGE,
+    LAST_WEIGHTS,
+    METRICS,
+    checkpoints_in,
+)
 from densenet121.runs.metrics import read_rows
 from densenet121.tasks import SingleLabel
 from densenet121.utils.errors import InputError, UsageError
@@ -125,33 +132,38 @@ class DenseNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             X: images.
             y: ``(N,)`` the class of each.
             validation: images and classes to validate on after every epoch; the best weights are
-                then taken, else the last ones.
+                then taken, else the last ones; with ``ema_decay`` the averaged ones of those.
 
         Raises:
             InputError: a ValueError: images, classes or settings cannot be used.
             KeyboardInterrupt: a signal stopped the run.
         """
         images = list_images(X)
-        classes, labels = _classes_of(y)
+        classes, labels = classes_of(y)
         check_consistent_length(images, labels)
-        names = _names(classes)
+        names = names_of(classes)
         held_out = None
         if validation is not None:
-            others, known = list_images(validation[0]), _labels_in(classes, validation[1])
+            others, known = list_images(validation[0]), labels_in(classes, validation[1])
             check_consistent_length(others, known)
             held_out = as_dataset(others, known, names)
         with contextlib.ExitStack() as stack:
             folder = self.output_dir
             if folder is None:
                 folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="densenet121-"))
+            elif held := checkpoints_in(absolute(folder), 0):
+                raise UsageError(
+                    f"`output_dir` {folder} already has a run ({held[0].name}), and fit begins "
+                    "anew; choose another folder, or None where there are several fits"
+                )
             if not self.verbose:
                 stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
-            result = train(
-                self._config(folder), images=(as_dataset(images, labels, names), held_out)
-            )
+            config = self._config(folder)
+            result = train(config, images=(as_dataset(images, labels, names), held_out))
             if result.stopped:
                 raise KeyboardInterrupt(f"stopped by a signal; {result.folder} has the state")
-            name = LAST_WEIGHTS if held_out is None else BEST_WEIGHTS
+            last, best = (LAST_WEIGHTS, LAST_AVERAGE), (BEST_WEIGHTS, BEST_AVERAGE)
+            name = (last if held_out is None else best)[config.ema_decay is not None]
             self.weights_ = (result.folder / name).read_bytes()
             self.history_ = read_rows(result.folder / METRICS)
         self.classes_ = classes
@@ -170,7 +182,10 @@ class DenseNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         classifier = predictor.classifier
         found = classifier.task.probabilities(np.concatenate(parts), classifier.calibration)
         assert found is not None
-        shares = found.astype(np.float64)
+        # Weights of others may have their classes in any order.
+        known = typed(classifier.class_names, self.classes_.dtype.kind).tolist()
+        column = {name: number for number, name in enumerate(known)}
+        shares = found.astype(np.float64)[:, [column[name] for name in self.classes_.tolist()]]
         return np.asarray(shares / shares.sum(axis=1, keepdims=True))
 
     def predict(self, X: Any) -> NDArray[Any]:
@@ -217,7 +232,7 @@ class DenseNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if found.task.name != SingleLabel.name:
             raise InputError(f"{file}: has several labels per image, and predict gives one class")
         info = ModelInfo(found.net, found.variant, found.class_names, found.preprocessing)
-        loaded.classes_ = _typed(found.class_names, str(weights.origin.get(_CLASSES, "U")))
+        loaded.classes_ = np.sort(typed(found.class_names, str(weights.origin.get(_CLASSES, "U"))))
         loaded.history_ = []
         with tempfile.TemporaryDirectory(prefix="densenet121-") as folder:
             own = Path(folder) / LAST_WEIGHTS
@@ -290,55 +305,3 @@ class DenseNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         except OSError as error:
             raise InputError(f"{path}: cannot be written ({error.strerror})") from None
         return path
-
-
-def _classes_of(y: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """The classes, sorted, and the index of that of each image.
-
-    Raises:
-        ValueError: y has other than one class per image, or only one class.
-    """
-    if y is None:
-        raise InputError("requires y to be passed, but the target y is None")
-    y = column_or_1d(y, warn=True)
-    check_classification_targets(y)
-    classes, labels = np.unique(y, return_inverse=True)
-    if len(classes) < 2:
-        raise InputError(f"y has {len(classes)} class; a classifier needs at least 2 classes")
-    return classes, np.asarray(labels, dtype=np.int64)
-
-
-def _names(classes: NDArray[Any]) -> tuple[str, ...]:
-    """The names of the classes in the weights.
-
-    Raises:
-        InputError: two are written alike, as 1 and "1".
-    """
-    names = tuple(str(name) for name in classes.tolist())
-    if len(set(names)) < len(names):
-        raise InputError(f"y has different classes that are written alike: {', '.join(names)}")
-    return names
-
-
-def _labels_in(classes: NDArray[Any], y: Any) -> NDArray[np.int64]:
-    """The index of the class of each image of a validation.
-
-    Raises:
-        InputError: a class is not among those of training.
-    """
-    y = column_or_1d(y, warn=True)
-    unknown = np.setdiff1d(y, classes)
-    if len(unknown):
-        raise InputError(f"`validation` has the class {unknown[0]}, which y does not have")
-    return np.asarray(np.searchsorted(classes, y), dtype=np.int64)
-
-
-def _typed(names: tuple[str, ...], kind: str) -> NDArray[Any]:
-    """The classes from their names, of the type that ``save`` noted."""
-    if kind == "b":
-        return np.array([name == "True" for name in names])
-    if kind in "iu":
-        return np.array([int(name) for name in names])
-    if kind == "f":
-        return np.array([float(name) for name in names])
-    return np.array(names, dtype=object if kind == "O" else None)
