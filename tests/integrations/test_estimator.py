@@ -1,5 +1,6 @@
 """DenseNetClassifier: a run of train behind scikit-learn's conventions."""
 
+import logging
 import pickle
 import sys
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from sklearn.utils.validation import validate_data
 from densenet121 import DenseNetClassifier, Predictor, TrainConfig, train
 from densenet121.checkpoint.load import read_weights
 from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.logging import log
 
 from helpers.images import draw, write_classes
 from helpers.weights import write_weights
@@ -173,6 +175,25 @@ def test_classes_of_any_weights_are_sorted_with_their_probabilities(tmp_path: Pa
     loaded.save(tmp_path / "saved.safetensors")
     again = DenseNetClassifier.load(tmp_path / "saved.safetensors", amp="fp32")
     assert np.array_equal(again.predict_proba(ARRAYS), shares)
+
+
+def test_a_fit_shows_nothing_and_leaves_stdout_to_other_threads(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stdout, seen = sys.stdout, []
+
+    class Look(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append(sys.stdout is stdout)
+
+    look = Look()
+    log.addHandler(look)
+    try:
+        DenseNetClassifier(**SMALL).fit(ARRAYS, CLASSES)
+    finally:
+        log.removeHandler(look)
+    assert seen and all(seen)
+    assert capsys.readouterr().out == ""
 
 
 def test_averaged_weights_are_taken_where_they_are_asked_for(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Files that are whole or not there, the original's log, and metrics that survive a kill."""
 
+import contextlib
 import json
 import math
 import os
@@ -7,6 +8,7 @@ import re
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from densenet121.utils.files import (
     write_atomic,
     write_json,
 )
-from densenet121.utils.logging import log, log_settings, run_log
+from densenet121.utils.logging import log, log_settings, quiet, run_log
 
 from helpers.commands import no_file_beyond
 
@@ -212,6 +214,35 @@ def test_after_a_run_the_log_is_as_it_was(tmp_path: Path) -> None:
     assert (list(log.handlers), log.level, log.propagate) == before
     log.error("outside")
     assert messages(path) == [("INFO", "inside")]
+
+
+def test_runs_in_several_threads_have_a_log_each(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (list(log.handlers), log.level, log.propagate)
+    both, first_ended = threading.Barrier(2, timeout=10), threading.Event()
+    folders = [tmp_path / "0", tmp_path / "1"]
+
+    def go(number: int) -> None:
+        folders[number].mkdir()
+        with quiet() if number == 0 else contextlib.nullcontext(), run_log(folders[number], "x", 0):
+            both.wait()
+            log.info("run %d", number)
+            both.wait()
+            if number:
+                first_ended.wait(10)
+                log.info("after the other")
+
+    threads = [threading.Thread(target=go, args=(number,)) for number in (0, 1)]
+    for thread in threads:
+        thread.start()
+    threads[0].join()
+    first_ended.set()
+    threads[1].join()
+    expected = [[("INFO", "run 0")], [("INFO", "run 1"), ("INFO", "after the other")]]
+    assert [messages(folder / "x_rank_0.log") for folder in folders] == expected
+    assert capsys.readouterr().out == (folders[1] / "x_rank_0.log").read_text(encoding="utf-8")
+    assert (list(log.handlers), log.level, log.propagate) == before
 
 
 def test_a_name_that_is_not_utf8_is_logged_all_the_same(tmp_path: Path) -> None:

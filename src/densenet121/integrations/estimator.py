@@ -1,7 +1,6 @@
 """``DenseNetClassifier``: training and prediction by scikit-learn's conventions."""
 
 import contextlib
-import io
 import re
 import tempfile
 from collections.abc import Mapping
@@ -36,6 +35,7 @@ from densenet121.runs.metrics import read_rows
 from densenet121.tasks import SingleLabel
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.files import write_atomic
+from densenet121.utils.logging import quiet
 
 # Parameters that are settings of `train` of the same name; None leaves them to the recipe.
 _SETTINGS = (
@@ -157,7 +157,7 @@ class DenseNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                     "anew; choose another folder, or None where there are several fits"
                 )
             if not self.verbose:
-                stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+                stack.enter_context(quiet())
             config = self._config(folder)
             result = train(config, images=(as_dataset(images, labels, names), held_out))
             if result.stopped:

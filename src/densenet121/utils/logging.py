@@ -9,6 +9,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import IO
 
@@ -16,6 +17,13 @@ from densenet121.utils.errors import InputError, cannot_write
 
 FORMAT = "%(asctime)s:%(levelname)s:%(message)s"
 log = logging.getLogger("densenet121")
+
+# The runs that this thread is in, innermost last; empty in the threads that a run has started.
+_RUNS: ContextVar[tuple[object, ...]] = ContextVar("runs", default=())
+_QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
+# All runs of the process, and the level and propagation that the first of them found.
+_OPEN: set[object] = set()
+_FOUND = [log.level, log.propagate]
 
 
 class _StdoutHandler(logging.StreamHandler[IO[str]]):
@@ -58,7 +66,8 @@ def run_log(folder: Path, stamp: str, rank: int, good: Callable[[], str] = str) 
     """Log to ``folder/<stamp>_rank_<rank>.log``, and to stdout on every eighth rank.
 
     A resumed run appends to the log file in the folder. An error that ends the run is also written
-    to the file, because stderr may not be kept.
+    to the file, because stderr may not be kept. A run in another thread has its lines in its own
+    log alone.
 
     Args:
         folder: the run folder.
@@ -73,12 +82,17 @@ def run_log(folder: Path, stamp: str, rank: int, good: Callable[[], str] = str) 
     path = earlier[-1] if earlier else folder / f"{stamp}_rank_{rank}.log"
     file = _LogFile(path, good)
     handlers: list[logging.Handler] = [file]
-    if rank % 8 == 0:
+    if rank % 8 == 0 and not _QUIET.get():
         handlers.append(_StdoutHandler())
-    level, propagate = log.level, log.propagate
+    run = object()
+    if not _OPEN:
+        _FOUND[:] = log.level, log.propagate
+    _OPEN.add(run)
     log.setLevel(logging.INFO)
     log.propagate = False
+    before = _RUNS.set((*_RUNS.get(), run))
     for handler in handlers:
+        handler.addFilter(lambda _: run in (_RUNS.get() or (run,)))
         handler.setFormatter(logging.Formatter(FORMAT))
         log.addHandler(handler)
     try:
@@ -91,8 +105,21 @@ def run_log(folder: Path, stamp: str, rank: int, good: Callable[[], str] = str) 
         for handler in handlers:
             log.removeHandler(handler)
             handler.close()
-        log.setLevel(level)
-        log.propagate = propagate
+        _RUNS.reset(before)
+        _OPEN.remove(run)
+        if not _OPEN:
+            log.setLevel(_FOUND[0])
+            log.propagate = bool(_FOUND[1])
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """A context in which this thread's runs write no log to stdout, and other threads' ones do."""
+    before = _QUIET.set(True)
+    try:
+        yield
+    finally:
+        _QUIET.reset(before)
 
 
 def log_settings(settings: Mapping[str, object]) -> None:
