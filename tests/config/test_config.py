@@ -1,11 +1,13 @@
 """The settings: their names and defaults are frozen, their ranges are kept."""
 
 import dataclasses
+import json
 import math
 import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +17,7 @@ from densenet121.config import (
     FREE_ON_RESUME,
     DemoConfig,
     EvalConfig,
+    PredictConfig,
     ReportConfig,
     TrainConfig,
     absolute,
@@ -438,3 +441,47 @@ def test_a_choice_that_is_not_offered_is_refused_from_python_too(settings: dict[
     (name,) = settings
     with pytest.raises(UsageError, match=f"^--{name} must be one of .*, got {settings[name]}$"):
         TrainConfig(data_dir="pictures", **settings)
+
+
+def test_numbers_of_numpy_and_paths_become_plain() -> None:
+    passed: dict[str, Any] = {
+        "data_dir": Path("pictures"),
+        "pretrained": Path("w.safetensors"),
+        "max_epoch": np.int64(3),
+        "lr": np.float32(0.5),
+        "workers": 2.0,
+        "image_size": np.int32(64),
+        "label_smooth": np.bool_(True),
+    }
+    plain: dict[str, Any] = {
+        "data_dir": "pictures",
+        "pretrained": "w.safetensors",
+        "max_epoch": 3,
+        "lr": 0.5,
+        "workers": 2,
+        "image_size": 64,
+        "label_smooth": 1,
+    }
+    config, expected = TrainConfig(**passed), TrainConfig(**plain)
+    assert config == expected
+    text = json.dumps(settings_of(config))
+    assert json.loads(text) == json.loads(json.dumps(settings_of(expected)))
+    inputs = PredictConfig(inputs=[Path("a.png")], pretrained="w")  # type: ignore[list-item]
+    assert inputs.inputs == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lr": "0.1"}, "--lr must be a number, got '0.1'"),
+        ({"max_epoch": "3"}, "--max_epoch must be a whole number, got '3'"),
+        ({"max_epoch": 1.5}, "--max_epoch must be a whole number, got 1.5"),
+        ({"flip_prob": [0.5]}, "--flip_prob must be a number, got [0.5]"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_from_python(
+    settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        TrainConfig(data_dir="pictures", **settings)
+    assert str(caught.value) == message

@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import inspect
 import math
+import os
 import re
 from collections.abc import Iterable
 from types import NoneType, UnionType
@@ -89,6 +90,31 @@ class Flag:
         if found is None or (self.choices and found not in self.choices):
             raise UsageError(f"{label} must be {self.expected}, got {text}")
         return found
+
+    def plain(self, value: Any) -> Any:
+        """A value that Python code gives, as the command line would: plain, for JSON and resuming.
+
+        A number of numpy becomes Python's, a path text, 3.0 the whole number 3.
+
+        Raises:
+            UsageError: a number is expected, and it is something else.
+        """
+        if self.many and isinstance(value, list | tuple):
+            return [self._plain(element) for element in value]
+        return None if value is None else self._plain(value)
+
+    def _plain(self, value: Any) -> Any:
+        if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0:
+            value = value.item()
+        if str in self.kinds and isinstance(value, os.PathLike):
+            value = os.fspath(value)
+        if isinstance(value, float) and value.is_integer() and {int} <= self.kinds <= {int, str}:
+            value = int(value)
+        if self.kinds <= {int, float} and not self.choices:
+            kinds = (int, float) if float in self.kinds else int
+            if not isinstance(value, kinds):
+                raise UsageError(f"{self.label} must be {self.expected}, got {value!r}")
+        return value
 
     def _parsed(self, text: str) -> Any:
         if self.switch:

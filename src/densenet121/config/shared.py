@@ -61,13 +61,16 @@ class Settings:
     presets: ClassVar[Mapping[str, Collection[str]]] = {}
 
     def __post_init__(self) -> None:
-        """Refuse invalid values.
+        """Make values plain, and refuse invalid ones.
 
         Raises:
             UsageError: a value is invalid; the text has the flag, what is allowed and the value.
         """
         for flag in flags_of(type(self)):
-            value = getattr(self, flag.name)
+            given = getattr(self, flag.name)
+            value = flag.plain(given)
+            if value is not given:
+                object.__setattr__(self, flag.name, value)
             if flag.choices and value is not None and value not in flag.choices:
                 raise UsageError(f"{flag.label} must be {flag.expected}, got {value}")
         for group in type(self).__mro__:
