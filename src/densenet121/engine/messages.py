@@ -68,12 +68,15 @@ def images_in_both(train: ImageDataset, val: ImageDataset) -> list[str]:
     """
     if not (train.listed_in and val.listed_in) or train.read_one or val.read_one:
         return []
-    places = {os.path.normpath(os.path.join(train.root, path)) for path in train.paths}  # noqa: PTH118
-    return [
-        path
-        for path in val.paths
-        if os.path.normpath(os.path.join(val.root, path)) in places  # noqa: PTH118
-    ]
+    places = {_place(val.root, path): path for path in val.paths}  # mostly the shorter list
+    shared = {place for path in train.paths if (place := _place(train.root, path)) in places}
+    return [path for path in val.paths if _place(val.root, path) in shared]
+
+
+def _place(root: Path, path: str) -> str:
+    if path.startswith("/") or "//" in path or "./" in path:
+        return os.path.normpath(os.path.join(root, path))  # noqa: PTH118
+    return f"{root}/{path}"  # in a tenth of the time: there may be millions
 
 
 def _log_labels_of_one_kind(name: str, dataset: ImageDataset) -> None:

@@ -114,12 +114,20 @@ def run_log(folder: Path, stamp: str, rank: int, good: Callable[[], str] = str) 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """A context in which this thread's runs write no log to stdout, and other threads' ones do."""
+    """A context in which this thread's runs show nothing, and those of other threads do.
+
+    Neither a log on stdout nor a progress bar.
+    """
     before = _QUIET.set(True)
     try:
         yield
     finally:
         _QUIET.reset(before)
+
+
+def is_quiet() -> bool:
+    """Whether this thread is in the context of ``quiet``."""
+    return _QUIET.get()
 
 
 def log_settings(settings: Mapping[str, object]) -> None:

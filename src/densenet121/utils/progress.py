@@ -5,6 +5,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from densenet121.utils.logging import is_quiet
+
 
 @contextmanager
 def progress_bar(
@@ -19,7 +21,7 @@ def progress_bar(
         unit: name of a step.
     """
     # Only one of several processes on a terminal draws.
-    if not sys.stdout.isatty() or os.environ.get("LOCAL_RANK", "0") != "0":
+    if is_quiet() or not sys.stdout.isatty() or os.environ.get("LOCAL_RANK", "0") != "0":
         yield lambda steps=1, note="": None
         return
     from rich.progress import (
