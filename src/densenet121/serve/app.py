@@ -1,12 +1,13 @@
 """The HTTP routes: /predict, the page at /, health, metrics, the API documentation, and /v2."""
 
 import base64
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import HTMLResponse, Response
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
@@ -15,12 +16,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from densenet121.network import DenseNet
 from densenet121.serve.access import TokenNeeded
+from densenet121.serve.answers import Json
 from densenet121.serve.batches import Reply
 from densenet121.serve.bodies import Refusal, drain
 from densenet121.serve.metrics import Metrics
 from densenet121.serve.open_inference import add_open_inference
 from densenet121.serve.service import Service
 from densenet121.tasks import AnswerOptions
+from densenet121.utils.errors import one_line
 from densenet121.version import __version__
 
 _PAGE = Path(__file__).with_name("page.html")
@@ -106,7 +109,7 @@ def make_app(service: Service, token: bytes | None = None) -> FastAPI:
                 await drain(request)
                 raise
             replies = await service.predict(request, options, cam)
-        return JSONResponse({"predictions": [_as_json(name, reply) for name, reply in replies]})
+        return Json({"predictions": [_as_json(name, reply) for name, reply in replies]})
 
     _add_information(app, service, calibrated=calibrated, maps=maps)
     add_open_inference(app, service)
@@ -152,7 +155,7 @@ def _add_information(app: FastAPI, service: Service, *, calibrated: bool, maps: 
     @app.get("/readyz", summary="Whether the server accepts requests")
     async def readyz() -> Response:
         content = {"status": "ready" if service.ready else "not ready"}
-        return JSONResponse(content, status_code=200 if service.ready else 503)
+        return Json(content, status_code=200 if service.ready else 503)
 
     @app.get("/model", summary="Network, classes and limits")
     async def model() -> dict[str, Any]:
@@ -192,8 +195,8 @@ def _as_json(name: str, reply: Reply) -> dict[str, Any]:
 def _add_refusals(app: FastAPI) -> None:
     """Return every error as ``{"error": reason}``."""
 
-    def refuse(status: int, reason: str, **headers: str) -> JSONResponse:
-        return JSONResponse({"error": reason}, status_code=status, headers=headers)
+    def refuse(status: int, reason: str, **headers: str) -> Json:
+        return Json({"error": reason}, status_code=status, headers=headers)
 
     @app.exception_handler(Refusal)
     async def refusal(request: Request, error: Refusal) -> Response:
@@ -218,7 +221,10 @@ def _add_refusals(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def fault(request: Request, error: Exception) -> Response:
-        return refuse(500, f"the server failed: {type(error).__name__}: {error}")
+        reason = f"the server failed: {type(error).__name__}: {one_line(error)}"
+        # uvicorn's log is silent, and whoever operates the server does not see the answer.
+        print(f"densenet121: a request failed (500): {reason}", file=sys.stderr)  # noqa: T201
+        return refuse(500, reason)
 
 
 class _Counted:

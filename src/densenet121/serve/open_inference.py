@@ -1,16 +1,16 @@
 """The routes of the Open Inference Protocol (KServe v2), beside the server's own."""
 
 import asyncio
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
 from fastapi import FastAPI, Path, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
 from densenet121.inference.onnx_model import OnnxModel
+from densenet121.serve.answers import Json, json_text
 from densenet121.serve.batches import Reply
 from densenet121.serve.bodies import NamedImage, Refusal, drain
 from densenet121.serve.service import Service
@@ -68,11 +68,16 @@ def add_open_inference(app: FastAPI, service: Service) -> None:
 
     @app.get("/v2/health/ready", summary=f"{_TITLE}: whether it accepts requests")
     async def ready() -> Response:
-        return JSONResponse({"ready": service.ready}, status_code=200 if service.ready else 503)
+        return Json({"ready": service.ready}, status_code=200 if service.ready else 503)
 
     for path, shown in ((_MODEL, True), (f"{_MODEL}/versions/{{version}}", False)):
 
-        @app.get(path, summary=f"{_TITLE}: inputs and outputs", include_in_schema=shown)
+        @app.get(
+            path,
+            summary=f"{_TITLE}: inputs and outputs",
+            include_in_schema=shown,
+            response_class=Json,
+        )
         async def metadata(model: Annotated[str, known], version: str = _VERSION) -> dict[str, Any]:
             _check(model, version, name)
             return _metadata(service, name, allowed)
@@ -81,7 +86,7 @@ def add_open_inference(app: FastAPI, service: Service) -> None:
         async def model_ready(model: Annotated[str, known], version: str = _VERSION) -> Response:
             _check(model, version, name)
             content = {"name": name, "ready": service.ready}
-            return JSONResponse(content, status_code=200 if service.ready else 503)
+            return Json(content, status_code=200 if service.ready else 503)
 
         @app.post(
             f"{path}/infer",
@@ -171,7 +176,7 @@ async def _infer(request: Request, service: Service, name: str, allowed: Allowed
 def _outputs(service: Service, replies: list[Reply]) -> dict[str, Floats | list[str]]:
     classifier = service.predictor.classifier
     logits = np.stack([reply.logits for reply in replies])
-    texts = [json.dumps(reply.answer.to_json(), ensure_ascii=False) for reply in replies]
+    texts = [json_text(reply.answer.to_json()) for reply in replies]
     found: dict[str, Floats | list[str]] = {_LOGITS: logits, _ANSWER: texts}
     probabilities = classifier.task.probabilities(logits, classifier.calibration)
     if probabilities is not None:
