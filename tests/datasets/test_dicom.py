@@ -227,6 +227,37 @@ def test_what_is_not_read_is_refused_by_name(data: bytes, reason: str) -> None:
     assert "JANE" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("elements", "reason"),
+    [
+        ({"WindowWidth": 0}, "DICOM with a window of width 0; pass `window`, such as full"),
+        ({"WindowWidth": [0, 700]}, "DICOM with a window of width 0; pass `window`"),
+        ({"WindowWidth": -3, "VOILUTFunction": "SIGMOID"}, "DICOM with a window of width -3;"),
+        ({"VOILUTFunction": "DOE JANE"}, "DICOM with an unknown function of its window; pass"),
+        ({"WindowCenter": float("nan")}, "DICOM with a WindowCenter that is not a finite number"),
+        ({"WindowWidth": float("inf")}, "DICOM with a WindowWidth that is not a finite number"),
+    ],
+)
+def test_a_window_that_shows_nothing_is_named_and_another_can_be_used(
+    elements: dict[str, Any], reason: str
+) -> None:
+    data = broken(**({"WindowCenter": 900, "WindowWidth": 700} | elements))
+    with pytest.raises(InputError, match=f"^{reason}") as caught:
+        decode(data)
+    assert "JANE" not in str(caught.value)
+    expected = levels(SAMPLES, 0, 4095)
+    found = decode(data, reading=make_reading(8, "full"))
+    np.testing.assert_array_equal(found[:, :, 0], expected)
+
+
+@pytest.mark.parametrize("name", ["RescaleSlope", "RescaleIntercept"])
+@pytest.mark.parametrize("window", [None, "full", "0,900"])
+def test_a_rescaling_to_nan_is_refused_and_not_a_black_image(name: str, window: str | None) -> None:
+    data = broken(**({"RescaleSlope": 1, "RescaleIntercept": 0} | {name: float("nan")}))
+    with pytest.raises(InputError, match=f"^DICOM with a {name} that is not a finite number$"):
+        decode(data, reading=make_reading(8, window))
+
+
 def test_samples_that_do_not_fit_the_colour_space_are_refused() -> None:
     """They became an array of four dimensions."""
     dataset = make(np.zeros((6, 4), np.uint16), BitsStored=16)

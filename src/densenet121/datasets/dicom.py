@@ -10,6 +10,7 @@ switched off for the process when the first DICOM file is read.
 
 import io
 import logging
+import math
 import struct
 import warnings
 from collections.abc import Callable
@@ -34,6 +35,7 @@ _ELEMENTS = [
     *("VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 ]
+_FUNCTIONS = {"LINEAR", "LINEAR_EXACT", "SIGMOID"}  # of a window
 _COLOURS = {"MONOCHROME1", "MONOCHROME2", "RGB"}
 _OTHER_COLOURS = {"PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420"} | {
     *("YBR_PARTIAL_422", "YBR_ICT", "YBR_RCT", "XYB", "HSV", "ARGB", "CMYK"),
@@ -148,6 +150,8 @@ def _grey_levels(dataset: Any, samples: NDArray[Any], window: Window | None) -> 
     """Through the modality LUT and a window: the file's own unless there is another."""
     from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
+    for name in ("RescaleSlope", "RescaleIntercept"):
+        _numbers(dataset, name)
     values = apply_modality_lut(samples, dataset)
     if window is not None and window.kind in ("values", "percentile"):
         return grey_levels(values, *window.limits(values))
@@ -165,10 +169,38 @@ def _grey_levels(dataset: Any, samples: NDArray[Any], window: Window | None) -> 
         return grey_levels(values, min(low, high), max(low, high))
     if tables:
         low, high = 0.0, float(2 ** int(tables[index].LUTDescriptor[2]) - 1)
+    else:
+        _check_window(dataset, index)
     shown = apply_voi_lut(values, dataset, index)
     if low > high:  # a negative slope: the window's own black is the upper end
         shown, low, high = -shown, -low, -high
     return grey_levels(shown, low, high)
+
+
+def _numbers(dataset: Any, name: str) -> list[float]:
+    """The numbers of an element; none if it is absent or blank.
+
+    Raises:
+        InputError: one is nan or infinite, which would make the whole image black.
+    """
+    value = dataset.get(name)
+    numbers = [] if value in (None, "") else np.ravel(np.asarray(value, dtype=np.float64)).tolist()
+    if not all(math.isfinite(number) for number in numbers):
+        raise InputError(f"DICOM with a {name} that is not a finite number")
+    return numbers
+
+
+def _check_window(dataset: Any, index: int) -> None:
+    """Refuse a window of the file that shows nothing (PS3.3, C.11.2.1.2)."""
+    advice = "; pass `window`, such as full, to use another"
+    _numbers(dataset, "WindowCenter")
+    widths = _numbers(dataset, "WindowWidth")
+    width = widths[index if len(widths) > 1 else 0]
+    function = str(dataset.get("VOILUTFunction", "LINEAR")).strip().upper()
+    if function not in _FUNCTIONS:
+        raise InputError(f"DICOM with an unknown function of its window{advice}")
+    if width <= 0 or (function == "LINEAR" and width < 1):
+        raise InputError(f"DICOM with a window of width {width:g}{advice}")
 
 
 def _number_of_windows(dataset: Any) -> int:

@@ -18,8 +18,8 @@ def json_text(content: Any, separators: tuple[str, str] | None = None) -> str:
     """JSON that can be sent as UTF-8.
 
     Names of classes may have bytes that are not UTF-8 (folders with names in Latin-1), and texts of
-    clients half of a character. Where there are any, all but ASCII is written as escapes, as in the JSON
-    of the ``predict`` command.
+    clients half of a character. Where there are any, all but ASCII is written as escapes, as in the
+    JSON of the ``predict`` command.
     """
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=separators)
     try:
