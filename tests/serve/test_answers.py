@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from densenet121.config import ServeConfig
+from densenet121.datasets.decoding import EXTENSIONS
 from densenet121.inference.predictor import Predictor
 from densenet121.tasks import AnswerOptions, SingleLabel, Task
 from densenet121.tasks.single_label.predictions import Prediction
@@ -129,3 +131,12 @@ def test_a_fault_of_the_server_is_one_line_of_its_log(
     reason = "the server failed: ZeroDivisionError: in two lines"
     assert (status, json.loads(body)) == (500, {"error": reason})
     assert capsys.readouterr().err == f"densenet121: a request failed (500): {reason}\n"
+
+
+def test_the_page_offers_every_format_that_is_read(tmp_path: Path) -> None:
+    ((status, page),) = asked(write_weights(tmp_path / "w.safetensors"), [("/", b"")])
+    found = re.search(rb'type="file"[^>]*accept="([^"]+)"', page)
+    assert status == 200 and found
+    offered = set(found[1].decode().split(","))
+    of_browsers = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif"}  # "image/*" has them
+    assert "image/*" in offered and offered | of_browsers >= EXTENSIONS
