@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,30 @@ def test_the_three_formats_tell_the_same(image_folder: Path, weights: Path) -> N
         assert abs(sum(top["probability"] for top in line["top"]) - 1) < 1e-5
 
 
+def test_images_of_a_folder_without_an_extension_are_not_left_out_silently(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    """As PACS write DICOM: IM000001, or 1.2.840.10008.7."""
+    image = (image_folder / "val" / "ant" / "000.png").read_bytes()
+    study = tmp_path / "study"
+    study.mkdir()
+    (study / "1.2.840.7").write_bytes(bytes(128) + b"DICM" + bytes(9))
+    (study / "IM\n1").write_bytes(image)
+    (study / "README").write_bytes(b"not an image")
+    (study / ".hidden").write_bytes(image)
+    (study / "notes.txt").write_bytes(image)
+    os.mkfifo(study / "pipe")
+    with pytest.raises(InputError, match=r"no images .* 2 files begin .* as .*1\.2\.840\.7; they"):
+        find([str(study)])
+    (study / "a.png").write_bytes(image)
+    said: list[str] = []
+    (found,) = find([str(study)], note=said.append)
+    assert found.name == str(study / "a.png") and len(said) == 1
+    assert said[0].startswith("2 files begin like an image but have no extension of one, such as")
+    (given,) = find([str(study / "1.2.840.7")], note=said.append)
+    assert given.name.endswith("1.2.840.7") and len(said) == 1
+
+
 def test_standard_input_is_an_image_or_a_list_of_paths(image_folder: Path) -> None:
     path = image_folder / "val" / "ant" / "000.png"
     (image,) = find(["-"], io.BytesIO(path.read_bytes()))
@@ -101,7 +126,9 @@ def test_a_bad_image_stops_or_is_skipped_and_named(
     assert (stopped.returncode, stopped.stdout) == (1, "")
     assert stopped.stderr.count("\n") == 1 and str(bad) in stopped.stderr
     skipped = run_command("predict", *flags, "--on_bad_image", "skip")
-    assert skipped.returncode == 1 and str(bad) in skipped.stderr
+    assert skipped.returncode == 1
+    reason = "not a readable image (not an image (no known format))"
+    assert skipped.stderr == f"densenet121: {bad}: {reason}\n"
     assert [json.loads(line)["path"] for line in skipped.stdout.splitlines()] == [str(good)]
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import stat
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -54,11 +55,11 @@ def predict(config: PredictConfig, task: Task | None = None) -> int:
     cam = absolute(config.cam) if config.cam is not None else None
     if cam is not None:
         check_maps(predictor, config.cam_layer)
-    sources = find(config.inputs)
+    sources = find(config.inputs, note=_note)
     if cam is not None:
         make_folder(cam, cam.parent)
     for note in predictor.classifier.notes:
-        print(f"densenet121: note: {note}", file=sys.stderr)  # noqa: T201 (the command's output)
+        _note(note)
     if predictor.classifier.preprocessing.channels == 1:
         print(f"densenet121: images are read with {NOTE}", file=sys.stderr)  # noqa: T201
     if predictor.classifier.is_int8:
@@ -75,7 +76,9 @@ def predict(config: PredictConfig, task: Task | None = None) -> int:
             advance=advance,
         ):
             for index, reason in batch.bad:
-                print(f"densenet121: {sources[index].name}: {reason}", file=sys.stderr)  # noqa: T201
+                # The reason names a file, but not an image of standard input.
+                name = "-: " if isinstance(sources[index].image, bytes) else ""
+                print(f"densenet121: {name}{reason}", file=sys.stderr)  # noqa: T201
             num_bad += len(batch.bad)
             answers = predictor.answers(logits, options)
             for index, answer in zip(batch.indices, answers, strict=True):
@@ -87,26 +90,54 @@ def predict(config: PredictConfig, task: Task | None = None) -> int:
     return num_bad
 
 
-def find(inputs: Sequence[str], stdin: IO[bytes] | None = None) -> list[Source]:
+def _note(text: str) -> None:
+    line = str(InputError(text))  # of one line, whatever names are in it
+    print(f"densenet121: note: {line}", file=sys.stderr)  # noqa: T201 (the command's output)
+
+
+def find(
+    inputs: Sequence[str],
+    stdin: IO[bytes] | None = None,
+    note: Callable[[str], None] = lambda text: None,
+) -> list[Source]:
     """The images of the inputs, in order; those of a folder in byte order of their paths.
+
+    Args:
+        inputs: files, folders, or "-".
+        stdin: what "-" reads.
+        note: called with what is left out of a folder though it seems to be an image.
 
     Raises:
         InputError: an input does not exist, or none has an image.
     """
     found: list[Source] = []
+    nameless: list[str] = []
     for name in inputs:
         if name == "-":
             found += _from_stream(stdin or sys.stdin.buffer)
             continue
         path = absolute(name)
         if path.is_dir():
-            found += [Source(inside, inside) for inside in _below(str(name))]
+            images, others = _below(str(name))
+            found += [Source(inside, inside) for inside in images]
+            nameless += others
         elif path.exists():
             found.append(Source(name, path))
         else:
             raise InputError(f"{name}: there is no such file or folder")
+    left_out = (
+        f"{len(nameless)} files begin like an image but have no extension of one, such as "
+        f"{nameless[0]}; they are left out unless they are passed as files, or as a list on "
+        "standard input"
+        if nameless
+        else ""
+    )
     if not found:
-        raise InputError(f"no images ({', '.join(sorted(EXTENSIONS))}) in {', '.join(inputs)}")
+        more = f"; {left_out}" if left_out else ""
+        extensions = ", ".join(sorted(EXTENSIONS))
+        raise InputError(f"no images ({extensions}) in {', '.join(inputs)}{more}")
+    if left_out:
+        note(left_out)
     return found
 
 
@@ -120,21 +151,40 @@ def _from_stream(stdin: IO[bytes]) -> list[Source]:
     return [Source(line, absolute(line)) for line in lines if line]
 
 
-def _below(folder: str) -> list[str]:
-    """Paths of the images below a folder; hidden files and folders are skipped."""
+def _below(folder: str) -> tuple[list[str], list[str]]:
+    """Paths of the images below a folder, and of those that only begin like one.
+
+    The latter have no extension, or the number with which a DICOM identifier ends. Hidden files and
+    folders are skipped.
+    """
     paths: list[str] = []
+    nameless: list[str] = []
 
     def refuse(error: OSError) -> None:
         raise InputError(f"{error.filename}: cannot be read ({error.strerror})")
 
     for here, folders, files in os.walk(os.path.expanduser(folder), onerror=refuse):  # noqa: PTH111
         folders[:] = [name for name in folders if name[0] != "."]
-        paths += [
-            os.path.join(here, name)  # noqa: PTH118 (hot loop)
-            for name in files
-            if name[0] != "." and os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122
-        ]
-    return sorted(paths, key=os.fsencode)
+        for name in files:
+            extension = os.path.splitext(name)[1].lower()  # noqa: PTH122 (hot loop)
+            path = os.path.join(here, name)  # noqa: PTH118
+            if name[0] == ".":
+                continue
+            if extension in EXTENSIONS:
+                paths.append(path)
+            elif not extension.strip(".0123456789") and _begins_like_an_image(path):
+                nameless.append(path)
+    return sorted(paths, key=os.fsencode), sorted(nameless, key=os.fsencode)
+
+
+def _begins_like_an_image(path: str) -> bool:
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 (opening a pipe could block)
+            return False
+        with open(path, "rb") as file:  # noqa: PTH123
+            return is_image(file.read(132))
+    except OSError:
+        return False
 
 
 def writer(
