@@ -13,6 +13,7 @@ from densenet121.datasets.transforms import MEAN, STD
 from densenet121.inference.predictor import Predictor
 from densenet121.network import build
 from densenet121.tasks.multi_label.calibration import Calibration
+from densenet121.tasks.single_label.calibration import Calibration as OfClasses
 from densenet121.utils.var_init import initialise
 
 NAMES = ("ant", "bee", "cat")
@@ -21,7 +22,7 @@ NAMES = ("ant", "bee", "cat")
 def write_weights(
     path: Path,
     seed: int = 0,
-    calibration: Calibration | None = None,
+    calibration: Calibration | OfClasses | None = None,
     state: dict[str, Tensor] | None = None,
     **info: Any,
 ) -> Path:

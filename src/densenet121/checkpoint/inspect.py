@@ -1,7 +1,8 @@
 """Describe a weights file by its names and shapes, mostly without reading its content."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from densenet121.checkpoint.foreign.timm_config import weights_in
 from densenet121.checkpoint.load import read_weights
@@ -56,10 +57,7 @@ def _rows(weights: Weights) -> Iterator[tuple[str, str]]:
         classes += f": {shown}{', ...' if len(info.class_names) > 10 else ''}"
     several = info is not None and info.task == "multilabel"
     yield "labels" if several else "classes", classes
-    if weights.calibration and "points" in weights.calibration:
-        values = [f"{point['threshold']:.4g}" for point in weights.calibration["points"]]
-        if values:
-            yield "thresholds", ", ".join(values[:10]) + (", ..." if len(values) > 10 else "")
+    yield from _calibration(weights.calibration or {})
     tensors = weights.state_dict
     counted = {n: t for n, t in tensors.items() if not n.endswith("num_batches_tracked")}
     dtypes = sorted({str(t.dtype).removeprefix("torch.") for t in counted.values()})
@@ -89,6 +87,33 @@ def _rows(weights: Weights) -> Iterator[tuple[str, str]]:
         yield "images", "preprocessing not recorded"
     for note in _notes(weights):
         yield "note", note
+
+
+def _calibration(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What `calibrate` stored, as far as it is there: files of own tasks have other things."""
+    points = [point["threshold"] for point in content.get("points", ())]
+    if points:
+        yield "thresholds", _some(points)
+    found = []
+    if "temperature" in content:
+        found.append(f"temperature {float(content['temperature']):.4g}")
+    temperatures = content.get("temperatures", ())
+    if any(value != 1 for value in temperatures):  # thresholds of another program come without
+        found.append(f"temperatures {_some(temperatures)}")
+    if content.get("rule"):
+        found.append(f"operating point {content['rule']}")
+    if content.get("abstain_below") is not None:
+        found.append(f"no answer below {float(content['abstain_below']):.4g}")
+    if content.get("scores"):
+        found.append(f"prediction sets from {len(content['scores'])} images")
+    if found:
+        yield "calibration", "; ".join(found)
+
+
+def _some(values: Sequence[float]) -> str:
+    """The first ten."""
+    shown = ", ".join(f"{float(value):.4g}" for value in values[:10])
+    return shown + (", ..." if len(values) > 10 else "")
 
 
 def _notes(weights: Weights) -> Iterator[str]:

@@ -1,0 +1,41 @@
+"""`inspect` says what decides about the answers: temperatures, thresholds, when there is none."""
+
+from pathlib import Path
+
+import pytest
+
+from densenet121.checkpoint.inspect import inspect
+from densenet121.tasks import MultiLabel, SingleLabel
+from densenet121.tasks.multi_label.calibration import Calibration as OfLabels
+from densenet121.tasks.multi_label.calibration import OperatingPoint
+from densenet121.tasks.single_label.calibration import Calibration as OfClasses
+
+from helpers.weights import write_weights
+
+POINT = OperatingPoint(0.25, 1, 1, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("task", "calibration", "said"),
+    [
+        (SingleLabel.name, OfClasses(7.18254, (0.1, 0.2), 0.58461, {}),
+         "temperature 7.183; no answer below 0.5846; prediction sets from 2 images"),
+        (SingleLabel.name, OfClasses(1.5, (0.1,), None, {}),
+         "temperature 1.5; prediction sets from 1 images"),
+        (MultiLabel.name, OfLabels((0.5, 2.0, 1.0), (POINT,) * 3, "sensitivity=0.8", {}),
+         "temperatures 0.5, 2, 1; operating point sensitivity=0.8"),
+        (MultiLabel.name, OfLabels((0.5, 2.0, 1.0), (), "", {}), "temperatures 0.5, 2, 1"),
+    ],
+)  # fmt: skip
+def test_calibrated_weights_are_shown_to_be_calibrated(
+    tmp_path: Path, task: str, calibration: OfClasses | OfLabels, said: str
+) -> None:
+    path = write_weights(tmp_path / "w.safetensors", calibration=calibration, task=task)
+    rows = dict(line.split(None, 1) for line in inspect(path).splitlines())
+    assert rows["calibration"] == said
+    thresholds = "0.25, 0.25, 0.25" if "operating" in said else None
+    assert rows.get("thresholds") == thresholds
+
+
+def test_other_weights_have_no_such_line(tmp_path: Path) -> None:
+    assert "calibration" not in inspect(write_weights(tmp_path / "w.safetensors"))
