@@ -94,12 +94,13 @@ def _calibration(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     points = [point["threshold"] for point in content.get("points", ())]
     if points:
         yield "thresholds", _some(points)
+    if "source" in content.get("note", {}):  # of another program, which a note says
+        return
     found = []
     if "temperature" in content:
         found.append(f"temperature {float(content['temperature']):.4g}")
-    temperatures = content.get("temperatures", ())
-    if any(value != 1 for value in temperatures):  # thresholds of another program come without
-        found.append(f"temperatures {_some(temperatures)}")
+    if "temperatures" in content:
+        found.append(f"temperatures {_some(content['temperatures'])}")
     if content.get("rule"):
         found.append(f"operating point {content['rule']}")
     if content.get("abstain_below") is not None:

@@ -126,9 +126,9 @@ def find(
         else:
             raise InputError(f"{name}: there is no such file or folder")
     left_out = (
-        f"{len(nameless)} files begin like an image but have no extension of one, such as "
-        f"{nameless[0]}; they are left out unless they are passed as files, or as a list on "
-        "standard input"
+        "files that begin like an image but have no extension of one are left out "
+        f"({len(nameless)}, such as {nameless[0]}); pass them as files, or as a list on standard "
+        "input"
         if nameless
         else ""
     )
