@@ -12,10 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from densenet121.commands.predict import find
+from densenet121.commands.predict import find, writer
 from densenet121.datasets.decoding import read_image
 from densenet121.engine.evaluate import evaluate
 from densenet121.inference.predictor import ImageInput, Predictor
+from densenet121.tasks import MultiLabel
+from densenet121.tasks.multi_label.answers import Findings
 from densenet121.utils.errors import InputError
 
 from helpers.commands import run_command
@@ -79,9 +81,28 @@ def test_the_three_formats_tell_the_same(image_folder: Path, weights: Path) -> N
     assert [(row["path"], row["class"]) for row in rows] == [
         (line["path"], top["class"]) for line in lines for top in line["top"]
     ]
+    # To the last digit: images whose probabilities round to the same one keep their order.
+    assert [float(row["probability"]) for row in rows] == [
+        top["probability"] for line in lines for top in line["top"]
+    ]
     for line, text in zip(lines, given["table"].stdout.splitlines(), strict=True):
         assert text.split()[:2] == [line["path"], line["predicted"]]
         assert abs(sum(top["probability"] for top in line["top"]) - 1) < 1e-5
+
+
+def test_the_decision_follows_from_the_probability_and_threshold_of_a_csv_row() -> None:
+    """With six decimals both labels had 0.000000 and 0.000000, and one was positive."""
+    found = Findings(("rare", "rarer"), (3.1e-7, 2.9e-7), (3e-7, 3e-7))
+    out = io.StringIO()
+    write = writer("csv", out, 1, MultiLabel().answer_columns)
+    write("a.png", found)
+    rows = list(csv.DictReader(io.StringIO(out.getvalue())))
+    assert [(float(row["probability"]), float(row["threshold"])) for row in rows] == [
+        (3.1e-7, 3e-7),
+        (2.9e-7, 3e-7),
+    ]
+    for row in rows:
+        assert (float(row["probability"]) >= float(row["threshold"])) == (row["positive"] == "1")
 
 
 def test_images_of_a_folder_without_an_extension_are_not_left_out_silently(

@@ -61,12 +61,12 @@ class Findings(Answer):
         )
 
     def csv_rows(self) -> list[Sequence[object]]:
-        """One row per label."""
+        """One row per label; numbers have all their digits, so that the decision follows."""
         return [
             (
                 label,
-                f"{share:.6f}",
-                "" if threshold is None else f"{threshold:.6f}",
+                share,
+                "" if threshold is None else threshold,
                 "" if is_on is None else int(is_on),
             )
             for label, share, threshold, is_on in self._rows()

@@ -53,10 +53,10 @@ class Prediction(Answer):
         return shown + more
 
     def csv_rows(self) -> list[Sequence[object]]:
-        """One row per class."""
+        """One row per class; probabilities have all their digits, as in JSON."""
         chosen = "" if self.prediction_set is None else ";".join(self.prediction_set)
         return [
-            (rank, label, f"{share:.6f}", int(self.abstained), chosen)
+            (rank, label, share, int(self.abstained), chosen)
             for rank, (label, share) in enumerate(
                 zip(self.classes, self.probabilities, strict=True), start=1
             )
