@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from densenet121.config import ServeConfig
 from densenet121.datasets.decoding import EXTENSIONS
 from densenet121.inference.predictor import Predictor
+from densenet121.network import build
 from densenet121.tasks import AnswerOptions, SingleLabel, Task
 from densenet121.tasks.single_label.predictions import Prediction
 
@@ -24,6 +26,7 @@ from helpers.weights import write_weights
 pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 
 from densenet121.serve.app import make_app
+from densenet121.serve.server import announce
 from densenet121.serve.service import Service
 
 LATIN = "t\udcfcr"  # the folder of a class, in Latin-1
@@ -131,6 +134,18 @@ def test_a_fault_of_the_server_is_one_line_of_its_log(
     reason = "the server failed: ZeroDivisionError: in two lines"
     assert (status, json.loads(body)) == (500, {"error": reason})
     assert capsys.readouterr().err == f"densenet121: a request failed (500): {reason}\n"
+
+
+def test_the_server_says_what_is_assumed_of_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "w.pth"
+    torch.save(build("densenet100", num_classes=1, in_channels=1).state_dict(), path)
+    remarks = Predictor(path, net="densenet100", amp="fp32").classifier.remarks
+    announce(ServeConfig(weights=str(path)), "127.0.0.1", 8000, remarks)
+    first, *others = capsys.readouterr().err.splitlines()
+    assert "is ready on http://127.0.0.1:8000/" in first
+    assert len(others) == 2 and "one label" in others[0] and "one grey channel" in others[1]
 
 
 def test_the_page_offers_every_format_that_is_read(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from typing import IO
 from densenet121.commands import DONE, FAILED
 from densenet121.config import PredictConfig, absolute, weights_choices
 from densenet121.datasets.decoding import EXTENSIONS, MAX_BYTES, is_image
-from densenet121.datasets.grey import NOTE
 from densenet121.inference.maps import check_maps, maps_of, write_map
 from densenet121.inference.predictor import ImageInput, Predictor
 from densenet121.network import constant_network
@@ -58,12 +57,8 @@ def predict(config: PredictConfig, task: Task | None = None) -> int:
     sources = find(config.inputs, note=_note)
     if cam is not None:
         make_folder(cam, cam.parent)
-    for note in predictor.classifier.notes:
-        _note(note)
-    if predictor.classifier.preprocessing.channels == 1:
-        print(f"densenet121: images are read with {NOTE}", file=sys.stderr)  # noqa: T201
-    if predictor.classifier.is_int8:
-        print("densenet121: int8 weights: answers are approximate", file=sys.stderr)  # noqa: T201
+    for remark in predictor.classifier.remarks:
+        print(f"densenet121: {remark}", file=sys.stderr)  # noqa: T201 (the command's output)
     columns = predictor.classifier.task.answer_columns
     write = writer(config.format, sys.stdout, max(len(s.name) for s in sources), columns)
     steps = -(-len(sources) // predictor.batch_size)

@@ -12,6 +12,7 @@ from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import ModelInfo
 from densenet121.checkpoint.pretrained import load_state
 from densenet121.checkpoint.weights import Weights
+from densenet121.datasets.grey import NOTE
 from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.network import DenseNet, Variant, build
 from densenet121.network.int8 import Int8Network, check_tensors
@@ -53,6 +54,16 @@ class Classifier:
     def is_int8(self) -> bool:
         """Whether it computes in 8-bit integers, which approximate the network exported."""
         return self.arithmetic == "int8"
+
+    @property
+    def remarks(self) -> list[str]:
+        """What whoever reads the answers should know: a line for each thing."""
+        lines = [f"note: {note}" for note in self.notes]
+        if self.preprocessing.channels == 1:
+            lines.append(f"images are read with {NOTE}")
+        if self.is_int8:
+            lines.append("int8 weights: answers are approximate")
+        return lines
 
 
 @dataclass(frozen=True)

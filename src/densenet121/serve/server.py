@@ -4,6 +4,7 @@ import ipaddress
 import logging
 import socket
 import sys
+from collections.abc import Sequence
 
 import cv2
 import torch
@@ -67,15 +68,16 @@ def serve(config: ServeConfig) -> None:
             )
         )
         service.stopping = lambda: server.should_exit
-        _announce(config, *listener.getsockname()[:2])
+        host, port = listener.getsockname()[:2]
+        announce(config, host, port, predictor.classifier.remarks)
         try:
             server.run(sockets=[listener])
         finally:
             service.close()
 
 
-def _announce(config: ServeConfig, host: str, port: int) -> None:
-    """Say where the server is, and who may use it."""
+def announce(config: ServeConfig, host: str, port: int, remarks: Sequence[str]) -> None:
+    """Say where the server is, who may use it, and what is assumed of the weights."""
     scheme = "https" if config.tls_key else "http"
     shown = f"[{host}]" if ":" in host else host
     lines = [
@@ -87,7 +89,7 @@ def _announce(config: ServeConfig, host: str, port: int) -> None:
             lines.append("other machines can reach the server, without a password")
         elif not config.tls_key:
             lines.append("the token crosses the network unencrypted; a certificate would help")
-    for line in lines:
+    for line in (*lines, *remarks):
         print(f"densenet121: {line}", file=sys.stderr, flush=True)  # noqa: T201
 
 
