@@ -10,6 +10,7 @@ import pytest
 from densenet121.bench.serve import running_server
 from densenet121.inference.predictor import Predictor
 from densenet121.tasks.multi_label.calibration import Calibration, OperatingPoint
+from densenet121.tasks.single_label.calibration import Calibration as OfClasses
 
 from helpers.commands import environment
 from helpers.weights import write_weights
@@ -123,6 +124,30 @@ def test_several_labels_are_shown_with_their_thresholds(
             sorted(100 * one for one in thresholds)
         )
         assert note in (page.locator(".note").text_content() or "")
+        browser.close()
+
+
+@pytest.mark.parametrize("below", [0.2, 0.9])
+def test_a_class_that_is_no_answer_is_not_set_off(
+    below: float, image_folder: Path, tmp_path: Path
+) -> None:
+    calibration = OfClasses(1e6, (), below, {})  # three probabilities near 1/3
+    weights = write_weights(tmp_path / "w.safetensors", calibration=calibration)
+    with (
+        running_server(weights, "--amp", "fp32", environment=environment()) as (port, _),
+        playwright.sync_playwright() as driver,
+    ):
+        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=sandbox)
+        page = browser.new_page()
+        page.goto(f"http://127.0.0.1:{port}/")
+        page.wait_for_selector("#model:has-text('3 classes')")
+        page.set_input_files("#files", [image_folder / "val" / "ant" / "000.png"])
+        page.wait_for_selector("[data-done] li")
+        assert page.locator("li").count() == 3
+        assert page.locator("li.chosen").count() == (1 if below < 1 / 3 else 0)
+        notes = " ".join(page.locator(".note").all_text_contents())
+        assert ("No answer" in notes) == (below > 1 / 3)
         browser.close()
 
 
