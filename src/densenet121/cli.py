@@ -5,12 +5,14 @@ saving. A user's mistake is one line on stderr.
 """
 
 import contextlib
+import errno
 import gc
 import io
 import logging
 import os
 import re
 import select
+import stat
 import sys
 import warnings
 from collections.abc import Sequence
@@ -49,6 +51,7 @@ from densenet121.config.arguments import parse_settings
 from densenet121.config.flags import nearest
 from densenet121.config.help import overview
 from densenet121.utils.errors import NO_MEMORY, InputError, UsageError
+from densenet121.utils.output import drop_output
 from densenet121.utils.threads import limit_spinning
 from densenet121.version import __version__
 
@@ -102,8 +105,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         command, config = parse(arguments)
         status: int = _load(command).run(config)
-        _reader_left()
-        return status
+        return _fail(fault, arguments, status=FAILED) if (fault := _unwritten()) else status
+    except SystemExit:  # after --help and --version
+        if fault := _unwritten():
+            return _fail(fault, arguments, status=FAILED)
+        raise
     except UsageError as error:
         return _fail(error, arguments, status=WRONG_USAGE)
     except (InputError, OSError) as error:
@@ -198,16 +204,46 @@ def _reader_left() -> bool:
         left = True
     except (AttributeError, OSError, ValueError):  # no output, or one that is no file
         return False
-    if left:  # Python flushes once more at its end, and would complain
-        os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    if left:
+        drop_output()
     return left
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def _unwritten(error: object = None) -> str:
+    """Why standard output cannot be written, as on a full disk; what is left of it is dropped.
+
+    It is no fault that the program that reads it has ended. An ``error`` that names no file is that
+    of the output where this is a file: those of other files name them.
+    """
+    if _reader_left():
+        return ""
+    try:
+        output = sys.stdout.fileno()
+        is_file = not (os.isatty(output) or stat.S_ISFIFO(os.fstat(output).st_mode))
+    except (AttributeError, OSError, ValueError):  # no output, or one that is no file
+        return ""
+    found = None
+    if isinstance(error, OSError) and error.filename is None and error.errno in _FULL and is_file:
+        found = error
+    try:
+        sys.stdout.flush()
+    except OSError as fault:
+        drop_output()
+        found = fault
+    return f"standard output: cannot be written ({found.strerror})" if found else ""
 
 
 def _fail(error: object, arguments: Sequence[str], *, status: int) -> int:
     """Print an error as one line, with each `field` replaced by its flag."""
-    line = str(error)
-    if isinstance(error, OSError) and isinstance(error.filename, str) and not error.filename2:
-        line = f"{error.filename}: {error.strerror}"
+    line, fault = str(error), _unwritten(error)
+    if isinstance(error, OSError):
+        if isinstance(error.filename, str) and not error.filename2:
+            line = f"{error.filename}: {error.strerror}"
+        elif fault:
+            line = fault
     # Where memory or descriptors ended, the names of flags cannot be found either.
     with contextlib.suppress(MemoryError, OSError, ImportError):
         labels = _labels(arguments)

@@ -63,6 +63,20 @@ def test_other_formats_have_a_line_an_image_in_ascii(kind: str, folder: Path) ->
         assert {path.split("/")[1] for path in paths} == set(NAMES)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [("--version", 1), ("train --help", 1), ("inspect w.safetensors", 1), ("inspect no.pth", 1)],
+)
+def test_output_on_a_full_disk_is_one_line(command: str, status: int, folder: Path) -> None:
+    """It was "Exception ignored in: <_io.TextIOWrapper name='<stdout>' ..." and status 120."""
+    done = run(folder, f"env -u PYTHONUNBUFFERED $D {command} > /dev/full")
+    said = "standard output: cannot be written (No space left on device)"
+    if "no.pth" in command:
+        said = "no.pth: there is no such weights file"
+    assert (done.returncode, done.stderr.decode()) == (status, f"densenet121: {said}\n")
+
+
 @pytest.mark.parametrize("command", ["inspect w.safetensors"])
 def test_other_commands_write_escapes_too(command: str, folder: Path) -> None:
     done = run(folder, f"$D {command}", PYTHONIOENCODING="ascii")
@@ -86,6 +100,23 @@ def test_a_reader_that_leaves_early_ends_the_command_without_a_word(
 ) -> None:
     done = run(folder, f"{command} | head -n 1", PYTHONUNBUFFERED=buffered)
     assert (done.stderr, done.stdout.count(b"\n")) == (b"", 1)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_run_goes_on_if_the_disk_of_its_output_is_full(folder: Path) -> None:
+    """Each line of the log was a traceback on stderr."""
+    flags = "--data_dir val --pretrained w.safetensors --output_dir g --is_distributed 0"
+    done = run(folder, f"$D eval {flags} > /dev/full")
+    assert (done.returncode, done.stderr.decode()) == (
+        0,
+        "densenet121: standard output: cannot be written (No space left on device); the run goes "
+        "on, and its log file has every line\n",
+    )
+    assert any(
+        "top1_correct=" in line
+        for file in (folder / "g").glob("*.log")
+        for line in file.read_text().splitlines()
+    )
 
 
 def test_a_run_goes_on_if_nobody_reads_its_output(folder: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from densenet121.utils.errors import InputError, cannot_write
+from densenet121.utils.output import drop_output
 
 FORMAT = "%(asctime)s:%(levelname)s:%(message)s"
 log = logging.getLogger("densenet121")
@@ -37,9 +38,22 @@ class _StdoutHandler(logging.StreamHandler[IO[str]]):
         return sys.stdout
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """A run goes on if nobody reads its output any more; the log file has every line."""
-        if not isinstance(sys.exc_info()[1], BrokenPipeError):
+        """A run goes on without its output; the log file has every line.
+
+        Nothing is said if nobody reads it any more, and one line if its disk is full.
+        """
+        error = sys.exc_info()[1]
+        if isinstance(error, BrokenPipeError):
+            return
+        if not isinstance(error, OSError):
             super().handleError(record)
+            return
+        drop_output()
+        print(  # noqa: T201 (not by the log, which has just failed)
+            f"densenet121: standard output: cannot be written ({error.strerror}); the run goes on, "
+            "and its log file has every line",
+            file=sys.stderr,
+        )
 
 
 class _LogFile(logging.FileHandler):
