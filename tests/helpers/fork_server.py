@@ -30,9 +30,6 @@ import matplotlib.backends.backend_agg
 import matplotlib.figure  # noqa: F401
 import safetensors.torch  # noqa: F401
 import simplejpeg  # noqa: F401
-import sklearn.linear_model
-import sklearn.model_selection
-import sklearn.neighbors  # noqa: F401
 import torch._dynamo  # noqa: F401
 import yaml  # noqa: F401
 

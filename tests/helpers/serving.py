@@ -5,11 +5,17 @@ import io
 import json
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
+from densenet121.tasks import AnswerOptions, SingleLabel
+from densenet121.tasks.single_label.predictions import Prediction
+
+Logits = NDArray[np.float32]
 MAX_BYTES, MAX_PIXELS, MAX_PICTURES = 200_000, 100_000, 4
 FLAGS = ["--amp", "fp32", "--max_bytes", MAX_BYTES, "--max_pixels", MAX_PIXELS]
 FLAGS += ["--max_pictures", MAX_PICTURES, "--body_seconds", 1.5, "--workers", 1]
@@ -27,6 +33,24 @@ def ask(
     connection.close()
     kind = answer.headers.get("content-type", "")
     return answer.status, json.loads(text) if "json" in kind else text.decode(), answer.headers
+
+
+def failing(when: Callable[[Logits, AnswerOptions], bool], error: Exception) -> SingleLabel:
+    """A task of the user's that fails for some images or options."""
+
+    class Failing(SingleLabel):
+        def answers(
+            self,
+            logits: Logits,
+            class_names: Sequence[str],
+            calibration: Any = None,
+            options: AnswerOptions = AnswerOptions(),  # noqa: B008
+        ) -> list[Prediction]:
+            if when(logits, options):
+                raise error
+            return super().answers(logits, class_names, calibration, options)
+
+    return Failing()
 
 
 def form(parts: Sequence[tuple[str | None, bytes]], end: bool = True) -> bytes:

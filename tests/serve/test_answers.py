@@ -9,18 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from densenet121.config import ServeConfig
 from densenet121.datasets.decoding import EXTENSIONS
 from densenet121.inference.predictor import Predictor
 from densenet121.network import build
-from densenet121.tasks import AnswerOptions, SingleLabel, Task
-from densenet121.tasks.single_label.predictions import Prediction
+from densenet121.tasks import Task
 
+from helpers.serving import failing
 from helpers.weights import write_weights
 
 pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
@@ -111,26 +109,13 @@ def test_half_of_a_character_from_a_client_is_a_400_that_names_it(tmp_path: Path
     assert status == 400 and "\ud800" in json.loads(body)["error"]
 
 
-class Broken(SingleLabel):
-    """A task of the user's that fails for real images."""
-
-    def answers(
-        self,
-        logits: NDArray[np.float32],
-        class_names: Sequence[str],
-        calibration: Any = None,
-        options: AnswerOptions = AnswerOptions(),  # noqa: B008
-    ) -> list[Prediction]:
-        if logits.any():
-            raise ZeroDivisionError("in two\nlines")
-        return super().answers(logits, class_names, calibration, options)
-
-
 def test_a_fault_of_the_server_is_one_line_of_its_log(
     tmp_path: Path, image_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights = write_weights(tmp_path / "w.safetensors")
-    ((status, body),) = asked(weights, [("/predict", image_of(image_folder))], Broken())
+    error = ZeroDivisionError("in two\nlines")
+    task = failing(lambda logits, _: bool(logits.any()), error)  # for real images
+    ((status, body),) = asked(weights, [("/predict", image_of(image_folder))], task)
     reason = "the server failed: ZeroDivisionError: in two lines"
     assert (status, json.loads(body)) == (500, {"error": reason})
     assert capsys.readouterr().err == f"densenet121: a request failed (500): {reason}\n"

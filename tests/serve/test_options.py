@@ -2,23 +2,20 @@
 
 import asyncio
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from densenet121.bench.serve import running_server
 from densenet121.inference.predictor import Predictor
-from densenet121.tasks import AnswerOptions, SingleLabel
+from densenet121.tasks import AnswerOptions
 from densenet121.tasks.multi_label.calibration import Calibration
-from densenet121.tasks.single_label.predictions import Prediction
 
 from helpers.commands import environment, run_command
-from helpers.serving import FLAGS, ask
+from helpers.serving import FLAGS, ask, failing
 from helpers.weights import NAMES, write_weights
 
 pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
@@ -86,24 +83,10 @@ def test_predict_and_the_start_of_serve_refuse_it_in_one_line(
     assert (done.stdout, done.stderr) == ("", line)
 
 
-class Fragile(SingleLabel):
-    """A task of the user's that fails for one option."""
-
-    def answers(
-        self,
-        logits: NDArray[np.float32],
-        class_names: Sequence[str],
-        calibration: Any = None,
-        options: AnswerOptions = AnswerOptions(),  # noqa: B008
-    ) -> list[Prediction]:
-        if options.top_k == 1:
-            raise ZeroDivisionError("this option")
-        return super().answers(logits, class_names, calibration, options)
-
-
 def test_a_fault_of_one_option_in_a_batch_leaves_the_others_their_answers(tmp_path: Path) -> None:
     path = write_weights(tmp_path / "w.safetensors", class_names=NAMES)
-    predictor = Predictor(path, amp="fp32", batch_size=64, task=Fragile())
+    task = failing(lambda _, options: options.top_k == 1, ZeroDivisionError("this option"))
+    predictor = Predictor(path, amp="fp32", batch_size=64, task=task)
     pixels = np.zeros((*predictor.pixels_size, 3), np.uint8)
 
     async def ask_all() -> list[Reply | BaseException]:

@@ -1,9 +1,11 @@
 """The server's page in a real browser: images in, bars and maps out, no outside host."""
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,6 +40,17 @@ def port(weights: Path) -> Iterator[int]:
         yield port
 
 
+@contextlib.contextmanager
+def new_page() -> Iterator[Any]:
+    """An empty page in a browser of its own."""
+    with playwright.sync_playwright() as driver:
+        # Chromium's own sandbox needs rights that the root of a container has not.
+        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=sandbox)
+        yield browser.new_page()
+        browser.close()
+
+
 def test_dropped_images_show_their_classes_as_bars_and_a_map(
     port: int, weights: Path, image_folder: Path, tmp_path: Path
 ) -> None:
@@ -45,11 +58,7 @@ def test_dropped_images_show_their_classes_as_bars_and_a_map(
     bad = tmp_path / "<b>bad.png"
     bad.write_bytes(b"no image")
     hosts, faults = set(), []
-    with playwright.sync_playwright() as driver:
-        # Chromium's own sandbox needs rights that the root of a container has not.
-        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=sandbox)
-        page = browser.new_page()
+    with new_page() as page:
         page.on("request", lambda request: hosts.add(request.url.split("/")[2]))
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
@@ -75,7 +84,6 @@ def test_dropped_images_show_their_classes_as_bars_and_a_map(
         assert all("415" in fault for fault in faults), faults  # the browser logs the refusal
         page.goto(f"http://127.0.0.1:{port}/docs")
         page.wait_for_selector("text=Classify one or several images")
-        browser.close()
     assert {host for host in hosts if host} == {f"127.0.0.1:{port}"}
 
 
@@ -102,11 +110,8 @@ def test_several_labels_are_shown_with_their_thresholds(
     flags = ["--amp", "fp32", "--workers", 1]
     with (
         running_server(weights, *flags, environment=environment()) as (port, _),
-        playwright.sync_playwright() as driver,
+        new_page() as page,
     ):
-        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=sandbox)
-        page = browser.new_page()
         page.goto(f"http://127.0.0.1:{port}/")
         page.wait_for_selector("#model:has-text('3 labels')")
         page.set_input_files("#files", [image])
@@ -124,7 +129,6 @@ def test_several_labels_are_shown_with_their_thresholds(
             sorted(100 * one for one in thresholds)
         )
         assert note in (page.locator(".note").text_content() or "")
-        browser.close()
 
 
 @pytest.mark.parametrize("below", [0.2, 0.9])
@@ -135,11 +139,8 @@ def test_a_class_that_is_no_answer_is_not_set_off(
     weights = write_weights(tmp_path / "w.safetensors", calibration=calibration)
     with (
         running_server(weights, "--amp", "fp32", environment=environment()) as (port, _),
-        playwright.sync_playwright() as driver,
+        new_page() as page,
     ):
-        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=sandbox)
-        page = browser.new_page()
         page.goto(f"http://127.0.0.1:{port}/")
         page.wait_for_selector("#model:has-text('3 classes')")
         page.set_input_files("#files", [image_folder / "val" / "ant" / "000.png"])
@@ -148,14 +149,10 @@ def test_a_class_that_is_no_answer_is_not_set_off(
         assert page.locator("li.chosen").count() == (1 if below < 1 / 3 else 0)
         notes = " ".join(page.locator(".note").all_text_contents())
         assert ("No answer" in notes) == (below > 1 / 3)
-        browser.close()
 
 
 def test_an_image_can_be_dropped(port: int, image_folder: Path) -> None:
-    with playwright.sync_playwright() as driver:
-        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=sandbox)
-        page = browser.new_page()
+    with new_page() as page:
         page.goto(f"http://127.0.0.1:{port}/")
         data = list((image_folder / "val" / "ant" / "000.png").read_bytes())
         transfer = page.evaluate_handle(
@@ -167,4 +164,3 @@ def test_an_image_can_be_dropped(port: int, image_folder: Path) -> None:
         page.dispatch_event("#drop", "drop", {"dataTransfer": transfer})
         page.wait_for_selector("[data-done] li")
         assert page.locator("figcaption").first.text_content() == "dropped.png"
-        browser.close()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import IO
 
-from densenet121.commands import DONE, FAILED
+from densenet121.commands import DONE, FAILED, print_notes
 from densenet121.config import PredictConfig, absolute, weights_choices
 from densenet121.datasets.decoding import EXTENSIONS, MAX_BYTES, is_image
 from densenet121.inference.maps import check_maps, maps_of, write_map
@@ -54,11 +54,10 @@ def predict(config: PredictConfig, task: Task | None = None) -> int:
     cam = absolute(config.cam) if config.cam is not None else None
     if cam is not None:
         check_maps(predictor, config.cam_layer)
-    sources = find(config.inputs, note=_note)
+    sources = find(config.inputs, note=lambda text: print_notes([f"note: {text}"]))
     if cam is not None:
         make_folder(cam, cam.parent)
-    for remark in predictor.classifier.remarks:
-        print(f"densenet121: {remark}", file=sys.stderr)  # noqa: T201 (the command's output)
+    print_notes(predictor.classifier.remarks)
     columns = predictor.classifier.task.answer_columns
     write = writer(config.format, sys.stdout, max(len(s.name) for s in sources), columns)
     steps = -(-len(sources) // predictor.batch_size)
@@ -83,11 +82,6 @@ def predict(config: PredictConfig, task: Task | None = None) -> int:
                 for index, png in zip(batch.indices, pngs, strict=True):
                     write_map(cam, int(index), sources[index].name, png)
     return num_bad
-
-
-def _note(text: str) -> None:
-    line = str(InputError(text))  # of one line, whatever names are in it
-    print(f"densenet121: note: {line}", file=sys.stderr)  # noqa: T201 (the command's output)
 
 
 def find(

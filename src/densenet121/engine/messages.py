@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from densenet121.config import TrainConfig
@@ -68,15 +69,18 @@ def images_in_both(train: ImageDataset, val: ImageDataset) -> list[str]:
     """
     if not (train.listed_in and val.listed_in) or train.read_one or val.read_one:
         return []
-    places = {_place(val.root, path): path for path in val.paths}  # mostly the shorter list
-    shared = {place for path in train.paths if (place := _place(train.root, path)) in places}
-    return [path for path in val.paths if _place(val.root, path) in shared]
+    places = list(_places(val))
+    shared = set(places).intersection(_places(train))  # of which there may be millions
+    return [path for path, place in zip(val.paths, places, strict=True) if place in shared]
 
 
-def _place(root: Path, path: str) -> str:
-    if path.startswith("/") or "//" in path or "./" in path:
-        return os.path.normpath(os.path.join(root, path))  # noqa: PTH118
-    return f"{root}/{path}"  # in a tenth of the time: there may be millions
+def _places(images: ImageDataset) -> Iterator[str]:
+    root = os.path.normpath(images.root)
+    for path in images.paths:
+        if path.startswith("/") or "//" in path or "./" in path:
+            yield os.path.normpath(os.path.join(root, path))  # noqa: PTH118
+        else:
+            yield f"{root}/{path}"  # the same, in a fraction of the time
 
 
 def _log_labels_of_one_kind(name: str, dataset: ImageDataset) -> None:
