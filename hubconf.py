@@ -117,3 +117,14 @@ def densenet100(
 ) -> _DenseNet:
     """DenseNet-BC (L = 100, k = 12) for 32 x 32 images; 10 classes if nothing else is said."""
     return _network("densenet100", weights, num_classes, variant, in_channels)
+
+
+def densenet40(
+    weights: str | None = None,
+    *,
+    num_classes: int | None = None,
+    variant: _Variant | None = None,
+    in_channels: int | None = None,
+) -> _DenseNet:
+    """DenseNet-BC (L = 40, k = 12) for 32 x 32 images; 10 classes if nothing else is said."""
+    return _network("densenet40", weights, num_classes, variant, in_channels)

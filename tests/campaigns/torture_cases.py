@@ -51,7 +51,7 @@ def check_lines(output: Path, name: str) -> None:
         assert len(told) <= 1, (name, lines)
 
 
-_SMALL = "--net densenet100 --image_size 16 --device cpu --amp fp32 --lr 0.02 --ckpt_interval 1"
+_SMALL = "--net densenet40 --image_size 16 --device cpu --amp fp32 --lr 0.02 --ckpt_interval 1"
 _SMALL += " --resume auto"
 
 

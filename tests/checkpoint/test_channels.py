@@ -163,8 +163,8 @@ def weights_file(folder: Path, p: Preprocessing = IMAGENET) -> Path:
     from densenet121.network import build
 
     torch.manual_seed(1)
-    model = build("densenet100", num_classes=2, in_channels=p.channels)
-    info = ModelInfo("densenet100", "paper", ("a", "b"), p)
+    model = build("densenet40", num_classes=2, in_channels=p.channels)
+    info = ModelInfo("densenet40", "paper", ("a", "b"), p)
     save_weights(folder / "w.safetensors", model.state_dict(), info, {})
     return folder / "w.safetensors"
 

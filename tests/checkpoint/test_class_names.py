@@ -30,11 +30,11 @@ WRONG = {
 
 
 def info(names: tuple[str, ...], task: str = "single_label") -> ModelInfo:
-    return ModelInfo("densenet100", "paper", names, Preprocessing((16, 16), "20,20"), task)
+    return ModelInfo("densenet40", "paper", names, Preprocessing((16, 16), "20,20"), task)
 
 
 def state() -> dict[str, Tensor]:
-    return build("densenet100", num_classes=OUTPUTS).state_dict()
+    return build("densenet40", num_classes=OUTPUTS).state_dict()
 
 
 def native(path: Path, names: tuple[str, ...], task: str) -> None:

@@ -22,7 +22,7 @@ from helpers.training import train_config
 
 
 def backbone() -> dict[str, Tensor]:
-    model = build("densenet100", num_classes=3)
+    model = build("densenet40", num_classes=3)
     initialise(model, torch.Generator().manual_seed(3))
     return {n: t for n, t in model.state_dict().items() if n.startswith("features.")}
 
@@ -31,7 +31,7 @@ def linear(name: str, outputs: int, inputs: int) -> dict[str, Tensor]:
     return {f"{name}.weight": torch.ones(outputs, inputs), f"{name}.bias": torch.zeros(outputs)}
 
 
-WIDTH = 342  # features of densenet100
+WIDTH = 132  # features of densenet40
 HEADS: dict[str, tuple[dict[str, Tensor], str]] = {
     "none": ({}, "it has no head"),
     "hidden layer": (
@@ -98,7 +98,7 @@ def test_a_linear_layer_without_a_bias_is_one_of_bias_0(
         torch.save({prefix + n: t for n, t in tensors.items()}, tmp_path / file)
     images = sorted((image_folder / "val").rglob("*.png"))[:3]
     a, b = (
-        Predictor(tmp_path / file, net="densenet100", amp="fp32", image_size=32)
+        Predictor(tmp_path / file, net="densenet40", amp="fp32", image_size=32)
         for file in ("a.pth", "b.pth")
     )
     assert a.predict(images) == b.predict(images)
@@ -110,7 +110,7 @@ def test_a_linear_layer_without_a_bias_is_one_of_bias_0(
 
 def test_a_classifier_without_an_output_cannot_classify(tmp_path: Path) -> None:
     torch.save(backbone() | linear("classifier", 0, WIDTH), tmp_path / "w.pth")
-    for use in (lambda file: Predictor(file, net="densenet100"), load_pretrained):
+    for use in (lambda file: Predictor(file, net="densenet40"), load_pretrained):
         with pytest.raises(InputError, match=r"w\.pth: a classifier of 0 rows, so these are not"):
             use(tmp_path / "w.pth")
 
@@ -122,7 +122,7 @@ def test_probe_takes_features_with_any_head(head: str, image_folder: Path, tmp_p
     config = ProbeConfig(
         data_dir=str(image_folder),
         pretrained=str(tmp_path / "w.pth"),
-        net="densenet100",
+        net="densenet40",
         method="class_mean",
         **flags,
     )

@@ -20,7 +20,7 @@ from densenet121.network import DenseNet, build
 from densenet121.utils.errors import InputError
 
 PREPROCESSING = Preprocessing((32, 32), "37,37", (1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
-INFO = ModelInfo("densenet100", "paper", ("ant", "bee", "cat"), PREPROCESSING)
+INFO = ModelInfo("densenet40", "paper", ("ant", "bee", "cat"), PREPROCESSING)
 
 
 def tiny(num_classes: int = 3, blocks: tuple[int, ...] = (2, 2)) -> DenseNet:
@@ -287,11 +287,11 @@ def test_weights_of_a_deeper_network_are_refused() -> None:
 
 
 def test_a_model_is_what_its_file_tells(tmp_path: Path) -> None:
-    state = random_state(build("densenet100", num_classes=3))
+    state = random_state(build("densenet40", num_classes=3))
     save_weights(tmp_path / "w.safetensors", state, INFO, {})
     torch.save(state, tmp_path / "w.pth")
     told = load_model(str(tmp_path / "w.safetensors"), net="densenet121")  # the file knows better
-    asked = load_model(tmp_path / "w.pth", net="densenet100")
+    asked = load_model(tmp_path / "w.pth", net="densenet40")
     for model in (told, asked):
         assert not model.training
         assert_same(model.state_dict(), state)
@@ -304,5 +304,5 @@ def test_a_model_needs_a_classifier_and_the_right_network(tmp_path: Path) -> Non
     ):
         load_model(tmp_path / "w.pth")
     torch.save(STATE, tmp_path / "w.pth")
-    with pytest.raises(InputError, match=r"blocks of 16/16/16 layers: choose another `net`\?"):
-        load_model(tmp_path / "w.pth", net="densenet100")
+    with pytest.raises(InputError, match=r"blocks of 6/6/6 layers: choose another `net`\?"):
+        load_model(tmp_path / "w.pth", net="densenet40")

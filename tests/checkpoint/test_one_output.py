@@ -61,7 +61,7 @@ def timm(path: Path) -> Path:
 
 def network_by_flag(path: Path) -> Path:
     """Torchvision's names of a network that it does not have: nothing is recorded."""
-    torch.save(state("densenet100"), path / "w.pth")
+    torch.save(state("densenet40"), path / "w.pth")
     return path / "w.pth"
 
 
@@ -70,7 +70,7 @@ def test_one_output_of_another_program_is_a_label_and_is_said_to_be_assumed(
     write: object, tmp_path: Path
 ) -> None:
     assert callable(write)
-    path, net = write(tmp_path), "densenet100" if write is network_by_flag else "densenet121"
+    path, net = write(tmp_path), "densenet40" if write is network_by_flag else "densenet121"
     assert ONE_OUTPUT in inspect(path)
     assert "one class per image" not in inspect(path)
     image = np.full((40, 50, 3), 90, np.uint8)
@@ -111,9 +111,9 @@ def test_predict_and_eval_say_what_they_assume(tmp_path: Path) -> None:
 
 
 def test_a_native_file_of_one_class_per_image_with_one_output_is_refused(tmp_path: Path) -> None:
-    info = ModelInfo("densenet100", "paper", (), Preprocessing((16, 16), "20,20"))
+    info = ModelInfo("densenet40", "paper", (), Preprocessing((16, 16), "20,20"))
     path = tmp_path / "w.safetensors"
-    save_weights(path, state("densenet100"), info, {})
+    save_weights(path, state("densenet40"), info, {})
     said = r"w\.safetensors: says one class per image, but its network has one output.*convert the"
     with pytest.raises(InputError, match=said):
         Predictor(path)
@@ -130,7 +130,7 @@ def test_an_exported_file_of_one_class_per_image_with_one_output_is_refused(
     pytest.importorskip("onnxruntime")
     from onnx import TensorProto, helper
 
-    info = ModelInfo("densenet100", "paper", ("a",), Preprocessing((16, 16), "20,20"))
+    info = ModelInfo("densenet40", "paper", ("a",), Preprocessing((16, 16), "20,20"))
     images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", 1, 16, 16])
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 1])
     axes = helper.make_tensor("axes", TensorProto.INT64, [2], [2, 3])

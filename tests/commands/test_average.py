@@ -157,7 +157,7 @@ def test_a_greedy_soup_of_one_is_that_member(
 
 
 def changed(path: Path, **changes: Any) -> Path:
-    """Random weights of densenet100 with another description."""
+    """Random weights of densenet40 with another description."""
     write_weights(path, class_names=changes.pop("class_names", ("ant", "bee", "cat")))
     weights = read_weights(path)
     assert weights.info is not None

@@ -69,7 +69,7 @@ def test_eval_and_predict_take_int8_weights_and_say_so(
     for name, probability in zip(near.classes, near.probabilities, strict=True):
         assert abs(by_class[name] - probability) < 0.1
     described = inspect(int8)
-    assert "calibrated on 8 images" in described and "densenet100" in described
+    assert "calibrated on 8 images" in described and "densenet40" in described
     (content,) = (line for line in described.splitlines() if line.startswith("content"))
     assert content.endswith(" numbers, float32, int16, int32, int8")
     assert inspect(weights).count("float32") == 1 and "int" not in inspect(weights)
@@ -100,7 +100,7 @@ def test_whatever_needs_a_network_in_float_refuses_int8_weights(
         lambda: export(config(int8, image_folder, Path(out))),
         lambda: train(
             TrainConfig(
-                data_dir=data, pretrained=file, net="densenet100", output_dir=str(tmp_path / "run")
+                data_dir=data, pretrained=file, net="densenet40", output_dir=str(tmp_path / "run")
             )
         ),
     ):

@@ -22,7 +22,7 @@ from helpers.training import train_config
 from helpers.weights import write_weights
 
 SMALL: dict[str, Any] = {
-    "net": "densenet100",
+    "net": "densenet40",
     "image_size": 16,
     "per_batch_size": 5,
     "workers": 1,
@@ -163,7 +163,7 @@ def test_a_recipe_of_train_is_taken(
     weights = write_weights(tmp_path / "w.safetensors")
     command = ["lr-find", "--recipe", "finetune", "--data_dir", str(image_folder)]
     command += ["--pretrained", str(weights), "--output", str(tmp_path / "lr.png")]
-    command += ["--net", "densenet100", "--steps", "20", "--workers", "0", "--lr_max", "1e-3"]
+    command += ["--net", "densenet40", "--steps", "20", "--workers", "0", "--lr_max", "1e-3"]
     assert main(command) in (0, 1)
     assert "tried 20 learning rates from 1e-05 to 0.001 (all steps done)" in capsys.readouterr().out
 
@@ -191,7 +191,7 @@ def test_a_wrong_setting_is_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    given = ["--data_dir", str(image_folder), "--net", "densenet100", "--image_size", "16"]
+    given = ["--data_dir", str(image_folder), "--net", "densenet40", "--image_size", "16"]
     assert main(["lr-find", *given, *flags]) == status
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and message in error

@@ -96,7 +96,7 @@ def test_training_from_shards_equals_training_from_folders(
 ) -> None:
     pack(PackConfig(source=str(image_folder), output=str(tmp_path / "shards")))
     flags = ["--max_epoch", 1, "--image_size", 32, "--per_batch_size", 15, "--amp", "fp32"]
-    flags += ["--net", "densenet100"]
+    flags += ["--net", "densenet40"]
     predictions = []
     for name, source in (("folders", image_folder), ("shards", tmp_path / "shards")):
         output = tmp_path / f"{name}-run"

@@ -38,7 +38,7 @@ from helpers.tables import COLOURS, write_class_table, write_label_table
 from helpers.weights import eval_config, write_weights
 
 SMALL: dict[str, Any] = {
-    "net": "densenet100",
+    "net": "densenet40",
     "image_size": 16,
     "per_batch_size": 5,
     "max_epoch": 1,

@@ -147,7 +147,7 @@ process = join(True, 0, 1)
 torch.set_num_threads(1)
 with process_group(process, torch.device("cpu"), 60):
     images = open_evaluation(Path(sys.argv[1]))
-    model = build("densenet100", num_classes=3)
+    model = build("densenet40", num_classes=3)
     initialise(model, torch.Generator().manual_seed(0))
     seen = []
     for batch_size in range(1, 8):

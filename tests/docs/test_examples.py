@@ -22,10 +22,10 @@ EXAMPLES = REPOSITORY / "examples"
 NOTEBOOK = EXAMPLES / "first_model.ipynb"
 SHORTER = [
     (r"max_epoch=\d+", "max_epoch=1"),
-    (r"image_size=32,", 'image_size=16, net="densenet100",'),
+    (r"image_size=32,", 'image_size=16, net="densenet40",'),
     (r"zip\(digits.images, digits.target\)", r"list(\g<0>)[:400]"),
 ]
-SMALL = ["--epochs", "1", "--image_size", "16", "--net", "densenet100", "--batch_size", "6"]
+SMALL = ["--epochs", "1", "--image_size", "16", "--net", "densenet40", "--batch_size", "6"]
 
 
 def test_the_plain_loop_trains_and_its_weights_predict(
@@ -40,7 +40,7 @@ def test_the_plain_loop_trains_and_its_weights_predict(
     assert correct in (0, 0.25, 0.5, 0.75, 1)
     weights = tmp_path / "plain.pth"
     assert read_weights(weights).num_classes == 2
-    predictor = Predictor(weights, net="densenet100", image_size=(16, 16), eval_resize="16")
+    predictor = Predictor(weights, net="densenet40", image_size=(16, 16), eval_resize="16")
     (answer,) = predictor.predict([tmp_path / "images/val/ant/000.png"])
     assert sum(answer.probabilities) == pytest.approx(1)
     main(["images", *SMALL, "--workers", "0", "--pretrained", "plain.pth"])

@@ -86,7 +86,7 @@ def test_a_process_killed_at_a_random_moment_ends_as_if_it_had_not_been(
     folder = tmp_path / "run"
     flags: dict[str, Any] = {
         "data_dir": image_folder,
-        "net": "densenet100",
+        "net": "densenet40",
         "image_size": 16,
         "per_batch_size": 15,
         "max_epoch": 2,

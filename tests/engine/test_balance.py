@@ -222,7 +222,7 @@ def test_a_wrong_setting_is_one_line(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    folder = ["--output_dir", str(tmp_path / "run"), "--net", "densenet100"]
+    folder = ["--output_dir", str(tmp_path / "run"), "--net", "densenet40"]
     assert main(["train", "--data_dir", str(unequal), *folder, *flags]) == status
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and message in error
@@ -236,7 +236,7 @@ def test_a_class_without_images_is_refused(
     rows = [f"{unequal}/train/{name}/00{i}.png {name}" for name in ("ant", "bee") for i in (0, 1)]
     (tmp_path / "list.txt").write_text("\n".join(rows) + "\n")
     (tmp_path / "classes.txt").write_text("ant\nbee\ncat\n")
-    command = ["train", "--data_dir", str(tmp_path / "list.txt"), "--net", "densenet100"]
+    command = ["train", "--data_dir", str(tmp_path / "list.txt"), "--net", "densenet40"]
     command += ["--output_dir", str(tmp_path / "run"), f"--{flag}", "balanced"]
     assert main(command) == 1
     error = capsys.readouterr().err

@@ -54,12 +54,12 @@ def by_hand(logits: Tensor, teacher: Tensor, labels: Tensor, alpha: float, T: fl
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights of another mean and std, with logits of a size that says something."""
     path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
-    model = build("densenet100", num_classes=3)
+    model = build("densenet40", num_classes=3)
     initialise(model, torch.Generator().manual_seed(5))
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     state["classifier.weight"] *= 1e-4
     preprocessing = Preprocessing((24, 24), "28,28", (120.0, 110.0, 100.0), (50.0, 60.0, 70.0))
-    save_weights(path, state, ModelInfo("densenet100", "paper", NAMES, preprocessing), {})
+    save_weights(path, state, ModelInfo("densenet40", "paper", NAMES, preprocessing), {})
     return path
 
 
@@ -135,7 +135,7 @@ def test_the_first_step_has_the_loss_of_a_plain_computation(
     for index, out in zip(chosen, images, strict=True):
         prepare(int(index), out)
     pixels = torch.from_numpy(images)
-    model = build("densenet100", num_classes=3)
+    model = build("densenet40", num_classes=3)
     initialise(model, torch.Generator().manual_seed(1))
     with plain_network(), torch.no_grad():
         logits = model.train()(Preprocessing((16, 16), "18,18").normalise(pixels))
@@ -145,7 +145,7 @@ def test_the_first_step_has_the_loss_of_a_plain_computation(
     expected = by_hand(logits, theirs, torch.from_numpy(dataset.labels[chosen]), 0.7, 3.0)
     assert logged == pytest.approx(float(expected), rel=1e-4)
     log = next((tmp_path / "run").glob("*.log")).read_text()
-    assert f"teacher: {teacher} (densenet100), 0.7 of the loss, at temperature 3" in log
+    assert f"teacher: {teacher} (densenet40), 0.7 of the loss, at temperature 3" in log
 
 
 def test_the_teacher_learns_nothing(image_folder: Path, tmp_path: Path, teacher: Path) -> None:
@@ -246,7 +246,7 @@ def test_a_wrong_setting_is_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     given = [str(teacher) if flag == "T" else flag for flag in flags]
-    folder = ["--output_dir", str(tmp_path / "run"), "--net", "densenet100"]
+    folder = ["--output_dir", str(tmp_path / "run"), "--net", "densenet40"]
     assert main(["train", "--data_dir", str(image_folder), *folder, *given]) == status
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and message in error
@@ -296,6 +296,6 @@ def test_a_recipe_with_frozen_stages_learns_from_it(
     flags = {"recipe": "finetune", "pretrained": str(teacher), "teacher": str(teacher)}
     command = ["train", "--data_dir", str(image_folder), "--output_dir", str(tmp_path / "run")]
     command += [word for name, value in flags.items() for word in (f"--{name}", value)]
-    command += ["--net", "densenet100", "--max_epoch", "2", "--ema_decay", "0.9", "--workers", "0"]
+    command += ["--net", "densenet40", "--max_epoch", "2", "--ema_decay", "0.9", "--workers", "0"]
     assert main(command) == 0
     assert (tmp_path / "run" / "best_ema.safetensors").exists()

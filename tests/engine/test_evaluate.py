@@ -151,11 +151,11 @@ def test_a_contradicting_variant_is_refused(prime: Path, weights: Path, tmp_path
 
 
 def test_weights_that_give_nan_do_not_count_as_right(prime: Path, tmp_path: Path) -> None:
-    model = build("densenet100", num_classes=3)
+    model = build("densenet40", num_classes=3)
     state_dict = model.state_dict()
     state_dict["features.conv0.weight"][0, 0, 0, 0] = float("nan")
     torch.save(state_dict, tmp_path / "nan.pth")
-    flags: dict[str, Any] = {"net": "densenet100", "image_size": 16}
+    flags: dict[str, Any] = {"net": "densenet40", "image_size": 16}
     with pytest.raises(InputError, match="nan"):
         evaluate(eval_config(prime, tmp_path / "nan.pth", tmp_path / "eval", **flags))
 
@@ -208,7 +208,7 @@ def test_what_cannot_be_evaluated_gets_one_line(
     write_classes(tmp_path / "parent" / "train", list(NAMES), 1)
     shutil.copy(weights, tmp_path / "w")
     (tmp_path / "text").write_text("hello")
-    torch.save(build("densenet100", num_classes=1000).state_dict(), tmp_path / "other")
+    torch.save(build("densenet40", num_classes=1000).state_dict(), tmp_path / "other")
     arguments = ["eval", "--data_dir", str(tmp_path / data_dir)]
     arguments += ["--pretrained", str(tmp_path / pretrained), "--log_path", str(tmp_path / "log")]
     errors = _stderr_of(lambda: main(arguments))

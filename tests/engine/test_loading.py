@@ -70,7 +70,7 @@ def test_a_run_with_large_images_and_no_workers_is_told_so(tmp_path: Path) -> No
             file = tmp_path / "data" / name / f"{index}.png"
             cv2.imwrite(str(file), draw(label, index, (1500, 2000)))
     result = run_command(
-        *("train", "--data_dir", tmp_path / "data", "--net", "densenet100", "--image_size", 16),
+        *("train", "--data_dir", tmp_path / "data", "--net", "densenet40", "--image_size", 16),
         *("--per_batch_size", 4, "--max_epoch", 1, "--workers", 0, "--log_interval", 1),
         *("--output_dir", tmp_path / "run"),
     )
@@ -90,7 +90,7 @@ def test_an_exception_that_is_kept_keeps_no_thread(
     tensors = load_file(weights)
     tensors["features.conv0.weight"][:] = math.nan
     save_file(tensors, tmp_path / "nan.safetensors")
-    settings: dict[str, Any] = {"net": "densenet100", "image_size": (16, 16), "amp": "fp32"}
+    settings: dict[str, Any] = {"net": "densenet40", "image_size": (16, 16), "amp": "fp32"}
     predictor = Predictor(tmp_path / "nan.safetensors", **settings, batch_size=4)
     own, runtime = predictor.classifier, predictor.runtime
     with pytest.raises(InputError, match="nan or infinite") as kept:

@@ -60,7 +60,7 @@ def test_data_gives_the_moments_of_all_resized_pixels(images: Path, resize: str)
 def config_of(images: Path, folder: Path, normalisation: str) -> TrainConfig:
     return TrainConfig(
         data_dir=str(images),
-        net="densenet100",
+        net="densenet40",
         image_size=16,
         eval_resize="24,20",
         normalisation=normalisation,

@@ -200,7 +200,7 @@ def test_a_process_killed_at_random_moments_ends_as_if_it_had_not_been(
     command = ["-m", "densenet121", "train", "--data_dir", str(image_folder)]
     command += [
         "--net",
-        "densenet100",
+        "densenet40",
         "--image_size",
         "16",
         "--per_batch_size",
@@ -534,7 +534,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(image_folder: Path, tmp_path:
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({size // 2}, {size // 2})); "
         "sys.exit(main())"
     )
-    flags = f"train --data_dir {image_folder} --net densenet100 --image_size 16 --per_batch_size 15"
+    flags = f"train --data_dir {image_folder} --net densenet40 --image_size 16 --per_batch_size 15"
     command = ["-c", code, *flags.split(), "--output_dir", tmp_path / "full"]
     finished = Forked(command, environment()).finished()
     assert finished.returncode == 1

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from densenet121.native.network import kernels
-from densenet121.network import NETWORKS, DenseNet, Variant
+from densenet121.network import FOR_SMALL_IMAGES, NETWORKS, DenseNet, Variant
 from densenet121.network.fused import plain_network
 from densenet121.network.layers import DenseBlock, DenseLayer
 from densenet121.utils.var_init import initialise
@@ -57,7 +57,7 @@ def distance(a: Tensor | None, b: Tensor | None, floor: float = 1e-30) -> float:
 
 NETS: list[tuple[str, Variant]] = [
     *((name, "paper") for name in NETWORKS),
-    *((name, "model_zoo") for name in NETWORKS if name != "densenet100"),
+    *((name, "model_zoo") for name in NETWORKS if name not in FOR_SMALL_IMAGES),
 ]
 
 

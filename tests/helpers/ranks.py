@@ -12,7 +12,7 @@ from helpers.commands import environment
 from helpers.forking import Forked
 
 NAMES = ["ant", "bee", "cat"]
-SMALL = ["--net", "densenet100", "--image_size", "16", "--device", "cpu", "--amp", "fp32"]
+SMALL = ["--net", "densenet40", "--image_size", "16", "--device", "cpu", "--amp", "fp32"]
 
 
 def torchrun(ranks: int, *command: object, **more: str) -> "subprocess.Popen[str]":

@@ -26,14 +26,14 @@ def write_weights(
     state: dict[str, Tensor] | None = None,
     **info: Any,
 ) -> Path:
-    """Random weights of densenet100, or those of ``state``, with classes and preprocessing."""
+    """Random weights of densenet40, or those of ``state``, with classes and preprocessing."""
     class_names = info.pop("class_names", NAMES)
     if state is None:
-        model = build("densenet100", num_classes=len(class_names))
+        model = build("densenet40", num_classes=len(class_names))
         initialise(model, torch.Generator().manual_seed(seed))
         state = model.state_dict()
     preprocessing = Preprocessing((16, 16), "20,20", tuple(MEAN.tolist()), tuple(STD.tolist()))
-    known = ModelInfo("densenet100", "paper", class_names, preprocessing, **info)
+    known = ModelInfo("densenet40", "paper", class_names, preprocessing, **info)
     stored = calibration.to_json() if calibration else None
     save_weights(path, state, known, {}, stored)
     return path
@@ -42,9 +42,9 @@ def write_weights(
 def weights_with_statistics(path: Path, image_folder: Path) -> Path:
     """Random weights whose batch norms have seen the images, so that logits are of order 1."""
     torch.manual_seed(5)
-    model = build("densenet100", num_classes=3)
+    model = build("densenet40", num_classes=3)
     preprocessing = Preprocessing((16, 16), "20,20", tuple(MEAN.tolist()), tuple(STD.tolist()))
-    info = ModelInfo("densenet100", "paper", NAMES, preprocessing)
+    info = ModelInfo("densenet40", "paper", NAMES, preprocessing)
     save_weights(path, model.state_dict(), info, {})
     paths = sorted((image_folder / "train").rglob("*.png"))
     ((batch, _),) = Predictor(path, batch_size=len(paths)).batches(paths)

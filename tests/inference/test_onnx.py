@@ -68,7 +68,7 @@ def test_eval_resizes_for_the_onnx_file_as_for_the_weights(
         assert found is not None
         logits.append(found.metrics["loss"])
         (line,) = [line for line in log_of(folder).splitlines() if "images resized to" in line]
-        said.append(line[line.index("network densenet100") :])
+        said.append(line[line.index("network densenet40") :])
     assert said[0] == said[1] and "(pillow_bicubic)" in said[0]
     assert logits[0] == pytest.approx(logits[1], abs=1e-4)
 
@@ -91,7 +91,7 @@ def test_an_interpolation_is_that_of_the_weights_pixel_for_pixel(
 @pytest.mark.parametrize(
     ("choice", "reason"),
     [
-        ({"net": "densenet121"}, "`net` is densenet121, but .* has weights of densenet100"),
+        ({"net": "densenet121"}, "`net` is densenet121, but .* has weights of densenet40"),
         ({"variant": "model_zoo"}, "`variant` is model_zoo, but .* has weights of paper"),
     ],
 )
@@ -104,7 +104,7 @@ def test_another_network_than_the_recorded_one_is_refused(
         Predictor(path, **choice)
     with pytest.raises(UsageError, match=reason):
         evaluate(eval_config(image_folder, path, tmp_path / "eval", **choice))
-    assert Predictor(path, net="densenet100", variant="paper").classifier.net == "densenet100"
+    assert Predictor(path, net="densenet40", variant="paper").classifier.net == "densenet40"
 
 
 @pytest.mark.parametrize(

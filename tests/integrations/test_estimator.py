@@ -27,7 +27,7 @@ from densenet121.utils.logging import log
 from helpers.images import draw, write_classes
 from helpers.weights import write_weights
 
-SMALL: dict[str, Any] = {"net": "densenet100", "image_size": 16, "max_epoch": 1, "workers": 0,
+SMALL: dict[str, Any] = {"net": "densenet40", "image_size": 16, "max_epoch": 1, "workers": 0,
                          "per_batch_size": 6, "amp": "fp32",
                          "settings": {"warmup_epochs": 0}}  # fmt: skip
 ARRAYS = np.stack([draw(label, index) for label in (0, 1) for index in range(6)])
@@ -149,7 +149,7 @@ def test_any_weights_of_one_class_per_image_are_a_fitted_estimator(tmp_path: Pat
     )
     torch.save(read_weights(file).state_dict, tmp_path / "theirs.pth")  # without any description
     theirs = pickle.loads(
-        pickle.dumps(DenseNetClassifier.load(tmp_path / "theirs.pth", net="densenet100"))
+        pickle.dumps(DenseNetClassifier.load(tmp_path / "theirs.pth", net="densenet40"))
     )
     assert theirs.classes_.tolist() == ["0", "1", "2"]
     assert theirs._predictor().num_outputs == 3

@@ -92,7 +92,7 @@ def test_a_loop_of_ones_own_gives_the_weights_of_train_to_the_bit(
     dataset, _ = training_datasets(config)
     sampler = EpochSampler(dataset)
     loader = DataLoader(dataset, 8, sampler=sampler, drop_last=True)
-    model = build("densenet100", num_classes=3)
+    model = build("densenet40", num_classes=3)
     initialise(model, torch.Generator().manual_seed(config.seed))
     model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     groups = get_param_groups(model, config.weight_decay)

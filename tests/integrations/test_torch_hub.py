@@ -23,6 +23,7 @@ PARAMETERS = {  # the paper's table 1 and the docstrings of network/densenet.py
     "densenet201": 20_013_928,
     "densenet264": 33_337_704,
     "densenet100": 769_162,
+    "densenet40": 176_122,
 }
 
 
@@ -40,7 +41,7 @@ def test_the_hub_has_the_networks_and_nothing_else() -> None:
     assert all(importlib.util.find_spec(name) for name in found["dependencies"])
 
 
-@pytest.mark.parametrize("name", ["densenet121", "densenet100"])
+@pytest.mark.parametrize("name", ["densenet121", "densenet40"])
 def test_a_network_has_the_size_of_the_paper(name: str) -> None:
     found = load(name)
     assert sum(parameter.numel() for parameter in found.parameters()) == PARAMETERS[name]
@@ -55,21 +56,21 @@ def test_every_network_has_the_size_of_the_paper(name: str) -> None:
 
 def test_weights_are_those_of_the_file(tmp_path: Path) -> None:
     file = write_weights(tmp_path / "w.safetensors")
-    found, expected = load("densenet100", weights=str(file)), load_model(file)
+    found, expected = load("densenet40", weights=str(file)), load_model(file)
     images = torch.rand(2, 3, 16, 16)
     with torch.inference_mode():
         assert torch.equal(found(images), expected(images))
     assert not found.training
-    assert load("densenet100", str(file), num_classes=3).num_classes == 3
+    assert load("densenet40", str(file), num_classes=3).num_classes == 3
 
 
 def test_arguments_that_contradict_the_weights_are_refused(tmp_path: Path) -> None:
     file = str(write_weights(tmp_path / "w.safetensors"))
     with pytest.raises(UsageError, match=r"`num_classes` is 5, but .* has 3; omit it"):
-        load("densenet100", file, num_classes=5)
+        load("densenet40", file, num_classes=5)
     with pytest.raises(UsageError, match=r"`in_channels` is 1, but .* has 3"):
-        load("densenet100", file, in_channels=1)
-    with pytest.raises(InputError, match="weights of densenet100; load that instead"):
+        load("densenet40", file, in_channels=1)
+    with pytest.raises(InputError, match="weights of densenet40; load that instead"):
         load("densenet121", file)
     with pytest.raises(InputError, match=r"missing\.pth"):
         load("densenet121", str(tmp_path / "missing.pth"))

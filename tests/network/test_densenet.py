@@ -18,6 +18,7 @@ from densenet121.network import (
     Transition,
     Variant,
     build,
+    densenet40,
     densenet100,
     densenet121,
 )
@@ -166,8 +167,19 @@ def test_densenet100_is_the_papers_for_32_pixels() -> None:
         assert model.features(images).shape == (1, 342, 8, 8)
 
 
+def test_densenet40_has_six_layers_in_each_of_three_blocks() -> None:
+    model = densenet40().eval()
+    # Layer with n inputs: 2n + 48n + 96 + 48 * 12 * 9; conv0, transitions, norm and classifier.
+    layers = sum(50 * (first + 12 * i) + 5280 for first in (24, 48, 60) for i in range(6))
+    others = 24 * 27 + (2 * 96 + 96 * 48) + (2 * 120 + 120 * 60) + 2 * 132 + 132 * 10 + 10
+    assert sum(p.numel() for p in model.parameters()) == layers + others == 176_122
+    images = torch.randn(1, 3, 32, 32, generator=generator())
+    with torch.no_grad():
+        assert model.features(images).shape == (1, 132, 8, 8)
+
+
 def test_every_network_can_be_built_by_name_and_says_what_it_is() -> None:
-    assert list(NETWORKS) == [f"densenet{n}" for n in (121, 161, 169, 201, 264, 100)]
+    assert list(NETWORKS) == [f"densenet{n}" for n in (121, 161, 169, 201, 264, 100, 40)]
     with torch.device("meta"):
         model = build("densenet121", num_classes=12, variant="model_zoo")
     assert (model.variant, model.num_classes, model.growth_rate) == ("model_zoo", 12, 32)
@@ -179,6 +191,8 @@ def test_unknown_names_and_values_are_refused_with_what_is_allowed() -> None:
         build("densenet122", num_classes=10)
     with pytest.raises(InputError, match="also uses average pooling"):
         build("densenet100", num_classes=10, variant="model_zoo")
+    with pytest.raises(InputError, match='densenet40 has no variant "model_zoo"'):
+        build("densenet40", num_classes=10, variant="model_zoo")
     with pytest.raises(InputError, match=r"variant must be one of \('paper', 'model_zoo'\)"):
         tiny("torchvision")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="stem must be one of"):

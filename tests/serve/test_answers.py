@@ -28,7 +28,7 @@ from densenet121.serve.server import announce
 from densenet121.serve.service import Service
 
 LATIN = "t\udcfcr"  # the folder of a class, in Latin-1
-MODEL = "/v2/models/densenet100"
+MODEL = "/v2/models/densenet40"
 
 
 def image_of(folder: Path) -> bytes:
@@ -125,8 +125,8 @@ def test_the_server_says_what_is_assumed_of_weights(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "w.pth"
-    torch.save(build("densenet100", num_classes=1, in_channels=1).state_dict(), path)
-    remarks = Predictor(path, net="densenet100", amp="fp32").classifier.remarks
+    torch.save(build("densenet40", num_classes=1, in_channels=1).state_dict(), path)
+    remarks = Predictor(path, net="densenet40", amp="fp32").classifier.remarks
     announce(ServeConfig(weights=str(path)), "127.0.0.1", 8000, remarks)
     first, *others = capsys.readouterr().err.splitlines()
     assert "is ready on http://127.0.0.1:8000/" in first

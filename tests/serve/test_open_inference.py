@@ -25,7 +25,7 @@ pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 from densenet121.serve.bodies import Refusal
 from densenet121.serve.tensors import Allowed, parse
 
-MODEL = "/v2/models/densenet100"
+MODEL = "/v2/models/densenet40"
 SIDE = 16
 
 
@@ -74,7 +74,7 @@ def test_health_and_metadata_are_those_of_the_protocol(port: int) -> None:
     assert ask(port, None, "/v2", "GET")[1]["extensions"] == ["binary_tensor_data"]
     for path in (MODEL, f"{MODEL}/versions/1"):
         status, content, _ = ask(port, None, path, "GET")
-        assert (status, content["name"], content["versions"]) == (200, "densenet100", ["1"])
+        assert (status, content["name"], content["versions"]) == (200, "densenet40", ["1"])
         assert content["inputs"] == [
             {"name": "image", "datatype": "BYTES", "shape": [-1]},
             {"name": "pixels", "datatype": "FP32", "shape": [-1, 3, SIDE, SIDE]},
@@ -93,7 +93,7 @@ def test_images_have_the_logits_and_answers_of_predictor(
     status, content, _ = ask(port, body, f"{MODEL}/infer", **headers)
     assert status == 200, content
     assert (content["model_name"], content["model_version"], content["id"]) == (
-        "densenet100", "1", "seven",
+        "densenet40", "1", "seven",
     )  # fmt: skip
     found = outputs_of(content)
     pixels = torch.from_numpy(np.stack([predictor.prepare(one) for one in data]))

@@ -59,7 +59,7 @@ def test_it_is_refused_by_the_open_inference_protocol_too(port: int, image: byte
         "parameters": {"top_k": 2},
     }
     head = json.dumps(request).encode()
-    path = "/v2/models/densenet100/infer"
+    path = "/v2/models/densenet40/infer"
     named = {"inference_header_content_length": str(len(head))}
     status, content, _ = ask(port, head + element, path, **named)
     assert (status, content) == (400, {"error": NOT_HERE.format("top_k")})

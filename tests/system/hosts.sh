@@ -105,7 +105,7 @@ train() {
 }
 start_training() {
     host "$1" "$2" "$3" train --data_dir "$work/images" --output_dir "$work/$3" --resume auto \
-        --net densenet100 --image_size 16 --amp fp32 --device cpu --per_batch_size 8 \
+        --net densenet40 --image_size 16 --amp fp32 --device cpu --per_batch_size 8 \
         --max_epoch 4 --ckpt_interval 1 --log_interval 1 --timeout_seconds 5 --workers 1
 }
 

@@ -134,7 +134,7 @@ def test_eval_and_predict_read_colours_as_grey(
         "average W B --output mean.safetensors --data_dir I",
         "show --pretrained W --data_dir I --output page.html --mixup 0.3 --images 2 --versions 2",
         "show --channels 1 --data_dir I --output page.html --images 2 --versions 1 --image_size 16",
-        "lr-find --channels 1 --net densenet100 --image_size 16 --per_batch_size 9 --data_dir I",
+        "lr-find --channels 1 --net densenet40 --image_size 16 --per_batch_size 9 --data_dir I",
         "report R",
         "card R",
     ],
@@ -243,9 +243,9 @@ def test_weights_that_are_converted_and_frozen_give_the_answers_of_before(
 ) -> None:
     """With one mean for R, G and B, nothing is lost, not even at the border."""
     torch.manual_seed(3)
-    model = build("densenet100", num_classes=3)
+    model = build("densenet40", num_classes=3)
     p = Preprocessing((16, 16), "20,20", (110.0,) * 3, (50.0, 55.0, 60.0))
-    info = ModelInfo("densenet100", "paper", ("ant", "bee", "cat"), p)
+    info = ModelInfo("densenet40", "paper", ("ant", "bee", "cat"), p)
     save_weights(tmp_path / "rgb.safetensors", model.state_dict(), info, {})
     words = ["convert", str(tmp_path / "rgb.safetensors"), str(tmp_path / "grey.safetensors")]
     assert main([*words, "--to", "native", "--channels", "1"]) == 0
@@ -290,7 +290,7 @@ def test_what_contradicts_one_channel_is_one_line(
     image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["train", "--data_dir", str(image_folder), "--output_dir", str(tmp_path / "run")]
-    words += ["--net", "densenet100", "--image_size", "16"]
+    words += ["--net", "densenet40", "--image_size", "16"]
     assert main([*words, "--channels", "1", "--normalisation", "1,2,3,50,50,50"]) == 2
     error = capsys.readouterr().err
     assert "is for R, G and B, but the network has one channel" in error
@@ -316,7 +316,7 @@ def test_the_server_answers_as_predict_with_maps(image_folder: Path, weights: Pa
     flags = ["--amp", "fp32", "--top_k", 3, "--workers", 1]
     with running_server(weights, *flags, environment=environment()) as (port, _):
         status, answer, _ = ask(port, path.read_bytes(), "/predict?cam=1")
-        (_, pixels) = ask(port, None, "/v2/models/densenet100", "GET")[1]["inputs"]
+        (_, pixels) = ask(port, None, "/v2/models/densenet40", "GET")[1]["inputs"]
     assert pixels["shape"] == [-1, 1, 16, 16]
     assert status == 200
     (shown,) = answer["predictions"]

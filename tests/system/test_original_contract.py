@@ -216,7 +216,7 @@ def test_a_killed_rank_is_started_again_and_the_run_ends_as_if_undisturbed(
     write_classes(tmp_path / "p" / "train", ["ant", "bee"], 64)
     write_classes(tmp_path / "p" / "val", ["ant", "bee"], 5)
     (tmp_path / "small.yaml").write_text(
-        "net: densenet100\nimage_size: 16\nmax_epoch: 12\nckpt_interval: 1\namp: fp32\n"
+        "net: densenet40\nimage_size: 16\nmax_epoch: 12\nckpt_interval: 1\namp: fp32\n"
     )
     results = []
     for name, disturbed in (("quiet", False), ("killed", True)):

@@ -13,7 +13,7 @@ import pytest
 from helpers.commands import SHARED, environment, run_command
 
 CASES = SHARED / "cases" / "make.py"
-SMALL = "--net densenet100 --image_size 32 --per_batch_size 8 --max_epoch 1 --device cpu"
+SMALL = "--net densenet40 --image_size 32 --per_batch_size 8 --max_epoch 1 --device cpu"
 FLAGS = [*SMALL.split(), "--is_distributed", "0", "--workers", "0"]
 
 pytestmark = pytest.mark.skipif(not CASES.is_file(), reason="the cases of ../shared are not here")

@@ -29,7 +29,7 @@ for number in range(24):
 CHECK
 run="$python -m densenet121"
 $run --version
-$run train --data_dir images --net densenet100 --image_size 16 --max_epoch 1 --output_dir run > train.txt
+$run train --data_dir images --net densenet40 --image_size 16 --max_epoch 1 --output_dir run > train.txt
 $run eval --data_dir images --pretrained run/last.safetensors --output_dir evaluated > eval.txt
 $run predict --pretrained run/last.safetensors images/val > predictions.txt
 test -s run/report.html

@@ -99,7 +99,7 @@ def test_two_ranks_evaluate_it_as_one_does(trained: Path, graded: Path, tmp_path
 def test_two_ranks_train_it(graded: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     flags = {
-        "data_dir": str(graded), "output_dir": str(folder), "net": "densenet100", "image_size": 16,
+        "data_dir": str(graded), "output_dir": str(folder), "net": "densenet40", "image_size": 16,
         "per_batch_size": 5, "max_epoch": 1, "device": "cpu", "amp": "fp32", "workers": 1,
     }  # fmt: skip
     run(2, Path(__file__).with_name("ordinal.py"), "train", json.dumps(flags))

@@ -23,7 +23,7 @@ from densenet121.checkpoint.load import MODEL_KEY, read_weights
 from densenet121.checkpoint.native import DEFAULT_TASK, ModelInfo, save_weights
 from densenet121.checkpoint.not_recorded import not_recorded
 from densenet121.checkpoint.pretrained import Pretrained, load_pretrained, load_state
-from densenet121.network import NETWORKS, Variant, build
+from densenet121.network import FOR_SMALL_IMAGES, NETWORKS, Variant, build
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.files import scratch_folder, write_atomic
 
@@ -155,7 +155,7 @@ def described(loaded: Pretrained, net: str) -> ModelInfo:
     if loaded.info is not None:
         return loaded.info
     family: Literal["densenet-bc", "torchvision"]
-    family = "densenet-bc" if net == "densenet100" else "torchvision"
+    family = "densenet-bc" if net in FOR_SMALL_IMAGES else "torchvision"
     preprocessing = PREPROCESSING[family].with_channels(loaded.model.in_channels)
     task = "multilabel" if loaded.model.num_classes == 1 else DEFAULT_TASK
     return ModelInfo(net, loaded.model.variant, (), preprocessing, task)
@@ -169,7 +169,7 @@ def check_network(info: ModelInfo, to: Target, source: Path) -> None:
     """
     if to == "native":
         return
-    if info.net not in NETWORKS or info.net == "densenet100":
+    if info.net not in NETWORKS or info.net in FOR_SMALL_IMAGES:
         raise InputError(f"{source}: {info.net} is not a network of {to}; convert it to native")
     if to == "monai" and info.net == "densenet161":
         raise InputError(f"{source}: monai has no densenet161; convert it to torchvision or native")

@@ -12,7 +12,7 @@ class NetworkSettings(Settings):
     """The network and its initial weights.
 
     Attributes:
-        net: the network; densenet100 is the one for images of 32 x 32 pixels.
+        net: the network; densenet100 and densenet40 are those for images of 32 x 32 pixels.
         variant: paper (average pooling, as torchvision) or model_zoo (max pooling, as the
             original); if given, it must fit the weights (default: as the weights record, else
             paper).

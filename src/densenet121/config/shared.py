@@ -25,6 +25,7 @@ Net = Literal[
     "densenet201",
     "densenet264",
     "densenet100",
+    "densenet40",
 ]
 Variant = Literal["paper", "model_zoo"]
 Amp = Literal["O0", "O2", "O3", "fp32", "tf32", "bf16", "fp16"]

@@ -1,4 +1,4 @@
-"""DenseNet in six published sizes."""
+"""DenseNet in seven sizes."""
 
 from densenet121.network.constant import constant_network
 from densenet121.network.densenet import DenseNet, Stem
@@ -6,8 +6,10 @@ from densenet121.network.fused import plain_network
 from densenet121.network.layers import DenseBlock, DenseLayer, MaxPoolSame, Transition, Variant
 from densenet121.network.recompute import set_recompute
 from densenet121.network.sizes import (
+    FOR_SMALL_IMAGES,
     NETWORKS,
     build,
+    densenet40,
     densenet100,
     densenet121,
     densenet161,
@@ -20,6 +22,7 @@ from densenet121.network.sync_batch_norm import synchronise_norms
 from densenet121.network.triton import set_triton
 
 __all__ = [
+    "FOR_SMALL_IMAGES",
     "NETWORKS",
     "DenseBlock",
     "DenseLayer",
@@ -30,6 +33,7 @@ __all__ = [
     "Variant",
     "build",
     "constant_network",
+    "densenet40",
     "densenet100",
     "densenet121",
     "densenet161",

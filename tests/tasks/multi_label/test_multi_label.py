@@ -130,7 +130,7 @@ def test_two_ranks_see_every_image_once_and_log_the_loss_of_all(
     images: Path, tmp_path: Path
 ) -> None:
     """Of unequal numbers of known labels the mean is not that of the ranks' means."""
-    flags = ["--task", "multilabel", "--missing", "ignore", "--net", "densenet100"]
+    flags = ["--task", "multilabel", "--missing", "ignore", "--net", "densenet40"]
     flags += ["--image_size", "16", "--max_epoch", "1", "--log_interval", "1", "--device", "cpu"]
     flags += ["--amp", "fp32", "--data_dir", str(images)]
     ranks: list[object] = ["--per_batch_size", 5, "--sync_batch_norm", 1]

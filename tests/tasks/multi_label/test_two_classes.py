@@ -24,7 +24,7 @@ def test_the_way_that_the_message_names_leads_to_a_threshold(folders: Path, tmp_
     own = ["--label_column", "label", "--negative_label", "normal"]
     train = ["train", "--task", "multilabel", "--data_dir", str(lists / "train.csv"), *own]
     train += ["--val_dir", str(lists / "val.csv"), "--output_dir", str(tmp_path / "run")]
-    train += ["--net", "densenet100", "--image_size", "16", "--max_epoch", "1", "--lr", "0.05"]
+    train += ["--net", "densenet40", "--image_size", "16", "--max_epoch", "1", "--lr", "0.05"]
     assert main([*train, "--per_batch_size", "10"]) == 0
     weights, held_out = tmp_path / "run" / "last.safetensors", str(lists / "val.csv")
     calibrated = tmp_path / "calibrated.safetensors"

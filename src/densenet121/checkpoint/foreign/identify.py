@@ -30,7 +30,7 @@ from densenet121.checkpoint.foreign.names import (
 )
 from densenet121.checkpoint.foreign.timm_config import TimmConfig, read_config
 from densenet121.datasets.preprocessing import Preprocessing
-from densenet121.network import Variant
+from densenet121.network import FOR_SMALL_IMAGES, Variant
 from densenet121.utils.errors import InputError, one_line
 
 _MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
@@ -153,7 +153,7 @@ def identify(
     state_dict, labels = labels_of(family, state_dict, path, beside, config)
     preprocessing, notes = _preprocessing(state_dict, family, path, config)
     net = network_of(state_dict)
-    if (net == "densenet100") != (family == "densenet-bc"):
+    if (net in FOR_SMALL_IMAGES) != (family == "densenet-bc"):
         preprocessing = None  # the program has no such network, so no documented preprocessing
     return Foreign(
         family,
@@ -161,7 +161,7 @@ def identify(
         momentum,
         state,
         net,
-        "model_zoo" if family == "mindspore" and net != "densenet100" else "paper",
+        "model_zoo" if family == "mindspore" and net not in FOR_SMALL_IMAGES else "paper",
         certain,
         preprocessing,
         labels.task,

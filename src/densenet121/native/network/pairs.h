@@ -18,7 +18,7 @@ using Factor = typename FactorOf<T>::type;
 template <class T>
 constexpr int kTogether = sizeof(Factor<T>) / sizeof(T);
 
-// Distance of the rows of patches in all networks but densenet100, if it is worth a product of its own.
+// Distance of the rows of patches in all networks but those for small images, if it is worth a product of its own.
 template <class T>
 constexpr int64_t kUsualDepth = 0;
 
