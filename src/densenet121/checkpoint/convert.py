@@ -19,6 +19,7 @@ from densenet121.checkpoint.foreign.medical import (
     to_monai,
 )
 from densenet121.checkpoint.foreign.names import to_mindspore
+from densenet121.checkpoint.known import NOTHING_KNOWN, Known, with_known
 from densenet121.checkpoint.load import MODEL_KEY, read_weights
 from densenet121.checkpoint.native import DEFAULT_TASK, ModelInfo, save_weights
 from densenet121.checkpoint.not_recorded import not_recorded
@@ -79,6 +80,7 @@ def convert(
     net: str | None = None,
     variant: Variant | None = None,
     channels: int | None = None,
+    known: Known = NOTHING_KNOWN,
 ) -> Converted:
     """Write the weights of ``source`` to ``target`` in the format of the program ``to``.
 
@@ -92,26 +94,22 @@ def convert(
         variant: the variant, for files that do not record it.
         channels: input channels in the new file, see ``CHANNELS`` (default: those of the weights
             if the program has such networks).
+        known: what the file does not record, or what shall replace it. A calibration is kept
+            only where the probabilities stay the same.
 
     Raises:
-        UsageError: the program does not use this suffix or number of channels, or ``target``
-            exists.
+        UsageError: the program does not use this suffix or number of channels, ``target`` exists,
+            or cannot record what is ``known``.
         InputError: the weights cannot be read, or the program has no such network.
         OSError: ``target`` cannot be written.
     """
-    if target.suffix not in SUFFIXES[to]:
-        raise UsageError(
-            f"{target}: weights for {to} must be written as {' or '.join(SUFFIXES[to])}; "
-            "change the suffix"
-        )
-    if target.exists():
-        raise UsageError(f"{target}: already exists; choose another name or remove it")
-    if not target.parent.is_dir():
-        raise UsageError(f"{target.parent}: there is no such folder")
+    _check_target(target, to)
     _check_channels(to, channels)
+    _check_recordable(to, target, known)
     loaded = load_pretrained(source, net=net or "densenet121", variant=variant)
     info = described(loaded, net or "densenet121")
     check_network(info, to, source)
+    info, loaded, changes = replaced(loaded, info, known, source)
     state_dict = loaded.model.state_dict()
     own = loaded.model.in_channels
     wanted = channels or (own if own in CHANNELS[to] else CHANNELS[to][0])
@@ -127,8 +125,20 @@ def convert(
         back = check_same(trial, state_dict, info)
         write_atomic(target, trial.read_bytes())
     lost = loaded.calibration is not None and to != "native"
-    notes = (*loaded.notes, *filter(None, [changed]), *not_recorded(info, back))
+    notes = (*loaded.notes, *changes, *filter(None, [changed]), *not_recorded(info, back))
     return Converted(info, loaded.family, len(state_dict), lost, wanted, notes)
+
+
+def _check_target(target: Path, to: Target) -> None:
+    if target.suffix not in SUFFIXES[to]:
+        raise UsageError(
+            f"{target}: weights for {to} must be written as {' or '.join(SUFFIXES[to])}; "
+            "change the suffix"
+        )
+    if target.exists():
+        raise UsageError(f"{target}: already exists; choose another name or remove it")
+    if not target.parent.is_dir():
+        raise UsageError(f"{target.parent}: there is no such folder")
 
 
 def _check_channels(to: Target, asked: int | None) -> None:
@@ -137,6 +147,37 @@ def _check_channels(to: Target, asked: int | None) -> None:
             f"`channels` {asked} cannot be written for {to}, which takes "
             f"{' or '.join(map(str, CHANNELS[to]))}; omit it"
         )
+
+
+def _check_recordable(to: Target, target: Path, known: Known) -> None:
+    """Refuse what the new file would not tell its reader."""
+    if target.suffix == ".safetensors":
+        return
+    told = ("class_names", "task") if to == "torchxrayvision" else ()  # all of its are multilabel
+    if lost := [name for name in known.given if name not in told]:
+        raise UsageError(
+            f"`{lost[0]}` cannot be recorded in a {target.suffix} file for {to}; write .safetensors"
+            + (" for native" if ".safetensors" not in SUFFIXES[to] else "")
+        )
+
+
+def replaced(
+    loaded: Pretrained, info: ModelInfo, known: Known, source: Path
+) -> tuple[ModelInfo, Pretrained, list[str]]:
+    """The description with what is known, the weights, and what changed, in words.
+
+    The calibration is left out where it was measured on other probabilities.
+
+    Raises:
+        InputError: what is known does not fit to the weights; a UsageError for the task.
+    """
+    outputs, channels = loaded.model.num_classes, loaded.model.in_channels
+    new, changes = with_known(info, known, outputs, channels, source)
+    same = (new.task, new.preprocessing) == (info.task, info.preprocessing)
+    if loaded.calibration is not None and not same:
+        loaded = replace(loaded, calibration=None)
+        changes.append("the calibration is left out, because it is of other probabilities")
+    return new, loaded, changes
 
 
 def _check_scale(info: ModelInfo, source: Path) -> None:

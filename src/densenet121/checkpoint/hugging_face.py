@@ -6,8 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from densenet121.checkpoint.channels import with_channels
-from densenet121.checkpoint.convert import Converted, check_network, check_same, described
+from densenet121.checkpoint.convert import (
+    Converted,
+    check_network,
+    check_same,
+    described,
+    replaced,
+)
 from densenet121.checkpoint.foreign.timm_config import CONFIG, WEIGHTS, make_config
+from densenet121.checkpoint.known import NOTHING_KNOWN, Known
 from densenet121.checkpoint.native import ModelInfo, save_weights
 from densenet121.checkpoint.pretrained import load_pretrained
 from densenet121.network import Variant
@@ -26,11 +33,12 @@ def write_hugging_face(
     *,
     net: str | None = None,
     variant: Variant | None = None,
+    known: Known = NOTHING_KNOWN,
 ) -> Converted:
-    """Write model.safetensors, config.json and README.md.
+    """Write model.safetensors, a native file too, config.json and README.md.
 
-    The weights are a native file too, with checksum, calibration and origin. The folder appears
-    under its name when everything in it was written, and the weights were read back bit for bit.
+    The folder appears under its name when everything in it was written, and the weights were read
+    back bit for bit.
 
     Args:
         source: any weights that ``read_weights`` reads.
@@ -38,6 +46,7 @@ def write_hugging_face(
         make_page: the text of README.md.
         net: the network, for weights that do not record it.
         variant: the variant, for weights that do not record it.
+        known: as in ``convert``.
 
     Raises:
         UsageError: ``target`` is not new.
@@ -48,10 +57,11 @@ def write_hugging_face(
     loaded = load_pretrained(source, net=net or "densenet121", variant=variant)
     info = described(loaded, net or "densenet121")
     check_network(info, "timm", source)
-    state_dict, changed = loaded.model.state_dict(), []
+    info, loaded, changed = replaced(loaded, info, known, source)
+    state_dict = loaded.model.state_dict()
     if loaded.model.in_channels != 3:  # timm and transformers give it RGB
         state_dict, preprocessing, note = with_channels(state_dict, info.preprocessing, 3)
-        info, changed = replace(info, preprocessing=preprocessing), [note]
+        info, changed = replace(info, preprocessing=preprocessing), [*changed, note]
     try:
         config, notes = make_config(info, len(state_dict["classifier.bias"]))
     except InputError as error:
@@ -64,20 +74,18 @@ def write_hugging_face(
         )
     if not info.class_names:
         notes.append("the weights have no class names, so other programs show numbers or guess")
-    page = make_page(info, loaded.family, notes)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".convert.") as folder:
         trial = Path(folder) / target.name
         trial.mkdir()
         file = trial / WEIGHTS
-        known = loaded.origin, loaded.calibration, loaded.data
-        save_weights(file, state_dict, info, *known, with_format=True)
+        beside = loaded.origin, loaded.calibration, loaded.data
+        save_weights(file, state_dict, info, *beside, with_format=True)
         write_json(trial / CONFIG, config)
-        write_atomic(trial / README, page.encode())
+        write_atomic(trial / README, make_page(info, loaded.family, notes).encode())
         check_same(file, state_dict, info)
         trial.replace(target)  # onto an empty folder too
     sync_folder(target.parent)
-    said = (*loaded.notes, *notes)
-    return Converted(info, loaded.family, len(state_dict), notes=said)
+    return Converted(info, loaded.family, len(state_dict), notes=(*loaded.notes, *notes))
 
 
 def _check_target(target: Path) -> None:

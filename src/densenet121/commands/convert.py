@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from densenet121.card import run_card, weights_card
 from densenet121.checkpoint.convert import Converted, convert
 from densenet121.checkpoint.hugging_face import write_hugging_face
+from densenet121.checkpoint.known import Known
 from densenet121.checkpoint.native import ModelInfo
 from densenet121.commands import DONE
 from densenet121.commands.card import command_of
@@ -30,12 +32,29 @@ def run(config: ConvertConfig) -> int:
 
 
 def _convert(config: ConvertConfig, source: Path, target: Path) -> Converted:
-    net, variant = config.net, config.variant
+    choices: dict[str, Any] = {
+        "net": config.net,
+        "variant": config.variant,
+        "known": Known(
+            class_names=Path(config.class_names) if config.class_names else None,
+            task=config.task,
+            image_size=config.size,
+            eval_resize=None if config.eval_resize is None else str(config.eval_resize),
+            interpolation=config.interpolation,
+            mean_std=config.mean_std,
+            depth=config.depth,
+            window=config.window,
+        ),
+    }
     if config.to != "huggingface":
-        channels = config.channels
-        return convert(source, target, config.to, net=net, variant=variant, channels=channels)
+        return convert(source, target, config.to, channels=config.channels, **choices)
     if config.channels == 1:
         raise UsageError("`channels` 1 cannot be written with `to` huggingface; omit it")
+    if (given := choices["known"].given) and made_by_train(source):
+        raise UsageError(
+            f"{source}: README.md would be the card of its run, which `{given[0]}` contradicts; "
+            "convert it to native with these settings first, and then that file"
+        )
 
     def page(info: ModelInfo, family: str, notes: Sequence[str]) -> str:
         title, folder = target.resolve().name, source.resolve().parent
@@ -53,4 +72,4 @@ def _convert(config: ConvertConfig, source: Path, target: Path) -> Converted:
         origin = "" if family == "native" else f"The weights come from {family}."
         return weights_card(info, title, origin, notes)
 
-    return write_hugging_face(source, target, page, net=net, variant=variant)
+    return write_hugging_face(source, target, page, **choices)

@@ -13,7 +13,7 @@ from densenet121.config.card import CardConfig
 from densenet121.config.compare import CompareConfig
 from densenet121.config.convert import ConvertConfig, Target
 from densenet121.config.demo import DemoConfig
-from densenet121.config.eval import EvalConfig, Interpolation
+from densenet121.config.eval import EvalConfig
 from densenet121.config.export import ExportConfig
 from densenet121.config.flags import Flag, flags_of
 from densenet121.config.inspect import InspectConfig
@@ -28,6 +28,7 @@ from densenet121.config.serve import ServeConfig
 from densenet121.config.shared import (
     AMP_NAMES,
     Amp,
+    Interpolation,
     Net,
     OnBadImage,
     Variant,

@@ -1,7 +1,7 @@
 """The settings of ``eval``."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from densenet121.config.labels import Column, LabelTableSettings
 from densenet121.config.shared import (
@@ -11,6 +11,7 @@ from densenet121.config.shared import (
     DeviceSettings,
     File,
     Folder,
+    Interpolation,
     PrecisionSettings,
     ProcessSettings,
     Settings,
@@ -20,8 +21,6 @@ from densenet121.config.shared import (
 )
 from densenet121.config.values import at_least
 from densenet121.utils.errors import UsageError
-
-Interpolation = Literal["opencv_bilinear", "pillow_bilinear", "pillow_bicubic", "pillow_nearest"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,6 +31,7 @@ Variant = Literal["paper", "model_zoo"]
 Amp = Literal["O0", "O2", "O3", "fp32", "tf32", "bf16", "fp16"]
 OnBadImage = Literal["error", "skip"]
 Switch = Literal[0, 1]
+Interpolation = Literal["opencv_bilinear", "pillow_bilinear", "pillow_bicubic", "pillow_nearest"]
 Tta = Literal["none", "flip", "dihedral", "ten_crop"]
 
 # Text, with the placeholder that the help shows for the value.
