@@ -129,3 +129,14 @@ def test_columns_without_labels_are_named(tmp_path: Path) -> None:
         labels_in(write(tmp_path / "f.parquet", view=["PA", "AP"], age=[1, 0]))
     with pytest.raises(UsageError, match="`path_column` is for tables of text"):
         labels_in(write(tmp_path / "g.parquet", labels=[["a"]]), LabelRules(path_column="path"))
+
+
+def test_numbers_of_lists_mean_the_same_in_every_file(tmp_path: Path) -> None:
+    def features(*names: str) -> Any:
+        feature = {"_type": "Sequence", "feature": {"_type": "ClassLabel", "names": list(names)}}
+        return {"info": {"features": {"labels": feature}}}
+
+    write(tmp_path / "a.parquet", features("ant", "bee"), labels=[[0], [0, 1], [1]])
+    write(tmp_path / "b.parquet", features("bee", "ant"), labels=[[0], [0, 1], [1]])
+    with pytest.raises(InputError, match=r"b.parquet: the number 0 in the column labels is bee, "):
+        open_labelled_training(tmp_path, None, PLAIN)

@@ -218,3 +218,18 @@ def test_a_split_that_is_scanned_alone_keeps_its_messages(tmp_path: Path) -> Non
     put(tmp_path / "flat", "1.jpg")
     with pytest.raises(InputError, match=r"images right inside flat/, without a class"):
         scan(tmp_path / "flat")
+
+
+@pytest.mark.parametrize("name", ["2.tar.gz", "2.TGZ", "rest.zip", "2.tfrecord.gz"])
+def test_a_compressed_file_is_not_left_out_without_a_word(name: str, tmp_path: Path) -> None:
+    tar(tmp_path / "shards" / "1.tar", *CLASSES)
+    (tmp_path / "shards" / name).write_bytes(b"packed")
+    notes = open_training(tmp_path / "shards")[0].notes
+    assert notes == (
+        f"{tmp_path / 'shards'}: the tar files are read; compressed files ({name}) are not",
+    )
+    (tmp_path / "shards" / "1.tar").unlink()
+    with pytest.raises(InputError, match=rf"no class folder; .*; {name} in it would have to"):
+        open_training(tmp_path / "shards")
+    with pytest.raises(InputError, match=rf"{name}: is compressed; unpack it, and pass what"):
+        open_training(tmp_path / "shards" / name)

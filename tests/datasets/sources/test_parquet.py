@@ -137,3 +137,78 @@ def test_a_pointer_or_a_web_page_is_named(tmp_path: Path) -> None:
         (tmp_path / FILE).write_bytes(start)
         with pytest.raises(InputError, match=rf"{FILE}: is {word}"):
             open_training(tmp_path)
+
+
+def test_a_number_that_means_another_class_in_another_file_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", [0, 1, 2], ["ant", "bee", "cat"])
+    write(tmp_path / "b.parquet", [0, 1, 2], ["ant", "cat", "bee"], 10)
+    with pytest.raises(InputError, match=r"b\.parquet: the number 1 .* label is cat, but bee in"):
+        open_training(tmp_path)
+    write(tmp_path / "b.parquet", [3, 1, 2], ["ant", "bee", "cat", "dog"], 10)
+    found = open_training(tmp_path)[0]
+    assert found.class_names == ("ant", "bee", "cat", "dog")
+    assert found.labels.tolist() == [0, 1, 2, 3, 1, 2]
+
+
+def test_numbers_in_a_file_and_names_in_another_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", [0, 1])
+    write(tmp_path / "b.parquet", ["ant", "bee"], first=10)
+    for names in (None, ["ant", "bee"]):
+        write(tmp_path / "a.parquet", [0, 1], names)
+        with pytest.raises(
+            InputError, match=r'b.parquet, row 0: the label is the name "ant", but the number 0 in '
+        ):
+            open_training(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "call", ["train-{:05d}-of-00003", "train-{:05d}-of-00003-1a2b3c4d5e6f7a8b"]
+)
+def test_a_numbered_set_that_lacks_a_file_is_refused(call: str, tmp_path: Path) -> None:
+    files = [write(tmp_path / f"{call.format(n)}.parquet", [0, 1], first=10 * n) for n in range(4)]
+    files[3].rename(tmp_path / "validation.parquet")
+    assert len(open_training(tmp_path)[0]) == 6
+    files[1].unlink()
+    with pytest.raises(InputError, match=r"of the 3 files train-.*, 1 are missing, first number"):
+        open_training(tmp_path)
+    assert len(open_training(files[2])[0]) == 2  # a file that is passed alone
+    files[0].rename(tmp_path / f"{call.format(3)}.parquet")  # counted from 1
+    write(files[1], [0, 1], first=20)
+    assert len(open_training(tmp_path)[0]) == 6
+
+
+def test_an_image_without_bytes_is_named_with_file_and_row(tmp_path: Path) -> None:
+    images = [{"bytes": None if i == 2 else b"image", "path": f"{i}.jpg"} for i in range(4)]
+    parquet.write_table(pyarrow.table({"image": images, "label": [0, 1, 0, 1]}), tmp_path / FILE)
+    with pytest.raises(InputError, match=rf"{FILE}, row 2: the image has no bytes; they are"):
+        open_training(tmp_path)
+
+
+@pytest.mark.parametrize("sizes", [(5, 4, 3, 2), (2, 3), (2, 3, 4, None)])
+def test_a_file_that_changes_while_it_is_read_is_named(sizes: Any, tmp_path: Path) -> None:
+    def put(sizes: Any) -> None:
+        images = [{"bytes": None if size is None else b"x" * size, "path": ""} for size in sizes]
+        labels = [i % 2 for i in range(len(sizes))]
+        parquet.write_table(pyarrow.table({"image": images, "label": labels}), tmp_path / FILE)
+
+    put((2, 3, 4, 5))
+    kept, changed = open_training(tmp_path)[0], open_training(tmp_path)[0]
+    assert [len(kept.read(i)) for i in range(4)] == [2, 3, 4, 5]
+    put(sizes)
+    for index in range(4):
+        with pytest.raises(InputError, match=rf"{FILE} has changed since it was opened"):
+            changed.read(index)
+
+
+def test_a_changed_byte_is_noticed_where_the_file_has_sums(tmp_path: Path) -> None:
+    images = [{"bytes": b"image" * 50 + bytes([i]), "path": f"{i}.jpg"} for i in range(4)]
+    table = pyarrow.table({"image": images, "label": [0, 1, 0, 1]})
+    parquet.write_table(
+        table, tmp_path / FILE, compression="none", write_statistics=False, write_page_checksum=True
+    )
+    found = open_training(tmp_path)[0]
+    data = bytearray((tmp_path / FILE).read_bytes())
+    data[data.index(b"imageimage") + 20] ^= 1
+    (tmp_path / FILE).write_bytes(data)
+    with pytest.raises(InputError, match=rf"{FILE}.*CRC"):
+        found.read(0)

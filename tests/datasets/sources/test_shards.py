@@ -217,3 +217,73 @@ def test_a_member_of_a_negative_size_is_damage(kind: Any, tmp_path: Path) -> Non
     (tmp_path / "a.tar").write_bytes(data)
     with pytest.raises(InputError, match=r"a.tar: damaged or not a tar file \(a.jpg: -1024 bytes"):
         open_training(tmp_path / "a.tar")
+
+
+def linked(file: Path, name: str, kind: bytes) -> Path:
+    """A shard whose last member is a link to its first, or another thing without bytes."""
+    tar_of(file, samples("a/", range(4)))
+    with tarfile.open(file, "a") as tar:
+        member = tarfile.TarInfo(name)
+        member.type, member.linkname = kind, "a/0000.jpg"
+        tar.addfile(member)
+    return file
+
+
+@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE])
+@pytest.mark.parametrize("name", ["a/0009.jpg", "a/0009.CLS"])
+def test_an_image_or_label_that_is_a_link_is_refused(
+    name: str, kind: bytes, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=rf"x.tar: {name} is a link, .* with --dereference"):
+        open_training(linked(tmp_path / "x.tar", name, kind))
+    assert len(open_training(linked(tmp_path / "x.tar", "a/notes.txt", kind))[0]) == 4
+
+
+def test_a_sparse_member_is_refused(tmp_path: Path) -> None:
+    file = linked(tmp_path / "x.tar", "a/0009.jpg", tarfile.GNUTYPE_SPARSE)
+    with pytest.raises(InputError, match=r"x.tar: a/0009.jpg is no plain file, .* without"):
+        open_training(file)
+
+
+def test_a_json_that_is_none_is_named(tmp_path: Path) -> None:
+    members = [*samples("", range(4)), ("0009.jpg", b"x"), ("0009.json", b"{label: 1}")]
+    with pytest.raises(InputError, match=r"x.tar: 0009.json is damaged or no JSON \(Expecting"):
+        open_training(tar_of(tmp_path / "x.tar", members))
+
+
+def test_whole_numbers_in_a_json_may_be_floats(tmp_path: Path) -> None:
+    members = [(f"{n}.jpg", b"x") for n in range(4)]
+    members += [(f"{n}.json", b'{"label": %d.0}' % (n % 2)) for n in range(4)]
+    assert open_training(tar_of(tmp_path / "x.tar", members))[0].labels.tolist() == [0, 1, 0, 1]
+
+
+def test_a_shard_that_the_index_names_is_not_left_out(tmp_path: Path) -> None:
+    for number in range(3):
+        tar_of(tmp_path / f"{number}.tar", samples("", range(4 * number, 4 * number + 4)))
+    (tmp_path / "index.npz").write_bytes(index_shards(tmp_path).to_npz())
+    (tmp_path / "1.tar").rename(tmp_path / "1.tar.part")
+    for opened in (open_training, open_evaluation):
+        with pytest.raises(InputError, match=r"1.tar is missing, 1 of the 3 .*remove index.npz"):
+            opened(tmp_path)
+    assert len(open_training(tmp_path / "2.tar")[0]) == 4  # a shard that is passed alone
+    for number in (0, 2):  # all have other names, so the index is of other shards
+        (tmp_path / f"{number}.tar").rename(tmp_path / f"train-{number}.tar")
+    assert len(open_training(tmp_path)[0]) == 8
+
+
+def test_a_numbered_set_of_shards_that_lacks_one_is_refused(tmp_path: Path) -> None:
+    for number in (0, 2):
+        tar_of(tmp_path / f"data-{number:04d}-of-0003.tar", samples("", range(4)))
+    with pytest.raises(InputError, match=r"of the 3 files data-.*, 1 are missing, first number 1;"):
+        open_training(tmp_path)
+
+
+def test_names_that_begin_anew_in_each_shard_are_told_apart(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        tar_of(tmp_path / f"{name}.tar", samples("", range(4)))
+    found = open_training(tmp_path)[0]
+    assert found.paths == tuple(f"{s}.tar/{n:04d}.jpg" for s in "ab" for n in range(4))
+    (tmp_path / "bad.txt").write_text("b.tar/0001.jpg\n")
+    assert len(open_training(tmp_path, exclude=tmp_path / "bad.txt")[0]) == 7
+    tar_of(tmp_path / "b.tar", samples("", range(4, 8)))
+    assert open_training(tmp_path)[0].paths == tuple(f"{n:04d}.jpg" for n in range(8))

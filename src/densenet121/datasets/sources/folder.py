@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from densenet121.datasets.decoding import EXTENSIONS
-from densenet121.datasets.image_dataset import ImageDataset
+from densenet121.datasets.image_dataset import ImageDataset, some
 from densenet121.datasets.packed_strings import Names
 from densenet121.datasets.sources.layout import (
+    compressed_in,
     has_packed,
     images_inside,
     refuse_splits,
@@ -77,6 +78,8 @@ def _hint(root: Path, names: Sequence[str]) -> str:
         return "; folders of splits are called train and val"
     if images_inside(root):
         return f"; there are images right inside {root.name}/, without a class"
+    if archives := compressed_in(root):
+        return f"; {some(archives, 3)} in it would have to be unpacked first"
     return ""
 
 

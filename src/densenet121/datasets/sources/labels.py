@@ -36,20 +36,23 @@ def check_labels(
     texts do unless a class is called by a number, which they then are names of.
 
     Args:
-        labels: the label of each image; numbers and names together are all names.
+        labels: the label of each image; numbers, or texts.
         classes_file: the file of class names, which need not exist.
         where: what has the labels, for messages.
         partial: allow a gap in the numbers and a single class, as validation images may have.
         place: where the image of an index is, for messages.
 
     Raises:
-        InputError: fewer than two classes, a gap in the numbers, a label that is none, or one that
-            the file of class names does not have; the text names ``where``.
+        InputError: fewer than two classes, a gap in the numbers, a label that is none or of another
+            kind than the others, or one that the file of class names does not have; the text names
+            ``where``.
     """
+    place = place or (lambda index: where)
     texts = [str(label) for label in labels]
     lines = lines_of(read_text(classes_file)) if classes_file.is_file() else None
     known = None if lines is None else [line.strip() for line in lines if line.strip()]
-    _check_missing(texts, known or (), place or (lambda index: where))
+    _check_missing(texts, known or (), place)
+    _check_one_kind(labels, place)
     if known is None:
         return _without_file(texts, classes_file, where, partial=partial)
     if len(set(known)) != len(known):
@@ -125,6 +128,20 @@ def _without_file(texts: Sequence[str], classes_file: Path, where: str, *, parti
 def _check_two(names: Sequence[str], where: str, *, partial: bool) -> None:
     if len(names) < 2 and not partial:
         raise InputError(f"{where}: has only one class ({''.join(names)}); at least two are needed")
+
+
+def _check_one_kind(labels: Sequence[str | int], place: Callable[[int], str]) -> None:
+    """Refuse numbers among names: a number of a class would be a class of its own."""
+    if len(set(map(type, labels))) < 2:
+        return
+    named = [isinstance(label, str) and not is_number(label) for label in labels]
+    numbers = [isinstance(label, int) for label in labels]
+    if any(named) and any(numbers):
+        name, number = named.index(True), numbers.index(True)
+        raise InputError(
+            f'{place(name)}: the label is the name "{labels[name]}", but the number '
+            f"{labels[number]} in {place(number)}; write all labels as names or all as numbers"
+        )
 
 
 def _check_missing(

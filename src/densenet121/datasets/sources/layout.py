@@ -24,6 +24,12 @@ PACKED = {
     ".arrow": ("Arrow files", re.compile(r".*\.arrow")),  # of a folder with state.json
 }
 
+# What is read only after it was unpacked: x.tar.gz, x.tgz, x.zip, x.tfrecord.gz and others.
+_COMPRESSED = re.compile(
+    r".*\.(tar|parquet|tfrec(ords?)?)\.(gz|bz2|xz|zst|lz4)|.*\.(tgz|tbz2?|txz|tzst|zip|7z|rar)",
+    re.IGNORECASE,
+)
+
 
 def split_folders(data_dir: Path, val_dir: Path | None) -> tuple[Path, Path | None]:
     """The folders of the training and the validation images.
@@ -198,6 +204,20 @@ def packed_files(folder: Path) -> dict[str, list[Path]]:
     ):
         found.setdefault(kind, []).append(folder / name)
     return {kind: found[kind] for kind in PACKED if kind in found}
+
+
+def compressed_in(folder: Path) -> list[str]:
+    """The compressed archives right inside a folder, not hidden, in byte order; none of a file."""
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        names = [e.name for e in entries if e.name[0] != "." and e.is_file()]
+    return sorted(filter(is_compressed, names), key=os.fsencode)
+
+
+def is_compressed(name: str) -> bool:
+    """Whether a file is by its name an archive that has to be unpacked before it is read."""
+    return _COMPRESSED.fullmatch(name) is not None
 
 
 def packed_in(folder: Path, kind: str) -> list[Path]:

@@ -13,9 +13,11 @@ from densenet121.datasets.sources.idx import has_both_parts, is_idx, read_idx
 from densenet121.datasets.sources.index_cache import scan_cached
 from densenet121.datasets.sources.layout import (
     PACKED,
+    compressed_in,
     evaluation_folder,
     folder_notes,
     has_images,
+    is_compressed,
     is_split,
     packed_files,
     packed_in,
@@ -150,6 +152,8 @@ def _open(
         reader = next(_READERS[key] for key, (title, _) in PACKED.items() if title == kind)
         found = reader(where, split, partial=partial)
     others = [*beside[1:], *(f"{name}/" for name in folders)]
+    if archives := compressed_in(where):
+        others.append(f"compressed files ({some(archives, 3)})")
     if others:
         found = found.with_notes(f"{where}: the {kind} are read; {' and '.join(others)} are not")
     return found
@@ -164,6 +168,8 @@ def _open_file(where: Path, field: str, split: Split, *, columns: bool) -> Image
         return lists.read_list(where, split, partial=partial, columns=columns)
     if kind is not None:
         return _READERS[kind](where, split, partial=partial)
+    if is_compressed(where.name):
+        raise InputError(f"`{field}` {where}: is compressed; unpack it, and pass what was in it")
     allowed = ", ".join((*lists.SUFFIXES, archive.SUFFIX, *PACKED))
     raise InputError(
         f"`{field}` {where}: unsupported kind of file; pass a folder or one of {allowed}"

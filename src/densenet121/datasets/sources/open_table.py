@@ -12,6 +12,7 @@ from densenet121.datasets.sources.exclusion import without_excluded
 from densenet121.datasets.sources.label_table import TABLE, LabelRules, read_label_table
 from densenet121.datasets.sources.layout import (
     PACKED,
+    compressed_in,
     is_image,
     only_one,
     packed_files,
@@ -243,7 +244,12 @@ def _read(source: Path, field: str, rules: LabelRules, split: Split) -> ImageDat
             "one away, or pass a single file"
         )
     if kinds:
-        return _READERS[kinds[0]](source, rules, split)
+        found = _READERS[kinds[0]](source, rules, split)
+        if archives := compressed_in(source):
+            found = found.with_notes(
+                f"{source}: compressed files ({some(archives, 3)}) are not read"
+            )
+        return found
     if source.is_file() or _has_table(source):
         return read_label_table(source, rules)
     kind = f"has no {TABLE}" if source.is_dir() else "does not exist"

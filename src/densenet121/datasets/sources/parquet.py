@@ -31,7 +31,7 @@ from densenet121.datasets.sources.rows import (
     numbers_of,
     unique_names,
 )
-from densenet121.datasets.sources.splits import Split, required_files
+from densenet121.datasets.sources.splits import Split, refuse_incomplete, required_files
 from densenet121.utils.errors import InputError, UsageError, one_line
 from densenet121.utils.json_values import parse_json
 from densenet121.utils.strays import refuse_stray
@@ -89,7 +89,7 @@ def read_files(
 
     Raises:
         UsageError: pyarrow is not installed, or the folder has no file of the split.
-        InputError: a file cannot be read.
+        InputError: a file cannot be read, or is missing in a numbered set.
     """
     try:
         import pyarrow.parquet
@@ -100,10 +100,10 @@ def read_files(
     files: list[Path] = [where]
     notes: list[str] = []
     if not where.is_file():
-        files, notes = _files(where, split) if split else (packed_in(where, ".parquet"), [])
+        files, notes = _files(where, split)
     for file in files:
         try:
-            add(file, pyarrow.parquet.ParquetFile(file))
+            add(file, pyarrow.parquet.ParquetFile(file, page_checksum_verification=True))
         except (pyarrow.ArrowException, OSError, TypeError, KeyError, UnicodeDecodeError) as error:
             refuse_stray(file)
             # pyarrow writes several lines
@@ -134,7 +134,10 @@ class ImageRows:
         self.groups.append((file, number))
         self.starts.append(len(self.paths))
         for value in column.to_pylist():
-            data, path = encoded_image(value)
+            try:
+                data, path = encoded_image(value)
+            except TypeError as error:
+                raise InputError(f"{self.place(len(self.paths))}: {error}") from None
             self.sizes.append(len(data))
             self.paths.append(path or f"{file.name}/{len(self.paths):08d}")
 
@@ -148,7 +151,7 @@ class ImageRows:
 
     def reader(self) -> Callable[[int], bytes]:
         """The function that reads an image."""
-        return _Groups(self.groups, np.array(self.starts)).read
+        return _Groups(self.groups, np.array(self.starts), self.sizes).read
 
 
 @dataclass
@@ -169,7 +172,8 @@ class _Rows(ImageRows):
         image = column_of(file, schema.names, IMAGE_COLUMNS)
         label = column_of(file, schema.names, (self.key,) if self.key else LABEL_COLUMNS)
         self.key, self.columns = label, self.columns or schema.names
-        self.names = self.names or class_names_of(schema.metadata or {}, label)
+        found = class_names_of(schema.metadata or {}, label)
+        self.names = same_names(file, label, self.names, found)
         self.files.append((file, len(self.labels)))
         for number in range(reader.num_row_groups):
             table = reader.read_row_group(number, columns=[image, label])
@@ -178,17 +182,24 @@ class _Rows(ImageRows):
             self.add_images(file, number, table.column(image))
 
 
-def _files(where: Path, split: Split) -> tuple[list[Path], list[str]]:
-    """The files of a folder for a split, and notes."""
-    return required_files(where, packed_in(where, ".parquet"), split, "Parquet")
+def _files(where: Path, split: Split | None) -> tuple[list[Path], list[str]]:
+    """The files of a folder for a split, or all; and notes."""
+    files = packed_in(where, ".parquet")
+    if split is not None:
+        return required_files(where, files, split, "Parquet")
+    refuse_incomplete(where, files)
+    return files, []
 
 
 class _Groups:
     """Row groups with a cache of the last used ones; thread-safe."""
 
-    def __init__(self, groups: list[tuple[Path, int]], starts: "np.ndarray[Any, Any]") -> None:
+    def __init__(
+        self, groups: list[tuple[Path, int]], starts: "np.ndarray[Any, Any]", sizes: list[int]
+    ) -> None:
         self._groups = groups
         self._starts = starts
+        self._sizes = sizes
         self._kept: OrderedDict[int, list[bytes]] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
@@ -211,13 +222,20 @@ class _Groups:
         import pyarrow.parquet
 
         file, group = self._groups[number]
+        start, *ends = self._starts[number : number + 2].tolist()
+        expected = self._sizes[start : ends[0] if ends else None]
         try:
-            reader = pyarrow.parquet.ParquetFile(file)
+            reader = pyarrow.parquet.ParquetFile(file, page_checksum_verification=True)
             image = column_of(file, reader.schema_arrow.names, IMAGE_COLUMNS)
             column = reader.read_row_group(group, columns=[image]).column(image)
+            images = [encoded_image(value)[0] for value in column.to_pylist()]
         except (pyarrow.ArrowException, OSError) as error:
-            raise InputError(f"{file} ({' '.join(str(error).split())})") from None
-        return [encoded_image(value)[0] for value in column.to_pylist()]
+            raise InputError(f"{file} ({one_line(error)})") from None
+        except TypeError:
+            images = []
+        if [len(data) for data in images] != expected:
+            raise InputError(f"{file} has changed since it was opened")
+        return images
 
 
 def encoded_image(value: Any) -> tuple[bytes, str]:
@@ -228,9 +246,9 @@ def encoded_image(value: Any) -> tuple[bytes, str]:
     """
     data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, "")
     if not isinstance(data, bytes):
-        raise TypeError("an image has no bytes")
+        raise TypeError("the image has no bytes; they are needed in the file, not only a path")
     if len(data) > MAX_BYTES:
-        raise TypeError(f"an image has {len(data)} bytes; the limit is {MAX_BYTES}")
+        raise TypeError(f"the image has {len(data)} bytes; the limit is {MAX_BYTES}")
     return data, path or ""
 
 
@@ -241,6 +259,27 @@ def class_names_of(metadata: dict[bytes, bytes], label: str) -> list[str]:
     except (KeyError, ValueError, TypeError):
         return []
     return names_in_features(features, label)
+
+
+def same_names(file: Path, label: str, known: list[str], found: list[str]) -> list[str]:
+    """The names of the numbers in a column, which every file that has some must have alike.
+
+    Args:
+        file: the file that has ``found``, for messages.
+        label: the column.
+        known: the names of the files before it.
+        found: its own.
+
+    Raises:
+        InputError: the same number means another class in this file.
+    """
+    for number, (before, name) in enumerate(zip(known, found, strict=False)):
+        if name != before:
+            raise InputError(
+                f"{file}: the number {number} in the column {label} is {name}, but {before} in the "
+                "files before it; write all files with the same names in the same order"
+            )
+    return max(known, found, key=len)
 
 
 def names_in_features(features: Any, label: str) -> list[str]:

@@ -8,7 +8,12 @@ import numpy as np
 
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.sources.label_table import LabelRules
-from densenet121.datasets.sources.parquet import ImageRows, class_names_of, read_files
+from densenet121.datasets.sources.parquet import (
+    ImageRows,
+    class_names_of,
+    read_files,
+    same_names,
+)
 from densenet121.datasets.sources.rows import IMAGE_COLUMNS, LabelColumns, column_of
 from densenet121.datasets.sources.splits import Split
 from densenet121.utils.errors import InputError
@@ -74,9 +79,9 @@ class _Columns(ImageRows):
             target = self.columns.nested if is_nested else self.columns.cells
             if first:
                 target[column.name] = []
-            self.columns.names.setdefault(
-                column.name, class_names_of(schema.metadata or {}, column.name)
-            )
+            known = self.columns.names.get(column.name, [])
+            found = class_names_of(schema.metadata or {}, column.name)
+            self.columns.names[column.name] = same_names(file, column.name, known, found)
         wanted = [*self.columns.nested, *self.columns.cells]
         for name in wanted:
             column_of(file, schema.names, (name,))  # raises if it is missing

@@ -23,6 +23,8 @@ from densenet121.datasets.sources.shards import (
     Index,
     chosen_shards,
     cut_short,
+    image_names,
+    index_beside,
     reader,
 )
 from densenet121.datasets.sources.splits import Split
@@ -67,7 +69,7 @@ def read_label_shards(where: Path, rules: LabelRules, split: Split | None = None
     return ImageDataset(
         where,
         class_names,
-        index.paths,
+        image_names(files, index),
         labels,
         index.sizes,
         read_one=reader(files, index),
@@ -84,11 +86,9 @@ def index_label_shards(where: Path, files: Sequence[Path]) -> Index:
     """
     if not files:
         raise InputError(f"{where}: no tar files")
-    beside = files[0].parent / INDEX
-    if beside.is_file():
-        index = Index.load(beside)
-        if index.fits(files) and index.has_several_labels:
-            return index
+    index = index_beside(where, files)
+    if index is not None and index.has_several_labels:
+        return index
     samples = [
         (number, *image, note.path or image[0], label_text(note.content or {}))
         for number, shard in enumerate(map(read_members, files))

@@ -21,7 +21,13 @@ from densenet121.datasets.packed_strings import Names, check_integers, from_npz,
 from densenet121.datasets.sources.labels import check_labels, is_number
 from densenet121.datasets.sources.layout import packed_in, refuse_packed_splits
 from densenet121.datasets.sources.read_at import read_at
-from densenet121.datasets.sources.splits import Split, files_of_split, have_own_splits
+from densenet121.datasets.sources.rows import unique_names
+from densenet121.datasets.sources.splits import (
+    Split,
+    files_of_split,
+    have_own_splits,
+    refuse_incomplete,
+)
 from densenet121.datasets.sources.tar_samples import label_samples, read_members
 from densenet121.utils.errors import InputError
 
@@ -118,11 +124,19 @@ def find_shards(where: Path, split: Split | None = None) -> list[Path]:
 
 
 def chosen_shards(where: Path, split: Split | None) -> tuple[list[Path], list[str]]:
-    """``find_shards``, and notes for the log."""
+    """``find_shards``, and notes for the log.
+
+    Raises:
+        InputError: of a numbered set, a shard is missing.
+    """
     if where.is_file():
         return [where] if where.suffix == ".tar" else [], []
     files = packed_in(where, ".tar")
-    return files_of_split(files, split) if split and have_own_splits(files) else (files, [])
+    notes: list[str] = []
+    if split and have_own_splits(files):
+        files, notes = files_of_split(files, split)
+    refuse_incomplete(where, files)
+    return files, notes
 
 
 def read_shards(where: Path, split: Split | None = None, *, partial: bool = False) -> ImageDataset:
@@ -155,7 +169,7 @@ def read_shards(where: Path, split: Split | None = None, *, partial: bool = Fals
     return ImageDataset(
         where,
         class_names,
-        index.paths,
+        image_names(files, index),
         labels,
         index.sizes,
         read_one=reader(files, index),
@@ -189,6 +203,35 @@ def cut_short(files: Sequence[Path]) -> list[str]:
     ]
 
 
+def index_beside(where: Path, files: Sequence[Path]) -> Index | None:
+    """The index beside the shards, if it is theirs.
+
+    Raises:
+        InputError: it is damaged, or a shard of a folder is missing.
+    """
+    beside = files[0].parent / INDEX
+    if not beside.is_file():
+        return None
+    index = Index.load(beside)
+    if index.fits(files):
+        return index
+    missing = [name for name in index.shards if not beside.with_name(name).is_file()]
+    if where.is_dir() and 0 < len(missing) < len(index.shards):
+        raise InputError(
+            f"{where}: {missing[0]} is missing, {len(missing)} of the {len(index.shards)} shards "
+            f"that {INDEX} names; to read the others alone, remove {INDEX}"
+        )
+    return None
+
+
+def image_names(files: Sequence[Path], index: Index) -> Names:
+    """The paths, each different: names may begin anew in each shard."""
+    if len(set(index.paths)) == len(index.paths):
+        return index.paths
+    shards = [files[number].name for number in index.shard.tolist()]
+    return unique_names([f"{s}/{path}" for s, path in zip(shards, index.paths, strict=True)])
+
+
 def index_shards(where: Path, files: Sequence[Path] | None = None) -> Index:
     """Positions of the images: from the index beside the shards, else from all tar headers.
 
@@ -196,11 +239,9 @@ def index_shards(where: Path, files: Sequence[Path] | None = None) -> Index:
         InputError: as ``read_shards``.
     """
     files = files or find_shards(where)
-    beside = files[0].parent / INDEX
-    if beside.is_file():
-        index = Index.load(beside)
-        if index.fits(files):
-            return index
+    index = index_beside(where, files)
+    if index is not None:
+        return index
     samples = label_samples(files, map(read_members, files))
     paths = [sample.path for sample in samples]
     if not paths:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from densenet121.utils.errors import UsageError
+from densenet121.utils.errors import InputError, UsageError
 
 Split = Literal["train", "val"]
 
@@ -15,6 +15,9 @@ _NAMES = {
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing", "eval", "evaluation"),
 }
+# train-00000-of-00004.parquet, pets-train.tfrecord-00000-of-00004; old versions of datasets wrote a
+# part of a sum after the numbers.
+_NUMBERED = re.compile(r"(.*)-(\d+)-of-(\d+)(-[0-9a-f]+)?(\.\w+)?")
 # Folders of validation images beside train/, in the order in which they are looked for.
 VAL_FOLDERS = ("val", "valid", "validation")
 
@@ -75,6 +78,7 @@ def required_files(
     """``files_of_split`` of the files of a folder, which must have one of the split.
 
     Raises:
+        InputError: of a numbered set, a file is missing.
         UsageError: no file is named after the split, but others are named after one.
     """
     chosen, notes = files_of_split(files, split)
@@ -83,7 +87,28 @@ def required_files(
             f"{where}: no {kind} file is named after {split}, the first is {files[0].name}; pass a "
             "file instead of the folder, or rename the files"
         )
+    refuse_incomplete(where, chosen)
     return chosen, notes
+
+
+def refuse_incomplete(where: Path, files: Sequence[Path]) -> None:
+    """Refuse a set such as train-00000-of-00004.parquet that lacks files, as after a broken copy.
+
+    Raises:
+        InputError: the text names the set and the first number that is missing.
+    """
+    sets: dict[tuple[str, str], set[int]] = {}
+    for file in files:
+        if found := _NUMBERED.fullmatch(file.name):
+            sets.setdefault((found[1], found[3]), set()).add(int(found[2]))
+    for (name, count), numbers in sets.items():
+        first = 1 if int(count) in numbers else 0
+        missing = set(range(first, first + min(int(count), 10**6))) - numbers
+        if missing:
+            raise InputError(
+                f"{where}: of the {int(count)} files {name}-...-of-{count}, {len(missing)} are "
+                f"missing, first number {min(missing)}; to read a part of a set, rename its files"
+            )
 
 
 def test_note(reason: str) -> str:

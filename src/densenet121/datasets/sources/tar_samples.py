@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from densenet121.datasets.decoding import EXTENSIONS, MAX_BYTES
-from densenet121.utils.errors import InputError
+from densenet121.utils.errors import InputError, one_line
 from densenet121.utils.json_values import is_text, parse_json
 from densenet121.utils.strays import refuse_stray
 
@@ -76,8 +76,10 @@ def read_members(file: Path) -> Members:
                     raise ValueError(f"{member.name}: {member.size} bytes")
                 base = member.name.rpartition("/")[2]
                 extension = base.rpartition(".")[2].lower()
-                if not member.isreg() or base.startswith(".") or "." not in base:
+                if member.isdir() or base.startswith(".") or "." not in base:
                     continue
+                if "." + extension in (*EXTENSIONS, ".cls", ".json"):
+                    _check_plain(file, member)
                 if "." + extension in EXTENSIONS:
                     if member.size > MAX_BYTES:
                         raise ValueError(
@@ -96,15 +98,34 @@ def read_members(file: Path) -> Members:
     return found
 
 
+def _check_plain(file: Path, member: tarfile.TarInfo) -> None:
+    """Refuse an image or a label whose bytes are not where its head is.
+
+    Raises:
+        InputError: it is a link, a sparse file or no file.
+    """
+    if not member.isreg() or member.issparse():
+        kind = "a link" if member.islnk() or member.issym() else "no plain file"
+        raise InputError(
+            f"{file}: {member.name} is {kind}, so its bytes are not there; write the tar file "
+            "with --dereference --hard-dereference and without --sparse"
+        )
+
+
 def _note(file: Path, member: str, text: str) -> Note:
     if member.lower().endswith(".cls"):
         return Note(member, text.strip(), "", is_cls=True)
-    content = parse_json(text)
+    try:
+        content = parse_json(text)
+    except ValueError as error:
+        raise InputError(f"{file}: {member} is damaged or no JSON ({one_line(error)})") from None
     path, label = "", ""
     if isinstance(content, dict):
         given = content.get("path")
         path = given if isinstance(given, str) else ""
         given = content.get("label")
+        if isinstance(given, float) and given.is_integer():  # pandas, where another label is none
+            given = int(given)
         if isinstance(given, int | str) and not isinstance(given, bool):
             label = str(given)
         if not (is_text(path) and is_text(label)):

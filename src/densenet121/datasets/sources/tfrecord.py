@@ -9,7 +9,6 @@ The label is ``image/class/label``, or ``label`` and others as in Parquet files.
 ``image/class/synset`` or ``image/class/text`` of the record (``tfrecord_names.py``).
 """
 
-import re
 from pathlib import Path
 
 from densenet121.datasets.image_dataset import ImageDataset
@@ -19,10 +18,8 @@ from densenet121.datasets.sources.rows import class_of, label_notes
 from densenet121.datasets.sources.splits import Split, required_files
 from densenet121.datasets.sources.tfrecord_index import IMAGES, LABELS, PATHS, Records
 from densenet121.datasets.sources.tfrecord_names import classes_of
-from densenet121.utils.errors import InputError
 
 _NAMES = ("image/class/synset", "image/class/text")
-_SHARD = re.compile(r"(.*)-(\d+)-of-(\d+)")
 
 
 def read_tfrecords(where: Path, split: Split, *, partial: bool = False) -> ImageDataset:
@@ -89,21 +86,8 @@ def _files(where: Path, split: Split) -> tuple[list[Path], list[str]]:
     """The files of a split, and notes.
 
     Raises:
-        InputError: of a numbered set, a file is missing.
-        UsageError: no file is named after the split, but others are named after one.
+        InputError, UsageError: as ``required_files``.
     """
     if where.is_file():
         return [where], []
-    files, notes = required_files(where, packed_in(where, ".tfrecord"), split, "TFRecord")
-    sets: dict[tuple[str, str], set[int]] = {}
-    for file in files:
-        if numbered := _SHARD.fullmatch(file.name):
-            sets.setdefault((numbered[1], numbered[3]), set()).add(int(numbered[2]))
-    for (name, count), numbers in sets.items():
-        missing = set(range(min(int(count), 10**6))) - numbers
-        if missing:
-            raise InputError(
-                f"{where}: of the {int(count)} files {name}-...-of-{count}, {len(missing)} are "
-                f"missing, first number {min(missing)}; to read a part of a set, rename its files"
-            )
-    return files, notes
+    return required_files(where, packed_in(where, ".tfrecord"), split, "TFRecord")
