@@ -69,7 +69,7 @@ def read_label_shards(where: Path, rules: LabelRules, split: Split | None = None
     return ImageDataset(
         where,
         class_names,
-        image_names(files, index),
+        index.paths,
         labels,
         index.sizes,
         read_one=reader(files, index),
@@ -103,7 +103,7 @@ def index_label_shards(where: Path, files: Sequence[Path]) -> Index:
         np.array(shard, dtype=np.int32),
         np.array(offsets, dtype=np.int64),
         np.array(sizes, dtype=np.int64),
-        Names.of(paths),
+        image_names(files, shard, paths),
         Names.of(labels),
     )
 

@@ -169,7 +169,7 @@ def read_shards(where: Path, split: Split | None = None, *, partial: bool = Fals
     return ImageDataset(
         where,
         class_names,
-        image_names(files, index),
+        index.paths,
         labels,
         index.sizes,
         read_one=reader(files, index),
@@ -224,12 +224,12 @@ def index_beside(where: Path, files: Sequence[Path]) -> Index | None:
     return None
 
 
-def image_names(files: Sequence[Path], index: Index) -> Names:
-    """The paths, each different: names may begin anew in each shard."""
-    if len(set(index.paths)) == len(index.paths):
-        return index.paths
-    shards = [files[number].name for number in index.shard.tolist()]
-    return unique_names([f"{s}/{path}" for s, path in zip(shards, index.paths, strict=True)])
+def image_names(files: Sequence[Path], shards: Sequence[int], paths: Sequence[str]) -> Names:
+    """The path of each image, each different: names may begin anew in each of the ``shards``."""
+    if len(set(paths)) == len(paths):
+        return Names.of(paths)
+    pairs = zip(shards, paths, strict=True)
+    return unique_names([f"{files[shard].name}/{path}" for shard, path in pairs])
 
 
 def index_shards(where: Path, files: Sequence[Path] | None = None) -> Index:
@@ -247,12 +247,13 @@ def index_shards(where: Path, files: Sequence[Path] | None = None) -> Index:
     if not paths:
         raise InputError(f"{where}: no images in {', '.join(file.name for file in files[:8])}")
     refuse_packed_splits(str(where), [sample.member for sample in samples])
+    shards = [sample.shard for sample in samples]
     return Index(
         tuple(file.name for file in files),
         np.array([file.stat().st_size for file in files], dtype=np.int64),
-        np.array([sample.shard for sample in samples], dtype=np.int32),
+        np.array(shards, dtype=np.int32),
         np.array([sample.offset for sample in samples], dtype=np.int64),
         np.array([sample.size for sample in samples], dtype=np.int64),
-        Names.of(paths),
+        image_names(files, shards, paths),
         Names.of(sample.label for sample in samples),
     )
