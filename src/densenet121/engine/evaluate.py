@@ -1,6 +1,6 @@
 """Evaluate one weights file, or a folder of them, on a dataset."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,11 @@ from densenet121.checkpoint.weights import Weights
 from densenet121.config import EvalConfig, absolute, settings_of
 from densenet121.datasets.image_dataset import ImageDataset, check_num_classes
 from densenet121.distributed.ranks import any_rank, from_rank_0
+from densenet121.engine.agreement import (
+    check_same_data,
+    check_same_settings,
+    check_same_weights,
+)
 from densenet121.engine.error_maps import draw_error_maps
 from densenet121.engine.eval_weights import fit_classes, load_for, task_and_names, weights_files
 from densenet121.engine.evaluation import Evaluation, evaluate_images
@@ -79,7 +84,7 @@ def evaluate(config: EvalConfig, task: Task | None = None) -> EvalResult:
         if first:
             dataset = fit_classes(dataset, first, source)
             check_num_classes(dataset, config.num_classes)
-        path, stamp = _make_folder(config, runtime, dataset)
+        path, stamp = _make_folder(config, runtime, dataset, files)
         with run_log(path, stamp, runtime.process.rank):
             _log_start(config, task_name, runtime, dataset, path)
             results: dict[Path, Evaluation | None] = {}
@@ -123,8 +128,18 @@ def _read_alone(source: Path) -> tuple[Weights | None, str | None]:
     return weights, None if weights.int8 is None else "int8"
 
 
-def _make_folder(config: EvalConfig, runtime: Runtime, dataset: ImageDataset) -> tuple[Path, str]:
-    """Make the folder, with the date of rank 0; on other hosts each rank makes its own."""
+def _make_folder(
+    config: EvalConfig, runtime: Runtime, dataset: ImageDataset, files: Sequence[Path]
+) -> tuple[Path, str]:
+    """Make the folder, with the date of rank 0; on other hosts each rank makes its own.
+
+    Raises:
+        InputError: ranks have other weights or images, or as a UsageError other settings; a
+            UsageError for a folder among the images.
+    """
+    check_same_settings(config, runtime)
+    check_same_weights(files)
+    check_same_data({"val": dataset})
     output_dir = absolute(config.output_dir) if config.output_dir else None
     parent = absolute(config.log_path)
     check_apart(output_dir or parent, "output_dir" if output_dir else "log_path", dataset)

@@ -10,7 +10,6 @@ import torch
 from densenet121.checkpoint.weights import Weights
 from densenet121.config import TrainConfig, differences
 from densenet121.datasets.image_dataset import ImageDataset, check_same_classes
-from densenet121.distributed.ranks import gather
 from densenet121.engine.plan import frozen_epochs, make_schedule, mixed_epochs
 from densenet121.engine.state import RunState, Training
 from densenet121.runs.checkpoints import Checkpoint
@@ -166,23 +165,6 @@ def _changes(before: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, tup
         pairs["device"] = was["type"], now["type"]
         pairs |= {name: (was.get(name), now.get(name)) for name in now if name != "type"}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
-
-
-def check_same_data(run: Mapping[str, Any]) -> None:
-    """Refuse ranks with different images, for example if a folder differs between hosts.
-
-    Raises:
-        InputError: a rank differs from rank 0; the text names the first one.
-    """
-    seen = gather({s: d and (d["pictures"], d["fingerprint"]) for s, d in run["data"].items()})
-    for rank, data in enumerate(seen):
-        for split, found in data.items():
-            if found != seen[0][split]:
-                counts = [d[split][0] if d[split] else 0 for d in (data, seen[0])]
-                raise InputError(
-                    f"the {split} data of rank {rank} ({counts[0]} images) differs from that of "
-                    f"rank 0 ({counts[1]} images): every host needs the same files and names"
-                )
 
 
 def renumber(state: RunState, checkpoint: Checkpoint, epoch_steps: int) -> list[str]:

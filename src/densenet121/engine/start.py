@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from densenet121.checkpoint.foreign.timm_config import weights_in
 from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import ModelInfo
 from densenet121.checkpoint.weights import Weights
@@ -11,6 +12,7 @@ from densenet121.config import TrainConfig, absolute, effective, settings_of
 from densenet121.config.loss import ASL_SETTINGS
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.distributed.ranks import from_rank_0
+from densenet121.engine.agreement import check_same_weights
 from densenet121.engine.balance import weights_setting
 from densenet121.engine.distillation import teacher_setting
 from densenet121.engine.images import check_apart
@@ -56,14 +58,18 @@ def first_weights(config: TrainConfig, start: Start) -> Weights | None:
     """The weights that a fresh run starts from; None for new ones or for a resumed run.
 
     Raises:
-        InputError: they cannot be read; a UsageError for other `channels` than those of a run of
-            MindSpore, and where new weights would be frozen, because there is nothing to resume.
+        InputError: they cannot be read, or differ between ranks; a UsageError for other `channels`
+            than those of a run of MindSpore, and where new weights would be frozen, because there
+            is nothing to resume.
     """
     file = start.mindspore or (absolute(config.pretrained) if config.pretrained else None)
     config.check_frozen(has_weights=bool(file or start.checkpoint))
-    if not file or start.checkpoint:
+    if start.checkpoint:
         return None
-    weights = read_weights(file)
+    weights = read_weights(file) if file else None
+    check_same_weights([weights_in(file) or file] if file else [])
+    if weights is None:
+        return None
     if start.mindspore and config.channels not in (None, weights.channels):
         raise UsageError(
             f"`channels` is {config.channels}, but the run of {file} has images of "

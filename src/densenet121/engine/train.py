@@ -8,6 +8,7 @@ from densenet121.config import TrainConfig
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.device import set_exact
 from densenet121.distributed.ranks import any_rank, copy_buffers_from_rank_0, from_rank_0
+from densenet121.engine.agreement import check_same_data, check_same_settings
 from densenet121.engine.balance import log_balance
 from densenet121.engine.build import build_training
 from densenet121.engine.epoch import train_epoch
@@ -26,7 +27,6 @@ from densenet121.engine.plan import EpochPlan
 from densenet121.engine.precision import log_precision
 from densenet121.engine.resume import (
     check_resumable,
-    check_same_data,
     complete_best,
     renumber,
     resume_mindspore,
@@ -89,6 +89,7 @@ def train(config: TrainConfig, task: Task | None = None, images: Sides = None) -
     """
     # 1. Process, device, arithmetic.
     with StopRequest() as stop, joined(config, lambda: stop.requested) as runtime:
+        check_same_settings(config, runtime)
         set_exact(runtime.device, bool(config.exact))
 
         # 2. Data and task.
@@ -109,7 +110,7 @@ def train(config: TrainConfig, task: Task | None = None, images: Sides = None) -
             "train", settings, runtime, task.name, dataset.class_names, dataset, val_dataset
         )
         run |= {"world_size": runtime.process.world_size, "steps_per_epoch": plan.steps}
-        check_same_data(run)
+        check_same_data({"train": dataset, "val": val_dataset})
         warnings = [*start.warnings]
         if start.checkpoint:
             warnings += check_resumable(start.checkpoint, run, config)
