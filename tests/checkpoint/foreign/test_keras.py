@@ -62,6 +62,29 @@ def test_the_only_dense_layer_is_the_classifier(form: object, layer: str, tmp_pa
 
 
 @FORMS
+def test_a_network_that_is_a_layer_of_another_one_is_read_as_it_alone(
+    form: object, tmp_path: Path
+) -> None:
+    assert callable(form)
+    alone = form(tmp_path / "alone.h5", {"dense": 3})
+    nested = tmp_path / "nested.h5"
+    with h5py.File(alone, "r") as before, h5py.File(nested, "w") as file:
+        for group in ("model_weights", "layers"):
+            for name, content in before.get(group, {}).items():
+                inner = f"{group}/densenet121/layers" if group == "layers" else f"{group}/densenet"
+                before.copy(content, file, f"{group if name == 'dense' else inner}/{name}")
+    one, other = (read_weights(path).state_dict for path in (alone, nested))
+    assert one.keys() == other.keys()
+    assert all(one[name].equal(other[name]) for name in one)
+
+
+def test_a_dense_layer_of_any_name_is_the_classifier(tmp_path: Path) -> None:
+    weights = read_weights(by_name(tmp_path / "w.h5", {"my_answer": 3}))
+    assert weights.state_dict["classifier.weight"].tolist() == numbers(WIDTH, 3).T.tolist()
+    assert weights.state_dict["classifier.bias"].tolist() == [100, 101, 102]
+
+
+@FORMS
 @pytest.mark.parametrize("hidden", [WIDTH, 6])
 def test_a_hidden_dense_layer_is_never_left_out_in_silence(
     form: object, hidden: int, tmp_path: Path

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from densenet121.checkpoint.channels import CONV0
+from densenet121.checkpoint.foreign.keras_config import KerasConfig, read_keras_config
 from densenet121.checkpoint.foreign.labels import Family, labels_of, one_linear_head
 from densenet121.checkpoint.foreign.medical import (
     MONAI_PREPROCESSING,
@@ -147,11 +148,17 @@ def identify(
     if family == "monai":
         check_monai(state_dict, path)
     config = read_config(path) if family == "timm" else None
+    described = read_keras_config(path) if family == "keras" else KerasConfig()
+    if described.pooling:  # so that it is another head
+        state_dict = renamed(state_dict, lambda n: _after(described.pooling, n), path)
     certain = config is not None or family not in ("mindcv", "torchvision", "timm")
     # A .ckpt of MindSpore has no length, and its last tensor is the bias.
     state_dict = one_linear_head(state_dict, may_lack_bias=family not in ("mindspore", "mindcv"))
     state_dict, labels = labels_of(family, state_dict, path, beside, config)
+    if described.task != "single_label":
+        labels = replace(labels, task=described.task)
     preprocessing, notes = _preprocessing(state_dict, family, path, config)
+    preprocessing = preprocessing and described.applied(preprocessing)
     net = network_of(state_dict)
     if (net in FOR_SMALL_IMAGES) != (family == "densenet-bc"):
         preprocessing = None  # the program has no such network, so no documented preprocessing
@@ -167,8 +174,12 @@ def identify(
         labels.task,
         labels.class_names,
         labels.thresholds,
-        (*notes, *labels.notes),
+        (*notes, *described.notes, *labels.notes),
     )
+
+
+def _after(pooling: str, name: str) -> str:
+    return f"{pooling}.{name}" if name.startswith("classifier.") else name
 
 
 def _preprocessing(

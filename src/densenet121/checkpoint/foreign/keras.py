@@ -1,15 +1,17 @@
 """Read the DenseNets of Keras applications from ``.h5`` and ``.keras`` with h5py, without Keras.
 
-The configuration in such a file is neither read nor run. There are three layouts: Keras 2 and the
-``.h5`` of Keras 3 name tensors by layer (``conv2_block1_0_bn/gamma:0``); the ``.keras`` and
-``.weights.h5`` of Keras 3 by class and number (``layers/conv2d_3/vars/0``), in the order in which
-the layers were created.
+Nothing in such a file is run; ``keras_config`` reads what it says about images. There are three
+layouts: Keras 2 and the ``.h5`` of Keras 3 name tensors by layer (``conv2_block1_0_bn/gamma:0``);
+the ``.keras`` and ``.weights.h5`` of Keras 3 by class and number (``layers/conv2d_3/vars/0``), in
+the order in which the layers were created. A network that is a layer of another one, as in Keras's
+guide to fine-tuning, has a group of its own in each of them.
 """
 
 import io
 import itertools
 import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +80,7 @@ def read_keras(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # a damaged file makes h5py raise exceptions of almost any type
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{path}: damaged or not a Keras file ({reason})") from None
-    numbered = {name for name in found if name.startswith("layers/")}
+    numbered = any(name.startswith("layers/") for name in found)
     tensors = _by_number(found, path) if numbered else _by_name(found, path)
     return {name: _to_torch(name, array, path) for name, array in tensors.items()}
 
@@ -130,15 +132,24 @@ def _by_name(
     found: dict[str, "np.ndarray[Any, Any]"], path: Path
 ) -> dict[str, "np.ndarray[Any, Any]"]:
     """Layers by Keras's names. One dense layer is the classifier; several are another head."""
-    dense = {own for name in found if (own := _dense(name))}
+    within = _group_of(r"(?:model_weights/)?((?:[^/]+/)*?)conv1[_/]conv/.*", found)
 
-    def rename(name: str) -> str:
+    def plain(name: str) -> str:
+        return name.removeprefix("model_weights/").removeprefix(within)
+
+    names = {plain(name): array.ndim for name, array in found.items()}
+    dense = {n.partition("/")[0] for n, ndim in names.items() if ndim == 2 and not _layer(n)}
+
+    def rename(full: str) -> str:
+        name = plain(full)
         last = _LAST.get(name.rpartition("/")[2].partition(":")[0])
-        own = _dense(name)
-        layer = "classifier" if own and len(dense) == 1 else own or _layer(name)
+        own = name.partition("/")[0]
+        layer = _layer(name) or (own if own in dense else None)
+        if own in dense and len(dense) == 1:
+            layer = "classifier"
         if last is None or layer is None:
             raise InputError(
-                f'{path}: "{name}" is not part of Keras applications\' DenseNet, the only '
+                f'{path}: "{full}" is not part of Keras applications\' DenseNet, the only '
                 "supported Keras network"
             )
         return f"{layer}.{last}"
@@ -146,15 +157,14 @@ def _by_name(
     return renamed(found, rename, path)
 
 
-def _dense(name: str) -> str | None:
-    """Keras's name of the dense layer that an array is of; None if it is of another layer."""
-    found = re.match(r"(predictions|fc\d+|dense(?:_\d+)?)/", name.removeprefix("model_weights/"))
-    return found[1] if found else None
+def _group_of(first: str, found: Mapping[str, object]) -> str:
+    """The group of the network within another one, by its first convolution; empty without."""
+    groups = [match[1] for name in found if (match := re.fullmatch(first, name))]
+    return min(groups, key=len, default="")
 
 
 def _layer(name: str) -> str | None:
     """Our module name for a path such as ``conv2_block1/1/bn`` or ``pool2_conv``."""
-    name = name.removeprefix("model_weights/")
     found = re.match(r"conv(\d)_block(\d+)[_/](\d)[_/](bn|conv)/", name)
     if found:
         block, layer, step, kind = int(found[1]) - 1, int(found[2]), int(found[3]), found[4]
@@ -179,7 +189,9 @@ def _by_number(
 ) -> dict[str, "np.ndarray[Any, Any]"]:
     """Layers of Keras 3 by class and number, in the order of the network."""
     layers: dict[str, dict[int, dict[int, np.ndarray[Any, Any]]]] = {k: {} for k in _NUMBERED}
-    for name, array in found.items():
+    within = _group_of(r"(.*?)layers/conv2d/vars/0", found)
+    flat = renamed(found, lambda name: name.removeprefix(within), path)
+    for name, array in flat.items():
         match = re.fullmatch(
             r"layers/(conv2d|batch_normalization|dense)(?:_([1-9]\d*))?/vars/(\d)", name
         )

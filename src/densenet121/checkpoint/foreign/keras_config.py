@@ -1,0 +1,190 @@
+"""What the configuration in a Keras file says about images and outputs; it is read, never run.
+
+A ``.keras`` archive has it as ``config.json``, the ``.h5`` of a whole model as an attribute. A file
+of weights alone has none.
+"""
+
+import math
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from densenet121.datasets.image_dataset import some
+from densenet121.datasets.preprocessing import Preprocessing
+from densenet121.utils.errors import InputError, one_line
+from densenet121.utils.json_values import parse_json
+
+_LARGEST = 2**26  # bytes of a configuration; that of DenseNet-201 has 600,000
+_MOST_LAYERS = 20_000
+# Before the first convolution these leave the pixels of an evaluation as they are.
+_NO_CHANGE = ("InputLayer", "ZeroPadding2D", "Dropout", "GaussianNoise", "Random")
+_Layer = tuple[str, dict[str, Any]]  # class and configuration
+
+
+@dataclass(frozen=True)
+class KerasConfig:
+    """What is known of images and outputs.
+
+    Attributes:
+        size: height and width of the input; None if any size is taken.
+        mean: of a Rescaling layer, in grey levels; empty without one.
+        std: likewise.
+        task: name of the task.
+        pooling: the last pooling, if it is not the average, so that the classifier is another head.
+        notes: sentences on layers that are taken for something.
+    """
+
+    size: tuple[int, int] | None = None
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    task: str = "single_label"
+    pooling: str = ""
+    notes: tuple[str, ...] = ()
+
+    def applied(self, documented: Preprocessing) -> Preprocessing:
+        """The preprocessing that Keras documents, with what the file says."""
+        if self.mean:
+            documented = replace(documented, mean=self.mean, std=self.std)
+        if self.size:
+            height, width = self.size
+            documented = replace(documented, image_size=self.size, eval_resize=f"{height},{width}")
+        return documented
+
+
+def read_keras_config(path: Path) -> KerasConfig:
+    """The configuration of a Keras file; one that says nothing for weights alone.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    text = _text(path)
+    if text is None:
+        return KerasConfig()
+    try:
+        layers = list(_layers(parse_json(text)))
+        before = layers[: _first_convolution(layers)]
+        names = [kind for kind, _ in before if not kind.startswith(_NO_CHANGE)]
+        mean, std = _rescaling(before, names)
+        several = _activation(layers) == "sigmoid" and _units(layers) != 1
+        return KerasConfig(
+            _size(before),
+            mean,
+            std,
+            "multilabel" if several else "single_label",
+            next((kind for kind, _ in layers if kind == "GlobalMaxPooling2D"), ""),
+            _notes(names, bool(mean)),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError, OverflowError):
+        raise InputError(
+            f"{path}: its configuration is not Keras's; save the weights alone there: "
+            "model.save_weights('densenet.weights.h5')"
+        ) from None
+
+
+def _text(path: Path) -> str | None:
+    """The JSON in the file; None without any."""
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if "config.json" not in archive.namelist():
+                    return None
+                if archive.getinfo("config.json").file_size > _LARGEST:
+                    raise ValueError("too large")
+                return archive.read("config.json").decode()
+        import h5py
+
+        with h5py.File(path, "r") as file:
+            found = file.attrs.get("model_config")
+        return found.decode() if isinstance(found, bytes) else found
+    except Exception as error:  # a damaged file makes h5py raise exceptions of almost any type
+        reason = one_line(str(error) or type(error).__name__)
+        raise InputError(f"{path}: its configuration cannot be read ({reason})") from None
+
+
+def _layers(model: Any) -> Iterator[_Layer]:
+    """Every layer in order, also those of a network within it."""
+    waiting, count = [model], 0
+    while waiting:
+        layer = waiting.pop()
+        kind, config = layer["class_name"], layer["config"]
+        count += 1
+        if not isinstance(kind, str) or count > _MOST_LAYERS:
+            raise ValueError
+        inside = config.get("layers")
+        if inside is None:
+            yield kind, config
+        else:
+            waiting += reversed(inside)
+
+
+def _first_convolution(layers: list[_Layer]) -> int:
+    return next((k for k, (kind, _) in enumerate(layers) if kind == "Conv2D"), 0)
+
+
+def _size(before: list[_Layer]) -> tuple[int, int] | None:
+    """Of a Resizing layer, else of the input."""
+    for kind, config in before:
+        if kind == "Resizing":
+            return int(config["height"]), int(config["width"])
+    for kind, config in before:
+        shape = config.get("batch_shape") or config.get("batch_input_shape")
+        if kind == "InputLayer" and shape:
+            _, height, width, _ = shape
+            return (int(height), int(width)) if height and width else None
+    return None
+
+
+def _rescaling(
+    before: list[_Layer], names: list[str]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of the only layer that changes grey levels; else empty.
+
+    Raises:
+        ValueError: it is not finite, or of another number of channels.
+    """
+    if [name for name in names if name != "Resizing"] != ["Rescaling"]:
+        return (), ()
+    config = next(config for kind, config in before if kind == "Rescaling")
+    scale, offset = (_three(config[name]) for name in ("scale", "offset"))
+    # x scale + offset is (x - mean) / std.
+    mean = tuple(-o / s + 0.0 for s, o in zip(scale, offset, strict=True))
+    std = tuple(_rounded(1 / s) for s in scale)
+    if not all(map(math.isfinite, mean + std)) or min(std) <= 0:
+        raise ValueError
+    return tuple(map(_rounded, mean)), std
+
+
+def _three(value: Any) -> tuple[float, ...]:
+    values = value if isinstance(value, list) else [value] * 3
+    if len(values) != 3:
+        raise ValueError
+    return tuple(float(v) for v in values)
+
+
+def _rounded(level: float) -> float:
+    """As precise as float32, in which images are normalised: 1 / (1 / 255) is 255."""
+    return float(f"{level:.8g}")
+
+
+def _activation(layers: list[_Layer]) -> object:
+    found = [c.get("activation") for kind, c in layers if kind in ("Dense", "Activation")]
+    return found[-1] if found else None
+
+
+def _units(layers: list[_Layer]) -> object:
+    found = [config.get("units") for kind, config in layers if kind == "Dense"]
+    return found[-1] if found else None
+
+
+def _notes(names: list[str], followed: bool) -> tuple[str, ...]:
+    rest = [name for name in dict.fromkeys(names) if not (followed and name == "Rescaling")]
+    if not rest:
+        return ()
+    if rest == ["Resizing"]:
+        return ("its Resizing layer is left out: images are resized to its size before",)
+    return (
+        f"its layers before the first convolution ({some(rest, 4)}) are taken for "
+        "keras.applications.densenet.preprocess_input, which is not checked",
+    )

@@ -1,0 +1,200 @@
+"""What a whole model of Keras says about its images and outputs is followed, or said."""
+
+import json
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from densenet121.checkpoint.foreign.identify import PREPROCESSING
+from densenet121.checkpoint.foreign.keras_config import read_keras_config
+from densenet121.checkpoint.load import read_weights
+from densenet121.network import build
+from densenet121.utils.errors import InputError
+
+h5py = pytest.importorskip("h5py")
+DOCUMENTED = PREPROCESSING["keras"]
+INPUT = ("InputLayer", {"batch_shape": [None, 96, 128, 3]})
+TO_1 = ("Rescaling", {"scale": 1 / 255, "offset": 0.0})
+Layers = list[tuple[str, dict[str, Any]]]
+OPERATIONS: Layers = [("TrueDivide", {}), ("Add", {})]
+
+
+def model(before: Layers, dense: dict[str, Any], pooling: str = "Average") -> dict[str, Any]:
+    """A network within another one, as in Keras's guide to fine-tuning."""
+    inside = layer("Functional", layers=[layer("InputLayer"), layer("Conv2D", activation="relu")])
+    after = [layer(f"Global{pooling}Pooling2D"), layer("Dense", **dense)]
+    return layer("Functional", layers=[*(layer(k, **c) for k, c in before), inside, *after])
+
+
+def layer(kind: str, **config: Any) -> dict[str, Any]:
+    return {"class_name": kind, "config": config}
+
+
+def in_h5(path: Path, text: str) -> Path:
+    with h5py.File(path, "a") as file:
+        file.attrs["model_config"] = text
+    return path
+
+
+def in_archive(path: Path, text: str) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", text)
+    return path
+
+
+FORMS = pytest.mark.parametrize("form", [in_h5, in_archive])
+
+
+@FORMS
+@pytest.mark.parametrize(
+    ("before", "size", "mean", "std", "notes"),
+    [
+        ([INPUT], (96, 128), DOCUMENTED.mean, DOCUMENTED.std, r""),
+        ([INPUT, TO_1], (96, 128), (0,) * 3, (255,) * 3, r""),
+        (
+            [
+                ("InputLayer", {"batch_input_shape": [None, None, None, 3]}),
+                ("RandomFlip", {}),
+                ("Rescaling", {"scale": 1 / 127.5, "offset": -1}),
+            ],
+            (224, 224),
+            (127.5,) * 3,
+            (127.5,) * 3,
+            r"",
+        ),
+        (
+            [("Rescaling", {"scale": [0.1, 0.2, 0.5], "offset": [-1, 0, 1]})],
+            (224, 224),
+            (10, 0, -2),
+            (10, 5, 2),
+            r"",
+        ),
+        ([INPUT, *OPERATIONS], (96, 128), DOCUMENTED.mean, DOCUMENTED.std, r"\(TrueDivide, Add\)"),
+        ([TO_1, ("Lambda", {})], (224, 224), DOCUMENTED.mean, DOCUMENTED.std, "Rescaling, Lambda"),
+        (
+            [INPUT, ("Resizing", {"height": 64, "width": 32}), TO_1],
+            (64, 32),
+            (0,) * 3,
+            (255,) * 3,
+            r"^its Resizing layer is left out",
+        ),
+    ],
+)
+def test_size_and_scale_are_those_of_the_model_and_other_layers_are_said(
+    form: Callable[[Path, str], Path],
+    before: Layers,
+    size: tuple[int, int],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    notes: str,
+    tmp_path: Path,
+) -> None:
+    text = json.dumps(model(before, {"units": 4, "activation": "softmax"}))
+    found = read_keras_config(form(tmp_path / "m", text))
+    used = found.applied(DOCUMENTED)
+    assert (used.image_size, used.eval_resize) == (size, f"{size[0]},{size[1]}")
+    assert (used.mean, used.std) == (mean, std)
+    assert used.interpolation == DOCUMENTED.interpolation
+    assert len(found.notes) == bool(notes) and re.search(notes, "".join(found.notes))
+
+
+@pytest.mark.parametrize(
+    ("activation", "task"),
+    [("sigmoid", "multilabel"), ("softmax", "single_label"), ("linear", "single_label")],
+)
+def test_a_sigmoid_of_several_outputs_is_several_labels(
+    activation: str, task: str, tmp_path: Path
+) -> None:
+    text = json.dumps(model([], {"units": 3, "activation": activation}))
+    assert read_keras_config(in_archive(tmp_path / "m", text)).task == task
+
+
+def test_weights_of_a_whole_model_have_what_it_says(tmp_path: Path) -> None:
+    text = json.dumps(model([INPUT, TO_1], {"units": 3, "activation": "sigmoid"}))
+    weights = read_weights(in_h5(densenet121(tmp_path / "m.h5"), text))
+    assert weights.info is not None and weights.task == "multilabel"
+    assert weights.info.preprocessing.image_size == (96, 128)
+    assert weights.info.preprocessing.std == (255,) * 3
+    assert weights.num_classes == 3
+
+
+def test_a_linear_layer_after_another_pooling_is_another_head(tmp_path: Path) -> None:
+    text = json.dumps(model([], {"units": 3, "activation": "softmax"}, pooling="Max"))
+    path = in_h5(densenet121(tmp_path / "m.h5"), text)
+    weights = read_weights(path)
+    assert weights.num_classes is None
+    with pytest.raises(InputError, match=r"its head is another .*GlobalMaxPooling2D\.classifier"):
+        weights.check_head(path)
+
+
+def test_weights_alone_say_nothing(tmp_path: Path) -> None:
+    weights = read_weights(densenet121(tmp_path / "w.h5"))
+    assert weights.info is not None
+    assert (weights.info.preprocessing, weights.notes) == (DOCUMENTED, ())
+
+
+@FORMS
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "3", '{"class_name": 3, "config": {}}', '{"class_name": "A", "config": []}']
+    + ["[" * 10_000]
+    + [
+        json.dumps(model([("Rescaling", config)], {}))
+        for config in ({"scale": 0, "offset": 0}, {"scale": 1}, {"scale": [1, 2], "offset": 0})
+    ]
+    + [json.dumps(model([("Rescaling", {"scale": -1.0, "offset": 0})], {}))]
+    + [json.dumps(model([("InputLayer", {"batch_shape": [1, 2]})], {}))],
+)
+def test_a_configuration_that_is_none_is_refused(
+    form: Callable[[Path, str], Path], text: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"m: its configuration is not Keras's; save the weights"):
+        read_keras_config(form(tmp_path / "m", text))
+
+
+def densenet121(path: Path) -> Path:
+    """A DenseNet-121 within another model, of zeros, by the names of Keras 2."""
+    with torch.device("meta"):
+        state = build("densenet121", num_classes=3).state_dict()
+    with h5py.File(path, "w") as file:
+        for name, tensor in state.items():
+            if not name.endswith("num_batches_tracked"):
+                turned = (*tensor.shape[2:], *reversed(tensor.shape[:2]))
+                file.create_dataset(_keras(name), turned, "f4")
+    return path
+
+
+def _keras(name: str) -> str:
+    layer, _, part = name.rpartition(".")
+    if layer == "classifier":
+        return f"model_weights/answer/answer/{'kernel' if part == 'weight' else part}:0"
+    of_norm = {
+        "weight": "gamma",
+        "bias": "beta",
+        "running_mean": "moving_mean",
+        "running_var": "moving_variance",
+    }
+    last = "kernel" if "conv" in layer.rpartition(".")[2] else of_norm[part]
+    for ours, theirs in (
+        (r"features\.denseblock(\d)\.denselayer(\d+)\.", r"conv\1_block\2_"),
+        (r"features\.transition(\d)\.", r"pool\1_"),
+        (r"features\.(conv|norm)0", r"conv1_\1"),
+        (r"features\.norm5", "bn"),
+        ("_norm1", "_0_bn"),
+        ("_conv1", "_1_conv"),
+        ("_norm2", "_1_bn"),
+        ("_conv2", "_2_conv"),
+        ("norm", "bn"),
+    ):
+        layer = re.sub(f"^{ours}" if ours.startswith("features") else f"{ours}$", theirs, layer)
+    layer = re.sub(
+        r"^(conv|pool)(\d)(?=_block|_conv|_bn)",
+        lambda m: f"{m[1]}{int(m[2]) + ('block' in layer or m[1] == 'pool')}",
+        layer,
+    )
+    return f"model_weights/densenet121/{layer}/{last}:0"
