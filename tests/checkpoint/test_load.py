@@ -185,7 +185,8 @@ def test_foreign_bytes_are_refused(start: bytes, tmp_path: Path) -> None:
     for size in (0, 1, 7, 60, 3000):
         for _ in range(10):
             path.write_bytes(start + rng.randbytes(size))
-            with pytest.raises(InputError, match=f"^{path}: damaged or not a "):
+            said = "damaged or not a " if path.stat().st_size else "is empty; "
+            with pytest.raises(InputError, match=f"^{path}: {said}"):
                 read_weights(path)
 
 
@@ -236,6 +237,11 @@ def test_counts_of_batches_may_be_missing_and_start_at_nought() -> None:
             {"features.x": torch.ones(1), "y": torch.ones(1)},
             r'^w\.pth: unknown parameter "features\.x" \(2 in all\); this network has blocks '
             r"of 2/2 layers: choose another `net`\?$",
+        ),
+        (
+            {"encoder_k.features.x": torch.ones(1), "y": torch.ones(1)},
+            r'^w\.pth: unknown parameter "encoder_k\.features\.x" \(2 in all\), no part of a '
+            r"DenseNet; save a state dict of the network alone$",
         ),
         (
             {"features.norm5.weight": None, "features.norm5.running_var": None},

@@ -1,5 +1,6 @@
-"""Recognise exported networks, ONNX and torch.export, which are no weights files."""
+"""Recognise exported networks, ONNX, torch.export and TorchScript, which are no weights files."""
 
+import shlex
 import zipfile
 from pathlib import Path
 
@@ -37,16 +38,33 @@ def refuse_exported(path: Path) -> None:
             f"{path}: is an exported network (ONNX), which only eval, predict and serve can use; "
             "pass the weights that it was exported from"
         )
-    if _is_program(path):
+    names = names_in(path)
+    if any("/code/" in name for name in names) and any(n.endswith("constants.pkl") for n in names):
+        raise InputError(
+            f"{path}: is a TorchScript program; if you trust the file, run this where torch is "
+            f"installed: {_state_dict_of(path)}"
+        )
+    if any(name.endswith(_PROGRAMS) for name in names):
         raise InputError(
             f"{path}: is an exported network (torch.export), which is for torch.export.load; no "
             "command of densenet121 takes it: pass the weights that it was exported from"
         )
 
 
-def _is_program(path: Path) -> bool:
+def names_in(path: Path) -> list[str]:
+    """Names of the files in a zip archive; none if it is not one, or damaged."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return any(name.endswith(_PROGRAMS) for name in archive.namelist())
+            return archive.namelist()
     except Exception:  # not an archive, or a damaged one, in which zipfile fails in many ways
-        return False
+        return []
+
+
+def _state_dict_of(path: Path) -> str:
+    """The command that makes a state dict of a TorchScript program."""
+    code = (
+        "import sys, torch; m = torch.jit.load(sys.argv[1], map_location='cpu'); "
+        "torch.save(m.state_dict(), sys.argv[2])"
+    )
+    new = shlex.quote(str(path.with_name(f"{path.stem}-state.pth")))
+    return f'python -c "{code}" {shlex.quote(str(path))} {new}'

@@ -11,6 +11,7 @@ import safetensors
 import torch
 from torch import Tensor
 
+from densenet121.checkpoint.archives import refuse_archive, refuse_no_file
 from densenet121.checkpoint.channels import channels_of
 from densenet121.checkpoint.exported import refuse_exported
 from densenet121.checkpoint.foreign import mindspore
@@ -66,10 +67,12 @@ def read_weights(path: Path, *, shapes_only: bool = False, int8: bool = False) -
         path = found_in
     if not path.exists():
         raise InputError(f"{path}: there is no such weights file")
+    refuse_no_file(path)
     if path.stat().st_size > LARGEST:
         raise InputError(f"{path}: has {path.stat().st_size} bytes; the limit is {LARGEST}")
     refuse_stray(path)
     refuse_exported(path)
+    refuse_archive(path)
     family: Family | None = None
     metadata: Mapping[str, Any] = {}
     prefix = ""

@@ -26,6 +26,11 @@ def load_state(model: DenseNet, state_dict: Mapping[str, Tensor], source: Path |
     missing = [n for n in own if n not in state_dict and not n.endswith("num_batches_tracked")]
     unknown = [name for name in state_dict if name not in own]
     blocks = "/".join(str(layers) for layers in model.block_config)
+    if unknown and not any(name.startswith("features.") for name in unknown):
+        raise InputError(
+            f'{source}: unknown parameter "{unknown[0]}" ({len(unknown)} in all), no part of a '
+            "DenseNet; save a state dict of the network alone"
+        )
     if unknown:
         raise InputError(
             f'{source}: unknown parameter "{unknown[0]}" ({len(unknown)} in all); this '

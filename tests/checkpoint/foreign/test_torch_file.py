@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from densenet121.checkpoint.foreign.torch_file import read_torch_file
+from densenet121.checkpoint.foreign.identify import identify
+from densenet121.checkpoint.foreign.torch_file import read_torch_file, without_prefix
 from densenet121.checkpoint.inspect import inspect
 from densenet121.checkpoint.load import read_weights
 from densenet121.inference.classifier import Choices
@@ -79,6 +80,58 @@ def test_a_file_from_torch_before_1_6_is_described_as_a_newer_one(
 def test_state_dicts_in_a_defaultdict_are_read(tmp_path: Path) -> None:
     torch.save(collections.defaultdict(dict, state_dict=STATE), tmp_path / "w.pth")
     assert read_torch_file(tmp_path / "w.pth")[0].keys() == STATE.keys()
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {"epoch": 3, "model_state": state},
+        lambda state: {"params": state, "optimizer": {"state": {0: {"step": torch.ones(1)}}}},
+        lambda state: {"model": {"state_dict": state}, "arch": "densenet121"},
+        lambda state: {"best": {"score": 0.5, "network": state}, "history": {"loss": [1.0]}},
+        lambda state: {7: state},
+    ],
+)
+def test_the_only_network_in_a_file_is_found_under_any_name(wrap: Any, tmp_path: Path) -> None:
+    torch.save(wrap(STATE), tmp_path / "w.pth")
+    tensors, _ = read_torch_file(tmp_path / "w.pth")
+    assert tensors.keys() == STATE.keys()
+
+
+def test_of_several_networks_in_a_file_none_is_chosen(tmp_path: Path) -> None:
+    torch.save({"student": STATE, "teacher": STATE, "epoch": 3}, tmp_path / "w.pth")
+    with pytest.raises(
+        InputError, match=r"w\.pth: has several networks \(student, teacher\); save"
+    ):
+        read_torch_file(tmp_path / "w.pth")
+    torch.save({"state_dict": STATE, "teacher": STATE}, tmp_path / "w.pth")
+    assert read_torch_file(tmp_path / "w.pth")[0].keys() == STATE.keys()
+
+
+@pytest.mark.parametrize(
+    "name", ["criterion.weight", "loss_fn.pos_weight", "train_loss.weight", "net.class_weights"]
+)
+def test_what_belongs_to_the_loss_is_left_out_and_said(name: str, tmp_path: Path) -> None:
+    state = {f"model.{key}": tensor for key, tensor in STATE.items()}
+    torch.save({"state_dict": state | {name: torch.ones(2)}}, tmp_path / "w.ckpt")
+    tensors, _ = read_torch_file(tmp_path / "w.ckpt")
+    found = identify(without_prefix(tensors, Path("w.ckpt")), Path("w.ckpt"), {}, None)
+    assert found.state_dict.keys() == STATE.keys()
+    assert found.notes == (f"of the loss, and so left out: {name}",)
+
+
+@pytest.mark.parametrize("prefix", ["", "0.", "0.0.", "backbone.0.", "module.encoder."])
+def test_features_that_were_taken_out_of_their_network_are_read(
+    prefix: str, tmp_path: Path
+) -> None:
+    inside = ("conv0.weight", "denseblock1.denselayer1.norm1.weight", "transition1.conv.weight")
+    state = {f"{prefix}{name}": torch.full((1,), float(n)) for n, name in enumerate(inside)}
+    torch.save(state | {"1.2.weight": torch.ones(2)}, tmp_path / "w.pth")
+    weights = read_weights(tmp_path / "w.pth")
+    assert {n: float(t[0]) for n, t in weights.state_dict.items() if n.startswith("f")} == {
+        f"features.{name}": n for n, name in enumerate(inside)
+    }
+    assert weights.other_head == ("1.2.weight",)
 
 
 def test_arrays_in_place_of_tensors_are_named(tmp_path: Path) -> None:

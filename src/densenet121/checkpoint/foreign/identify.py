@@ -10,7 +10,12 @@ from torch import Tensor
 
 from densenet121.checkpoint.channels import CONV0
 from densenet121.checkpoint.foreign.keras_config import KerasConfig, read_keras_config
-from densenet121.checkpoint.foreign.labels import Family, labels_of, one_linear_head
+from densenet121.checkpoint.foreign.labels import (
+    Family,
+    labels_of,
+    one_linear_head,
+    without_loss,
+)
 from densenet121.checkpoint.foreign.medical import (
     MONAI_PREPROCESSING,
     XRAY_PREPROCESSING,
@@ -144,21 +149,18 @@ def identify(
         state = {n: t for n, t in tensors.items() if n in MINDSPORE_STATE}
         tensors = {n: t for n, t in tensors.items() if n not in momentum and n not in state}
         momentum = renamed(momentum, lambda n: from_mindspore(n.removeprefix("moments.")), path)
+    tensors, of_loss = without_loss(tensors)
     state_dict = renamed(tensors, _RENAME[family], path)
     if family == "monai":
         check_monai(state_dict, path)
     config = read_config(path) if family == "timm" else None
     described = read_keras_config(path) if family == "keras" else KerasConfig()
-    if described.pooling:  # so that it is another head
-        state_dict = renamed(state_dict, lambda n: _after(described.pooling, n), path)
+    state_dict = _after_pooling(state_dict, described.pooling)
     certain = config is not None or family not in ("mindcv", "torchvision", "timm")
     # A .ckpt of MindSpore has no length, and its last tensor is the bias.
     state_dict = one_linear_head(state_dict, may_lack_bias=family not in ("mindspore", "mindcv"))
     state_dict, labels = labels_of(family, state_dict, path, beside, config)
-    if described.task != "single_label":
-        labels = replace(labels, task=described.task)
-    preprocessing, notes = _preprocessing(state_dict, family, path, config)
-    preprocessing = preprocessing and described.applied(preprocessing)
+    preprocessing, notes = _preprocessing(state_dict, family, path, config, described)
     net = network_of(state_dict)
     if (net in FOR_SMALL_IMAGES) != (family == "densenet-bc"):
         preprocessing = None  # the program has no such network, so no documented preprocessing
@@ -171,26 +173,32 @@ def identify(
         "model_zoo" if family == "mindspore" and net not in FOR_SMALL_IMAGES else "paper",
         certain,
         preprocessing,
-        labels.task,
+        described.task or labels.task,
         labels.class_names,
         labels.thresholds,
-        (*notes, *described.notes, *labels.notes),
+        (*of_loss, *notes, *described.notes, *labels.notes),
     )
 
 
-def _after(pooling: str, name: str) -> str:
-    return f"{pooling}.{name}" if name.startswith("classifier.") else name
+def _after_pooling(state_dict: dict[str, Tensor], pooling: str) -> dict[str, Tensor]:
+    """The classifier after another pooling than the average as another head, which it is."""
+    head = {name for name in state_dict if name.startswith("classifier.") and pooling}
+    return {f"{pooling}.{n}" if n in head else n: t for n, t in state_dict.items()}
 
 
 def _preprocessing(
-    state_dict: Mapping[str, Tensor], family: Family, path: Path, config: TimmConfig | None
+    state_dict: Mapping[str, Tensor],
+    family: Family,
+    path: Path,
+    config: TimmConfig | None,
+    described: KerasConfig,
 ) -> tuple[Preprocessing | None, tuple[str, ...]]:
     """The preprocessing for the channels of the network, and what is assumed.
 
     Raises:
         InputError: the images have neither one nor three channels.
     """
-    preprocessing = config.preprocessing if config else PREPROCESSING[family]
+    preprocessing = config.preprocessing if config else described.applied(PREPROCESSING[family])
     weight = state_dict.get(CONV0)
     if weight is None or weight.ndim != 4 or weight.shape[1] == 3:
         return preprocessing.with_channels(3), ()

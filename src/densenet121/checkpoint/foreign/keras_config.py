@@ -31,7 +31,7 @@ class KerasConfig:
         size: height and width of the input; None if any size is taken.
         mean: of a Rescaling layer, in grey levels; empty without one.
         std: likewise.
-        task: name of the task.
+        task: name of the task; empty if it does not say.
         pooling: the last pooling, if it is not the average, so that the classifier is another head.
         notes: sentences on layers that are taken for something.
     """
@@ -39,7 +39,7 @@ class KerasConfig:
     size: tuple[int, int] | None = None
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
-    task: str = "single_label"
+    task: str = ""
     pooling: str = ""
     notes: tuple[str, ...] = ()
 
@@ -72,7 +72,7 @@ def read_keras_config(path: Path) -> KerasConfig:
             _size(before),
             mean,
             std,
-            "multilabel" if several else "single_label",
+            "multilabel" if several else "",
             next((kind for kind, _ in layers if kind == "GlobalMaxPooling2D"), ""),
             _notes(names, bool(mean)),
         )

@@ -12,6 +12,7 @@ from torch import Tensor
 from densenet121.checkpoint.foreign.medical import CHEXNET_LABELS, split_op_threshs
 from densenet121.checkpoint.foreign.timm_config import CONFIG, TimmConfig
 from densenet121.checkpoint.native import named_twice
+from densenet121.datasets.image_dataset import some
 from densenet121.utils.errors import InputError
 
 Family = Literal[
@@ -147,3 +148,20 @@ def one_linear_head(
     bias = f"{layer}.bias"
     named = state_dict if bias in head else state_dict | {bias: weight.new_zeros(len(weight))}
     return {name.replace(f"{layer}.", "classifier."): t for name, t in named.items()}
+
+
+def without_loss(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The tensors without those of a loss, which Lightning saves too; and a note of it.
+
+    They weigh classes or labels in training, and take no part in a prediction.
+    """
+    left_out = [name for name in tensors if _of_loss(name)]
+    kept = {name: tensor for name, tensor in tensors.items() if name not in left_out}
+    said = f"of the loss, and so left out: {some(left_out, 4)}"
+    return kept, (said,) if left_out else ()
+
+
+def _of_loss(name: str) -> bool:
+    *modules, last = name.lower().split(".")
+    words = {word for module in modules for word in module.split("_")}
+    return bool(words & {"loss", "criterion"}) or last in ("pos_weight", "class_weights")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from densenet121.checkpoint.foreign.inert import stand_ins
 from densenet121.checkpoint.foreign.names import renamed
+from densenet121.datasets.image_dataset import some
 from densenet121.utils.errors import InputError
 
 # Where training scripts store the weights, in order of preference: the weights themselves before
@@ -29,6 +30,12 @@ _WRAPPERS = (
 _LIBRARIES = ("torchxrayvision", "monai", "torchvision", "timm")
 # The first convolution of torchvision and timm, of mmpretrain, and of the CIFAR networks.
 _FIRST = ("features.conv0.weight", "stem.0.weight", "conv1.weight")
+# The layers of ``features`` where a script took them out of their network: ``children()`` numbers
+# them (fastai, RadImageNet), and ``network.features.state_dict()`` has them alone.
+_TAKEN_OUT = re.compile(r"(?:.*\.)?(?=denseblock1\.denselayer1\.)")
+_OF_FEATURES = re.compile(r"(?:conv0|norm0|denseblock\d+|transition\d+|norm5)\.")
+_FIRST_ANYWHERE = (*(f".{first}" for first in _FIRST), ".conv0.weight")
+_DEEPEST = 4  # dicts around the weights
 
 
 def is_torch_file(path: Path) -> bool:
@@ -71,11 +78,7 @@ def read_torch_file(path: Path, *, mmap: bool = False) -> tuple[dict[str, Tensor
                 ) from None
             reason = "its pickle cannot be read"
         raise InputError(f"{path}: damaged or not a torch file ({reason})") from None
-    beside: dict[str, Any] = {}
-    for wrapper in _WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            beside |= {k: v for k, v in content.items() if not isinstance(v, dict | Tensor)}
-            content = content[wrapper]
+    content, beside = _unwrapped(content, path)
     if not isinstance(content, dict) or not content:
         raise InputError(f"{path}: is of type {type(content).__name__}, but a state dict is needed")
     for name, value in content.items():
@@ -89,6 +92,40 @@ def read_torch_file(path: Path, *, mmap: bool = False) -> tuple[dict[str, Tensor
                 "plain tensors"
             )
     return content, beside
+
+
+def _unwrapped(content: Any, path: Path) -> tuple[Any, dict[str, Any]]:
+    """The state dict within what a training script saved, and the other values."""
+    beside: dict[str, Any] = {}
+    for _ in range(_DEEPEST):
+        if not isinstance(content, dict):
+            break
+        inside = {name: value for name, value in content.items() if isinstance(value, dict)}
+        wrapper = next((name for name in _WRAPPERS if name in inside), None)
+        wrapper = wrapper or _only_network(inside, path)
+        if wrapper is None:
+            break
+        beside |= {k: v for k, v in content.items() if not isinstance(v, dict | Tensor)}
+        content = inside[wrapper]
+    return content, beside
+
+
+def _only_network(dicts: Mapping[Any, Mapping[Any, Any]], path: Path) -> Any:
+    """The name of the only one that has a network, whatever it is called; None without any."""
+    found = [name for name, values in dicts.items() if _has_network(values)]
+    if len(found) > 1:
+        raise InputError(
+            f"{path}: has several networks ({some(list(map(str, found)), 4)}); save a state dict "
+            "of the one to use"
+        )
+    return next(iter(found), None)
+
+
+def _has_network(values: Mapping[Any, Any], deeper: int = _DEEPEST) -> bool:
+    """Whether a first convolution is among them, or in a dict within."""
+    firsts = (f".{name}".endswith(_FIRST_ANYWHERE) for name in values if isinstance(name, str))
+    within = (value for value in values.values() if isinstance(value, dict))
+    return any(firsts) or (deeper > 0 and any(_has_network(v, deeper - 1) for v in within))
 
 
 def _conversion(path: Path, global_name: str) -> str:
@@ -126,6 +163,23 @@ def without_prefix(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     """
     if any(name.endswith(".gamma") for name in tensors):  # MindSpore's prefixes have a meaning
         return tensors
-    prefix = prefix_of(tensors)
     kept = {name: tensor for name, tensor in tensors.items() if name != "n_averaged"}
+    taken_out = _taken_out(kept)
+    if taken_out is not None:
+        return renamed(kept, lambda name: _within_features(name, taken_out), path)
+    prefix = prefix_of(tensors)
     return renamed(kept, lambda name: name.removeprefix(prefix), path)
+
+
+def _taken_out(tensors: Mapping[str, Tensor]) -> str | None:
+    """What precedes the layers of ``features`` without their network; None if they are in it."""
+    if any(f".{name}".endswith(".features.conv0.weight") for name in tensors):
+        return None
+    found = (match[0] for name in tensors if (match := _TAKEN_OUT.match(name)))
+    return next((prefix for prefix in found if f"{prefix}conv0.weight" in tensors), None)
+
+
+def _within_features(name: str, prefix: str) -> str:
+    inside = name.removeprefix(prefix)
+    named = name.startswith(prefix) and _OF_FEATURES.match(inside)
+    return f"features.{inside}" if named else name

@@ -1,0 +1,48 @@
+"""Recognise archives in which a weights file may be, and files that cannot be read as one."""
+
+from pathlib import Path
+
+from densenet121.checkpoint.exported import names_in
+from densenet121.datasets.image_dataset import some
+from densenet121.utils.errors import InputError
+
+# First bytes of compressed files, and what they are.
+_COMPRESSED = {b"\x1f\x8b\x08": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"7z\xbc\xaf": "7z"}
+_ARRAYS = "torch.save({n: torch.from_numpy(a) for n, a in numpy.load(FILE).items()}, 'weights.pth')"
+
+
+def refuse_no_file(path: Path) -> None:
+    """Refuse what has no content that can be read more than once.
+
+    Raises:
+        InputError: it is a pipe or a device, or empty.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: is a pipe or a device; save the weights in a file")
+    if not path.stat().st_size:
+        raise InputError(f"{path}: is empty; download it or save it again")
+
+
+def refuse_archive(path: Path) -> None:
+    """Refuse what must be unpacked first.
+
+    Raises:
+        InputError: it is an archive of files; the text says what to do.
+    """
+    with path.open("rb") as file:
+        start = file.read(512)
+    # A safetensors file may begin with any bytes, the length of its header "{...}".
+    kinds = [kind for magic, kind in _COMPRESSED.items() if start.startswith(magic)]
+    if start[257:262] == b"ustar":
+        kinds.append("tar")
+    if kinds and start[8:9] != b"{":
+        raise InputError(f"{path}: is packed ({kinds[0]}); unpack it and pass the weights file")
+    names = names_in(path) if start.startswith(b"PK\3\4") else []
+    if any(name == "model.weights.h5" or name.endswith("data.pkl") for name in names):
+        return
+    if names and all(name.endswith(".npy") for name in names):
+        raise InputError(f"{path}: is an archive of NumPy's arrays; in Python: {_ARRAYS}")
+    if names:
+        raise InputError(
+            f"{path}: is a zip archive ({some(names, 3)}); unpack it and pass the weights file"
+        )
