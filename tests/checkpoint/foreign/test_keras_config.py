@@ -198,3 +198,9 @@ def _keras(name: str) -> str:
         layer,
     )
     return f"model_weights/densenet121/{layer}/{last}:0"
+
+
+def test_the_scale_of_a_grey_network_is_that_of_one_channel(tmp_path: Path) -> None:
+    text = json.dumps(model([TO_1], {"units": 4, "activation": "softmax"}))
+    used = read_keras_config(in_archive(tmp_path / "m", text)).applied(DOCUMENTED.with_channels(1))
+    assert (used.mean, used.std) == ((0,), (255,))

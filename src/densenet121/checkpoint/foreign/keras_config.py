@@ -46,7 +46,8 @@ class KerasConfig:
     def applied(self, documented: Preprocessing) -> Preprocessing:
         """The preprocessing that Keras documents, with what the file says."""
         if self.mean:
-            documented = replace(documented, mean=self.mean, std=self.std)
+            scaled = replace(documented, mean=self.mean, std=self.std)
+            documented = scaled.with_channels(documented.channels)
         if self.size:
             height, width = self.size
             documented = replace(documented, image_size=self.size, eval_resize=f"{height},{width}")
