@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from densenet121.checkpoint.inspect import inspect
+from densenet121.checkpoint.load import read_weights
 from densenet121.tasks import MultiLabel, SingleLabel
 from densenet121.tasks.multi_label.calibration import Calibration as OfLabels
 from densenet121.tasks.multi_label.calibration import OperatingPoint
@@ -39,3 +40,13 @@ def test_calibrated_weights_are_shown_to_be_calibrated(
 
 def test_other_weights_have_no_such_line(tmp_path: Path) -> None:
     assert "calibration" not in inspect(write_weights(tmp_path / "w.safetensors"))
+
+
+def test_it_is_said_that_convert_records_the_names_of_classes(tmp_path: Path) -> None:
+    named = write_weights(tmp_path / "named.safetensors")
+    plain = write_weights(
+        tmp_path / "plain.safetensors", class_names=(), state=read_weights(named).state_dict
+    )
+    said = "its classes have no names; `convert` records them (`class_names`)"
+    assert said in inspect(plain)
+    assert said not in inspect(named)

@@ -121,6 +121,12 @@ def _notes(weights: Weights) -> Iterator[str]:
     yield from weights.notes
     if weights.task == DEFAULT_TASK and weights.num_classes == 1:
         yield "one class per image of one output, so it cannot classify"
+    info = weights.info
+    if info and weights.num_classes and not info.class_names:
+        yield (
+            "its classes have no names; `convert` records them (`class_names`), and how images are "
+            "prepared where that is not as above (`normalisation` and others)"
+        )
 
 
 def _triple(values: tuple[float, ...]) -> str:
