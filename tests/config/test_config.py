@@ -471,12 +471,29 @@ def test_numbers_of_numpy_and_paths_become_plain() -> None:
 
 
 @pytest.mark.parametrize(
+    ("setting", "given", "text"),
+    [
+        ("image_size", (224, 320), "224,320"),
+        ("image_size", np.array([64, 32]), "64,32"),
+        ("crop_scale", [0.6, np.float64(1)], "0.6,1.0"),
+        ("lr_epochs", [2, 4], "2,4"),
+    ],
+)
+def test_several_numbers_of_one_setting_are_its_text(setting: str, given: Any, text: str) -> None:
+    settings: dict[str, Any] = {setting: given}
+    assert getattr(TrainConfig(data_dir="pictures", **settings), setting) == text
+
+
+@pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"lr": "0.1"}, "--lr must be a number, got '0.1'"),
         ({"max_epoch": "3"}, "--max_epoch must be a whole number, got '3'"),
         ({"max_epoch": 1.5}, "--max_epoch must be a whole number, got 1.5"),
         ({"flip_prob": [0.5]}, "--flip_prob must be a number, got [0.5]"),
+        ({"val_dir": ["a", "b"]}, "--val_dir must be text, got ['a', 'b']"),
+        ({"image_size": ("a", "b")}, "--image_size must be text, got ('a', 'b')"),
+        ({"image_size": ()}, "--image_size must be text, got ()"),
     ],
 )
 def test_a_value_of_another_type_is_refused_from_python(

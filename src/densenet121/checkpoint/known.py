@@ -65,6 +65,8 @@ def with_known(
         InputError: the names do not fit to the outputs, or the sizes not to each other.
         UsageError: the task of the weights is another that was trained.
     """
+    if not known.given:
+        return info, []
     names, task = info.class_names, known.task or info.task
     if known.class_names is not None:
         names = _read_names(known.class_names, outputs)

@@ -94,18 +94,24 @@ class Flag:
     def plain(self, value: Any) -> Any:
         """A value that Python code gives, as the command line would: plain, for JSON and resuming.
 
-        A number of numpy becomes Python's, a path text, 3.0 the whole number 3.
+        A number of numpy becomes Python's, a path text, 3.0 the whole number 3, and several numbers
+        of one setting, such as the image size (224, 320), the text "224,320".
 
         Raises:
-            UsageError: a number is expected, and it is something else.
+            UsageError: a number is expected, or one value, and it is something else.
         """
+        if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 1:
+            value = value.tolist()
         if self.many and isinstance(value, list | tuple):
             return [self._plain(element) for element in value]
+        if str in self.kinds and isinstance(value, list | tuple):
+            numbers = [_of_numpy(element) for element in value]
+            if numbers and all(type(number) in (int, float) for number in numbers):
+                return ",".join(map(str, numbers))
         return None if value is None else self._plain(value)
 
     def _plain(self, value: Any) -> Any:
-        if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0:
-            value = value.item()
+        value = _of_numpy(value)
         if str in self.kinds and isinstance(value, os.PathLike):
             value = os.fspath(value)
         if isinstance(value, float) and value.is_integer() and {int} <= self.kinds <= {int, str}:
@@ -114,6 +120,8 @@ class Flag:
             kinds = (int, float) if float in self.kinds else int
             if not isinstance(value, kinds):
                 raise UsageError(f"{self.label} must be {self.expected}, got {value!r}")
+        if isinstance(value, list | tuple | set | dict):
+            raise UsageError(f"{self.label} must be {self.expected}, got {value!r}")
         return value
 
     def _parsed(self, text: str) -> Any:
@@ -126,6 +134,13 @@ class Flag:
             if whole is not None or str not in self.kinds:
                 return whole
         return _number(text) if float in self.kinds else text
+
+
+def _of_numpy(value: Any) -> Any:
+    """A number of numpy as Python's; anything else as it is."""
+    if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0:
+        return value.item()
+    return value
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
