@@ -265,10 +265,11 @@ def test_a_folder_takes_one_fit(tmp_path: Path) -> None:
         ({"lr": 0.1}, "`settings` has `lr`; pass it as the parameter `lr`"),
         ({"seed": 2}, "`settings` has `seed`, which is decided by `random_state`"),
         ({"learning_rate": 2}, "`settings` has `learning_rate`, which is no setting of train"),
+        ("lr", "`settings` must be a dict, got 'lr'"),
         ({"warmup_epochs": 2}, "^`warmup_epochs` 2 is more than `max_epoch` 1"),
     ],
 )
-def test_settings_that_contradict_are_refused(settings: dict[str, Any], message: str) -> None:
+def test_settings_that_contradict_are_refused(settings: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         DenseNetClassifier(**SMALL | {"settings": settings}).fit(ARRAYS, CLASSES)
 

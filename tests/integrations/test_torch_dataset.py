@@ -232,3 +232,6 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         dataset.set_epoch(-1)
     with pytest.raises(UsageError, match="`rank` must be from 0 to 1, got 2"):
         EpochSampler(dataset, 2, 2)
+    part: Any = torch.utils.data.Subset(dataset, [0, 1])
+    with pytest.raises(UsageError, match="`dataset` is a Subset, but a dataset of `training_data"):
+        EpochSampler(part)

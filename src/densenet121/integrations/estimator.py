@@ -256,6 +256,8 @@ class DenseNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             UsageError: one is unknown, given twice, or the estimator's own.
         """
+        if not isinstance(self.settings or {}, Mapping):
+            raise UsageError(f"`settings` must be a dict, got {self.settings!r}")
         further, known = dict(self.settings or {}), {field.name for field in fields(TrainConfig)}
         for name in further:
             if name in _DECIDED:

@@ -197,8 +197,13 @@ class EpochSampler(Sampler[Draw]):
             world_size: number of processes.
 
         Raises:
-            UsageError: the images are for evaluation, or there is no such rank.
+            UsageError: the images are for evaluation or of another class, or there is no such rank.
         """
+        if not isinstance(dataset, TorchDataset):
+            raise UsageError(
+                f"`dataset` is a {type(dataset).__name__}, but a dataset of `training_datasets` is "
+                "needed; for a part of its images pass it the setting `exclude`"
+            )
         if not 0 <= rank < world_size:
             raise UsageError(f"`rank` must be from 0 to {world_size - 1}, got {rank}")
         self._order, self._count = dataset.order, len(dataset)
