@@ -95,6 +95,7 @@ def test_the_first_tutorial_ends_with_an_answer_of_the_server(tmp_path: Path) ->
 def test_the_tutorial_on_the_weights_of_others_runs(tmp_path: Path) -> None:
     output = run_page("others-weights", tmp_path, SHORTER)
     assert "its 4 classes differ from the 3 of the data" in output
+    assert re.search(r"digit_0/0000\.png  digit_[0169] ", output)  # by the names in names.txt
 
 
 def test_the_move_from_mindspore_runs(tmp_path: Path) -> None:
