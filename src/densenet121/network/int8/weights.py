@@ -71,21 +71,28 @@ def largest_four(fours: Tensor) -> Tensor:
 
 def within_pairs(pairs: Tensor) -> Tensor:
     """Pairs ``(..., 2)`` whose magnitudes are at most PAIR together: the larger becomes smaller."""
-    excess = (pairs.abs().sum(-1, keepdim=True) - PAIR).clamp_min(0)
-    larger = pairs.abs().argmax(-1, keepdim=True)
-    value = pairs.gather(-1, larger)
-    return pairs.scatter(-1, larger, value - value.sign() * excess)
+    first, second = pairs.abs().unbind(-1)
+    over = first + second > PAIR  # few; the others stay as they are
+    found = pairs[over]
+    excess = found.abs().sum(-1, keepdim=True) - PAIR
+    larger = found.abs().argmax(-1, keepdim=True)
+    value = found.gather(-1, larger)
+    return pairs.index_put((over,), found.scatter(-1, larger, value - value.sign() * excess))
 
 
 def within_fours(fours: Tensor) -> Tensor:
     """Fours ``(..., 4)`` of which either sign's are at most FOUR: the largest become smaller."""
+    a, b, c, d = fours.unbind(-1)  # sums by columns, which are faster
+    magnitudes, total = a.abs() + b.abs() + c.abs() + d.abs(), a + b + c + d
+    over = magnitudes + total.abs() > 2 * FOUR  # twice the positive ones, or the negative ones
+    found = fours[over]
     for sign in (1, -1) * 3:  # each time one of a sign becomes smaller; one alone always fits
-        ofsign = (fours * sign).clamp_min(0)
+        ofsign = (found * sign).clamp_min(0)
         excess = (ofsign.sum(-1, keepdim=True) - FOUR).clamp_min(0)
         value, largest = ofsign.max(-1, keepdim=True)
         less = torch.minimum(excess, value)
-        fours = fours.scatter_add(-1, largest, -sign * less)
-    return fours
+        found = found.scatter_add(-1, largest, -sign * less)
+    return fours.index_put((over,), found)
 
 
 def fours_fit(weight: Tensor) -> bool:
