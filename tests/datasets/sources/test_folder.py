@@ -10,7 +10,9 @@ import pytest
 
 from densenet121.datasets.image_dataset import ImageDataset, check_num_classes, check_same_classes
 from densenet121.datasets.sources.folder import scan
+from densenet121.datasets.sources.label_table import LabelRules
 from densenet121.datasets.sources.layout import evaluation_folder, split_folders
+from densenet121.datasets.sources.open_table import open_labelled_training
 from densenet121.utils.errors import InputError, UsageError
 
 
@@ -122,6 +124,39 @@ def test_a_folder_that_cannot_be_used_is_named_with_its_setting(tmp_path: Path) 
     put(tmp_path, "file")
     with pytest.raises(InputError, match=f"^`data_dir` {tmp_path / 'file'}: it is a file$"):
         scan(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("table", "advice"),
+    [
+        ("metadata.csv", "if .*metadata.csv has paths and labels, pass it"),
+        ("metadata.jsonl", "write .*metadata.jsonl as a .csv with the columns file_name and label"),
+    ],
+)
+def test_a_table_beside_images_without_classes_is_pointed_to(
+    table: str, advice: str, tmp_path: Path
+) -> None:
+    put(tmp_path / "train", "1.jpg", table)
+    put(tmp_path / "test", "2.jpg", table)
+    with pytest.raises(InputError, match=f"right inside train/, without a class; {advice}"):
+        scan(tmp_path / "train")
+    with pytest.raises(InputError, match=f"are names of splits.*lines; {advice}"):
+        scan(tmp_path)
+    with pytest.raises(InputError, match=f"has no labels.csv; .*; {advice}"):
+        open_labelled_training(tmp_path / "train", None, LabelRules())
+
+
+def test_a_class_of_files_without_the_name_of_an_image_says_so(tmp_path: Path) -> None:
+    put(tmp_path, "cat/1.jpg", "dog/scan.nii.gz", "dog/IM000001")
+    with pytest.raises(InputError, match=r"no images but 2 other files, first dog/IM000001; "):
+        scan(tmp_path)
+
+
+def test_a_folder_that_leads_to_packed_images_says_where_they_are(tmp_path: Path) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    put(raw, "train-images-idx3-ubyte", "train-labels-idx1-ubyte")
+    with pytest.raises(InputError, match=f"raw/ has packed images, so pass {raw}"):
+        scan(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -156,7 +156,7 @@ def test_cifar_is_read_beside_its_archive(tmp_path: Path) -> None:
     tar(where / "cifar.tar", "a/1.jpg")
     train, val = open_training(where)
     assert val is not None and (len(train), len(val)) == (12, 6)
-    assert "tar files (cifar.tar) are not" in train.notes[0]
+    assert "tar files (cifar.tar) are not" in train.notes[-1]
 
 
 def test_a_folder_that_holds_the_source_deeper_is_told_so(tmp_path: Path) -> None:

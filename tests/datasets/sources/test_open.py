@@ -189,6 +189,16 @@ def test_cifars_own_files_are_read(kind: str, tmp_path: Path) -> None:
     training_images(train, TrainTransform(32, 32), 1, 0)(3, out)
 
 
+@pytest.mark.parametrize(("kind", "end"), [("binary-10", ".bin"), ("python-10", "")])
+def test_cifar_names_the_batches_that_are_not_there(kind: str, end: str, tmp_path: Path) -> None:
+    where, _, _ = cifar(tmp_path, kind)
+    for number in (2, 3, 5):
+        shutil.copy(where / f"data_batch_1{end}", where / f"data_batch_{number}{end}")
+    train, val = open_training(where)
+    assert train.notes == (f"{where}: data_batch_4{end} is not there, so its images are not read",)
+    assert val is not None and val.notes == ()
+
+
 def test_a_pickle_that_wants_more_than_arrays_is_refused(tmp_path: Path) -> None:
     where, _, _ = cifar(tmp_path, "python-10")
 

@@ -6,6 +6,7 @@ first. The Python version is pickled; only numpy arrays and plain values are unp
 
 import io
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,16 @@ def read_cifar(folder: Path, split: Split) -> ImageDataset:
         labels,
         np.full(len(labels), _BYTES, dtype=np.int64),
         read_one=lambda index: np.ascontiguousarray(planes[index].transpose(1, 2, 0)),
+        notes=_missing(folder, wanted),
     )
+
+
+def _missing(folder: Path, wanted: Sequence[str]) -> tuple[str, ...]:
+    """A note about batches that are not there, as after a broken copy."""
+    names = [name for name in wanted if not (folder / name).is_file()]
+    if not names:
+        return ()
+    return (f"{folder}: {', '.join(names)} is not there, so its images are not read",)
 
 
 def _layout(folder: Path) -> str | None:

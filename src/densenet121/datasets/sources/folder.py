@@ -9,12 +9,15 @@ import numpy as np
 from densenet121.datasets.decoding import EXTENSIONS
 from densenet121.datasets.image_dataset import ImageDataset, some
 from densenet121.datasets.packed_strings import Names
+from densenet121.datasets.sources.cifar import is_cifar
+from densenet121.datasets.sources.idx import is_idx
 from densenet121.datasets.sources.layout import (
     compressed_in,
     has_packed,
     images_inside,
     refuse_splits,
     subfolders,
+    table_hint,
 )
 from densenet121.datasets.sources.splits import split_of
 from densenet121.utils.errors import InputError
@@ -63,24 +66,37 @@ def check_counts(dataset: ImageDataset, field: str, *, partial: bool) -> None:
         raise InputError(f"`{field}` {dataset.root}: no image in its class folders")
     if not partial and not counts.all():
         name = dataset.class_names[int(np.argmin(counts))]
+        others = [path for path in dataset.ignored if path.startswith(f"{name}/")]
+        found = f" but {len(others)} other files, first {others[0]}" if others else ""
         raise InputError(
-            f"{dataset.root / name}: this class folder has no images; remove it, or add images "
-            f"({', '.join(sorted(EXTENSIONS))})"
+            f"{dataset.root / name}: this class folder has no images{found}; remove it, or add "
+            f"images; their names end in {', '.join(sorted(EXTENSIONS))}"
         )
 
 
 def _hint(root: Path, names: Sequence[str]) -> str:
     """What a user may have meant, for a folder with fewer than two class folders."""
-    packed = next((name for name in names if has_packed(root / name)), None)
+    packed = _packed_below(root, names)
     if packed:
-        return f"; {packed}/ has packed images, so pass {root / packed}"
+        return f"; {packed.name}/ has packed images, so pass {packed}"
     if names and split_of(names[0]):
         return "; folders of splits are called train and val"
     if images_inside(root):
-        return f"; there are images right inside {root.name}/, without a class"
+        hint = f"; there are images right inside {root.name}/, without a class"
+        return hint + table_hint([root])
     if archives := compressed_in(root):
         return f"; {some(archives, 3)} in it would have to be unpacked first"
     return ""
+
+
+def _packed_below(root: Path, names: Sequence[str]) -> Path | None:
+    """The folder with packed images that a folder of nothing but folders leads to, if it does."""
+    while len(names) == 1:
+        root /= names[0]
+        if has_packed(root) or is_cifar(root) or is_idx(root):
+            return root
+        names = subfolders(root)
+    return None
 
 
 def scan_folders(

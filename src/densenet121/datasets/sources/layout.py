@@ -139,11 +139,25 @@ def refuse_splits(root: Path, field: str, names: Sequence[str]) -> None:
             f"`val_dir` {root / val}"
         )
     if are_splits(names):
+        first = sorted(names, key=lambda name: split_of(name) != "train")
         raise InputError(
             f"`{field}` {root}: {some(names)} are names of splits, but have no class folders "
             "within; a split needs one folder of images per class, and for classes of these names "
-            'pass a list of "path label" lines'
+            f'pass a list of "path label" lines{table_hint([root / name for name in first])}'
         )
+
+
+def table_hint(folders: Sequence[Path]) -> str:
+    """The end of a message about folders without classes, where a table lies beside the images."""
+    for folder in folders:
+        with os.scandir(folder) as entries:
+            files = sorted(entry.name for entry in entries if entry.name[0] != ".")
+        for name in files:
+            if name.lower().endswith((".csv", ".tsv")):
+                return f"; if {folder / name} has paths and labels, pass it in place of the folder"
+            if name == "metadata.jsonl":
+                return f"; write {folder / name} as a .csv with the columns file_name and label"
+    return ""
 
 
 def refuse_packed_splits(where: str, paths: Sequence[str]) -> None:

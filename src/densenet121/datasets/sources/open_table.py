@@ -17,6 +17,7 @@ from densenet121.datasets.sources.layout import (
     only_one,
     packed_files,
     packed_kind,
+    table_hint,
 )
 from densenet121.datasets.sources.lists import SPLIT_COLUMNS, one_of
 from densenet121.datasets.sources.mindrecord import read_label_mindrecords
@@ -256,4 +257,5 @@ def _read(source: Path, field: str, rules: LabelRules, split: Split) -> ImageDat
     raise InputError(
         f"`{field}` {source}: {kind}; the task multilabel needs a table of labels: a .csv or .tsv "
         f"file, or a folder with {TABLE}; or tar shards, Parquet or other files with labels"
+        + (table_hint([source]) if source.is_dir() else "")
     )
