@@ -98,7 +98,7 @@ class LabelTableSettings(LabelSettings):
         labels: columns that are labels, one a label: 1, 0, -1, blank, true, false, yes or no
             (default: every column that has nothing else; the log names them).
         path_column: column of the paths, relative to the table (default: the one called path,
-            image, file, filename, image_path or filepath).
+            image, file, filename, file_name, image_path or filepath).
     """
 
     section: ClassVar[str] = "labels"

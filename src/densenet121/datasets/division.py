@@ -19,12 +19,12 @@ from densenet121.datasets.sources.label_table import (
     read_label_table,
 )
 from densenet121.datasets.sources.labels import check_labels, class_lines
+from densenet121.datasets.sources.listed_files import plain_path
 from densenet121.datasets.sources.lists import (
     LABEL_COLUMNS,
     PATH_COLUMNS,
     SPLIT_COLUMNS,
     one_of,
-    plain_path,
 )
 from densenet121.datasets.sources.open import open_splits
 from densenet121.datasets.sources.open_table import refuse_label_table

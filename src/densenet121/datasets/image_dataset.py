@@ -1,6 +1,7 @@
 """A dataset of images from any source: paths, labels and how to read an image."""
 
 import hashlib
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from densenet121.datasets.decoding import read_file
 from densenet121.datasets.packed_strings import Names
 from densenet121.utils.errors import InputError, UsageError
+
+_WHOLE = re.compile(r"-?[0-9]+\.0+")
 
 # An encoded image, or its pixels if the source has those: (H, W, 3) RGB.
 Encoded = bytes | NDArray[np.uint8]
@@ -195,6 +198,8 @@ def with_classes(
     Raises:
         InputError: an image is of another class; or, of several labels, their order differs.
     """
+    if dataset.labels.ndim == 1:
+        dataset = _with_decimals(dataset, class_names)
     names, counts = list(dataset.class_names), dataset.counts()
     if dataset.labels.ndim == 2:  # a table of labels has a column for each
         check_same_classes(class_names, expected_by, names, str(dataset.source))
@@ -219,6 +224,20 @@ def with_classes(
         labels=table[dataset.labels],
         known_fingerprint=None,
     )
+
+
+def without_decimals(name: str) -> str:
+    """A whole number such as ``1.0`` as ``1``; anything else as it is."""
+    return name.partition(".")[0] if _WHOLE.fullmatch(name) else name
+
+
+def _with_decimals(dataset: ImageDataset, class_names: Sequence[str]) -> ImageDataset:
+    """The classes 0, 1 as 0.0, 1.0, where others are called so, as beside a class 0.5."""
+    written = {without_decimals(name): name for name in class_names}
+    names = [written.get(name, name) for name in dataset.class_names]
+    if set(dataset.class_names) & set(class_names) or names == list(dataset.class_names):
+        return dataset
+    return replace(dataset, class_names=tuple(names), known_fingerprint=None)
 
 
 def read_whole(file: Path) -> bytes:

@@ -6,6 +6,7 @@ column with all findings of an image (``Edema|Mass``), as in NIH's. Nothing is g
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
@@ -22,11 +23,17 @@ Meaning = Literal["ignore", "0", "1"]
 Choice = Meaning | Mapping[str, Meaning] | None
 
 _MEANINGS = {"ignore": np.nan, "0": 0.0, "1": 1.0}
-_CELLS = {"1": 1.0, "1.0": 1.0, "true": 1.0, "yes": 1.0}
-_CELLS |= {"0": 0.0, "0.0": 0.0, "false": 0.0, "no": 0.0}
-_UNCERTAIN = ("-1", "-1.0")
-# Every cell that can be in a column of labels; those without a value of their own are nan.
-LABEL_CELLS = _CELLS | dict.fromkeys((*_UNCERTAIN, ""), math.nan)
+# Programs write 1 with decimals, and a blank cell as nan (Python), NA (R) or NULL (SQL).
+_DECIMALS = ("", *("." + "0" * count for count in range(1, 21)))
+_CELLS = {"true": 1.0, "yes": 1.0} | {f"1{zeros}": 1.0 for zeros in _DECIMALS}
+_CELLS |= {"false": 0.0, "no": 0.0} | {f"0{zeros}": 0.0 for zeros in _DECIMALS}
+_UNCERTAIN = frozenset(f"-1{zeros}" for zeros in _DECIMALS)
+_BLANK = frozenset(("", "nan", "na", "null"))
+_NO_WORDS = frozenset(("", "nan", "null"))  # in a column that lists labels, where NA may be one
+_PYTHON_LIST = re.compile(r"""\[(\s*['"].*['"]\s*)?\]""")
+# Every cell that can be in a column of labels, in lower case; those without a value of their own
+# are nan.
+LABEL_CELLS = _CELLS | dict.fromkeys((*_UNCERTAIN, *_BLANK), math.nan)
 
 
 def labels_of_columns(
@@ -70,7 +77,7 @@ def labels_of_columns(
             elif cell in _UNCERTAIN:
                 uncertain_cells[name] += of_uncertain is None
                 found[row, column] = _MEANINGS[of_uncertain or "ignore"]
-            elif not cell:
+            elif cell.lower() in _BLANK:
                 blank_cells[name] += 1
                 missing_cells[name] += of_missing is None
                 found[row, column] = _MEANINGS[of_missing or "ignore"]
@@ -134,7 +141,8 @@ def labels_of_lists(
             blank cells whose meaning is not said.
         UsageError: a label is ignored.
     """
-    cells = table.cells(column, "label_column")
+    words = {negative, *ignored}
+    cells = ["" if is_blank(cell, words) else cell for cell in cells_of_lists(table, column)]
     listed = [
         (parts_of(cell, separator) if separator else [cell] * bool(cell)) or None for cell in cells
     ]
@@ -148,6 +156,27 @@ def labels_of_lists(
         ignored=ignored,
         missing=missing,
     )
+
+
+def cells_of_lists(table: Table, column: str) -> list[str]:
+    """The cells of a column that lists the labels of each image.
+
+    Raises:
+        InputError: no such column, or a cell is a list as Python writes it.
+    """
+    cells = table.cells(column, "label_column")
+    for row, cell in enumerate(cells):
+        if _PYTHON_LIST.fullmatch(cell):
+            raise InputError(
+                f"{table.where(row, column)}: {cell} is a list as Python writes it; write its "
+                "labels with a separator between them, as in Edema|Mass"
+            )
+    return cells
+
+
+def is_blank(cell: str, words: Collection[str | None]) -> bool:
+    """Whether a cell of such a column has no label; unless it is one of ``words``, nan has none."""
+    return cell.lower() in _NO_WORDS and cell not in words
 
 
 def parts_of(cell: str, separator: str) -> list[str]:

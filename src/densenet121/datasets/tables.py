@@ -119,6 +119,7 @@ def read_table(file: Path) -> Table:
             lines.append(reader.line_num)
     except csv.Error as error:
         raise InputError(f"{file}, line {reader.line_num}: {error}") from None
+    names, rows = _without_blank(names, rows)
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(f"{file}: the header has {twice[0] or 'a blank name'} twice")
@@ -126,3 +127,14 @@ def read_table(file: Path) -> Table:
         raise InputError(f"{file}: has no rows; a header and one line per image are needed")
     cells = [list(column) for column in zip(*rows, strict=True)]
     return Table(file, dict(zip(names, cells, strict=True)), lines)
+
+
+def _without_blank(names: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    """Names and rows without columns that have neither name nor cells, if several have no name.
+
+    Spreadsheets write such columns where cells were deleted.
+    """
+    if names.count("") < 2:
+        return names, rows
+    kept = [at for at, name in enumerate(names) if name or any(row[at] for row in rows)]
+    return [names[at] for at in kept], [[row[at] for at in kept] for row in rows]

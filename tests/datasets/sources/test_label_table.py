@@ -150,6 +150,33 @@ def test_tables_of_spreadsheets_are_read(encoding: str, tmp_path: Path) -> None:
     assert found.labels.tolist() == [[1, 0], [0, 1]]
 
 
+def test_cells_are_read_as_programs_write_them(tmp_path: Path) -> None:
+    text = ",file_name,Edema,Mass,,\n0,a.png,1.00,NaN,,\n1,b.png,0.000000,1,,\n0,c.png,-1.00,NA,,\n"
+    file = table(tmp_path, text)
+    with pytest.raises(InputError, match=r"blank: Mass \(2\); `missing` says"):
+        read(file, uncertain="1")
+    found = read(file, uncertain="1", missing="ignore")
+    assert found.class_names == ("Edema", "Mass")  # and not the index of pandas, which has no name
+    expected = [[1, np.nan], [0, 1], [1, np.nan]]
+    np.testing.assert_equal(found.labels, np.array(expected, np.float32))
+
+
+def test_nan_is_no_label_of_a_list_unless_it_is_said_to_mean_none(tmp_path: Path) -> None:
+    file = table(tmp_path, "path,L\na.png,A|B\nb.png,nan\nc.png,A\n")
+    with pytest.raises(InputError, match=r"blank: L \(1\); `missing` says"):
+        read(file, **ONE)
+    found = read(file, **ONE, missing="ignore")
+    assert found.class_names == ("A", "B") and np.isnan(found.labels[1]).all()
+    assert read(file, **ONE, negative="nan").labels.tolist() == [[1, 1], [0, 0], [1, 0]]
+
+
+@pytest.mark.parametrize("separator", [",", "|", None])
+def test_lists_as_python_writes_them_are_refused(separator: str | None, tmp_path: Path) -> None:
+    file = table(tmp_path, "path,L\na.png,\"['Edema', 'Mass']\"\nb.png,[]\n")
+    with pytest.raises(InputError, match=r"line 2, column L: .* is a list as Python writes it"):
+        read(file, label_column="L", separator=separator)
+
+
 def test_named_columns_are_taken_in_the_order_of_the_names(tmp_path: Path) -> None:
     found = read(table(tmp_path, WIDE), names=("Mass", "Edema"))
     assert found.class_names == ("Mass", "Edema")

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from densenet121.datasets.sources.label_table import LabelRules, read_label_table
 from densenet121.datasets.sources.lists import read_list
 from densenet121.datasets.sources.open import open_evaluation, open_splits, open_training
 from densenet121.utils.errors import InputError
@@ -41,6 +42,8 @@ def rows_of(text: str) -> str:
         ("l.csv", "path;label\n" + rows_of("{path};{label}\n")),
         ("l.csv", rows_of("{path}\t{label}\r")),
         ("l.tsv", rows_of("{path}\t{label}\n")),
+        ("metadata.csv", "file_name,label,text\n" + rows_of('{path},{label},"a, b"\n')),
+        ("l.csv", ",path,label,,\n" + rows_of("7,{path},{label},,\n") + ",,,,\n"),
     ],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
@@ -185,6 +188,73 @@ def test_a_number_or_word_for_no_class_is_named_with_its_line(label: str, root: 
 def test_a_class_may_be_called_none_among_names(root: Path) -> None:
     text = "p/ant/0.jpg none\np/bee/0.jpg scratch\np/cat/1.jpg none\n"
     assert open_training(write(root, "l.txt", text))[0].class_names == ("none", "scratch")
+
+
+@pytest.mark.parametrize(
+    ("path", "advice"),
+    [
+        ("p/ant/0", "there is 0.jpg; a path has to end in the extension of its file"),
+        ("p/ant/0.JPG", "there is 0.jpg; upper and lower case have to be the same"),
+        ("p\\ant\\0.jpg", "folders are separated by /, not by "),
+        ("~/p/ant/0.jpg", "~ is not followed; write the whole path"),
+        ("https://x.org/0.jpg", "line 3.*: https://x.org/0.jpg: is a URL; download the image"),
+        ("p/ant", "line 3.*: .*p/ant: is a folder"),
+        ("p/ant/7.jpg", "No such file or directory; paths are relative to the "),
+        ("none/7.jpg", "No such file or directory; paths are relative to the "),
+    ],
+)
+def test_a_path_that_is_no_image_says_what_to_write(path: str, advice: str, root: Path) -> None:
+    file = write(root, "l.csv", f"path,label\np/bee/0.jpg,1\n{path},0\n")
+    with pytest.raises(InputError, match=advice):
+        open_training(file)
+    with pytest.raises(InputError, match=advice):
+        read_label_table(file, LabelRules())
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("l.csv", "id_code,dx\np/ant/0.jpg,a\n", "id_code: No such file .*; if it is a header, "),
+        ("l.csv", ",id_code,dx\n0,p/ant/0.jpg,a\n", "no path or no label; if it is a header, "),
+        ("l.csv", "path|label\np/ant/0.jpg|a\n", "separated by commas, semicolons or tabs"),
+        ("l.tsv", "path,label\np/ant/0.jpg,a\n", "cells have to be separated by tabs"),
+        ("l.csv", "id,label\np/ant/0.jpg,a\n", "it has id, label; rename the one that .* to path"),
+        ("l.csv", "path,label\np/ant/0.jpg,a, mild\n", "line 2: has 3 cells, but the header has 2"),
+    ],
+)
+def test_a_table_with_other_columns_says_what_is_needed(
+    name: str, text: str, message: str, root: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        open_training(write(root, name, text))
+
+
+def test_whole_numbers_with_decimals_are_numbers(root: Path) -> None:
+    images = [f"p/{number:02d}.jpg" for number in range(12)]
+    for image in images:
+        (root / image).write_bytes(b"pixels")
+    rows = "".join(f"{image},{number}.0\n" for number, image in enumerate(images))
+    train = write(root, "t.csv", "path,label\n" + rows)
+    found, val = open_training(train, write(root, "v.txt", "p/02.jpg 2\np/10.jpg 10\n"))
+    assert found.class_names == tuple(map(str, range(12)))
+    assert found.labels.tolist() == list(range(12))
+    assert val is not None and val.labels.tolist() == [2, 10]
+    (root / "classes.txt").write_text("".join(f"{number}.0\n" for number in range(12)))
+    assert open_training(train)[0].class_names[10] == "10.0"
+
+
+def test_a_missing_number_with_decimals_is_named(root: Path) -> None:
+    for label in ("-1.0", "nan"):
+        text = f"p/ant/0.jpg 0.0\np/bee/0.jpg 1.0\np/cat/1.jpg {label}\n"
+        with pytest.raises(InputError, match=r"line 3: has the label .*, which is no class"):
+            open_training(write(root, "l.txt", text))
+
+
+def test_grades_with_halves_are_the_same_where_validation_has_none(root: Path) -> None:
+    train = write(root, "t.txt", "p/ant/0.jpg 0.0\np/ant/1.jpg 0.5\np/bee/0.jpg 1.0\n")
+    found, val = open_training(train, write(root, "v.txt", "p/bee/1.jpg 1.0\np/cat/1.jpg 0.0\n"))
+    assert val is not None and val.class_names == found.class_names == ("0.0", "0.5", "1.0")
+    assert val.labels.tolist() == [2, 0]
 
 
 def test_lists_of_one_folder_are_told_apart(root: Path) -> None:

@@ -11,12 +11,15 @@ from densenet121.datasets.image_dataset import ImageDataset, some
 from densenet121.datasets.label_cells import (
     LABEL_CELLS,
     Choice,
+    cells_of_lists,
+    is_blank,
     labels_of_columns,
     labels_of_lists,
     parts_of,
 )
 from densenet121.datasets.packed_strings import Names
-from densenet121.datasets.sources.lists import PATH_COLUMNS, plain_path
+from densenet121.datasets.sources.listed_files import bytes_of, plain_path
+from densenet121.datasets.sources.lists import PATH_COLUMNS
 from densenet121.datasets.tables import Table, read_table
 from densenet121.utils.errors import InputError, UsageError
 
@@ -176,8 +179,8 @@ def _columns_of_cells(table: Table, path_column: str) -> tuple[list[str], list[s
 
 
 def _is_number(name: str) -> bool:
-    """Whether a column is called like one of numbers that are no labels."""
-    return any(word in _NO_LABELS for word in name.lower().replace("_", " ").split())
+    """Whether a column is called like one of numbers that are no labels, or not at all."""
+    return not name or any(word in _NO_LABELS for word in name.lower().replace("_", " ").split())
 
 
 def _notes(table: Table, rules: LabelRules, path_column: str) -> tuple[str, ...]:
@@ -226,7 +229,9 @@ def _words_not_there(table: Table, rules: LabelRules) -> tuple[str, ...]:
 
 def _listed(table: Table, rules: LabelRules) -> tuple[str, ...]:
     """The labels that occur in the one column, sorted."""
-    cells = [cell for cell in table.cells(str(rules.label_column), "label_column") if cell]
+    words = {rules.negative, *rules.ignored}
+    cells = cells_of_lists(table, str(rules.label_column))
+    cells = [cell for cell in cells if not is_blank(cell, words)]
     if rules.separator is None:
         marks = [mark for mark in _SEPARATORS if any(mark in cell for cell in cells)]
         if marks:
@@ -261,12 +266,6 @@ def files_of(table: Table, path_column: str) -> tuple[list[str], list[int]]:
         if same in known:
             raise InputError(f"{where}: {path} is already in line {known[same]}")
         known[same] = line
-        place = table.file.parent / path
-        try:
-            sizes.append(place.stat().st_size)
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise InputError(
-                f"{where}: {place}: {reason}; paths are relative to the table"
-            ) from None
+        advice = "paths are relative to the table"
+        sizes.append(bytes_of(table.file.parent, path, where, advice))
     return table.columns[path_column], sizes

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from densenet121.datasets.image_dataset import some
+from densenet121.datasets.image_dataset import some, without_decimals
 from densenet121.datasets.sources.text import lines_of, read_text
 from densenet121.utils.errors import InputError
 
@@ -33,7 +33,8 @@ def check_labels(
     Labels are names, sorted in byte order, or the numbers 0, 1, 2 ... A file of class names, one
     per line, sets names and order; then a class may have no image. Which of the two they are must
     not depend on the images of one split: numbers (``int``) always count the lines from 0, and
-    texts do unless a class is called by a number, which they then are names of.
+    texts do unless a class is called by a number, which they then are names of. ``1.0``, as pandas
+    writes a number of a column that lacks some, is ``1`` where all labels are numbers.
 
     Args:
         labels: the label of each image; numbers, or texts.
@@ -48,9 +49,9 @@ def check_labels(
             ``where``.
     """
     place = place or (lambda index: where)
-    texts = [str(label) for label in labels]
     lines = lines_of(read_text(classes_file)) if classes_file.is_file() else None
     known = None if lines is None else [line.strip() for line in lines if line.strip()]
+    texts = _without_decimals([str(label) for label in labels], known or ())
     _check_missing(texts, known or (), place)
     _check_one_kind(labels, place)
     if known is None:
@@ -100,6 +101,16 @@ def _how_read(known: Sequence[str], *, by_number: bool, numbers: bool) -> str:
     if by_number:
         return f"; a number is that of a line, 0 to {len(known) - 1}"
     return "; its classes are called by numbers, so labels are names, not numbers of lines"
+
+
+def _without_decimals(labels: list[str], known: Sequence[str]) -> list[str]:
+    """Labels that are whole numbers without ``.0``; unless ``known``, the names, have them so."""
+    found = set(labels)
+    floats = {label for label in found if without_decimals(label) != label}
+    others = {label for label in found - floats if label.strip().lower() not in _NO_LABEL}
+    if floats & set(known) or not all(re.fullmatch(r"-?[0-9]+", other) for other in others):
+        return labels
+    return [without_decimals(label) for label in labels] if floats else labels
 
 
 def is_number(text: str) -> bool:

@@ -3,7 +3,7 @@
 import csv
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +12,21 @@ from densenet121.datasets.decoding import EXTENSIONS
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.packed_strings import Names
 from densenet121.datasets.sources.labels import check_labels
+from densenet121.datasets.sources.listed_files import bytes_of, plain_path
 from densenet121.datasets.sources.splits import Split, split_of, test_note
 from densenet121.datasets.sources.text import csv_rows, lines_of, read_text
 from densenet121.utils.errors import InputError
 
 SUFFIXES = (".txt", ".lst", ".csv", ".tsv")
-PATH_COLUMNS = ("path", "image", "file", "filename", "image_path", "filepath")
+PATH_COLUMNS = ("path", "image", "file", "filename", "file_name", "image_path", "filepath")
 LABEL_COLUMNS = ("label", "class", "target", "class_name")
 SPLIT_COLUMNS = ("split", "subset", "partition")
+
+# For the first row of a table without a header.
+_NO_HEADER = (
+    "if it is a header, call the column of the paths path and that of the classes label; without a "
+    "header the first two are these"
+)
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,7 @@ class _Row:
     label: str
     split: str = ""
     others: tuple[str, ...] = ()
+    advice: str = "paths are relative to the list"  # if there is no such file
 
 
 @dataclass(frozen=True)
@@ -133,18 +141,6 @@ def _rows_of(file: Path, found: _List, split: Split) -> tuple[list[_Row], list[s
     return rows, notes
 
 
-def plain_path(root: Path, path: str) -> str:
-    """A path below ``root`` in one spelling: ``./a.png`` and ``b/../a.png`` are ``a.png``.
-
-    Where ``..`` comes after a link to a folder, it leads elsewhere, and the path stays as it is.
-    """
-    plain = os.path.normpath(path)
-    if Path(path).parts.count("..") == Path(plain).parts.count(".."):
-        return plain
-    places = {os.path.realpath(os.path.join(root, one)) for one in (plain, path)}  # noqa: PTH118
-    return plain if len(places) == 1 else path
-
-
 def _check_files(file: Path, rows: Sequence[_Row]) -> list[int]:
     """The bytes of each image.
 
@@ -166,14 +162,8 @@ def _check_files(file: Path, rows: Sequence[_Row]) -> list[int]:
                 f"{file}, line {row.line}: {row.path} is already in line {other.line}; {advice}"
             )
         lines[path] = row
-        try:
-            sizes.append((file.parent / row.path).stat().st_size)
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise InputError(
-                f"{file}, line {row.line}: {file.parent / row.path}: {reason}; paths are relative "
-                "to the list"
-            ) from None
+        where = f"{file}, line {row.line}"
+        sizes.append(bytes_of(file.parent, row.path, where, row.advice))
     return sizes
 
 
@@ -211,21 +201,40 @@ def _table(file: Path, text: str) -> _List:
         raise InputError(f"{file}, line {reader.line_num}: {error}") from None
     path_at, label_at, split_at = 0, 1, None
     header: tuple[str, ...] = ()
+    named: list[str] | None = None  # the columns
     if rows and _is_header(file, rows[0][1]):
         columns = [cells for _, cells in rows]
-        rows = rows[1:]
+        rows, named = rows[1:], columns[0]
         path_at = _required(file, columns, PATH_COLUMNS)
         label_at = _required(file, columns, LABEL_COLUMNS)
         split_at = _column(file, columns, SPLIT_COLUMNS)
         header = _others(columns[0], path_at, label_at)
     found = _List([], [], has_splits=split_at is not None, header=header)
     for line, cells in rows:
+        may_be_header = named is None and not found.rows
         if len(cells) <= max(path_at, label_at) or not cells[label_at] or not cells[path_at]:
-            raise InputError(f"{file}, line {line}: no path or no label")
+            advice = _how_separated(file, cells) or (may_be_header and _NO_HEADER)
+            raise InputError(
+                f"{file}, line {line}: no path or no label" + (f"; {advice}" if advice else "")
+            )
+        if named is not None and any(cells[len(named) :]):
+            raise InputError(
+                f"{file}, line {line}: has {len(cells)} cells, but the header has {len(named)}; "
+                "a cell with a separator in it needs quotation marks"
+            )
         split = _split(file, line, cells, split_at)
         others = _others(cells, path_at, label_at) if header else ()
-        found.rows.append(_Row(line, cells[path_at], cells[label_at], split, others))
+        entry = _Row(line, cells[path_at], cells[label_at], split, others)
+        found.rows.append(replace(entry, advice=_NO_HEADER) if may_be_header else entry)
     return found
+
+
+def _how_separated(file: Path, cells: Sequence[str]) -> str:
+    """How cells are separated, for a row that has only one."""
+    if len(cells) != 1:
+        return ""
+    marks = "tabs" if file.suffix.lower() == ".tsv" else "commas, semicolons or tabs"
+    return f"its cells have to be separated by {marks}"
 
 
 def _others(cells: Sequence[str], path_at: int, label_at: int) -> tuple[str, ...]:
@@ -259,7 +268,10 @@ def _split(file: Path, line: int, cells: Sequence[str], at: int | None) -> str:
 def _required(file: Path, rows: Sequence[Sequence[str]], names: tuple[str, ...]) -> int:
     found = _column(file, rows, names)
     if found is None:
-        raise InputError(f"{file}: no column named {', '.join(names)}; it has {', '.join(rows[0])}")
+        raise InputError(
+            f"{file}: no column named {', '.join(names)}; it has {', '.join(rows[0])}; rename the "
+            f"one that is meant to {names[0]}"
+        )
     return found
 
 
