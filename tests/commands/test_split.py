@@ -292,15 +292,18 @@ def test_lists_find_images_beside_the_folder_that_a_link_means(output: str, tmp_
     assert sum(path.endswith("data/imgs/x.png") for path in paths) == 1
 
 
-def test_two_columns_of_classes_are_refused_until_one_is_named(
-    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("flags", [[], ["--label_column", "class"]])
+def test_two_columns_of_classes_are_refused_as_training_refuses_them(
+    flags: list[str], table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table.write_text(table.read_text().replace("grade,patient", "class,target"))
-    out = ["--output", tmp_path / "out"]
+    out = [*flags, "--output", tmp_path / "out"]
     said = refusal(capsys, table, *out)
-    assert "the columns class, target could be the label; pass --label_column" in said
-    split(table, "--label_column", "class", *out)
+    assert "target" in said and "rename" in said
+    table.write_text(table.read_text().replace("class,target", "class,patient"))
+    split(table, *out)
     assert len(rows_of(tmp_path / "out/train.csv")[0]) == 6
+    open_training(tmp_path / "out/train.csv", tmp_path / "out/val.csv")
 
 
 def test_what_cannot_be_split_is_refused(

@@ -158,11 +158,13 @@ def _of_table(table: Table, path_column: str | None, label_column: str | None) -
     path_column = path_column_of(table, path_column)
     paths, _ = files_of(table, path_column)
     own = [one for one in table.columns.items() if one[0].lower() in LABEL_COLUMNS]
-    column = label_column or one_of(own, "label", file, "pass `label_column`")
+    column = label_column or one_of(own, "label", file)
     if column is None:
         raise InputError(
             f"{file}: has no column called label; name the labels by `label_column` or `labels`"
         )
+    _refuse_unlike(table, path_column, PATH_COLUMNS, "path")
+    _refuse_unlike(table, column, LABEL_COLUMNS, "label")
     classes = table.identities(column, "label_column").tolist()
     if several := [name for name in classes if "|" in name]:
         raise UsageError(
@@ -179,6 +181,17 @@ def _of_table(table: Table, path_column: str | None, label_column: str | None) -
     _refuse_column("label", columns, file)
     columns = {"label": classes, **columns}
     return Images(table.file.parent, paths, columns, list(names), numbers)
+
+
+def _refuse_unlike(table: Table, column: str, names: Collection[str], meaning: str) -> None:
+    """Refuse another column that could be the path or the label of the lists that are written."""
+    cells = table.cells(column, f"{meaning}_column")
+    for name, others in table.columns.items():
+        if name.lower() in names and others != cells:
+            raise InputError(
+                f"{table.file}: has another column called {name}; rename it, since training could "
+                f"not tell whether it or {column} is the {meaning}"
+            )
 
 
 def _refuse_column(name: str, columns: Mapping[str, list[str]], file: str) -> None:
