@@ -120,6 +120,37 @@ def test_what_belongs_to_the_loss_is_left_out_and_said(name: str, tmp_path: Path
     assert found.notes == (f"of the loss, and so left out: {name}",)
 
 
+def test_counts_of_metrics_are_left_out_and_said(tmp_path: Path) -> None:
+    """As of torchmetrics whose states are persistent."""
+    state = {f"model.{key}": tensor for key, tensor in STATE.items()}
+    counts = {"train_acc.confmat": torch.ones(2, 2).long(), "val.f1.tp": torch.tensor(3)}
+    torch.save({"state_dict": state | counts}, tmp_path / "w.ckpt")
+    tensors, _ = read_torch_file(tmp_path / "w.ckpt")
+    found = identify(without_prefix(tensors, Path("w.ckpt")), Path("w.ckpt"), {}, None)
+    assert found.state_dict.keys() == STATE.keys()
+    assert found.notes == ("of counts of a metric, and so left out: train_acc.confmat, val.f1.tp",)
+
+
+@pytest.mark.parametrize("name", ["head.fc.weight", "encoder.norm.num_batches_tracked"])
+def test_integers_of_a_layer_are_no_counts_of_a_metric(name: str) -> None:
+    tensors = STATE | {name: torch.tensor([3])}
+    assert name in identify(tensors, Path("w.pth"), {}, None).state_dict
+
+
+@pytest.mark.parametrize("size", [100, 5000, 60000, -100])
+def test_a_file_without_its_end_says_so_in_a_few_words(size: int, tmp_path: Path) -> None:
+    file = tmp_path / "w.pth"
+    torch.save({"features.conv0.weight": torch.ones(30000)}, file)
+    file.write_bytes(file.read_bytes()[:size])
+    for shapes_only in (False, True):
+        with pytest.raises(InputError) as refused:
+            read_weights(file, shapes_only=shapes_only)
+        assert str(refused.value) == (
+            f"{file}: damaged or not a torch file (its end is missing or changed; download it or "
+            "save it again)"
+        )
+
+
 @pytest.mark.parametrize("prefix", ["", "0.", "0.0.", "backbone.0.", "module.encoder."])
 def test_features_that_were_taken_out_of_their_network_are_read(
     prefix: str, tmp_path: Path

@@ -14,7 +14,7 @@ from densenet121.checkpoint.foreign.labels import (
     Family,
     labels_of,
     one_linear_head,
-    without_loss,
+    without_training,
 )
 from densenet121.checkpoint.foreign.medical import (
     MONAI_PREPROCESSING,
@@ -31,6 +31,7 @@ from densenet121.checkpoint.foreign.names import (
     from_mindspore,
     from_mmpretrain,
     from_torchvision,
+    mindspore_copies,
     network_of,
     renamed,
 )
@@ -144,12 +145,10 @@ def identify(
         )
     family = family or _family(tensors, path, beside, prefix)
     momentum, state = dict[str, Tensor](), dict[str, Any]()
+    of_training: tuple[str, ...] = ()
     if family in ("mindspore", "mindcv"):
-        momentum = {n: t for n, t in tensors.items() if n.startswith("moments.")}
-        state = {n: t for n, t in tensors.items() if n in MINDSPORE_STATE}
-        tensors = {n: t for n, t in tensors.items() if n not in momentum and n not in state}
-        momentum = renamed(momentum, lambda n: from_mindspore(n.removeprefix("moments.")), path)
-    tensors, of_loss = without_loss(tensors)
+        tensors, momentum, state, of_training = _of_mindspore(tensors, path)
+    tensors, beside_network = without_training(tensors)
     state_dict = renamed(tensors, _RENAME[family], path)
     if family == "monai":
         check_monai(state_dict, path)
@@ -176,8 +175,23 @@ def identify(
         described.task or labels.task,
         labels.class_names,
         labels.thresholds,
-        (*of_loss, *notes, *described.notes, *labels.notes),
+        (*of_training, *beside_network, *notes, *described.notes, *labels.notes),
     )
+
+
+def _of_mindspore(
+    tensors: Mapping[str, Tensor], path: Path
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any], tuple[str, ...]]:
+    """Weights, momentum by our names, numbers of the run, and a note of what is left out."""
+    momentum = {n: t for n, t in tensors.items() if n.startswith("moments.")}
+    state = {n: t for n, t in tensors.items() if n in MINDSPORE_STATE}
+    rest = {n: t for n, t in tensors.items() if n not in momentum and n not in state}
+    copies = mindspore_copies(rest)
+    kept = {n: t for n, t in rest.items() if n not in set(copies)}
+    words = ", ".join(dict.fromkeys(name.partition(".")[0] for name in copies))
+    said = f"an optimiser's or an average's values of each parameter are left out: {words}"
+    momentum = renamed(momentum, lambda n: from_mindspore(n.removeprefix("moments.")), path)
+    return kept, momentum, state, (said,) if copies else ()
 
 
 def _after_pooling(state_dict: dict[str, Tensor], pooling: str) -> dict[str, Tensor]:

@@ -150,18 +150,33 @@ def one_linear_head(
     return {name.replace(f"{layer}.", "classifier."): t for name, t in named.items()}
 
 
-def without_loss(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The tensors without those of a loss, which Lightning saves too; and a note of it.
+def without_training(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The tensors without those of a loss and of metrics, which Lightning saves too; and notes.
 
-    They weigh classes or labels in training, and take no part in a prediction.
+    They weigh classes in training or count answers, and take no part in a prediction.
     """
-    left_out = [name for name in tensors if _of_loss(name)]
-    kept = {name: tensor for name, tensor in tensors.items() if name not in left_out}
-    said = f"of the loss, and so left out: {some(left_out, 4)}"
-    return kept, (said,) if left_out else ()
+    loss = [name for name in tensors if _of_loss(name)]
+    metrics = _counts(tensors)
+    kept = {name: tensor for name, tensor in tensors.items() if name not in {*loss, *metrics}}
+    found = {"the loss": loss, "counts of a metric": metrics}
+    said = (f"of {what}, and so left out: {some(n, 4)}" for what, n in found.items() if n)
+    return kept, tuple(said)
 
 
 def _of_loss(name: str) -> bool:
     *modules, last = name.lower().split(".")
     words = {word for module in modules for word in module.split("_")}
     return bool(words & {"loss", "criterion"}) or last in ("pos_weight", "class_weights")
+
+
+def _counts(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Names of the integers of modules that have nothing else, such as ``val_f1.tp``.
+
+    A ``weight`` or ``bias`` of integers is a quantised one, which is refused later by its name.
+    """
+    others = {
+        name.rpartition(".")[0]
+        for name, tensor in tensors.items()
+        if tensor.is_floating_point() or name.endswith(("weight", "bias", "num_batches_tracked"))
+    }
+    return [name for name in tensors if "." in name and name.rpartition(".")[0] not in others]

@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,6 +23,7 @@ _MINDSPORE_LAST = {
     "moving_variance": "running_var",
 }
 _MINDSPORE_LAST_BACK = {ours: theirs for theirs, ours in _MINDSPORE_LAST.items()}
+_WRAPPERS = ("network", "backbone", "_backbone")
 # Entries of a MindSpore training checkpoint besides weights and moments; the network needs none.
 MINDSPORE_STATE = frozenset(
     (
@@ -36,6 +37,8 @@ MINDSPORE_STATE = frozenset(
         "weight_decay",
         "current_iterator_step",
         "last_overflow_iterator_step",
+        "beta1_power",
+        "beta2_power",
     )
 )
 
@@ -66,7 +69,8 @@ def from_torchvision(name: str) -> str:
 
 def from_mindspore(name: str) -> str:
     """From the model zoo's ``backbone.features...gamma`` or mindcv's ``features...gamma``."""
-    name = name.removeprefix("network.").removeprefix("backbone.").removeprefix("_backbone.")
+    for word in _WRAPPERS:
+        name = name.removeprefix(f"{word}.")
     name = re.sub(r"^head\.fc\.", "classifier.", name)
     name = re.sub(
         r"^(features\.denseblock\d+)\.cell_list\.(\d+)\.",
@@ -76,6 +80,17 @@ def from_mindspore(name: str) -> str:
     name = re.sub(r"^(features\.transition\d+)\.features\.", r"\1.", name)
     rest, _, last = name.rpartition(".")
     return f"{rest}.{_MINDSPORE_LAST.get(last, last)}" if rest else name
+
+
+def mindspore_copies(names: Collection[str]) -> list[str]:
+    """Names of what a training checkpoint has for each parameter beside it.
+
+    Optimisers put a word before the parameter's name, such as ``moment1`` of Adam, and averages
+    ``ema``. The words of a network that is wrapped, as in ``network.backbone``, are no such words.
+    """
+    own = {from_mindspore(name) for name in names}
+    split = ((name, *name.partition(".")[::2]) for name in names)
+    return [n for n, word, rest in split if word not in _WRAPPERS and from_mindspore(rest) in own]
 
 
 def to_mindspore(name: str, *, model_zoo: bool) -> str:

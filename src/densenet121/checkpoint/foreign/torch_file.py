@@ -1,5 +1,6 @@
 """Read state dicts from torch's own files without running any code in them."""
 
+import errno
 import pickle
 import re
 import shlex
@@ -77,6 +78,9 @@ def read_torch_file(path: Path, *, mmap: bool = False) -> tuple[dict[str, Tensor
                     f"dict (tensors by name) instead{_conversion(path, code[1])}"
                 ) from None
             reason = "its pickle cannot be read"
+        seeks = isinstance(error, OSError) and error.errno == errno.EINVAL
+        if "zip archive" in reason or seeks:  # torch's own text is a page about its reader
+            reason = "its end is missing or changed; download it or save it again"
         raise InputError(f"{path}: damaged or not a torch file ({reason})") from None
     content, beside = _unwrapped(content, path)
     if not isinstance(content, dict) or not content:
