@@ -156,7 +156,7 @@ def test_weights_that_give_nan_do_not_count_as_right(prime: Path, tmp_path: Path
     state_dict["features.conv0.weight"][0, 0, 0, 0] = float("nan")
     torch.save(state_dict, tmp_path / "nan.pth")
     flags: dict[str, Any] = {"net": "densenet40", "image_size": 16}
-    with pytest.raises(InputError, match="nan"):
+    with pytest.raises(InputError, match=r"nan\.pth: features\.conv0\.weight has nan or infinite"):
         evaluate(eval_config(prime, tmp_path / "nan.pth", tmp_path / "eval", **flags))
 
 

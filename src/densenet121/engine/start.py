@@ -68,8 +68,9 @@ def first_weights(config: TrainConfig, start: Start) -> Weights | None:
         return None
     weights = read_weights(file) if file else None
     check_same_weights([weights_in(file) or file] if file else [])
-    if weights is None:
+    if weights is None or file is None:
         return None
+    weights.check_finite(file)
     if start.mindspore and config.channels not in (None, weights.channels):
         raise UsageError(
             f"`channels` is {config.channels}, but the run of {file} has images of "

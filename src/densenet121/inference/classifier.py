@@ -122,6 +122,7 @@ def make_classifier(
     info = weights.info
     if not any_head:
         weights.check_head(file)
+    weights.check_finite(file)
     num_classes = weights.num_classes or 2
     if info:
         check_network(file, info, choices, variant_is_certain=weights.variant_is_certain)
