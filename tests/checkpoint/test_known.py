@@ -160,12 +160,14 @@ def test_names_that_do_not_fit_are_refused(text: str, message: str, tmp_path: Pa
         ("torchvision", ".pth", "class_names", r"a \.pth file for torchvision; write .safetensors"),
         ("mindspore", ".ckpt", "image_size", r"a \.ckpt file for mindspore; write .safetensors"),
         ("torchxrayvision", ".pth", "image_size", r"a \.pth .*write .safetensors for native"),
+        ("torchxrayvision", ".pth", "task", r"a \.pth .*write .safetensors for native"),
     ],
 )
 def test_what_a_format_cannot_record_is_refused(
     to: Any, suffix: str, given: str, message: str, tmp_path: Path
 ) -> None:
     known: dict[str, Any] = {"class_names": tmp_path / "names.txt", "image_size": (32, 32)}
+    known["task"] = "single_label"
     with pytest.raises(UsageError, match=f"`{given}` cannot be recorded in {message}"):
         convert(tmp_path / "w", tmp_path / f"new{suffix}", to, known=Known(**{given: known[given]}))
 

@@ -153,7 +153,9 @@ def _check_recordable(to: Target, target: Path, known: Known) -> None:
     """Refuse what the new file would not tell its reader."""
     if target.suffix == ".safetensors":
         return
-    told = ("class_names", "task") if to == "torchxrayvision" else ()  # all of its are multilabel
+    told: tuple[str, ...] = ()
+    if to == "torchxrayvision":  # all of its are multilabel
+        told = ("class_names", "task") if known.task == "multilabel" else ("class_names",)
     if lost := [name for name in known.given if name not in told]:
         raise UsageError(
             f"`{lost[0]}` cannot be recorded in a {target.suffix} file for {to}; write .safetensors"
