@@ -36,7 +36,7 @@ def _convert(config: ConvertConfig, source: Path, target: Path) -> Converted:
         "net": config.net,
         "variant": config.variant,
         "known": Known(
-            class_names=Path(config.class_names) if config.class_names else None,
+            class_names=None if config.class_names is None else Path(config.class_names),
             task=config.task,
             image_size=config.size,
             eval_resize=None if config.eval_resize is None else str(config.eval_resize),
