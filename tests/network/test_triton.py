@@ -110,6 +110,20 @@ def test_a_step_of_the_network_equals_the_plain_one_in_float64(
 
 
 @interpreted
+def test_poolings_that_were_changed_are_computed_as_they_are() -> None:
+    truth: Any = small_net().double()
+    truth.features.transition1.pool = torch.nn.AvgPool2d(2, stride=1)
+    truth.features.pool0 = torch.nn.MaxPool2d(2)
+    own = copy.deepcopy(truth).float()
+    set_triton(own, CPU)
+    images = random_images(3, 37, 42)
+    with plain_network():
+        expected = step(truth, images.double())
+    torch.testing.assert_close(step(own, images).double(), expected, rtol=1e-5, atol=0)
+    assert_close(own, truth, 1e-5)
+
+
+@interpreted
 @pytest.mark.parametrize("variant", ["paper", "model_zoo"])
 def test_programs_of_several_tiles_equal_the_plain_network(
     variant: Variant, monkeypatch: pytest.MonkeyPatch

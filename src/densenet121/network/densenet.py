@@ -61,15 +61,23 @@ class Features(nn.Sequential):
 
 
 def _frozen_parts(parts: Sequence[nn.Module], x: Tensor) -> int:
-    """Number of first parts through which no gradient flows."""
+    """Number of first parts through which no gradient flows, as long as nobody hooks them."""
     if not torch.is_grad_enabled() or x.requires_grad:
         return 0
     count = 0
     for part in parts:
         if any(parameter.requires_grad for parameter in part.parameters()):
             break
+        if any(_may_begin_gradients(module) for module in part.modules()):
+            break
         count += 1
     return count
+
+
+def _may_begin_gradients(module: nn.Module) -> bool:
+    """Whether a hook or a patched ``forward`` could give an output a gradient of its own."""
+    own = module.__dict__
+    return bool(own["_forward_hooks"] or own["_forward_pre_hooks"] or "forward" in own)
 
 
 def _prepare(parts: Sequence[nn.Module], x: Tensor) -> NetworkCall | None:
@@ -80,7 +88,7 @@ def _prepare(parts: Sequence[nn.Module], x: Tensor) -> NetworkCall | None:
 
 
 def _stem_pool(parts: Sequence[nn.Module]) -> StemPool | None:
-    if len(parts) >= 4 and isinstance(parts[3], _POOLS):
+    if len(parts) >= 4 and type(parts[3]) in _POOLS:
         return StemPool(type(parts[3]), isinstance(parts[3], MaxPoolSame))
     return None
 

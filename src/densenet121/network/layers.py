@@ -11,7 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from densenet121.network.fused import fused_dense_block, fused_transition
+from densenet121.network.fused import (
+    fused_dense_block,
+    fused_transition,
+    is_plain_convolution,
+    is_pooling,
+)
 from densenet121.network.recompute import run_again_in_backward
 from densenet121.network.triton import triton_dense_block, triton_pooling
 
@@ -124,16 +129,15 @@ class Transition(nn.Sequential):
         self.relu = nn.ReLU()
         self.conv = nn.Conv2d(num_input_features, num_output_features, kernel_size=1, bias=False)
         self.pool = nn.AvgPool2d(2) if variant == "paper" else nn.MaxPool2d(2)
-        self._averages = variant == "paper"
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(N, num_input_features, H, W)`` to ``(N, num_output_features, H // 2, W // 2)``."""
-        if self.triton and self._averages:
+        if self.triton and self._commutes():
             pooled = triton_pooling((self.norm, self.relu, self.pool), nn.AvgPool2d, None, x)
             if pooled is not None:
                 convolved: Tensor = self.conv(pooled)
                 return convolved
-        fused = fused_transition(tuple(self), self._averages, x)
+        fused = fused_transition(tuple(self), isinstance(self.pool, nn.AvgPool2d), x)
         if fused is not None:
             return fused
         if self.recompute and torch.is_grad_enabled():
@@ -142,7 +146,12 @@ class Transition(nn.Sequential):
 
     def _run(self, x: Tensor) -> Tensor:
         x = self.relu(self.norm(x))
-        # An average and a 1x1 convolution commute, so pooling first gives the same function with a
-        # quarter of the multiplications. A maximum and a convolution do not commute.
-        pooled: Tensor = self.conv(self.pool(x)) if self._averages else self.pool(self.conv(x))
+        pooled: Tensor = self.conv(self.pool(x)) if self._commutes() else self.pool(self.conv(x))
         return pooled
+
+    def _commutes(self) -> bool:
+        """Whether pooling first gives the same function, with a quarter of the multiplications.
+
+        An average and a 1x1 convolution commute. A maximum does not, nor does what was changed.
+        """
+        return is_pooling(self.pool, nn.AvgPool2d) and is_plain_convolution(self.conv, 1)

@@ -38,7 +38,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
     @torch.no_grad()
     def _update_running(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
         """Update the running statistics as ``nn.BatchNorm2d`` does."""
-        if self.running_mean is None or self.running_var is None:
+        if self.running_mean is None or self.running_var is None or not self.track_running_stats:
             return
         assert self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)

@@ -3,7 +3,13 @@
 from densenet121.network.fused.arguments import LARGE_MAPS
 from densenet121.network.fused.block import fused_dense_block
 from densenet121.network.fused.classifier import classify, fused_classifier, prepare_classifier
-from densenet121.network.fused.conditions import is_untouched, plain_network, runs_plain
+from densenet121.network.fused.conditions import (
+    is_plain_convolution,
+    is_pooling,
+    is_untouched,
+    plain_network,
+    runs_plain,
+)
 from densenet121.network.fused.network import NetworkCall, prepare_network, unchanged
 from densenet121.network.fused.network_plan import StemPool
 from densenet121.network.fused.stem import fused_stem
@@ -18,6 +24,8 @@ __all__ = [
     "fused_dense_block",
     "fused_stem",
     "fused_transition",
+    "is_plain_convolution",
+    "is_pooling",
     "is_untouched",
     "plain_network",
     "prepare_classifier",

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from densenet121.native.network import Kernels, kernels
 from densenet121.network.sync_batch_norm import SyncBatchNorm2d
@@ -85,6 +86,7 @@ def _is_watched() -> bool:
         or torch._C._get_tracing_state() is not None
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._functorch.peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
         or bool(nn.modules.module._global_forward_hooks)
         or bool(nn.modules.module._global_forward_pre_hooks)
         or bool(nn.modules.module._global_backward_hooks)
@@ -117,6 +119,30 @@ def is_plain_convolution(module: nn.Module, size: int) -> bool:
         and module.bias is None
         and module.padding_mode == "zeros"
     )
+
+
+def is_pooling(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether it is an unmodified pooling of a transition: 2 x 2 at stride 2, without padding."""
+    return is_untouched(module, kind) and _pooling_settings(module) == ((2, 2), (2, 2), (0, 0))
+
+
+def is_stem_pooling(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether it is an unmodified pool0: a maximum of 3 x 3 at stride 2."""
+    if not is_untouched(module, kind):
+        return False
+    # Another class than torch's has no settings.
+    settings = kind is nn.MaxPool2d and _pooling_settings(module)
+    return settings in (False, ((3, 3), (2, 2), (1, 1)))
+
+
+def _pooling_settings(pool: Any) -> tuple[object, ...] | None:
+    """Kernel, stride and padding of torch's average or maximum; None if it has other settings."""
+    if pool.ceil_mode or getattr(pool, "divisor_override", None) is not None:
+        return None
+    if getattr(pool, "return_indices", False) or getattr(pool, "dilation", 1) not in (1, (1, 1)):
+        return None
+    sizes = (pool.kernel_size, pool.stride, pool.padding)
+    return tuple((size, size) if isinstance(size, int) else tuple(size) for size in sizes)
 
 
 def is_plain_layer(layer: Any, kind: type[nn.Module]) -> bool:
@@ -171,7 +197,11 @@ def update_running_statistics(
         variances: variances of the batch, per channel, with divisor ``count``.
         count: number of pixels per channel.
     """
-    tracking = [i for i, norm in enumerate(norms) if norm.running_mean is not None]
+    tracking = [
+        i
+        for i, norm in enumerate(norms)
+        if norm.running_mean is not None and norm.track_running_stats
+    ]
     if not tracking:
         return
     counters = [norms[i].num_batches_tracked for i in tracking]

@@ -23,6 +23,8 @@ from densenet121.network.fused.arguments import block_arguments, layer_parameter
 from densenet121.network.fused.conditions import (
     is_plain_convolution,
     is_plain_layer,
+    is_pooling,
+    is_stem_pooling,
     is_untouched,
     real,
     uses_batch_statistics,
@@ -170,7 +172,7 @@ def _is_plain(
     if not _is_plain_first_convolution(stem[0]):
         return False
     if pool is not None and not (
-        is_untouched(stem[2], nn.ReLU) and is_untouched(stem[3], pool.kind)
+        is_untouched(stem[2], nn.ReLU) and is_stem_pooling(stem[3], pool.kind)
     ):
         return False
     if not blocks or len(transitions) != len(blocks) - 1:
@@ -183,7 +185,7 @@ def _is_plain(
         and all(
             is_untouched(transition.relu, nn.ReLU)
             and is_plain_convolution(transition.conv, 1)
-            and is_untouched(transition.pool, type(transition.pool))
+            and is_pooling(transition.pool, type(transition.pool))
             for transition in transitions
         )
         and all(is_untouched(block, block_kind) and len(block) > 0 for block in blocks)

@@ -15,6 +15,7 @@ from densenet121.native.network import Kernels
 from densenet121.native.network.structures import StemArguments
 from densenet121.network.fused.conditions import (
     is_on_cpu,
+    is_stem_pooling,
     is_untouched,
     real,
     update_running_statistics,
@@ -57,7 +58,7 @@ def fused_stem(
     norm: Any
     norm, relu, pool = parts
     batch = uses_batch_statistics([norm])
-    if batch is None or not is_untouched(relu, nn.ReLU) or not is_untouched(pool, pool_kind):
+    if batch is None or not is_untouched(relu, nn.ReLU) or not is_stem_pooling(pool, pool_kind):
         return None
     parameters = (norm.weight, norm.bias)
     found = usable_kernels(parameters, x)

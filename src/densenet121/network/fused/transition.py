@@ -18,6 +18,7 @@ from densenet121.native.network.structures import TransitionArguments
 from densenet121.network.fused.conditions import (
     is_on_cpu,
     is_plain_convolution,
+    is_pooling,
     is_untouched,
     known_statistics,
     real,
@@ -63,7 +64,7 @@ def fused_transition(parts: Sequence[nn.Module], averages: bool, x: Tensor) -> T
         batch is None
         or not is_untouched(relu, nn.ReLU)
         or not is_plain_convolution(conv, 1)
-        or not is_untouched(pool, nn.AvgPool2d if averages else nn.MaxPool2d)
+        or not is_pooling(pool, nn.AvgPool2d if averages else nn.MaxPool2d)
         or x.dim() != 4
         or min(x.shape[2:]) < 2
     ):

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from densenet121.network.fused.conditions import (
+    is_pooling,
+    is_stem_pooling,
     is_untouched,
     known_statistics,
     update_running_statistics,
@@ -64,7 +66,8 @@ def triton_pooling(
     dtype = arithmetic_of(x, [norm.weight, norm.bias])
     if batch is None or dtype is None or (batch and rows_of(x) < 2):
         return None
-    if not is_untouched(relu, nn.ReLU) or not is_untouched(pool, kind):
+    is_known = is_pooling if pad is None else is_stem_pooling
+    if not is_untouched(relu, nn.ReLU) or not is_known(pool, kind):
         return None
     known = known_statistics(x) if batch else None
     x = x.to(dtype).contiguous(memory_format=torch.channels_last)

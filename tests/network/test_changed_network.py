@@ -1,0 +1,165 @@
+"""Networks that their owner has changed: the fast paths give what the changed modules give."""
+
+import contextlib
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+
+from densenet121.network import MaxPoolSame, plain_network
+from densenet121.network.sync_batch_norm import SyncBatchNorm2d
+
+from helpers.kernels import distance, needs_kernels, random_images, small_net
+
+
+class DoubledPool(nn.MaxPool2d):
+    def forward(self, x: Tensor) -> Tensor:
+        doubled: Tensor = 2 * super().forward(x)
+        return doubled
+
+
+class DoubledSamePool(MaxPoolSame):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+POOLS_OF_TRANSITIONS = [
+    nn.AvgPool2d(2, stride=1),
+    nn.AvgPool2d(1),
+    nn.AvgPool2d(3, stride=2, padding=1),
+    nn.AvgPool2d(2, ceil_mode=True),
+    nn.AvgPool2d(2, divisor_override=3),
+    nn.MaxPool2d(2),
+    nn.MaxPool2d(2, stride=1),
+    nn.MaxPool2d(2, dilation=2),
+]
+POOLS_OF_STEMS = [
+    nn.MaxPool2d(2),
+    nn.MaxPool2d(3, stride=1, padding=1),
+    nn.MaxPool2d(3, stride=2, ceil_mode=True),
+    nn.MaxPool2d(3, stride=2, padding=1, dilation=2),
+    DoubledPool(3, stride=2, padding=1),
+    DoubledSamePool(),
+]
+
+
+def set_transitions(net: Any, pool: nn.Module) -> None:
+    net.features.transition1.pool, net.features.transition2.pool = pool, copy.deepcopy(pool)
+
+
+def set_stem(net: Any, pool: nn.Module) -> None:
+    net.features.pool0 = pool
+
+
+def results(net: nn.Module, images: Tensor, *, plain: bool) -> list[Tensor]:
+    """Logits of an inference and of a step of training, and the gradients of that step."""
+    net = copy.deepcopy(net)
+    with plain_network() if plain else contextlib.nullcontext():
+        with torch.no_grad():
+            inferred = net.eval()(images)
+        trained = net.train()(images)
+        torch.autograd.backward(trained.square().sum())
+    return [inferred, trained.detach(), *(p.grad for p in net.parameters() if p.grad is not None)]
+
+
+@needs_kernels
+@pytest.mark.parametrize("variant", ["paper", "model_zoo"])
+@pytest.mark.parametrize(
+    ("place", "pool"),
+    [(set_transitions, pool) for pool in POOLS_OF_TRANSITIONS]
+    + [(set_stem, pool) for pool in POOLS_OF_STEMS],
+    ids=repr,
+)
+def test_another_pooling_is_computed_as_it_is(
+    variant: Any, place: Callable[[Any, nn.Module], None], pool: nn.Module
+) -> None:
+    net, images = small_net(variant).double(), random_images(3, 72, 76).double()
+    place(net, pool)
+    pairs = zip(*(results(net, images, plain=plain) for plain in (False, True)), strict=True)
+    assert max(distance(fast, plain) for fast, plain in pairs) < 1e-8
+
+
+@torch.no_grad()
+def test_a_maximum_in_a_transition_comes_after_its_convolution() -> None:
+    part: Any = small_net().double().features.transition1
+    part.pool = nn.MaxPool2d(2)
+    x = torch.rand(2, part.conv.in_channels, 8, 8, dtype=torch.float64)
+    assert distance(part(x), part.pool(part.conv(torch.relu(part.norm(x))))) < 1e-12
+
+
+@torch.no_grad()
+def test_a_convolution_that_is_none_comes_before_the_average() -> None:
+    part: Any = small_net().double().features.transition1
+    x = torch.rand(2, part.conv.in_channels, 8, 8, dtype=torch.float64)
+    part.conv = nn.Sequential(part.conv, nn.ReLU())
+    assert distance(part(x), part.pool(part.conv(torch.relu(part.norm(x))))) < 1e-12
+
+
+@needs_kernels
+def test_statistics_that_are_not_to_be_tracked_stay() -> None:
+    net, images = small_net(), random_images(3, 32, 32)
+    for norm in net.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.track_running_stats = False
+    before = {name: buffer.clone() for name, buffer in net.named_buffers()}
+    net.train()(images)
+    assert all(torch.equal(buffer, before[name]) for name, buffer in net.named_buffers())
+
+
+def test_a_synchronised_norm_does_not_track_what_is_not_to_be_tracked() -> None:
+    norm = SyncBatchNorm2d(4)
+    norm.track_running_stats = False
+    norm._update_running(torch.ones(4), torch.full((4,), 3.0), torch.tensor(8.0))
+    assert norm.running_mean is not None and not norm.running_mean.any()
+    assert norm.num_batches_tracked == 0
+
+
+def freeze(net: Any) -> None:
+    net.features.requires_grad_(False)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_hook_may_train_something_in_a_frozen_network(training: bool) -> None:
+    net: Any = small_net().double().train(training)
+    freeze(net)
+    images = random_images(2, 32, 32).double()
+    shift = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    net.features.conv0.register_forward_hook(lambda module, given, maps: maps + shift)
+    (found,) = torch.autograd.grad(net(images)[:, 0].sum(), shift)
+    with torch.no_grad():
+        ends = []
+        for step in (1e-6, -1e-6):
+            shift.fill_(step)
+            ends.append(net(images)[:, 0].sum())
+    assert found.item() == pytest.approx(((ends[0] - ends[1]) / 2e-6).item(), rel=1e-4, abs=1e-7)
+
+
+def test_a_hook_may_ask_for_the_gradient_of_maps_of_a_frozen_network() -> None:
+    net: Any = small_net().double().eval()
+    freeze(net)
+    seen: list[Tensor] = []
+    net.features.denseblock2.register_forward_hook(
+        lambda module, given, maps: seen.append(maps.requires_grad_())
+    )
+    logits = net(random_images(2, 32, 32).double())
+    (gradient,) = torch.autograd.grad(logits[:, 0].sum(), seen[0])
+    assert gradient.abs().max() > 0
+
+
+# torch itself uses what it deprecates here.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("gradients", [True, False])
+def test_derivatives_in_forward_mode_are_those_of_the_network(gradients: bool) -> None:
+    net, images = small_net().double().eval(), random_images(2, 32, 32).double()
+    direction = torch.ones_like(images)
+    with torch.no_grad():
+        expected = (net(images + 1e-6) - net(images - 1e-6)) / 2e-6
+    ad: Any = forward_ad
+    with forward_ad.dual_level(), torch.set_grad_enabled(gradients):
+        found = ad.unpack_dual(net(ad.make_dual(images, direction))).tangent
+    assert found is not None
+    assert distance(found.detach(), expected) < 1e-4
