@@ -72,7 +72,7 @@ def results(net: nn.Module, images: Tensor, *, plain: bool) -> list[Tensor]:
     ("place", "pool"),
     [(set_transitions, pool) for pool in POOLS_OF_TRANSITIONS]
     + [(set_stem, pool) for pool in POOLS_OF_STEMS],
-    ids=repr,
+    ids=lambda value: getattr(value, "__name__", str(value)),  # without the address of a function
 )
 def test_another_pooling_is_computed_as_it_is(
     variant: Any, place: Callable[[Any, nn.Module], None], pool: nn.Module
