@@ -1,8 +1,8 @@
 """Recognise archives in which a weights file may be, and files that cannot be read as one."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from densenet121.checkpoint.exported import names_in
 from densenet121.datasets.image_dataset import some
 from densenet121.utils.errors import InputError
 
@@ -23,8 +23,8 @@ def refuse_no_file(path: Path) -> None:
         raise InputError(f"{path}: is empty; download it or save it again")
 
 
-def refuse_archive(path: Path) -> None:
-    """Refuse what must be unpacked first.
+def refuse_archive(path: Path, members: Sequence[str]) -> None:
+    """Refuse what must be unpacked first; ``members`` are its ``names_in``.
 
     Raises:
         InputError: it is an archive of files; the text says what to do.
@@ -37,7 +37,7 @@ def refuse_archive(path: Path) -> None:
         kinds.append("tar")
     if kinds and start[8:9] != b"{":
         raise InputError(f"{path}: is packed ({kinds[0]}); unpack it and pass the weights file")
-    names = names_in(path) if start.startswith(b"PK\3\4") else []
+    names = members if start.startswith(b"PK\3\4") else []
     if any(name == "model.weights.h5" or name.endswith("data.pkl") for name in names):
         return
     if names and all(name.endswith(".npy") for name in names):

@@ -2,6 +2,7 @@
 
 import shlex
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from densenet121.utils.errors import InputError
@@ -27,8 +28,8 @@ def is_onnx(path: Path) -> bool:
     return known and start[2] in _SECOND_FIELDS
 
 
-def refuse_exported(path: Path) -> None:
-    """Refuse an exported network where weights are needed.
+def refuse_exported(path: Path, members: Sequence[str]) -> None:
+    """Refuse an exported network where weights are needed; ``members`` are its ``names_in``.
 
     Raises:
         InputError: it is one; the text names who takes it.
@@ -38,13 +39,12 @@ def refuse_exported(path: Path) -> None:
             f"{path}: is an exported network (ONNX), which only eval, predict and serve can use; "
             "pass the weights that it was exported from"
         )
-    names = names_in(path)
-    if any("/code/" in name for name in names) and any(n.endswith("constants.pkl") for n in names):
+    if any("/code/" in n for n in members) and any(n.endswith("constants.pkl") for n in members):
         raise InputError(
             f"{path}: is a TorchScript program; if you trust the file, run this where torch is "
             f"installed: {_state_dict_of(path)}"
         )
-    if any(name.endswith(_PROGRAMS) for name in names):
+    if any(name.endswith(_PROGRAMS) for name in members):
         raise InputError(
             f"{path}: is an exported network (torch.export), which is for torch.export.load; no "
             "command of densenet121 takes it: pass the weights that it was exported from"

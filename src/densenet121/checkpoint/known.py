@@ -6,7 +6,7 @@ from pathlib import Path
 
 from densenet121.checkpoint.native import DEFAULT_TASK, ModelInfo, check_one_output, named_twice
 from densenet121.datasets.preprocessing import Preprocessing
-from densenet121.datasets.sources.text import lines_of, read_text
+from densenet121.datasets.sources.text import names_of
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.resizing import default_eval_resize
 
@@ -80,8 +80,7 @@ def with_known(
 
 
 def _read_names(file: Path, outputs: int) -> tuple[str, ...]:
-    # As ``check_labels`` reads it beside images.
-    names = [line.strip() for line in lines_of(read_text(file)) if line.strip()]
+    names = names_of(file)
     if len(names) != outputs:
         raise InputError(
             f"{file}: has {len(names)} names, but the network has {outputs} outputs; name one "

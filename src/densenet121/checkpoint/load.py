@@ -13,7 +13,7 @@ from torch import Tensor
 
 from densenet121.checkpoint.archives import refuse_archive, refuse_no_file
 from densenet121.checkpoint.channels import channels_of
-from densenet121.checkpoint.exported import refuse_exported
+from densenet121.checkpoint.exported import names_in, refuse_exported
 from densenet121.checkpoint.foreign import mindspore
 from densenet121.checkpoint.foreign.identify import Foreign, identify
 from densenet121.checkpoint.foreign.keras import is_keras_file, read_keras
@@ -71,8 +71,9 @@ def read_weights(path: Path, *, shapes_only: bool = False, int8: bool = False) -
     if path.stat().st_size > LARGEST:
         raise InputError(f"{path}: has {path.stat().st_size} bytes; the limit is {LARGEST}")
     refuse_stray(path)
-    refuse_exported(path)
-    refuse_archive(path)
+    members = names_in(path)
+    refuse_exported(path, members)
+    refuse_archive(path, members)
     family: Family | None = None
     metadata: Mapping[str, Any] = {}
     prefix = ""

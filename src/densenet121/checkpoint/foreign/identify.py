@@ -186,8 +186,8 @@ def _of_mindspore(
     momentum = {n: t for n, t in tensors.items() if n.startswith("moments.")}
     state = {n: t for n, t in tensors.items() if n in MINDSPORE_STATE}
     rest = {n: t for n, t in tensors.items() if n not in momentum and n not in state}
-    copies = mindspore_copies(rest)
-    kept = {n: t for n, t in rest.items() if n not in set(copies)}
+    copies = dict.fromkeys(mindspore_copies(rest))
+    kept = {n: t for n, t in rest.items() if n not in copies}
     words = ", ".join(dict.fromkeys(name.partition(".")[0] for name in copies))
     said = f"an optimiser's or an average's values of each parameter are left out: {words}"
     momentum = renamed(momentum, lambda n: from_mindspore(n.removeprefix("moments.")), path)
@@ -196,8 +196,10 @@ def _of_mindspore(
 
 def _after_pooling(state_dict: dict[str, Tensor], pooling: str) -> dict[str, Tensor]:
     """The classifier after another pooling than the average as another head, which it is."""
-    head = {name for name in state_dict if name.startswith("classifier.") and pooling}
-    return {f"{pooling}.{n}" if n in head else n: t for n, t in state_dict.items()}
+    if not pooling:
+        return state_dict
+    head = "classifier."
+    return {f"{pooling}.{n}" if n.startswith(head) else n: t for n, t in state_dict.items()}
 
 
 def _preprocessing(

@@ -157,7 +157,8 @@ def without_training(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], 
     """
     loss = [name for name in tensors if _of_loss(name)]
     metrics = _counts(tensors)
-    kept = {name: tensor for name, tensor in tensors.items() if name not in {*loss, *metrics}}
+    left_out = {*loss, *metrics}
+    kept = {name: tensor for name, tensor in tensors.items() if name not in left_out}
     found = {"the loss": loss, "counts of a metric": metrics}
     said = (f"of {what}, and so left out: {some(n, 4)}" for what, n in found.items() if n)
     return kept, tuple(said)

@@ -22,7 +22,7 @@ from densenet121.datasets.sources.label_table import LabelRules, labels_of_table
 from densenet121.datasets.sources.labels import check_labels
 from densenet121.datasets.sources.pixels import Pixels, is_pixels, reader, sizes
 from densenet121.datasets.sources.splits import Split, test_note
-from densenet121.datasets.sources.text import lines_of, read_text
+from densenet121.datasets.sources.text import names_of
 from densenet121.datasets.tables import Table
 from densenet121.utils.errors import InputError, UsageError, one_line
 from densenet121.utils.strays import refuse_stray
@@ -240,7 +240,7 @@ def _label_names(file: Path, count: int) -> tuple[str, ...]:
     classes = file.parent / "classes.txt"
     if not classes.is_file():
         return tuple(map(str, range(count)))
-    names = tuple(line.strip() for line in lines_of(read_text(classes)) if line.strip())
+    names = tuple(names_of(classes))
     if len(names) != count or len(set(names)) < count:
         raise InputError(f"{classes}: has {len(set(names))} names, but {file} has {count} labels")
     return names

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from densenet121.datasets.image_dataset import ImageDataset, read_whole
 from densenet121.datasets.packed_strings import Names
 from densenet121.datasets.sources.splits import Split
-from densenet121.datasets.sources.text import lines_of, read_text
+from densenet121.datasets.sources.text import names_of
 from densenet121.utils.errors import InputError
 from densenet121.utils.strays import refuse_stray
 
@@ -93,7 +93,7 @@ def _layout(folder: Path) -> str | None:
 
 def _class_names(meta: Path, key: str) -> tuple[str, ...]:
     if not key:
-        return tuple(line.strip() for line in lines_of(read_text(meta)) if line.strip())
+        return tuple(names_of(meta))
     content = _unpickle(meta)
     found = content.get("label_names" if key == "labels" else "fine_label_names")
     if not isinstance(found, list):

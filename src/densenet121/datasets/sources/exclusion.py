@@ -6,7 +6,7 @@ from typing import get_args
 
 from densenet121.datasets.image_dataset import ImageDataset, some
 from densenet121.datasets.sources.splits import Split
-from densenet121.datasets.sources.text import lines_of, read_text
+from densenet121.datasets.sources.text import names_of
 from densenet121.utils.errors import UsageError
 
 _SPLITS: tuple[Split, ...] = get_args(Split)
@@ -57,7 +57,7 @@ def excluded_paths(
     Raises:
         UsageError: a line names no image, or one as a path and another with its side.
     """
-    lines = {line.strip() for line in lines_of(read_text(exclude)) if line.strip()}
+    lines = set(names_of(exclude))
     named = {line: _named(line) for line in lines}
     wanted = lines | {found[1] for found in named.values() if found}
     own = {split: {path for path in paths if path in wanted} for split, paths in sides.items()}

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from densenet121.datasets.label_cells import labels_of_columns, labels_of_findings
 from densenet121.datasets.sources.label_table import LabelRules
-from densenet121.datasets.sources.text import lines_of, read_text
+from densenet121.datasets.sources.text import names_of
 from densenet121.datasets.tables import Table
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.json_values import is_text
@@ -197,7 +197,7 @@ def _refuse_unknown(rows: Rows, occurring: set[str], given: Sequence[str]) -> No
 def _names_in(file: Path) -> tuple[str, ...]:
     if not file.is_file():
         return ()
-    names = tuple(line.strip() for line in lines_of(read_text(file)) if line.strip())
+    names = tuple(names_of(file))
     if len(set(names)) < len(names):
         raise InputError(f"{file}: a name occurs twice")
     return names

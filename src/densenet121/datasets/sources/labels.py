@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densenet121.datasets.image_dataset import some, without_decimals
-from densenet121.datasets.sources.text import lines_of, read_text
+from densenet121.datasets.sources.text import lines_of, names_of
 from densenet121.utils.errors import InputError
 
 # What stands for "no label" among labels that are numbers; of these, words that no class is called.
@@ -49,8 +49,7 @@ def check_labels(
             ``where``.
     """
     place = place or (lambda index: where)
-    lines = lines_of(read_text(classes_file)) if classes_file.is_file() else None
-    known = None if lines is None else [line.strip() for line in lines if line.strip()]
+    known = names_of(classes_file) if classes_file.is_file() else None
     texts = _without_decimals([str(label) for label in labels], known or ())
     _check_missing(texts, known or (), place)
     _check_one_kind(labels, place)

@@ -43,6 +43,15 @@ def lines_of(text: str) -> list[str]:
     return text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
 
 
+def names_of(file: Path) -> list[str]:
+    """The lines of a file that are not blank, such as names of classes, without blanks around them.
+
+    Raises:
+        InputError: as ``read_text``.
+    """
+    return [line.strip() for line in lines_of(read_text(file)) if line.strip()]
+
+
 def csv_rows(file: Path, text: str) -> "Reader":
     """The rows of a CSV or TSV file; blanks after a separator are passed over.
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from densenet121.datasets.sources.labels import check_labels
 from densenet121.datasets.sources.rows import Label, numbers_of
-from densenet121.datasets.sources.text import lines_of, read_text
+from densenet121.datasets.sources.text import lines_of, names_of, read_text
 from densenet121.utils.errors import InputError
 
 _CLASSES, _NUMBERED = "classes.txt", "labels.txt"
@@ -66,7 +66,7 @@ def names_of_numbers(folder: Path, key: str) -> list[str]:
     file = folder / f"{key.replace('/', '-')}.labels.txt"
     if not file.is_file():
         return []
-    return [line.strip() for line in lines_of(read_text(file)) if line.strip()]
+    return names_of(file)
 
 
 def _by_name(
@@ -137,7 +137,7 @@ def _by_number(
     """By the lines of classes.txt or without names, if that can be told."""
     file, low, high = folder / _CLASSES, min(numbers), max(numbers)
     if low > 0 and file.is_file():
-        names = [line.strip() for line in lines_of(read_text(file)) if line.strip()]
+        names = names_of(file)
         if high == len(names):  # no line is left for a class 0
             return tuple(names), np.array(numbers, dtype=np.int64) - 1
     if low > 0:
