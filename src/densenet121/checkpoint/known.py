@@ -94,7 +94,7 @@ def _read_names(file: Path, outputs: int) -> tuple[str, ...]:
 def _preprocessing(own: Preprocessing, known: Known, channels: int) -> Preprocessing:
     resize = known.eval_resize
     if resize is None and known.image_size is not None:
-        resize = str(default_eval_resize(known.image_size))
+        resize = default_eval_resize(known.image_size)
     new = own.changed(
         image_size=known.image_size,
         eval_resize=resize,

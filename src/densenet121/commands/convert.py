@@ -39,7 +39,7 @@ def _convert(config: ConvertConfig, source: Path, target: Path) -> Converted:
             class_names=None if config.class_names is None else Path(config.class_names),
             task=config.task,
             image_size=config.size,
-            eval_resize=None if config.eval_resize is None else str(config.eval_resize),
+            eval_resize=config.resize,
             interpolation=config.interpolation,
             mean_std=config.mean_std,
             depth=config.depth,

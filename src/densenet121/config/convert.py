@@ -7,13 +7,11 @@ from densenet121.config.shared import (
     File,
     Interpolation,
     Net,
-    Resize,
-    SampleSettings,
     Settings,
-    Size,
     Variant,
+    WeightsSettings,
 )
-from densenet121.config.values import Triple, parse_image_size, parse_mean_std
+from densenet121.config.values import Triple, parse_mean_std
 from densenet121.utils.errors import UsageError
 
 Target = Literal[
@@ -29,7 +27,7 @@ Target = Literal[
 
 
 @dataclass(frozen=True, kw_only=True)
-class KnownSettings(SampleSettings):
+class KnownSettings(WeightsSettings):
     """What the weights do not record, or record wrongly; the new file records it.
 
     Attributes:
@@ -37,10 +35,6 @@ class KnownSettings(SampleSettings):
             outputs (default: those that the weights record).
         task: what the outputs mean: single_label (one class per image, by a softmax) or multilabel
             (any number of labels, each by a sigmoid) (default: what the weights record).
-        image_size: height and width of the network's input in pixels, "H,W" or one number (default:
-            what the weights record).
-        eval_resize: size to which an image is resized before the central crop, as in predict
-            (default: what the weights record, or in proportion to image_size if that is set).
         interpolation: how images are resized, as in eval (default: what the weights record).
         normalisation: mean and std that the images had in training, in grey levels 0 to 255, for
             all of R, G, B or three each: 0,255 where pixels were only divided by 255, 127.5,127.5
@@ -50,15 +44,8 @@ class KnownSettings(SampleSettings):
     section: ClassVar[str] = "what is known of the weights"
     class_names: File | None = None
     task: Literal["single_label", "multilabel"] | None = None
-    image_size: Size | None = None
-    eval_resize: Resize | None = None
     interpolation: Interpolation | None = None
     normalisation: Annotated[str, "M,S"] | None = None
-
-    @property
-    def size(self) -> tuple[int, int] | None:
-        """Height and width of the network's input in pixels."""
-        return None if self.image_size is None else parse_image_size(self.image_size)
 
     @property
     def mean_std(self) -> tuple[Triple, Triple] | None:
@@ -66,8 +53,7 @@ class KnownSettings(SampleSettings):
         return None if self.normalisation is None else parse_mean_std(self.normalisation)
 
     def check(self) -> None:
-        """Refuse an invalid size, and a normalisation that is a word."""
-        _ = self.size
+        """Refuse a normalisation that is a word."""
         if self.normalisation is not None and self.mean_std is None:
             raise UsageError(
                 "--normalisation must be the mean and std in grey levels as "
