@@ -11,46 +11,19 @@ import json
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from densenet121.device import describe_device, pick_device
 
-Rows = Iterator[dict[str, Any]]
+from gpu_checks import CHECKS
+from gpu_data import loading
+from gpu_speed import MEASUREMENTS
+from gpu_task import Rows, Task
+
 _SECONDS = 480.0
-
-
-@dataclass(frozen=True)
-class Task:
-    """What the parts share.
-
-    Attributes:
-        device: the device to check.
-        dry: small shapes and few repetitions.
-        until: clock time at which the run ends, of ``time.monotonic``.
-    """
-
-    device: torch.device
-    dry: bool
-    until: float
-
-    @property
-    def net(self) -> str:
-        """The network to build."""
-        return "densenet100" if self.dry else "densenet121"
-
-    @property
-    def side(self) -> int:
-        """Height and width of the images."""
-        return 32 if self.dry else 224
-
-    @property
-    def is_cuda(self) -> bool:
-        """Whether CUDA's own tools can be used."""
-        return self.device.type == "cuda"
 
 
 def main() -> int:
@@ -64,10 +37,6 @@ def main() -> int:
     if device.type == "cpu" and not arguments.dry:
         print("gpu.py: this machine has no accelerator: nothing was checked", file=sys.stderr)
         return 1
-    from gpu_checks import CHECKS
-    from gpu_data import loading
-    from gpu_speed import MEASUREMENTS
-
     task = Task(device, arguments.dry, time.monotonic() + arguments.seconds)
     say({"part": "machine", "torch": torch.__version__, "device": describe_device(device) or "cpu"})
     parts = CHECKS if arguments.what == "check" else (*MEASUREMENTS, loading)

@@ -29,8 +29,8 @@ from densenet121.optimizers import (
 from densenet121.runtime import make_runtime
 from densenet121.utils.errors import InputError
 
-from gpu import Rows, Task
 from gpu_commands import command_line
+from gpu_task import Rows, Task
 
 
 def network(task: Task, device: torch.device, variant: str = "paper") -> DenseNet:

@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from gpu import Rows, Task
+from gpu_task import Rows, Task
 
 
 def command_line(task: Task) -> Rows:

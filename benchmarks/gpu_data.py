@@ -17,7 +17,7 @@ from densenet121.datasets.sources.open import open_training
 from densenet121.datasets.transforms import TrainTransform
 from densenet121.utils.cores import default_workers
 
-from gpu import Rows, Task
+from gpu_task import Rows, Task
 
 
 def loading(task: Task) -> Rows:

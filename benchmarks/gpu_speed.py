@@ -16,7 +16,7 @@ from densenet121.network.compiled import Compile, compiled
 from densenet121.network.graphs import GraphedNetwork
 from densenet121.network.triton import why_no_triton
 
-from gpu import Rows, Task
+from gpu_task import Rows, Task
 
 # Bytes that a step moves for an image of 224 x 224 when each kernel's tensors cross memory once.
 _TRAIN_BYTES, _INFER_BYTES = 641e6, 212e6

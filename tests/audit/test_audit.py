@@ -13,7 +13,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from densenet121.audit.audit import KINDS, Finding, audit
+from densenet121.audit.audit import audit
+from densenet121.audit.findings import KINDS, Finding
 from densenet121.cli import main
 from densenet121.config import AuditConfig
 from densenet121.datasets.decoding import read_image

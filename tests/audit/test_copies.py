@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from densenet121.audit.audit import Audit, audit
+from densenet121.audit.audit import audit
+from densenet121.audit.findings import Audit
 from densenet121.config import AuditConfig
 
 

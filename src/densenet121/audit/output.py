@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from densenet121.audit.audit import KINDS, REMARKS, Audit
+from densenet121.audit.findings import KINDS, REMARKS, Audit
 from densenet121.audit.labels import label_counts, lines_of
 from densenet121.datasets.image_dataset import ImageDataset
 

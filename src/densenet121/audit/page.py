@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from densenet121.audit.audit import FAULTS, KINDS, Audit, Finding
+from densenet121.audit.findings import FAULTS, KINDS, Audit, Finding
 from densenet121.datasets.decoding import decode
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.reading import Reading
