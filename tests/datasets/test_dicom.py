@@ -59,6 +59,15 @@ def levels(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
     return np.clip(scaled, 0, 255).astype(np.uint8)
 
 
+def through_table(values: NDArray[Any], item: Any) -> NDArray[np.int64]:
+    """PS3.3 C.11.1.1.1: the first entry below the first value mapped, the last one above."""
+    (count, first, _), data = item.LUTDescriptor, item.LUTData
+    table = np.frombuffer(data, "<u2").tolist() if isinstance(data, bytes) else list(data)
+    last = (count or 65536) - 1
+    places = [min(max(int(value) - first, 0), last) for value in values.ravel()]
+    return np.array([table[place] for place in places]).reshape(values.shape)
+
+
 def reference(dataset: Any, index: int = 0) -> NDArray[np.uint8]:
     """Grey levels by pydicom's own functions, and the ranges of the standard (C.11.2.1.2)."""
     samples = dataset.pixel_array
@@ -71,11 +80,14 @@ def reference(dataset: Any, index: int = 0) -> NDArray[np.uint8]:
                  (least, least + 2**bits - 1))  # fmt: skip
     if "ModalityLUTSequence" in dataset:
         low, high = 0, 2 ** dataset.ModalityLUTSequence[0].LUTDescriptor[2] - 1
+    if "WindowCenter" not in dataset and bits > 8:
+        low, high = values.min(), values.max()
     if "VOILUTSequence" in dataset:
         low, high = 0, 2 ** dataset.VOILUTSequence[index].LUTDescriptor[2] - 1
-    elif "WindowCenter" not in dataset and bits > 8:
-        low, high = values.min(), values.max()
-    grey = levels(apply_voi_lut(values, dataset, index), low, high)
+        shown = through_table(values, dataset.VOILUTSequence[index])
+    else:
+        shown = apply_voi_lut(values, dataset, index)
+    grey = levels(shown, low, high)
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         grey = 255 - grey
     return grey[:, :, None].repeat(3, axis=2)
@@ -170,6 +182,83 @@ def test_windows_and_tables_are_those_of_the_standard(name: str) -> None:
             InputError, match=r"^DICOM with 2 windows, numbered from 0; there is no"
         ):
             decode(data, reading=make_reading(8, "index:2"))
+
+
+RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+RISING = np.arange(4096) // 16  # 12 bits to 8
+
+
+def of_table(table: NDArray[Any], bits: int, first: int, vr: str = "US") -> Any:
+    """An item with this table; its VR is US (numbers) or OW (bytes)."""
+    item = pydicom.Dataset()
+    item.LUTDescriptor = [len(table) % 65536, first, bits]
+    data = table.tolist() if vr == "US" else table.astype("u1" if vr == "8" else "<u2").tobytes()
+    item.add_new("LUTData", "US" if vr == "US" else "OW", data)
+    item.ModalityLUTType = "US"
+    return item
+
+
+@pytest.mark.parametrize("vr", ["US", "OW", "8"])
+@pytest.mark.parametrize("where", ["VOILUTSequence", "ModalityLUTSequence"])
+def test_a_table_of_8_bits_keeps_all_of_its_4096_entries(vr: str, where: str) -> None:
+    """The place in the table wrapped at 256: the image was black but for its darkest values."""
+    dataset = make(RAMP, **{where: [of_table(RISING, 8, 0, vr)]})
+    reading = make_reading(8, "full" if where == "ModalityLUTSequence" else None)
+    found = decode(encoded(dataset), reading=reading)[:, :, 0]
+    np.testing.assert_array_equal(found.ravel(), RISING)
+
+
+def test_a_modality_table_of_all_signed_16_bits_does_not_wrap() -> None:
+    samples = np.arange(-32768, 32768, 16, dtype=np.int16).reshape(64, 64)
+    tables = [of_table(np.arange(65536), 16, -32768, "OW")]
+    dataset = make(samples, BitsStored=16, HighBit=15, ModalityLUTSequence=tables)
+    found = decode(encoded(dataset), reading=make_reading(8, "full"))[:, :, 0]
+    np.testing.assert_array_equal(found, levels(samples.astype(int) + 32768, 0, 65535))
+
+
+def test_values_far_above_a_table_have_its_last_entry() -> None:
+    samples = np.array([[0, 100, 4095, 70000, 2**32 - 1]], np.uint32)
+    tables = [of_table(np.arange(4096), 12, 0)]
+    dataset = make(samples, BitsStored=32, HighBit=31, VOILUTSequence=tables)
+    assert decode(encoded(dataset))[0, :, 0].tolist() == [0, 6, 255, 255, 255]
+
+
+@pytest.mark.parametrize("shift", [0, 4])
+def test_samples_in_other_bits_than_the_lowest_are_refused(shift: int) -> None:
+    """HighBit 15 of 12 stored bits: the lowest 12 were read, noise where the others hold it."""
+    data = encoded(make(RAMP << shift, HighBit=15))
+    with pytest.raises(InputError, match=r"^DICOM with HighBit 15 of 12 stored bits; 11 is read$"):
+        decode(data)
+
+
+def test_a_blank_rescaling_is_none() -> None:
+    elements = {"RescaleSlope": None, "RescaleIntercept": None, "WindowCenter": 900,
+                "WindowWidth": 500}  # fmt: skip
+    plain = broken(WindowCenter=900, WindowWidth=500)
+    np.testing.assert_array_equal(decode(broken(**elements)), decode(plain))
+
+
+@pytest.mark.parametrize(
+    ("elements", "reason"),
+    [
+        ({"RescaleSlope": 2}, "DICOM with a RescaleSlope but no RescaleIntercept$"),
+        ({"RescaleIntercept": -1024}, "DICOM with a RescaleIntercept but no RescaleSlope$"),
+        ({"RescaleSlope": None, "RescaleIntercept": 5}, "DICOM with a RescaleIntercept but no"),
+        ({"RescaleSlope": 1}, None),
+        ({"RescaleIntercept": 0}, None),
+    ],
+)
+def test_half_a_rescaling_is_not_passed_over(elements: dict[str, Any], reason: str | None) -> None:
+    """A window in Hounsfield units was then one of stored values."""
+    reading = make_reading(8, "-1000,400")
+    if reason is None:
+        expected = levels(SAMPLES, -1000, 400)
+        np.testing.assert_array_equal(
+            decode(broken(**elements), reading=reading)[:, :, 0], expected
+        )
+        return
+    with pytest.raises(InputError, match=f"^{reason}"):
+        decode(broken(**elements), reading=reading)
 
 
 def test_a_linear_window_by_hand() -> None:

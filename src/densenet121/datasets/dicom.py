@@ -116,6 +116,9 @@ def _check_kind(dataset: Any) -> None:
         raise InputError(
             f"DICOM with a colour space {name}; MONOCHROME1, MONOCHROME2 and RGB are read"
         )
+    bits, highest = int(dataset.BitsStored), dataset.get("HighBit")
+    if bits < dataset.BitsAllocated and highest not in (None, "", bits - 1):
+        raise InputError(f"DICOM with HighBit {highest} of {bits} stored bits; {bits - 1} is read")
     if colour == "RGB" and dataset.BitsAllocated != 8:
         raise InputError("DICOM with RGB of more than 8 bits")
 
@@ -148,11 +151,13 @@ def _check_decoder(syntax: Any) -> None:
 
 def _grey_levels(dataset: Any, samples: NDArray[Any], window: Window | None) -> NDArray[np.uint8]:
     """Through the modality LUT and a window: the file's own unless there is another."""
-    from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
+    from pydicom.pixels.processing import apply_modality_lut, apply_windowing
 
-    for name in ("RescaleSlope", "RescaleIntercept"):
-        _numbers(dataset, name)
-    values = apply_modality_lut(samples, dataset)
+    _check_rescaling(dataset)
+    if dataset.get("ModalityLUTSequence"):
+        values = _through_table(samples, dataset, dataset.ModalityLUTSequence[0])
+    else:
+        values = apply_modality_lut(samples, dataset)
     if window is not None and window.kind in ("values", "percentile"):
         return grey_levels(values, *window.limits(values))
     low, high = _range(dataset)
@@ -168,13 +173,41 @@ def _grey_levels(dataset: Any, samples: NDArray[Any], window: Window | None) -> 
             low, high = float(values.min()), float(values.max())
         return grey_levels(values, min(low, high), max(low, high))
     if tables:
-        low, high = 0.0, float(2 ** int(tables[index].LUTDescriptor[2]) - 1)
-    else:
-        _check_window(dataset, index)
-    shown = apply_voi_lut(values, dataset, index)
+        high = float(2 ** int(tables[index].LUTDescriptor[2]) - 1)
+        return grey_levels(_through_table(values, dataset, tables[index]), 0.0, high)
+    _check_window(dataset, index)
+    shown = apply_windowing(values, dataset, index)
     if low > high:  # a negative slope: the window's own black is the upper end
         shown, low, high = -shown, -low, -high
     return grey_levels(shown, low, high)
+
+
+def _check_rescaling(dataset: Any) -> None:
+    """Refuse half of a rescaling, and remove a blank one, which pydicom cannot apply."""
+    blank = {"RescaleSlope": 1.0, "RescaleIntercept": 0.0}  # what they do without effect
+    for name in list(blank):
+        if numbers := _numbers(dataset, name):
+            found, without_effect = name, blank.pop(name) == numbers[0]
+        elif name in dataset:
+            del dataset[name]
+    if len(blank) == 1 and not without_effect:
+        raise InputError(f"DICOM with a {found} but no {next(iter(blank))}")
+
+
+def _through_table(values: NDArray[Any], dataset: Any, item: Any) -> NDArray[np.uint16]:
+    """The entries of a modality or VOI LUT (PS3.3, C.11.1.1.1) for the whole part of each value.
+
+    Not by pydicom, whose index has the type of the entries or of the samples, and wraps in it: of
+    4096 entries of 8 bits it uses 256. Entries of 8 bits may be stored in 8 or in 16.
+    """
+    count, first, _ = (int(number) for number in item.LUTDescriptor)
+    count = count or 2**16
+    words = np.dtype("<u2" if dataset.file_meta.TransferSyntaxUID.is_little_endian else ">u2")
+    found = item.LUTData
+    data = found if isinstance(found, bytes) else np.array(found, dtype=words).tobytes()
+    table = np.frombuffer(data, np.uint8 if len(data) < 2 * count else words, count)
+    places = np.clip(np.floor(values).astype(np.float64) - first, 0, count - 1)
+    return np.asarray(table[places.astype(np.int64)], dtype=np.uint16)
 
 
 def _numbers(dataset: Any, name: str) -> list[float]:
