@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from densenet121.datasets.decoding import MAX_BYTES, MAX_PIXELS, decode, read_image
+from densenet121.datasets.reading import make_reading
 from densenet121.utils.errors import InputError
 
 SAMPLE = Path(__file__).resolve().parents[3] / "shared" / "data" / "imagenet-sample"
@@ -276,7 +277,8 @@ BOX = DEEP[:, :, :1]
 REFUSED = {
     "float": (tiff(BOX.astype("<f4"), 1, {339: 3}), "TIFF with samples of Pillow's mode F"),
     "32 bits": (tiff(BOX.astype("<u4"), 1), "TIFF with samples of Pillow's mode I"),
-    "signed": (tiff(BOX.astype("<i2"), 1, {339: 2}), "TIFF with samples of Pillow's mode I"),
+    "signed": (tiff(BOX.astype("<i2"), 1, {339: 2}), "TIFF with signed samples"),
+    "signed 8 bits": (tiff(photo()[:, :, :1], 1, {339: 2}), "TIFF with signed samples"),
     "12 bits": (tiff(BOX, 1, {258: 12}), "TIFF with 12-bit samples"),
     "planes": (tiff(DEEP[:, :, :3], 2, {284: 2}), "TIFF with 16-bit samples in separate planes"),
     "lab": (tiff(photo(), 8), "TIFF with samples of Pillow's mode LAB"),
@@ -295,6 +297,11 @@ def test_refused_with_the_reason(name: str) -> None:
     with pytest.raises(InputError) as caught:
         decode(data)
     assert str(caught.value) == reason
+
+
+def test_a_signed_tiff_is_not_called_colour_at_depth_16() -> None:
+    with pytest.raises(InputError, match=r"^TIFF with signed samples$"):
+        decode(REFUSED["signed"][0], reading=make_reading(16, None))
 
 
 def claim(name: str, width: int, height: int) -> bytes:

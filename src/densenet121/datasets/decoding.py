@@ -42,6 +42,7 @@ from PIL.TiffImagePlugin import (
     BITSPERSAMPLE,
     PHOTOMETRIC_INTERPRETATION,
     PLANAR_CONFIGURATION,
+    SAMPLEFORMAT,
     TiffImageFile,
 )
 
@@ -309,6 +310,8 @@ def check_tiff(image: TiffImageFile) -> int:
         InputError: Pillow reads such samples wrongly.
     """
     _quiet_libtiff()
+    if 2 in image.tag_v2.get(SAMPLEFORMAT, ()):  # Pillow takes -1 of 8 bits for 255
+        raise InputError("TIFF with signed samples")
     bits = int(max(image.tag_v2.get(BITSPERSAMPLE, (1,))))
     if bits > 8 and image.tag_v2.get(PLANAR_CONFIGURATION, 1) != 1:  # Pillow keeps the low bytes
         raise InputError(f"TIFF with {bits}-bit samples in separate planes")
