@@ -176,3 +176,36 @@ def test_one_number_written_in_two_ways_is_refused() -> None:
     for other in ("5.0", "05"):
         with pytest.raises(InputError, match=r"`group` p: .* are one number; write ids in one way"):
             check_spelling(["5", other], "p")
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ("P7", "P007"),
+        ("p7", "P7"),
+        ("Doe  J", "Doe J"),
+        ("Doe\xa0J", "Doe J"),
+        ("Mu\u0308ller", "M\xfcller"),
+        ("7A", "007a"),
+        ("5", "5,0"),
+    ],
+)
+def test_one_patient_written_in_two_ways_is_not_two(one: str, two: str) -> None:
+    """Such a patient was in train and in val, and no step said so."""
+    with pytest.raises(InputError, match=r"^`group` p: .* are (one|alike)") as caught:
+        check_spelling([one, "other", two], "p")
+    assert ascii(one) in str(caught.value) or one in str(caught.value)
+
+
+def test_ids_that_only_look_alike_are_two() -> None:
+    ids = ["a01b1", "a1b01", "P1.5", "P1.50", "P10", "P1", "1.2.3", "1.2.30", "0", "P0", "-1", "1"]
+    check_spelling(ids, "p")
+
+
+def test_ids_that_a_spreadsheet_has_rounded_are_refused() -> None:
+    for name in ("1.23457E+12", "1,23457E+12", "1E+15"):
+        with pytest.raises(
+            InputError, match=r"is a number that a spreadsheet has rounded, so that"
+        ):
+            check_spelling(["7", name], "p")
+    check_spelling(["1E5", "E+12", "1.5e"], "p")

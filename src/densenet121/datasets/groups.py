@@ -1,10 +1,15 @@
 """Groups of images that belong together, such as those of a patient."""
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from densenet121.utils.errors import InputError
+
+_NUMBER = re.compile(r"\d+([.,]\d+)?", re.ASCII)
+_WITH_NUMBER = re.compile(r"([^0-9]*)([0-9]+)([^0-9]*)")
+_ROUNDED = re.compile(r"\d([.,]\d+)?E\+\d\d", re.ASCII)  # 1.23457E+12, as spreadsheets show them
 
 
 def group_ids(
@@ -63,17 +68,39 @@ def ids_by_pattern(paths: Sequence[str], pattern: str, where: str) -> list[str]:
 
 
 def check_spelling(ids: Sequence[str], group: str) -> None:
-    """Refuse ids that are one number written in two ways, such as 5 and 5.0: one patient, not two.
+    """Refuse ids that are one patient, not two: 5 and 5.0, P7 and p007, Doe J with two blanks.
 
     Raises:
-        InputError: there are such ids.
+        InputError: there are such ids, or one that a spreadsheet has rounded.
     """
-    seen: dict[Decimal, str] = {}
-    for name in set(ids):
-        if not re.fullmatch(r"\d+(\.\d+)?", name, re.ASCII):
-            continue
-        one, two = sorted((seen.setdefault(Decimal(name), name), name))
-        if one != two:
+    seen: dict[tuple[str, Decimal, str], str] = {}
+    for name in sorted(set(ids)):
+        if _ROUNDED.fullmatch(name):
             raise InputError(
-                f"`group` {group}: {one} and {two} are one number; write ids in one way"
+                f"`group` {group}: {name} is a number that a spreadsheet has rounded, so that "
+                "several ids may be the same; write ids as text"
             )
+        one = seen.setdefault(_spelling(name), name)
+        if one == name:
+            continue
+        if _NUMBER.fullmatch(one) and _NUMBER.fullmatch(name):
+            how = f"{one} and {name} are one number"
+        else:
+            how = (
+                f"{one!a} and {name!a} are alike but for capitals, blanks, zeros before "
+                "a number or the code of a letter"
+            )
+        raise InputError(f"`group` {group}: {how}; write ids in one way")
+
+
+def _spelling(name: str) -> tuple[str, Decimal, str]:
+    """What is left of an id without the ways to write it.
+
+    An id with several numbers keeps their zeros, which may tell hashes of one length apart.
+    """
+    plain = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    if _NUMBER.fullmatch(plain):
+        return "", Decimal(plain.replace(",", ".")), ""
+    if found := _WITH_NUMBER.fullmatch(plain):
+        return found[1], Decimal(found[2]), found[3]
+    return plain, Decimal(-1), ""
