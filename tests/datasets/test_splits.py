@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
-from densenet121.datasets.groups import check_spelling, ids_by_pattern
+from densenet121.datasets.groups import check_spelling, group_ids, ids_by_pattern
 from densenet121.datasets.splits import (
     CANDIDATES,
     Members,
@@ -169,6 +169,12 @@ def test_ids_in_paths() -> None:
 def test_paths_without_an_id_are_refused(pattern: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         ids_by_pattern(["a/1.png", "b/2.png"], pattern, "images")
+
+
+def test_a_group_that_is_no_column_is_answered_with_those_there_are() -> None:
+    columns = {"label": ["a"], "Patient ID": ["1"]}
+    with pytest.raises(InputError, match=r"of 1 paths; the columns are label, Patient ID$"):
+        group_ids(["b.png"], columns, "PatientID", "list.csv")
 
 
 def test_one_number_written_in_two_ways_is_refused() -> None:

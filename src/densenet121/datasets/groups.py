@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
+from densenet121.datasets.image_dataset import some
 from densenet121.utils.errors import InputError
 
 _NUMBER = re.compile(r"\d+([.,]\d+)?", re.ASCII)
@@ -28,7 +29,7 @@ def group_ids(
         InputError: an image has no id, or a number is written in two ways.
     """
     if group not in columns:
-        found = ids_by_pattern(paths, group, where)
+        found = ids_by_pattern(paths, group, where, list(columns))
         check_spelling(found, group)
         return found
     found = list(columns[group])
@@ -42,8 +43,12 @@ def group_ids(
     return found
 
 
-def ids_by_pattern(paths: Sequence[str], pattern: str, where: str) -> list[str]:
+def ids_by_pattern(
+    paths: Sequence[str], pattern: str, where: str, columns: Sequence[str] = ()
+) -> list[str]:
     """The id in each path: what the parentheses of a regular expression match, else the whole.
+
+    ``columns`` are those that could have been meant, for messages.
 
     Raises:
         InputError: the expression is invalid or has several parentheses, or a path has no id.
@@ -63,6 +68,7 @@ def ids_by_pattern(paths: Sequence[str], pattern: str, where: str) -> list[str]:
         raise InputError(
             f"{where}: `group` {pattern} is no column and finds no id in {without[0]}, nor in "
             f"{len(without) - 1} more of {len(paths)} paths"
+            + (f"; the columns are {some(columns, 20)}" if columns else "")
         )
     return found
 
