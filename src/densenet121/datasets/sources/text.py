@@ -3,6 +3,7 @@
 import codecs
 import csv
 import io
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from densenet121.utils.strays import stray
 if TYPE_CHECKING:
     from _csv import Reader
 
+_SEPARATOR = re.compile(r'"?sep=([,;\t|:])"?[\r\n]', re.IGNORECASE)
+_QUOTED = re.compile(r'"[^"]*"')
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -55,14 +58,19 @@ def names_of(file: Path) -> list[str]:
 def csv_rows(file: Path, text: str) -> "Reader":
     """The rows of a CSV or TSV file; blanks after a separator are passed over.
 
-    ``.tsv`` is separated by tabs; anything else by commas, or by the semicolons or tabs of its
-    first line, as spreadsheets write them in many countries. Raises csv.Error.
+    ``.tsv`` is separated by tabs; anything else by what its first line has most of: commas, or the
+    semicolons or tabs that spreadsheets write in many countries. A first line ``sep=;``, which is
+    for Excel, says it instead, and is no row. Raises csv.Error.
     """
+    said = _SEPARATOR.match(text)
     first = next((line for line in lines_of(text) if line.strip()), "")
-    marks = "\t" if file.suffix.lower() == ".tsv" else ",;\t"
-    return csv.reader(
+    marks = said[1] if said else "\t" if file.suffix.lower() == ".tsv" else ",;\t"
+    rows = csv.reader(
         io.StringIO(text, newline=""),
-        delimiter=next((mark for mark in marks if mark in first), marks[0]),
+        delimiter=max(marks, key=_QUOTED.sub("", first).count),
         skipinitialspace=True,
         strict=True,
     )
+    if said:
+        next(rows)
+    return rows
