@@ -178,9 +178,11 @@ def test_patients_are_those_of_the_images_of_each_split_of_one_list(
         ("x.png", 12, 3, 16),
         ("x.png", 12, 4, 16),
         ("x.tif", 12, 1, 16),
+        ("x.pgm", 12, 1, 16),
         ("x.png", 10, 1, 4),
         ("x.png", 16, 1, None),
         ("x.tif", 16, 1, None),
+        ("x.pgm", 16, 1, None),
     ],
 )
 def test_twelve_bits_in_sixteen_are_named_with_what_is_left(

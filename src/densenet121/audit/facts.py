@@ -144,7 +144,7 @@ def _low_range(data: bytes, name: str) -> list[tuple[str, str]]:
 
 
 def _largest_sample(data: bytes, name: str) -> int | None:
-    """The largest sample of a 16-bit PNG or TIFF; None for other images."""
+    """The largest sample of a 16-bit PNG, or of a grey TIFF or PGM; None for other images."""
     if name == "PNG" and data[24:25] == b"\x10":
         decode(data)  # OpenCV must not see what it may not be given
         quiet = png_without_notes(data) or data
@@ -152,9 +152,11 @@ def _largest_sample(data: bytes, name: str) -> int | None:
         if pixels is None or pixels.dtype != np.uint16:
             return None
         return int((pixels[..., :3] if pixels.ndim == 3 else pixels).max())  # without opacity
-    if name == "TIFF":
+    if name in ("TIFF", "PPM"):
         with Image.open(io.BytesIO(data), formats=[name]) as image:
-            return int(np.asarray(image).max()) if image.mode.startswith("I;16") else None
+            # Pillow scales a PGM by its maximum to 16 bits, and calls their mode I.
+            is_deep = image.mode.startswith("I;16") if name == "TIFF" else image.mode == "I"
+            return int(np.asarray(image).max()) if is_deep else None
     return None
 
 
