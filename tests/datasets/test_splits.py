@@ -192,6 +192,7 @@ def test_one_number_written_in_two_ways_is_refused() -> None:
         ("Doe  J", "Doe J"),
         ("Doe\xa0J", "Doe J"),
         ("Mu\u0308ller", "M\xfcller"),
+        ("M\udcfcller", "M\xfcller"),  # of a list in Latin-1, and of one in UTF-8
         ("7A", "007a"),
         ("5", "5,0"),
     ],

@@ -104,6 +104,8 @@ def _spelling(name: str) -> tuple[str, Decimal, str]:
 
     An id with several numbers keeps their zeros, which may tell hashes of one length apart.
     """
+    # Bytes that are no UTF-8 are most likely Latin-1, of a list that another program saved.
+    name = re.sub("[\udc80-\udcff]", lambda found: chr(ord(found[0]) - 0xDC00), name)
     plain = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
     if _NUMBER.fullmatch(plain):
         return "", Decimal(plain.replace(",", ".")), ""
