@@ -11,7 +11,8 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+
+from densenet121.network.first_derivative import first_derivative
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
@@ -116,9 +117,9 @@ class _Normalise(torch.autograd.Function):
         return F.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, mean, variance, count = ctx.saved_tensors
+    @first_derivative
+    def backward(ctx: Any, saved: tuple[Any, ...], gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, variance, count = saved
         column = (1, -1, 1, 1)
         dy = gradient.to(mean.dtype)
         centred = x.to(mean.dtype) - mean.view(column)

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+from densenet121.network.first_derivative import first_derivative, link_to
 from densenet121.network.fused.arguments import (
     PARAMETERS,
     BlockPlan,
@@ -62,7 +62,7 @@ def fused_dense_block(
     keep = torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in parameters))
     if not batch and not keep:
         return infer_block(layers[0], plan, x, parameters)
-    y: Tensor = _DenseBlock.apply(x, plan, keep, *parameters)  # type: ignore[no-untyped-call]
+    y: Tensor = _DenseBlock.apply(x, plan, keep, link_to(x), *parameters)  # type: ignore[no-untyped-call]
     if batch:
         update_running_statistics(norms, plan.means, plan.variances, pixels)
     if plan.mean is not None and plan.variance is not None and not y.is_inference():
@@ -74,7 +74,9 @@ class _DenseBlock(torch.autograd.Function):
     """Saves y and the bottlenecks z; the pointwise operations between them are recomputed."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, plan: BlockPlan, keep: bool, *parameters: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, plan: BlockPlan, keep: bool, link: Tensor, *parameters: Tensor
+    ) -> Tensor:
         images, columns, height, width = x.shape
         layers = len(parameters) // PARAMETERS
         y = new_tensor((images, columns + layers * plan.growth, height, width), plan.dtype)
@@ -87,14 +89,14 @@ class _DenseBlock(torch.autograd.Function):
         plan.kernels.call("block_forward", plan.dtype, arguments)
         ctx.plan, ctx.input_columns = plan, columns
         if keep:
-            ctx.save_for_backward(y, z, *parameters)
+            ctx.save_for_backward(y, z, link, *parameters)
         return y
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+    @first_derivative
+    def backward(ctx: Any, saved: tuple[Any, ...], grad_y: Tensor) -> tuple[Tensor | None, ...]:
         plan: BlockPlan = ctx.plan
-        y, z, *parameters = ctx.saved_tensors
+        y, z, _, *parameters = saved
         grad_y = grad_y.to(plan.dtype).contiguous(memory_format=torch.channels_last)
         arguments = block_arguments(plan, y, z, parameters, ctx.input_columns)
         arguments.z_stride = z.stride(0)
@@ -108,7 +110,7 @@ class _DenseBlock(torch.autograd.Function):
             arguments.grad_x = grad_x.data_ptr()
         gradients = [
             torch.empty_like(p) if needed else None
-            for p, needed in zip(parameters, wanted[3:], strict=True)
+            for p, needed in zip(parameters, wanted[4:], strict=True)
         ]
         addresses = [None if g is None else g.data_ptr() for g in gradients]
         for i in range(len(parameters) // PARAMETERS):
@@ -122,4 +124,4 @@ class _DenseBlock(torch.autograd.Function):
                 layer.grad_weight2,
             ) = addresses[i * PARAMETERS : (i + 1) * PARAMETERS]
         plan.kernels.call("block_backward", plan.dtype, arguments)
-        return (grad_x, None, None, *gradients)
+        return (grad_x, None, None, None, *gradients)

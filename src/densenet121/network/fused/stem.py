@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from densenet121.native.network import Kernels
 from densenet121.native.network.structures import StemArguments
+from densenet121.network.first_derivative import first_derivative
 from densenet121.network.fused.conditions import (
     is_on_cpu,
     is_stem_pooling,
@@ -104,10 +104,10 @@ class _Stem(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+    @first_derivative
+    def backward(ctx: Any, saved: tuple[Any, ...], grad_y: Tensor) -> tuple[Tensor | None, ...]:
         plan: _Plan = ctx.plan
-        x, winner, *parameters = ctx.saved_tensors
+        x, winner, *parameters = saved
         grad_y = grad_y.to(plan.dtype).contiguous(memory_format=torch.channels_last)
         wanted = ctx.needs_input_grad
         grad_x = new_tensor(x.shape, x.dtype) if wanted[0] else None

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from densenet121.native.network import Kernels
 from densenet121.native.network.structures import TransitionArguments
+from densenet121.network.first_derivative import first_derivative
 from densenet121.network.fused.conditions import (
     is_on_cpu,
     is_plain_convolution,
@@ -111,10 +111,10 @@ class _Transition(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+    @first_derivative
+    def backward(ctx: Any, saved: tuple[Any, ...], grad_y: Tensor) -> tuple[Tensor | None, ...]:
         plan: _Plan = ctx.plan
-        x, *parameters = ctx.saved_tensors
+        x, *parameters = saved
         grad_y = grad_y.to(plan.dtype).contiguous(memory_format=torch.channels_last)
         grad_x = new_tensor(x.shape, x.dtype)
         gradients = [

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+from densenet121.network.first_derivative import first_derivative, link_to
 from densenet121.network.fused.arguments import PARAMETERS, layer_parameters
 from densenet121.network.fused.conditions import (
     is_plain_layer,
@@ -105,7 +105,7 @@ def triton_dense_block(
     eps = [norm.eps for norm in norms]
     plan = _Plan(dtype, not batch, eps, means, variances, mean, variance)
     with torch.autocast(x.device.type, enabled=False):
-        y: Tensor = _DenseBlock.apply(x, plan, *parameters)  # type: ignore[no-untyped-call]
+        y: Tensor = _DenseBlock.apply(x, plan, link_to(x), *parameters)  # type: ignore[no-untyped-call]
     if batch:
         update_running_statistics(norms, means, variances, rows_of(x))
         remember_statistics(y, mean, variance)
@@ -128,7 +128,7 @@ class _DenseBlock(torch.autograd.Function):
     """Saves the block's buffer and the bottlenecks z."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, plan: _Plan, *parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, plan: _Plan, link: Tensor, *parameters: Tensor) -> Tensor:
         images, columns, height, width = x.shape
         count = len(parameters) // PARAMETERS
         growth = parameters[PARAMETERS - 1].shape[0]
@@ -152,14 +152,14 @@ class _DenseBlock(torch.autograd.Function):
         if not plan.frozen:
             statistics(found, plan.mean, plan.variance, None)
         ctx.plan, ctx.input_columns, ctx.weights = plan, columns, weights
-        ctx.save_for_backward(y, *bottlenecks, *parameters)
+        ctx.save_for_backward(y, link, *bottlenecks, *parameters)
         return y
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+    @first_derivative
+    def backward(ctx: Any, saved: tuple[Any, ...], grad_y: Tensor) -> tuple[Tensor | None, ...]:
         plan: _Plan = ctx.plan
-        y, *rest = ctx.saved_tensors
+        y, _, *rest = saved
         count = len(rest) // (PARAMETERS + 1)
         bottlenecks, parameters = rest[:count], rest[count:]
         growth = parameters[PARAMETERS - 1].shape[0]
@@ -177,9 +177,9 @@ class _DenseBlock(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             grad_x = read_gradient(grad, y, plan.mean, owed, 0, ctx.input_columns)
         found = _in_float32([g for of_layer in gradients for g in of_layer], parameters)
-        wanted = ctx.needs_input_grad[2:]
+        wanted = ctx.needs_input_grad[3:]
         chosen = [g if needed else None for g, needed in zip(found, wanted, strict=True)]
-        return (grad_x, None, *chosen)
+        return (grad_x, None, None, *chosen)
 
 
 @dataclass

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 import triton
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+from densenet121.network.first_derivative import first_derivative
 from densenet121.network.fused.conditions import (
     is_pooling,
     is_stem_pooling,
@@ -113,10 +113,10 @@ class _Pooling(torch.autograd.Function):
         return p
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    @first_derivative
+    def backward(ctx: Any, saved: tuple[Any, ...], g: Tensor) -> tuple[Tensor | None, ...]:
         plan: _Plan = ctx.plan
-        x, gamma, beta, *kept = ctx.saved_tensors
+        x, gamma, beta, *kept = saved
         norm = Norm(gamma, beta, plan.mean, plan.variance, plan.eps)
         g = g.to(x.dtype).contiguous(memory_format=torch.channels_last)
         columns, height, width = x.shape[1:]
