@@ -76,7 +76,9 @@ def usable_kernels(
 
 def runs_plain(x: Tensor, dim: int = 4) -> bool:
     """Whether no kernel of ours may compute this pass, on any device."""
-    return _PLAIN[0] or type(x) is not Tensor or x.dim() != dim or x.numel() == 0 or _is_watched()
+    # A tracer would record what is asked of x.
+    watched = _PLAIN[0] or _is_watched()
+    return watched or type(x) is not Tensor or x.dim() != dim or x.numel() == 0
 
 
 def _is_watched() -> bool:

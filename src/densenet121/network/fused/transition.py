@@ -65,13 +65,11 @@ def fused_transition(parts: Sequence[nn.Module], averages: bool, x: Tensor) -> T
         or not is_untouched(relu, nn.ReLU)
         or not is_plain_convolution(conv, 1)
         or not is_pooling(pool, nn.AvgPool2d if averages else nn.MaxPool2d)
-        or x.dim() != 4
-        or min(x.shape[2:]) < 2
     ):
         return None
     parameters = (norm.weight, norm.bias, conv.weight)
     found = usable_kernels(parameters, x)
-    if found is None:
+    if found is None or min(x.shape[2:]) < 2:
         return None
     kernels, dtype = found
     known = known_statistics(x) if batch else (norm.running_mean, norm.running_var)
