@@ -134,25 +134,25 @@ def test_fp16_with_its_loss_scale_resumes_exactly(config: TrainConfig, tmp_path:
 class _SignalAt(logging.Handler):
     """Sends this process a signal at the n-th log line with a text."""
 
-    def __init__(self, text: str, count: int) -> None:
+    def __init__(self, text: str, count: int, number: signal.Signals) -> None:
         super().__init__()
-        self.text, self.count = text, count
+        self.text, self.count, self.number = text, count, number
 
     def emit(self, record: logging.LogRecord) -> None:
         if self.text in record.getMessage():
             self.count -= 1
             if self.count == 0:
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), self.number)
 
 
 @pytest.fixture
 def send_at() -> Iterator[Any]:
-    """``send_at(text, count)``: SIGTERM to this process at that log line."""
+    """``send_at(text, count)``: a signal to this process at that log line, by default SIGTERM."""
     logger = logging.getLogger("densenet121")
     handlers = []
 
-    def install(text: str, count: int) -> None:
-        handlers.append(_SignalAt(text, count))
+    def install(text: str, count: int, number: signal.Signals = signal.SIGTERM) -> None:
+        handlers.append(_SignalAt(text, count, number))
         logger.addHandler(handlers[-1])
 
     yield install
@@ -180,6 +180,17 @@ def test_sigterm_saves_and_the_resumed_run_equals_the_uninterrupted(
     result = train(replace(config, resume="auto", workers=2))
     assert not result.stopped
     assert outcome(tmp_path / "run") == outcome(uninterrupted)
+
+
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"])
+def test_a_closed_terminal_and_the_notice_of_a_batch_system_save_the_run(
+    image_folder: Path, tmp_path: Path, send_at: Any, name: str
+) -> None:
+    before = signal.getsignal(signal.Signals[name])
+    send_at("iter[1]", 1, signal.Signals[name])
+    assert train(train_config(image_folder, tmp_path / "run")).stopped
+    assert [file.name for file in checkpoints_in(tmp_path / "run")] == ["0-1_2.ckpt"]
+    assert signal.getsignal(signal.Signals[name]) is before
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,6 @@ def run(config: ServeConfig) -> int:
     except ModuleNotFoundError as error:
         raise InputError(f"serve needs {error.name}; pip install 'densenet121[serve]'") from None
     # uvicorn raises the signal again after it has finished; there is nothing left to do then.
-    with StopRequest():
+    with StopRequest(notices=False):
         serve(config)
     return DONE
