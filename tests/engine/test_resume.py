@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from densenet121.checkpoint.native import read
+from densenet121.checkpoint.native import ModelInfo, read, save_weights
 from densenet121.commands.card import command_of
 from densenet121.config import TrainConfig
 from densenet121.engine.state import RunState
@@ -264,6 +264,69 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
     assert "falling back to the checkpoint before it" in shown
     assert f"resumed from {before}" in shown
     assert outcome(folder) == outcome(uninterrupted)
+
+
+def spoil(weights: Path, harm: str) -> None:
+    """Harm the best weights, as bad disks and runs that went on do."""
+    _, tensors, content = read(weights)
+    weights.unlink()
+    if harm == "empty":
+        weights.touch()
+    elif harm == "of a later epoch":
+        info = ModelInfo.from_json(content["model"])
+        save_weights(weights, tensors, info, content["origin"] | {"epoch": 7})
+
+
+@pytest.fixture(scope="module")
+def averaged(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    """The settings of a whole run with averaged weights."""
+    folder = tmp_path_factory.mktemp("averaged") / "run"
+    config = train_config(image_folder, folder, ema_decay=0.5)
+    train(config)
+    return config
+
+
+@pytest.mark.parametrize("harm", ["lost", "empty", "of a later epoch"])
+@pytest.mark.parametrize("name", ["best.safetensors", "best_ema.safetensors"])
+@pytest.mark.parametrize("place", ["run", "other"])
+def test_best_weights_that_were_lost_are_written_again_from_the_checkpoint_of_their_epoch(
+    averaged: TrainConfig,
+    tmp_path: Path,
+    place: str,
+    name: str,
+    harm: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(str(averaged.output_dir), folder)
+    expected = (folder / name).read_bytes()
+    spoil(folder / name, harm)
+    newest = checkpoints_in(folder)[0]
+    train(replace(averaged, output_dir=str(tmp_path / place), resume=str(newest)))
+    assert (tmp_path / place / name).read_bytes() == expected
+    assert "has its weights: written again" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("harm", ["lost", "empty", "of a later epoch"])
+def test_best_weights_that_are_lost_for_good_give_way_to_the_next_and_that_is_said(
+    config: TrainConfig,
+    uninterrupted: Path,
+    tmp_path: Path,
+    harm: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = with_checkpoints_until(tmp_path / "run", uninterrupted, 4)
+    for path in checkpoints_in(folder)[1:]:  # those of the first epoch, the best until here
+        path.unlink()
+    spoil(folder / "best.safetensors", harm)
+    train(replace(config, output_dir=str(folder), resume="auto"))
+    shown = capsys.readouterr().out
+    assert "no checkpoint of its end is left: the best from here on is kept" in shown
+    assert "INFO:best: epoch[1]" in shown
+    _, tensors, content = read(folder / "best.safetensors")
+    assert content["origin"]["epoch"] == 1
+    last = read(folder / "last.safetensors")[1]
+    assert all(torch.equal(tensor, last[name]) for name, tensor in tensors.items())
 
 
 def test_a_run_without_an_intact_checkpoint_is_an_error_and_not_a_fresh_start(

@@ -25,8 +25,8 @@ from densenet121.engine.eval_weights import check_outputs
 from densenet121.engine.evaluation import evaluate_images
 from densenet121.engine.images import open_training_images
 from densenet121.engine.setup import check_size
-from densenet121.engine.validation import plain_metrics
 from densenet121.network import DenseNet, build
+from densenet121.runs.best import plain_metrics
 from densenet121.runs.record import describe_run
 from densenet121.runtime import Runtime, runtime_of
 from densenet121.tasks import Metrics, Task, task_named

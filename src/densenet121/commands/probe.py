@@ -25,9 +25,9 @@ from densenet121.engine.heads import (
     nearest_neighbours,
 )
 from densenet121.engine.images import find_datasets
-from densenet121.engine.validation import plain_metrics
 from densenet121.inference.classifier import Choices, Classifier, load_classifier
 from densenet121.network import DenseNet
+from densenet121.runs.best import plain_metrics
 from densenet121.runs.record import describe_run
 from densenet121.runtime import Runtime, runtime_of
 from densenet121.tasks import Metrics, MultiLabel, Scores, SingleLabel, Task

@@ -1,7 +1,7 @@
 """The state of a training run, and how it is saved and restored."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,12 @@ class RunState:
     def is_done(self, max_epoch: int) -> bool:
         """Whether no epoch is left, or patience has ended the run."""
         return self.progress.ended or self.evaluated_epochs >= max_epoch
+
+    def forget(self, fields: Iterable[str]) -> None:
+        """Forget these best validations, so that the next one is the best."""
+        for name in fields:
+            setattr(self, name, None)
+            setattr(self, f"{name}_epoch", None)
 
     @classmethod
     def fresh(cls) -> "RunState":

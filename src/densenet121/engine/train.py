@@ -135,7 +135,8 @@ def train(config: TrainConfig, task: Task | None = None, images: Sides = None) -
             log_trained(training, plan)
             log_start(note, warnings, start, training.state, config.max_epoch)
             state = training.state
-            folder.begin(state.step, start.checkpoint, partial(draw_first_batch, plan))
+            draw = partial(draw_first_batch, plan)
+            state.forget(from_rank_0(folder.begin(state.step, start.checkpoint, draw)))
 
             # 6. Epochs.
             log.info("start network train...")

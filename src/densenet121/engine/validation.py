@@ -10,6 +10,7 @@ from densenet121.distributed.ranks import copy_buffers_from_rank_0
 from densenet121.engine.evaluation import Evaluation, evaluate_images
 from densenet121.engine.plan import EpochPlan
 from densenet121.engine.state import Training
+from densenet121.runs.best import plain_metrics
 from densenet121.runs.folder import RunFolder
 from densenet121.runs.layout import (
     BEST_AVERAGE,
@@ -92,11 +93,6 @@ def validate_epoch(
         evaluation.write(folder.path, evaluation.to_json(LAST_WEIGHTS) | row | evaluation.metrics)
     _follow_progress(training, plan, (averaged or evaluation).metrics)
     return evaluation
-
-
-def plain_metrics(metrics: Metrics) -> Metrics:
-    """The metrics that are one number each, which is what weights record of their validation."""
-    return {name: value for name, value in metrics.items() if not isinstance(value, dict)}
 
 
 def save_last(training: Training, folder: RunFolder) -> None:

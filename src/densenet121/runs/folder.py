@@ -1,6 +1,5 @@
 """The folder of a training run, written during the run."""
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -9,11 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from densenet121.checkpoint.native import ModelInfo, data_note, save, save_weights
-from densenet121.runs.checkpoints import Checkpoint, epoch_of
+from densenet121.runs.best import bring_best
+from densenet121.runs.checkpoints import Checkpoint
 from densenet121.runs.evaluations import copy_evaluation
 from densenet121.runs.layout import (
-    BEST_AVERAGE,
-    BEST_WEIGHTS,
     METRICS,
     RECORD,
     checkpoint_name,
@@ -27,7 +25,6 @@ from densenet121.runs.trackers import Trackers
 from densenet121.utils.errors import cannot_write
 from densenet121.utils.files import write_json
 from densenet121.utils.locks import locked
-from densenet121.utils.logging import log
 
 
 class RunFolder:
@@ -83,21 +80,27 @@ class RunFolder:
         step: int,
         checkpoint: Checkpoint | None,
         first_batch: Callable[[], bytes] | None = None,
-    ) -> None:
+    ) -> tuple[str, ...]:
         """Write run.json; in a resumed run, remove metrics after the checkpoint.
 
         Args:
             step: steps done.
             checkpoint: the one that the run is resumed from, None for a fresh run.
             first_batch: draws the images of the first batch, for the trackers.
+
+        Returns:
+            The fields of the checkpoint's state whose best weights are lost.
+
+        Raises:
+            InputError: a file cannot be written; the text names the last good checkpoint.
         """
         if not self.is_first:
-            return
+            return ()
         if checkpoint is None:
             self._metrics.keep_until(0, 0)
             write_json(self.path / RECORD, dict(self._run))
             self._trackers.begin([], None, first_batch)
-            return
+            return ()
         source = checkpoint.path.parent
         self._keep_metrics(step, checkpoint)
         self._trackers.begin(read_rows(self.path / METRICS), source, first_batch)
@@ -105,25 +108,14 @@ class RunFolder:
         before = read_record(source) or checkpoint.content["run"]
         record = resumed_record(before, self._run, step, checkpoint.path)
         write_json(self.path / RECORD, record)
+        state = checkpoint.content["state"]
+        try:
+            lost = bring_best(source, self.path, state)
+        except OSError as error:
+            raise cannot_write(error.filename or self.path, error, self.good) from None
         if source != self.path:
-            self._copy_results(source, checkpoint.content["state"])
-
-    def _copy_results(self, source: Path, state: Mapping[str, Any]) -> None:
-        """Copy the best weights and the evaluation that the checkpoint knows, not later ones."""
-        for name, field in ((BEST_WEIGHTS, "best_epoch"), (BEST_AVERAGE, "best_average_epoch")):
-            best = state.get(field)
-            if best is None or not (source / name).exists():
-                continue
-            if (epoch := epoch_of(source / name)) in (best, None):
-                shutil.copyfile(source / name, self.path / name)
-            else:
-                log.warning(
-                    "%s is of epoch[%s], not of epoch[%d], the best until here: it is not copied",
-                    source / name,
-                    epoch,
-                    best,
-                )
-        copy_evaluation(source, self.path, state["evaluated_epochs"])
+            copy_evaluation(source, self.path, state["evaluated_epochs"])
+        return lost
 
     def _keep_metrics(self, step: int, checkpoint: Checkpoint) -> None:
         """Keep the rows up to the checkpoint; ``step`` is the number of its steps in this run."""
