@@ -50,6 +50,22 @@ def test_a_second_run_or_study_in_a_folder_is_refused(image_folder: Path, tmp_pa
     assert not (tmp_path / ".lock").exists()
 
 
+def test_a_refused_run_or_study_leaves_the_file_that_the_other_is_writing(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    data = str(write_class_table(tmp_path / "data", 6))
+    writing = tmp_path / ".0-1_3.ckpt.99999999.tmp"  # by a host or container with other processes
+    with locked(tmp_path, "output_dir"):
+        writing.touch()
+        with pytest.raises(InputError, match="writes into it"):
+            train(train_config(image_folder, tmp_path, max_epoch=1))
+        with pytest.raises(InputError, match="writes into it"):
+            study(StudyConfig(data_dir=data, run_dir=str(tmp_path), folds=2, stratify=True))
+        assert writing.exists()
+    with locked(tmp_path, "output_dir"):  # its owner has been killed
+        assert not writing.exists()
+
+
 def test_a_folder_that_cannot_be_locked_is_written_all_the_same(tmp_path: Path) -> None:
     (tmp_path / ".lock").mkdir()  # it cannot be opened
     with locked(tmp_path, "output_dir"):

@@ -32,7 +32,7 @@ from densenet121.runs.record import describe_run
 from densenet121.runtime import Runtime, joined
 from densenet121.tasks import Task, task_named
 from densenet121.utils.errors import InputError, UsageError
-from densenet121.utils.files import write_json
+from densenet121.utils.files import remove_temporary_files, write_json
 from densenet121.utils.logging import log, log_settings, run_log
 from densenet121.utils.signals import StopRequest
 
@@ -144,6 +144,8 @@ def _make_folder(
     parent = absolute(config.log_path)
     check_apart(output_dir or parent, "output_dir" if output_dir else "log_path", dataset)
     made = make_folder(output_dir, parent) if runtime.process.rank == 0 else None
+    if made:
+        remove_temporary_files(made[0])
     stamp = from_rank_0(made[1] if made else "")
     return made or make_folder(output_dir, parent, stamp)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from densenet121.utils.errors import InputError
-from densenet121.utils.files import remove_temporary_files
 from densenet121.utils.json_values import parse_json
 
 RECORD = "run.json"
@@ -97,7 +96,6 @@ def make_folder(folder: Path | None, parent: Path, stamp: str | None = None) -> 
                     raise
                 time.sleep(0.1)  # another run started in the same second
         folder.mkdir(parents=True, exist_ok=True)
-        remove_temporary_files(folder)
         return folder, time.strftime(_STAMP)
     except OSError as error:
         where = folder or parent

@@ -82,7 +82,7 @@ class StudyFolder:
             )
         if is_study and not begun:
             shutil.rmtree(self.path / "folds", ignore_errors=True)
-        make_folder(self.path, self.path.parent)  # removes what a killed process left
+        make_folder(self.path, self.path.parent)
         return before if begun else None
 
     def write_start(self, record: Mapping[str, Any], lists: Mapping[str, bytes]) -> None:

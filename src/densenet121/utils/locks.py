@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from densenet121.utils.errors import InputError
+from densenet121.utils.files import remove_temporary_files
 
 try:
     import fcntl
@@ -20,6 +21,7 @@ _LOCK = ".lock"
 def locked(folder: Path, field: str) -> Iterator[None]:
     """Keep other processes out of ``folder``, which exists; the system ends it with this process.
 
+    Temporary files that killed processes left in it are removed: only now is no other host writing.
     Where the file system has no locks, nothing is kept out.
 
     Args:
@@ -32,6 +34,7 @@ def locked(folder: Path, field: str) -> Iterator[None]:
     file = folder / _LOCK
     lock = _open(file, field)
     try:
+        remove_temporary_files(folder)
         yield
     finally:
         if lock is not None:
