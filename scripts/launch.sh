@@ -7,12 +7,20 @@
 # log.txt there. With several hosts in the table, call it once on each; the first one of the table is
 # where they meet (MASTER_PORT, default 29500). torchrun's process number is in train.pid or eval.pid;
 # --stop sends it SIGTERM, --wait returns its exit status. An earlier run is never deleted: every run
-# has a dated folder of its own below output/. Settings: PYTHON, SERVER_ID, MASTER_PORT, MAX_RESTARTS.
+# has a dated folder of its own below output/, and two at once need two folders to be called from.
+# Settings: PYTHON, SERVER_ID, MASTER_PORT, MAX_RESTARTS.
 set -eu
+unset CDPATH # cd would look elsewhere, and print where it went
 
 fail() {
     echo "$(basename "$0"): $*" >&2
     exit 2
+}
+
+# Whether this process number is still that of a launch: the system gives numbers again.
+launched() {
+    { tr '\0' ' ' <"/proc/$1/cmdline" || ps -o args= -p "$1"; } 2>/dev/null |
+        grep -qE 'torch\.distributed\.run|launch\.sh'
 }
 
 command=$1
@@ -26,8 +34,10 @@ case ${1:-} in
     ;;
 --stop)
     [ -f "$pid_file" ] || fail "--stop: there is no $pid_file here"
-    kill -TERM "$(cat "$pid_file")" 2>/dev/null || fail "--stop: process $(cat "$pid_file") has ended"
-    echo "sent SIGTERM to process $(cat "$pid_file")"
+    process=$(cat "$pid_file")
+    launched "$process" && kill -TERM "$process" 2>/dev/null ||
+        fail "--stop: process $process has ended"
+    echo "sent SIGTERM to process $process"
     exit 0
     ;;
 esac
@@ -44,6 +54,10 @@ esac
 [ -f "$2" ] || fail "RANK_TABLE_FILE $2: there is no such file"
 [ -d "$3" ] || fail "DATASET $3: there is no such folder"
 [ $# -eq 3 ] || [ -e "$4" ] || fail "$4: there is no such file; weights were asked for"
+
+! [ -f "$pid_file" ] || ! launched "$(cat "$pid_file")" ||
+    fail "process $(cat "$pid_file") of an earlier call still runs in $PWD; end it with --stop, or" \
+        "call this from another folder"
 
 absolute() {
     echo "$(cd "$(dirname "$1")" && pwd)/$(basename "$1")"
@@ -64,7 +78,8 @@ first_rank=$(of_place FIRST_RANK)
 device_num=$1
 dataset=$(absolute "$3")
 set -- --data_dir "$dataset" ${4:+--pretrained "$(absolute "$4")"}
-[ "$command" = eval ] || set -- "$@" --ckpt_path output
+# Named now, so that a start after a failure goes on with this run and never with an earlier one.
+[ "$command" = eval ] || set -- "$@" --output_dir "output/$(date +%Y-%m-%d_time_%H_%M_%S)"
 # Each rank in a folder of its own; a process that torchrun starts again goes on where it stopped.
 each='mkdir -p "$0$RANK" && cd "$0$RANK" &&
 if [ "$0" = train ] && [ "${TORCHELASTIC_RESTART_COUNT:-0}" -gt 0 ]; then set -- "$@" --resume auto; fi

@@ -1,0 +1,81 @@
+"""The original's scripts, beside what test_original_contract.py runs of the README."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers.commands import REPOSITORY, environment
+from helpers.images import write_classes
+
+DEVICES = [{"device_id": str(i), "rank_id": str(i)} for i in range(2)]
+TABLE = {
+    "version": "1.0",
+    "status": "completed",
+    "server_list": [{"server_id": "10.0.0.10", "device": DEVICES}],
+}
+
+
+def script(folder: Path, command: str) -> "subprocess.CompletedProcess[str]":
+    """A command of the scripts, called from a folder."""
+    return subprocess.run(
+        command.split(),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env=environment(PYTHON=sys.executable, MAX_RESTARTS="1"),
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize("command", ["train", "eval"])
+def test_stop_ends_no_other_process_that_has_the_number_now(command: str, tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "60"]) as other:
+        (tmp_path / f"{command}.pid").write_text(f"{other.pid}\n")
+        script_file = REPOSITORY / "scripts" / f"run_distribute_{command}.sh"
+        done = script(tmp_path, f"sh {script_file} --stop")
+        alive = other.poll() is None
+        other.kill()
+    assert alive
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"launch.sh: --stop: process {other.pid} has ended\n"
+
+
+def test_a_second_call_from_a_folder_in_which_one_runs_is_refused(tmp_path: Path) -> None:
+    table, images = tmp_path / "rank_table.json", tmp_path / "images"
+    table.write_text(json.dumps(TABLE))
+    images.mkdir()
+    command = f"sh {REPOSITORY / 'scripts' / 'run_distribute_train.sh'} 2 {table} {images}"
+    # Its command line is that of torchrun.
+    with subprocess.Popen(["sh", "-c", "sleep 60; :", "-m", "torch.distributed.run"]) as first:
+        (tmp_path / "train.pid").write_text(f"{first.pid}\n")
+        done = script(tmp_path, command)
+        first.kill()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"process {first.pid} of an earlier call still runs in {tmp_path}; end" in done.stderr
+    assert (tmp_path / "train.pid").read_text() == f"{first.pid}\n"
+
+
+@pytest.mark.slow
+def test_a_restart_of_the_scripts_goes_on_with_no_earlier_run(tmp_path: Path) -> None:
+    (tmp_path / "rank_table.json").write_text(json.dumps(TABLE))
+    (tmp_path / "scripts").symlink_to(REPOSITORY / "scripts")
+    write_classes(tmp_path / "p" / "train", ["ant", "bee"], 16)
+    write_classes(tmp_path / "p" / "val", ["ant", "bee"], 5)
+    (tmp_path / "small.yaml").write_text(
+        "net: densenet40\nimage_size: 16\nmax_epoch: 1\namp: fp32\nper_batch_size: 4\n"
+    )
+    (tmp_path / "train.py").write_text(
+        "import os, signal, sys\nfrom densenet121.cli import main\n"
+        'if os.path.exists("../die") and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":\n'
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"  # before it has a run folder
+        'sys.exit(main(["train", "--config", "../small.yaml", *sys.argv[1:]]))\n'
+    )
+    for count in (1, 2):
+        flags = "--wait 2 rank_table.json p"
+        done = script(tmp_path, f"sh scripts/run_distribute_train.sh {flags}")
+        assert done.returncode == 0, done.stderr
+        assert len(list((tmp_path / "train0" / "output").glob("*/last.safetensors"))) == count
+        (tmp_path / "die").touch()
