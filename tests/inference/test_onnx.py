@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnx as onnx_library
 import pytest
+import torch
 
 from densenet121.checkpoint.load import read_weights
 from densenet121.commands.export import export
@@ -188,3 +189,74 @@ def test_maps_of_an_exported_network_are_refused_before_an_image_is_read(
         assert done.returncode in (1, 2) and not done.stdout
         (line,) = done.stderr.splitlines()
         assert reason in line and not (tmp_path / "maps").exists()
+
+
+@pytest.fixture
+def apart(onnx: Path, tmp_path: Path) -> Path:
+    """The same network with its tensors in a file of their own."""
+    file = tmp_path / "its own" / "w.onnx"
+    file.parent.mkdir()
+    written_apart(onnx_library.load(onnx), file)
+    return file
+
+
+def written_apart(model: "onnx_library.ModelProto", file: Path) -> None:
+    onnx_library.save(model, file, save_as_external_data=True, location="w.data")
+
+
+def test_tensors_in_another_file_are_those_beside_the_network_wherever_it_is_run(
+    onnx: Path, apart: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = torch.randint(0, 256, (2, 16, 16, 3), dtype=torch.uint8)
+    wanted = Predictor(onnx).logits(pixels)
+    other = onnx_library.load(onnx)
+    for tensor in other.graph.initializer:
+        if tensor.name == "classifier.weight":
+            negative = -onnx_library.numpy_helper.to_array(tensor)
+            tensor.CopyFrom(onnx_library.numpy_helper.from_array(negative, tensor.name))
+    here = tmp_path / "here"
+    here.mkdir()
+    written_apart(other, here / "other.onnx")
+    for folder in (apart.parent, here, tmp_path):
+        monkeypatch.chdir(folder)
+        np.testing.assert_allclose(Predictor(apart).logits(pixels), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("bytes_left", [None, 100])
+def test_a_network_without_the_file_of_its_tensors_says_so(
+    bytes_left: int | None, apart: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved = apart.with_name("alone")
+    moved.mkdir()
+    apart.rename(moved / apart.name)
+    if bytes_left is not None:
+        (moved / "w.data").write_bytes((apart.parent / "w.data").read_bytes()[:bytes_left])
+    monkeypatch.chdir(apart.parent)  # where the tensors still are
+    with pytest.raises(InputError, match=r"external data\), which is missing beside it"):
+        Predictor(moved / apart.name)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({0: 1}, "float of 1 x 3 x 16 x 16"),
+        ({2: 64}, "float of batch x 3 x 64 x 16"),
+        ({"type": onnx_library.TensorProto.FLOAT16}, "float16 of batch x 3 x 16 x 16"),
+    ],
+)
+def test_an_input_that_was_changed_after_the_export_is_refused_before_an_image_is_read(
+    change: dict[Any, int], found: str, onnx: Path, tmp_path: Path
+) -> None:
+    model = onnx_library.load(onnx)
+    given = model.graph.input[0].type.tensor_type
+    for what, value in change.items():
+        if what == "type":
+            given.elem_type = value
+            cast = onnx_library.helper.make_node("Cast", ["images"], ["wide"], to=1)
+            model.graph.node[0].input[0] = "wide"
+            model.graph.node.insert(0, cast)
+        else:
+            given.shape.dim[what].dim_value = value
+    onnx_library.save(model, tmp_path / "w.onnx")
+    with pytest.raises(InputError, match=f"its input was changed after its export: {found}, not"):
+        Predictor(tmp_path / "w.onnx")

@@ -1,5 +1,6 @@
 """Run an exported ``.onnx`` file as a network, for eval and predict."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from densenet121.checkpoint.native import METADATA_KEY, ModelInfo, check_names, check_one_output
+from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.inference.classifier import Choices, Classifier, check_network, check_views
 from densenet121.tasks import task_named
 from densenet121.utils.errors import InputError, one_line
 from densenet121.utils.json_values import parse_json
 from densenet121.utils.strays import refuse_stray
+
+# Where ONNX Runtime looks for tensors that another file has; else in the working directory.
+_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
 class OnnxModel(nn.Module):
@@ -43,6 +48,7 @@ class OnnxModel(nn.Module):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3
+        options.add_session_config_entry(_FOLDER, os.fsencode(path.parent.absolute()))
         try:
             data = path.read_bytes()
             self._session = onnxruntime.InferenceSession(
@@ -55,11 +61,19 @@ class OnnxModel(nn.Module):
             raise InputError(f"{path}: cannot be read ({error.strerror})") from None
         except Exception as error:  # ONNX Runtime has many exception classes
             refuse_stray(path)
-            reason = one_line(error)[:200]
-            raise InputError(f"{path}: ONNX Runtime cannot load it ({reason})") from None
+            reason = one_line(error)
+            if "External data path" in reason or "External initializer" in reason:
+                raise InputError(
+                    f"{path}: its tensors are in a file of their own (external data), which is "
+                    "missing beside it or damaged; copy it there under the name that it had"
+                ) from None
+            raise InputError(f"{path}: ONNX Runtime cannot load it ({reason[:200]})") from None
         found = properties.get(METADATA_KEY)
         if found is None:
-            raise InputError(f"{path}: not written by densenet121 export (it has no such metadata)")
+            raise InputError(
+                f"{path}: not written by densenet121 export (it has no such metadata); pass the "
+                "weights that it was exported from, or export them"
+            )
         try:
             self.content: dict[str, Any] = dict(parse_json(found))
             self.num_classes = int(logits.shape[1])
@@ -69,6 +83,26 @@ class OnnxModel(nn.Module):
         is_int8 = self.content.get("int8", b"QuantizeLinear" in data)
         self.arithmetic = "int8" if is_int8 else "float32"
         self.takes_uint8 = self._input.type == "tensor(uint8)"
+
+    def check_input(self, preprocessing: Preprocessing, path: Path) -> None:
+        """Refuse a file whose input another program has changed.
+
+        Raises:
+            InputError: it is not of any number of such images, in float32 or uint8.
+        """
+        size = [*preprocessing.image_size]
+        size.insert(2 if self.takes_uint8 else 0, preprocessing.channels)
+        shape, kind = self._input.shape, self._input.type.removeprefix("tensor(").rstrip(")")
+        fixed = [side if isinstance(side, int) else None for side in shape]
+        fits = len(fixed) == 4 and all(
+            side in (None, own) for side, own in zip(fixed, [None, *size], strict=True)
+        )
+        if not fits or kind not in ("float", "uint8"):
+            found = " x ".join(map(str, shape))
+            raise InputError(
+                f"{path}: its input was changed after its export: {kind} of {found}, not float or "
+                f"uint8 of any number x {' x '.join(map(str, size))}; export the weights again"
+            )
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(N, K)`` float32."""
@@ -94,6 +128,7 @@ def load_onnx(path: Path, choices: Choices) -> Classifier:
         raise InputError(f"{path}: its metadata is damaged ({error!r})") from None
     check_names(info, model.num_classes, path)
     check_one_output(info.task, model.num_classes, path)
+    model.check_input(info.preprocessing, path)
     size = info.preprocessing.image_size
     if choices.image_size not in (None, size):
         raise InputError(f"{path}: was exported for images of {size}; `image_size` cannot change")
