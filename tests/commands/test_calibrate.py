@@ -2,20 +2,26 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import betabinom
 
 from densenet121.checkpoint.load import read_weights
+from densenet121.cli import main
 from densenet121.commands.calibrate import calibrate
 from densenet121.config import CalibrateConfig, EvalConfig
 from densenet121.engine.evaluate import evaluate
 from densenet121.inference.predictor import Predictor
+from densenet121.network import build
 from densenet121.tasks import AnswerOptions, SingleLabel
+from densenet121.tasks.multi_label.calibration import Calibration as OfLabels
+from densenet121.tasks.multi_label.calibration import OperatingPoint
 from densenet121.tasks.single_label.calibrate import learn
 from densenet121.tasks.single_label.calibration import (
     Calibration,
@@ -26,6 +32,7 @@ from densenet121.tasks.single_label.calibration import (
 )
 from densenet121.utils.errors import InputError
 
+from helpers.tables import COLOURS, write_label_table
 from helpers.weights import write_weights
 
 
@@ -178,3 +185,87 @@ def test_a_damaged_calibration_is_refused(damage: dict[str, object]) -> None:
     content = {"temperature": 1.0, "scores": [0.1], "abstain_below": None, "note": {}} | damage
     with pytest.raises(InputError, match="damaged"):
         Calibration.from_json(content)
+
+
+@pytest.mark.parametrize("views", ["none", "dihedral"])
+def test_weights_are_calibrated_anew_with_any_views_as_if_for_the_first_time(
+    views: str, image_folder: Path, tmp_path: Path
+) -> None:
+    def calibrated(source: Path, tta: str) -> Path:
+        output = tmp_path / f"{source.stem}_{tta}.safetensors"
+        flags = {"workers": 1, "amp": "fp32", "tta": tta, "output": str(output)}
+        calibrate(CalibrateConfig(data_dir=str(image_folder), pretrained=str(source), **flags))
+        return output
+
+    weights = write_weights(tmp_path / "w.safetensors")
+    again, once = calibrated(calibrated(weights, "flip"), views), calibrated(weights, views)
+    assert read_weights(again).calibration == read_weights(once).calibration
+    assert read_weights(again).info == read_weights(once).info
+
+
+def test_a_confidence_to_answer_that_is_not_asked_for_again_is_left_out_with_a_word(
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "w.safetensors"
+    write_weights(source, calibration=Calibration(1.0, (0.1,), 0.5, {"pictures": 9}))
+    assert main(["calibrate", "--pretrained", str(source), "--data_dir", str(image_folder)]) == 0
+    error = capsys.readouterr().err
+    assert f"the confidence below which {source} has no answer is left out, because" in error
+    assert "pass --target_accuracy" in error
+
+
+def test_thresholds_that_are_not_asked_for_again_are_left_out_with_a_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_label_table(tmp_path / "images", 32, 2)
+    source = tmp_path / "w.safetensors"
+    points = (OperatingPoint(0.3, 0, 0, 0, 0),) * len(COLOURS)
+    stored = OfLabels((1.0,) * len(COLOURS), points, "youden", {"source": "others"})
+    write_weights(source, calibration=stored, class_names=tuple(COLOURS), task="multilabel")
+    command = ["calibrate", "--pretrained", str(source), "--data_dir", str(tmp_path / "images")]
+    command += ["--missing", "ignore"]
+    assert main(command) == 0
+    error = capsys.readouterr().err
+    assert f"the thresholds of {source} are left out, because" in error
+    assert "pass --operating_point" in error
+    assert main([*command, "--operating_point", "f1"]) == 0
+    assert "left out" not in capsys.readouterr().err
+
+
+def with_one_channel(path: Path, seed: int) -> Path:
+    """Weights of others for grey images, which do not record their scale."""
+    torch.manual_seed(seed)
+    names = {
+        r"features\.conv0": "conv1",
+        r"features\.norm5": "bn1",
+        "classifier": "fc",
+        r"features\.transition(\d)\.norm": r"trans\1.bn1",
+        r"features\.transition(\d)\.conv": r"trans\1.conv1",
+    }
+    state = {}
+    for name, tensor in build("densenet40", num_classes=3, in_channels=1).state_dict().items():
+        layer = re.match(r"features\.denseblock(\d)\.denselayer(\d+)\.(norm|conv)(.*)", name)
+        if layer:
+            kind = layer[3].replace("norm", "bn")
+            name = f"block{layer[1]}.layer.{int(layer[2]) - 1}.{kind}{layer[4]}"
+        for ours, theirs in names.items():
+            name = re.sub(f"^{ours}", theirs, name)
+        state[name] = tensor
+    torch.save(state, path)
+    return path
+
+
+@pytest.mark.parametrize("command", ["calibrate", "average", "export"])
+def test_what_is_assumed_of_weights_of_others_is_said_before_it_is_written_into_new_ones(
+    command: str, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [str(with_one_channel(tmp_path / f"{seed}.pth", seed)) for seed in (1, 2)]
+    output = ["--output", str(tmp_path / "new.safetensors")]
+    given = ["--data_dir", str(image_folder), "--pretrained", files[0]]
+    flags = {
+        "calibrate": given,
+        "average": files,
+        "export": [*given, "--format", "native", "--int8", "1", "--min_agreement", "0"],
+    }
+    assert main([command, *flags[command], *output]) == 0
+    assert capsys.readouterr().err.count("note: a scale of 0 to 1 is assumed") == 1

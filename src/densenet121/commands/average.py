@@ -88,6 +88,7 @@ def average(config: AverageConfig, task: Task | None = None) -> AverageResult:
     weights = [_read(file) for file in files]
     infos = [_one_view(info) for found in weights if (info := found.info)]
     check_same_kind(infos, config.inputs)
+    print_notes(f"note: {note}" for found in weights for note in found.notes)
     setup = _prepare(config, infos[0], weights[0], files[0], task)
     states = [found.state_dict for found in weights]
     for state, file in zip(states, files, strict=True):

@@ -1,5 +1,6 @@
 """The ``calibrate`` command: calibrate the probabilities of weights on held-out images."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,11 @@ from densenet121.utils.files import check_output
 from densenet121.utils.progress import progress_bar
 
 _LEAST = 20  # images; fewer are not enough for a coverage of 90 %
+# What a calibration may have, and the setting that asks for it.
+_CHOSEN = {
+    "points": ("the thresholds of {} are", "operating_point"),
+    "abstain_below": ("the confidence below which {} has no answer is", "target_accuracy"),
+}
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ def calibrate(config: CalibrateConfig, task: Task | None = None) -> CalibrateRes
     dataset = open_images(config, info.task, info.class_names)
     dataset = fit_classes(dataset, weights, source)
     check_outputs(source, weights.num_classes or 0, task_named(info.task, source, task), dataset)
-    print_notes(dataset.notes)
+    print_notes((*dataset.notes, *(f"note: {note}" for note in weights.notes)))
     if len(dataset) < _LEAST:
         raise InputError(f"{dataset.root}: has {len(dataset)} images; at least {_LEAST} are needed")
     predictor = Predictor(
@@ -64,9 +70,12 @@ def calibrate(config: CalibrateConfig, task: Task | None = None) -> CalibrateRes
         amp=config.amp,
         batch_size=config.per_batch_size,
         workers=config.num_workers,
-        tta=config.tta,
         task=task,
     )
+    views = predictor.classifier.preprocessing.changed(tta=config.tta)
+    _ = views.transform  # raises if the image has no such views
+    # The weights may have a calibration, with other views, which this one replaces.
+    predictor.classifier = replace(predictor.classifier, preprocessing=views, calibration=None)
     batches = -(-len(dataset) // predictor.batch_size)
     with progress_bar("calibrate", batches, unit="batch") as advance:
         logits = np.concatenate([found for _, found in predictor.batches(dataset, advance=advance)])
@@ -81,12 +90,23 @@ def calibrate(config: CalibrateConfig, task: Task | None = None) -> CalibrateRes
         operating_point=config.operating_point,
         class_names=dataset.class_names,
     )
-    info = replace(info, preprocessing=predictor.classifier.preprocessing)
+    info = replace(info, preprocessing=views)
     learnt = calibration.to_json()
     save_weights(output, weights.state_dict, info, weights.origin, learnt, weights.data)
+    print_notes(_left_out(weights.calibration or {}, learnt, config.pretrained))
     for line in (*lines, f"calibrated weights: {output}"):
         print(line)  # noqa: T201 (the command's output)
     return CalibrateResult(output, calibration)
+
+
+def _left_out(before: Mapping[str, Any], after: Mapping[str, Any], source: str) -> Iterator[str]:
+    """What the weights had and was not asked for again; it is of other probabilities."""
+    for name, (what, setting) in _CHOSEN.items():
+        if before.get(name) not in (None, (), []) and after.get(name) in (None, (), []):
+            yield (
+                f"note: {what.format(source)} left out, because the probabilities are others "
+                f"now; pass --{setting} to choose anew"
+            )
 
 
 def run(config: CalibrateConfig) -> int:

@@ -16,7 +16,7 @@ from torch import Tensor
 from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import save_weights
 from densenet121.checkpoint.weights import Weights
-from densenet121.commands import DONE
+from densenet121.commands import DONE, print_notes
 from densenet121.config import ExportConfig, absolute
 from densenet121.datasets.image_dataset import ImageDataset, with_classes
 from densenet121.engine.images import open_images
@@ -62,6 +62,7 @@ def export(config: ExportConfig, task: Task | None = None) -> dict[str, Any]:
     weights.check_finite(source)
     classifier = make_classifier(weights, source, Choices(net=info.net, task=task))
     dataset = open_images(config, info.task, info.class_names)
+    print_notes(f"note: {note}" for note in weights.notes)
     wanted = _spread(len(dataset), config.pictures)
     checked = _pixels(dataset, classifier, wanted[::2])
     calibrating = _pixels(dataset, classifier, wanted[1::2]) if config.int8 else None

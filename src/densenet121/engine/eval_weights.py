@@ -128,7 +128,7 @@ def _origin(weights: Weights) -> str:
     if weights.info is None:
         return "the original's, since the file has no preprocessing"
     if weights.family == "native":
-        return "as in the validation of the training run"
+        return "as recorded with the weights"
     return "assumed" if weights.family == "monai" else f"as documented by {weights.family}"
 
 

@@ -205,7 +205,7 @@ def check_views(file: Path, recorded: Preprocessing, choices: Choices, *, calibr
     if calibrated and choices.tta not in (None, recorded.tta):
         raise UsageError(
             f"`tta` is {choices.tta}, but {file} was calibrated with `tta` {recorded.tta}; omit "
-            "`tta`, or take the weights from before calibration"
+            "`tta`, or take the weights from before calibration or calibrate them anew with it"
         )
 
 
