@@ -86,6 +86,30 @@ def test_a_float32_sum_would_be_another_number() -> None:
     assert abs(float(found) / (1e-8 / 3) - 1) < 1e-6
 
 
+@pytest.mark.parametrize("kinds", [("half", "half"), ("half", "float"), ("bfloat16", "float")])
+def test_the_mean_of_weights_in_16_bits_is_not_rounded_to_16_bits(
+    kinds: tuple[str, str], members: list[Path], tmp_path: Path
+) -> None:
+    files = []
+    for file, kind in zip(members, kinds, strict=False):
+        stored = read_weights(file)
+        assert stored.info is not None
+        state = {
+            name: tensor.to(getattr(torch, kind)) if tensor.is_floating_point() else tensor
+            for name, tensor in stored.state_dict.items()
+        }
+        files.append(tmp_path / f"{len(files)}.safetensors")
+        save_weights(files[-1], state, stored.info, {})
+    states = [read_weights(file).state_dict for file in files]
+    for order in (files, files[::-1]):
+        output = tmp_path / f"soup_{order[0].stem}.safetensors"
+        average(config(order, output))
+        for name, tensor in read_weights(output).state_dict.items():
+            if tensor.is_floating_point():
+                mean = sum(state[name].double() for state in states) / 2
+                assert torch.equal(tensor, torch.as_tensor(mean).float()), name
+
+
 def test_the_statistics_are_those_of_torchs_own_function(
     image_folder: Path, members: list[Path]
 ) -> None:

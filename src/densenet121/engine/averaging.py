@@ -51,7 +51,10 @@ def _short(value: object) -> str:
 
 
 def mean_of(members: Sequence[StateDict]) -> dict[str, Tensor]:
-    """The mean of each tensor, computed in float64; integers are those of the first member."""
+    """The mean of each tensor, computed in float64, in float32, whatever the members have.
+
+    Integers are those of the first member.
+    """
     averaged = {}
     for name, first in members[0].items():
         if not first.is_floating_point():
@@ -60,7 +63,7 @@ def mean_of(members: Sequence[StateDict]) -> dict[str, Tensor]:
         total = first.double()
         for member in members[1:]:
             total = total + member[name].double()
-        averaged[name] = (total / len(members)).to(first.dtype)
+        averaged[name] = (total / len(members)).float()
     return averaged
 
 
