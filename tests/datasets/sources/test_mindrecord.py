@@ -235,6 +235,54 @@ def test_sets_of_files_elsewhere_are_refused(name: str, tmp_path: Path) -> None:
         open_training(file)
 
 
+COLUMNS = (
+    *("ROW_ID", "PAGE_ID_RAW", "PAGE_OFFSET_RAW", "PAGE_OFFSET_RAW_END"),
+    *("PAGE_ID_BLOB", "PAGE_OFFSET_BLOB", "PAGE_OFFSET_BLOB_END"),
+)
+PAIRS = ", ".join(f"(SELECT 0 UNION SELECT 1) t{n}" for n in range(60))
+DOUBLED = [f"c{n} INT AS (c{n - 1} + c{n - 1})" for n in range(1, 41)]
+LONG = [f"c{n} TEXT AS (c{n - 1} || c{n - 1})" for n in range(1, 22)]
+ENDLESS = {
+    "a view that counts": "VIEW INDEXES AS WITH RECURSIVE c(x) AS (SELECT 0 UNION ALL SELECT x + 1 "
+    f"FROM c) SELECT {', '.join(f'x {name}' for name in COLUMNS)} FROM c",
+    "a view of pairs": "VIEW INDEXES AS SELECT "
+    f"{', '.join(f'0 {name}' for name in COLUMNS)} FROM {PAIRS}",
+    "a view of functions": "VIEW INDEXES AS SELECT "
+    + ", ".join(f"length(randomblob(900000000)) {name}" for name in COLUMNS),
+    "columns of columns": f"TABLE INDEXES (c0 INT, {', '.join(DOUBLED)}, "
+    + ", ".join(f"{name} INT AS (c40)" for name in COLUMNS)
+    + ")",
+    "long columns": f"TABLE INDEXES (c0 TEXT, {', '.join(LONG)}, "
+    + ", ".join(f"{name} TEXT AS (c21)" for name in COLUMNS)
+    + ")",
+}
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_an_index_that_computes_is_refused(kind: str, tmp_path: Path) -> None:
+    file = write_mindrecord(tmp_path / "a.mindrecord", rows([0, 1]))
+    with sqlite3.connect(tmp_path / "a.mindrecord.db") as opened:
+        opened.execute("ALTER TABLE INDEXES RENAME TO ROWS_OF_IT")
+        opened.execute(f"CREATE {ENDLESS[kind]}")
+        if "TABLE" in ENDLESS[kind]:
+            opened.execute("INSERT INTO INDEXES (c0) VALUES (1), (2)")
+    opened.close()
+    with pytest.raises(InputError, match=r"a\.mindrecord\.db: is no index of MindRecord, or dam"):
+        open_training(file)
+
+
+def test_a_number_of_rows_that_is_only_claimed_needs_no_memory(tmp_path: Path) -> None:
+    file = write_mindrecord(tmp_path / "a.mindrecord", rows([0, 1]))
+    whole = file.read_bytes()
+    size = int.from_bytes(whole[:8], "little")
+    for claimed in (2**31, 2**62 - 1):
+        head = whole[8 : 8 + size].replace(b'"end_row_id": 2', b'"end_row_id": %d' % claimed)
+        changed = len(head).to_bytes(8, "little") + head
+        file.write_bytes(changed.ljust(own.HEADER, b"\0") + whole[own.HEADER :])
+        with pytest.raises(InputError, match=rf"has 2 rows, but a\.mindrecord has {claimed}; they"):
+            open_training(file)
+
+
 def test_positions_outside_the_file_are_refused(tmp_path: Path) -> None:
     file = write_mindrecord(tmp_path / "a.mindrecord", rows([0]))
     with sqlite3.connect(tmp_path / "a.mindrecord.db") as opened:
