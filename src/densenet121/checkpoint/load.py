@@ -20,6 +20,7 @@ from densenet121.checkpoint.foreign.keras import is_keras_file, read_keras
 from densenet121.checkpoint.foreign.labels import ONE_OUTPUT, Family
 from densenet121.checkpoint.foreign.timm_config import CONFIG, WEIGHTS, check_config, weights_in
 from densenet121.checkpoint.foreign.torch_file import (
+    LARGEST,
     is_torch_file,
     prefix_of,
     read_torch_file,
@@ -39,7 +40,6 @@ from densenet121.utils.errors import InputError
 from densenet121.utils.json_values import parse_json
 from densenet121.utils.strays import refuse_stray
 
-LARGEST = 4 * 2**30  # bytes of a weights file; DenseNet-121 with its momentum has 66 million
 _SMALL = 64  # numbers in a tensor whose content is read with the shapes, such as thresholds
 MODEL_KEY = "densenet121_model"  # in the metadata of safetensors that ``convert`` writes
 

@@ -7,6 +7,7 @@ import decimal
 import pathlib
 import pickle
 import types
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +221,73 @@ def test_a_harmless_type_does_not_open_a_door(wrap: Any, tmp_path: Path) -> None
 def test_a_refusal_says_what_to_save_instead(tmp_path: Path) -> None:
     torch.save({"model": torch.nn.Linear(2, 2)}, tmp_path / "w.pth")
     with pytest.raises(InputError, match=r"run code \(torch.nn.*\); save a state dict"):
+        read_torch_file(tmp_path / "w.pth")
+
+
+def with_pickle(path: Path, content: bytes) -> Path:
+    """A torch file with another pickle."""
+    torch.save(STATE, path)
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in parts.items():
+            archive.writestr(name, content if name.endswith("data.pkl") else data)
+    return path
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before 1.6"])
+@pytest.mark.parametrize(
+    "key",
+    [b")" + b"\x85" * 2_000_000, b"K\1\x85q\0" + b"(h\0h\0tq\0" * 60 + b"h\0"],
+    ids=["a million deep", "2 ** 60 parts"],
+)
+def test_a_key_that_would_crash_or_never_end_is_refused(
+    key: bytes, zipped: bool, tmp_path: Path
+) -> None:
+    if zipped:
+        content = b"\x80\2}" + key + b"K\1s."
+        path = with_pickle(tmp_path / "w.pth", content)
+    else:  # after the magic number, the protocol and the facts of the system
+        path = tmp_path / "w.pth"
+        torch.save({}, path, _use_new_zipfile_serialization=False)
+        path.write_bytes(path.read_bytes().replace(b"\x80\2}q\0.", b"\x80\2}" + key + b"K\1s."))
+    with pytest.raises(InputError, match=r"w\.pth: damaged or .* values within values"):
+        read_torch_file(path)
+
+
+def test_values_beside_the_weights_are_not_written_out(tmp_path: Path) -> None:
+    value = ["a"]
+    for _ in range(60):
+        value = [value, value]  # type: ignore[list-item]
+    content = {"state_dict": STATE, "arch": value, "labels": value}
+    torch.save(content, tmp_path / "w.pth")
+    assert read_weights(tmp_path / "w.pth").state_dict.keys() == STATE.keys()
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+def test_a_tensor_of_more_numbers_than_the_file_has_is_refused(mmap: bool, tmp_path: Path) -> None:
+    large = torch.ones(1, 1).expand(2**40, 1024)
+    torch.save(STATE | {"classifier.weight": large}, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=r"w\.pth: 'classifier\.weight' has .* repeated"):
+        read_torch_file(tmp_path / "w.pth", mmap=mmap)
+    small = torch.ones(1).expand(20)
+    torch.save(STATE | {"classifier.bias": small}, tmp_path / "w.pth")
+    assert torch.equal(read_torch_file(tmp_path / "w.pth")[0]["classifier.bias"], small)
+
+
+def test_an_archive_that_unpacks_to_more_than_a_weights_file_may_have_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save(STATE | {"classifier.weight": torch.zeros(100, 100)}, tmp_path / "plain.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pth") as plain,
+        zipfile.ZipFile(tmp_path / "w.pth", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    assert read_torch_file(tmp_path / "w.pth")[0]["classifier.weight"].shape == (100, 100)
+    monkeypatch.setattr("densenet121.checkpoint.foreign.torch_file.LARGEST", 40_000)
+    with pytest.raises(InputError, match=r"w\.pth: unpacks to \d+ bytes; the limit is 40000"):
         read_torch_file(tmp_path / "w.pth")
 
 

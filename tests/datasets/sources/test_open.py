@@ -212,6 +212,19 @@ def test_a_pickle_that_wants_more_than_arrays_is_refused(tmp_path: Path) -> None
     assert not (tmp_path / "executed").exists()
 
 
+def test_a_pickle_that_would_crash_the_reader_or_be_written_out_is_refused(tmp_path: Path) -> None:
+    where, _, _ = cifar(tmp_path, "python-10")
+    (where / "data_batch_1").write_bytes(b"\x80\2})" + b"\x85" * 2_000_000 + b"K\1s.")
+    with pytest.raises(InputError, match=r"data_batch_1: cannot be unpickled .*values within"):
+        open_training(where)
+    name = ["a"]
+    for _ in range(60):
+        name = [name, name]  # type: ignore[list-item]
+    (where / "batches.meta").write_bytes(pickle.dumps({b"label_names": [name]}, 2))
+    with pytest.raises(InputError, match=r"batches\.meta: has no class names"):
+        open_training(where)
+
+
 @pytest.mark.parametrize("kind", ["binary-10", "python-100"])
 def test_a_pointer_in_place_of_a_batch_is_named(kind: str, tmp_path: Path) -> None:
     where, _, _ = cifar(tmp_path, kind)

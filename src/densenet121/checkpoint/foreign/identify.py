@@ -245,7 +245,8 @@ def _family(
     if is_monai(names):
         return "monai"
     if CONV0 in names:
-        names_of_net = [str(beside.get(key, "")) for key in ("arch", "architecture")]
+        found = [beside.get(key) for key in ("arch", "architecture")]
+        names_of_net = [name if isinstance(name, str) else "" for name in found]
         if is_torchxrayvision(tensors, names_of_net[0]):
             return "torchxrayvision"
         if is_chexnet(names, prefix):

@@ -179,6 +179,8 @@ def split_op_threshs(
 def _labels_beside(beside: Mapping[str, Any], outputs: int) -> tuple[str, ...]:
     """The labels in the file, else the library's for 18 outputs, else none."""
     labels = beside.get(LABELS)
-    if isinstance(labels, list | tuple) and len(set(map(str, labels))) == outputs:
-        return tuple(map(str, labels))
+    if not isinstance(labels, list | tuple) or not all(isinstance(name, str) for name in labels):
+        labels = ()
+    if len(set(labels)) == outputs:
+        return tuple(labels)
     return XRAY_LABELS if outputs == len(XRAY_LABELS) else ()

@@ -1,10 +1,13 @@
 """Read state dicts from torch's own files without running any code in them."""
 
 import errno
+import io
+import mmap as memory
 import pickle
 import re
 import shlex
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,9 @@ from densenet121.checkpoint.foreign.inert import stand_ins
 from densenet121.checkpoint.foreign.names import renamed
 from densenet121.datasets.image_dataset import some
 from densenet121.utils.errors import InputError
+from densenet121.utils.pickles import check_pickle
 
+LARGEST = 4 * 2**30  # bytes of a weights file; DenseNet-121 with its momentum has 66 million
 # Where training scripts store the weights, in order of preference: the weights themselves before
 # their moving average.
 _WRAPPERS = (
@@ -37,6 +42,7 @@ _TAKEN_OUT = re.compile(r"(?:.*\.)?(?=denseblock1\.denselayer1\.)")
 _OF_FEATURES = re.compile(r"(?:conv0|norm0|denseblock\d+|transition\d+|norm5)\.")
 _FIRST_ANYWHERE = (*(f".{first}" for first in _FIRST), ".conv0.weight")
 _DEEPEST = 4  # dicts around the weights
+_PICKLES = 5  # one after the other, of a file from torch before 1.6
 
 
 def is_torch_file(path: Path) -> bool:
@@ -63,11 +69,15 @@ def read_torch_file(path: Path, *, mmap: bool = False) -> tuple[dict[str, Tensor
     Raises:
         InputError: damaged, without a state dict, or not readable without running code.
     """
-    mmap = mmap and not _is_from_before_1_6(path)
+    old = _is_from_before_1_6(path)
+    mmap = mmap and not old
     try:
+        most = _check_content(path, old)
         safe = torch.serialization.safe_globals(stand_ins())
         with safe, warnings.catch_warnings(action="ignore"):  # about the age of the file
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap or None)
+    except InputError:
+        raise
     except Exception as error:  # a damaged file makes torch raise exceptions of almost any type
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         if isinstance(error, pickle.UnpicklingError):  # its first line advises to run all code
@@ -95,7 +105,35 @@ def read_torch_file(path: Path, *, mmap: bool = False) -> tuple[dict[str, Tensor
                 f"{path}: {name!r} is sparse, quantised or without content; save a state dict of "
                 "plain tensors"
             )
+        if value.nbytes > most:  # 4 bytes may stand for any number of equal ones
+            raise InputError(
+                f"{path}: {name!r} has {value.nbytes} bytes, but the file {most}: they are "
+                "repeated; save a state dict of plain tensors (clone() them)"
+            )
     return content, beside
+
+
+def _check_content(path: Path, old: bool) -> int:
+    """Refuse what would crash the reader, never end or fill the memory; bytes of what is in it.
+
+    Raises:
+        InputError: it unpacks to more than a weights file may have.
+        Exception: of almost any type, if the file is damaged; a ValueError if a pickle is endless.
+    """
+    if old:
+        with path.open("rb") as file, memory.mmap(file.fileno(), 0, access=memory.ACCESS_READ) as m:
+            for _ in range(_PICKLES):
+                if m.tell() < len(m):
+                    check_pickle(m)
+            return len(m)
+    # The reader that torch reads it with: another one may find another pickle in a hostile archive.
+    reader = torch._C.PyTorchFileReader(str(path))
+    with zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    if size > LARGEST:
+        raise InputError(f"{path}: unpacks to {size} bytes; the limit is {LARGEST}")
+    check_pickle(io.BytesIO(reader.get_record("data.pkl")))
+    return size
 
 
 def _unwrapped(content: Any, path: Path) -> tuple[Any, dict[str, Any]]:

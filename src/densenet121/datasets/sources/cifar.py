@@ -18,6 +18,7 @@ from densenet121.datasets.packed_strings import Names
 from densenet121.datasets.sources.splits import Split
 from densenet121.datasets.sources.text import names_of
 from densenet121.utils.errors import InputError
+from densenet121.utils.pickles import check_pickle
 from densenet121.utils.strays import refuse_stray
 
 Planes = NDArray[np.uint8]  # (N, 3, 32, 32)
@@ -96,7 +97,7 @@ def _class_names(meta: Path, key: str) -> tuple[str, ...]:
         return tuple(names_of(meta))
     content = _unpickle(meta)
     found = content.get("label_names" if key == "labels" else "fine_label_names")
-    if not isinstance(found, list):
+    if not isinstance(found, list) or not all(isinstance(name, bytes | str) for name in found):
         raise InputError(f"{meta}: has no class names")
     return tuple(_text(name) for name in found)
 
@@ -146,8 +147,11 @@ class _ArraysOnly(pickle.Unpickler):
 
 def _unpickle(file: Path) -> dict[str, Any]:
     try:
+        data = io.BytesIO(read_whole(file))
+        check_pickle(data)
+        data.seek(0)
         # bytes: the files come from Python 2, whose strings are bytes
-        content = _ArraysOnly(io.BytesIO(read_whole(file)), encoding="bytes").load()
+        content = _ArraysOnly(data, encoding="bytes").load()
     except InputError:
         raise
     except Exception as error:  # damaged data raises exceptions of almost any type
