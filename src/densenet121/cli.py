@@ -50,7 +50,7 @@ from densenet121.config import (
 from densenet121.config.arguments import parse_settings
 from densenet121.config.flags import nearest
 from densenet121.config.help import overview
-from densenet121.utils.errors import NO_MEMORY, InputError, UsageError
+from densenet121.utils.errors import NO_MEMORY, InputError, UsageError, visible
 from densenet121.utils.output import drop_output
 from densenet121.utils.threads import limit_spinning
 from densenet121.version import __version__
@@ -249,7 +249,7 @@ def _fail(error: object, arguments: Sequence[str], *, status: int) -> int:
         labels = _labels(arguments)
         line = re.sub(r"`(\w+)`", lambda name: labels.get(name[1], name[0]), line)
     with contextlib.suppress(BrokenPipeError):
-        print(f"densenet121: {' '.join(line.split())}", file=sys.stderr)  # noqa: T201
+        print(f"densenet121: {visible(' '.join(line.split()))}", file=sys.stderr)  # noqa: T201
     return status
 
 

@@ -50,3 +50,11 @@ def test_it_is_said_that_convert_records_the_names_of_classes(tmp_path: Path) ->
     said = "its classes have no names; `convert` records them (`class_names`)"
     assert said in inspect(plain)
     assert said not in inspect(named)
+
+
+def test_a_name_in_the_file_is_no_line_of_its_own(tmp_path: Path) -> None:
+    names = ("ant\nnote  checked by the maker", "\x1b[2Abee")
+    file = write_weights(tmp_path / "w.safetensors", class_names=names)
+    shown = inspect(file)
+    assert r"ant\nnote  checked by the maker, \x1b[2Abee" in shown
+    assert "\x1b" not in shown and "\nnote  checked" not in shown

@@ -18,6 +18,7 @@ from densenet121.engine.evaluate import evaluate
 from densenet121.inference.predictor import ImageInput, Predictor
 from densenet121.tasks import MultiLabel
 from densenet121.tasks.multi_label.answers import Findings
+from densenet121.tasks.single_label.predictions import Prediction
 from densenet121.utils.errors import InputError
 
 from helpers.commands import run_command
@@ -178,3 +179,10 @@ def test_infinite_logits_are_refused(amp: str, advice: str, weights: Path) -> No
     torch.nn.init.constant_(predictor.classifier.model.get_parameter("classifier.bias"), torch.inf)
     with pytest.raises(InputError, match=f"infinite logits; .*{advice}"):
         predictor.predict([np.zeros((9, 9, 3), np.uint8)])
+
+
+def test_a_name_is_no_line_of_the_table(tmp_path: Path) -> None:
+    out = io.StringIO()
+    answer = Prediction(("ant\x1b[2K",), (0.5,))
+    writer("table", out, 1, ())("a.jpg\nb.jpg  bee 99.00 %", answer)
+    assert out.getvalue() == r"a.jpg\nb.jpg  bee 99.00 %  ant\x1b[2K 50.00 %" + "\n"

@@ -10,3 +10,10 @@ def test_a_message_is_one_line_whatever_is_in_it() -> None:
         text = str(kind(f"x.tar: {name}"))
         assert text == r"x.tar: a\nb\r\x0bc\x85\u2028d\x1e"
         assert len(text.splitlines()) == 1
+
+
+def test_a_name_cannot_command_the_terminal() -> None:
+    """An escape may hide what comes before it; C1 has escapes of one character."""
+    assert str(InputError("\x1b[2K\x1b[1Aa\x07.jpg\x9b31m\x7f\b\t\u00e4\u7334")) == (
+        r"\x1b[2K\x1b[1Aa\x07.jpg\x9b31m\x7f\x08" + "\t\u00e4\u7334"
+    )

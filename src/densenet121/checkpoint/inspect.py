@@ -8,7 +8,7 @@ from densenet121.checkpoint.foreign.timm_config import weights_in
 from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import DEFAULT_TASK
 from densenet121.checkpoint.weights import Weights
-from densenet121.utils.errors import InputError
+from densenet121.utils.errors import InputError, visible
 
 
 def inspect(path: Path) -> str:
@@ -27,7 +27,8 @@ def inspect(path: Path) -> str:
     except (KeyError, TypeError, ValueError, OverflowError) as error:  # of a calibration
         raise InputError(f"{path}: damaged ({error!r} in its metadata)") from None
     width = max(len(what) for what, _ in rows)
-    return "\n".join(f"{what:<{width}}  {content}" for what, content in rows)
+    # A name in the file can neither begin a line of its own nor rewrite what the terminal shows.
+    return "\n".join(visible(f"{what:<{width}}  {content}") for what, content in rows)
 
 
 def _rows(weights: Weights) -> Iterator[tuple[str, str]]:

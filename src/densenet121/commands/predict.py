@@ -17,7 +17,7 @@ from densenet121.inference.predictor import ImageInput, Predictor
 from densenet121.network import constant_network
 from densenet121.runs.layout import make_folder
 from densenet121.tasks import Answer, AnswerOptions, Task
-from densenet121.utils.errors import InputError
+from densenet121.utils.errors import InputError, visible
 from densenet121.utils.progress import progress_bar
 
 
@@ -189,7 +189,8 @@ def writer(
     """
 
     def table(name: str, answer: Answer) -> None:
-        print(f"{printable(name):<{min(width, 60)}}  {answer.text()}", file=out)
+        shown = visible(printable(name))  # no name is a line of its own
+        print(f"{shown:<{min(width, 60)}}  {visible(answer.text())}", file=out)
 
     def jsonl(name: str, answer: Answer) -> None:
         print(json.dumps({"path": name, **answer.to_json()}, allow_nan=False), file=out)

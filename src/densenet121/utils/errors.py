@@ -5,8 +5,12 @@ Callers in Python know the field, and the command line prints ``--per_batch_size
 ``config`` and ``commands`` know flags.
 """
 
-# What ends a line, for some reader of a log, and how it is written in a message.
-_LINE_ENDS = {ord(end): repr(end)[1:-1] for end in "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"}
+# What ends a line for some reader of a log, or tells a terminal something, such as to rewrite what
+# it shows; and how it is written in a message.
+_CONTROLS = {
+    code: repr(chr(code))[1:-1]
+    for code in (*range(9), *range(10, 32), *range(127, 160), 0x2028, 0x2029)
+}
 
 
 class InputError(ValueError):
@@ -17,7 +21,7 @@ class InputError(ValueError):
     """
 
     def __init__(self, text: object) -> None:
-        super().__init__(str(text).translate(_LINE_ENDS))
+        super().__init__(visible(text))
 
 
 class TooLargeError(InputError):
@@ -41,6 +45,11 @@ def cannot_write(path: object, error: OSError, good: str = "") -> InputError:
         good: which checkpoint is good.
     """
     return InputError(f"{path}: cannot be written ({error.strerror}){good and '; '}{good}")
+
+
+def visible(text: object) -> str:
+    """Text with names from outside, in which every control character but a tab is written out."""
+    return str(text).translate(_CONTROLS)
 
 
 def one_line(reason: object) -> str:
