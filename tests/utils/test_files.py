@@ -19,6 +19,7 @@ from densenet121.utils.errors import InputError
 from densenet121.utils.files import (
     new_folder,
     remove_temporary_files,
+    temporary_beside,
     write_atomic,
     write_json,
 )
@@ -101,6 +102,15 @@ def test_others_may_read_what_is_written(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o644
+
+
+def test_a_link_in_place_of_the_temporary_file_is_not_followed(tmp_path: Path) -> None:
+    other = tmp_path / "of another user"
+    other.write_bytes(b"kept")
+    temporary_beside(tmp_path / "w.ckpt", "tmp").symlink_to(other)
+    write_atomic(tmp_path / "w.ckpt", b"new")
+    assert (other.read_bytes(), (tmp_path / "w.ckpt").read_bytes()) == (b"kept", b"new")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["of another user", "w.ckpt"]
 
 
 def test_what_a_kill_left_is_removed_and_nothing_else(tmp_path: Path) -> None:

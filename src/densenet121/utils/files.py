@@ -22,7 +22,8 @@ def write_atomic(path: Path, data: bytes | memoryview) -> None:
     """
     temporary = temporary_beside(path, "tmp")
     try:
-        with temporary.open("wb") as file:
+        temporary.unlink(missing_ok=True)
+        with temporary.open("xb") as file:  # never through a link that another user put there
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
