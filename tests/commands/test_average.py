@@ -90,7 +90,7 @@ def test_a_float32_sum_would_be_another_number() -> None:
 def test_the_mean_of_weights_in_16_bits_is_not_rounded_to_16_bits(
     kinds: tuple[str, str], members: list[Path], tmp_path: Path
 ) -> None:
-    files = []
+    files: list[Path] = []
     for file, kind in zip(members, kinds, strict=False):
         stored = read_weights(file)
         assert stored.info is not None

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -193,7 +194,7 @@ def test_weights_are_calibrated_anew_with_any_views_as_if_for_the_first_time(
 ) -> None:
     def calibrated(source: Path, tta: str) -> Path:
         output = tmp_path / f"{source.stem}_{tta}.safetensors"
-        flags = {"workers": 1, "amp": "fp32", "tta": tta, "output": str(output)}
+        flags: dict[str, Any] = {"workers": 1, "amp": "fp32", "tta": tta, "output": str(output)}
         calibrate(CalibrateConfig(data_dir=str(image_folder), pretrained=str(source), **flags))
         return output
 

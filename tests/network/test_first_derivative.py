@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.autograd.functional import hessian, hvp, jacobian, vhp
+from torch.autograd import functional
 
 from densenet121.network import plain_network
 from densenet121.network.first_derivative import first_derivative, link_to
@@ -24,7 +24,9 @@ def _by_functional(function: Any) -> Way:
 
 
 def _hessian_of_a_factor(net: nn.Module, x: Tensor) -> Any:
-    return hessian(lambda factor: net(x * factor).square().sum(), torch.ones((), dtype=x.dtype))
+    return functional.hessian(  # type: ignore[no-untyped-call]
+        lambda factor: net(x * factor).square().sum(), torch.ones((), dtype=x.dtype)
+    )
 
 
 def _through(*names: str) -> Way:
@@ -40,8 +42,8 @@ def _through(*names: str) -> Way:
 
 
 WAYS = {
-    "hvp": _by_functional(hvp),
-    "vhp": _by_functional(vhp),
+    "hvp": _by_functional(functional.hvp),
+    "vhp": _by_functional(functional.vhp),
     "hessian": _hessian_of_a_factor,
     "penalty, first convolution": _through("features.conv0.weight"),
     "penalty, a block": _through("features.denseblock1.denselayer1.conv1.weight"),
@@ -77,7 +79,7 @@ def test_a_gradient_with_a_graph_is_the_gradient_and_later_steps_are_as_ever() -
 def test_a_batch_of_gradients_is_refused_in_one_line() -> None:
     net, x = small_net().double(), random_images(2, 32, 32).double()
     with pytest.raises(RuntimeError, match=r"one at a time.*plain_network\(\)"):
-        jacobian(net, x, vectorize=True)
+        functional.jacobian(net, x, vectorize=True)  # type: ignore[no-untyped-call]
 
 
 def test_a_link_keeps_the_path_but_no_memory() -> None:
