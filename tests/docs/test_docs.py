@@ -44,6 +44,17 @@ def test_the_readme_can_be_read_at_one_sitting() -> None:
     assert len(text_of(README).splitlines()) <= 200
 
 
+def test_the_site_has_the_limits_of_the_readme() -> None:
+    of_readme, of_site = (
+        re.findall(r"^## Limits\n(.*?)(?=^## |\Z)", text_of(page), re.MULTILINE | re.DOTALL)
+        for page in (README, DOCS / "index.md")
+    )
+    assert len(of_readme) == 1
+    assert [part.replace("](docs/", "](").strip() for part in of_readme] == [
+        part.strip() for part in of_site
+    ]
+
+
 def test_every_page_is_in_the_navigation_and_in_the_readme_or_the_index_of_commands() -> None:
     navigation = (REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]
     pages = {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")}

@@ -1,7 +1,8 @@
 """Decode DICOM files to RGB pixels, through the package pydicom.
 
 The order is that of the standard (PS3.3, C.11): modality LUT or rescale, then VOI LUT or window,
-then 8 bits, and last the inversion of MONOCHROME1.
+then 8 bits, and last the inversion of MONOCHROME1. Colour has none of them: a palette is looked up,
+and YBR is converted to RGB by pydicom.
 
 No element about a patient is ever parsed: only those in ``_ELEMENTS`` are, and no text of the file
 or of pydicom goes into an error. pydicom's warnings and log quote what they warn about, so both are
@@ -25,6 +26,8 @@ from densenet121.utils.errors import InputError
 
 MARK = b"DICM"  # at byte 128
 
+_PALETTE = ("Red", "Green", "Blue")
+_TABLE = ("Descriptor", "Data")
 # The elements that are read: what describes the pixels, and nothing else.
 _ELEMENTS = [
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
@@ -34,12 +37,13 @@ _ELEMENTS = [
     *("ModalityLUTSequence", "RescaleSlope", "RescaleIntercept"),
     *("VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+    *(f"{colour}PaletteColorLookupTable{part}" for colour in _PALETTE for part in _TABLE),
+    "SegmentedRedPaletteColorLookupTableData",
 ]
 _FUNCTIONS = {"LINEAR", "LINEAR_EXACT", "SIGMOID"}  # of a window
-_COLOURS = {"MONOCHROME1", "MONOCHROME2", "RGB"}
-_OTHER_COLOURS = {"PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420"} | {
-    *("YBR_PARTIAL_422", "YBR_ICT", "YBR_RCT", "XYB", "HSV", "ARGB", "CMYK"),
-}
+_THREE_SAMPLES = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}  # RGB from pydicom
+_COLOURS = {"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", *_THREE_SAMPLES}
+_OTHER_COLOURS = {"YBR_PARTIAL_420", "YBR_PARTIAL_422", "XYB", "HSV", "ARGB", "CMYK"}
 # Its inflated size is not known before, so the limit on bytes could not be kept.
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 
@@ -68,8 +72,10 @@ def decode_dicom(
         _check_decoder(dataset.file_meta.TransferSyntaxUID)
         samples = dataset.pixel_array
         _check_shape(dataset, samples)
-        if dataset.PhotometricInterpretation == "RGB":
+        if dataset.PhotometricInterpretation in _THREE_SAMPLES:
             return np.array(samples, dtype=np.uint8, order="C")
+        if dataset.PhotometricInterpretation == "PALETTE COLOR":
+            return _through_palette(samples, dataset)
         grey = _grey_levels(dataset, samples, reading.window)
     except InputError:
         raise
@@ -101,7 +107,7 @@ def _transfer_syntax(data: bytes) -> bytes:
 
 
 def _check_kind(dataset: Any) -> None:
-    """Refuse what is not one image of grey or 8-bit RGB, by name."""
+    """Refuse what is not one image of grey levels, a palette or 8-bit colour, by name."""
     if "PixelData" not in dataset:
         if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
             raise InputError("DICOM with float samples, which are not read")
@@ -114,18 +120,20 @@ def _check_kind(dataset: Any) -> None:
     if colour not in _COLOURS:
         name = colour if colour in _OTHER_COLOURS else "that is unknown"
         raise InputError(
-            f"DICOM with a colour space {name}; MONOCHROME1, MONOCHROME2 and RGB are read"
+            f"DICOM with a colour space {name}; grey levels, palettes, RGB and YBR_FULL are read"
         )
     bits, highest = int(dataset.BitsStored), dataset.get("HighBit")
     if bits < dataset.BitsAllocated and highest not in (None, "", bits - 1):
         raise InputError(f"DICOM with HighBit {highest} of {bits} stored bits; {bits - 1} is read")
-    if colour == "RGB" and dataset.BitsAllocated != 8:
-        raise InputError("DICOM with RGB of more than 8 bits")
+    if colour in _THREE_SAMPLES and dataset.BitsAllocated != 8:
+        raise InputError(f"DICOM with {colour} of more than 8 bits")
+    if colour == "PALETTE COLOR" and "SegmentedRedPaletteColorLookupTableData" in dataset:
+        raise InputError("DICOM with a palette in segments, which is not read")
 
 
 def _check_shape(dataset: Any, samples: NDArray[Any]) -> None:
     """Refuse samples that do not fit what the file says of them, such as grey in three channels."""
-    channels = (3,) if dataset.PhotometricInterpretation == "RGB" else ()
+    channels = (3,) if dataset.PhotometricInterpretation in _THREE_SAMPLES else ()
     if samples.shape != (dataset.Rows, dataset.Columns, *channels):
         raise InputError(
             f"DICOM with samples of shape {samples.shape}, which is not one image of "
@@ -155,7 +163,8 @@ def _grey_levels(dataset: Any, samples: NDArray[Any], window: Window | None) -> 
 
     _check_rescaling(dataset)
     if dataset.get("ModalityLUTSequence"):
-        values = _through_table(samples, dataset, dataset.ModalityLUTSequence[0])
+        item = dataset.ModalityLUTSequence[0]
+        values = _through_table(samples, dataset, item.LUTDescriptor, item.LUTData)
     else:
         values = apply_modality_lut(samples, dataset)
     if window is not None and window.kind in ("values", "percentile"):
@@ -173,8 +182,9 @@ def _grey_levels(dataset: Any, samples: NDArray[Any], window: Window | None) -> 
             low, high = float(values.min()), float(values.max())
         return grey_levels(values, min(low, high), max(low, high))
     if tables:
-        high = float(2 ** int(tables[index].LUTDescriptor[2]) - 1)
-        return grey_levels(_through_table(values, dataset, tables[index]), 0.0, high)
+        item = tables[index]
+        shown = _through_table(values, dataset, item.LUTDescriptor, item.LUTData)
+        return grey_levels(shown, 0.0, float(2 ** int(item.LUTDescriptor[2]) - 1))
     _check_window(dataset, index)
     shown = apply_windowing(values, dataset, index)
     if low > high:  # a negative slope: the window's own black is the upper end
@@ -194,18 +204,31 @@ def _check_rescaling(dataset: Any) -> None:
         raise InputError(f"DICOM with a {found} but no {next(iter(blank))}")
 
 
-def _through_table(values: NDArray[Any], dataset: Any, item: Any) -> NDArray[np.uint16]:
-    """The entries of a modality or VOI LUT (PS3.3, C.11.1.1.1) for the whole part of each value.
+def _through_palette(samples: NDArray[Any], dataset: Any) -> NDArray[np.uint8]:
+    """RGB ``(H, W, 3)`` of a palette (PS3.3, C.7.6.3.1.5), the upper 8 bits of its entries."""
+    planes = []
+    for colour in _PALETTE:
+        name = f"{colour}PaletteColorLookupTable"
+        descriptor, data = dataset[f"{name}Descriptor"].value, dataset[f"{name}Data"].value
+        plane = _through_table(samples, dataset, descriptor, data)
+        planes.append((plane >> max(int(descriptor[2]) - 8, 0)).astype(np.uint8))
+    return np.stack(planes, axis=2)
+
+
+def _through_table(
+    values: NDArray[Any], dataset: Any, descriptor: Any, found: Any
+) -> NDArray[np.uint16]:
+    """The entries of a table (PS3.3, C.11.1.1.1) for the whole part of each value.
 
     Not by pydicom, whose index has the type of the entries or of the samples, and wraps in it: of
     4096 entries of 8 bits it uses 256. Entries of 8 bits may be stored in 8 or in 16.
     """
-    count, first, _ = (int(number) for number in item.LUTDescriptor)
+    count, first, bits = (int(number) for number in descriptor)
     count = count or 2**16
     words = np.dtype("<u2" if dataset.file_meta.TransferSyntaxUID.is_little_endian else ">u2")
-    found = item.LUTData
     data = found if isinstance(found, bytes) else np.array(found, dtype=words).tobytes()
-    table = np.frombuffer(data, np.uint8 if len(data) < 2 * count else words, count)
+    packed = bits <= 8 and len(data) <= count + count % 2
+    table = np.frombuffer(data, np.uint8 if packed else words, count)
     places = np.clip(np.floor(values).astype(np.float64) - first, 0, count - 1)
     return np.asarray(table[places.astype(np.int64)], dtype=np.uint16)
 
