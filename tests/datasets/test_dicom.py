@@ -306,6 +306,36 @@ def test_samples_in_other_bits_than_the_lowest_are_refused(shift: int) -> None:
         decode(data)
 
 
+CHEST = np.array([[-2000, 100, 1123], [-2000, 400, -2000]], np.int16)
+
+
+@pytest.mark.parametrize(
+    "padding",
+    [
+        {"PixelPaddingValue": -2000},
+        {"PixelPaddingValue": -2000, "PixelPaddingRangeLimit": -1500},
+        {"PixelPaddingValue": -1500, "PixelPaddingRangeLimit": -3000},
+        {"PixelPaddingValue": 63536},  # the same bits, as an unsigned number
+    ],
+)
+def test_padding_is_not_the_darkest_of_the_image(padding: dict[str, int]) -> None:
+    """The image had the upper 84 of 256 levels, above those down to the padding."""
+    dataset = make(CHEST, BitsStored=16, HighBit=15)
+    for name, number in padding.items():
+        dataset.add_new(name, "US" if number > 0 else "SS", number)
+    found = decode(encoded(dataset))[:, :, 0]
+    np.testing.assert_array_equal(found, levels(np.maximum(CHEST, 100), 100, 1123))
+    found = decode(encoded(dataset), reading=make_reading(8, "percentile:50,100"))[:, :, 0]
+    np.testing.assert_array_equal(found, levels(np.maximum(CHEST, 400), 400, 1123))
+    found = decode(encoded(dataset), reading=make_reading(8, "-2000,1123"))[:, :, 0]
+    np.testing.assert_array_equal(found, levels(CHEST, -2000, 1123))
+
+
+def test_an_image_of_padding_alone_is_read() -> None:
+    dataset = make(np.full((4, 4), 7, np.uint16), PixelPaddingValue=7)
+    assert decode(encoded(dataset)).max() == 0
+
+
 def test_a_blank_rescaling_is_none() -> None:
     elements = {"RescaleSlope": None, "RescaleIntercept": None, "WindowCenter": 900,
                 "WindowWidth": 500}  # fmt: skip

@@ -36,6 +36,7 @@ _ELEMENTS = [
     *("ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
     *("ModalityLUTSequence", "RescaleSlope", "RescaleIntercept"),
     *("VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction"),
+    *("PixelPaddingValue", "PixelPaddingRangeLimit"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     *(f"{colour}PaletteColorLookupTable{part}" for colour in _PALETTE for part in _TABLE),
     "SegmentedRedPaletteColorLookupTableData",
@@ -168,7 +169,7 @@ def _grey_levels(dataset: Any, samples: NDArray[Any], window: Window | None) -> 
     else:
         values = apply_modality_lut(samples, dataset)
     if window is not None and window.kind in ("values", "percentile"):
-        return grey_levels(values, *window.limits(values))
+        return grey_levels(values, *window.limits(_without_padding(values, samples, dataset)))
     low, high = _range(dataset)
     if window is not None and window.kind == "full":
         return grey_levels(values, min(low, high), max(low, high))
@@ -179,7 +180,8 @@ def _grey_levels(dataset: Any, samples: NDArray[Any], window: Window | None) -> 
         raise InputError(f"DICOM with {count} windows, numbered from 0; there is no index:{index}")
     if count == 0:
         if dataset.BitsStored > 8:
-            low, high = float(values.min()), float(values.max())
+            counted = _without_padding(values, samples, dataset)
+            low, high = float(counted.min()), float(counted.max())
         return grey_levels(values, min(low, high), max(low, high))
     if tables:
         item = tables[index]
@@ -190,6 +192,19 @@ def _grey_levels(dataset: Any, samples: NDArray[Any], window: Window | None) -> 
     if low > high:  # a negative slope: the window's own black is the upper end
         shown, low, high = -shown, -low, -high
     return grey_levels(shown, low, high)
+
+
+def _without_padding(values: NDArray[Any], samples: NDArray[Any], dataset: Any) -> NDArray[Any]:
+    """The values of what was imaged, not of what fills the rest (PS3.3, C.7.5.1.1.2)."""
+    if dataset.get("PixelPaddingValue") is None:
+        return values
+    first = int(dataset.PixelPaddingValue)
+    limit = dataset.get("PixelPaddingRangeLimit")
+    ends = (first, first if limit is None else int(limit))
+    # Some programs write the padding of signed samples as the unsigned number of the same bits.
+    low, high = sorted(int(np.array(end).astype(samples.dtype)) for end in ends)
+    image = values[(samples < low) | (samples > high)]
+    return image if image.size else values
 
 
 def _check_rescaling(dataset: Any) -> None:
