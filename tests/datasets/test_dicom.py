@@ -285,6 +285,21 @@ def test_a_damaged_palette_is_refused(spoiled: str) -> None:
         decode(encoded(dataset))
 
 
+@pytest.mark.parametrize(
+    ("syntax", "advice"),
+    [("1.2.840.10008.1.2.4.80", "pip install pylibjpeg"), ("1.2.840.10008.1.2.4.100", "write it")],
+    ids=["JPEG-LS", "MPEG2"],
+)
+def test_a_compression_that_cannot_be_decoded_is_named_with_what_helps(
+    syntax: str, advice: str
+) -> None:
+    dataset = make(SAMPLES)
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.PixelData = pydicom.encaps.encapsulate([b"\0" * 64])
+    with pytest.raises(InputError, match=rf"packages cannot decode; {advice}"):
+        decode(encoded(dataset))
+
+
 def test_colour_that_is_not_read_is_named() -> None:
     rgb = np.zeros((4, 4, 3), np.uint8)
     with pytest.raises(InputError, match=r"^DICOM with a colour space HSV; grey levels, palettes,"):

@@ -152,9 +152,12 @@ def _check_decoder(syntax: Any) -> None:
         available = False
     if not available:
         name = "that is unknown" if syntax.is_private or syntax.name == syntax else syntax.name
+        advice = "write it uncompressed"
+        if "JPEG" in name:
+            advice = "pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg may help"
         raise InputError(
             f"DICOM with a transfer syntax {name}, which the installed packages cannot decode; "
-            "pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg may help"
+            + advice
         )
 
 
