@@ -12,6 +12,7 @@ import yaml
 from sklearn.metrics import f1_score
 
 from densenet121.card import run_card
+from densenet121.checkpoint.native import ModelInfo
 from densenet121.cli import parse
 from densenet121.commands.calibrate import calibrate
 from densenet121.commands.card import command_of
@@ -23,9 +24,13 @@ from densenet121.config import (
     effective,
     settings_of,
 )
+from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.engine.evaluate import evaluate
+from densenet121.engine.start import effective_settings
 from densenet121.engine.train import train
+from densenet121.runs.checkpoints import Start
 from densenet121.runs.layout import read_record
+from densenet121.runtime import joined
 from densenet121.tasks import MultiLabel, SingleLabel, Task
 from densenet121.tasks.values import CheckpointScore, Results
 from densenet121.utils.errors import InputError
@@ -174,6 +179,25 @@ def test_each_setting_of_a_command_line_is_read_back(flags: dict[str, Any]) -> N
     if config.pretrained:
         changed["pretrained"] = "x y.safetensors"
     assert effective(settings_of(again)) == effective(settings_of(config) | changed)
+
+
+def test_the_command_of_a_run_with_a_recipe_is_accepted() -> None:
+    """Their schedule refuses T_max, which run.json has for every schedule."""
+    config = TrainConfig.from_recipe("scratch_small", data_dir="images", max_epoch=7, device="cpu")
+    seen = Preprocessing((224, 224), "256")
+    info = ModelInfo("densenet121", "paper", ("a", "b"), seen, "single_label")
+    with joined(config) as runtime:
+        recorded = effective_settings(config, runtime, info, Start(None, None))
+    assert recorded["T_max"] == 7
+    words = shlex.split(command_of({"command": "train", "settings": recorded}))
+    again = parse(words[1:])[1]
+    for setting in ("lr_scheduler", "max_epoch", "lr", "optimizer", "T_max", "warmup_epochs"):
+        assert getattr(again, setting) == getattr(config, setting), setting
+
+
+def test_a_t_max_of_its_own_stays_in_the_command() -> None:
+    settings = settings_of(TrainConfig(data_dir="images", T_max=60))
+    assert "--T_max 60" in command_of({"command": "train", "settings": settings})
 
 
 def label(count: int, auroc: float | None) -> dict[str, Any]:

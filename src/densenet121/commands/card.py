@@ -59,6 +59,8 @@ def command_of(record: Mapping[str, Any]) -> str:
         usual = value == (flag.default if flag.name == "augment" else default)
         # eval recorded it as its default once; the weights say what network they are of.
         usual = usual or (flag.name == "net" and value == "densenet121")
+        # Recorded with every schedule, but most refuse it.
+        usual = usual or (flag.name == "T_max" and value == settings.get("max_epoch"))
         # int8 is what the weights compute in, which nobody asks for.
         usual = usual or (flag.name == "amp" and value == "int8")
         if value is None or usual or flag.name in _LEFT_OUT:
