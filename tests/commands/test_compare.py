@@ -193,3 +193,25 @@ def test_what_is_no_evaluation_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "predictions.csv").write_text(text)
     with pytest.raises(InputError, match=r"predictions\.csv"):
         read_evaluation(tmp_path)
+
+
+@pytest.mark.parametrize("column", ["patient", "group"])  # a study may call it group
+def test_evaluations_over_groups_are_not_compared_over_images_in_silence(
+    column: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [str(tmp_path / name) for name in "ab"]
+    for folder in map(Path, folders):
+        folder.mkdir()
+        lines = [f"path,{column},label,predicted,probability,rank"]
+        lines += [f"{i}.png,P{i // 2},ant,{'ant' if i % 3 else 'bee'},0.5,1" for i in range(8)]
+        (folder / "predictions.csv").write_text("\n".join(lines) + "\n")
+        (folder / "run.json").write_text('{"settings": {"group": "patient"}}')
+    main(["compare", *folders])
+    note = capsys.readouterr().err
+    assert "over groups" in note and f"pass --group {column}" in note
+    main(["compare", *folders, "--group", column])
+    assert not capsys.readouterr().err
+    for place in folders:
+        (Path(place) / "run.json").write_text('{"settings": {"group": null}}')
+    main(["compare", *folders])
+    assert not capsys.readouterr().err

@@ -1,11 +1,13 @@
 """The ``compare`` command: compare two evaluations of the same images; is B worse than A?"""
 
 import json
+import shlex
 
+from densenet121.commands import print_notes
 from densenet121.config import CompareConfig, absolute
 from densenet121.datasets.groups import check_spelling
 from densenet121.runs.evaluations import EvaluationFile, read_evaluation
-from densenet121.runs.layout import EVALUATION, PREDICTIONS, RECORD
+from densenet121.runs.layout import EVALUATION, PREDICTIONS, RECORD, read_record
 from densenet121.tasks import Compared, Task
 from densenet121.utils.errors import InputError
 from densenet121.utils.files import check_output, write_json
@@ -28,6 +30,8 @@ def compare(config: CompareConfig, task: Task | None = None) -> int:
         read = [folder / name for folder in folders for name in (PREDICTIONS, EVALUATION, RECORD)]
         check_output(output, "output", [*inputs, *read])
     a, b = (read_evaluation(path, task) for path in inputs)
+    if config.group is None:
+        print_notes(_groups_note(a, b))
     found = compare_files(a, b, resamples=config.resamples, seed=config.seed, group=config.group)
     if config.format == "json":
         print(json.dumps(found.to_json(), indent=2, allow_nan=False))  # noqa: T201
@@ -75,6 +79,22 @@ def compare_files(
         return a.task.compare(a.rows, b.rows, resamples=resamples, seed=seed)
     groups = _groups(a, b, group)
     return a.task.compare(a.rows, b.rows, resamples=resamples, seed=seed, groups=groups)
+
+
+def _groups_note(a: EvaluationFile, b: EvaluationFile) -> list[str]:
+    """What to pass where the evaluations' own intervals are over groups of images."""
+    for found in (a, b):
+        settings = read_record(found.path.parent).get("settings")
+        name = settings.get("group") if isinstance(settings, dict) else None
+        after_path = "".join(map(str, list(next(iter(found.rows.values())))[1:2]))
+        # A study calls the column group where another one has the name.
+        if name and after_path in (name, "group"):
+            return [
+                f"the intervals of {found.path.parent} are over groups, but those of this "
+                "comparison are over images, and too narrow if the images of a group are alike; "
+                f"pass --group {shlex.quote(after_path)}"
+            ]
+    return []
 
 
 def _groups(a: EvaluationFile, b: EvaluationFile, column: str) -> dict[str, str]:
