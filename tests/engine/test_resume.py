@@ -569,6 +569,25 @@ def test_the_history_stays_where_an_epoch_gets_other_steps(
     assert [row.epoch for row in read_run(folder).results.validations] == [0, 1]
 
 
+@pytest.mark.parametrize("step", [2, 5])
+def test_a_checkpoint_of_an_epoch_with_other_steps_does_not_pass_for_newer(
+    step: int, uninterrupted: Path, tmp_path: Path
+) -> None:
+    """Two ranks go on with the run of one: the second step of its epoch is the first of theirs."""
+    folder = with_checkpoints_until(tmp_path / "run", uninterrupted, step)
+    newest = checkpoints_in(folder)[0]
+    checkpoint = open_checkpoint(newest)
+    run = json.loads((folder / "run.json").read_text()) | {"steps_per_epoch": 2, "world_size": 2}
+    resumed = RunFolder(folder, rank=0, keep=0, info=checkpoint.info, run=run, resumed_from=newest)
+    epoch = checkpoint.content["state"]["evaluated_epochs"]
+    done = epoch * 2 + 1
+    resumed.begin(done, checkpoint)
+    assert newest.exists()  # until there is another one
+    written = resumed.write_checkpoint(done, checkpoint.tensors, checkpoint.content)
+    assert checkpoints_in(folder)[0] == written
+    assert len(checkpoints_in(folder)) == step - 1  # those of an earlier epoch stay
+
+
 @pytest.mark.parametrize("name", ["metrics.jsonl", "x_rank_0.log"])
 def test_a_log_or_metrics_that_cannot_be_written_are_named_with_the_good_checkpoint(
     name: str, config: TrainConfig, uninterrupted: Path, tmp_path: Path

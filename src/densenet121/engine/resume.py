@@ -13,6 +13,7 @@ from densenet121.datasets.image_dataset import ImageDataset, check_same_classes
 from densenet121.engine.plan import frozen_epochs, make_schedule, mixed_epochs
 from densenet121.engine.state import RunState, Training
 from densenet121.runs.checkpoints import Checkpoint
+from densenet121.runs.record import steps_as_now
 from densenet121.utils.errors import InputError, UsageError
 
 # Names of the number of steps done, in MindSpore's Momentum and its ModelCheckpoint.
@@ -57,10 +58,7 @@ def check_resumable(checkpoint: Checkpoint, run: dict[str, Any], config: TrainCo
                 f"{count[1]} now; the result will differ from that of an uninterrupted run"
             )
     for name, (was, now) in _changes(before, run).items():
-        warnings.append(
-            f"{name} was {was}, is now {now}: sums are rounded in another order, "
-            "so the result may differ in the last bits"
-        )
+        warnings.append(f"{name} was {was}, is now {now}: {_effect(name)}")
     if before["versions"]["torch"] != run["versions"]["torch"]:
         warnings.append(
             f"torch was {before['versions']['torch']}, is now {run['versions']['torch']}: the "
@@ -167,16 +165,24 @@ def _changes(before: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, tup
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def renumber(state: RunState, checkpoint: Checkpoint, epoch_steps: int) -> list[str]:
-    """Adjust the step count if the data changed and so the number of steps per epoch."""
-    before = checkpoint.content["run"]["steps_per_epoch"]
-    if before == epoch_steps:
+def _effect(name: str) -> str:
+    """What a change of `_changes` does to the result."""
+    if name == "world_size":
+        return "a step has the images of all ranks, so the result will differ"
+    return "sums are rounded in another order, so the result may differ in the last bits"
+
+
+def renumber(state: RunState, checkpoint: Checkpoint, run: Mapping[str, Any]) -> list[str]:
+    """Adjust the step count if an epoch has other steps, by other data or ranks; say so."""
+    before, steps = checkpoint.content["run"], run["steps_per_epoch"]
+    in_epoch = state.step - state.evaluated_epochs * before["steps_per_epoch"]
+    step = state.evaluated_epochs * steps + steps_as_now(in_epoch, before, run)
+    if (steps, step) == (before["steps_per_epoch"], state.step):
         return []
-    in_epoch = state.step - state.evaluated_epochs * before
-    done = epoch_steps if in_epoch == before else min(in_epoch, epoch_steps)
-    state.step = state.evaluated_epochs * epoch_steps + done
+    state.step = step
     return [
-        f"an epoch had {before} steps and now has {epoch_steps}; continuing at step {state.step}"
+        f"an epoch had {before['steps_per_epoch']} steps and now has {steps}; continuing at step "
+        f"{step}"
     ]
 
 

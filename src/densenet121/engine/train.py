@@ -116,7 +116,7 @@ def train(config: TrainConfig, task: Task | None = None, images: Sides = None) -
             warnings += check_resumable(start.checkpoint, run, config)
             restore(training, start.checkpoint, runtime.process.rank)
             complete_best(training.state, val_dataset)
-            warnings += renumber(training.state, start.checkpoint, plan.steps)
+            warnings += renumber(training.state, start.checkpoint, run)
         elif start.mindspore and weights:
             note = resume_mindspore(training, weights, start.mindspore, plan.steps)
 

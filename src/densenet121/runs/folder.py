@@ -20,7 +20,7 @@ from densenet121.runs.layout import (
     read_record,
 )
 from densenet121.runs.metrics import MetricsFile, read_rows
-from densenet121.runs.record import resumed_record
+from densenet121.runs.record import resumed_record, steps_as_now
 from densenet121.runs.trackers import Trackers
 from densenet121.utils.errors import cannot_write
 from densenet121.utils.files import write_json
@@ -64,6 +64,7 @@ class RunFolder:
         self._trackers = Trackers(log_to if rank == 0 else (), path, run["settings"])
         self._metrics = MetricsFile(path / METRICS)
         self._last_good = resumed_from
+        self._superseded: list[Path] = []
         self._rank, self._keep, self._info, self._run = rank, keep, info, run
         self.is_first, self.saves = rank == 0, saves
 
@@ -94,6 +95,7 @@ class RunFolder:
         Raises:
             InputError: a file cannot be written; the text names the last good checkpoint.
         """
+        self._superseded = self._renamed(step, checkpoint) if checkpoint else []
         if not self.is_first:
             return ()
         if checkpoint is None:
@@ -117,17 +119,32 @@ class RunFolder:
             copy_evaluation(source, self.path, state["evaluated_epochs"])
         return lost
 
+    def _renamed(self, step: int, checkpoint: Checkpoint) -> list[Path]:
+        """Checkpoints of the interrupted epoch that would pass for newer than this run's.
+
+        Where an epoch has other steps than it had, their names count steps that are none now.
+        """
+        names = ("steps_per_epoch", "world_size")
+        before, now = checkpoint.content["run"], self._run
+        if all(before.get(name, now[name]) == now[name] for name in names):
+            return []
+        epoch = checkpoint.content["state"]["evaluated_epochs"]
+        done = step - epoch * now["steps_per_epoch"]
+        found = ((path, position_in_name(path)) for path in checkpoints_in(self.path, self._rank))
+        return [path for path, at in found if at and at[0] == epoch + 1 and at[1] > done]
+
     def _keep_metrics(self, step: int, checkpoint: Checkpoint) -> None:
         """Keep the rows up to the checkpoint; ``step`` is the number of its steps in this run."""
-        state = checkpoint.content["state"]
-        epochs, before = state["evaluated_epochs"], checkpoint.content["run"]["steps_per_epoch"]
-        shift = epochs * (self._run["steps_per_epoch"] - before)
-        self._metrics.keep_until(
-            state["step"],
-            epochs,
-            checkpoint.path.parent / METRICS,
-            lambda row_step: min(row_step + shift, step - 1),
-        )
+        state, before = checkpoint.content["state"], checkpoint.content["run"]
+        epochs, had = state["evaluated_epochs"], before["steps_per_epoch"]
+        first = epochs * self._run["steps_per_epoch"]
+
+        def renumbered(row_step: int) -> int:
+            done = steps_as_now(row_step + 1 - epochs * had, before, self._run)
+            return min(int(first) + done, step) - 1
+
+        source = checkpoint.path.parent / METRICS
+        self._metrics.keep_until(state["step"], epochs, source, renumbered)
 
     def note(self, row: Mapping[str, Any]) -> None:
         """Append a row to the metrics, and to the trackers before.
@@ -174,6 +191,10 @@ class RunFolder:
         except OSError as error:
             raise cannot_write(path, error, self.good) from None
         self._last_good = path
+        for old in self._superseded:
+            if old != path:
+                old.unlink(missing_ok=True)
+        self._superseded = []
         self._remove_old(path)
         return path
 

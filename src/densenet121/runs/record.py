@@ -78,6 +78,23 @@ def resumed_record(
     return content
 
 
+def steps_as_now(done: int, before: Mapping[str, Any], now: Mapping[str, Any]) -> int:
+    """The steps of an epoch that train on the images of ``done`` steps of an earlier run's epoch.
+
+    A whole epoch stays one. Else the number of images counts, because the ranks share each step,
+    and a step that was begun is done, so that no image comes twice.
+
+    Args:
+        done: steps of the epoch that were done.
+        before: the run then, with its "steps_per_epoch" and, unless it is old, "world_size".
+        now: the run now.
+    """
+    steps, ranks = now["steps_per_epoch"], now["world_size"]
+    if done == before["steps_per_epoch"]:
+        return int(steps)
+    return int(min(-(-done * before.get("world_size", ranks) // ranks), steps))
+
+
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     """What differs, by its name: what it was, and is now. What ``before`` lacks is not known."""
     found: dict[str, Any] = {}
