@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from densenet121.commands.study import study
-from densenet121.config import StudyConfig
+from densenet121.config import EvalConfig, StudyConfig
+from densenet121.engine.evaluate import evaluate
 from densenet121.engine.train import train
 from densenet121.utils.errors import InputError
 from densenet121.utils.locks import locked
@@ -64,6 +65,32 @@ def test_a_refused_run_or_study_leaves_the_file_that_the_other_is_writing(
         assert writing.exists()
     with locked(tmp_path, "output_dir"):  # its owner has been killed
         assert not writing.exists()
+
+
+def test_an_evaluation_in_the_folder_of_another_is_refused_and_leaves_its_files(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    """Two would share a log, and the predictions of one would lie beside the numbers of the other.
+
+    The one that writes may be a training run on another host.
+    """
+    weights = train(train_config(image_folder, tmp_path / "run", max_epoch=1)).folder
+    folder = tmp_path / "eval"
+    config = EvalConfig(
+        data_dir=str(image_folder / "val"),
+        pretrained=str(weights / "last.safetensors"),
+        output_dir=str(folder),
+    )
+    folder.mkdir()
+    writing = folder / ".0-1_3.ckpt.99999999.tmp"
+    with locked(folder, "output_dir"):
+        writing.touch()
+        with pytest.raises(InputError, match=f"process {os.getpid()} on .* writes into it"):
+            evaluate(config)
+        assert {file.name for file in folder.iterdir()} == {".lock", writing.name}
+    assert evaluate(config).complete
+    assert not writing.exists()  # its owner has ended
+    assert not (folder / ".lock").exists()
 
 
 def test_a_folder_that_cannot_be_locked_is_written_all_the_same(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Evaluate one weights file, or a folder of them, on a dataset."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ from densenet121.runs.record import describe_run
 from densenet121.runtime import Runtime, joined
 from densenet121.tasks import Task, task_named
 from densenet121.utils.errors import InputError, UsageError
-from densenet121.utils.files import remove_temporary_files, write_json
+from densenet121.utils.files import write_json
+from densenet121.utils.locks import locked
 from densenet121.utils.logging import log, log_settings, run_log
 from densenet121.utils.signals import StopRequest
 
@@ -67,8 +69,8 @@ def evaluate(config: EvalConfig, task: Task | None = None) -> EvalResult:
 
     Raises:
         UsageError: a setting cannot be used.
-        InputError: images or weights cannot be used. In a folder of weights, a file that cannot be
-            used is logged, and the result is incomplete.
+        InputError: images or weights cannot be used, or another process writes into the folder. In
+            a folder of weights, a file that cannot be used is logged, and the result is incomplete.
     """
     with StopRequest() as stop, joined(config, lambda: stop.requested) as runtime:
         # Read before the folder is made, so that a wrong path leaves no folder behind.
@@ -85,7 +87,7 @@ def evaluate(config: EvalConfig, task: Task | None = None) -> EvalResult:
             dataset = fit_classes(dataset, first, source)
             check_num_classes(dataset, config.num_classes)
         path, stamp = _make_folder(config, runtime, dataset, files)
-        with run_log(path, stamp, runtime.process.rank):
+        with _alone(path, runtime), run_log(path, stamp, runtime.process.rank):
             _log_start(config, task_name, runtime, dataset, path)
             results: dict[Path, Evaluation | None] = {}
             contents: list[dict[str, Any]] = []
@@ -144,10 +146,13 @@ def _make_folder(
     parent = absolute(config.log_path)
     check_apart(output_dir or parent, "output_dir" if output_dir else "log_path", dataset)
     made = make_folder(output_dir, parent) if runtime.process.rank == 0 else None
-    if made:
-        remove_temporary_files(made[0])
     stamp = from_rank_0(made[1] if made else "")
     return made or make_folder(output_dir, parent, stamp)
+
+
+def _alone(folder: Path, runtime: Runtime) -> AbstractContextManager[None]:
+    """A context in which no other command writes into the folder; rank 0 alone does."""
+    return locked(folder, "output_dir") if runtime.process.rank == 0 else nullcontext()
 
 
 def _log_start(
