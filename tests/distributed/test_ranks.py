@@ -311,6 +311,16 @@ def test_more_ranks_than_images_is_refused(image_folder: Path, tmp_path: Path) -
             (2, 4, 0),
         ),
         ({"SLURM_PROCID": "5", "SLURM_NTASKS": "6", "SLURM_LOCALID": "2"}, (5, 6, 2)),
+        (
+            {
+                "SLURM_JOB_ID": "7",
+                "SLURM_STEP_ID": "0",
+                "SLURM_PROCID": "0",
+                "SLURM_NTASKS": "6",
+            },
+            (0, 6, 0),
+        ),
+        ({"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_NTASKS": "1"}, (0, 1, 0)),
         ({"RANK": "0", "WORLD_SIZE": "1"}, (0, 1, 0)),
         ({}, (0, 1, 0)),
     ],
@@ -406,3 +416,18 @@ def test_ranks_that_are_started_again_do_not_look_for_those_that_ended() -> None
             for rank in range(2)
         ]
         assert [process.wait(timeout_seconds=60) for process in processes] == [0, 0]
+
+
+@pytest.mark.parametrize("step", [{}, {"SLURM_STEP_ID": "4294967291"}])
+def test_a_batch_script_of_slurm_without_srun_does_not_wait_for_ranks_that_nobody_starts(
+    step: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_NTASKS": "2", **step}
+    for name, value in job.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match="not the 2 of SLURM_NTASKS; start them with srun"):
+        join(True, 0, 1)
+    assert join(False, 0, 1).world_size == 1
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2"}.items():  # torchrun in the script
+        monkeypatch.setenv(name, value)
+    assert join(True, 0, 1).rank == 1

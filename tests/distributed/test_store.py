@@ -7,7 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from densenet121.distributed.ranks import Process, process_group
 from densenet121.distributed.store import store_address, wait_for_store
 from densenet121.utils.errors import InputError, UsageError
 
@@ -42,6 +44,28 @@ def test_the_address_is_the_launchers_and_must_be_one() -> None:
     for port in ("seven", "65536", "-1", ""):
         with pytest.raises(UsageError, match="MASTER_PORT must be a number up to 65535"):
             store_address(place | {"MASTER_PORT": port})
+
+
+def test_rank_0_alone_or_at_a_taken_port_is_told_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    rank_0 = Process(0, 2, 0, "rank 0 of 2")
+    monkeypatch.setenv("MASTER_PORT", free_port())
+    with (
+        pytest.raises(
+            InputError, match=r"1/2 clients joined\.; a launcher starts all of them: tor"
+        ),
+        process_group(rank_0, torch.device("cpu"), 1),
+    ):
+        pass
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("MASTER_PORT", str(server.getsockname()[1]))
+        with (
+            pytest.raises(InputError, match="set another MASTER_PORT for all ranks"),
+            process_group(rank_0, torch.device("cpu"), 1),
+        ):
+            pass
 
 
 @pytest.mark.parametrize("number", [None, signal.SIGTERM, signal.SIGINT])

@@ -22,7 +22,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.futures import Future
 
 from densenet121.distributed.roll_call import RollCall
-from densenet121.distributed.store import attempt_of, store_address, wait_for_store
+from densenet121.distributed.store import attempt_of, meeting_advice, store_address, wait_for_store
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.modes import evaluation_mode
 
@@ -34,6 +34,8 @@ _LAUNCHERS = (
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "Open MPI"),
     ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM"),
 )
+
+_FIRST_SPECIAL_STEP = 0xFFFFFFF0  # SLURM's numbers for steps that srun has not started
 
 # Groups that were left, until the next one or the end of the process. Freeing a group waits for
 # gloo's threads while it holds the interpreter, and such a thread may need the interpreter to free
@@ -65,8 +67,8 @@ def join(is_distributed: bool, rank: int, group_size: int) -> Process:
     """Find the rank of this process from the launcher's variables, else from the settings.
 
     Raises:
-        UsageError: several processes are requested but no launcher started them, or the
-            launcher's variables contradict each other.
+        UsageError: several processes are requested but no launcher started them, as in SLURM's
+            batch script without srun, or the launcher's variables contradict each other.
     """
     found = _from_launcher(os.environ) if is_distributed else None
     if found is not None and found.world_size > 1:
@@ -97,8 +99,24 @@ def _from_launcher(environment: Mapping[str, str]) -> Process | None:
             ) from None
         if not 0 <= rank < size:
             raise UsageError(f"{rank_name} is {rank}, {size_name} is {size}: there is no such rank")
+        if launcher == "SLURM" and size > 1 and _is_batch_script(environment):
+            raise UsageError(
+                f"SLURM's batch script starts one process, not the {size} of SLURM_NTASKS; start "
+                "them with srun, before the command, or pass `is_distributed` 0 for one process"
+            )
         return Process(rank, size, local_rank, f"rank {rank} of {size}, started by {launcher}")
     return None
+
+
+def _is_batch_script(environment: Mapping[str, str]) -> bool:
+    """Whether SLURM runs this in a job, but in no step of it that srun started.
+
+    A batch script has rank 0 and all tasks of the job in its variables, although it is alone. Its
+    own step and that of an interactive shell have the highest numbers, if any.
+    """
+    step = environment.get("SLURM_STEP_ID", "")
+    of_srun = step.isdecimal() and int(step) < _FIRST_SPECIAL_STEP
+    return "SLURM_JOB_ID" in environment and not of_srun
 
 
 @contextmanager
@@ -179,8 +197,10 @@ def _connect(
             device_id=None if device.type == "cpu" else device,
         )
     except (RuntimeError, ValueError) as error:
+        fault = _first_line(error)
         raise InputError(
-            f"rank {rank} cannot reach the other ranks at {address}:{port}: {_first_line(error)}"
+            f"rank {rank} cannot reach the other ranks at {address}:{port}: {fault}"
+            f"{meeting_advice(fault)}"
         ) from None
     return store
 

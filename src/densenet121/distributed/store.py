@@ -35,6 +35,15 @@ def store_address(environment: Mapping[str, str]) -> tuple[str, str]:
     return address, port
 
 
+def meeting_advice(fault: str) -> str:
+    """What to do about a fault of rank 0's store, after its text; empty if that is not known."""
+    if "EADDRINUSE" in fault:
+        return "; another program has this port, so set another MASTER_PORT for all ranks"
+    if "clients joined" in fault:
+        return "; a launcher starts all of them: torchrun, srun or mpirun"
+    return ""
+
+
 def attempt_of(environment: Mapping[str, str]) -> str:
     """A name for the entries of this start of the ranks, in a store that outlives them.
 
