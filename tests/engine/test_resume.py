@@ -25,7 +25,7 @@ from densenet121.engine.train import train
 from densenet121.report import write_report
 from densenet121.runs.checkpoints import open_checkpoint
 from densenet121.runs.folder import RunFolder
-from densenet121.runs.layout import checkpoints_in
+from densenet121.runs.layout import checkpoints_in, dated_runs
 from densenet121.runs.metrics import read_rows
 from densenet121.runs.read import read_run
 from densenet121.utils.errors import InputError, UsageError
@@ -420,6 +420,26 @@ def test_auto_takes_the_newest_run_under_ckpt_path(
     (later / "run.json").write_text(json.dumps({"command": "eval"}))
     result = train(replace(config, output_dir=None, ckpt_path=str(tmp_path), resume="auto"))
     assert result.folder.name == "2026-01-02_time_00_00_00"
+
+
+def test_auto_takes_the_run_that_was_started_last_in_any_time_zone(tmp_path: Path) -> None:
+    """Hosts and containers may have other zones, and in autumn an hour comes twice."""
+    runs = {  # by name, and when they were started
+        "2026-10-25_time_02_50_00": "2026-10-25T02:50:00+0200",
+        "2026-10-25_time_02_10_00": "2026-10-25T02:10:00+0100",
+        "2026-10-25_time_09_00_00": "2026-10-25T09:00:00+0900",
+        "2026-10-24_time_12_00_00": "unknown",
+    }
+    for name, started in runs.items():
+        (tmp_path / name).mkdir()
+        record = {"command": "train", "started": started}
+        (tmp_path / name / "run.json").write_text(json.dumps(record))
+    assert [path.name for path in dated_runs(tmp_path)] == [
+        "2026-10-25_time_02_10_00",
+        "2026-10-25_time_02_50_00",
+        "2026-10-25_time_09_00_00",
+        "2026-10-24_time_12_00_00",
+    ]
 
 
 def test_an_older_run_that_auto_passes_over_is_named(

@@ -1,9 +1,10 @@
 """Names of the files in a run folder; find or create a run folder."""
 
+import datetime
 import hashlib
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ TRACKERS = "trackers.json"
 TENSORBOARD = "tensorboard"
 TRACKER_IMAGES = "tracker_images"
 
+STARTED = "%Y-%m-%dT%H:%M:%S%z"  # in run.json
 _STAMP = "%Y-%m-%d_time_%H_%M_%S"
 _CHECKPOINT = re.compile(r"(\d+)-(\d+)_(\d+)\.ckpt")
 
@@ -68,9 +70,23 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def dated_runs(parent: Path) -> Iterator[Path]:
-    """The dated folders of training runs, the newest first; evaluations have dated folders too."""
-    folders = sorted(parent.glob("*_time_*"), reverse=True)
-    return (path for path in folders if read_record(path).get("command") == "train")
+    """The dated folders of training runs, the last one that was started first.
+
+    Evaluations have dated folders too.
+    """
+    records = [(path, read_record(path)) for path in parent.glob("*_time_*")]
+    found = [(_started(path, r), path) for path, r in records if r.get("command") == "train"]
+    return (path for _, path in sorted(found, reverse=True))
+
+
+def _started(folder: Path, record: Mapping[str, Any]) -> float:
+    """When a run was started: its name has the clock of its time zone, and daylight saving."""
+    for text, form in ((record.get("started"), STARTED), (folder.name, _STAMP)):
+        try:
+            return datetime.datetime.strptime(str(text), form).timestamp()
+        except (ValueError, OverflowError, OSError):
+            continue
+    return 0.0
 
 
 def make_folder(folder: Path | None, parent: Path, stamp: str | None = None) -> tuple[Path, str]:

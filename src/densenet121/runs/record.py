@@ -12,6 +12,7 @@ import torch
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.device import describe_device
 from densenet121.native.network import instruction_set
+from densenet121.runs.layout import STARTED
 from densenet121.runtime import Runtime
 from densenet121.version import __version__
 
@@ -43,7 +44,7 @@ def describe_run(
         "git_commit": _git_commit(),
         "class_names": list(class_names),
         "data": {"train": _describe(train), "val": _describe(val)},
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "started": time.strftime(STARTED),
     }
 
 
