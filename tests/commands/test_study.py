@@ -523,6 +523,9 @@ def test_one_image_that_cannot_be_read_is_left_out_and_named_if_asked(
     assert main([*flags, str(tmp_path / "a")]) == 1
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "03_1.png" in said
+    assert "--on_bad_image skip and --resume auto" in said and "--output_dir" not in said
+    assert main([*flags, str(tmp_path / "a"), "--on_bad_image", "skip", "--resume", "auto"]) == 1
+    assert "03_1.png" in (tmp_path / "a" / "study.html").read_text()
     assert main([*flags, str(tmp_path / "b"), "--on_bad_image", "skip"]) == 1
     content = json.loads((tmp_path / "b" / "study.json").read_text())
     assert [one["path"] for one in content["bad_images"]] == ["03_1.png"]

@@ -208,6 +208,22 @@ def test_an_image_that_cannot_be_read_is_named_and_nothing_is_lost(tmp_path: Pat
     assert list(result.bad_images) == ["x/004.png"]
 
 
+@pytest.mark.parametrize("ema_decay", [None, 0.5])
+def test_a_validation_image_that_cannot_be_read_is_named_with_how_to_go_on(
+    ema_decay: float | None, tmp_path: Path
+) -> None:
+    write_classes(tmp_path / "data" / "train", ["x", "y"], 8)
+    bad = write_classes(tmp_path / "data" / "val", ["x", "y"], 4) / "y" / "001.png"
+    image = bad.read_bytes()
+    bad.write_bytes(image[:40])
+    config = train_config(tmp_path / "data", tmp_path / "run", max_epoch=1, ema_decay=ema_decay)
+    told = r"y/001\.png: not a readable .*; the last good checkpoint is .*ckpt; .*`resume` auto"
+    with pytest.raises(InputError, match=told):
+        train(config)
+    bad.write_bytes(image)
+    assert train(replace(config, resume="auto")).evaluation is not None
+
+
 def test_a_run_whose_images_are_all_skipped_ends_after_the_first_epoch(tmp_path: Path) -> None:
     """It had gone on to its last epoch, with the weights that it began with."""
     data_dir = write_classes(tmp_path / "data", ["x", "y"], 4)

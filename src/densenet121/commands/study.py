@@ -22,7 +22,7 @@ from densenet121.runs.layout import make_folder
 from densenet121.runs.record import describe_run
 from densenet121.runs.study import HeldOut, StudyFolder
 from densenet121.runtime import joined
-from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.errors import InputError, UnreadableError, UsageError
 from densenet121.utils.locks import locked
 from densenet121.utils.signals import StopRequest
 
@@ -143,11 +143,17 @@ def _run(
         paths: paths of the images of the fold.
         stop: whether a signal asks to stop.
     """
-    if stop.requested or train(config).stopped:
-        return False
     path = folder.run(*place)
-    write_report(path)
-    found = predict_held_out(path, config, lambda: stop.requested)
+    try:
+        if stop.requested or train(config).stopped:
+            return False
+        write_report(path)
+        found = predict_held_out(path, config, lambda: stop.requested)
+    except UnreadableError as error:
+        raise InputError(
+            f"{error.fault}; pass `on_bad_image` skip and `resume` auto to go on without such "
+            "images, or begin a new study with an image that is repaired"
+        ) from None
     if found is not None:
         folder.write_held_out(*place, paths, images.names, found)
     return found is not None

@@ -49,7 +49,7 @@ from PIL.TiffImagePlugin import (
 from densenet121.datasets.dicom import MARK, decode_dicom
 from densenet121.datasets.png import png_without_notes
 from densenet121.datasets.reading import AS_BYTES, Reading
-from densenet121.utils.errors import InputError, TooLargeError
+from densenet121.utils.errors import InputError, TooLargeError, UnreadableError
 from densenet121.utils.strays import stray
 
 MAX_BYTES = 2**27
@@ -97,9 +97,9 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         raise not_readable(os.fspath(path), error) from error
 
 
-def not_readable(name: str, reason: InputError) -> InputError:
+def not_readable(name: str, reason: InputError) -> UnreadableError:
     """The error for an image that cannot be used."""
-    return InputError(f"{name}: not a readable image ({reason})")
+    return UnreadableError(f"{name}: not a readable image ({reason})")
 
 
 def is_image(data: bytes) -> bool:

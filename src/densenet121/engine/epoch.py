@@ -115,10 +115,7 @@ def _read_step(
     except InputError as error:
         path = save_checkpoint(training, folder, alone=True)
         kept = f"saved {path}" if folder.saves else folder.good
-        raise InputError(
-            f"{error}; {kept}; repair or remove the image, or pass `on_bad_image` "
-            f"skip, and continue with `resume` auto `output_dir` {folder.path}"
-        ) from None
+        raise folder.unreadable(error, kept) from None
     for index, reason in (fault for part in parts for fault in part.bad):
         training.state.bad_images[plan.dataset.paths[index]] = reason
     return [part for part in parts if can_train_on(training.model, part)]

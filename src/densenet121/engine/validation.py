@@ -19,7 +19,7 @@ from densenet121.runs.layout import (
     LAST_WEIGHTS,
 )
 from densenet121.tasks import Metrics, Task
-from densenet121.utils.errors import UsageError
+from densenet121.utils.errors import UnreadableError, UsageError
 from densenet121.utils.logging import log
 
 
@@ -59,17 +59,21 @@ def validate_epoch(
 
     Returns:
         The validation of the plain weights; None if ``should_stop`` returned true.
+
+    Raises:
+        InputError: an image cannot be read; the text names the last good checkpoint.
     """
     state = training.state
-    evaluation = _evaluate(training.model, plan, val, should_stop)
-    if evaluation is None:
-        return None
     averaged = None
-    if training.average is not None:
-        copy_buffers_from_rank_0(training.average.model)
-        averaged = _evaluate(training.average.model, plan, val, should_stop)
-        if averaged is None:
-            return None
+    try:
+        evaluation = _evaluate(training.model, plan, val, should_stop)
+        if evaluation is not None and training.average is not None:
+            copy_buffers_from_rank_0(training.average.model)
+            averaged = _evaluate(training.average.model, plan, val, should_stop)
+    except UnreadableError as error:
+        raise folder.unreadable(error, folder.good) from None
+    if evaluation is None or (training.average is not None and averaged is None):
+        return None
     evaluation.log()
     row = {"epoch": state.evaluated_epochs, "step": state.step - 1}
     folder.note({"kind": "eval"} | row | evaluation.metrics)

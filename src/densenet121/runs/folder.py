@@ -22,7 +22,7 @@ from densenet121.runs.layout import (
 from densenet121.runs.metrics import MetricsFile, read_rows
 from densenet121.runs.record import resumed_record, steps_as_now
 from densenet121.runs.trackers import Trackers
-from densenet121.utils.errors import cannot_write
+from densenet121.utils.errors import UnreadableError, cannot_write
 from densenet121.utils.files import write_json
 from densenet121.utils.locks import locked
 
@@ -224,6 +224,14 @@ class RunFolder:
             f"the last good checkpoint is {last}"
             if last
             else "this run has not written a checkpoint yet"
+        )
+
+    def unreadable(self, fault: object, kept: str) -> UnreadableError:
+        """The error for images that cannot be read; ``kept`` says what is not lost."""
+        return UnreadableError(
+            fault,
+            f"{kept}; repair or remove the image, or pass `on_bad_image` skip, and continue with "
+            f"`resume` auto `output_dir` {self.path}",
         )
 
     def _remove_old(self, current: Path) -> None:

@@ -24,6 +24,18 @@ class InputError(ValueError):
         super().__init__(visible(text))
 
 
+class UnreadableError(InputError):
+    """The file of an image cannot be read or decoded.
+
+    Attributes:
+        fault: the text without what to do, for who continues in another way.
+    """
+
+    def __init__(self, fault: object, advice: str = "") -> None:
+        super().__init__(f"{fault}; {advice}" if advice else fault)
+        self.fault = fault
+
+
 class TooLargeError(InputError):
     """An image has more bytes or pixels than allowed."""
 
