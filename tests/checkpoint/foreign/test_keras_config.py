@@ -7,11 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from densenet121.checkpoint.foreign.identify import PREPROCESSING
 from densenet121.checkpoint.foreign.keras_config import read_keras_config
+from densenet121.checkpoint.foreign.keras_geometry import geometry_of
 from densenet121.checkpoint.load import read_weights
 from densenet121.network import build
 from densenet121.utils.errors import InputError
@@ -99,8 +102,86 @@ def test_size_and_scale_are_those_of_the_model_and_other_layers_are_said(
     used = found.applied(DOCUMENTED)
     assert (used.image_size, used.eval_resize) == (size, f"{size[0]},{size[1]}")
     assert (used.mean, used.std) == (mean, std)
-    assert used.interpolation == DOCUMENTED.interpolation
+    resizes = any(kind == "Resizing" for kind, _ in before)
+    assert used.interpolation == ("opencv_bilinear" if resizes else DOCUMENTED.interpolation)
     assert len(found.notes) == bool(notes) and re.search(notes, "".join(found.notes))
+
+
+CROP = ("CenterCrop", {"height": 64, "width": 64})
+
+
+def resizing(height: int, width: int, **config: Any) -> tuple[str, dict[str, Any]]:
+    return "Resizing", {"height": height, "width": width, **config}
+
+
+@pytest.mark.parametrize(
+    ("before", "size", "eval_resize", "interpolation", "note"),
+    [
+        ([resizing(96, 64), TO_1], (96, 64), "96,64", "opencv_bilinear", "its Resizing layer"),
+        ([resizing(96, 96, interpolation="nearest")], (96, 96), "96,96", "pillow_nearest", "its R"),
+        ([TO_1, resizing(96, 96, crop_to_aspect_ratio=True)], (96, 96), "short:96", None, "its R"),
+        ([resizing(80, 96), CROP, TO_1], (64, 64), "80,96", None, "left out: its Resizing and Cen"),
+        ([resizing(64, 96, pad_to_aspect_ratio=True)], (64, 96), "pad:64,96", None, "its Resizing"),
+        ([INPUT, TO_1, CROP], (64, 64), "96,128", "pillow_nearest", "left out: its CenterCrop"),
+        ([CROP, TO_1], (64, 64), "64,64", "pillow_nearest", "not followed exactly: its CenterCrop"),
+        ([resizing(64, 96, crop_to_aspect_ratio=True)], (64, 96), "64,96", None, "not followed"),
+        ([resizing(96, 96, interpolation="area")], (96, 96), "96,96", None, "not followed exactly"),
+        ([resizing(32, 32), CROP], (64, 64), "64,64", None, "not followed exactly: its Resizing"),
+        (
+            [resizing(96, 96), ("RandomCrop", {"height": 64, "width": 64}), TO_1],
+            (64, 64),
+            "64,64",
+            "opencv_bilinear",
+            r"not followed .* and RandomCrop; images are resized to 64,64 \(opencv_bilinear\), and",
+        ),
+    ],
+)
+def test_images_are_resized_and_cropped_as_the_model_does_it(
+    before: Layers,
+    size: tuple[int, int],
+    eval_resize: str,
+    interpolation: str | None,
+    note: str,
+    tmp_path: Path,
+) -> None:
+    text = json.dumps(model(before, {"units": 4, "activation": "softmax"}))
+    found = read_keras_config(in_archive(tmp_path / "m", text))
+    used = found.applied(DOCUMENTED)
+    assert (used.image_size, used.eval_resize) == (size, eval_resize)
+    assert used.interpolation == (interpolation or "opencv_bilinear")
+    assert (used.std == (255,) * 3) == (TO_1 in before)
+    (said,) = found.notes
+    assert re.match(note, said)
+    assert used.transform.resize.size
+
+
+@pytest.mark.parametrize(
+    ("before", "fill"),
+    [
+        ([resizing(64, 64, pad_to_aspect_ratio=True, fill_value=9.0), TO_1], (9, 9, 9)),
+        ([resizing(64, 64, pad_to_aspect_ratio=True), ("TrueDivide", {})], (0, 0, 0)),
+        ([TO_1, resizing(64, 64, pad_to_aspect_ratio=True, fill_value=0.2)], (51, 51, 51)),
+        ([resizing(64, 64, pad_to_aspect_ratio=True)], (124, 116, 104)),  # of normalised images
+    ],
+)
+def test_what_a_model_pads_its_images_with_is_kept(
+    before: Layers, fill: tuple[int, int, int], tmp_path: Path
+) -> None:
+    text = json.dumps(model(before, {"units": 4, "activation": "softmax"}))
+    used = read_keras_config(in_archive(tmp_path / "m", text)).applied(DOCUMENTED)
+    assert (used.eval_resize, used.transform.fill) == ("pad:64,64", fill)
+
+
+@pytest.mark.parametrize("side", [63, 64])
+def test_a_resizing_of_keras_is_that_of_opencv(side: int) -> None:
+    """Keras's bilinear: the weights of the four nearest pixels, without antialiasing."""
+    levels = np.random.default_rng(0).integers(0, 256, (150, 90, 3), dtype=np.uint8)
+    geometry = geometry_of([resizing(side, 80)], lambda kind: False)
+    pixels = np.empty((side, 80, 3), np.uint8)
+    geometry.applied(DOCUMENTED).prepare(levels, pixels)
+    images = torch.from_numpy(levels).permute(2, 0, 1)[None].float()
+    theirs = F.interpolate(images, (side, 80), mode="bilinear", align_corners=False)[0]
+    assert np.abs(pixels - theirs.permute(1, 2, 0).numpy()).max() < 1
 
 
 @pytest.mark.parametrize(

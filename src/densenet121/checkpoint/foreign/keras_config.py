@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from densenet121.checkpoint.foreign.keras_geometry import GEOMETRY, Geometry, geometry_of
 from densenet121.datasets.image_dataset import some
 from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.utils.errors import InputError, one_line
@@ -28,7 +29,7 @@ class KerasConfig:
     """What is known of images and outputs.
 
     Attributes:
-        size: height and width of the input; None if any size is taken.
+        geometry: size of the input, and how images are resized and cropped to it.
         mean: of a Rescaling layer, in grey levels; empty without one.
         std: likewise.
         task: name of the task; empty if it does not say.
@@ -36,7 +37,7 @@ class KerasConfig:
         notes: sentences on layers that are taken for something.
     """
 
-    size: tuple[int, int] | None = None
+    geometry: Geometry = Geometry()  # noqa: RUF009 (frozen)
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     task: str = ""
@@ -48,10 +49,7 @@ class KerasConfig:
         if self.mean:
             scaled = replace(documented, mean=self.mean, std=self.std)
             documented = scaled.with_channels(documented.channels)
-        if self.size:
-            height, width = self.size
-            documented = replace(documented, image_size=self.size, eval_resize=f"{height},{width}")
-        return documented
+        return self.geometry.applied(documented)
 
 
 def read_keras_config(path: Path) -> KerasConfig:
@@ -66,16 +64,17 @@ def read_keras_config(path: Path) -> KerasConfig:
     try:
         layers = list(_layers(parse_json(text)))
         before = layers[: _first_convolution(layers)]
-        names = [kind for kind, _ in before if not kind.startswith(_NO_CHANGE)]
+        names = [kind for kind, _ in before if _changes_levels(kind)]
         mean, std = _rescaling(before, names)
+        geometry = geometry_of(before, _changes_levels)
         several = _activation(layers) == "sigmoid" and _units(layers) != 1
         return KerasConfig(
-            _size(before),
+            geometry,
             mean,
             std,
             "multilabel" if several else "",
             next((kind for kind, _ in layers if kind == "GlobalMaxPooling2D"), ""),
-            _notes(names, bool(mean)),
+            (*geometry.notes, *_notes(names, bool(mean))),
         )
     except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError, OverflowError):
         raise InputError(
@@ -124,17 +123,8 @@ def _first_convolution(layers: list[_Layer]) -> int:
     return next((k for k, (kind, _) in enumerate(layers) if kind == "Conv2D"), 0)
 
 
-def _size(before: list[_Layer]) -> tuple[int, int] | None:
-    """Of a Resizing layer, else of the input."""
-    for kind, config in before:
-        if kind == "Resizing":
-            return int(config["height"]), int(config["width"])
-    for kind, config in before:
-        shape = config.get("batch_shape") or config.get("batch_input_shape")
-        if kind == "InputLayer" and shape:
-            _, height, width, _ = shape
-            return (int(height), int(width)) if height and width else None
-    return None
+def _changes_levels(kind: str) -> bool:
+    return kind not in GEOMETRY and not kind.startswith(_NO_CHANGE)
 
 
 def _rescaling(
@@ -145,7 +135,7 @@ def _rescaling(
     Raises:
         ValueError: it is not finite, or of another number of channels.
     """
-    if [name for name in names if name != "Resizing"] != ["Rescaling"]:
+    if names != ["Rescaling"]:
         return (), ()
     config = next(config for kind, config in before if kind == "Rescaling")
     scale, offset = (_three(config[name]) for name in ("scale", "offset"))
@@ -180,12 +170,10 @@ def _units(layers: list[_Layer]) -> object:
 
 
 def _notes(names: list[str], followed: bool) -> tuple[str, ...]:
-    rest = [name for name in dict.fromkeys(names) if not (followed and name == "Rescaling")]
-    if not rest:
+    if followed or not names:
         return ()
-    if rest == ["Resizing"]:
-        return ("its Resizing layer is left out: images are resized to its size before",)
+    kinds = some(list(dict.fromkeys(names)), 4)
     return (
-        f"its layers before the first convolution ({some(rest, 4)}) are taken for "
+        f"its layers before the first convolution ({kinds}) are taken for "
         "keras.applications.densenet.preprocess_input, which is not checked",
     )
