@@ -1,17 +1,25 @@
 """Parquet files of the hub: labels that are none, splits by file name, repositories."""
 
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from densenet121.datasets.sources.label_table import LabelRules
 from densenet121.datasets.sources.open import open_evaluation, open_training
+from densenet121.datasets.sources.parquet import read_parquet
+from densenet121.datasets.sources.parquet_labels import read_label_parquet
 from densenet121.utils.errors import InputError, UsageError
 
 pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
 
+LABEL_READERS: dict[str, Any] = {
+    "single_label": lambda file: read_parquet(file, "train"),
+    "multi_label": lambda file: read_label_parquet(file, LabelRules()),
+}
 FILE = "train-00000-of-00001.parquet"
 
 
@@ -212,3 +220,38 @@ def test_a_changed_byte_is_noticed_where_the_file_has_sums(tmp_path: Path) -> No
     (tmp_path / FILE).write_bytes(data)
     with pytest.raises(InputError, match=rf"{FILE}.*CRC"):
         found.read(0)
+
+
+@pytest.mark.parametrize("form", ["struct", "binary", "dictionary"])
+@pytest.mark.parametrize("task", ["single_label", "multi_label"])
+def test_an_image_that_stands_in_every_row_is_not_unpacked_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, task: str
+) -> None:
+    """A dictionary has it once, so that 2 kB are 90 MB here, and could be any number."""
+    monkeypatch.setattr("densenet121.datasets.sources.parquet._MOST_UNPACKED", 2**22)
+    count = 300
+    images = pyarrow.array([bytes(300_000)] * count, pyarrow.binary())
+    if form == "struct":
+        images = pyarrow.StructArray.from_arrays([images], ["bytes"])
+    elif form == "dictionary":
+        images = images.dictionary_encode()
+    table = pyarrow.table({"image": images, "label": [0, 1, 2] * (count // 3)})
+    file = tmp_path / FILE
+    parquet.write_table(table, file, compression="zstd", dictionary_pagesize_limit=2**30)
+    assert file.stat().st_size < 5000
+    reader = LABEL_READERS[task]
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match=r"row group 0 unpacks to more than 4194304 bytes"):
+        reader(file)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used < 60_000  # kB
+
+
+def test_a_label_that_stands_in_every_row_is_not_unpacked_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("densenet121.datasets.sources.parquet._MOST_UNPACKED", 2**24)
+    labels = pyarrow.array(["a" * 1_000_000] * 100).dictionary_encode()
+    table = pyarrow.table({"image": [b"image"] * 100, "label": labels})
+    parquet.write_table(table, tmp_path / FILE, row_group_size=10, compression="zstd")
+    with pytest.raises(InputError, match=r"row group 1 unpacks to more than 16777216 bytes"):
+        open_training(tmp_path)

@@ -8,7 +8,7 @@ or with several, is refused.
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,9 @@ from densenet121.utils.json_values import parse_json
 from densenet121.utils.strays import refuse_stray
 
 _MOST_CACHED_BYTES = 2**28
+_ROWS = 16  # that are unpacked at a time when a file is opened
+# A row group may unpack to so many bytes, and to more if the file is large, too.
+_MOST_UNPACKED, _MOST_RATIO = 2**30, 100
 
 
 def read_parquet(where: Path, split: Split, *, partial: bool = False) -> ImageDataset:
@@ -129,10 +132,35 @@ class ImageRows:
     sizes: list[int] = field(default_factory=list)
     files: list[tuple[Path, int]] = field(default_factory=list)
 
-    def add_images(self, file: Path, number: int, column: Any) -> None:
-        """Add the images of a row group."""
-        self.groups.append((file, number))
-        self.starts.append(len(self.paths))
+    def add_file(self, file: Path, reader: Any, image: str, others: list[str]) -> Iterator[Any]:
+        """Add the images of a file; give its rows a few at a time, with these other columns.
+
+        A file may say in a few bytes that one image, or one text, stands in every row.
+
+        Raises:
+            InputError: an image has no bytes, or the file unpacks to far more than it has.
+        """
+        most = max(_MOST_UNPACKED, _MOST_RATIO * file.stat().st_size)
+        texts = 0  # bytes that are kept, unlike those of images
+        for number in range(reader.num_row_groups):
+            self.groups.append((file, number))
+            self.starts.append(len(self.paths))
+            unpacked = texts
+            for packed in reader.iter_batches(_ROWS, row_groups=[number], columns=[image, *others]):
+                rows = _without_dictionaries(packed)
+                yield rows
+                images = self._add_images(file, rows.column(image))
+                unpacked += max(rows.nbytes, images)
+                texts += max(rows.nbytes - images, 0)
+                if unpacked > most:
+                    raise InputError(
+                        f"{file}: row group {number} unpacks to more than {most} bytes, though the "
+                        f"file has {file.stat().st_size}; write its images as they are, once each"
+                    )
+
+    def _add_images(self, file: Path, column: Any) -> int:
+        """Add some images; their bytes."""
+        first = len(self.sizes)
         for value in column.to_pylist():
             try:
                 data, path = encoded_image(value)
@@ -140,6 +168,7 @@ class ImageRows:
                 raise InputError(f"{self.place(len(self.paths))}: {error}") from None
             self.sizes.append(len(data))
             self.paths.append(path or f"{file.name}/{len(self.paths):08d}")
+        return sum(self.sizes[first:])
 
     def place(self, index: int) -> str:
         """File and row of an image, for messages."""
@@ -175,11 +204,17 @@ class _Rows(ImageRows):
         found = class_names_of(schema.metadata or {}, label)
         self.names = same_names(file, label, self.names, found)
         self.files.append((file, len(self.labels)))
-        for number in range(reader.num_row_groups):
-            table = reader.read_row_group(number, columns=[image, label])
-            for value in table.column(label).to_pylist():
+        for rows in self.add_file(file, reader, image, [label]):
+            for value in rows.column(label).to_pylist():
                 self.labels.append(class_of(value, self.place(len(self.labels))))
-            self.add_images(file, number, table.column(image))
+
+
+def _without_dictionaries(rows: Any) -> Any:
+    """Rows in which each value has its own bytes."""
+    decoded = [
+        getattr(column, "dictionary_decode", lambda c=column: c)() for column in rows.columns
+    ]
+    return type(rows).from_arrays(decoded, rows.schema.names)
 
 
 def _files(where: Path, split: Split | None) -> tuple[list[Path], list[str]]:

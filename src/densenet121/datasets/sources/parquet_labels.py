@@ -85,9 +85,7 @@ class _Columns(ImageRows):
         wanted = [*self.columns.nested, *self.columns.cells]
         for name in wanted:
             column_of(file, schema.names, (name,))  # raises if it is missing
-        for number in range(reader.num_row_groups):
-            table = reader.read_row_group(number, columns=[image, *wanted])
+        for rows in self.add_file(file, reader, image, wanted):
             for target in (self.columns.nested, self.columns.cells):
                 for name, values in target.items():
-                    values += table.column(name).to_pylist()
-            self.add_images(file, number, table.column(image))
+                    values += rows.column(name).to_pylist()
