@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from scipy import fft
 
-from densenet121.datasets.decoding import decode, format_of
+from densenet121.datasets.decoding import MAX_PIXELS, decode, format_of
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.png import png_without_notes
 from densenet121.datasets.reading import AS_BYTES, Reading
 from densenet121.utils.errors import InputError
+from densenet121.utils.pillow_input import pillow_input
 from densenet121.utils.strays import stray
 
 SIDE = 32  # of the small grey image that is compared to find near copies
@@ -153,7 +154,7 @@ def _largest_sample(data: bytes, name: str) -> int | None:
             return None
         return int((pixels[..., :3] if pixels.ndim == 3 else pixels).max())  # without opacity
     if name in ("TIFF", "PPM"):
-        with Image.open(io.BytesIO(data), formats=[name]) as image:
+        with _open(data, name) as image:
             # Pillow scales a PGM by its maximum to 16 bits, and calls their mode I.
             is_deep = image.mode.startswith("I;16") if name == "TIFF" else image.mode == "I"
             return int(np.asarray(image).max()) if is_deep else None
@@ -168,7 +169,7 @@ def _header(data: bytes, name: str) -> list[tuple[str, str]]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=[name]) as image:
+            with _open(data, name) as image:
                 mode, has_alpha = image.mode, image.has_transparency_data
                 orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
                 # Telephones put a second picture into a JPEG, which is no series.
@@ -184,6 +185,10 @@ def _header(data: bytes, name: str) -> list[tuple[str, str]]:
     if several:
         found.append(("several", "several pages or frames, of which only the first is used"))
     return found
+
+
+def _open(data: bytes, name: str) -> Image.Image:
+    return Image.open(io.BytesIO(pillow_input(data, MAX_PIXELS)), formats=[name])
 
 
 def _has_second(image: Image.Image) -> bool:

@@ -50,6 +50,7 @@ from densenet121.datasets.dicom import MARK, decode_dicom
 from densenet121.datasets.png import png_without_notes
 from densenet121.datasets.reading import AS_BYTES, Reading
 from densenet121.utils.errors import InputError, TooLargeError, UnreadableError
+from densenet121.utils.pillow_input import pillow_input
 from densenet121.utils.strays import stray
 
 MAX_BYTES = 2**27
@@ -249,6 +250,7 @@ def _refuse_deep_colour(name: str, is_colour: bool) -> None:
 
 def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
     """Open the image: the header is read and the size checked, the pixels are not yet decoded."""
+    data = pillow_input(data, max_pixels)
     try:
         image = Image.open(io.BytesIO(data), formats=[name])
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

@@ -8,6 +8,8 @@ from pathlib import Path, PurePath
 
 from PIL import Image
 
+from densenet121.utils.pillow_input import pillow_input
+
 _SIDE = 128  # maximum, in pixels
 _MAX_BYTES = 50 * 1000**2
 _MAX_PIXELS = 89_000_000  # close to Pillow's limit for decompression bombs
@@ -50,7 +52,8 @@ def thumbnail(
 def _shrink(path: Path) -> tuple[bytes | None, str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about size (checked here) and damaged metadata
-        with Image.open(path, formats=_FORMATS) as image:
+        data = pillow_input(path.read_bytes(), _MAX_PIXELS)
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             if image.width * image.height > _MAX_PIXELS:
                 return None, "larger than 89 megapixels"
             image.draft("RGB", (2 * _SIDE, 2 * _SIDE))  # JPEG: decodes at a fraction of its size
