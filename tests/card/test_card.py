@@ -12,6 +12,7 @@ import yaml
 from sklearn.metrics import f1_score
 
 from densenet121.card import run_card
+from densenet121.card.markdown import escape
 from densenet121.checkpoint.native import ModelInfo
 from densenet121.cli import parse
 from densenet121.commands.calibrate import calibrate
@@ -311,3 +312,7 @@ def test_the_command_of_an_evaluation_asks_for_nothing_that_the_weights_would_re
     settings = settings_of(config) | {"net": net, "amp": "int8"}
     words = shlex.split(command_of({"command": "eval", "settings": settings}))
     assert words[:2] == ["densenet121", "eval"] and not {"--net", "--amp"} & set(words)
+
+
+def test_a_name_in_a_card_is_no_command_to_the_terminal() -> None:
+    assert escape("a\n# b\x1b[2J\x9b|") == r"a \# b\\x1b\[2J\\x9b\|"

@@ -92,6 +92,17 @@ def test_a_request_of_two_readings_is_refused_and_what_follows_is_not_answered(
     assert len(found) <= 1 and 200 not in found, found
 
 
+def test_a_length_of_thousands_of_digits_is_a_number_or_refused(server: tuple[int, int]) -> None:
+    port, _ = server
+    body = image()
+    head = HEAD + b"Connection: close\r\nContent-Length: " + b"0" * 6000
+    assert statuses(said(port, head + b"%d\r\n\r\n" % len(body) + body)) == [200]
+    other = b"POST /v2/models/densenet40/infer HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    for digit in (b"0", b"9"):
+        length = b"Inference-Header-Content-Length: " + digit * 6000 + b"\r\n"
+        assert statuses(said(port, other + length + b"Content-Length: 2\r\n\r\n{}")) == [400]
+
+
 def test_headers_and_request_lines_have_an_end(server: tuple[int, int]) -> None:
     port, _ = server
     long = b"GET /" + b"a" * 100_000

@@ -4,11 +4,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from densenet121.utils.errors import visible
+
 
 def escape(value: object) -> str:
     """Any value as one line of text without the signs that Markdown or HTML would interpret."""
     text = str(value).encode("utf-8", "backslashreplace").decode("utf-8")
-    return re.sub(r"([\\`*_\[\]<>|#~$&])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_\[\]<>|#~$&])", r"\\\1", visible(" ".join(text.split())))
 
 
 def code(value: object) -> str:

@@ -44,6 +44,11 @@ class NamedImage:
     data: bytes
 
 
+def whole_number(digits: str) -> int:
+    """The number that digits mean, or one that is beyond any limit; Python reads at most 4,300."""
+    return int(digits.lstrip("0")[:20] or 0)
+
+
 async def read_body(request: Request, max_bytes: int, seconds: float) -> bytes:
     """The whole body.
 
@@ -55,7 +60,7 @@ async def read_body(request: Request, max_bytes: int, seconds: float) -> bytes:
     body = bytearray()
     try:
         async with asyncio.timeout(seconds):
-            if int(length) <= max_bytes:  # the HTTP parser allows only digits
+            if whole_number(length) <= max_bytes:  # the HTTP parser allows only digits
                 async for chunk in request.stream():
                     body += chunk
                     if len(body) > max_bytes:

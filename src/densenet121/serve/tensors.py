@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from densenet121.serve.bodies import NamedImage, Refusal
+from densenet121.serve.bodies import NamedImage, Refusal, whole_number
 from densenet121.utils.json_values import parse_json
 
 IMAGE, PIXELS = "image", "pixels"
@@ -98,9 +98,10 @@ def parse(body: bytes, headers: Mapping[str, str], allowed: Allowed) -> InferReq
 def _parts(body: bytes, length: str | None) -> tuple[bytes, bytes]:
     if length is None:
         return body, b""
-    if not (length.isascii() and length.isdecimal()) or int(length) > len(body):
+    is_number = length.isascii() and length.isdecimal()
+    if not is_number or (head := whole_number(length)) > len(body):
         raise Refusal(400, f"{LENGTH} must be at most the {len(body)} bytes of the body")
-    return body[: int(length)], body[int(length) :]
+    return body[:head], body[head:]
 
 
 def _json(data: bytes) -> dict[str, Any]:
