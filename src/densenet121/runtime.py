@@ -18,7 +18,8 @@ from densenet121.device import (
     pins_memory,
     set_tf32,
 )
-from densenet121.distributed.ranks import ALONE, Process, join, process_group
+from densenet121.distributed.launchers import ALONE, Process, join
+from densenet121.distributed.ranks import process_group
 from densenet121.native.network import instruction_set, unknown_kernels
 from densenet121.network.compiled import named_compile_errors
 from densenet121.utils.cores import default_workers

@@ -17,15 +17,11 @@ from PIL import Image
 from campaigns.campaign import Target
 from campaigns.mutation import damaged
 from densenet121.datasets.decoding import decode
+from densenet121.datasets.eval_resize import parse_eval_resize
 from densenet121.datasets.operations import apply
 from densenet121.datasets.preparation import prepare_evaluation, prepare_training
 from densenet121.datasets.reading import Reading, Window
-from densenet121.datasets.transforms import (
-    EvalTransform,
-    TrainTransform,
-    parse_eval_resize,
-    uniforms,
-)
+from densenet121.datasets.transforms import EvalTransform, TrainTransform, uniforms
 from densenet121.inference.predictor import Predictor
 from densenet121.utils.errors import InputError
 

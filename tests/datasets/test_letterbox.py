@@ -16,8 +16,9 @@ from densenet121 import cli
 from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import save_weights
 from densenet121.datasets.decoding import read_image
+from densenet121.datasets.eval_resize import parse_eval_resize
 from densenet121.datasets.preprocessing import Preprocessing
-from densenet121.datasets.transforms import EvalTransform, parse_eval_resize
+from densenet121.datasets.transforms import EvalTransform
 from densenet121.engine.evaluate import evaluate
 from densenet121.inference.predictor import Predictor
 from densenet121.utils.errors import InputError

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from densenet121.datasets.decoding import decode
+from densenet121.datasets.eval_resize import parse_eval_resize
 from densenet121.datasets.operations import (
     BRIGHTNESS,
     CONTRAST,
@@ -20,12 +21,7 @@ from densenet121.datasets.operations import (
     apply,
 )
 from densenet121.datasets.preparation import prepare_evaluation, prepare_training
-from densenet121.datasets.transforms import (
-    EvalTransform,
-    TrainTransform,
-    parse_eval_resize,
-    uniforms,
-)
+from densenet121.datasets.transforms import EvalTransform, TrainTransform, uniforms
 from densenet121.native.images import ImageArguments, ImageKernel
 from densenet121.utils.errors import InputError
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from densenet121.datasets.eval_resize import parse_eval_resize
 from densenet121.datasets.preprocessing import Preprocessing
-from densenet121.datasets.transforms import MEAN, STD, EvalTransform, normalise, parse_eval_resize
+from densenet121.datasets.transforms import MEAN, STD, EvalTransform, normalise
 from densenet121.utils.errors import InputError
 
 

@@ -14,6 +14,7 @@ from scipy import stats
 from torch.nn import functional as F
 
 from densenet121.datasets import operations, transforms
+from densenet121.datasets.eval_resize import parse_eval_resize
 from densenet121.datasets.transforms import EvalTransform, TrainTransform, crop_box, uniforms
 from densenet121.utils.errors import InputError
 
@@ -252,7 +253,7 @@ def test_any_shape_can_be_transformed(H: int, W: int) -> None:
     for u in DRAWS[:20]:
         assert TrainTransform(32, 40)(image, u).shape == (32, 40, 3)
     for text in ("48", "40,64", "short:41"):
-        transform = EvalTransform(32, 40, transforms.parse_eval_resize(text))
+        transform = EvalTransform(32, 40, parse_eval_resize(text))
         assert transform(image).shape == (32, 40, 3)
     np.testing.assert_array_equal(image, noise(H, W))  # never written to
 
@@ -267,7 +268,7 @@ def test_any_shape_can_be_transformed(H: int, W: int) -> None:
     ],
 )
 def test_evaluation_image(text: str, resized: tuple[int, int]) -> None:
-    parsed = transforms.parse_eval_resize(text)
+    parsed = parse_eval_resize(text)
     assert parsed.shape(375, 500) == resized and str(parsed) == text
     assert parsed.shape(500, 375) == (resized[::-1] if "short" in text else resized)
     top, left = (resized[0] - 224) // 2, (resized[1] - 224) // 2
@@ -278,7 +279,7 @@ def test_evaluation_image(text: str, resized: tuple[int, int]) -> None:
 @pytest.mark.parametrize("text", ["", "0", "-5", "256,", "1,2,3", "256x256", "short:", "short:1,2"])
 def test_bad_eval_resize_is_named(text: str) -> None:
     with pytest.raises(InputError, match=f'^`eval_resize` must be .*, got "{text}"$'):
-        transforms.parse_eval_resize(text)
+        parse_eval_resize(text)
 
 
 @pytest.mark.parametrize(
@@ -297,11 +298,11 @@ def test_bad_eval_resize_is_named(text: str) -> None:
 )
 def test_crop_that_never_fits(text: str, H: int, W: int, message: str) -> None:
     with pytest.raises(InputError, match=f"^{message}"):
-        EvalTransform(H, W, transforms.parse_eval_resize(text))
+        EvalTransform(H, W, parse_eval_resize(text))
 
 
 def test_crop_that_fits_some_images_only() -> None:
-    transform = EvalTransform(60, 80, transforms.parse_eval_resize("short:64"))
+    transform = EvalTransform(60, 80, parse_eval_resize("short:64"))
     assert transform(noise(100, 200)).shape == (60, 80, 3)
     with pytest.raises(InputError, match="smaller than `image_size` 60,80"):
         transform(noise(100, 100))

@@ -9,7 +9,8 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore
 
-from densenet121.distributed.ranks import Process, process_group
+from densenet121.distributed.launchers import Process
+from densenet121.distributed.ranks import process_group
 from densenet121.utils.errors import InputError
 
 CUDA = torch.device("cuda", 1)

@@ -28,7 +28,8 @@ from densenet121.engine.step import TrainingBatch, train_step
 from densenet121.tasks import SingleLabel
 from densenet121.network import DenseNet, set_recompute, synchronise_norms
 from densenet121.optimizers import get_param_groups, momentum_sgd
-from densenet121.distributed.ranks import join, process_group, sum_over_ranks
+from densenet121.distributed.launchers import join
+from densenet121.distributed.ranks import process_group, sum_over_ranks
 from densenet121.utils.var_init import initialise
 
 
@@ -160,7 +161,8 @@ UNEVEN = """
 import torch
 from densenet121.network import DenseNet, synchronise_norms
 from densenet121.optimizers import get_param_groups, momentum_sgd
-from densenet121.distributed.ranks import join, process_group, sum_over_ranks, synchronised
+from densenet121.distributed.launchers import join
+from densenet121.distributed.ranks import process_group, sum_over_ranks, synchronised
 
 process = join(True, 0, 1)
 with process_group(process, torch.device("cpu"), 60):
@@ -198,7 +200,8 @@ def test_compressed_gradients_are_half_the_bytes_and_nearly_the_same(tmp_path: P
     script.write_text(
         "import time, torch, torch.distributed as dist\n"
         "from densenet121.network import DenseNet\n"
-        "from densenet121.distributed.ranks import join, process_group, synchronised\n"
+        "from densenet121.distributed.launchers import join\n"
+        "from densenet121.distributed.ranks import process_group, synchronised\n"
         "process, sent = join(True, 0, 1), []\n"
         "reduce = dist.all_reduce\n"
         "def watched(tensor, *a, **k):\n"

@@ -15,7 +15,7 @@ from torch._C._distributed_c10d import TCPStore
 
 from densenet121.checkpoint.native import read
 from densenet121.datasets.sampler import epoch_order, training_batches
-from densenet121.distributed.ranks import join
+from densenet121.distributed.launchers import join
 from densenet121.runs.layout import checkpoints_in
 from densenet121.utils.errors import UsageError
 
@@ -36,7 +36,8 @@ def trained(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 GRADIENTS = """
 import torch
 from densenet121.network import DenseNet
-from densenet121.distributed.ranks import join, process_group, synchronised
+from densenet121.distributed.launchers import join
+from densenet121.distributed.ranks import process_group, synchronised
 
 process = join(True, 0, 1)
 with process_group(process, torch.device("cpu"), 60):
@@ -138,7 +139,8 @@ from densenet121.datasets.sources.open import open_evaluation
 from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.engine.evaluation import evaluate_images
 from densenet121.network import build
-from densenet121.distributed.ranks import join, process_group
+from densenet121.distributed.launchers import join
+from densenet121.distributed.ranks import process_group
 from densenet121.runtime import make_runtime
 from densenet121.tasks import SingleLabel
 from densenet121.utils.var_init import initialise

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from densenet121.distributed.ranks import Process, process_group
+from densenet121.distributed.launchers import Process
+from densenet121.distributed.ranks import process_group
 from densenet121.distributed.store import store_address, wait_for_store
 from densenet121.utils.errors import InputError, UsageError
 

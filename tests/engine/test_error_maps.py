@@ -11,13 +11,8 @@ import torch
 
 from densenet121.checkpoint.pretrained import load_model
 from densenet121.datasets.decoding import read_image
-from densenet121.datasets.transforms import (
-    MEAN,
-    STD,
-    EvalTransform,
-    normalise,
-    parse_eval_resize,
-)
+from densenet121.datasets.eval_resize import parse_eval_resize
+from densenet121.datasets.transforms import MEAN, STD, EvalTransform, normalise
 from densenet121.inference.cam import evidence_maps, overlay
 from densenet121.runs.layout import error_map
 

@@ -17,8 +17,9 @@ from densenet121.checkpoint.pretrained import load_pretrained
 from densenet121.commands.calibrate import calibrate
 from densenet121.config import CalibrateConfig
 from densenet121.datasets.decoding import read_image
+from densenet121.datasets.eval_resize import parse_eval_resize
 from densenet121.datasets.preprocessing import Preprocessing
-from densenet121.datasets.transforms import MEAN, STD, EvalTransform, normalise, parse_eval_resize
+from densenet121.datasets.transforms import MEAN, STD, EvalTransform, normalise
 from densenet121.datasets.views import VIEWS, views_of
 from densenet121.engine.evaluate import evaluate
 from densenet121.inference.predictor import Predictor

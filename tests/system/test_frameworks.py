@@ -18,8 +18,9 @@ from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import ModelInfo, save_weights
 from densenet121.checkpoint.pretrained import load_pretrained
 from densenet121.datasets.decoding import read_image
+from densenet121.datasets.eval_resize import parse_eval_resize
 from densenet121.datasets.preprocessing import Preprocessing
-from densenet121.datasets.transforms import MEAN, STD, EvalTransform, normalise, parse_eval_resize
+from densenet121.datasets.transforms import MEAN, STD, EvalTransform, normalise
 from densenet121.network import DenseNet, Variant, build
 from densenet121.utils.var_init import initialise
 

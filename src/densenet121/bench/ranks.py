@@ -18,10 +18,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from densenet121.distributed.launchers import join
 from densenet121.distributed.ranks import (
     from_rank_0,
     is_distributed,
-    join,
     keep_gradients_local,
     process_group,
 )

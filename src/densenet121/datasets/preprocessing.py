@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from densenet121.datasets.decoding import MAX_PIXELS
+from densenet121.datasets.eval_resize import parse_eval_resize
 from densenet121.datasets.grey import NOTE, SHARES, mean_of
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.preparation import evaluation_images, prepare_evaluation
 from densenet121.datasets.reading import AS_BYTES, Reading, make_reading
-from densenet121.datasets.transforms import MEAN, STD, EvalTransform, normalise, parse_eval_resize
+from densenet121.datasets.transforms import MEAN, STD, EvalTransform, normalise
 from densenet121.datasets.views import CROPS, VIEWS, central, views_of
 from densenet121.utils.errors import InputError
 

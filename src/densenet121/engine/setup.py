@@ -11,7 +11,7 @@ from densenet121.checkpoint.weights import Weights
 from densenet121.config import TrainConfig
 from densenet121.datasets.image_dataset import ImageDataset, some
 from densenet121.datasets.preprocessing import Preprocessing
-from densenet121.distributed.ranks import ALONE
+from densenet121.distributed.launchers import ALONE
 from densenet121.engine.balance import make_class_weights, make_pos_weight
 from densenet121.engine.image_statistics import mean_and_std
 from densenet121.losses import Asymmetry

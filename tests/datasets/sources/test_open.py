@@ -14,12 +14,13 @@ import pytest
 import torch
 
 from densenet121.datasets.decoding import decode
+from densenet121.datasets.eval_resize import parse_eval_resize
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.packed_strings import Names
 from densenet121.datasets.preparation import evaluation_images, training_images
 from densenet121.datasets.sources.folder import scan
 from densenet121.datasets.sources.open import open_evaluation, open_training
-from densenet121.datasets.transforms import EvalTransform, TrainTransform, parse_eval_resize
+from densenet121.datasets.transforms import EvalTransform, TrainTransform
 from densenet121.utils.errors import InputError, UsageError
 
 from helpers.arrow import write_arrow

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from densenet121.checkpoint.native import ModelInfo
+from densenet121.datasets.eval_resize import Resize, parse_eval_resize
 from densenet121.datasets.preprocessing import Preprocessing
-from densenet121.datasets.transforms import Resize, parse_eval_resize
 from densenet121.utils.errors import InputError
 from densenet121.utils.json_values import parse_json
 

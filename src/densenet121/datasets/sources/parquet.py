@@ -6,8 +6,6 @@ the schema metadata of the ``datasets`` library, or from ``classes.txt``. An ima
 or with several, is refused.
 """
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from densenet121.datasets.decoding import MAX_BYTES
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.packed_strings import Names
 from densenet121.datasets.sources.file_rows import place_of
 from densenet121.datasets.sources.labels import check_labels
 from densenet121.datasets.sources.layout import packed_in
+from densenet121.datasets.sources.row_groups import RowGroups, encoded_image
 from densenet121.datasets.sources.rows import (
     IMAGE_COLUMNS,
     LABEL_COLUMNS,
@@ -36,7 +34,6 @@ from densenet121.utils.errors import InputError, UsageError, one_line
 from densenet121.utils.json_values import parse_json
 from densenet121.utils.strays import refuse_stray
 
-_MOST_CACHED_BYTES = 2**28
 _ROWS = 16  # that are unpacked at a time when a file is opened
 # A row group may unpack to so many bytes, and to more if the file is large, too.
 _MOST_UNPACKED, _MOST_RATIO = 2**30, 100
@@ -180,7 +177,7 @@ class ImageRows:
 
     def reader(self) -> Callable[[int], bytes]:
         """The function that reads an image."""
-        return _Groups(self.groups, np.array(self.starts), self.sizes).read
+        return RowGroups(self.groups, np.array(self.starts), self.sizes).read
 
 
 @dataclass
@@ -224,67 +221,6 @@ def _files(where: Path, split: Split | None) -> tuple[list[Path], list[str]]:
         return required_files(where, files, split, "Parquet")
     refuse_incomplete(where, files)
     return files, []
-
-
-class _Groups:
-    """Row groups with a cache of the last used ones; thread-safe."""
-
-    def __init__(
-        self, groups: list[tuple[Path, int]], starts: "np.ndarray[Any, Any]", sizes: list[int]
-    ) -> None:
-        self._groups = groups
-        self._starts = starts
-        self._sizes = sizes
-        self._kept: OrderedDict[int, list[bytes]] = OrderedDict()
-        self._bytes = 0
-        self._lock = threading.Lock()
-
-    def read(self, index: int) -> bytes:
-        number = int(np.searchsorted(self._starts, index, side="right")) - 1
-        with self._lock:
-            images = self._kept.get(number)
-            if images is None:
-                images = self._load(number)
-                self._kept[number] = images
-                self._bytes += sum(map(len, images))
-                while self._bytes > _MOST_CACHED_BYTES and len(self._kept) > 1:
-                    self._bytes -= sum(map(len, self._kept.popitem(last=False)[1]))
-            else:
-                self._kept.move_to_end(number)
-        return images[index - int(self._starts[number])]
-
-    def _load(self, number: int) -> list[bytes]:
-        import pyarrow.parquet
-
-        file, group = self._groups[number]
-        start, *ends = self._starts[number : number + 2].tolist()
-        expected = self._sizes[start : ends[0] if ends else None]
-        try:
-            reader = pyarrow.parquet.ParquetFile(file, page_checksum_verification=True)
-            image = column_of(file, reader.schema_arrow.names, IMAGE_COLUMNS)
-            column = reader.read_row_group(group, columns=[image]).column(image)
-            images = [encoded_image(value)[0] for value in column.to_pylist()]
-        except (pyarrow.ArrowException, OSError) as error:
-            raise InputError(f"{file} ({one_line(error)})") from None
-        except TypeError:
-            images = []
-        if [len(data) for data in images] != expected:
-            raise InputError(f"{file} has changed since it was opened")
-        return images
-
-
-def encoded_image(value: Any) -> tuple[bytes, str]:
-    """The bytes and the path of an image.
-
-    Raises:
-        TypeError: it has no bytes, or too many.
-    """
-    data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, "")
-    if not isinstance(data, bytes):
-        raise TypeError("the image has no bytes; they are needed in the file, not only a path")
-    if len(data) > MAX_BYTES:
-        raise TypeError(f"the image has {len(data)} bytes; the limit is {MAX_BYTES}")
-    return data, path or ""
 
 
 def class_names_of(metadata: dict[bytes, bytes], label: str) -> list[str]:
