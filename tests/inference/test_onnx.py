@@ -10,12 +10,15 @@ import pytest
 import torch
 
 from densenet121.checkpoint.load import read_weights
+from densenet121.checkpoint.native import save_weights
+from densenet121.cli import main
 from densenet121.commands.export import export
 from densenet121.config import ExportConfig
 from densenet121.engine.evaluate import evaluate
 from densenet121.inference.classifier import Choices, load_classifier
 from densenet121.inference.onnx_model import load_onnx
 from densenet121.inference.predictor import Predictor
+from densenet121.tasks.single_label.calibration import Calibration
 from densenet121.utils.errors import InputError, UsageError
 
 from helpers.commands import run_command
@@ -168,6 +171,36 @@ def test_weights_are_asked_for_where_an_onnx_file_cannot_be_used(
             read_weights(tmp_path / name, shapes_only=shapes_only)
 
 
+@pytest.mark.parametrize("kind", ["onnx", "int8"])
+def test_inspect_says_of_an_exported_file_what_a_receiver_needs(
+    kind: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = request.getfixturevalue(kind)
+    assert main(["inspect", str(path)]) == 0
+    rows = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
+    assert rows["file"].startswith(f"{path} (")
+    assert "exported to ONNX" in rows["weights"]
+    assert rows["network"] == "densenet40" and rows["classes"].startswith("3: ")
+    arithmetic = "int8" if kind == "int8" else "float32"
+    assert rows["content"] == f"computes in {arithmetic}; takes float of batch x 3 x 16 x 16"
+    assert rows["images"].startswith(
+        "resized to 20,20 (opencv_bilinear), central 16 x 16, mean 123."
+    )
+
+
+def test_inspect_names_the_calibration_of_an_exported_file(
+    weights: Path, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored = read_weights(weights)
+    source = tmp_path / "c.safetensors"
+    calibration = Calibration(7.18254, (0.1, 0.2), 0.58461, {"tta": "none"}).to_json()
+    assert stored.info is not None
+    save_weights(source, stored.state_dict, stored.info, {}, calibration)
+    path = exported(source, image_folder, "c.onnx")
+    assert main(["inspect", str(path)]) == 0
+    assert "temperature 7.183; no answer below 0.5846; pred" in capsys.readouterr().out
+
+
 def test_a_torch_export_file_is_named_as_one(weights: Path, image_folder: Path) -> None:
     path = exported(weights, image_folder, "w.pt2", format="torch")
     reason = r"exported network .torch.export., which is for torch.export.load"
@@ -178,11 +211,12 @@ def test_a_torch_export_file_is_named_as_one(weights: Path, image_folder: Path) 
 
 
 def test_maps_of_an_exported_network_are_refused_before_an_image_is_read(
-    weights: Path, onnx: Path, image_folder: Path, tmp_path: Path
+    weights: Path, onnx: Path, native: Path, image_folder: Path, tmp_path: Path
 ) -> None:
-    flags = ["--cam", tmp_path / "maps", "--amp", "fp32"]
+    flags = ["--cam", tmp_path / "maps"]
     for source, more, reason in (
-        (onnx, [], "class-activation maps need weights, not an exported network"),
+        (onnx, [], "maps need weights in floating point, not int8 or an exported network"),
+        (native, [], "maps need weights in floating point, not int8 or an exported network"),
         (weights, ["--cam_layer", "nowhere"], "there is no such layer; did you mean"),
     ):
         done = run_command("predict", image_folder, "--pretrained", source, *flags, *more)

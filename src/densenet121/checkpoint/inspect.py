@@ -6,8 +6,9 @@ from typing import Any
 
 from densenet121.checkpoint.foreign.timm_config import weights_in
 from densenet121.checkpoint.load import read_weights
-from densenet121.checkpoint.native import DEFAULT_TASK
+from densenet121.checkpoint.native import DEFAULT_TASK, ModelInfo
 from densenet121.checkpoint.weights import Weights
+from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.utils.errors import InputError, visible
 
 
@@ -22,13 +23,22 @@ def inspect(path: Path) -> str:
     """
     path = weights_in(path) or path
     weights = read_weights(path, shapes_only=True, int8=True)
+    return described(path, _rows(weights))
+
+
+def described(path: Path, rows: Iterator[tuple[str, str]]) -> str:
+    """A line for each row, after that of the file itself.
+
+    Raises:
+        InputError: the rows cannot be made of what the file records.
+    """
     try:
-        rows = [("file", f"{path} ({path.stat().st_size:,} bytes)"), *_rows(weights)]
+        shown = [("file", f"{path} ({path.stat().st_size:,} bytes)"), *rows]
     except (KeyError, TypeError, ValueError, OverflowError) as error:  # of a calibration
         raise InputError(f"{path}: damaged ({error!r} in its metadata)") from None
-    width = max(len(what) for what, _ in rows)
+    width = max(len(what) for what, _ in shown)
     # A name in the file can neither begin a line of its own nor rewrite what the terminal shows.
-    return "\n".join(visible(f"{what:<{width}}  {content}") for what, content in rows)
+    return "\n".join(visible(f"{what:<{width}}  {content}") for what, content in shown)
 
 
 def _rows(weights: Weights) -> Iterator[tuple[str, str]]:
@@ -53,12 +63,8 @@ def _rows(weights: Weights) -> Iterator[tuple[str, str]]:
     classes = str(weights.num_classes or "no classifier")
     if weights.other_head:
         classes = f"another head: {', '.join(weights.other_head[:4])}"
-    if info and info.class_names:
-        shown = ", ".join(info.class_names[:10])
-        classes += f": {shown}{', ...' if len(info.class_names) > 10 else ''}"
-    several = info is not None and info.task == "multilabel"
-    yield "labels" if several else "classes", classes
-    yield from _calibration(weights.calibration or {})
+    yield class_row(info, classes)
+    yield from calibration_rows(weights.calibration or {})
     tensors = weights.state_dict
     counted = {n: t for n, t in tensors.items() if not n.endswith("num_batches_tracked")}
     dtypes = sorted({str(t.dtype).removeprefix("torch.") for t in counted.values()})
@@ -75,22 +81,31 @@ def _rows(weights: Weights) -> Iterator[tuple[str, str]]:
         yield "training", f"{momentum}{shown}; {numbers}".strip("; ")
     for name, value in weights.origin.items():
         yield name, str(value)
-    if info:
-        p = info.preprocessing
-        yield (
-            "images",
-            f"resized to {p.eval_resize} ({p.interpolation}), central {p.image_size[0]} x "
-            f"{p.image_size[1]}, mean {_triple(p.mean)}, std {_triple(p.std)}"
-            + ("" if p.tta == "none" else f"; mean of the views of tta {p.tta}")
-            + (f"; {p.decoding_note}" if p.decoding_note else ""),
-        )
-    else:
-        yield "images", "preprocessing not recorded"
+    yield "images", images_line(info.preprocessing) if info else "preprocessing not recorded"
     for note in _notes(weights):
         yield "note", note
 
 
-def _calibration(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def class_row(info: ModelInfo | None, count: str) -> tuple[str, str]:
+    """How many classes or labels there are, and the names of the first ten."""
+    if info and info.class_names:
+        shown = ", ".join(info.class_names[:10])
+        count += f": {shown}{', ...' if len(info.class_names) > 10 else ''}"
+    several = info is not None and info.task == "multilabel"
+    return "labels" if several else "classes", count
+
+
+def images_line(p: Preprocessing) -> str:
+    """How images are prepared."""
+    return (
+        f"resized to {p.eval_resize} ({p.interpolation}), central {p.image_size[0]} x "
+        f"{p.image_size[1]}, mean {_triple(p.mean)}, std {_triple(p.std)}"
+        + ("" if p.tta == "none" else f"; mean of the views of tta {p.tta}")
+        + (f"; {p.decoding_note}" if p.decoding_note else "")
+    )
+
+
+def calibration_rows(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What `calibrate` stored, as far as it is there: files of own tasks have other things."""
     points = [point["threshold"] for point in content.get("points", ())]
     if points:

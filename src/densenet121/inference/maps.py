@@ -24,6 +24,9 @@ def check_maps(predictor: Predictor, layer: str | None) -> None:
     maps_of(predictor, blank, np.zeros((1, predictor.num_outputs), np.float32), layer)
 
 
+NO_MAPS = "class-activation maps need weights in floating point, not int8 or an exported network"
+
+
 def maps_of(
     predictor: Predictor, images: torch.Tensor, logits: NDArray[np.float32], layer: str | None
 ) -> list[bytes]:
@@ -34,7 +37,7 @@ def maps_of(
     """
     classifier = predictor.classifier
     if not isinstance(classifier.model, DenseNet):
-        raise InputError("class-activation maps need weights, not an exported network")
+        raise InputError(NO_MAPS)
     explained = classifier.task.explained_output(logits, classifier.calibration)
     outputs = torch.from_numpy(explained)
     images = classifier.preprocessing.central(images)

@@ -84,7 +84,29 @@ class OnnxModel(nn.Module):
         self.arithmetic = "int8" if is_int8 else "float32"
         self.takes_uint8 = self._input.type == "tensor(uint8)"
 
-    def check_input(self, preprocessing: Preprocessing, path: Path) -> None:
+    def recorded(self, path: Path) -> tuple[ModelInfo, Any]:
+        """What the export wrote of the network, and its calibration or None.
+
+        Raises:
+            InputError: it is damaged, or does not fit the network.
+        """
+        try:
+            info = ModelInfo.from_json(self.content["model"])
+            stored = self.content.get("calibration")
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: its metadata is damaged ({error!r})") from None
+        check_names(info, self.num_classes, path)
+        check_one_output(info.task, self.num_classes, path)
+        self._check_input(info.preprocessing, path)
+        return info, stored
+
+    @property
+    def input_text(self) -> str:
+        """Type and shape of the input, for people."""
+        kind = self._input.type.removeprefix("tensor(").rstrip(")")
+        return f"{kind} of {' x '.join(map(str, self._input.shape))}"
+
+    def _check_input(self, preprocessing: Preprocessing, path: Path) -> None:
         """Refuse a file whose input another program has changed.
 
         Raises:
@@ -98,9 +120,8 @@ class OnnxModel(nn.Module):
             side in (None, own) for side, own in zip(fixed, [None, *size], strict=True)
         )
         if not fits or kind not in ("float", "uint8"):
-            found = " x ".join(map(str, shape))
             raise InputError(
-                f"{path}: its input was changed after its export: {kind} of {found}, not float or "
+                f"{path}: its input was changed after its export: {self.input_text}, not float or "
                 f"uint8 of any number x {' x '.join(map(str, size))}; export the weights again"
             )
 
@@ -121,14 +142,7 @@ def load_onnx(path: Path, choices: Choices) -> Classifier:
             choice contradicts it.
     """
     model = OnnxModel(path)
-    try:
-        info = ModelInfo.from_json(model.content["model"])
-        stored = model.content.get("calibration")
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: its metadata is damaged ({error!r})") from None
-    check_names(info, model.num_classes, path)
-    check_one_output(info.task, model.num_classes, path)
-    model.check_input(info.preprocessing, path)
+    info, stored = model.recorded(path)
     size = info.preprocessing.image_size
     if choices.image_size not in (None, size):
         raise InputError(f"{path}: was exported for images of {size}; `image_size` cannot change")

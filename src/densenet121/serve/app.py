@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from densenet121.inference.maps import NO_MAPS
 from densenet121.network import DenseNet
 from densenet121.serve.access import TokenNeeded
 from densenet121.serve.answers import Json
@@ -34,7 +35,6 @@ _PAGE_POLICY = (
     "frame-ancestors 'none'"
 )
 _KEYS = ("top_k", "coverage", "cam")  # of the query of /predict
-_NO_MAPS = "class-activation maps need weights, not an exported network"
 _BODY = {
     "requestBody": {
         "required": True,
@@ -104,7 +104,7 @@ def make_app(service: Service, token: bytes | None = None) -> FastAPI:
             try:
                 service.check_options(options)
                 if cam and not maps:
-                    raise Refusal(400, _NO_MAPS)
+                    raise Refusal(400, NO_MAPS)
             except Refusal:
                 await drain(request)
                 raise
