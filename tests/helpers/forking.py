@@ -113,8 +113,14 @@ def _started(*arguments: str) -> "subprocess.Popen[str]":
             "OPENBLAS_NUM_THREADS": "1",
         },
     )
-    atexit.register(server.kill)
+    atexit.register(_end, server)
     return server
+
+
+def _end(server: "subprocess.Popen[str]") -> None:
+    server.kill()
+    with server:  # waits, and closes the pipes
+        pass
 
 
 def _ask(request: Mapping[str, object]) -> int | None:

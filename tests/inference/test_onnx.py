@@ -176,6 +176,7 @@ def test_inspect_says_of_an_exported_file_what_a_receiver_needs(
     kind: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = request.getfixturevalue(kind)
+    capsys.readouterr()  # what the export printed
     assert main(["inspect", str(path)]) == 0
     rows = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
     assert rows["file"].startswith(f"{path} (")
