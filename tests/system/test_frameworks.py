@@ -21,6 +21,7 @@ from densenet121.datasets.decoding import read_image
 from densenet121.datasets.eval_resize import parse_eval_resize
 from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.datasets.transforms import MEAN, STD, EvalTransform, normalise
+from densenet121.inference.predictor import Predictor
 from densenet121.network import DenseNet, Variant, build
 from densenet121.utils.var_init import initialise
 
@@ -159,6 +160,23 @@ def test_keras_weights_give_kerass_logits_here(folder: Path) -> None:
         loaded = load_pretrained(folder / name)
         assert loaded.family == "keras"
         check(loaded.model, folder, f"Keras {name} -> here")
+
+
+def test_a_whole_keras_model_resizes_and_crops_photographs_here_as_there(tmp_path: Path) -> None:
+    """Its layers keep fractions of grey levels, of which ours keeps whole ones."""
+    (photograph,) = photographs(1)
+    np.save(tmp_path / "pixels.npy", read_image(photograph))
+    other_side("keras", "whole", "keras", tmp_path / "pixels.npy", tmp_path)
+    names = sorted(file.stem for file in tmp_path.glob("*.keras"))
+    assert names == ["central", "cropped", "nearest", "padded", "stretched"]
+    for name in names:
+        theirs = np.load(tmp_path / f"{name}.npy")
+        predictor = Predictor(tmp_path / f"{name}.keras")
+        pixels = torch.from_numpy(predictor.prepare(photograph))[None]
+        logits = predictor.logits(pixels)
+        ours = torch.softmax(torch.from_numpy(logits), 1).numpy()
+        print(f"Keras {name}: {np.abs(ours - theirs).max():.1e}")
+        assert np.abs(ours - theirs).max() < 1e-3 < 0.1 < np.ptp(theirs)
 
 
 @pytest.mark.parametrize("library", ["torchvision", "timm"])

@@ -74,6 +74,42 @@ def keras(seed, folder):
     model.save_weights(folder / "only.weights.h5")
 
 
+def whole_keras(file, folder):
+    """Models that resize and scale their images themselves; the probabilities of a photograph."""
+    import keras
+
+    pixels = np.load(file).astype(np.float32)[None]
+    crop = {"crop_to_aspect_ratio": True}
+    pad = {"pad_to_aspect_ratio": True, "fill_value": 90.0}
+    layers = keras.layers
+    before = {
+        "stretched": [layers.Resizing(96, 128)],
+        "nearest": [layers.Resizing(96, 96, interpolation="nearest")],
+        "cropped": [layers.Resizing(96, 96, **crop)],
+        "padded": [layers.Resizing(96, 128, **pad)],
+        "central": [layers.Resizing(112, 112), layers.CenterCrop(96, 96)],
+    }
+    for name, steps in before.items():
+        keras.utils.set_random_seed(1)
+        network = keras.applications.DenseNet121(
+            weights=None, include_top=False, pooling="avg", input_shape=(*sides(steps[-1]), 3)
+        )
+        inputs = keras.Input((None, None, 3))
+        x = inputs
+        for step in [*steps, layers.Rescaling(1 / 255)]:
+            x = step(x)
+        outputs = layers.Dense(4, activation="softmax", name="predictions")(network(x))
+        model = keras.Model(inputs, outputs)
+        weight, bias = model.layers[-1].get_weights()
+        model.layers[-1].set_weights([weight * 20, bias + np.arange(4, dtype=np.float32)])
+        np.save(folder / f"{name}.npy", model.predict(pixels, verbose=0))
+        model.save(folder / f"{name}.keras")
+
+
+def sides(step):
+    return step.height, step.width
+
+
 def dataset(library, file, folder):
     from PIL import Image
 
@@ -95,6 +131,9 @@ def main(action, library, argument, folder):
     folder = Path(folder)
     if action == "pictures":
         dataset(library, argument, folder)
+        return
+    if action == "whole":
+        whole_keras(argument, folder)
         return
     if library == "keras":
         keras(int(argument), folder)
