@@ -186,11 +186,15 @@ def test_sigterm_saves_and_the_resumed_run_equals_the_uninterrupted(
 def test_a_closed_terminal_and_the_notice_of_a_batch_system_save_the_run(
     image_folder: Path, tmp_path: Path, send_at: Any, name: str
 ) -> None:
-    before = signal.getsignal(signal.Signals[name])
-    send_at("iter[1]", 1, signal.Signals[name])
-    assert train(train_config(image_folder, tmp_path / "run")).stopped
-    assert [file.name for file in checkpoints_in(tmp_path / "run")] == ["0-1_2.ckpt"]
-    assert signal.getsignal(signal.Signals[name]) is before
+    number = signal.Signals[name]
+    before = signal.signal(number, signal.SIG_DFL)  # nohup has SIGHUP ignored
+    try:
+        send_at("iter[1]", 1, number)
+        assert train(train_config(image_folder, tmp_path / "run")).stopped
+        assert [file.name for file in checkpoints_in(tmp_path / "run")] == ["0-1_2.ckpt"]
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
 
 
 @pytest.mark.parametrize(
