@@ -41,7 +41,7 @@ def test_tritonclient_gets_our_logits_for_images_and_tensors(tmp_path: Path) -> 
     )
     with running_server(weights, *FLAGS, environment=environment()) as (port, _):
         done = subprocess.run(
-            [python, SCRIPT, str(port), "densenet100", tmp_path / "pixels.npy", tmp_path / "told",
+            [python, SCRIPT, str(port), "densenet40", tmp_path / "pixels.npy", tmp_path / "told",
              *files],
             capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip
