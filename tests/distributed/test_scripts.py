@@ -1,6 +1,5 @@
 """The original's scripts, beside what test_original_contract.py runs of the README."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,13 +8,7 @@ import pytest
 
 from helpers.commands import REPOSITORY, environment
 from helpers.images import write_classes
-
-DEVICES = [{"device_id": str(i), "rank_id": str(i)} for i in range(2)]
-TABLE = {
-    "version": "1.0",
-    "status": "completed",
-    "server_list": [{"server_id": "10.0.0.10", "device": DEVICES}],
-}
+from helpers.ranks import RANK_TABLE
 
 
 def script(folder: Path, command: str) -> "subprocess.CompletedProcess[str]":
@@ -45,7 +38,7 @@ def test_stop_ends_no_other_process_that_has_the_number_now(command: str, tmp_pa
 
 def test_a_second_call_from_a_folder_in_which_one_runs_is_refused(tmp_path: Path) -> None:
     table, images = tmp_path / "rank_table.json", tmp_path / "images"
-    table.write_text(json.dumps(TABLE))
+    table.write_text(RANK_TABLE)
     images.mkdir()
     command = f"sh {REPOSITORY / 'scripts' / 'run_distribute_train.sh'} 2 {table} {images}"
     # Its command line is that of torchrun.
@@ -60,7 +53,7 @@ def test_a_second_call_from_a_folder_in_which_one_runs_is_refused(tmp_path: Path
 
 @pytest.mark.slow
 def test_a_restart_of_the_scripts_goes_on_with_no_earlier_run(tmp_path: Path) -> None:
-    (tmp_path / "rank_table.json").write_text(json.dumps(TABLE))
+    (tmp_path / "rank_table.json").write_text(RANK_TABLE)
     (tmp_path / "scripts").symlink_to(REPOSITORY / "scripts")
     write_classes(tmp_path / "p" / "train", ["ant", "bee"], 16)
     write_classes(tmp_path / "p" / "val", ["ant", "bee"], 5)

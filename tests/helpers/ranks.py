@@ -12,6 +12,11 @@ from helpers.commands import environment
 from helpers.forking import Forked
 
 NAMES = ["ant", "bee", "cat"]
+# Of one host with two devices, for the original's scripts.
+RANK_TABLE = (
+    '{"version": "1.0", "status": "completed", "server_list": [{"server_id": "10.0.0.10", '
+    '"device": [{"device_id": "0", "rank_id": "0"}, {"device_id": "1", "rank_id": "1"}]}]}'
+)
 SMALL = ["--net", "densenet40", "--image_size", "16", "--device", "cpu", "--amp", "fp32"]
 
 

@@ -14,6 +14,7 @@ from densenet121.network import densenet121
 
 from helpers.commands import REPOSITORY, SHARED, environment
 from helpers.images import write_classes
+from helpers.ranks import RANK_TABLE
 
 PHOTOS = SHARED / "data" / "photos"
 TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}:INFO:"
@@ -104,12 +105,6 @@ def test_the_readmes_training_and_evaluation_commands_run_as_written(
     assert re.search(rf"{TIME}after allreduce eval: top1_correct=\d+, tot=6, acc=", text)
 
 
-TABLE = (
-    '{"version": "1.0", "status": "completed", "server_list": [{"server_id": "10.0.0.10", '
-    '"device": [{"device_id": "0", "rank_id": "0"}, {"device_id": "1", "rank_id": "1"}]}]}'
-)
-
-
 def script(clone: Path, command: str) -> "subprocess.CompletedProcess[str]":
     """A command of the README in the clone, on this Python."""
     return subprocess.run(
@@ -130,7 +125,7 @@ def test_the_readmes_distributed_commands_run_as_written(clone: Path, tmp_path: 
             folder.mkdir(parents=True)
             for image in sorted(source.iterdir())[:count]:
                 (folder / image.name).symlink_to(image)
-    (clone / "rank_table.json").write_text(TABLE)
+    (clone / "rank_table.json").write_text(RANK_TABLE)
     eight = script(clone, f"sh scripts/run_distribute_train.sh 8 rank_table.json {image_folder}")
     assert eight.returncode == 2
     assert eight.stderr == (
@@ -196,7 +191,7 @@ def test_the_distributed_commands_run_on_more_ranks(ranks: int, tmp_path: Path) 
 
 def test_wait_tells_that_a_rank_failed(clone: Path, tmp_path: Path) -> None:
     image_folder = link_photos(tmp_path / "photos", train=3, val=1)
-    (clone / "rank_table.json").write_text(TABLE)
+    (clone / "rank_table.json").write_text(RANK_TABLE)
     done = script(
         clone, f"sh scripts/run_distribute_train.sh --wait 2 rank_table.json {image_folder}"
     )
@@ -212,7 +207,7 @@ def test_a_killed_rank_is_started_again_and_the_run_ends_as_if_undisturbed(
     clone: Path, tmp_path: Path
 ) -> None:
     """The scripts' way to restart, on a small network in place of theirs."""
-    (clone / "rank_table.json").write_text(TABLE)
+    (clone / "rank_table.json").write_text(RANK_TABLE)
     write_classes(tmp_path / "p" / "train", ["ant", "bee"], 64)
     write_classes(tmp_path / "p" / "val", ["ant", "bee"], 5)
     (tmp_path / "small.yaml").write_text(

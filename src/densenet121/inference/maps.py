@@ -13,18 +13,17 @@ from densenet121.network import DenseNet
 from densenet121.utils.errors import InputError
 from densenet121.utils.files import write_atomic
 
+NO_MAPS = "class-activation maps need weights in floating point, not int8 or an exported network"
+
 
 def check_maps(predictor: Predictor, layer: str | None) -> None:
     """Refuse maps that cannot be drawn, before an image is read.
 
     Raises:
-        InputError: there is no such layer, or the network is an exported one.
+        InputError: there is no such layer, or the network is int8 or an exported one.
     """
     blank = torch.zeros((1, *predictor.pixels_size, 3), dtype=torch.uint8)
     maps_of(predictor, blank, np.zeros((1, predictor.num_outputs), np.float32), layer)
-
-
-NO_MAPS = "class-activation maps need weights in floating point, not int8 or an exported network"
 
 
 def maps_of(
@@ -33,7 +32,7 @@ def maps_of(
     """A PNG for each prepared image, its central crop overlaid with the map of its answer.
 
     Raises:
-        InputError: there is no such layer, or the network is an exported one (ONNX).
+        InputError: there is no such layer, or the network is int8 or an exported one (ONNX).
     """
     classifier = predictor.classifier
     if not isinstance(classifier.model, DenseNet):

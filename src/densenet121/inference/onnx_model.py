@@ -82,7 +82,8 @@ class OnnxModel(nn.Module):
         # Older files do not say it, but the names of their operators do.
         is_int8 = self.content.get("int8", b"QuantizeLinear" in data)
         self.arithmetic = "int8" if is_int8 else "float32"
-        self.takes_uint8 = self._input.type == "tensor(uint8)"
+        self._kind = self._input.type.removeprefix("tensor(").removesuffix(")")
+        self.takes_uint8 = self._kind == "uint8"
 
     def recorded(self, path: Path) -> tuple[ModelInfo, Any]:
         """What the export wrote of the network, and its calibration or None.
@@ -103,8 +104,7 @@ class OnnxModel(nn.Module):
     @property
     def input_text(self) -> str:
         """Type and shape of the input, for people."""
-        kind = self._input.type.removeprefix("tensor(").rstrip(")")
-        return f"{kind} of {' x '.join(map(str, self._input.shape))}"
+        return f"{self._kind} of {' x '.join(map(str, self._input.shape))}"
 
     def _check_input(self, preprocessing: Preprocessing, path: Path) -> None:
         """Refuse a file whose input another program has changed.
@@ -114,12 +114,11 @@ class OnnxModel(nn.Module):
         """
         size = [*preprocessing.image_size]
         size.insert(2 if self.takes_uint8 else 0, preprocessing.channels)
-        shape, kind = self._input.shape, self._input.type.removeprefix("tensor(").rstrip(")")
-        fixed = [side if isinstance(side, int) else None for side in shape]
+        fixed = [side if isinstance(side, int) else None for side in self._input.shape]
         fits = len(fixed) == 4 and all(
             side in (None, own) for side, own in zip(fixed, [None, *size], strict=True)
         )
-        if not fits or kind not in ("float", "uint8"):
+        if not fits or self._kind not in ("float", "uint8"):
             raise InputError(
                 f"{path}: its input was changed after its export: {self.input_text}, not float or "
                 f"uint8 of any number x {' x '.join(map(str, size))}; export the weights again"
