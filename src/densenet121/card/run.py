@@ -81,6 +81,10 @@ def calibration(content: Mapping[str, Any] | None) -> str:
     values = temperature if isinstance(temperature, list | tuple) else [temperature]
     shown = ", ".join(f"{value:.4g}" for value in values[:20] if isinstance(value, int | float))
     rows = [["temperature" if len(values) == 1 else "temperatures", shown]]
+    offsets = mapping(content.get("note")).get("offsets")
+    if isinstance(offsets, list):
+        numbers = [f"{x:+.4g}" for x in offsets[:20] if isinstance(x, int | float)]
+        rows.append(["offsets, in the bias of the classifier", ", ".join(numbers)])
     if content.get("abstain_below") is not None:
         rows.append(["abstains below", f"{content['abstain_below']:.4g}"])
     if content.get("rule"):

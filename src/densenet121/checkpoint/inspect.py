@@ -117,6 +117,8 @@ def calibration_rows(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         found.append(f"temperature {float(content['temperature']):.4g}")
     if "temperatures" in content:
         found.append(f"temperatures {_some(content['temperatures'])}")
+    if "offsets" in content.get("note", {}):
+        found.append(f"offsets in the classifier's bias {_some(content['note']['offsets'])}")
     if content.get("rule"):
         found.append(f"operating point {content['rule']}")
     if content.get("abstain_below") is not None:

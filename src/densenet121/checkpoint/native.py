@@ -29,6 +29,7 @@ FORMAT = 1
 METADATA_KEY = "densenet121"
 DEFAULT_TASK = "single_label"  # for files that do not name a task
 _ONE_OUTPUT_EACH = (DEFAULT_TASK, "multilabel")  # a caller's own task may have another number
+CLASSES_DTYPE = "classes_dtype"  # in the origin of weights: of the estimator's classes in numpy
 Kind = Literal["checkpoint", "weights"]
 
 

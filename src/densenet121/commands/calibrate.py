@@ -6,14 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from densenet121.checkpoint.load import read_weights
-from densenet121.checkpoint.native import save_weights
+from densenet121.checkpoint.native import CLASSES_DTYPE, save_weights
+from densenet121.checkpoint.weights import Weights
 from densenet121.commands import DONE, print_notes
 from densenet121.config import CalibrateConfig, absolute
+from densenet121.datasets.image_dataset import ImageDataset
+from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.engine.eval_weights import check_outputs, fit_classes
 from densenet121.engine.images import open_images
 from densenet121.inference.predictor import Predictor
+from densenet121.network import DenseNet
 from densenet121.tasks import Task, task_named
 from densenet121.utils.errors import InputError
 from densenet121.utils.files import check_output
@@ -64,6 +70,42 @@ def calibrate(config: CalibrateConfig, task: Task | None = None) -> CalibrateRes
     print_notes((*dataset.notes, *(f"note: {note}" for note in weights.notes)))
     if len(dataset) < _LEAST:
         raise InputError(f"{dataset.root}: has {len(dataset)} images; at least {_LEAST} are needed")
+    predictor, views = _predictor(config, source, task)
+    logits = _logits(predictor, dataset)
+    task = predictor.classifier.task
+    targets = task.targets(dataset, np.arange(len(dataset)))
+    note: dict[str, Any] = {"data_dir": str(dataset.root), "fingerprint": dataset.fingerprint}
+    fitted: list[str] = []
+    if config.fit_bias:
+        names = dataset.class_names
+        offsets = task.offsets(logits, targets, seed=config.seed, class_names=names)
+        weights = _with_offsets(weights, offsets.values, predictor)
+        # Not logits + offsets: the views of `tta` are averaged after the bias.
+        before, logits = logits, _logits(predictor, dataset)
+        fitted = offsets.effect(before, logits)
+        note["offsets"] = offsets.values.tolist()
+    calibration, lines = task.calibrate(
+        logits,
+        targets,
+        seed=config.seed,
+        target_accuracy=config.target_accuracy,
+        note=note,
+        operating_point=config.operating_point,
+        class_names=dataset.class_names,
+    )
+    info = replace(info, preprocessing=views)
+    learnt = calibration.to_json()
+    save_weights(output, weights.state_dict, info, weights.origin, learnt, weights.data)
+    print_notes(_left_out(weights.calibration or {}, learnt, config.pretrained))
+    for line in (*fitted, *lines, f"calibrated weights: {output}"):
+        print(line.replace("`fit_bias`", "--fit_bias"))  # noqa: T201 (the command's output)
+    return CalibrateResult(output, calibration)
+
+
+def _predictor(
+    config: CalibrateConfig, source: Path, task: Task | None
+) -> tuple[Predictor, Preprocessing]:
+    """The network without a calibration that the weights may have, and the views it averages."""
     predictor = Predictor(
         source,
         device=config.device,
@@ -76,27 +118,30 @@ def calibrate(config: CalibrateConfig, task: Task | None = None) -> CalibrateRes
     _ = views.transform  # raises if the image has no such views
     # The weights may have a calibration, with other views, which this one replaces.
     predictor.classifier = replace(predictor.classifier, preprocessing=views, calibration=None)
+    return predictor, views
+
+
+def _logits(predictor: Predictor, dataset: ImageDataset) -> NDArray[np.float32]:
+    """Logits ``(N, K)`` of all images."""
     batches = -(-len(dataset) // predictor.batch_size)
     with progress_bar("calibrate", batches, unit="batch") as advance:
-        logits = np.concatenate([found for _, found in predictor.batches(dataset, advance=advance)])
-    task = predictor.classifier.task
-    targets = task.targets(dataset, np.arange(len(dataset)))
-    calibration, lines = task.calibrate(
-        logits,
-        targets,
-        seed=config.seed,
-        target_accuracy=config.target_accuracy,
-        note={"data_dir": str(dataset.root), "fingerprint": dataset.fingerprint},
-        operating_point=config.operating_point,
-        class_names=dataset.class_names,
-    )
-    info = replace(info, preprocessing=views)
-    learnt = calibration.to_json()
-    save_weights(output, weights.state_dict, info, weights.origin, learnt, weights.data)
-    print_notes(_left_out(weights.calibration or {}, learnt, config.pretrained))
-    for line in (*lines, f"calibrated weights: {output}"):
-        print(line)  # noqa: T201 (the command's output)
-    return CalibrateResult(output, calibration)
+        found = [logits for _, logits in predictor.batches(dataset, advance=advance)]
+    return np.concatenate(found)
+
+
+def _with_offsets(weights: Weights, offsets: NDArray[np.float64], predictor: Predictor) -> Weights:
+    """The weights with offsets added to the classifier's bias, which the predictor gets too.
+
+    Epoch and score are left out: they are those of the network with the bias before.
+    """
+    before = weights.state_dict["classifier.bias"]
+    bias = (before.double() + torch.from_numpy(offsets)).to(before.dtype)
+    model = predictor.classifier.model
+    assert isinstance(model, DenseNet)  # int8 weights are refused before
+    with torch.no_grad():
+        model.classifier.bias.copy_(bias)
+    kept = {name: value for name, value in weights.origin.items() if name == CLASSES_DTYPE}
+    return replace(weights, state_dict=weights.state_dict | {"classifier.bias": bias}, origin=kept)
 
 
 def _left_out(before: Mapping[str, Any], after: Mapping[str, Any], source: str) -> Iterator[str]:

@@ -10,6 +10,7 @@ from densenet121.config.shared import (
     DeviceSettings,
     File,
     PrecisionSettings,
+    Switch,
     Tta,
     WorkerSettings,
 )
@@ -34,6 +35,9 @@ class CalibrateConfig(
         operating_point: for several labels per image, of which there may be one: how the threshold
             of each label is chosen: youden, f1, sensitivity=X, specificity=X or precision=X
             (default: no thresholds).
+        fit_bias: 1 adds an offset of each class or label to the classifier's bias, fitted with the
+            temperature: for networks trained with weights, a sampler, the focal loss, or on other
+            shares of the classes than where they are used. Answers change with it.
         tta: views of each image whose probabilities are averaged, stored with the weights, so that
             predict, serve and eval use the same (default: what the weights have, else none).
         seed: seed of the split: one half of the images gives the temperature, the other the rest.
@@ -45,6 +49,7 @@ class CalibrateConfig(
     output: File | None = None
     target_accuracy: float | None = None
     operating_point: Annotated[str, "RULE"] | None = None
+    fit_bias: Switch = 0
     tta: Tta | None = None
     seed: int = 1
 

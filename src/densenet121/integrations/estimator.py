@@ -16,7 +16,7 @@ from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from densenet121.checkpoint.load import read_weights
-from densenet121.checkpoint.native import ModelInfo, save_weights
+from densenet121.checkpoint.native import CLASSES_DTYPE, ModelInfo, save_weights
 from densenet121.config import TrainConfig, absolute
 from densenet121.engine.train import train
 from densenet121.inference.classifier import Choices, make_classifier
@@ -54,7 +54,6 @@ _DECIDED = {
     "ckpt_path": "`output_dir`",
     "is_distributed": "the estimator, which is one process",
 }
-_CLASSES = "classes_dtype"  # in the origin of saved weights
 # Networks of fitted estimators, ready to predict, with the settings they were made with.
 _READY: "WeakKeyDictionary[DenseNetClassifier, tuple[Any, Predictor]]" = WeakKeyDictionary()
 
@@ -207,7 +206,7 @@ class DenseNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         with tempfile.TemporaryDirectory(prefix="densenet121-") as folder:
             weights = read_weights(self._file(Path(folder) / LAST_WEIGHTS))
         assert weights.info is not None
-        origin = weights.origin | {_CLASSES: self.classes_.dtype.kind}
+        origin = weights.origin | {CLASSES_DTYPE: self.classes_.dtype.kind}
         known = weights.info, origin, weights.calibration, weights.data
         file = absolute(str(path))
         try:
@@ -232,7 +231,8 @@ class DenseNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if found.task.name != SingleLabel.name:
             raise InputError(f"{file}: has several labels per image, and predict gives one class")
         info = ModelInfo(found.net, found.variant, found.class_names, found.preprocessing)
-        loaded.classes_ = np.sort(typed(found.class_names, str(weights.origin.get(_CLASSES, "U"))))
+        kind = str(weights.origin.get(CLASSES_DTYPE, "U"))
+        loaded.classes_ = np.sort(typed(found.class_names, kind))
         loaded.history_ = []
         with tempfile.TemporaryDirectory(prefix="densenet121-") as folder:
             own = Path(folder) / LAST_WEIGHTS

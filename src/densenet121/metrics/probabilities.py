@@ -1,5 +1,8 @@
 """Metrics of probabilities as such: Brier score, log loss, calibration error."""
 
+import math
+from statistics import NormalDist
+
 import numpy as np
 
 from densenet121.metrics.values import Floats, known
@@ -46,6 +49,18 @@ def calibration_error(truth: Floats, probability: Floats, bins: int = 15) -> flo
     number = np.clip(np.searchsorted(edges, probability, side="left") - 1, 0, bins - 1)
     gaps = np.bincount(number, weights=truth - probability, minlength=bins)
     return float(np.abs(gaps).sum() / len(truth))
+
+
+def mean_is_off(truth: Floats, probability: Floats, tests: int = 1) -> bool:
+    """Whether the mean probability differs from the share of positives by more than chance.
+
+    Were the probabilities right, the number of positives would have the variance sum p (1 - p). By
+    chance one of ``tests`` such questions together is answered with yes in 1,000.
+    """
+    truth, probability = known(truth, probability)
+    limit = NormalDist().inv_cdf(1 - 0.0005 / tests)
+    deviation = math.sqrt(float((probability * (1 - probability)).sum()))
+    return abs(float((truth - probability).sum())) > limit * deviation + 0.5
 
 
 def _mean(values: Floats) -> float | None:

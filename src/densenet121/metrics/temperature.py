@@ -36,17 +36,9 @@ def fit(loss: Callable[[float], float], *, separated: bool, informative: bool) -
     from scipy.optimize import minimize_scalar  # not at the top: predict starts without scipy
 
     if not informative:
-        return Temperature(
-            1.0,
-            "no temperature makes its probabilities better than equal ones; check that weights and "
-            "labels belong together, or pass more held-out images",
-        )
+        return Temperature(1.0, not_better())
     if separated:
-        return Temperature(
-            1.0,
-            "these images are told apart without error, so that no temperature is the best; pass "
-            "more held-out images",
-        )
+        return Temperature(1.0, no_end())
     end = math.log(LIMIT)
     found = minimize_scalar(
         lambda power: loss(math.exp(power)),
@@ -62,3 +54,19 @@ def fit(loss: Callable[[float], float], *, separated: bool, informative: bool) -
             "images",
         )
     return Temperature(math.exp(power))
+
+
+def not_better() -> str:
+    """Why nothing is fitted to logits that say nothing of the label."""
+    return (
+        "no temperature makes its probabilities better than equal ones; check that weights and "
+        "labels belong together, or pass more held-out images"
+    )
+
+
+def no_end() -> str:
+    """Why nothing is fitted to logits that are always right."""
+    return (
+        "these images are told apart without error, so that no temperature is the best; pass "
+        "more held-out images"
+    )

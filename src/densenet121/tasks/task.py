@@ -21,6 +21,7 @@ from densenet121.tasks.values import (
     CardTable,
     Compared,
     ImageError,
+    LogitOffsets,
     Logits,
     Metrics,
     ReportPart,
@@ -266,6 +267,22 @@ class Task(ABC):
             InputError: the target cannot be reached, or this task has no calibration.
         """
         raise InputError(f"the task {self.name} has no calibration")
+
+    def offsets(
+        self, logits: Logits, targets: Tensor, *, seed: int, class_names: Sequence[str]
+    ) -> LogitOffsets:
+        """Fit what shall be added to the logits, on the images that ``calibrate`` fits on.
+
+        Args:
+            logits: ``(N, K)`` of held-out images.
+            targets: targets of the same images.
+            seed: seed of any random split; the one of ``calibrate``.
+            class_names: in the order of the labels.
+
+        Raises:
+            InputError: a label or class lacks images, or this task has no offsets.
+        """
+        raise InputError(f"the task {self.name} has no offsets of logits: omit `fit_bias`")
 
     def read_prediction(self, row: Mapping[str, str]) -> Any:
         """Read one row of predictions.csv; None if it is damaged."""

@@ -213,6 +213,18 @@ class Calibrated(NamedTuple):
     lines: Sequence[str]
 
 
+class LogitOffsets(NamedTuple):
+    """Result of ``Task.offsets``.
+
+    Attributes:
+        values: ``(K,)``, what is added to the logits, and so to the bias of the classifier.
+        effect: gives the text lines to print, from the logits before and after it was added.
+    """
+
+    values: NDArray[np.float64]
+    effect: Callable[[Logits, Logits], list[str]]
+
+
 class Compared(ABC):
     """Comparison of two evaluations of the same images, B against A."""
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densenet121.metrics.decisions import wilson_interval
+from densenet121.metrics.probabilities import mean_is_off
 from densenet121.tasks.multi_label.calibration import (
     Calibration,
     OperatingPoint,
@@ -17,6 +18,7 @@ from densenet121.tasks.multi_label.calibration import (
     values_of_cuts,
 )
 from densenet121.tasks.values import Calibrated
+from densenet121.tasks.wrong_means import advice, of_mean
 from densenet121.utils.errors import InputError
 
 
@@ -46,26 +48,17 @@ def learn(
     temperatures: list[float] = []
     points: list[OperatingPoint] = []
     problems: dict[str, str] = {}
+    off: list[str] = []
     for k, name in enumerate(names):
-        known = ~np.isnan(targets[:, k])
-        truth, raw = targets[known, k], logits[known, k].astype(np.float64)
-        if not len(truth):
-            raise InputError(
-                f"the label {name} is not known for any of these {len(targets)} images: it cannot "
-                "be calibrated; pass images of which it is known"
-            )
-        if truth.min() == truth.max():
-            kind = "negative" if truth.min() == 1 else "positive"
-            raise InputError(
-                f"the label {name} has no {kind} image among these {len(targets)}: it cannot be "
-                "calibrated; pass more images"
-            )
+        raw, truth = known_cells(logits, targets, names, k)
         temperature, problem = fit_temperature(raw, truth)
         temperatures.append(temperature)
         if problem:
             problems[name] = problem
+        shares = probabilities(raw, temperature)
+        if mean_is_off(truth, shares, len(names)):
+            off.append(of_mean(name, truth, shares))
         if asked is not None:
-            shares = probabilities(raw, temperature)
             point = choose(shares, truth, *asked)
             if point is None:
                 best = values_of_cuts(shares, truth, asked[0]).max()
@@ -78,7 +71,40 @@ def learn(
     if problems:
         content["no_temperature"] = problems
     found = Calibration(tuple(temperatures), tuple(points), rule or "", content)
-    return Calibrated(found, _lines(found, names))
+    lines = _lines(found, names)
+    if "offsets" not in note:
+        lines += advice("label", off)
+    return Calibrated(found, lines)
+
+
+def known_cells(
+    logits: NDArray[np.float32], targets: NDArray[np.float64], names: Sequence[str], k: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Logits and truth of one label, of the images of which it is known.
+
+    Args:
+        logits: ``(N, K)``.
+        targets: ``(N, K)``, 1, 0 or nan for not known.
+        names: the labels.
+        k: which label.
+
+    Raises:
+        InputError: it lacks positive or negative images.
+    """
+    known = ~np.isnan(targets[:, k])
+    truth, raw = targets[known, k], logits[known, k].astype(np.float64)
+    if not len(truth):
+        raise InputError(
+            f"the label {names[k]} is not known for any of these {len(targets)} images: it cannot "
+            "be calibrated; pass images of which it is known"
+        )
+    if truth.min() == truth.max():
+        kind = "negative" if truth.min() == 1 else "positive"
+        raise InputError(
+            f"the label {names[k]} has no {kind} image among these {len(targets)}: it cannot be "
+            "calibrated; pass more images"
+        )
+    return raw, truth
 
 
 def _lines(found: Calibration, names: Sequence[str]) -> list[str]:

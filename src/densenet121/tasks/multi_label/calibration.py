@@ -140,7 +140,7 @@ def fit_temperature(logits: NDArray[np.float64], labels: NDArray[np.float64]) ->
         return float(np.mean(np.logaddexp(0, -sides / temperature)))
 
     found = fit(loss, separated=bool((sides >= 0).all()), informative=float(sides.mean()) > 0)
-    if _saturated(logits, found.value) > _saturated(logits, 1.0):
+    if saturated(logits, found.value) > saturated(logits, 1.0):
         return Temperature(
             1.0,
             f"the best temperature, {found.value:.4f}, makes probabilities exactly 0 or 1; pass "
@@ -149,7 +149,7 @@ def fit_temperature(logits: NDArray[np.float64], labels: NDArray[np.float64]) ->
     return found
 
 
-def _saturated(logits: NDArray[np.float64], temperature: float) -> int:
+def saturated(logits: NDArray[np.float64], temperature: float) -> int:
     """Number of probabilities that are 0 or 1, so that the order of the images is lost."""
     shares = probabilities(logits, temperature)
     return int(((shares == 0) | (shares == 1)).sum())

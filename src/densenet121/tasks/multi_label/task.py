@@ -29,6 +29,7 @@ from densenet121.tasks.values import (
     CardPart,
     Compared,
     ImageError,
+    LogitOffsets,
     Logits,
     Metrics,
     ReportPart,
@@ -300,6 +301,14 @@ class MultiLabel(Task):
                 f"`target_accuracy` is for one class per image; {self.name} takes `operating_point`"
             )
         return learn(logits, targets.double().numpy(), class_names, operating_point, note)
+
+    def offsets(
+        self, logits: Logits, targets: Tensor, *, seed: int, class_names: Sequence[str]
+    ) -> LogitOffsets:
+        """An offset for each label, fitted on all images."""
+        from densenet121.tasks.multi_label.offsets import learn
+
+        return learn(logits, targets.double().numpy(), class_names)
 
     def read_prediction(self, row: Mapping[str, str]) -> Row | None:
         """Labels and probabilities."""

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from densenet121.metrics.probabilities import mean_is_off
 from densenet121.tasks.single_label.calibration import (
     Calibration,
     abstain_threshold,
@@ -14,6 +15,7 @@ from densenet121.tasks.single_label.calibration import (
     reliability,
     scores_of,
 )
+from densenet121.tasks.wrong_means import advice, of_mean
 from densenet121.utils.errors import InputError
 
 
@@ -38,8 +40,7 @@ def learn(
     Raises:
         InputError: no threshold reaches the target.
     """
-    order = np.random.default_rng(seed).permutation(len(labels))
-    fitted, kept = order[: len(order) // 2], order[len(order) // 2 :]
+    fitted, kept = halves(len(labels), seed)
     temperature, problem = fit_temperature(logits[fitted], labels[fitted])
     correct = logits[kept].argmax(axis=1) == labels[kept]
     before = reliability(probabilities(logits[kept]).max(axis=1), correct).ece
@@ -68,6 +69,12 @@ def learn(
     return found, before, after
 
 
+def halves(count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The random half of the images that is fitted on, and the other one."""
+    order = np.random.default_rng(seed).permutation(count)
+    return order[: count // 2], order[count // 2 :]
+
+
 def describe(calibration: Calibration, before: float, after: float) -> list[str]:
     """Text lines: temperature, calibration error before and after, share of images answered."""
     problem = calibration.note.get("no_temperature")
@@ -83,6 +90,25 @@ def describe(calibration: Calibration, before: float, after: float) -> list[str]
             f"{100 * calibration.note['answered']:.1f} % of these images"
         )
     return lines
+
+
+def wrong_means(
+    logits: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    names: Sequence[str],
+    *,
+    temperature: float,
+    seed: int,
+) -> list[str]:
+    """A note where a mean probability is not the share of the images, of those not fitted on."""
+    kept = halves(len(labels), seed)[1]
+    shares = probabilities(logits[kept], temperature).astype(np.float64)
+    off = [
+        of_mean(names[k], of_class, shares[:, k])
+        for k in range(len(names))
+        if mean_is_off(of_class := labels[kept] == k, shares[:, k], len(names))
+    ]
+    return advice("class", off)
 
 
 def no_operating_point(class_names: Sequence[str]) -> str:

@@ -32,6 +32,7 @@ from densenet121.tasks.values import (
     CardPart,
     Compared,
     ImageError,
+    LogitOffsets,
     Logits,
     Metrics,
     ReportPart,
@@ -286,7 +287,12 @@ class SingleLabel(Task):
         class_names: Sequence[str] = (),
     ) -> Calibrated:
         """Fit on one half of the images and measure on the other."""
-        from densenet121.tasks.single_label.calibrate import describe, learn, no_operating_point
+        from densenet121.tasks.single_label.calibrate import (
+            describe,
+            learn,
+            no_operating_point,
+            wrong_means,
+        )
 
         if operating_point is not None:
             raise UsageError(no_operating_point(class_names))
@@ -294,7 +300,19 @@ class SingleLabel(Task):
             logits, targets.numpy(), seed=seed, target_accuracy=target_accuracy
         )
         found = replace(found, note=found.note | dict(note) | {"seed": seed})
-        return Calibrated(found, describe(found, before, after))
+        lines = describe(found, before, after)
+        if "offsets" not in note:
+            labels, at = targets.numpy(), found.temperature
+            lines += wrong_means(logits, labels, class_names, temperature=at, seed=seed)
+        return Calibrated(found, lines)
+
+    def offsets(
+        self, logits: Logits, targets: Tensor, *, seed: int, class_names: Sequence[str]
+    ) -> LogitOffsets:
+        """An offset for each class, fitted on the half that ``calibrate`` fits on."""
+        from densenet121.tasks.single_label.offsets import learn
+
+        return learn(logits, targets.numpy(), class_names, seed)
 
     def read_prediction(self, row: Mapping[str, str]) -> Row | None:
         """Label, predicted class, probability and rank."""
