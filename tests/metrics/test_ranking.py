@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def normal(
 ) -> tuple[Floats, Floats]:
     """Normal scores whose true AUROC is ``area``."""
     truth = np.repeat([1.0, 0.0], [positives, negatives])
-    return truth, rng.normal(math.sqrt(2) * norm.ppf(area) * truth)
+    return truth, rng.normal(math.sqrt(2) * NormalDist().inv_cdf(area) * truth)
 
 
 @settings(deadline=None)

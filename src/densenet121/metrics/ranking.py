@@ -142,14 +142,14 @@ def delong_test(truth: Floats, a: Floats, b: Floats, level: float = 0.95) -> Pai
     truth, a, b = known(truth, a, b)
     if min((truth == 1).sum(), (truth == 0).sum()) < 2:
         return None
-    (a10, _), (b10, _) = placements(truth, a), placements(truth, b)
     # The variance of a difference is that of the differences of the components. Of whole and half
     # numbers it is 0 where all are alike; of rounded shares it might be 1e-34, and p be 0.
     (a_wins, a_losses), (b_wins, b_losses) = (_wins_and_losses(truth, one) for one in (a, b))
     pairs = len(a_wins) * len(a_losses)
+    a_area, b_area = (float((wins / len(a_losses)).mean()) for wins in (a_wins, b_wins))
     spread = (b_wins - a_wins).var(ddof=1) * len(a_wins)
     spread += (b_losses - a_losses).var(ddof=1) * len(a_losses)
-    difference, error = float(b10.mean() - a10.mean()), math.sqrt(spread) / pairs
+    difference, error = b_area - a_area, math.sqrt(spread) / pairs
     interval: Interval | None = None
     p_value = None if difference else 1.0
     if error:
@@ -157,8 +157,8 @@ def delong_test(truth: Floats, a: Floats, b: Floats, level: float = 0.95) -> Pai
         interval = Interval(max(-1.0, difference - half), min(1.0, difference + half))
         p_value = math.erfc(abs(difference) / error / math.sqrt(2))
     return PairedTest(
-        auroc_a=float(a10.mean()),
-        auroc_b=float(b10.mean()),
+        auroc_a=a_area,
+        auroc_b=b_area,
         difference=difference,
         standard_error=error,
         interval=interval,

@@ -26,7 +26,7 @@ def known(truth: Floats, *scores: Floats) -> tuple[Floats, ...]:
     parts = [np.asarray(score, dtype=np.float64) for score in scores]
     if any(part.shape != truth.shape for part in parts) or truth.ndim != 1:
         raise ValueError("truth and scores must be vectors of one length")
-    if not np.isin(truth[~np.isnan(truth)], (0.0, 1.0)).all():
+    if not ((truth == 0) | (truth == 1) | np.isnan(truth)).all():
         raise ValueError("truth must be 0, 1 or nan")
     if not all(np.isfinite(part).all() for part in parts):
         raise ValueError("scores must be finite")
