@@ -1,6 +1,7 @@
 """Files that are whole or not there, the original's log, and metrics that survive a kill."""
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -19,6 +20,7 @@ from densenet121.utils.errors import InputError
 from densenet121.utils.files import (
     new_folder,
     remove_temporary_files,
+    sync_folder,
     temporary_beside,
     write_atomic,
     write_json,
@@ -53,7 +55,36 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError) as told:
         write_atomic(tmp_path / "folder", b"")
     assert (told.value.filename, told.value.filename2) == (str(tmp_path / "folder"), None)
+    assert str(told.value) == f"[Errno 21] Is a directory: '{tmp_path / 'folder'}'"
     assert names(tmp_path) == ["folder"]
+
+
+def test_a_file_is_written_where_folders_cannot_be_synced() -> None:
+    """As on file systems of a network; Linux's own /proc is one of these."""
+    with pytest.raises(OSError, match="Invalid argument"):
+        folder = os.open("/proc", os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    sync_folder(Path("/proc"))
+
+
+def test_a_folder_that_cannot_be_synced_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.fsync
+
+    def fails(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EIO, "Input/output error")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fails)
+    with pytest.raises(OSError, match="Input/output error") as told:
+        write_atomic(tmp_path / "file", b"whole")
+    assert told.value.filename == str(tmp_path)
+    assert (tmp_path / "file").read_bytes() == b"whole"
 
 
 @pytest.mark.parametrize("data", [b"", b"a", bytes(range(256)) * 1000], ids=len)

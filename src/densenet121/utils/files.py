@@ -1,6 +1,7 @@
 """Write files atomically: a reader sees the old or the new content, never a part."""
 
 import contextlib
+import errno
 import glob
 import hashlib
 import json
@@ -31,19 +32,37 @@ def write_atomic(path: Path, data: bytes | memoryview) -> None:
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):  # of a full disk it has no name, else the temporary one
-            error.filename, error.filename2 = str(path), None
+            error.filename = str(path)
+            del error.filename2  # None would be a second name in its text
         raise
     sync_folder(path.parent)
 
 
+# What the system says of a folder where folders cannot be synced, as of SMB, 9p or FUSE, or where
+# it may be written but not listed.
+_NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EACCES, errno.EPERM)
+
+
 def sync_folder(path: Path) -> None:
-    """Make what was renamed in a folder last: without this a power failure may undo it."""
-    if hasattr(os, "O_DIRECTORY"):
+    """Make what was renamed in a folder last: without this a power failure may undo it.
+
+    Where the file system has no such thing, it is as safe as it can be there.
+
+    Raises:
+        OSError: the disk fails. Its ``filename`` is ``path``.
+    """
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    try:
         folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            error.filename = str(path)
+            raise
 
 
 def temporary_beside(path: Path, kind: str) -> Path:
