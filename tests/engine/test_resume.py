@@ -23,7 +23,7 @@ from densenet121.config import TrainConfig
 from densenet121.engine.state import RunState
 from densenet121.engine.train import train
 from densenet121.report import write_report
-from densenet121.runs.checkpoints import open_checkpoint
+from densenet121.runs.checkpoints import find_start, open_checkpoint
 from densenet121.runs.folder import RunFolder
 from densenet121.runs.layout import checkpoints_in, dated_runs
 from densenet121.runs.metrics import read_rows
@@ -31,7 +31,7 @@ from densenet121.runs.read import read_run
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.logging import log, run_log
 
-from helpers.commands import environment, no_file_beyond
+from helpers.commands import environment, no_file_beyond, run_code
 from helpers.forking import Forked
 from helpers.images import write_classes
 from helpers.training import train_config
@@ -444,6 +444,48 @@ def test_auto_takes_the_run_that_was_started_last_in_any_time_zone(tmp_path: Pat
         "2026-10-25_time_09_00_00",
         "2026-10-24_time_12_00_00",
     ]
+
+
+@pytest.mark.parametrize("record", [None, "{", "[]"])
+def test_auto_takes_the_newest_run_though_its_record_is_lost(
+    record: str | None, uninterrupted: Path, tmp_path: Path
+) -> None:
+    """As restored from a backup without it: an older run, or a new one, was taken in silence."""
+    older = with_checkpoints_until(tmp_path / "2026-01-01_time_00_00_00", uninterrupted, 4)
+    newest = with_checkpoints_until(tmp_path / "2036-01-02_time_00_00_00", uninterrupted, 4)
+    shutil.copyfile(uninterrupted / "run.json", older / "run.json")
+    (newest / "run.json").unlink(missing_ok=True)
+    if record is not None:
+        (newest / "run.json").write_text(record)
+    (tmp_path / "2036-01-03_time_00_00_00").mkdir()  # an evaluation's that was killed at once
+    start = find_start("auto", None, tmp_path, 0)
+    assert start.folder == newest and start.checkpoint is not None
+
+
+def test_a_folder_that_cannot_be_read_is_not_one_without_a_run(tmp_path: Path) -> None:
+    """It was "no checkpoint to go on from; remove this one to train again", or a new run began."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "0-1_2.ckpt").touch()
+    (tmp_path / "run").chmod(0o311)
+    tmp_path.chmod(0o755)
+    code = """
+import os, sys
+from pathlib import Path
+from densenet121.runs.layout import checkpoints_in, dated_runs
+from densenet121.utils.errors import InputError
+os.chdir(sys.argv[1])
+if os.geteuid() == 0:
+    os.setuid(65534)
+for find in (checkpoints_in, dated_runs):
+    try:
+        print(list(find(Path("run"))))
+    except InputError as error:
+        print(error)
+    assert list(find(Path("nowhere"))) == []
+"""
+    said = run_code(code, str(tmp_path))
+    assert (said.returncode, said.stderr) == (0, "")
+    assert said.stdout.splitlines() == ["run: cannot be read (Permission denied)"] * 2
 
 
 def test_an_older_run_that_auto_passes_over_is_named(

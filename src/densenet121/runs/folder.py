@@ -1,7 +1,7 @@
 """The folder of a training run, written during the run."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from densenet121.runs.layout import (
 from densenet121.runs.metrics import MetricsFile, read_rows
 from densenet121.runs.record import resumed_record, steps_as_now
 from densenet121.runs.trackers import Trackers
-from densenet121.utils.errors import UnreadableError, cannot_write
+from densenet121.utils.errors import InputError, UnreadableError, cannot_write
 from densenet121.utils.files import write_json
 from densenet121.utils.locks import locked
 
@@ -219,7 +219,8 @@ class RunFolder:
         """The last good checkpoint, as text for a message."""
         last = self._last_good
         if not self.saves:  # then rank 0 has written them, into this folder or on another host
-            last = next(iter(checkpoints_in(self.path)), last)
+            with suppress(InputError):  # this text is part of another error
+                last = next(iter(checkpoints_in(self.path)), last)
         return (
             f"the last good checkpoint is {last}"
             if last

@@ -45,13 +45,27 @@ def position_in_name(path: Path) -> tuple[int, int] | None:
 
 
 def checkpoints_in(folder: Path, rank: int = 0) -> list[Path]:
-    """Checkpoints of a rank in a run folder, newest (by epoch and step) first."""
+    """Checkpoints of a rank in a run folder, newest (by epoch and step) first.
+
+    Raises:
+        InputError: the folder is there and cannot be read: it may have some.
+    """
     found = [
         (position, path)
-        for path in folder.glob(f"{rank}-*.ckpt")
-        if (position := position_in_name(path)) is not None
+        for path in _inside(folder)
+        if path.name.startswith(f"{rank}-") and (position := position_in_name(path)) is not None
     ]
     return [path for _, path in sorted(found, reverse=True)]
+
+
+def _inside(folder: Path) -> list[Path]:
+    """What is in a folder, nothing if there is none. glob passes over one that cannot be read."""
+    try:
+        return list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read ({error.strerror})") from None
 
 
 def error_map(folder: Path, path: str) -> Path:
@@ -72,10 +86,19 @@ def read_record(folder: Path) -> dict[str, Any]:
 def dated_runs(parent: Path) -> Iterator[Path]:
     """The dated folders of training runs, the last one that was started first.
 
-    Evaluations have dated folders too.
+    Evaluations have dated folders too. A training run whose run.json is lost or damaged is known by
+    its checkpoints, in which everything is that it needs.
+
+    Raises:
+        InputError: ``parent``, or the folder of such a run, is there and cannot be read.
     """
-    records = [(path, read_record(path)) for path in parent.glob("*_time_*")]
-    found = [(_started(path, r), path) for path, r in records if r.get("command") == "train"]
+    dated = [path for path in _inside(parent) if "_time_" in path.name]
+    records = [(path, read_record(path)) for path in dated]
+    found = [
+        (_started(path, record), path)
+        for path, record in records
+        if (record.get("command") == "train" if record else checkpoints_in(path))
+    ]
     return (path for _, path in sorted(found, reverse=True))
 
 
