@@ -5,6 +5,8 @@ import sys
 import threading
 from collections.abc import Sequence
 
+from densenet121.utils.output import open_closed
+
 
 def start(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; Ctrl-C while it is still imported is one line too.
@@ -12,6 +14,7 @@ def start(arguments: Sequence[str] | None = None) -> int:
     After it Ctrl-C is ignored: the process is about to end, and what libraries do at their end
     would print a traceback.
     """
+    open_closed()
     try:
         try:
             from densenet121.cli import main

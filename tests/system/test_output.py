@@ -125,3 +125,30 @@ def test_a_run_goes_on_if_nobody_reads_its_output(folder: Path) -> None:
     assert re.search(r"top1_correct=\d+, tot=120", "".join(
         file.read_text() for file in (folder / "f").glob("*.log")
     ))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("command", "closed"),
+    [("predict val", ">&-"), ("eval --data_dir val --output_dir c", "<&- >&- 2>&-")],
+)
+def test_a_command_runs_with_its_standard_files_closed(
+    command: str, closed: str, folder: Path
+) -> None:
+    """As from some daemons: it was a traceback, where one could be seen."""
+    done = run(folder, f"$D {command} --pretrained w.safetensors {closed}")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_wrong_usage_has_its_status_with_standard_error_closed(folder: Path) -> None:
+    done = run(folder, "$D predict --nonsense 2>&-")
+    assert (done.returncode, done.stdout) == (2, b"")
+
+
+def test_a_closed_standard_file_lends_its_number_to_no_other(folder: Path) -> None:
+    """What a library prints would be in the log, or in a checkpoint."""
+    code = (
+        "import os; from densenet121.utils.output import open_closed; open_closed(); "
+        "opened = os.open('opened', os.O_WRONLY | os.O_CREAT); os.write(1, b'a library'); "
+        "os.write(2, b'a library'); raise SystemExit(opened < 3 or os.fstat(opened).st_size)"
+    )
+    assert run(folder, f'{sys.executable} -c "{code}" <&- >&- 2>&-').returncode == 0

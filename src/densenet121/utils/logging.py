@@ -96,7 +96,7 @@ def run_log(folder: Path, stamp: str, rank: int, good: Callable[[], str] = str) 
     path = earlier[-1] if earlier else folder / f"{stamp}_rank_{rank}.log"
     file = _LogFile(path, good)
     handlers: list[logging.Handler] = [file]
-    if rank % 8 == 0 and not _QUIET.get():
+    if rank % 8 == 0 and sys.stdout is not None and not _QUIET.get():
         handlers.append(_StdoutHandler())
     run = object()
     if not _OPEN:

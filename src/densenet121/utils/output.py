@@ -1,4 +1,4 @@
-"""Standard output that cannot be written."""
+"""Standard output that is closed, or cannot be written."""
 
 import contextlib
 import os
@@ -9,3 +9,17 @@ def drop_output() -> None:
     """Send what is left for standard output nowhere: Python would write it at the end, and fail."""
     with contextlib.suppress(AttributeError, OSError, ValueError):  # no output, or one without file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def open_closed() -> None:
+    """Give a process that was started without standard input, output or error the null device.
+
+    Python has None for them, which libraries do not expect. And the next file that is opened, such
+    as a log, would have the number of the missing one, so that what a library prints would land in
+    it.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # the lowest free number is the missing one
+            file = open(os.devnull, mode, encoding="utf-8", errors="backslashreplace")  # noqa: PTH123, SIM115
+            os.set_inheritable(file.fileno(), True)
+            setattr(sys, name, file)

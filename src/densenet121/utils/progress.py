@@ -21,7 +21,8 @@ def progress_bar(
         unit: name of a step.
     """
     # Only one of several processes on a terminal draws.
-    if is_quiet() or not sys.stdout.isatty() or os.environ.get("LOCAL_RANK", "0") != "0":
+    on_terminal = sys.stdout is not None and sys.stdout.isatty()  # None where it is closed
+    if is_quiet() or not on_terminal or os.environ.get("LOCAL_RANK", "0") != "0":
         yield lambda steps=1, note="": None
         return
     from rich.progress import (
