@@ -17,6 +17,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -175,7 +176,14 @@ def _load(command: str) -> ModuleType:
 
     The garbage collector would scan torch's half a million objects many times, during the import
     and after it. They all live until the process ends, so it need not scan them.
+
+    Raises:
+        InputError: the working directory was removed.
     """
+    try:
+        Path.cwd()
+    except FileNotFoundError:  # torch's libraries end the process there
+        raise InputError("the working directory was removed; change to another") from None
     name = f"densenet121.commands.{command.replace('-', '_')}"
     if name in sys.modules:
         return sys.modules[name]

@@ -152,3 +152,13 @@ def test_a_closed_standard_file_lends_its_number_to_no_other(folder: Path) -> No
         "os.write(2, b'a library'); raise SystemExit(opened < 3 or os.fstat(opened).st_size)"
     )
     assert run(folder, f'{sys.executable} -c "{code}" <&- >&- 2>&-').returncode == 0
+
+
+def test_a_working_directory_that_was_removed_is_one_line(folder: Path) -> None:
+    """It was a fatal error of MKL, with the exit status of wrong usage."""
+    gone = f"mkdir gone; cd gone; rmdir ../gone; $D inspect {folder / 'w.safetensors'}"
+    done = run(folder, gone)
+    assert (done.returncode, done.stderr.decode()) == (
+        1,
+        "densenet121: the working directory was removed; change to another\n",
+    )
