@@ -23,7 +23,7 @@ def batch(seed: int, unknown: float, n: int = 7, k: int = 5) -> tuple[Tensor, Te
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 1000), st.floats(0, 1), st.floats(0, 0.9), st.booleans())
-def test_loss_and_gradient_are_torchs_over_the_known_cells(
+def test_loss_and_gradient_are_torchs_over_the_known_cells_each_with_its_weight(
     seed: int, unknown: float, smooth: float, weighted: bool
 ) -> None:
     logits, targets = batch(seed, unknown)
@@ -38,12 +38,38 @@ def test_loss_and_gradient_are_torchs_over_the_known_cells(
         return
     copy = logits.detach().clone().requires_grad_()
     wanted = targets.nan_to_num() * (1 - smooth) + smooth / 2
-    cells = F.binary_cross_entropy_with_logits(copy, wanted, pos_weight=weight, reduction="none")
+    cells = F.binary_cross_entropy_with_logits(copy, wanted, reduction="none")
+    if weight is not None:
+        cells = cells * torch.where(targets == 1, weight, 1.0)
     expected = cells[known].mean()
     torch.autograd.backward(expected)
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(logits.grad, copy.grad, rtol=1e-12, atol=1e-12)
     assert not logits.grad[~known].any()  # exactly 0
+
+
+def test_without_smoothing_the_weight_of_positive_cells_is_torchs() -> None:
+    logits, targets = batch(3, 0.0)
+    weight = torch.tensor([0.2, 1.0, 3.0, 50.0, 7.0], dtype=torch.float64)
+    expected = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=weight)
+    torch.testing.assert_close(
+        masked_binary_cross_entropy(logits, targets, pos_weight=weight), expected
+    )
+
+
+def test_a_smoothed_negative_cell_is_not_learned_as_a_positive_one() -> None:
+    """The smallest loss is at the smoothed target, whatever the weight of positive cells is."""
+    for target, smoothed in ((0.0, 0.05), (1.0, 0.95)):
+        logit = torch.tensor([[smoothed]], dtype=torch.float64).logit().requires_grad_()
+        loss = masked_binary_cross_entropy(
+            logit,
+            torch.tensor([[target]], dtype=torch.float64),
+            smooth_factor=0.1,
+            pos_weight=torch.tensor([50.0], dtype=torch.float64),
+        )
+        torch.autograd.backward(loss)
+        assert logit.grad is not None
+        assert abs(logit.grad.item()) < 1e-12
 
 
 def test_half_precision_is_computed_in_float32() -> None:

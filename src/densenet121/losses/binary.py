@@ -25,7 +25,8 @@ def masked_binary_cross_entropy(
         targets: ``(N, K)``, 1, 0 or nan.
         smooth_factor: s in ``y * (1 - s) + s / 2``, in ``[0, 1)``.
         pos_weight: ``(K,)``, factor of the loss of the positive cells of each label; the mean is
-            still over the number of cells, as in torch.
+            still over the number of cells, as in torch. A smoothed negative cell keeps its weight
+            of 1; torch's would multiply its share ``s / 2`` and could turn it into a positive one.
         gamma: multiplies the loss of a cell by ``(1 - p) ** gamma``, where p is the probability of
             its true value (the focal loss, Lin et al. 2017, without its alpha).
 
@@ -43,6 +44,8 @@ def masked_binary_cross_entropy(
     wanted = torch.where(known, targets, 0.0).to(logits.dtype)
     smooth = wanted * (1 - smooth_factor) + smooth_factor / 2
     share = known.to(logits.dtype)
+    if pos_weight is not None and smooth_factor:
+        share, pos_weight = torch.where(wanted == 1, share * pos_weight, share), None
     if gamma:
         # Not 0: a power below 1 has no gradient there.
         rest = torch.where(wanted == 1, (-logits).sigmoid(), logits.sigmoid())
