@@ -43,6 +43,25 @@ def test_images_of_which_none_can_be_read_are_an_error_and_no_endless_loop(tmp_p
         find_lr(config(data_dir, tmp_path, on_bad_image="skip"))
 
 
+def test_mixup_lasts_through_the_test_whatever_max_epoch_is(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    """It ends after some epochs of a run; in the test the loss would fall there at any rate."""
+    steps = {"steps": 20, "mixup": 5.0, "mix_off_epochs": 1}
+    short, long = (
+        find_lr(config(image_folder, tmp_path, max_epoch=epochs, **steps)) for epochs in (2, 100)
+    )
+    assert np.array_equal(short.losses, long.losses)
+
+
+def test_small_images_stay_small_through_the_test(image_folder: Path, tmp_path: Path) -> None:
+    sizes = {"steps": 20, "image_size": 32, "small_size": 16, "max_epoch": 100}
+    few, all_epochs = (
+        find_lr(config(image_folder, tmp_path, small_epochs=epochs, **sizes)) for epochs in (1, 100)
+    )
+    assert np.array_equal(few.losses, all_epochs.losses)
+
+
 def test_the_rates_are_a_geometric_series_with_both_ends() -> None:
     rates = rates_between(1e-4, 1.0, 5)
     assert np.allclose(rates, [1e-4, 1e-3, 1e-2, 1e-1, 1.0], rtol=1e-12)

@@ -2,9 +2,10 @@
 
 import itertools
 import math
+import sys
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,7 +122,8 @@ def find_lr(config: LrFindConfig, task: Task | None = None) -> LrRange:
     """Train a network for some steps while the learning rate rises. Nothing is saved.
 
     Images, augmentation and their order are those of the first epochs of ``train``. A freeze that
-    ends after some epochs is taken as ended.
+    ends after some epochs is taken as ended; small images and mixing do not end, since the loss
+    would change there at any rate.
 
     Args:
         config: the settings.
@@ -161,13 +163,14 @@ def find_lr(config: LrFindConfig, task: Task | None = None) -> LrRange:
 
 
 def _begin(config: LrFindConfig, task: Task | None, runtime: Runtime) -> tuple[Training, EpochPlan]:
-    """The state before the first step, and the plan, as ``train`` makes them."""
+    """The state before the first step, and the plan, as ``train`` makes them but for their ends."""
     dataset, _ = find_datasets(config)
     task = pick_task(config, task, dataset)
     weights = first_weights(config, Start(None, None))
     _, training, plan, _ = build_training(config, task, dataset, runtime, weights)
     training.freeze(plan.frozen_in(plan.max_epoch - 1), plan.freeze_bn)
-    return training, plan
+    small, mixed = (sys.maxsize if n else 0 for n in (plan.small_epochs, plan.mixed_epochs))
+    return training, replace(plan, small_epochs=small, mixed_epochs=mixed)
 
 
 def _next_loss(
