@@ -116,6 +116,11 @@ class ImageDataset:
         has = (self.labels == (kind == "positive")).any(axis=0).tolist()
         return [name for name, found in zip(self.class_names, has, strict=True) if not found]
 
+    @property
+    def has_both_kinds(self) -> bool:
+        """Whether some label has images known to be positive, and others known to be negative."""
+        return bool(((self.labels == 1).any(axis=0) & (self.labels == 0).any(axis=0)).any())
+
     def without(self, excluded: Collection[str], *, partial: bool = False) -> "ImageDataset":
         """The dataset without the images at these paths.
 

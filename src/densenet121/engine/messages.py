@@ -97,6 +97,11 @@ def _log_labels_of_one_kind(name: str, dataset: ImageDataset) -> None:
                 if name == "training"
                 else "it has no AUROC and is not in the means",
             )
+    if name == "validation" and not dataset.has_both_kinds:
+        log.warning(
+            "no label has both positive and negative validation images: the weights of the first "
+            "validation stay the best, unless `best_metric` is loss"
+        )
 
 
 def log_notes(dataset: ImageDataset) -> None:

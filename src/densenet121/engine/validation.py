@@ -18,13 +18,13 @@ from densenet121.runs.layout import (
     LAST_AVERAGE,
     LAST_WEIGHTS,
 )
-from densenet121.tasks import Metrics, Task
+from densenet121.tasks import Metrics, MultiLabel, Task
 from densenet121.utils.errors import UnreadableError, UsageError
 from densenet121.utils.logging import log
 
 
 def check_validation(plan: EpochPlan, val: ImageDataset | None) -> None:
-    """Refuse settings that need a validation, or a metric that the task does not have.
+    """Refuse settings that need a validation, or a metric that it or the task does not have.
 
     Raises:
         UsageError: the text names the setting.
@@ -46,6 +46,15 @@ def check_validation(plan: EpochPlan, val: ImageDataset | None) -> None:
             raise UsageError(
                 f"{name} needs validation images: put a val folder beside train, or pass `val_dir`"
             )
+    metric = plan.best_metric or next(iter(known))
+    if val is None or metric == "loss" or not isinstance(plan.task, MultiLabel):
+        return
+    followed = [name for name, asked in needed.items() if asked and "val_interval" not in name]
+    if followed and not val.has_both_kinds:
+        raise UsageError(
+            f"{followed[0]} follows {metric}, but no label has both positive and negative images "
+            f"in {val.source}; pass other validation images, or `best_metric` loss"
+        )
 
 
 def validate_epoch(

@@ -251,6 +251,40 @@ def test_labels_without_one_kind_of_images_are_named_when_training_begins(
     ]
 
 
+@pytest.mark.parametrize(
+    ("more", "name"),
+    [
+        ({"patience": 2}, "`patience`"),
+        ({"lr_scheduler": "plateau"}, "`lr_scheduler` plateau"),
+        ({"best_metric": "average_precision"}, "`best_metric`"),
+    ],
+)
+def test_what_follows_a_metric_that_no_validation_can_have_is_refused(
+    images: Path, tmp_path: Path, more: dict[str, Any], name: str
+) -> None:
+    """It would never improve: the run would end after `patience` epochs, and the first be best."""
+    image, val = next((images / "val").rglob("*.png")), tmp_path / "val.csv"
+    val.write_text(f"path,{','.join(LABELS)}\n{image},1,0,1\n")
+    metric = more.get("best_metric", "auroc")
+    problem = rf"{name} follows {metric}, but no label has both .* `best_metric` loss"
+    config = settings(images / "train", tmp_path / "run", val_dir=str(val), **more)
+    with pytest.raises(UsageError, match=problem):
+        train(config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_validation_images_on_which_no_epoch_can_be_the_best_are_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    cells, sizes = np.array([[1, 0, math.nan]], np.float32), np.ones(1, np.int64)
+    dataset = ImageDataset(Path("table.csv"), ("a", "b", "c"), ("a.png",), cells, sizes)
+    log_data(dataset, dataset, batch_size=1, epoch_steps=1)
+    assert (
+        "no label has both positive and negative validation images: the weights of the first "
+        "validation stay the best, unless `best_metric` is loss"
+    ) in [record.message for record in caplog.records if record.levelname == "WARNING"]
+
+
 def test_logits_that_are_nan_are_refused() -> None:
     with pytest.raises(InputError, match="nan or infinite logits for 1 of 2 images"):
         MultiLabel().score(torch.tensor([[0.0], [math.nan]]), torch.zeros(2, 1))
