@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from densenet121.engine.start import effective_settings
 from densenet121.engine.train import train
 from densenet121.runs.checkpoints import Start
 from densenet121.runs.layout import read_record
+from densenet121.runs.read import read_run
 from densenet121.runtime import joined
 from densenet121.tasks import MultiLabel, SingleLabel, Task
 from densenet121.tasks.values import CheckpointScore, Results
@@ -107,6 +109,63 @@ def test_an_evaluation_adds_predictions_and_is_of_these_weights(
     if other.read_bytes() != (run / "best.safetensors").read_bytes():
         with pytest.raises(InputError, match=r"other: is of .*other\.safetensors, but the card is"):
             run_card(run, evaluation=tmp_path / "other")
+
+
+def test_a_card_says_of_which_images_its_numbers_are(
+    trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """They were those of a test set beside the fingerprint of the validation images only."""
+    data, run = trained
+    write_classes(tmp_path / "test", sorted(path.name for path in (data / "val").iterdir()), 3)
+    (tmp_path / "test" / "ant" / "bad.png").write_bytes(b"no image")
+    for name, images, more in (
+        ("val", data / "val", {}),
+        ("train", data / "train", {}),
+        ("test", tmp_path / "test", {"tta": "flip", "on_bad_image": "skip"}),
+    ):
+        evaluate(eval_config(images, run / "best.safetensors", tmp_path / f"of_{name}", **more))
+    cards = {
+        name: run_card(run, evaluation=tmp_path / f"of_{name}") for name in ("val", "train", "test")
+    }
+    of = {
+        name: parts_of(page)[0]["model-index"][0]["results"][0]["dataset"]["name"]
+        for name, page in cards.items()
+    }
+    assert of == {
+        "val": "validation images",
+        "train": "training images",
+        "test": "evaluated images",
+    }
+    assert "Of 2 validations, that of these weights was the best" in cards["val"]
+    assert list(rows_of(cards["val"], "Data")) == ["training", "validation"]
+    assert "the images that the weights were trained on" in cards["train"]
+    found = json.loads((tmp_path / "of_test" / "eval.json").read_text())
+    assert rows_of(cards["test"], "Data")["evaluated"] == [f"`{found['data_fingerprint']}`", "10"]
+    for said in (
+        "these are not the images and labels that the run was validated on",
+        "mean of 2 views of each image",
+        "1 image could not be read and is not counted",
+    ):
+        assert said in cards["test"] and said not in cards["val"] + cards["train"]
+    _, own = parts_of(run_card(tmp_path / "of_test"))  # the card of the evaluation itself
+    assert list(rows_of(own, "Data")) == ["training", "validation", "evaluated"]
+
+
+def test_an_evaluation_in_the_folder_of_the_run_is_not_taken_for_its_validation(
+    trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    data, run = trained
+    shutil.copytree(run, tmp_path / "run")
+    weights = tmp_path / "run" / "best.safetensors"
+    evaluate(eval_config(data / "train", weights, tmp_path / "run"))
+    _, text = parts_of(run_card(tmp_path / "run"))
+    assert "(24 images)" not in text and "On 24 images." in text
+    assert "the images that the weights were trained on" in text
+    assert "on these same images" not in text
+    assert read_run(tmp_path / "run").notes == [
+        "These are the images that the weights were trained on."
+    ]
+    assert not read_run(run).notes
 
 
 def test_the_errors_before_and_after_the_temperature_are_told_apart(

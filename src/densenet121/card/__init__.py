@@ -11,6 +11,7 @@ from densenet121.card.markdown import document
 from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import ModelInfo
 from densenet121.checkpoint.weights import Weights
+from densenet121.runs.evaluated import VALIDATION, image_notes, kind_of_images
 from densenet121.runs.layout import LAST_WEIGHTS
 from densenet121.runs.read import RunFiles, read_run, results_of, weights_of
 from densenet121.tasks import CardPart, Results, Task
@@ -69,25 +70,38 @@ def run_card(
     run = read_run(folder, task)
     file = weights or weights_of(run)
     found = read_weights(file, shapes_only=True) if file else None
-    results = _evaluated(run, file, evaluation, task) if evaluation else _own(run, file, found)
+    record = run.record or {}
+    known = about_run.data_of(record, found.data if found else {})
+    if evaluation:
+        results, measured = _evaluated(run, file, evaluation, task)
+    else:
+        results = _own(run, file, found)
+        measured = run.evaluation if results is run.results else {}
+    kind = kind_of_images(measured, known)
     if results and found and found.calibration:
         results = replace(results, calibration=found.calibration)
     part = run.task.card(results) if results else None
     name = title or folder.resolve().name
-    record = run.record or {}
     info = found.info if found else None
     sections = [
         about_weights.summary(info, "") if info else "",
         about_weights.use(info) if info and differences is not None else "",
-        about_run.data(record, found.data if found else {}),
-        about_run.results(part, _source(results), _selected(run, file, evaluation)),
+        about_run.data(known, {} if kind == VALIDATION else measured),
+        about_run.results(
+            part,
+            [
+                _source(results),
+                *image_notes(measured, kind),
+                _selected(run, file, evaluation, kind),
+            ],
+        ),
         about_run.calibration(found.calibration if found else None),
         about_weights.preprocessing(info, differences or ()) if info else "",
         about_weights.classes(info) if info else "",
         about_weights.intended_use(),
         about_run.reproduce(record, command),
     ]
-    index = _index(name, part)
+    index = _index(name, part, kind)
     head = about_weights.metadata(index, for_timm=differences is not None)
     return document(head, name, sections)
 
@@ -99,8 +113,10 @@ def _own(run: RunFiles, file: Path | None, weights: Weights | None) -> Results |
     return results_of(run, file, weights.origin)
 
 
-def _evaluated(run: RunFiles, file: Path | None, evaluation: Path, task: Task | None) -> Results:
-    """What an evaluation of the same weights measured."""
+def _evaluated(
+    run: RunFiles, file: Path | None, evaluation: Path, task: Task | None
+) -> tuple[Results, dict[str, Any]]:
+    """What an evaluation of the same weights measured, and its eval.json."""
     other = read_run(evaluation, task)
     if other.task.name != run.task.name:
         raise InputError(f"{evaluation}: its task is {other.task.name}, not {run.task.name}")
@@ -112,7 +128,7 @@ def _evaluated(run: RunFiles, file: Path | None, evaluation: Path, task: Task | 
         raise InputError(
             f"{evaluation}: is of {evaluated}, but the card is about {file}; evaluate these"
         )
-    return other.results
+    return other.results, other.evaluation
 
 
 def _source(results: Results | None) -> str:
@@ -121,18 +137,23 @@ def _source(results: Results | None) -> str:
     return f"Measured with the weights {Path(results.scores[0].checkpoint).name}."
 
 
-def _selected(run: RunFiles, file: Path | None, evaluation: Path | None) -> str:
-    """That the validation images chose the weights, if they did."""
+def _selected(run: RunFiles, file: Path | None, evaluation: Path | None, kind: str) -> str:
+    """That the evaluated images chose the weights, if they did."""
     count = len(run.results.validations)
-    if evaluation or file is None or file.name == LAST_WEIGHTS or count < 2:
+    if kind != VALIDATION or file is None or file.name == LAST_WEIGHTS or count < 2:
         return ""
+    if evaluation:
+        return (
+            f"These are the validation images of the run. Of {count} validations, that of these "
+            "weights was the best, so on new images they may do worse."
+        )
     return (
         f"The weights are the best of {count} validations on these same images, so on new images "
         "they may do worse."
     )
 
 
-def _index(name: str, part: CardPart | None) -> list[dict[str, Any]]:
+def _index(name: str, part: CardPart | None, kind: str) -> list[dict[str, Any]]:
     """The hub's model-index: the metrics of the card for its search."""
     if part is None or not part.metrics:
         return []
@@ -142,7 +163,7 @@ def _index(name: str, part: CardPart | None) -> list[dict[str, Any]]:
     ]
     result = {
         "task": {"type": "image-classification"},
-        "dataset": {"type": "image-folder", "name": "validation images"},
+        "dataset": {"type": "image-folder", "name": f"{kind} images"},
         "metrics": metrics,
     }
     return [{"name": name, "results": [result]}]

@@ -1,10 +1,11 @@
 """What a model card says about a run: its data, its results, and how to repeat it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from densenet121.card.markdown import code, escape, section, table
 from densenet121.pages.markup import mapping
+from densenet121.runs.evaluated import number_of_images
 from densenet121.tasks import CardPart, CardTable
 
 _SETTINGS = {
@@ -21,21 +22,37 @@ _SETTINGS = {
 }
 
 
-def data(record: Mapping[str, Any], data_note: Mapping[str, Any]) -> str:
-    """Number and fingerprint of the training and validation images.
+def data_of(record: Mapping[str, Any], data_note: Mapping[str, Any]) -> dict[str, Any]:
+    """The notes on the training and validation images: `train` and `val`.
 
     Args:
-        record: run.json; may be empty.
+        record: run.json; may be empty. That of an evaluation has its images as `val`.
         data_note: the same, as the weights record it.
     """
-    found = mapping(record.get("data")) or dict(data_note)
-    names = {"train": "training", "val": "validation"}
+    trained = record.get("command") != "eval"
+    return (mapping(record.get("data")) if trained else {}) or dict(data_note)
+
+
+def data(known: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
+    """Number and fingerprint of the training, validation and evaluated images.
+
+    Args:
+        known: result of ``data_of``.
+        evaluation: eval.json of other images than the validation images; empty if there is none.
+    """
+    evaluated = {
+        "fingerprint": evaluation.get("data_fingerprint"),
+        "pictures": number_of_images(evaluation),
+    }
+    found = {**known, "evaluated": evaluated if evaluated["fingerprint"] else None}
+    names = {"train": "training", "val": "validation", "evaluated": "evaluated"}
     rows = []
     for split, name in names.items():
         note = mapping(found.get(split))
         if note:
             digest = code(note.get("fingerprint", ""))
-            rows.append([name, digest, escape(note.get("pictures", "not recorded"))])
+            images = note.get("pictures")
+            rows.append([name, digest, escape("not recorded" if images is None else images)])
     if not rows:
         return section("Data", "The run does not record its data.")
     return section(
@@ -45,13 +62,12 @@ def data(record: Mapping[str, Any], data_note: Mapping[str, Any]) -> str:
     )
 
 
-def results(part: CardPart | None, source: str, selected: str) -> str:
+def results(part: CardPart | None, remarks: Sequence[str]) -> str:
     """The task's tables.
 
     Args:
         part: the task's part; None if nothing was measured.
-        source: what was evaluated, plain text.
-        selected: how the weights were chosen on these images, or empty.
+        remarks: what was evaluated, plain text; empty ones are left out.
     """
     if part is None:
         return section(
@@ -59,7 +75,7 @@ def results(part: CardPart | None, source: str, selected: str) -> str:
             "Nothing was measured for these weights. Evaluate them, and name the folder as "
             f"{code('--evaluation')}.",
         )
-    notes = "\n".join(f"- {escape(line)}" for line in (source, selected) if line)
+    notes = "\n".join(f"- {escape(line)}" for line in remarks if line)
     main, *others = part.tables
     return "\n\n".join([_table(main), notes, *map(_table, others)])
 

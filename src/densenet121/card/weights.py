@@ -101,7 +101,7 @@ def intended_use() -> str:
         "**Intended use:**",
         "**Out of scope:**",
         "**People and data concerned, consent, licence of the images:**",
-        "**Known limits and failures:** this card measures one set of validation images only;",
+        "**Known limits and failures:** this card measures one set of images only;",
         "**Contact:**",
     )
     return section("Intended use and limits", "\n".join(f"- {f} {_TO_FILL}" for f in fields))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from densenet121.pages.markup import mapping
+from densenet121.runs.evaluated import image_notes, kind_of_images
 from densenet121.runs.evaluations import read_error_map
 from densenet121.runs.layout import (
     BEST_AVERAGE,
@@ -52,6 +53,7 @@ class RunFiles:
         task: task of the run.
         results: the results that the task reports.
         record: run.json, None if it is missing.
+        evaluation: eval.json; empty if it is missing or of several weights files.
         train: the "train" rows of metrics.jsonl.
         bad_images: path and error of images that could not be read.
         notes: notes for the reader, plain text that may quote the files.
@@ -62,6 +64,7 @@ class RunFiles:
     task: Task
     results: Results
     record: dict[str, Any] | None = None
+    evaluation: dict[str, Any] = field(default_factory=dict)
     train: list[TrainRow] = field(default_factory=list)
     bad_images: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -156,6 +159,10 @@ def _read_evaluation(run: RunFiles, path: Path, found: dict[str, Any]) -> None:
         raise InputError(
             f"{path}: not the result of an evaluation ({error!r}); run the evaluation again"
         ) from error
+    run.evaluation = {} if isinstance(several, list) and several else found
+    # Bad images have a section of their own.
+    seen, data = {**run.evaluation, "bad_images": []}, mapping((run.record or {}).get("data"))
+    run.notes += image_notes(seen, kind_of_images(seen, data))
     run.results.class_names = _names(found.get("class_names")) or run.results.class_names
     run.results.calibration = mapping(found.get("calibration"))
     # A relative folder would depend on where the report is made.
