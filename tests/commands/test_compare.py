@@ -215,3 +215,25 @@ def test_evaluations_over_groups_are_not_compared_over_images_in_silence(
         (Path(place) / "run.json").write_text('{"settings": {"group": null}}')
     main(["compare", *folders])
     assert not capsys.readouterr().err
+
+
+def test_other_files_of_the_same_paths_are_named(
+    pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two sets of images with the same names were compared without a word."""
+
+    def note(**of_b: object) -> str:
+        for folder, more in zip(pair, ({}, of_b), strict=True):
+            content = {"data_fingerprint": "aa", "class_names": ["ant"], "bad_images": []} | more
+            (folder / "eval.json").write_text(json.dumps(content))
+        assert main(["compare", *map(str, pair)]) == 0
+        return capsys.readouterr().err
+
+    said = note(data_fingerprint="bb")
+    assert "have the same paths, but by the fingerprints in eval.json their files differ" in said
+    assert str(pair[0]) in said and str(pair[1]) in said
+    assert not note()
+    # The fingerprint has the classes of the weights, and images that could not be read.
+    assert not note(data_fingerprint="bb", class_names=["ant", "bee"])
+    assert not note(data_fingerprint="bb", bad_images=[{"path": "x", "error": "y"}])
+    assert not note(data_fingerprint=None)  # an older evaluation

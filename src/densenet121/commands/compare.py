@@ -7,7 +7,13 @@ from densenet121.commands import print_notes
 from densenet121.config import CompareConfig, absolute
 from densenet121.datasets.groups import check_spelling
 from densenet121.runs.evaluations import EvaluationFile, read_evaluation
-from densenet121.runs.layout import EVALUATION, PREDICTIONS, RECORD, read_record
+from densenet121.runs.layout import (
+    EVALUATION,
+    PREDICTIONS,
+    RECORD,
+    read_evaluated,
+    read_record,
+)
 from densenet121.tasks import Compared, Task
 from densenet121.utils.errors import InputError
 from densenet121.utils.files import check_output, write_json
@@ -33,6 +39,7 @@ def compare(config: CompareConfig, task: Task | None = None) -> int:
     if config.group is None:
         print_notes(_groups_note(a, b))
     found = compare_files(a, b, resamples=config.resamples, seed=config.seed, group=config.group)
+    print_notes(_data_note(a, b))
     if config.format == "json":
         print(json.dumps(found.to_json(), indent=2, allow_nan=False))  # noqa: T201
     else:
@@ -79,6 +86,23 @@ def compare_files(
         return a.task.compare(a.rows, b.rows, resamples=resamples, seed=seed)
     groups = _groups(a, b, group)
     return a.task.compare(a.rows, b.rows, resamples=resamples, seed=seed, groups=groups)
+
+
+def _data_note(a: EvaluationFile, b: EvaluationFile) -> list[str]:
+    """That images of the same paths are other files, as far as eval.json tells."""
+    one, two = (read_evaluated(found.path.parent) for found in (a, b))
+    # The fingerprint is of paths in their order, sizes in bytes, labels, and the classes.
+    comparable = one.get("class_names") == two.get("class_names") and list(a.rows) == list(b.rows)
+    if one.get("bad_images") or two.get("bad_images") or not comparable:
+        return []
+    prints = {found.get("data_fingerprint") for found in (one, two)}
+    if None in prints or len(prints) == 1:
+        return []
+    return [
+        f"the images of {a.path.parent} and {b.path.parent} have the same paths, but by the "
+        "fingerprints in eval.json their files differ: if these are other images, the comparison "
+        "is not one of weights"
+    ]
 
 
 def _groups_note(a: EvaluationFile, b: EvaluationFile) -> list[str]:

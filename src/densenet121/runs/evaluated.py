@@ -43,7 +43,8 @@ def image_notes(found: Mapping[str, Any], kind: str) -> list[str]:
     notes = {
         TRAINING: ["These are the images that the weights were trained on."],
         OTHER: [
-            "By their fingerprint, these are not the images and labels that the run was validated on."
+            "By their fingerprint, these are not the images and labels that the run was "
+            "validated on."
         ],
     }.get(kind, [])
     views = VIEWS.get(str(found.get("tta")))

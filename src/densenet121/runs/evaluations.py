@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from densenet121.runs.layout import ERROR_MAPS, EVALUATION, PREDICTIONS, error_map, read_record
+from densenet121.runs.layout import (
+    ERROR_MAPS,
+    EVALUATION,
+    PREDICTIONS,
+    error_map,
+    read_evaluated,
+    read_record,
+)
 from densenet121.tasks import Task, task_named
 from densenet121.utils.errors import InputError
 from densenet121.utils.files import write_atomic, write_json
@@ -100,10 +107,7 @@ def task_of(folder: Path, given: Task | None = None) -> Task:
     """
     name = read_record(folder).get("task")
     if name is None:
-        try:
-            name = parse_json((folder / EVALUATION).read_text(encoding="utf-8")).get("task")
-        except (OSError, ValueError, AttributeError):
-            name = None
+        name = read_evaluated(folder).get("task")
     return task_named(name if isinstance(name, str) else None, folder, given)
 
 

@@ -76,8 +76,17 @@ def error_map(folder: Path, path: str) -> Path:
 
 def read_record(folder: Path) -> dict[str, Any]:
     """run.json of a folder; empty if it cannot be read."""
+    return _object_in(folder / RECORD)
+
+
+def read_evaluated(folder: Path) -> dict[str, Any]:
+    """eval.json of a folder; empty if it cannot be read."""
+    return _object_in(folder / EVALUATION)
+
+
+def _object_in(file: Path) -> dict[str, Any]:
     try:
-        content = parse_json((folder / RECORD).read_text(encoding="utf-8"))
+        content = parse_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
