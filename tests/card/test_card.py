@@ -12,6 +12,7 @@ import pytest
 import yaml
 from sklearn.metrics import f1_score
 
+from densenet121.card import run as about_run
 from densenet121.card import run_card
 from densenet121.card.markdown import escape
 from densenet121.checkpoint.native import ModelInfo
@@ -35,6 +36,7 @@ from densenet121.runs.layout import read_record
 from densenet121.runs.read import read_run
 from densenet121.runtime import joined
 from densenet121.tasks import MultiLabel, SingleLabel, Task
+from densenet121.tasks.single_label.predictions import Row
 from densenet121.tasks.values import CheckpointScore, Results
 from densenet121.utils.errors import InputError
 
@@ -294,6 +296,53 @@ def test_several_labels_have_a_row_each_with_intervals_and_thresholds() -> None:
         ["Hernia", "0", "10", "1", "undefined", ""],
     ]
     assert points.rows[0][1:3] == ["0.3", "0.8000 0.6000 to 0.9000"]
+
+
+def test_intervals_over_few_groups_are_called_too_narrow_where_they_are_shown() -> None:
+    """The log of eval said so, but neither the card nor the report of labels with few positives."""
+    labels = {"Edema": label(10, 0.75), "Hernia": label(3, 0.6) | {"threshold": 0.0000123}}
+    said = "positives, or negatives, of fewer than 20 groups: Hernia."
+    content = {
+        "total": 60, "auroc": 0.7, "average_precision": 0.7, "n_groups": 30,
+        "few_groups": ["Hernia"], "labels": labels, "macro": {"left_out": [], "auroc_ci": None},
+    }  # fmt: skip
+    several = Results(
+        validations=[],
+        scores=[CheckpointScore("best", "", 0.4, MultiLabel().check_metrics(content))],
+        predictions=[],
+        class_names=list(labels),
+    )
+    shown = MultiLabel().card(several)
+    page = "".join(MultiLabel().report(several).sections)
+    assert said in shown.tables[0].text and said in page
+    # The same digits in both: a small threshold is not 0.
+    assert shown.tables[2].rows[1][1:3] == ["1.23e-05", "0.8000 0.6000 to 0.9000"]
+    assert "1.23e-05" in page and "0.8000 (0.6000 to 0.9000)" in page
+    assert "0.5000 to 0.9000" in page
+    one = {"top1_correct": 4, "top5_correct": 6, "total": 6, "n_groups": 3}
+    results = Results(
+        validations=[],
+        scores=[CheckpointScore("best", "", 0.4, one | {"top1_ci": [0, 1], "top5_ci": None})],
+        predictions=[Row(str(i), "a", "a" if i < 4 else "b", 0.9, 1) for i in range(6)],
+        class_names=["a", "b"],
+    )
+    few = "ith fewer than 20 groups such intervals are too narrow"
+    main, classes = SingleLabel().card(results).tables[:2]
+    assert few in main.text and few in "".join(SingleLabel().report(results).cards)
+    assert classes.text == "1 of 2 classes has no images here and is not in the means."
+
+
+def test_a_card_says_on_which_images_the_weights_were_calibrated() -> None:
+    """Those of the training were called held-out."""
+    known = {"train": {"fingerprint": "aa"}, "val": {"fingerprint": "bb"}}
+    for fingerprint, kind in (("aa", "training"), ("bb", "validation"), ("cc", "held-out")):
+        content = {"temperature": 1.5, "note": {"fingerprint": fingerprint}}
+        text = about_run.calibration(content, known)
+        assert re.search(rf"\| {kind} images.* \| `{fingerprint}` \|", text)
+        assert "| held-out images | `cc` |" in text or fingerprint != "cc"
+        assert about_run.fitted_on(content, {"data_fingerprint": fingerprint})
+        assert not about_run.fitted_on(content, {"data_fingerprint": "dd"})
+    assert not about_run.fitted_on(None, {}) and not about_run.fitted_on({"note": {}}, {})
 
 
 def test_a_task_of_ones_own_shows_its_numbers() -> None:

@@ -92,10 +92,11 @@ def run_card(
             [
                 _source(results),
                 *image_notes(measured, kind),
+                about_run.fitted_on(found.calibration if found else None, measured),
                 _selected(run, file, evaluation, kind),
             ],
         ),
-        about_run.calibration(found.calibration if found else None),
+        about_run.calibration(found.calibration if found else None, known),
         about_weights.preprocessing(info, differences or ()) if info else "",
         about_weights.classes(info) if info else "",
         about_weights.intended_use(),

@@ -5,7 +5,13 @@ from typing import Any
 
 from densenet121.card.markdown import code, escape, section, table
 from densenet121.pages.markup import mapping
-from densenet121.runs.evaluated import number_of_images
+from densenet121.runs.evaluated import (
+    OTHER,
+    TRAINING,
+    VALIDATION,
+    kind_of_images,
+    number_of_images,
+)
 from densenet121.tasks import CardPart, CardTable
 
 _SETTINGS = {
@@ -19,6 +25,13 @@ _SETTINGS = {
     "loss": "loss",
     "amp": "arithmetic",
     "seed": "seed",
+}
+
+
+_CALIBRATED_ON = {
+    OTHER: "held-out images",
+    VALIDATION: "validation images of the training",
+    TRAINING: "training images, which say nothing about new ones",
 }
 
 
@@ -85,8 +98,13 @@ def _table(found: CardTable) -> str:
     return section(escape(found.title), escape(found.text), table(found.head, rows) if rows else "")
 
 
-def calibration(content: Mapping[str, Any] | None) -> str:
-    """Whether the weights are calibrated, and on what."""
+def calibration(content: Mapping[str, Any] | None, known: Mapping[str, Any]) -> str:
+    """Whether the weights are calibrated, and on what.
+
+    Args:
+        content: what the weights record.
+        known: result of ``data_of``.
+    """
     if content is None:
         return section(
             "Calibration",
@@ -107,8 +125,20 @@ def calibration(content: Mapping[str, Any] | None) -> str:
         rows.append(["thresholds by", escape(content["rule"])])
     fingerprint = mapping(content.get("note")).get("fingerprint")
     if fingerprint:
-        rows.append(["held-out images", code(fingerprint)])
+        kind = kind_of_images({"data_fingerprint": fingerprint}, known) if known else OTHER
+        rows.append([_CALIBRATED_ON[kind], code(fingerprint)])
     return section("Calibration", table(["what", "value"], rows))
+
+
+def fitted_on(content: Mapping[str, Any] | None, evaluation: Mapping[str, Any]) -> str:
+    """That the evaluated images chose temperatures and thresholds, if they did; else empty."""
+    fingerprint = mapping((content or {}).get("note")).get("fingerprint")
+    if not fingerprint or fingerprint != evaluation.get("data_fingerprint"):
+        return ""
+    return (
+        "The weights were calibrated on these same images, so on new images their probabilities "
+        "and thresholds may do worse."
+    )
 
 
 def reproduce(record: Mapping[str, Any], command: str) -> str:

@@ -5,7 +5,7 @@ resample is the number of times that each group is drawn, and a metric of it is 
 these numbers as weights, so that scores are sorted once.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,16 @@ def few_groups_note(groups: int | None) -> str:
     if groups is None or not 1 < groups < FEW_GROUPS:
         return ""
     return f"with fewer than {FEW_GROUPS} groups such intervals are too narrow"
+
+
+def few_positives_note(labels: Sequence[str]) -> str:
+    """What to know of the intervals of labels whose positives, or negatives, are of few groups."""
+    if not labels:
+        return ""
+    return (
+        "too narrow are the intervals of labels with positives, or negatives, of fewer than "
+        f"{FEW_GROUPS} groups: {', '.join(labels)}"
+    )
 
 
 def draw(groups: int, first: int, last: int, seed: int) -> Draws:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from densenet121.metrics.bootstrap import FEW_GROUPS
+from densenet121.metrics.bootstrap import few_positives_note
 
 
 def tables(result: Mapping[str, Any]) -> list[str]:
@@ -54,11 +54,7 @@ def _tables(result: Mapping[str, Any]) -> list[str]:
             lines.append(f"  {metric.replace('_', ' ')} {_with_interval(found, metric)}")
     few = result.get("few_groups")
     if few and groups > 1 and result["intervals"]["resamples"]:
-        lines += [
-            "",
-            "too narrow are the intervals of labels with positives, or negatives, of fewer than "
-            f"{FEW_GROUPS} groups: {', '.join(few)}",
-        ]
+        lines += ["", few_positives_note(few)]
     if macro["left_out"]:
         lines += ["", f"not in the macro means: {', '.join(macro['left_out'])}"]
     for metric, names in macro["also_left_out"].items():

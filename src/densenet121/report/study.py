@@ -102,6 +102,7 @@ def _of_task(folder: Path, content: Mapping[str, Any]) -> Sequence[str]:
     if content["task"] != "single_label":
         metrics = {name: pooled["macro"][name] for name in ("auroc", "average_precision")}
         metrics |= {name: pooled[name] for name in ("labels", "macro", "n_groups")}
+        metrics["few_groups"] = pooled.get("few_groups", [])
         scores = [CheckpointScore("", "", float("nan"), metrics)]
     read = map(evaluation.task.read_prediction, evaluation.rows.values())
     results = Results(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from densenet121.metrics.bootstrap import few_groups_note
+from densenet121.metrics.bootstrap import few_groups_note, few_positives_note
 from densenet121.pages.markup import card, escape, image, number, percent, plural, section, table
 from densenet121.pages.plotting import plot
 from densenet121.pages.thumbnails import thumbnail
@@ -32,7 +32,7 @@ def report(results: Results) -> ReportPart:
     drawn = _curve_figure(results.predictions, labels)
     sections = [_checkpoints(results.scores)] if len(results.scores) > 1 else []
     if score and labels:
-        sections += [_labels(labels, score.metrics.get("n_groups")), _operating_points(labels)]
+        sections += [_labels(labels, score.metrics), _operating_points(labels)]
     if drawn:
         sections.append(_curves(drawn, labels))
     sections.append(_errors(results))
@@ -90,8 +90,8 @@ def _cards(score: CheckpointScore) -> list[str]:
     ]
 
 
-def _labels(labels: Mapping[str, Any], groups: int | None) -> str:
-    rows = []
+def _labels(labels: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    groups, rows = metrics.get("n_groups"), []
     for name, found in labels.items():
         ends = found["auroc_ci"]
         rows.append(
@@ -101,7 +101,7 @@ def _labels(labels: Mapping[str, Any], groups: int | None) -> str:
                 found["n_negative"],
                 found["n_unknown"],
                 _shown(found["auroc"]),
-                f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else "-",
+                f"{ends[0]:.4f} to {ends[1]:.4f}" if ends else "-",
                 _shown(found["average_precision"]),
                 _shown(found["brier"]),
                 _shown(found["ece"]),
@@ -117,7 +117,8 @@ def _labels(labels: Mapping[str, Any], groups: int | None) -> str:
         if groups is None
         else f"Its interval is over {groups} groups, such as patients (bootstrap)."
     )
-    if note := few_groups_note(groups):
+    few = few_positives_note(metrics.get("few_groups", ())) if (groups or 0) > 1 else ""
+    if note := few or few_groups_note(groups):
         interval += f" But {note}."
     text = (
         "AUROC: the probability that a positive image has the higher score than a negative one. "
@@ -130,7 +131,7 @@ def _operating_points(labels: Mapping[str, Any]) -> str:
     """What the thresholds reach; empty without operating points."""
     shares = ("sensitivity", "specificity", "ppv", "npv")
     rows = [
-        (name, _shown(found["threshold"]), *(_with_interval(found, share) for share in shares))
+        (name, f"{found['threshold']:.4g}", *(_with_interval(found, share) for share in shares))
         for name, found in labels.items()
         if "threshold" in found
     ]
@@ -145,7 +146,7 @@ def _with_interval(found: Mapping[str, Any], name: str) -> str:
     value, interval = found[name], found.get(f"{name}_ci")
     if value is None:
         return "-"
-    return f"{value:.3f}" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
+    return f"{value:.4f}" + (f" ({interval[0]:.4f} to {interval[1]:.4f})" if interval else "")
 
 
 def _curve_figure(rows: Sequence[Row], labels: Mapping[str, Any]) -> bytes | None:

@@ -336,6 +336,8 @@ class MultiLabel(Task):
             if value is not None and not 0 <= value <= 1:
                 raise ValueError(f"{value} is no AUROC or average precision")
         more = {name: found[name] for name in ("n_groups", "intervals") if name in found}
+        if found.get("n_groups") is not None:
+            more["few_groups"] = [str(name) for name in found.get("few_groups") or ()]
         return {"total": count(found["total"]), "labels": labels, "macro": macro, **means, **more}
 
     def report(self, results: Results) -> ReportPart:

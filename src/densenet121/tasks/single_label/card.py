@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from densenet121.metrics.bootstrap import few_groups_note
 from densenet121.pages.markup import number, percent, plural
 from densenet121.tasks.single_label.calibration import reliability, with_temperature
 from densenet121.tasks.single_label.intervals import interval_of
@@ -37,6 +38,8 @@ def card(results: Results) -> CardPart:
     text = f"On {plural(total, 'image')}. The intervals are Wilson's, over images."
     if "n_groups" in score.metrics:
         text = f"On {plural(total, 'image')}. The intervals are over {_groups(score.metrics)}."
+        if note := few_groups_note(score.metrics["n_groups"]):
+            text += f" {note[0].upper()}{note[1:]}."
     head = ("metric", "value", "95 % interval")
     return CardPart(metrics, [CardTable("Metrics", text, head, rows), *tables])
 
@@ -78,12 +81,19 @@ def _classes(found: Comparison) -> CardTable:
     if len(classes) > _CLASSES_SHOWN:
         classes = sorted(classes, key=lambda one: (one.f1, one.number))[:_CLASSES_SHOWN]
         text = f"The {_CLASSES_SHOWN} classes with the lowest F1."
+    absent = len(found.classes) - sum(1 for one in found.classes if one.support)
+    if absent:
+        verb = "has" if absent == 1 else "have"
+        text += (
+            f" {absent} of {len(found.classes)} classes {verb} no images here and "
+            f"{'is' if absent == 1 else 'are'} not in the means."
+        )
     rows = [
         [one.name, *map(percent, (one.precision, one.recall, one.f1)), str(one.support)]
         for one in classes
     ]
     return CardTable(
-        "Results per class", text, ("class", "precision", "recall", "F1", "images"), rows
+        "Results per class", text.strip(), ("class", "precision", "recall", "F1", "images"), rows
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from densenet121.metrics.bootstrap import few_groups_note
 from densenet121.pages.markup import (
     Share,
     card,
@@ -100,6 +101,7 @@ def _cards(results: Results) -> list[str]:
             "Top-1 accuracy",
             f"{top1} of {total}",
             f"95 % interval {100 * low:.2f} to {100 * high:.2f} %{over}",
+            few_groups_note(groups),
             source,
             main=True,
         )
