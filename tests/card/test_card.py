@@ -43,7 +43,7 @@ from densenet121.utils.errors import InputError
 from helpers.commands import run_command
 from helpers.images import write_classes
 from helpers.training import train_config
-from helpers.weights import eval_config
+from helpers.weights import eval_config, write_weights
 
 HOSTILE = "a|b<script>`[x](y)`"
 
@@ -111,6 +111,25 @@ def test_an_evaluation_adds_predictions_and_is_of_these_weights(
     if other.read_bytes() != (run / "best.safetensors").read_bytes():
         with pytest.raises(InputError, match=r"other: is of .*other\.safetensors, but the card is"):
             run_card(run, evaluation=tmp_path / "other")
+
+
+def test_an_evaluation_of_weights_that_have_been_replaced_is_refused(
+    trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """As by a run that was resumed for more epochs: its new weights had the old ones' numbers."""
+    data, run = trained
+    shutil.copytree(run, tmp_path / "run")
+    best, moved = tmp_path / "run" / "best.safetensors", tmp_path / "moved"
+    evaluate(eval_config(data / "val", best, tmp_path / "eval"))
+    shutil.copytree(tmp_path / "run", moved)
+    write_weights(best, seed=1)
+    with pytest.raises(InputError, match="as it was before other weights were written there"):
+        run_card(tmp_path / "run", evaluation=tmp_path / "eval")
+    shutil.rmtree(tmp_path / "run")
+    run_card(moved, evaluation=tmp_path / "eval")  # the same weights in another place
+    write_weights(moved / "best.safetensors", seed=1)
+    with pytest.raises(InputError, match=r"eval: is of .*best\.safetensors, but the card is"):
+        run_card(moved, evaluation=tmp_path / "eval")
 
 
 def test_a_card_says_of_which_images_its_numbers_are(

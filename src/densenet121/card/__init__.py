@@ -72,30 +72,24 @@ def run_card(
     found = read_weights(file, shapes_only=True) if file else None
     record = run.record or {}
     known = about_run.data_of(record, found.data if found else {})
-    if evaluation:
-        results, measured = _evaluated(run, file, evaluation, task)
-    else:
-        results = _own(run, file, found)
-        measured = run.evaluation if results is run.results else {}
+    results, measured = _measured(run, file, found, evaluation, task)
     kind = kind_of_images(measured, known)
     if results and found and found.calibration:
         results = replace(results, calibration=found.calibration)
     part = run.task.card(results) if results else None
     name = title or folder.resolve().name
     info = found.info if found else None
+    remarks = [
+        _source(results),
+        *image_notes(measured, kind),
+        about_run.fitted_on(found.calibration if found else None, measured),
+        _selected(run, file, evaluation, kind),
+    ]
     sections = [
         about_weights.summary(info, "") if info else "",
         about_weights.use(info) if info and differences is not None else "",
         about_run.data(known, {} if kind == VALIDATION else measured),
-        about_run.results(
-            part,
-            [
-                _source(results),
-                *image_notes(measured, kind),
-                about_run.fitted_on(found.calibration if found else None, measured),
-                _selected(run, file, evaluation, kind),
-            ],
-        ),
+        about_run.results(part, remarks),
         about_run.calibration(found.calibration if found else None, known),
         about_weights.preprocessing(info, differences or ()) if info else "",
         about_weights.classes(info) if info else "",
@@ -105,6 +99,20 @@ def run_card(
     index = _index(name, part, kind)
     head = about_weights.metadata(index, for_timm=differences is not None)
     return document(head, name, sections)
+
+
+def _measured(
+    run: RunFiles,
+    file: Path | None,
+    weights: Weights | None,
+    evaluation: Path | None,
+    task: Task | None,
+) -> tuple[Results | None, dict[str, Any]]:
+    """The results, and the eval.json that they are from; empty if from a row of metrics.jsonl."""
+    if evaluation:
+        return _evaluated(run, file, evaluation, task)
+    results = _own(run, file, weights)
+    return results, run.evaluation if results is run.results else {}
 
 
 def _own(run: RunFiles, file: Path | None, weights: Weights | None) -> Results | None:
@@ -124,11 +132,14 @@ def _evaluated(
     scores = other.results.scores
     if len(scores) != 1:
         raise InputError(f"{evaluation}: has results of {len(scores)} weights files, not of one")
-    evaluated = Path(scores[0].checkpoint)
-    if file and evaluated.is_file() and file_digest(evaluated) != file_digest(file):
-        raise InputError(
-            f"{evaluation}: is of {evaluated}, but the card is about {file}; evaluate these"
-        )
+    evaluated, known = Path(scores[0].checkpoint), other.evaluation.get("checkpoint_sha256")
+    if known is None and evaluated.is_file():  # an older evaluation
+        known = file_digest(evaluated)
+    if file and known is not None and known != file_digest(file):
+        what = f"is of {evaluated}"
+        if evaluated.is_file() and evaluated.samefile(file):
+            what = f"is of {evaluated} as it was before other weights were written there"
+        raise InputError(f"{evaluation}: {what}, but the card is about {file}; evaluate these")
     return other.results, other.evaluation
 
 

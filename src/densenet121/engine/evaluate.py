@@ -33,7 +33,7 @@ from densenet121.runs.record import describe_run
 from densenet121.runtime import Runtime, joined
 from densenet121.tasks import Task, task_named
 from densenet121.utils.errors import InputError, UsageError
-from densenet121.utils.files import write_json
+from densenet121.utils.files import file_digest, write_json
 from densenet121.utils.locks import locked
 from densenet121.utils.logging import log, log_settings, run_log
 from densenet121.utils.signals import StopRequest
@@ -95,8 +95,7 @@ def evaluate(config: EvalConfig, task: Task | None = None) -> EvalResult:
                 if any_rank(stop.requested):
                     break
                 try:
-                    classifier, own = load_for(first, file, config, dataset, task)
-                    check_num_classes(own, config.num_classes)
+                    classifier, own, digest = _load(first, file, config, dataset, task)
                     evaluation = _evaluate(classifier, own, runtime, config, lambda: stop.requested)
                 except InputError as error:
                     if not source.is_dir() or isinstance(error, UsageError):
@@ -107,7 +106,7 @@ def evaluate(config: EvalConfig, task: Task | None = None) -> EvalResult:
                     continue
                 if evaluation is None:
                     break
-                content = _content(evaluation, file, classifier, config)
+                content = _content(evaluation, file, digest, classifier, config)
                 target = path / file.stem if source.is_dir() else path
                 _write_results(target, evaluation, content, classifier, runtime, config)
                 results[file] = evaluation
@@ -170,6 +169,19 @@ def _log_start(
         write_json(path / RECORD, run)
 
 
+def _load(
+    first: Weights | None, file: Path, config: EvalConfig, dataset: ImageDataset, task: Task | None
+) -> tuple[Classifier, ImageDataset, str | None]:
+    """The classifier, the images with its classes, and the digest of the weights file."""
+    classifier, own = load_for(first, file, config, dataset, task)
+    check_num_classes(own, config.num_classes)
+    try:
+        # Before the images are read: a run that goes on may replace the file, or remove it.
+        return classifier, own, file_digest(file)
+    except OSError:
+        return classifier, own, None
+
+
 def _evaluate(
     classifier: Classifier,
     dataset: ImageDataset,
@@ -210,7 +222,11 @@ def _special(classifier: Classifier) -> dict[str, str]:
 
 
 def _content(
-    evaluation: Evaluation, file: Path, classifier: Classifier, config: EvalConfig
+    evaluation: Evaluation,
+    file: Path,
+    digest: str | None,
+    classifier: Classifier,
+    config: EvalConfig,
 ) -> dict[str, Any]:
     """The content of eval.json."""
     intervals = evaluation.task.metrics_with_intervals(
@@ -221,7 +237,8 @@ def _content(
         group=evaluation.cells(config.group) if config.group else None,
         by={column: evaluation.cells(column) for column in config.by_columns},
     )
-    return evaluation.to_json(str(file)) | _special(classifier) | intervals
+    of = {} if digest is None else {"checkpoint_sha256": digest}
+    return evaluation.to_json(str(file)) | of | _special(classifier) | intervals
 
 
 def _write_results(
