@@ -224,6 +224,31 @@ def test_a_refusal_says_what_to_save_instead(tmp_path: Path) -> None:
         read_torch_file(tmp_path / "w.pth")
 
 
+def test_a_changed_bit_of_a_tensor_is_damage_and_not_another_network(tmp_path: Path) -> None:
+    file = tmp_path / "w.pth"
+    numbers = STATE["features.conv0.weight"]
+    torch.save(STATE, file)
+    whole = numbers.numpy().tobytes()
+    changed = (-numbers).numpy().tobytes()
+    assert file.read_bytes().count(whole) == 1
+    file.write_bytes(file.read_bytes().replace(whole, changed))
+    assert not torch.equal(torch.load(file)["features.conv0.weight"], numbers)  # torch sees nothing
+    with pytest.raises(InputError) as refused:
+        read_torch_file(file)
+    assert str(refused.value) == (
+        f"{file}: damaged (the CRC of w/data/0 does not match); download it or save it again"
+    )
+
+
+def test_a_file_that_torch_wrote_without_sums_is_read(tmp_path: Path) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(STATE, tmp_path / "w.pth")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert read_torch_file(tmp_path / "w.pth")[0].keys() == STATE.keys()
+
+
 def with_pickle(path: Path, content: bytes) -> Path:
     """A torch file with another pickle."""
     torch.save(STATE, path)

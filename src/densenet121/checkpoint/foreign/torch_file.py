@@ -42,6 +42,7 @@ _TAKEN_OUT = re.compile(r"(?:.*\.)?(?=denseblock1\.denselayer1\.)")
 _OF_FEATURES = re.compile(r"(?:conv0|norm0|denseblock\d+|transition\d+|norm5)\.")
 _FIRST_ANYWHERE = (*(f".{first}" for first in _FIRST), ".conv0.weight")
 _DEEPEST = 4  # dicts around the weights
+_PART = 2**20  # bytes that are read at once
 _PICKLES = 5  # one after the other, of a file from torch before 1.6
 
 
@@ -72,7 +73,7 @@ def read_torch_file(path: Path, *, mmap: bool = False) -> tuple[dict[str, Tensor
     old = _is_from_before_1_6(path)
     mmap = mmap and not old
     try:
-        most = _check_content(path, old)
+        most = _check_content(path, old, sums=not mmap)
         safe = torch.serialization.safe_globals(stand_ins())
         with safe, warnings.catch_warnings(action="ignore"):  # about the age of the file
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap or None)
@@ -113,11 +114,16 @@ def read_torch_file(path: Path, *, mmap: bool = False) -> tuple[dict[str, Tensor
     return content, beside
 
 
-def _check_content(path: Path, old: bool) -> int:
+def _check_content(path: Path, old: bool, *, sums: bool) -> int:
     """Refuse what would crash the reader, never end or fill the memory; bytes of what is in it.
 
+    Args:
+        path: the file.
+        old: whether it is from torch before 1.6, which wrote no sums.
+        sums: compare the content with the sums of the archive, which torch does not look at.
+
     Raises:
-        InputError: it unpacks to more than a weights file may have.
+        InputError: it unpacks to more than a weights file may have, or a sum does not match.
         Exception: of almost any type, if the file is damaged; a ValueError if a pickle is endless.
     """
     if old:
@@ -130,10 +136,25 @@ def _check_content(path: Path, old: bool) -> int:
     reader = torch._C.PyTorchFileReader(str(path))
     with zipfile.ZipFile(path) as archive:
         size = sum(member.file_size for member in archive.infolist())
-    if size > LARGEST:
-        raise InputError(f"{path}: unpacks to {size} bytes; the limit is {LARGEST}")
+        if size > LARGEST:
+            raise InputError(f"{path}: unpacks to {size} bytes; the limit is {LARGEST}")
+        for member in archive.infolist() if sums else ():
+            if member.CRC:  # torch writes 0 where it was told to compute none
+                _check_sum(archive, member, path)
     check_pickle(io.BytesIO(reader.get_record("data.pkl")))
     return size
+
+
+def _check_sum(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> None:
+    with archive.open(member) as file:
+        try:
+            while file.read(_PART):
+                pass
+        except zipfile.BadZipFile:
+            raise InputError(
+                f"{path}: damaged (the CRC of {member.filename} does not match); download it or "
+                "save it again"
+            ) from None
 
 
 def _unwrapped(content: Any, path: Path) -> tuple[Any, dict[str, Any]]:
