@@ -294,6 +294,25 @@ def test_any_body_is_read_or_refused(data: st.DataObject) -> None:
         assert len(found.items) == 2
 
 
+@pytest.mark.parametrize("value", ["[]", "{}", '""', "0", "[[]]"])
+def test_more_values_than_any_request_has_are_refused_before_they_are_read(value: str) -> None:
+    """Reading them, nobody else would have an answer."""
+    allowed = Allowed(("logits",), 4, (SIDE, SIDE), (-4.0,) * 3, (4.0,) * 3)
+    body = b'{"inputs":[' + b",".join([value.encode()] * (2**22 // len(value))) + b"]}"
+    with pytest.raises(Refusal, match="the JSON of the request has more than") as refused:
+        parse(body, {}, allowed)
+    assert refused.value.status == 413
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_the_largest_request_of_numbers_is_read(nested: bool) -> None:
+    allowed = Allowed(("logits",), 32, (64, 64), (-4.0,) * 3, (4.0,) * 3)
+    numbers = np.zeros((32, 3, 64, 64))
+    data = numbers.tolist() if nested else numbers.reshape(-1).tolist()
+    tensor = {"name": "pixels", "datatype": "FP32", "shape": [*numbers.shape], "data": data}
+    assert len(parse(json.dumps({"inputs": [tensor]}).encode(), {}, allowed).items) == 32
+
+
 def test_a_name_that_cannot_be_in_an_address_is_refused(weights: Path) -> None:
     done = run_command("serve", weights, "--model_name", "a/b")
     assert done.returncode == 2

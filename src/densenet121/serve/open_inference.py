@@ -153,7 +153,7 @@ async def _infer(request: Request, service: Service, name: str, allowed: Allowed
 
     async def items(body: bytes) -> Sequence[NamedImage | Floats]:
         loop, headers = asyncio.get_running_loop(), dict(request.headers)
-        # Numbers in JSON take their time, in which others are answered.
+        # Beside the loop, which answers others between the tensors.
         found = await loop.run_in_executor(service.pool, parse, body, headers, allowed)
         asked.append(replace(found, items=()))  # the images are not kept beyond their decoding
         return found.items

@@ -23,6 +23,8 @@ from densenet121.utils.json_values import parse_json
 IMAGE, PIXELS = "image", "pixels"
 LENGTH = "inference-header-content-length"
 _MOST_OUTPUTS = 16
+_MOST_SIGNS = 10_000  # of each sign of JSON, outside the numbers of tensors
+_SIGNS = {"{": "objects", "[": "lists", '"': "quotes", ",": "commas"}
 Floats = NDArray[np.float32]
 
 
@@ -79,6 +81,7 @@ def parse(body: bytes, headers: Mapping[str, str], allowed: Allowed) -> InferReq
     if headers.get("content-encoding", "identity").lower() != "identity":
         raise Refusal(415, f"content-encoding {headers['content-encoding']} is not supported")
     head, rest = _parts(body, headers.get(LENGTH))
+    _check_signs(head, allowed)
     content = _json(head)
     _only(content, ("id", "parameters", "inputs", "outputs"), "the request")
     parameters = _parameters(content, ("binary_data_output", "top_k"), "the request")
@@ -102,6 +105,21 @@ def _parts(body: bytes, length: str | None) -> tuple[bytes, bytes]:
     if not is_number or (head := whole_number(length)) > len(body):
         raise Refusal(400, f"{LENGTH} must be at most the {len(body)} bytes of the body")
     return body[:head], body[head:]
+
+
+def _check_signs(data: bytes, allowed: Allowed) -> None:
+    """Refuse more values than any request has, before all others wait for them.
+
+    Python's reader of JSON lets no other thread run: millions of empty lists would take it half a
+    minute. The largest request of numbers takes less than a second.
+    """
+    height, width = allowed.size or (0, 0)
+    planes = allowed.images * len(allowed.low)
+    numbers = {"[": planes * (height + 2), ",": planes * height * width}
+    for sign, what in _SIGNS.items():
+        most = _MOST_SIGNS + numbers.get(sign, 0)
+        if data.count(sign.encode()) > most:
+            raise Refusal(413, f"the JSON of the request has more than {most} {what}")
 
 
 def _json(data: bytes) -> dict[str, Any]:
