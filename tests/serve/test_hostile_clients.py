@@ -6,7 +6,7 @@ import socket
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -153,6 +153,35 @@ def test_hundreds_of_slow_clients_keep_nobody_out_and_leave_nothing(
     while descriptors(process) > before and time.monotonic() < until:
         time.sleep(0.1)
     assert descriptors(process) <= before
+
+
+def resident(process: int) -> int:
+    """Bytes of memory that a process has."""
+    return 4096 * int(Path(f"/proc/{process}/statm").read_text().split()[1])
+
+
+def test_requests_that_nobody_reads_the_answers_of_take_no_memory(server: tuple[int, int]) -> None:
+    port, process = server
+    ask(port, image())
+    before = resident(process)
+    with socket.create_connection(("127.0.0.1", port), timeout=3) as client:
+        with suppress(TimeoutError):  # the server reads no more
+            for _ in range(60):
+                client.sendall(b"GET /v2 HTTP/1.1\r\nHost: x\r\n\r\n" * 1000)
+        assert ask(port, image())[0] == 200
+        assert resident(process) - before < 24 * 2**20
+
+
+def test_pipelined_requests_are_answered_in_their_order(server: tuple[int, int]) -> None:
+    port, _ = server
+    body = image()
+    post = HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    requests = [b"GET /v2 HTTP/1.1\r\nHost: x\r\n\r\n", post, SECOND] * 100
+    requests.append(b"GET /v2 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    answer = said(port, b"".join(requests))
+    assert statuses(answer) == [200] * len(requests)
+    found = re.findall(rb'\r\n\r\n{"(\w+)"', answer)
+    assert found == [b"name", b"predictions", b"net"] * 100 + [b"name"]
 
 
 def test_a_client_that_closes_its_half_leaves_nothing(server: tuple[int, int]) -> None:

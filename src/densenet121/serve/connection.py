@@ -2,20 +2,36 @@
 
 import asyncio
 
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_BYTES = 65_536
 CONNECTIONS = 1024
+# The parser gets so many bytes at a time. What is pipelined in them waits as requests, which take a
+# hundred times as many.
+_PART = 8192
 # An idle connection stays open this long after SIGTERM, because the client may already have sent a
 # request.
 LINGER_SECONDS = 0.5
+
+
+class _Flow(FlowControl):
+    """Reads nothing from a client while something of it waits to be parsed."""
+
+    held = False
+
+    def resume_reading(self) -> None:
+        """Read on, unless something waits."""
+        if not self.held:
+            super().resume_reading()
 
 
 class Connection(HttpToolsProtocol):
     """One client's connection.
 
     In addition to uvicorn: the request line and headers must arrive within ``head_seconds`` and
-    ``HEAD_BYTES``; there are at most ``CONNECTIONS`` at a time; at shutdown, requests that are
+    ``HEAD_BYTES``; there are at most ``CONNECTIONS`` at a time; pipelined requests wait as bytes,
+    of which few are read before those ahead of them are answered; at shutdown, requests that are
     already on their way to an idle connection are still answered.
 
     Attributes:
@@ -28,11 +44,13 @@ class Connection(HttpToolsProtocol):
     _head_timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _message_bytes = 0
+    _waiting = b""
     _shutting_down = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept the connection, or refuse it if there are too many."""
         super().connection_made(transport)
+        self.flow: _Flow = _Flow(transport)
         if len(self.connections) > CONNECTIONS:
             self._refuse("503 Service Unavailable", "too many connections", "retry-after: 1\r\n")
             return
@@ -44,23 +62,41 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        """Parse data as far as nothing before it waits for its answer."""
+        self._waiting += data
+        self._parse()
+
+    def on_response_complete(self) -> None:
+        """Begin with the next request, if there is one."""
+        super().on_response_complete()
+        self._parse()
+
+    def _parse(self) -> None:
         """Pass data to the parser; end a request whose headers or body are too large."""
-        if self.transport.is_closing():
-            return
-        self._message_bytes += len(data)
-        while data and not self.transport.is_closing():
+        data, self._waiting = self._waiting, b""
+        while data and not self.pipeline and not self.transport.is_closing():
             # Of headers the parser gets no more than is allowed, however much has arrived.
             awaited = self._head_timer
-            room = HEAD_BYTES - self._head_bytes if awaited is not None else len(data)
+            room = _PART if awaited is None else min(_PART, HEAD_BYTES - self._head_bytes)
             part, data = data[:room], data[room:]
             self._head_bytes += len(part)
+            self._message_bytes += len(part)
             super().data_received(part)
-            if awaited is not None and self._head_timer is awaited and len(part) == room:
+            in_head = awaited is not None and self._head_timer is awaited
+            if in_head and self._head_bytes >= HEAD_BYTES:
                 self._refuse(
                     "431 Request Header Fields Too Large", f"at most {HEAD_BYTES} bytes of headers"
                 )
-        if self._message_bytes > self.most_bytes:
-            self.transport.close()  # the answer 413 was already sent
+            if self._message_bytes > self.most_bytes:
+                self.transport.close()  # the answer 413 was already sent
+        if self.transport.is_closing():
+            return
+        self._waiting = data
+        held, self.flow.held = self.flow.held, bool(data)
+        if data:
+            self.flow.pause_reading()
+        elif held and not self.pipeline:
+            self.flow.resume_reading()
 
     def on_message_begin(self) -> None:
         """Start the timer of a request's headers."""
@@ -93,6 +129,9 @@ class Connection(HttpToolsProtocol):
             self._head_timer = self.loop.call_later(self.head_seconds, self._head_is_late)
 
     def _head_is_late(self) -> None:
+        if self._waiting:  # the rest of it is here, and waits for an answer to what is before it
+            self._head_timer = self.loop.call_later(self.head_seconds, self._head_is_late)
+            return
         self._head_timer = None
         self._refuse("408 Request Timeout", f"no complete headers within {self.head_seconds:g} s")
 
