@@ -1,6 +1,8 @@
 """An exported network obeys the settings that weights obey, and says how it computes."""
 
 import json
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -295,3 +297,22 @@ def test_an_input_that_was_changed_after_the_export_is_refused_before_an_image_i
     onnx_library.save(model, tmp_path / "w.onnx")
     with pytest.raises(InputError, match=f"its input was changed after its export: {found}, not"):
         Predictor(tmp_path / "w.onnx")
+
+
+@pytest.mark.parametrize("name", ["weights", "w.pth", "w.onnx"])
+def test_a_pipe_in_place_of_weights_is_refused_without_being_read(
+    name: str, tmp_path: Path
+) -> None:
+    pipe = tmp_path / name
+    os.mkfifo(pipe)
+    found: list[str] = []
+
+    def read() -> None:
+        with pytest.raises(InputError) as refused:
+            Predictor(pipe)
+        found.append(str(refused.value))
+
+    reader = threading.Thread(target=read, daemon=True)  # opening a pipe would wait for ever
+    reader.start()
+    reader.join(20)
+    assert found == [f"{pipe}: is a pipe or a device; save the weights in a file"]

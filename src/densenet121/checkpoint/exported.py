@@ -19,9 +19,11 @@ def is_onnx(path: Path) -> bool:
     if path.suffix.lower() == ONNX:
         return True
     try:
+        if not path.is_file():  # opening a pipe could block forever
+            return False
         with path.open("rb") as file:
             start = file.read(16)
-    except (OSError, ValueError):  # a folder, or missing: for others to say
+    except (OSError, ValueError):  # for others to say
         return False
     # A safetensors file could begin so, too, but then has the bracket of its header.
     known = len(start) == 16 and start[0] == 8 and 0 < start[1] < 64 and start[8:9] != b"{"

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from densenet121.checkpoint.archives import refuse_no_file
 from densenet121.checkpoint.native import METADATA_KEY, ModelInfo, check_names, check_one_output
 from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.inference.classifier import Choices, Classifier, check_network, check_views
@@ -49,6 +50,8 @@ class OnnxModel(nn.Module):
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3
         options.add_session_config_entry(_FOLDER, os.fsencode(path.parent.absolute()))
+        if path.exists() and not path.is_dir():
+            refuse_no_file(path)
         try:
             data = path.read_bytes()
             self._session = onnxruntime.InferenceSession(
