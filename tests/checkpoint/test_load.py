@@ -312,3 +312,22 @@ def test_a_model_needs_a_classifier_and_the_right_network(tmp_path: Path) -> Non
     torch.save(STATE, tmp_path / "w.pth")
     with pytest.raises(InputError, match=r"blocks of 6/6/6 layers: choose another `net`\?"):
         load_model(tmp_path / "w.pth", net="densenet40")
+
+
+@pytest.mark.parametrize("kind", ["weights", "safetensors", "torch", "torch before 1.6"])
+def test_a_folder_whose_name_is_not_utf_8_holds_weights_like_any_other(
+    kind: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / os.fsdecode(b"m\xfcller")
+    folder.mkdir()
+    file, state = folder / "w.pth", tiny().state_dict()
+    if kind == "weights":
+        save_weights(file, state, INFO, {})
+    elif kind == "safetensors":
+        file.write_bytes(safetensors.torch.save(state))
+    else:
+        with file.open("wb") as opened:
+            torch.save(state, opened, _use_new_zipfile_serialization=kind == "torch")
+    for shapes_only in (False, True):
+        found = read_weights(file, shapes_only=shapes_only).state_dict
+        assert {n: t.shape for n, t in found.items()} == {n: t.shape for n, t in state.items()}

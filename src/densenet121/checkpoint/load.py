@@ -37,6 +37,7 @@ from densenet121.checkpoint.native import (
 )
 from densenet121.checkpoint.weights import Weights
 from densenet121.utils.errors import InputError
+from densenet121.utils.files import is_utf8
 from densenet121.utils.json_values import parse_json
 from densenet121.utils.strays import refuse_stray
 
@@ -196,6 +197,8 @@ def _read_mindspore(path: Path, shapes_only: bool) -> tuple[dict[str, Tensor], d
 
 def _shapes(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read only the header of a safetensors file; all but small tensors are on "meta"."""
+    if not is_utf8(path):
+        return read_safetensors(path)  # the library opens no such path
     try:
         with safetensors.safe_open(path, "pt") as file:
             tensors = {}

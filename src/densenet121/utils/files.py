@@ -120,6 +120,14 @@ def write_json(path: Path, content: Any) -> None:
     write_atomic(path, (text + "\n").encode(errors="backslashreplace"))
 
 
+def is_utf8(path: Path) -> bool:
+    """Whether a path can be given to a library that opens no others, such as one in Latin-1."""
+    try:
+        return bool(str(path).encode())
+    except UnicodeEncodeError:
+        return False
+
+
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal digits.
 

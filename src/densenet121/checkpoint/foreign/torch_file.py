@@ -19,6 +19,7 @@ from densenet121.checkpoint.foreign.inert import stand_ins
 from densenet121.checkpoint.foreign.names import renamed
 from densenet121.datasets.image_dataset import some
 from densenet121.utils.errors import InputError
+from densenet121.utils.files import is_utf8
 from densenet121.utils.pickles import check_pickle
 
 LARGEST = 4 * 2**30  # bytes of a weights file; DenseNet-121 with its momentum has 66 million
@@ -64,19 +65,21 @@ def read_torch_file(path: Path, *, mmap: bool = False) -> tuple[dict[str, Tensor
 
     Args:
         path: the file.
-        mmap: leave the tensors' content on disk until it is used; a file from torch before 1.6 is
-            read whole.
+        mmap: leave the tensors' content on disk until it is used; a file from torch before 1.6, or
+            whose path is not UTF-8, is read whole.
 
     Raises:
         InputError: damaged, without a state dict, or not readable without running code.
     """
     old = _is_from_before_1_6(path)
-    mmap = mmap and not old
+    mmap = mmap and not old and is_utf8(path)
     try:
         most = _check_content(path, old, sums=not mmap)
         safe = torch.serialization.safe_globals(stand_ins())
-        with safe, warnings.catch_warnings(action="ignore"):  # about the age of the file
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap or None)
+        # About the age of the file. Opened here, because torch opens no path that is not UTF-8.
+        with safe, warnings.catch_warnings(action="ignore"), path.open("rb") as file:
+            source: Any = str(path) if mmap else file
+            content = torch.load(source, map_location="cpu", weights_only=True, mmap=mmap or None)
     except InputError:
         raise
     except Exception as error:  # a damaged file makes torch raise exceptions of almost any type
@@ -133,7 +136,8 @@ def _check_content(path: Path, old: bool, *, sums: bool) -> int:
                     check_pickle(m)
             return len(m)
     # The reader that torch reads it with: another one may find another pickle in a hostile archive.
-    reader = torch._C.PyTorchFileReader(str(path))
+    with path.open("rb") as file:
+        pickled = torch._C.PyTorchFileReader(file).get_record("data.pkl")
     with zipfile.ZipFile(path) as archive:
         size = sum(member.file_size for member in archive.infolist())
         if size > LARGEST:
@@ -141,7 +145,7 @@ def _check_content(path: Path, old: bool, *, sums: bool) -> int:
         for member in archive.infolist() if sums else ():
             if member.CRC:  # torch writes 0 where it was told to compute none
                 _check_sum(archive, member, path)
-    check_pickle(io.BytesIO(reader.get_record("data.pkl")))
+    check_pickle(io.BytesIO(pickled))
     return size
 
 
