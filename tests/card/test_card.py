@@ -15,6 +15,7 @@ from sklearn.metrics import f1_score
 from densenet121.card import run as about_run
 from densenet121.card import run_card
 from densenet121.card.markdown import escape
+from densenet121.card.run import data, reproduce
 from densenet121.checkpoint.native import ModelInfo
 from densenet121.cli import parse
 from densenet121.commands.calibrate import calibrate
@@ -443,3 +444,22 @@ def test_the_command_of_an_evaluation_asks_for_nothing_that_the_weights_would_re
 
 def test_a_name_in_a_card_is_no_command_to_the_terminal() -> None:
     assert escape("a\n# b\x1b[2J\x9b|") == r"a \# b\\x1b\[2J\\x9b\|"
+
+
+def test_what_a_run_records_ends_no_cell_and_no_block() -> None:
+    """Written by anybody who passes a run on."""
+    bad = "x|<script>|[a](b)\x1b[2J\n```\n# Title\udcfc"
+    record = {
+        "platform": bad,
+        "git_commit": bad,
+        "settings": {"loss": bad},
+        "data": {"train": {"fingerprint": bad, "pictures": 1}},
+    }
+    text = "\n".join([data(record, {}), reproduce(record, f"densenet121 train --labels {bad}")])
+    assert text.encode() and "\x1b" not in text and "\n# Title" not in text
+    assert text.count("\n```\n") == 2  # of the one block
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "script" in line]
+    assert len(rows) == 4
+    for row in rows:
+        head = 3 if row.startswith("| training") else 2
+        assert len(re.split(r"(?<!\\)\|", row)) == head + 2, row

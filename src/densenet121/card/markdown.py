@@ -9,13 +9,23 @@ from densenet121.utils.errors import visible
 
 def escape(value: object) -> str:
     """Any value as one line of text without the signs that Markdown or HTML would interpret."""
-    text = str(value).encode("utf-8", "backslashreplace").decode("utf-8")
-    return re.sub(r"([\\`*_\[\]<>|#~$&])", r"\\\1", visible(" ".join(text.split())))
+    return re.sub(r"([\\`*_\[\]<>|#~$&])", r"\\\1", _line(value))
 
 
 def code(value: object) -> str:
-    """A short text as code, such as a digest."""
-    return f"`{' '.join(str(value).replace('`', ' ').split())}`"
+    """A short text as code, such as a digest; a bar in it does not end the cell of a table."""
+    return f"`{_line(str(value).replace('`', ' ')).replace('|', chr(92) + '|')}`"
+
+
+def block(value: object) -> str:
+    """A line as a block of code, which nothing in the line ends."""
+    text = visible(value).encode("utf-8", "backslashreplace").decode("utf-8")
+    return f"```\n{text}\n```"
+
+
+def _line(value: object) -> str:
+    text = str(value).encode("utf-8", "backslashreplace").decode("utf-8")
+    return visible(" ".join(text.split()))
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

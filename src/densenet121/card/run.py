@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from densenet121.card.markdown import code, escape, section, table
+from densenet121.card.markdown import block, code, escape, section, table
 from densenet121.pages.markup import mapping
 from densenet121.runs.evaluated import (
     OTHER,
@@ -156,7 +156,7 @@ def reproduce(record: Mapping[str, Any], command: str) -> str:
     environment += [[name.replace("_", " "), record[name]] for name in names if record.get(name)]
     return section(
         "How it was made",
-        f"```\n{command}\n```" if command else "",
+        block(command) if command else "",
         table(["setting", "value"], main) if main else "",
         table(["environment", "value"], [[escape(a), code(b)] for a, b in environment])
         if environment
