@@ -163,3 +163,83 @@ def test_derivatives_in_forward_mode_are_those_of_the_network(gradients: bool) -
         found = ad.unpack_dual(net(ad.make_dual(images, direction))).tangent
     assert found is not None
     assert distance(found.detach(), expected) < 1e-4
+
+
+def cut_out(tensor: Tensor) -> Tensor:
+    """The same numbers as every second one of a larger tensor."""
+    return torch.stack([tensor, torch.full_like(tensor, 7)], -1).detach()[..., 0]
+
+
+def use_cut_out_norms(net: nn.Module) -> None:
+    for norm in net.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.weight = nn.Parameter(cut_out(norm.weight))
+            norm.bias = nn.Parameter(cut_out(norm.bias))
+
+
+def use_cut_out_statistics(net: nn.Module) -> None:
+    for norm in net.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            assert norm.running_mean is not None and norm.running_var is not None
+            norm.running_mean = cut_out(norm.running_mean)
+            norm.running_var = cut_out(norm.running_var)
+
+
+def use_cut_out_convolutions(net: nn.Module) -> None:
+    for convolution in net.modules():
+        if isinstance(convolution, nn.Conv2d):
+            convolution.weight = nn.Parameter(cut_out(convolution.weight))
+
+
+def use_one_number_for_all_channels(net: nn.Module) -> None:
+    for norm in net.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.weight = nn.Parameter(torch.full((1,), 0.7).double().expand(norm.num_features))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        use_cut_out_norms,
+        use_cut_out_statistics,
+        use_cut_out_convolutions,
+        use_one_number_for_all_channels,
+    ],
+)
+def test_weights_that_are_a_part_of_a_larger_tensor_are_those_numbers(
+    change: Callable[[nn.Module], None],
+) -> None:
+    """As where one matrix, or another network, gives the weights (``torch.func``)."""
+    net, images = small_net().double(), random_images(3, 32, 32).double()
+    change(net)
+    with plain_network():
+        expected = net.eval()(images)
+    with torch.no_grad():
+        assert distance(net(images), expected) < 1e-10
+    found = torch.autograd.grad(net.train()(images).square().sum(), list(net.parameters()))
+    with plain_network():
+        truth = torch.autograd.grad(net(images).square().sum(), list(net.parameters()))
+    assert all(distance(a, b, floor=1e-6) < 1e-6 for a, b in zip(found, truth, strict=True))
+
+
+@pytest.mark.parametrize("kind", [{"dtype": torch.float16}, {"device": "meta"}])
+@pytest.mark.parametrize("gradients", [True, False])
+def test_statistics_of_another_type_or_device_are_refused_as_by_torch(
+    kind: Any, gradients: bool
+) -> None:
+    net: Any = small_net().eval()
+    for norm in net.features.modules():
+        if isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None:
+            norm.running_mean = norm.running_mean.to(**kind)
+    message = "expected scalar type|not on the expected device"
+    with torch.set_grad_enabled(gradients), pytest.raises(RuntimeError, match=message):
+        net(random_images(2, 32, 32))
+
+
+def test_images_that_are_a_negated_view_are_not_read_as_they_lie_in_memory() -> None:
+    net = small_net().double().eval()
+    pixels = random_images(2, 32, 32).double()
+    images = torch.complex(pixels, pixels).conj().imag
+    assert images.is_neg()
+    with torch.no_grad():
+        assert distance(net(images), net(-pixels)) < 1e-12

@@ -78,7 +78,8 @@ def runs_plain(x: Tensor, dim: int = 4) -> bool:
     """Whether no kernel of ours may compute this pass, on any device."""
     # A tracer would record what is asked of x.
     watched = _PLAIN[0] or _is_watched()
-    return watched or type(x) is not Tensor or x.dim() != dim or x.numel() == 0
+    # A negated view lies in memory with the other sign.
+    return watched or type(x) is not Tensor or x.dim() != dim or x.numel() == 0 or x.is_neg()
 
 
 def _is_watched() -> bool:
@@ -120,6 +121,18 @@ def is_plain_convolution(module: nn.Module, size: int) -> bool:
         and module.groups == 1
         and module.bias is None
         and module.padding_mode == "zeros"
+        and _is_without_gaps(module.weight)
+    )
+
+
+def _is_without_gaps(tensor: Tensor) -> bool:
+    """Whether it is a tensor on its own, no part of a larger one such as a column of a matrix.
+
+    The kernels read and write vectors one number after the other, and write the gradient of a
+    weight in the weight's own layout.
+    """
+    return tensor.is_contiguous() or (
+        tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
     )
 
 
@@ -167,10 +180,17 @@ def uses_batch_statistics(norms: Sequence[nn.Module]) -> bool | None:
             return None
         if not (isinstance(norm, nn.BatchNorm2d) and is_untouched(norm, kind)):
             return None
-        if not norm.affine:
+        if not norm.affine or not _has_vectors_alike(norm):
             return None
         kinds.add(norm.training or norm.running_mean is None)
     return kinds.pop() if len(kinds) == 1 else None
+
+
+def _has_vectors_alike(norm: nn.BatchNorm2d) -> bool:
+    """Whether its weights and its statistics are of one kind, in memory that kernels can read."""
+    kind = norm.weight.dtype, norm.weight.device
+    vectors = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    return all(v is None or ((v.dtype, v.device) == kind and _is_without_gaps(v)) for v in vectors)
 
 
 def remember_statistics(y: Tensor, mean: Tensor, variance: Tensor) -> None:
