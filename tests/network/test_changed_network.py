@@ -243,3 +243,22 @@ def test_images_that_are_a_negated_view_are_not_read_as_they_lie_in_memory() -> 
     assert images.is_neg()
     with torch.no_grad():
         assert distance(net(images), net(-pixels)) < 1e-12
+
+
+@pytest.mark.parametrize("variant", ["paper", "model_zoo"])
+def test_a_gradient_in_evaluation_has_the_statistics_of_its_own_pass(variant: Any) -> None:
+    """As where losses of a pass in evaluation and of one in training are added up."""
+    features: Any = small_net(variant).double().features
+    stem = [features.conv0, features.norm0, features.relu0, features.pool0]
+    features = type(features)(*stem, features.denseblock1, features.transition1)
+    images = random_images(3, 32, 32).double()
+    found = {}
+    for together in (False, True):
+        net = copy.deepcopy(features)
+        evaluated = net.eval()(images).square().sum()
+        if together:
+            net.train()(images + 1)
+        weights = list(net.parameters())
+        found[together] = torch.autograd.grad(evaluated, weights)
+    pairs = zip(*found.values(), strict=True)
+    assert max(distance(after, before) for before, after in pairs) < 1e-12

@@ -4,6 +4,7 @@ The mathematics is in ``native/network/block.h``.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -18,6 +19,7 @@ from densenet121.network.fused.arguments import (
     make_plan,
 )
 from densenet121.network.fused.conditions import (
+    copies,
     is_on_cpu,
     is_plain_layer,
     remember_statistics,
@@ -62,6 +64,8 @@ def fused_dense_block(
     keep = torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in parameters))
     if not batch and not keep:
         return infer_block(layers[0], plan, x, parameters)
+    if not batch:
+        plan = replace(plan, means=copies(plan.means), variances=copies(plan.variances))
     y: Tensor = _DenseBlock.apply(x, plan, keep, link_to(x), *parameters)  # type: ignore[no-untyped-call]
     if batch:
         update_running_statistics(norms, plan.means, plan.variances, pixels)

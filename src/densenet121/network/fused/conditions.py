@@ -193,6 +193,15 @@ def _has_vectors_alike(norm: nn.BatchNorm2d) -> bool:
     return all(v is None or ((v.dtype, v.device) == kind and _is_without_gaps(v)) for v in vectors)
 
 
+def copies(statistics: Sequence[Tensor]) -> list[Tensor]:
+    """Running statistics as they are now, for a backward pass that may come after they change.
+
+    As where a pass in evaluation and one in training are differentiated together.
+    """
+    sizes = [tensor.numel() for tensor in statistics]
+    return list(torch.cat([tensor.detach() for tensor in statistics]).split(sizes))
+
+
 def remember_statistics(y: Tensor, mean: Tensor, variance: Tensor) -> None:
     """Store the batch statistics of a block's output as its attribute, for the next norm."""
     y._channel_statistics = (y._version, mean, variance)  # type: ignore[attr-defined]

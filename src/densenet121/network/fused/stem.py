@@ -14,6 +14,7 @@ from densenet121.native.network import Kernels
 from densenet121.native.network.structures import StemArguments
 from densenet121.network.first_derivative import first_derivative
 from densenet121.network.fused.conditions import (
+    copies,
     is_on_cpu,
     is_stem_pooling,
     is_untouched,
@@ -69,7 +70,7 @@ def fused_stem(
     mean, variance = (
         torch.empty((2, x.shape[1]), dtype=real(dtype)).unbind()
         if batch
-        else (norm.running_mean, norm.running_var)
+        else copies((norm.running_mean, norm.running_var))
     )
     plan = _Plan(
         kernels=kernels,

@@ -16,6 +16,7 @@ from densenet121.native.network import Kernels
 from densenet121.native.network.structures import TransitionArguments
 from densenet121.network.first_derivative import first_derivative
 from densenet121.network.fused.conditions import (
+    copies,
     is_on_cpu,
     is_plain_convolution,
     is_pooling,
@@ -72,7 +73,7 @@ def fused_transition(parts: Sequence[nn.Module], averages: bool, x: Tensor) -> T
     if found is None or min(x.shape[2:]) < 2:
         return None
     kernels, dtype = found
-    known = known_statistics(x) if batch else (norm.running_mean, norm.running_var)
+    known = known_statistics(x) if batch else copies((norm.running_mean, norm.running_var))
     x = x.to(dtype).contiguous(memory_format=torch.channels_last)
     mean, variance = known or torch.empty((2, x.shape[1]), dtype=real(dtype)).unbind()
     plan = _Plan(

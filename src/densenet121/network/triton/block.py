@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from densenet121.network.first_derivative import first_derivative, link_to
 from densenet121.network.fused.arguments import PARAMETERS, layer_parameters
 from densenet121.network.fused.conditions import (
+    copies,
     is_plain_layer,
     remember_statistics,
     update_running_statistics,
@@ -100,7 +101,7 @@ def triton_dense_block(
     means, variances = (
         _batch_statistics(len(layers), x.shape[1], growth, depth, mean, variance)
         if batch
-        else ([norm.running_mean for norm in norms], [norm.running_var for norm in norms])
+        else (copies([n.running_mean for n in norms]), copies([n.running_var for n in norms]))
     )
     eps = [norm.eps for norm in norms]
     plan = _Plan(dtype, not batch, eps, means, variances, mean, variance)

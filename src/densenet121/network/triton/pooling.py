@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from densenet121.network.first_derivative import first_derivative
 from densenet121.network.fused.conditions import (
+    copies,
     is_pooling,
     is_stem_pooling,
     is_untouched,
@@ -71,7 +72,7 @@ def triton_pooling(
         return None
     known = known_statistics(x) if batch else None
     x = x.to(dtype).contiguous(memory_format=torch.channels_last)
-    mean, variance = known or (norm.running_mean, norm.running_var)
+    mean, variance = known or copies((norm.running_mean, norm.running_var))
     if batch and known is None:
         mean, variance = torch.empty((2, x.shape[1]), device=x.device).unbind()
         statistics(append(x, None, 0), mean, variance, None)
