@@ -210,6 +210,10 @@ def test_averaged_weights_are_taken_where_they_are_asked_for(tmp_path: Path) -> 
         (np.zeros((12, 5)), r"shape \(12, 5\); rows of pixels need X.reshape\(-1, H, W\)"),
         (np.zeros((12, 8, 8)), "pixels of uint8, 0 to 255, got float64"),
         (np.zeros((12, 8, 8, 4), np.uint8), r"\(N, H, W\) or \(N, H, W, 3\)"),
+        (
+            np.zeros((12, 16, 3), np.uint8),
+            r"^X is one colour image, of shape \(12, 16, 3\); pass X\[None\]$",
+        ),
         ("a.png", "a sequence of images .* got str"),
         ([], "0 images"),
         (["missing.png"] * 12, r"X\[0\], .*missing.png: No such file"),

@@ -208,7 +208,7 @@ class DenseNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         assert weights.info is not None
         origin = weights.origin | {CLASSES_DTYPE: self.classes_.dtype.kind}
         known = weights.info, origin, weights.calibration, weights.data
-        file = absolute(str(path))
+        file = absolute(str(Path(path)))
         try:
             save_weights(file, weights.state_dict, *known)
         except OSError as error:
@@ -225,7 +225,7 @@ class DenseNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             InputError: the file cannot be used.
         """
-        file, loaded = absolute(str(path)), cls(**parameters)
+        file, loaded = absolute(str(Path(path))), cls(**parameters)
         weights = read_weights(file)
         found = make_classifier(weights, file, Choices(None if weights.info else loaded.net))
         if found.task.name != SingleLabel.name:

@@ -15,6 +15,8 @@ from densenet121.inference.image_input import ImageInput, as_encoded
 from densenet121.utils.errors import InputError
 
 _ROOT = Path("X")  # what scikit-learn calls the images
+# Grey images (N, H, W) of this height are not 3 pixels wide: the array is one (H, W, 3).
+_LEAST_SIDE = 16
 
 
 def as_dataset(
@@ -71,6 +73,8 @@ def list_images(x: Any) -> Sequence[ImageInput]:
     if not len(x):
         raise InputError("X has 0 images; at least one is needed")
     if isinstance(x, np.ndarray) and x.dtype.kind not in "OUS":
+        if x.ndim == 3 and x.shape[2] in (3, 4) and x.shape[1] >= _LEAST_SIDE:
+            raise InputError(f"X is one colour image, of shape {x.shape}; pass X[None]")
         return list(_of_array(x))
     if isinstance(x, np.ndarray) and x.ndim != 1:
         raise InputError(f"X must have one image an element, got an array of shape {x.shape}")
