@@ -3,7 +3,7 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import torch
@@ -199,6 +199,29 @@ def test_unknown_names_and_values_are_refused_with_what_is_allowed() -> None:
         tiny(stem="mnist")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="num_classes must be at least 1, got 0"):
         tiny(num_classes=0)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"growth_rate": 0}, "growth_rate must be at least 1, got 0"),
+        ({"num_init_features": 0}, "num_init_features must be at least 1, got 0"),
+        ({"bn_size": -1}, "bn_size must be at least 1, got -1"),
+        ({"in_channels": 0}, "in_channels must be at least 1, got 0"),
+        ({"in_channels": "3"}, "in_channels must be a whole number, got '3'"),
+        ({"num_classes": 2.5}, r"num_classes must be a whole number, got 2\.5"),
+        ({"num_classes": None}, "num_classes must be a whole number, got None"),
+        ({"num_classes": True}, "num_classes must be a whole number, got True"),
+        ({"block_config": ()}, "blocks of block_config must be at least 1, got 0"),
+        ({"block_config": (2, 0)}, "layers of each block of block_config must be at least 1"),
+    ],
+)
+def test_a_number_that_no_network_can_have_is_refused_by_its_name(
+    sizes: dict[str, Any], message: str
+) -> None:
+    network: dict[str, Any] = {"growth_rate": 4, "block_config": (2, 2), "num_init_features": 8}
+    with pytest.raises(InputError, match=message):
+        DenseNet(**network | sizes)
 
 
 @pytest.mark.parametrize("variant", ["paper", "model_zoo"])

@@ -7,8 +7,9 @@ table 1; torchvision's ``models/densenet.py`` for the names; the original's
 ``src/network/densenet.py`` for the variant ``model_zoo``.
 """
 
+import operator
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, SupportsIndex, get_args
 
 import torch
 import torch.nn.functional as F
@@ -160,15 +161,21 @@ class DenseNet(nn.Module):
             in_channels: channels of the images, 3 for RGB and 1 for grey.
 
         Raises:
-            InputError: an unknown variant or stem, or less than one class.
+            InputError: an unknown variant or stem, or a number that is none or less than 1.
         """
         super().__init__()
         if variant not in get_args(Variant):
             raise InputError(f'variant must be one of {get_args(Variant)}, got "{variant}"')
         if stem not in get_args(Stem):
             raise InputError(f'stem must be one of {get_args(Stem)}, got "{stem}"')
-        if num_classes < 1:
-            raise InputError(f"num_classes must be at least 1, got {num_classes}")
+        _check_number("growth_rate", growth_rate)
+        _check_number("num_init_features", num_init_features)
+        _check_number("num_classes", num_classes)
+        _check_number("bn_size", bn_size)
+        _check_number("in_channels", in_channels)
+        _check_number("blocks of block_config", len(block_config))
+        for num_layers in block_config:
+            _check_number("layers of each block of block_config", num_layers)
         self.growth_rate = growth_rate
         self.block_config = tuple(block_config)
         self.num_classes = num_classes
@@ -241,6 +248,13 @@ class DenseNet(nn.Module):
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return False
         return is_untouched(self.features, Features)
+
+
+def _check_number(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+        raise InputError(f"{name} must be a whole number, got {value!r}")
+    if operator.index(value) < 1:
+        raise InputError(f"{name} must be at least 1, got {value}")
 
 
 def _min_image_size(blocks: int, stem: Stem) -> int:
