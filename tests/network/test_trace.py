@@ -35,3 +35,19 @@ def test_a_trace_is_the_plain_network_at_any_size(variant: Variant, gradients: b
             with plain_network():
                 expected = model(images)
             torch.testing.assert_close(traced(images), expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+@pytest.mark.parametrize("variant", ["paper", "model_zoo"])
+def test_a_graph_of_torch_fx_is_the_plain_network_at_any_size(
+    variant: Variant, gradients: bool
+) -> None:
+    """As torchvision's ``create_feature_extractor`` and quantisation make it."""
+    model = _small(variant).eval()
+    with torch.set_grad_enabled(gradients):
+        graph = torch.fx.symbolic_trace(model)
+    for size in ((2, 3, 48, 48), (3, 3, 50, 47)):
+        images = torch.randn(*size, dtype=torch.float64)
+        with plain_network():
+            expected = model(images)
+        torch.testing.assert_close(graph(images), expected, rtol=1e-10, atol=1e-12)

@@ -63,8 +63,8 @@ class Features(nn.Sequential):
 
 def _frozen_parts(parts: Sequence[nn.Module], x: Tensor) -> int:
     """Number of first parts through which no gradient flows, as long as nobody hooks them."""
-    if not torch.is_grad_enabled() or x.requires_grad:
-        return 0
+    if not torch.is_grad_enabled() or not isinstance(x, Tensor) or x.requires_grad:
+        return 0  # torch.fx passes symbols
     count = 0
     for part in parts:
         if any(parameter.requires_grad for parameter in part.parameters()):
@@ -110,7 +110,7 @@ def _run(
     if pool is not None:
         x = parts[0](x)
         kernels = triton_pooling if triton else fused_stem
-        fused = kernels(parts[1:4], pool.kind, pool.padding(*x.shape[2:]), x)
+        fused = kernels(parts[1:4], pool.kind, pool.padding(x.shape[2], x.shape[3]), x)
         if fused is None and recompute:
             fused = run_again_in_backward(nn.Sequential(*parts[1:4]), parts[1:4], x)
         x, parts = (x, parts[1:]) if fused is None else (fused, parts[4:])

@@ -22,7 +22,9 @@ def classify(classifier: nn.Module, features: Tensor) -> Tensor:
     logits: Tensor | None = fused_classifier(classifier, features)
     if logits is not None:
         return logits
-    if torch.is_grad_enabled() or not _is_rounded(classifier, features.device.type):
+    if torch.is_grad_enabled() or not isinstance(features, Tensor):
+        return classifier(features)  # type: ignore[no-any-return]
+    if not _is_rounded(classifier, features.device.type):
         return classifier(features)  # type: ignore[no-any-return]
     with torch.autocast(features.device.type, enabled=False):
         return classifier(features.float())  # type: ignore[no-any-return]

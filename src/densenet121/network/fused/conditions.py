@@ -42,6 +42,8 @@ def _log_device(kind: str) -> None:
 
 def is_on_cpu(x: Tensor) -> bool:
     """Whether the kernels can read ``x``. Ask it first: everything else walks over the layers."""
+    if not isinstance(x, Tensor):
+        return False  # a symbol of torch.fx
     if x.device.type == "cpu":
         return True
     if not torch.compiler.is_compiling():
@@ -131,6 +133,8 @@ def _is_without_gaps(tensor: Tensor) -> bool:
     The kernels read and write vectors one number after the other, and write the gradient of a
     weight in the weight's own layout.
     """
+    if not isinstance(tensor, Tensor):
+        return True  # a symbol of torch.fx
     return tensor.is_contiguous() or (
         tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
     )
