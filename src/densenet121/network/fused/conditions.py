@@ -203,7 +203,7 @@ def copies(statistics: Sequence[Tensor]) -> list[Tensor]:
     As where a pass in evaluation and one in training are differentiated together.
     """
     sizes = [tensor.numel() for tensor in statistics]
-    return list(torch.cat([tensor.detach() for tensor in statistics]).split(sizes))
+    return list(torch.split(torch.cat([tensor.detach() for tensor in statistics]), sizes))
 
 
 def remember_statistics(y: Tensor, mean: Tensor, variance: Tensor) -> None:
