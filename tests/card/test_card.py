@@ -15,7 +15,7 @@ from sklearn.metrics import f1_score
 from densenet121.card import run as about_run
 from densenet121.card import run_card
 from densenet121.card.markdown import escape
-from densenet121.card.run import data, reproduce
+from densenet121.card.run import data, data_of, reproduce
 from densenet121.checkpoint.native import ModelInfo
 from densenet121.cli import parse
 from densenet121.commands.calibrate import calibrate
@@ -455,7 +455,9 @@ def test_what_a_run_records_ends_no_cell_and_no_block() -> None:
         "settings": {"loss": bad},
         "data": {"train": {"fingerprint": bad, "pictures": 1}},
     }
-    text = "\n".join([data(record, {}), reproduce(record, f"densenet121 train --labels {bad}")])
+    text = "\n".join(
+        [data(data_of(record, {}), {}), reproduce(record, f"densenet121 train --labels {bad}")]
+    )
     assert text.encode() and "\x1b" not in text and "\n# Title" not in text
     assert text.count("\n```\n") == 2  # of the one block
     rows = [line for line in text.splitlines() if line.startswith("| ") and "script" in line]

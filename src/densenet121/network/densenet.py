@@ -168,20 +168,20 @@ class DenseNet(nn.Module):
             raise InputError(f'variant must be one of {get_args(Variant)}, got "{variant}"')
         if stem not in get_args(Stem):
             raise InputError(f'stem must be one of {get_args(Stem)}, got "{stem}"')
-        _check_number("growth_rate", growth_rate)
-        _check_number("num_init_features", num_init_features)
-        _check_number("num_classes", num_classes)
-        _check_number("bn_size", bn_size)
-        _check_number("in_channels", in_channels)
-        _check_number("blocks of block_config", len(block_config))
+        _check_numbers(
+            growth_rate=growth_rate,
+            num_init_features=num_init_features,
+            num_classes=num_classes,
+            bn_size=bn_size,
+            in_channels=in_channels,
+        )
+        _check_numbers(**{"blocks of block_config": len(block_config)})
         for num_layers in block_config:
-            _check_number("layers of each block of block_config", num_layers)
-        self.growth_rate = growth_rate
-        self.block_config = tuple(block_config)
-        self.num_classes = num_classes
+            _check_numbers(**{"layers of each block of block_config": num_layers})
+        self.growth_rate, self.block_config = growth_rate, tuple(block_config)
+        self.num_classes, self.in_channels = num_classes, in_channels
         self.variant: Variant = variant
         self.stem: Stem = stem
-        self.in_channels = in_channels
 
         self.features = _stem(in_channels, num_init_features, variant, stem)
         num_features = num_init_features
@@ -250,11 +250,12 @@ class DenseNet(nn.Module):
         return is_untouched(self.features, Features)
 
 
-def _check_number(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
-        raise InputError(f"{name} must be a whole number, got {value!r}")
-    if operator.index(value) < 1:
-        raise InputError(f"{name} must be at least 1, got {value}")
+def _check_numbers(**values: Any) -> None:
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+            raise InputError(f"{name} must be a whole number, got {value!r}")
+        if operator.index(value) < 1:
+            raise InputError(f"{name} must be at least 1, got {value}")
 
 
 def _min_image_size(blocks: int, stem: Stem) -> int:
