@@ -8,7 +8,7 @@ table 1; torchvision's ``models/densenet.py`` for the names; the original's
 """
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, SupportsIndex, get_args
 
 import torch
@@ -164,20 +164,10 @@ class DenseNet(nn.Module):
             InputError: an unknown variant or stem, or a number that is none or less than 1.
         """
         super().__init__()
-        if variant not in get_args(Variant):
-            raise InputError(f'variant must be one of {get_args(Variant)}, got "{variant}"')
-        if stem not in get_args(Stem):
-            raise InputError(f'stem must be one of {get_args(Stem)}, got "{stem}"')
-        _check_numbers(
-            growth_rate=growth_rate,
-            num_init_features=num_init_features,
-            num_classes=num_classes,
-            bn_size=bn_size,
-            in_channels=in_channels,
-        )
-        _check_numbers(**{"blocks of block_config": len(block_config)})
-        for num_layers in block_config:
-            _check_numbers(**{"layers of each block of block_config": num_layers})
+        _check_kinds(variant, stem)
+        sizes = {"growth_rate": growth_rate, "num_init_features": num_init_features}
+        sizes |= {"num_classes": num_classes, "bn_size": bn_size, "in_channels": in_channels}
+        _check_sizes(block_config, sizes)
         self.growth_rate, self.block_config = growth_rate, tuple(block_config)
         self.num_classes, self.in_channels = num_classes, in_channels
         self.variant: Variant = variant
@@ -250,8 +240,16 @@ class DenseNet(nn.Module):
         return is_untouched(self.features, Features)
 
 
-def _check_numbers(**values: Any) -> None:
-    for name, value in values.items():
+def _check_kinds(variant: str, stem: str) -> None:
+    if variant not in get_args(Variant):
+        raise InputError(f'variant must be one of {get_args(Variant)}, got "{variant}"')
+    if stem not in get_args(Stem):
+        raise InputError(f'stem must be one of {get_args(Stem)}, got "{stem}"')
+
+
+def _check_sizes(block_config: Sequence[int], sizes: Mapping[str, Any]) -> None:
+    blocks = [("layers of each block of block_config", count) for count in block_config]
+    for name, value in (*sizes.items(), ("blocks of block_config", len(block_config)), *blocks):
         if isinstance(value, bool) or not isinstance(value, SupportsIndex):
             raise InputError(f"{name} must be a whole number, got {value!r}")
         if operator.index(value) < 1:
