@@ -4,6 +4,7 @@ import csv
 import html
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,19 @@ def test_report_writes_the_pages_again(single: Path, capsys: pytest.CaptureFixtu
     assert main(["report", str(single)]) == 0
     assert capsys.readouterr().out.strip() == str(single / "study.html")
     assert {name: (single / name).read_bytes() for name in before} == before
+
+
+@pytest.mark.parametrize("count", [200, 201])
+def test_of_many_bad_images_the_page_says_where_all_are(
+    count: int, single: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(single, tmp_path / "study"))
+    content = json.loads((folder / "study.json").read_text())
+    content["bad_images"] = [{"path": f"bad_{i}.png", "error": "empty"} for i in range(count)]
+    (folder / "study.json").write_text(json.dumps(content))
+    page = text_of(write_study_pages(folder).read_text())
+    assert f"{count} files could not be read." in page and "bad_199.png" in page
+    assert ("The first 200; study.json names all." in page) == (count == 201)
 
 
 def test_a_damaged_file_is_one_line(single: Path, tmp_path: Path) -> None:

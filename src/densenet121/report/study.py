@@ -73,6 +73,8 @@ def _page(folder: Path, content: Mapping[str, Any], figure: bytes) -> str:
     if content["bad_images"]:
         bad = [(one["path"], one["error"]) for one in content["bad_images"]]
         text = f"{plural(len(bad), 'file')} could not be read."
+        if len(bad) > _BAD_SHOWN:
+            text += f" The first {_BAD_SHOWN}; study.json names all."
         parts.append(section("Bad images", text, table(("file", "error"), bad[:_BAD_SHOWN], 2)))
     settings = settings_table(content["settings"])
     folded = f"<details><summary>All settings</summary>{settings}</details>"
