@@ -236,6 +236,30 @@ def test_every_bad_request_gets_a_4xx_with_its_reason(port: int, files: list[Pat
     assert ask(port, images_in_binary([image])[0], f"{MODEL}/infer")[0] == 400  # no header
 
 
+def pixels_of(**more: Any) -> dict[str, Any]:
+    return {"inputs": [{"name": "pixels", "datatype": "FP32", "shape": [1, 1, 1, 1], **more}]}
+
+
+ONE_PIXEL = Allowed(("logits",), 1, (1, 1), (-4.0,), (4.0,))
+
+
+@pytest.mark.parametrize("data", [b"a", b"abcde"])
+def test_bytes_that_are_no_whole_number_of_values_are_refused(data: bytes) -> None:
+    body, headers = in_binary(pixels_of(parameters={"binary_data_size": len(data)}), data)
+    named = {"inference-header-content-length": next(iter(headers.values()))}
+    with pytest.raises(Refusal, match=f"pixels has {len(data)} bytes, but its shape") as found:
+        parse(body, named, ONE_PIXEL)
+    assert found.value.status == 400
+
+
+def test_a_value_beyond_float32_is_refused_and_nothing_is_written(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(Refusal, match="must be normalised") as found:
+        parse(json.dumps(pixels_of(data=[1e300])).encode(), {}, ONE_PIXEL)
+    assert found.value.status == 422 and capsys.readouterr().err == ""
+
+
 def test_images_have_the_limits_and_refusals_of_predict(port: int, files: list[Path]) -> None:
     image = files[0].read_bytes()
     for status, reason, data in (

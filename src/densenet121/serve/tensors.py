@@ -196,6 +196,12 @@ def _items(tensor: dict[str, Any], rest: bytes, allowed: Allowed) -> Sequence[Na
             _binary_images(rest, count) if data is None else _json_images(parameters, data, count)
         )
     shape = (count, *wanted[1:])
+    if data is None and len(rest) % 4:
+        raise Refusal(
+            400,
+            f"the input {name} has {len(rest)} bytes, but its shape {list(shape)} needs "
+            f"{4 * math.prod(shape)}",
+        )
     numbers = np.frombuffer(rest, "<f4") if data is None else _numbers(data, shape)
     return _tensors(numbers, shape, allowed)
 
@@ -260,7 +266,8 @@ def _tensors(numbers: NDArray[Any], shape: tuple[int, ...], allowed: Allowed) ->
             f"the input {PIXELS} has {len(numbers)} numbers, but its shape {list(shape)} needs "
             f"{math.prod(shape)}",
         )
-    images = numbers.astype(np.float32).reshape(shape)
+    with np.errstate(over="ignore"):  # infinite, and so refused below
+        images = numbers.astype(np.float32).reshape(shape)
     for channel, (low, high) in enumerate(zip(allowed.low, allowed.high, strict=True)):
         values = images[:, channel]
         # With not, so that nan is outside.
