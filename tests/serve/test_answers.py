@@ -29,6 +29,7 @@ from densenet121.serve.service import Service
 
 LATIN = "t\udcfcr"  # the folder of a class, in Latin-1
 MODEL = "/v2/models/densenet40"
+Answer = tuple[int, list[tuple[bytes, bytes]], bytes]  # status, headers, body
 
 
 def image_of(folder: Path) -> bytes:
@@ -39,8 +40,15 @@ def asked(
     weights: Path, requests: Sequence[tuple[str, bytes]], task: Task | None = None
 ) -> list[tuple[int, bytes]]:
     """Status and body of the application for each path and body, one after the other."""
+    return [(status, body) for status, _, body in answers_of(weights, requests, task)]
 
-    async def answer(app: Any, path: str, body: bytes) -> tuple[int, bytes]:
+
+def answers_of(
+    weights: Path, requests: Sequence[tuple[str, bytes]], task: Task | None = None
+) -> list[Answer]:
+    """The same with the headers."""
+
+    async def answer(app: Any, path: str, body: bytes) -> Answer:
         scope: dict[str, Any] = {
             "type": "http",
             "method": "POST" if body else "GET",
@@ -59,9 +67,10 @@ def asked(
 
         with contextlib.suppress(ZeroDivisionError):  # Starlette answers, and raises it once more
             await app(scope, receive, send)
-        return int(sent[0]["status"]), b"".join(one.get("body", b"") for one in sent)
+        body = b"".join(one.get("body", b"") for one in sent)
+        return int(sent[0]["status"]), list(sent[0]["headers"]), body
 
-    async def all_of_them() -> list[tuple[int, bytes]]:
+    async def all_of_them() -> list[Answer]:
         predictor = Predictor(weights, device="cpu", amp="fp32", batch_size=1, task=task)
         service = Service(predictor, ServeConfig(weights=str(weights)), workers=1, streams=1)
         app = make_app(service)
@@ -119,6 +128,21 @@ def test_a_fault_of_the_server_is_one_line_of_its_log(
     reason = "the server failed: ZeroDivisionError: in two lines"
     assert (status, json.loads(body)) == (500, {"error": reason})
     assert capsys.readouterr().err == f"densenet121: a request failed (500): {reason}\n"
+
+
+def test_a_fault_of_the_server_is_counted_and_marked_as_other_answers_are(
+    tmp_path: Path, image_folder: Path
+) -> None:
+    weights = write_weights(tmp_path / "w.safetensors")
+    task = failing(lambda logits, _: bool(logits.any()), ZeroDivisionError())
+    requests = [("/predict", image_of(image_folder)), ("/healthz", b""), ("/metrics", b"")]
+    fault, health, metrics = answers_of(weights, requests, task)
+    assert [status for status, _, _ in (fault, health)] == [500, 200]
+    for _, headers, _ in (fault, health):
+        assert headers.count((b"x-content-type-options", b"nosniff")) == 1
+    text = metrics[2].decode()
+    assert 'densenet121_answers_total{status="500"} 1.0\n' in text
+    assert 'densenet121_answers_total{status="200"} 1.0\n' in text
 
 
 def test_the_server_says_what_is_assumed_of_weights(

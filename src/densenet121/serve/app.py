@@ -224,7 +224,7 @@ def _add_refusals(app: FastAPI) -> None:
         reason = f"the server failed: {type(error).__name__}: {one_line(error)}"
         # uvicorn's log is silent, and whoever operates the server does not see the answer.
         print(f"densenet121: a request failed (500): {reason}", file=sys.stderr)  # noqa: T201
-        return refuse(500, reason)
+        return refuse(500, reason, **{"x-content-type-options": "nosniff"})
 
 
 class _Counted:
@@ -238,6 +238,13 @@ class _Counted:
             if message["type"] == "http.response.start":
                 self._metrics.answers.labels(str(message["status"])).inc()
                 message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
+                started.append(True)
             await send(message)
 
-        await self._app(scope, receive, counted)
+        started: list[bool] = []
+        try:
+            await self._app(scope, receive, counted)
+        except Exception:
+            if not started:  # the 500 is sent by Starlette, outside of every middleware
+                self._metrics.answers.labels("500").inc()
+            raise
