@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 
 from densenet121.checkpoint.foreign.identify import PREPROCESSING
 from densenet121.checkpoint.foreign.keras_config import read_keras_config
 from densenet121.checkpoint.foreign.keras_geometry import geometry_of
+from densenet121.checkpoint.foreign.keras_scale import statistic_of
 from densenet121.checkpoint.load import read_weights
+from densenet121.checkpoint.weights import Weights
 from densenet121.network import build
 from densenet121.utils.errors import InputError
 
@@ -285,3 +288,111 @@ def test_the_scale_of_a_grey_network_is_that_of_one_channel(tmp_path: Path) -> N
     text = json.dumps(model([TO_1], {"units": 4, "activation": "softmax"}))
     used = read_keras_config(in_archive(tmp_path / "m", text)).applied(DOCUMENTED.with_channels(1))
     assert (used.mean, used.std) == ((0,), (255,))
+
+
+GREYS = np.float32([[0, 0, 0], [255, 255, 255], [12, 128, 250]])  # three pixels of R, G, B
+LEVELS, DEVIATIONS = np.float32([120, 110, 100]), np.float32([50, 60, 70])
+
+
+def normalization(**config: Any) -> tuple[str, dict[str, Any]]:
+    given = {"axis": [-1], "mean": None, "variance": None, "invert": False}
+    return "Normalization", {"name": "normalization", **given, **config}
+
+
+def constant(mean: Any, deviation: Any, **config: Any) -> tuple[str, dict[str, Any]]:
+    variance = (np.asarray(deviation, np.float64) ** 2).tolist()
+    return normalization(mean=np.asarray(mean).tolist(), variance=variance, **config)
+
+
+def normalised(weights: Weights) -> NDArray[Any]:
+    assert weights.info is not None
+    used = weights.info.preprocessing
+    return (GREYS - np.asarray(used.mean)) / np.asarray(used.std)
+
+
+@pytest.mark.parametrize(
+    ("before", "expected"),
+    [
+        ([INPUT, constant(LEVELS, DEVIATIONS)], (GREYS - LEVELS) / DEVIATIONS),
+        ([INPUT, constant([[[LEVELS.tolist()]]], [[[DEVIATIONS.tolist()]]])],
+            (GREYS - LEVELS) / DEVIATIONS),
+        ([INPUT, constant(127.5, 50.0, axis=[])], (GREYS - 127.5) / 50),
+        ([INPUT, constant(2.0, 0.5, axis=None, invert=True)], GREYS * 0.5 + 2),
+        ([TO_1, constant([0.5, 0.4, 0.3], [0.2, 0.3, 0.4])],
+            (GREYS / 255 - [0.5, 0.4, 0.3]) / [0.2, 0.3, 0.4]),
+        ([TO_1, ("Rescaling", {"scale": 2.0, "offset": -1.0})], GREYS / 255 * 2 - 1),
+        ([constant(LEVELS, DEVIATIONS), ("Rescaling", {"scale": 0.5, "offset": [1, 2, 3]})],
+            (GREYS - LEVELS) / DEVIATIONS * 0.5 + [1, 2, 3]),
+    ],
+)  # fmt: skip
+def test_layers_that_scale_are_followed_in_their_order(
+    before: Layers, expected: NDArray[Any], tmp_path: Path
+) -> None:
+    text = json.dumps(model(before, {"units": 3, "activation": "softmax"}))
+    weights = read_weights(in_h5(densenet121(tmp_path / "m.h5"), text))
+    np.testing.assert_allclose(normalised(weights), expected, rtol=1e-5, atol=1e-5)
+    assert weights.notes == ()
+
+
+def adapted(path: Path, root: str, names: tuple[str, str]) -> Path:
+    """A DenseNet-121 whose Normalization layer keeps what it was adapted to among the weights."""
+    with h5py.File(densenet121(path), "a") as file:
+        for name, values in zip(names, (LEVELS, DEVIATIONS**2), strict=True):
+            file[root + name] = values
+        file[f"{root}count"] = np.int64(7)
+    return path
+
+
+ADAPTED = pytest.mark.parametrize(
+    ("root", "names"),
+    [
+        ("model_weights/normalization/normalization/", ("mean:0", "variance:0")),
+        ("model_weights/scale/scale/", ("mean", "variance")),
+    ],
+)
+
+
+@ADAPTED
+def test_what_a_normalization_layer_was_adapted_to_is_followed(
+    root: str, names: tuple[str, str], tmp_path: Path
+) -> None:
+    text = json.dumps(model([INPUT, normalization()], {"units": 3, "activation": "softmax"}))
+    weights = read_weights(in_h5(adapted(tmp_path / "m.h5", root, names), text))
+    expected = (GREYS - LEVELS) / DEVIATIONS
+    np.testing.assert_allclose(normalised(weights), expected, rtol=1e-5, atol=1e-5)
+    assert weights.num_classes == 3 and weights.notes == ()
+
+
+def test_the_numbered_arrays_of_a_normalization_layer_are_its_mean_and_variance() -> None:
+    for prefix in ("", "layers/functional/"):
+        for layer in ("normalization", "normalization_2"):
+            found = [statistic_of(f"{prefix}layers/{layer}/vars/{k}") for k in range(2)]
+            assert found == ["normalization/mean", "normalization/variance"]
+    for other in ("layers/batch_normalization/vars/0", "bn/moving_mean:0", "normalization/gamma:0"):
+        assert statistic_of(other) is None
+
+
+@ADAPTED
+def test_an_adapted_layer_without_the_model_is_refused(
+    root: str, names: tuple[str, str], tmp_path: Path
+) -> None:
+    path = adapted(tmp_path / "w.h5", root, names)
+    with pytest.raises(InputError, match=r"w\.h5: has the mean and variance of a Normalization"):
+        read_weights(path)
+
+
+@pytest.mark.parametrize("layer", [normalization(), constant(1.0, 2.0, axis=[1, 2])])
+def test_a_normalization_that_cannot_be_followed_is_said(
+    layer: tuple[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    text = json.dumps(model([INPUT, layer], {"units": 3}))
+    found = read_keras_config(in_archive(tmp_path / "m", text))
+    assert found.applied(DOCUMENTED).mean == DOCUMENTED.mean
+    assert re.search(r"\(Normalization\) are taken for", "".join(found.notes))
+
+
+def test_a_fill_between_two_scales_is_not_called_exact(tmp_path: Path) -> None:
+    pads = resizing(64, 96, pad_to_aspect_ratio=True, fill_value=0.5)
+    text = json.dumps(model([TO_1, pads, constant(0.5, 0.25)], {"units": 3}))
+    (note,) = read_keras_config(in_archive(tmp_path / "m", text)).notes
+    assert note.startswith("not followed exactly: its Resizing")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from densenet121.checkpoint.channels import CONV0
 from densenet121.checkpoint.foreign.keras_config import KerasConfig, read_keras_config
+from densenet121.checkpoint.foreign.keras_scale import split_statistics
 from densenet121.checkpoint.foreign.labels import (
     Family,
     labels_of,
@@ -148,12 +149,13 @@ def identify(
     of_training: tuple[str, ...] = ()
     if family in ("mindspore", "mindcv"):
         tensors, momentum, state, of_training = _of_mindspore(tensors, path)
+    tensors, statistics = split_statistics(tensors)
     tensors, beside_network = without_training(tensors)
     state_dict = renamed(tensors, _RENAME[family], path)
     if family == "monai":
         check_monai(state_dict, path)
     config = read_config(path) if family == "timm" else None
-    described = read_keras_config(path) if family == "keras" else KerasConfig()
+    described = read_keras_config(path, statistics) if family == "keras" else KerasConfig()
     state_dict = _after_pooling(state_dict, described.pooling)
     certain = config is not None or family not in ("mindcv", "torchvision", "timm")
     # A .ckpt of MindSpore has no length, and its last tensor is the bias.

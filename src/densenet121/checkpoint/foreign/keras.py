@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from densenet121.checkpoint.foreign.keras_scale import statistic_of
 from densenet121.checkpoint.foreign.names import renamed
 from densenet121.utils.errors import InputError
 
@@ -59,6 +60,8 @@ def is_keras_file(path: Path) -> bool:
 def read_keras(path: Path) -> dict[str, Tensor]:
     """Parameters under our names, in torch's layouts, for batch norms of eps 1e-5.
 
+    The mean and variance of a Normalization layer are among them, for ``split_statistics``.
+
     A batch norm divides by ``sqrt(running_var + eps)``. Keras's eps is 1.001e-5 and ours 1e-5: the
     difference, 1e-8, is added to ``running_var`` in float64, which is the same function.
 
@@ -80,9 +83,11 @@ def read_keras(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # a damaged file makes h5py raise exceptions of almost any type
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{path}: damaged or not a Keras file ({reason})") from None
+    statistics = {name: own for name in found if (own := statistic_of(name))}
+    scales = renamed({n: found.pop(n) for n in statistics}, statistics.__getitem__, path)
     numbered = any(name.startswith("layers/") for name in found)
     tensors = _by_number(found, path) if numbered else _by_name(found, path)
-    return {name: _to_torch(name, array, path) for name, array in tensors.items()}
+    return {name: _to_torch(name, array, path) for name, array in (tensors | scales).items()}
 
 
 def _hdf5(path: Path) -> Any:

@@ -4,14 +4,14 @@ A ``.keras`` archive has it as ``config.json``, the ``.h5`` of a whole model as 
 of weights alone has none.
 """
 
-import math
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from densenet121.checkpoint.foreign.keras_geometry import GEOMETRY, Geometry, geometry_of
+from densenet121.checkpoint.foreign.keras_scale import SCALES, scale_of
 from densenet121.datasets.image_dataset import some
 from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.utils.errors import InputError, one_line
@@ -30,7 +30,7 @@ class KerasConfig:
 
     Attributes:
         geometry: size of the input, and how images are resized and cropped to it.
-        mean: of a Rescaling layer, in grey levels; empty without one.
+        mean: of Rescaling and Normalization layers, in grey levels; empty without them.
         std: likewise.
         task: name of the task; empty if it does not say.
         pooling: the last pooling, if it is not the average, so that the classifier is another head.
@@ -52,20 +52,28 @@ class KerasConfig:
         return self.geometry.applied(documented)
 
 
-def read_keras_config(path: Path) -> KerasConfig:
+def read_keras_config(path: Path, statistics: Mapping[str, list[float]] = {}) -> KerasConfig:
     """The configuration of a Keras file; one that says nothing for weights alone.
 
+    ``statistics`` are the mean and variance of a Normalization layer that are among the weights.
+
     Raises:
-        InputError: it is damaged.
+        InputError: it is damaged, or missing beside such a layer.
     """
     text = _text(path)
+    if text is None and statistics:
+        raise InputError(
+            f"{path}: has the mean and variance of a Normalization layer, but not the model's "
+            "layers, so what they scale is unknown; save the whole model: model.save('model.keras')"
+        )
     if text is None:
         return KerasConfig()
     try:
         layers = list(_layers(parse_json(text)))
         before = layers[: _first_convolution(layers)]
         names = [kind for kind, _ in before if _changes_levels(kind)]
-        mean, std = _rescaling(before, names)
+        scales = [one for one in before if one[0] in SCALES] if {*names} <= {*SCALES} else []
+        mean, std = scale_of(scales, statistics)
         geometry = geometry_of(before, _changes_levels)
         several = _activation(layers) == "sigmoid" and _units(layers) != 1
         return KerasConfig(
@@ -125,38 +133,6 @@ def _first_convolution(layers: list[_Layer]) -> int:
 
 def _changes_levels(kind: str) -> bool:
     return kind not in GEOMETRY and not kind.startswith(_NO_CHANGE)
-
-
-def _rescaling(
-    before: list[_Layer], names: list[str]
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of the only layer that changes grey levels; else empty.
-
-    Raises:
-        ValueError: it is not finite, or of another number of channels.
-    """
-    if names != ["Rescaling"]:
-        return (), ()
-    config = next(config for kind, config in before if kind == "Rescaling")
-    scale, offset = (_three(config[name]) for name in ("scale", "offset"))
-    # x scale + offset is (x - mean) / std.
-    mean = tuple(-o / s + 0.0 for s, o in zip(scale, offset, strict=True))
-    std = tuple(_rounded(1 / s) for s in scale)
-    if not all(map(math.isfinite, mean + std)) or min(std) <= 0:
-        raise ValueError
-    return tuple(map(_rounded, mean)), std
-
-
-def _three(value: Any) -> tuple[float, ...]:
-    values = value if isinstance(value, list) else [value] * 3
-    if len(values) != 3:
-        raise ValueError
-    return tuple(float(v) for v in values)
-
-
-def _rounded(level: float) -> float:
-    """As precise as float32, in which images are normalised: 1 / (1 / 255) is 255."""
-    return float(f"{level:.8g}")
 
 
 def _activation(layers: list[_Layer]) -> object:

@@ -73,8 +73,10 @@ def geometry_of(before: Sequence[_Layer], changes_levels: Callable[[str], bool])
         found, same = _resized(found, steps[0][1], outer)
         exact &= same
         scales = [changes_levels(kind) for kind, _ in before]
-        earlier = scales[: [kind for kind, _ in before].index("Resizing")]
-        found = replace(found, fill_is_scaled=any(earlier) or not any(scales))
+        at = [kind for kind, _ in before].index("Resizing")
+        earlier, later = any(scales[:at]), any(scales[at:])
+        found = replace(found, fill_is_scaled=earlier or not later)
+        exact &= found.fill is None or not (earlier and later)  # the fill is scaled by halves
     return replace(found, notes=(_note(found, kinds, exact),))
 
 
