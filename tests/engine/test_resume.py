@@ -725,3 +725,22 @@ def test_the_best_epoch_of_an_older_checkpoint_is_read() -> None:
     assert (state.best_epoch, state.best) == (1, {"top1_correct": 19})
     fresh = RunState.from_json(old | {"best_epoch": None, "best_correct": -1})
     assert fresh.best is None
+
+
+@pytest.mark.parametrize(
+    ("start", "kind"),
+    [
+        (b"PK\3\4" + bytes(60), "a file of torch"),
+        (b"\x80\2}q\0." + bytes(60), "a file of torch"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(60), "a file of Keras"),
+        (b"\x08\x0a\x12\x07pytorch" + bytes(60), "an exported network"),
+    ],
+    ids=["zip", "pickle", "hdf5", "onnx"],
+)
+def test_a_file_of_another_program_is_not_resumed_and_not_called_damaged(
+    start: bytes, kind: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "theirs"
+    file.write_bytes(start)
+    with pytest.raises(InputError, match=rf"theirs is {kind}.*, not a checkpoint .*`pretrained`"):
+        find_start(file, None, tmp_path, 0)

@@ -7,6 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
+from densenet121.checkpoint.exported import is_onnx
+from densenet121.checkpoint.foreign.keras import is_keras_file
+from densenet121.checkpoint.foreign.torch_file import is_torch_file
 from densenet121.checkpoint.load import is_mindspore_file
 from densenet121.checkpoint.native import ModelInfo, read
 from densenet121.runs.layout import BEST_WEIGHTS, LAST_WEIGHTS, checkpoints_in, dated_runs
@@ -110,6 +113,7 @@ def find_start(
             _refuse_weights_alone(output_dir, (LAST_WEIGHTS,))
         if resume.is_file() and is_mindspore_file(resume):
             return Start(output_dir, None, mindspore=resume)
+        _refuse_foreign(resume)
         checkpoint = open_checkpoint(resume)
         return Start(output_dir or checkpoint.path.parent, checkpoint)
     folder = output_dir or next(iter(dated_runs(ckpt_path)), None)
@@ -121,6 +125,25 @@ def find_start(
     if newest is None:
         raise InputError(f"no checkpoint in {folder} is intact: {warnings[0].split(';')[0]}")
     return Start(folder, newest, tuple(warnings))
+
+
+def _refuse_foreign(file: Path) -> None:
+    """Refuse a file of another program, which is no damaged checkpoint.
+
+    Raises:
+        InputError: it is one.
+    """
+    kinds = (
+        ("an exported network (ONNX)", is_onnx),
+        ("a file of Keras", is_keras_file),
+        ("a file of torch", is_torch_file),
+    )
+    kind = next((kind for kind, known in kinds if file.is_file() and known(file)), None)
+    if kind:
+        raise InputError(
+            f"`resume` {file} is {kind}, not a checkpoint of densenet121: pass one of the .ckpt "
+            "files of a run, or weights as `pretrained` to start from them"
+        )
 
 
 def _passed_over(newest: Path, ckpt_path: Path, rank: int) -> tuple[str, ...]:
