@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import http.client
 import io
 import re
 import signal
@@ -276,6 +277,21 @@ def test_health_metrics_and_descriptions_are_there(port: int, files: list[Path])
     assert value(after, "densenet121_waiting_pictures") == 0
     assert value(after, "densenet121_body_bytes") == 0
     assert value(after, 'densenet121_answers_total{status="200"}') >= 7
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/model", "/v2", "/v2/health/ready"])
+def test_head_has_the_status_and_headers_of_get_without_its_body(port: int, path: str) -> None:
+    status, _, headers = ask(port, None, path, "GET")
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as client:
+        for _ in range(2):  # the connection stays usable
+            client.request("HEAD", path)
+            answer = client.getresponse()
+            assert (answer.status, answer.read()) == (status, b"")
+            for name in ("content-type", "content-length", "content-security-policy"):
+                assert answer.headers[name] == headers[name]
+        client.request("HEAD", "/predict")
+        answer = client.getresponse()
+        assert (answer.status, answer.headers["allow"]) == (405, "POST")
 
 
 def test_the_document_has_what_every_operation_may_answer(port: int) -> None:

@@ -228,7 +228,7 @@ def _add_refusals(app: FastAPI) -> None:
 
 
 class _Counted:
-    """Counts the answers by status."""
+    """Counts the answers by status, and lets HEAD have those of GET."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app, self._metrics = app, metrics
@@ -241,6 +241,8 @@ class _Counted:
                 started.append(True)
             await send(message)
 
+        if scope.get("method") == "HEAD":  # as GET; uvicorn sends no body of it
+            scope = {**scope, "method": "GET"}
         started: list[bool] = []
         try:
             await self._app(scope, receive, counted)
