@@ -216,6 +216,15 @@ def test_a_linear_layer_after_another_pooling_is_another_head(tmp_path: Path) ->
         weights.check_head(path)
 
 
+def test_a_flattened_maximum_before_the_linear_layer_is_another_head(tmp_path: Path) -> None:
+    whole = model([INPUT], {"units": 3, "activation": "softmax"})
+    pool = [layer("MaxPooling2D", pool_size=[3, 4]), layer("Flatten")]
+    whole["config"]["layers"][-2:-1] = pool
+    path = in_h5(densenet121(tmp_path / "m.h5"), json.dumps(whole))
+    with pytest.raises(InputError, match=r"its head is another .*MaxPooling2D\.classifier"):
+        read_weights(path).check_head(path)
+
+
 def test_weights_alone_say_nothing(tmp_path: Path) -> None:
     weights = read_weights(densenet121(tmp_path / "w.h5"))
     assert weights.info is not None

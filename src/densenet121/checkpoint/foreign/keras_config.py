@@ -81,7 +81,7 @@ def read_keras_config(path: Path, statistics: Mapping[str, list[float]] = {}) ->
             mean,
             std,
             "multilabel" if several else "",
-            next((kind for kind, _ in layers if kind == "GlobalMaxPooling2D"), ""),
+            _maximum(layers),
             (*geometry.notes, *_notes(names, bool(mean))),
         )
     except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError, OverflowError):
@@ -133,6 +133,15 @@ def _first_convolution(layers: list[_Layer]) -> int:
 
 def _changes_levels(kind: str) -> bool:
     return kind not in GEOMETRY and not kind.startswith(_NO_CHANGE)
+
+
+def _maximum(layers: list[_Layer]) -> str:
+    """The pooling of the features, if it takes the maximum; else empty."""
+    kinds = [kind for kind, _ in layers]
+    last = max((at for at, kind in enumerate(kinds) if kind == "Conv2D"), default=len(kinds))
+    whole = [kind for kind in kinds if kind == "GlobalMaxPooling2D"]
+    # Before the last convolution one is in the stem.
+    return next(iter(whole + [kind for kind in kinds[last:] if kind == "MaxPooling2D"]), "")
 
 
 def _activation(layers: list[_Layer]) -> object:
