@@ -67,3 +67,29 @@ def test_it_is_said_that_they_were_trained_on_these_images(
     config = eval_config(image_folder / "train", made, tmp_path / "eval")
     log = next(evaluate(config).folder.glob("*.log")).read_text()
     assert "WARNING:the weights were trained on these same images" in log
+
+
+def test_it_is_said_that_images_to_calibrate_on_were_trained_or_validated_on(
+    trained: Path, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    derive("calibrated", trained, image_folder / "train", tmp_path / "a.safetensors")
+    assert "warning: the weights were trained on these same images" in capsys.readouterr().err
+    derive("calibrated", trained, image_folder, tmp_path / "b.safetensors")
+    printed = capsys.readouterr().err
+    assert "note: the training run validated on these same images" in printed
+    assert "warning" not in printed
+
+
+@pytest.mark.parametrize("kind", ["weights", "onnx"])
+def test_it_is_said_that_weights_were_calibrated_on_the_evaluated_images(
+    kind: str, trained: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    made = derive("calibrated", trained, image_folder, tmp_path / "made.safetensors")
+    if kind == "onnx":
+        data, output = str(image_folder), str(tmp_path / "made.onnx")
+        export(ExportConfig(pretrained=str(made), data_dir=data, output=output, pictures=8))
+        made = Path(output)
+    for images, expected in ((image_folder, True), (image_folder / "train", False)):
+        config = eval_config(images, made, tmp_path / f"eval_{expected}")
+        log = next(evaluate(config).folder.glob("*.log")).read_text()
+        assert ("WARNING:the weights were calibrated on these same images" in log) is expected

@@ -16,7 +16,7 @@ from densenet121.commands import DONE, print_notes
 from densenet121.config import CalibrateConfig, absolute
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.preprocessing import Preprocessing
-from densenet121.engine.eval_weights import check_outputs, fit_classes
+from densenet121.engine.eval_weights import check_outputs, fit_classes, splits_of
 from densenet121.engine.images import open_images
 from densenet121.inference.predictor import Predictor
 from densenet121.network import DenseNet
@@ -30,6 +30,18 @@ _LEAST = 20  # images; fewer are not enough for a coverage of 90 %
 _CHOSEN = {
     "points": ("the thresholds of {} are", "operating_point"),
     "abstain_below": ("the confidence below which {} has no answer is", "target_accuracy"),
+}
+# What to say of images that the weights have seen.
+_SEEN = {
+    "train": (
+        "warning: the weights were trained on these same images, on which they are surer and more "
+        "often right than on new ones: temperature, prediction sets and thresholds will not hold; "
+        "pass images that the training has not seen"
+    ),
+    "val": (
+        "note: the training run validated on these same images; if it chose the weights by them, "
+        "what is measured here is a little too good"
+    ),
 }
 
 
@@ -68,6 +80,7 @@ def calibrate(config: CalibrateConfig, task: Task | None = None) -> CalibrateRes
     dataset = fit_classes(dataset, weights, source)
     check_outputs(source, weights.num_classes or 0, task_named(info.task, source, task), dataset)
     print_notes((*dataset.notes, *(f"note: {note}" for note in weights.notes)))
+    print_notes(_SEEN[split] for split in splits_of(weights.data, dataset) if split in _SEEN)
     if len(dataset) < _LEAST:
         raise InputError(f"{dataset.root}: has {len(dataset)} images; at least {_LEAST} are needed")
     predictor, views = _predictor(config, source, task)

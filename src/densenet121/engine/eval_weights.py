@@ -13,6 +13,7 @@ from densenet121.datasets.image_dataset import ImageDataset, with_classes
 from densenet121.datasets.views import VIEWS
 from densenet121.inference.classifier import Choices, Classifier, make_classifier
 from densenet121.inference.onnx_model import OnnxModel, load_onnx
+from densenet121.pages.markup import mapping
 from densenet121.runs.layout import position_in_name
 from densenet121.tasks import SingleLabel, Task, task_named
 from densenet121.utils.errors import InputError
@@ -104,6 +105,7 @@ def load_for(
     if weights.int8 is not None:
         log.info("int8 weights: 8-bit arithmetic, an approximation of the network exported")
     _compare_data(weights.data, dataset)
+    _compare_calibration(weights.calibration, dataset)
     for note in weights.notes:
         log.info("note: %s", note)
     _log_preprocessing(classifier, config, _origin(weights))
@@ -169,18 +171,24 @@ def _load_onnx(
     check_outputs(file, classifier.model.num_classes, classifier.task, dataset)
     log.info("load model %s success, runs in ONNX Runtime on the CPU", file)
     _log_preprocessing(classifier, config, "as recorded at its export")
+    _compare_calibration(classifier.model.content.get("calibration"), dataset)
     return classifier, dataset
+
+
+def splits_of(data: Mapping[str, Any], dataset: ImageDataset) -> list[str]:
+    """Of `train` and `val` those that were these same images, as far as the weights record it."""
+    now = len(dataset), dataset.fingerprint
+    return [split for split, note in data.items() if (note["pictures"], note["fingerprint"]) == now]
 
 
 def _compare_data(data: Mapping[str, Any], dataset: ImageDataset) -> None:
     """Log whether the weights were trained or validated on these images, if the file records it."""
-    now = len(dataset), dataset.fingerprint
-    known = {split: (note["pictures"], note["fingerprint"]) for split, note in data.items()}
-    if known.get("train") == now:
+    same = splits_of(data, dataset)
+    if "train" in same:
         log.warning("the weights were trained on these same images")
-    if known.get("val") == now:
+    if "val" in same:
         log.info("the training run validated on these same images")
-    if now in known.values():
+    if same:
         return
     here = folder_digest(str(dataset.source))
     changed = [split for split, note in data.items() if note["folder"] == here]
@@ -190,6 +198,16 @@ def _compare_data(data: Mapping[str, Any], dataset: ImageDataset) -> None:
         log.warning(
             "the %s data changed since these weights were written: %d images then, %d now",
             split,
-            known[split][0],
-            now[0],
+            data[split]["pictures"],
+            len(dataset),
+        )
+
+
+def _compare_calibration(calibration: Any, dataset: ImageDataset) -> None:
+    """Log that the weights were calibrated on these images, if the file records that they were."""
+    note = mapping(mapping(calibration).get("note"))
+    if note.get("fingerprint") == dataset.fingerprint:
+        log.warning(
+            "the weights were calibrated on these same images; on new ones, probabilities and "
+            "thresholds may do worse"
         )
