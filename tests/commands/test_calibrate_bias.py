@@ -47,7 +47,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def shifted(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights that know the labels of the table, with 2 added to each logit."""
+    """Weights that know the labels of the table, with 1.5 added to each logit."""
     folder = tmp_path_factory.mktemp("weights")
     write_weights(folder / "random.safetensors", class_names=COLOURS, task="multilabel")
     command = [
@@ -66,7 +66,7 @@ def shifted(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     command += ["--task", "multilabel", "--output", str(fitted), "--labels", ",".join(COLOURS)]
     assert main(command) == 0
     state = read_weights(fitted).state_dict
-    state["classifier.bias"] += 2
+    state["classifier.bias"] += 1.5
     info: dict[str, Any] = {"class_names": COLOURS, "task": "multilabel"}
     return write_weights(folder / "shifted.safetensors", state=state, **info)
 

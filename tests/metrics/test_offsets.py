@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit, log_softmax, softmax
+from scipy.stats import binom
 from sklearn.linear_model import LogisticRegression
 
 from densenet121.metrics.offsets import of_classes, of_label
@@ -125,3 +126,22 @@ def test_a_mean_is_off_where_chance_does_not_explain_it() -> None:
     assert mean_is_off(rare, shares) and mean_is_off(1 - rare, 1 - shares)
     truth = np.array([1.0, math.nan, 0.0])
     assert not mean_is_off(truth, np.array([1.0, 0.5, 0.0]))
+
+
+@pytest.mark.parametrize(
+    ("expected", "images"), [(0.02, 200), (0.3, 400), (2.5, 1000), (12.0, 500)]
+)
+@pytest.mark.parametrize("tests", [1, 1000])
+def test_a_few_rare_images_more_than_expected_are_chance(
+    expected: float, images: int, tests: int
+) -> None:
+    """A number of rare events is not as the normal law has it; its own law is binomial."""
+    share = expected / images
+    counts = np.arange(images + 1)
+    off = [
+        mean_is_off((np.arange(images) < count).astype(np.float64), np.full(images, share), tests)
+        for count in counts.tolist()
+    ]
+    chance = binom.pmf(counts, images, share)[off].sum()
+    assert chance <= 0.001 / tests
+    assert off[round(expected + 10 + 6 * math.sqrt(expected))]
