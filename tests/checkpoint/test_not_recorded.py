@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from densenet121.checkpoint.convert import Target, convert
+from densenet121.checkpoint.hugging_face import write_hugging_face
 from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import ModelInfo, save_weights
 from densenet121.checkpoint.not_recorded import not_recorded
@@ -102,3 +103,20 @@ def test_one_class_per_image_in_a_file_of_torchxrayvision_is_said(tmp_path: Path
     save_weights(tmp_path / "w.safetensors", state, replace(INFO, preprocessing=p), {})
     (note,) = convert(tmp_path / "w.safetensors", tmp_path / "new.pth", "torchxrayvision").notes
     assert "the task single_label: one class per image, by a softmax" in note
+
+
+@pytest.mark.parametrize("to", ["torchvision", "huggingface", "native"])
+def test_offsets_that_lose_their_temperatures_are_named(to: str, tmp_path: Path) -> None:
+    state = build("densenet121", num_classes=3).state_dict()
+    stored: dict[str, Any] = {"temperature": 31.5, "scores": [], "abstain_below": None}
+    for offsets, expected in (([0.5, 0.0, -43.0], to != "native"), (None, False)):
+        stored["note"] = {} if offsets is None else {"offsets": offsets}
+        source, target = tmp_path / "w.safetensors", tmp_path / f"new_{offsets is None}"
+        save_weights(source, state, INFO, {}, stored)
+        if to == "huggingface":
+            notes = write_hugging_face(source, target, lambda *_: "page").notes
+        else:
+            suffix = ".pth" if to == "torchvision" else ".safetensors"
+            notes = convert(source, target.with_suffix(suffix), to).notes  # type: ignore[arg-type]
+        said = [note for note in notes if "offsets that calibrate fitted (`fit_bias`)" in note]
+        assert len(said) == expected and all("divide the logits by 31.5 first" in x for x in said)

@@ -185,6 +185,23 @@ def test_the_mean_probability_of_each_class_is_its_share_of_the_fitted_half() ->
     assert f"{cats[1]} times with it" in lines[-2] and lines[-2].startswith("cat  offset -")
 
 
+def test_the_error_before_the_temperature_is_not_called_that_of_the_network_before() -> None:
+    logits, labels = fit_of_classes((300, 200, 40), 0.0, 1)
+    for note, said in (
+        ({"offsets": [1.0, 0.0, -1.0]}, "% with the offsets alone, "),
+        ({}, "% before, "),
+    ):
+        _, lines = SingleLabel().calibrate(
+            logits,
+            torch.from_numpy(labels),
+            seed=4,
+            target_accuracy=None,
+            note=note,
+            class_names=("ant", "bee", "cat"),
+        )
+        assert said in lines[0]
+
+
 def test_without_offsets_a_class_with_a_wrong_mean_is_named() -> None:
     names, task = ("ant", "bee", "cat"), SingleLabel()
     for shift, expected in ((3.0, True), (0.0, False)):

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +25,7 @@ from densenet121.checkpoint.load import MODEL_KEY, read_weights
 from densenet121.checkpoint.native import DEFAULT_TASK, ModelInfo, save_weights
 from densenet121.checkpoint.not_recorded import not_recorded
 from densenet121.checkpoint.pretrained import Pretrained, load_pretrained, load_state
+from densenet121.datasets.image_dataset import some
 from densenet121.network import FOR_SMALL_IMAGES, NETWORKS, Variant, build
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.files import scratch_folder, write_atomic
@@ -125,8 +127,22 @@ def convert(
         back = check_same(trial, state_dict, info)
         write_atomic(target, trial.read_bytes())
     lost = loaded.calibration is not None and to != "native"
-    notes = (*loaded.notes, *changes, *filter(None, [changed]), *not_recorded(info, back))
+    more = [*changes, *filter(None, [changed]), *(of_offsets(loaded.calibration) if lost else ())]
+    notes = (*loaded.notes, *more, *not_recorded(info, back))
     return Converted(info, loaded.family, len(state_dict), lost, wanted, notes)
+
+
+def of_offsets(calibration: Mapping[str, Any] | None) -> list[str]:
+    """What another program must do with weights whose bias has the offsets of `fit_bias`."""
+    note = (calibration or {}).get("note")
+    if calibration is None or not isinstance(note, dict) or not note.get("offsets"):
+        return []
+    found = calibration.get("temperatures") or [calibration.get("temperature")]
+    return [
+        "the offsets that calibrate fitted (`fit_bias`) stay in the bias of the classifier, and "
+        "without the temperatures mean probabilities are not shares of images: divide the logits "
+        f"by {some([f'{float(value):.6g}' for value in found], 20)} first"
+    ]
 
 
 def _check_target(target: Path, to: Target) -> None:

@@ -11,6 +11,7 @@ from densenet121.checkpoint.convert import (
     check_network,
     check_same,
     described,
+    of_offsets,
     replaced,
 )
 from densenet121.checkpoint.foreign.timm_config import CONFIG, WEIGHTS, make_config
@@ -66,7 +67,7 @@ def write_hugging_face(
         config, notes = make_config(info, len(state_dict["classifier.bias"]))
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
-    notes += changed
+    notes += changed + of_offsets(loaded.calibration)
     if loaded.calibration is not None:
         notes.append(
             "timm and transformers give probabilities without the calibration, which densenet121 "

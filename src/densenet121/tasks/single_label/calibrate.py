@@ -79,9 +79,10 @@ def describe(calibration: Calibration, before: float, after: float) -> list[str]
     """Text lines: temperature, calibration error before and after, share of images answered."""
     problem = calibration.note.get("no_temperature")
     lines = [f"warning: the temperature stays 1: {problem}"] if problem else []
+    first = "with the offsets alone" if "offsets" in calibration.note else "before"
     lines.append(
         f"temperature {calibration.temperature:.4f}; expected calibration error "
-        f"{100 * before:.2f} % before, {100 * after:.2f} % after "
+        f"{100 * before:.2f} % {first}, {100 * after:.2f} % after "
         f"(on {len(calibration.scores)} images not used for fitting)"
     )
     if calibration.abstain_below is not None:
