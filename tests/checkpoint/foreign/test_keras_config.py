@@ -299,8 +299,8 @@ def test_the_scale_of_a_grey_network_is_that_of_one_channel(tmp_path: Path) -> N
     assert (used.mean, used.std) == ((0,), (255,))
 
 
-GREYS = np.float32([[0, 0, 0], [255, 255, 255], [12, 128, 250]])  # three pixels of R, G, B
-LEVELS, DEVIATIONS = np.float32([120, 110, 100]), np.float32([50, 60, 70])
+GREYS = np.array([[0.0, 0, 0], [255, 255, 255], [12, 128, 250]])  # three pixels of R, G, B
+LEVELS, DEVIATIONS = np.array([120.0, 110, 100]), np.array([50.0, 60, 70])
 
 
 def normalization(**config: Any) -> tuple[str, dict[str, Any]]:
@@ -316,7 +316,8 @@ def constant(mean: Any, deviation: Any, **config: Any) -> tuple[str, dict[str, A
 def normalised(weights: Weights) -> NDArray[Any]:
     assert weights.info is not None
     used = weights.info.preprocessing
-    return (GREYS - np.asarray(used.mean)) / np.asarray(used.std)
+    found: NDArray[Any] = (GREYS - np.asarray(used.mean)) / np.asarray(used.std)
+    return found
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,8 @@ def scale_of(
     Raises:
         KeyError, TypeError, ValueError: it is no configuration of Keras, or of no three channels.
     """
-    factor, shift = (1.0,) * 3, (0.0,) * 3  # so far the levels x are x factor + shift
+    factor: _Three = (1.0, 1.0, 1.0)
+    shift: _Three = (0.0, 0.0, 0.0)  # so far the levels x are x factor + shift
     for kind, config in layers:
         step = _rescaling(config) if kind == "Rescaling" else _normalization(config, statistics)
         if step is None:
