@@ -125,6 +125,61 @@ def test_classes_with_folders_of_patients_are_classes(tmp_path: Path) -> None:
     assert open_training(tmp_path)[0].class_names == ("control", "test")
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("seg_train/seg_train", "seg_test/seg_test"),
+        ("training_set/training_set", "test_set/test_set"),
+        ("images-val", "images-train"),
+    ],
+)
+def test_splits_are_not_classes_where_their_names_have_other_words(
+    names: tuple[str, str], tmp_path: Path
+) -> None:
+    put(tmp_path, *split(names[0]), *split(names[1]))
+    train, val = sorted(names, key=lambda name: "train" not in name)
+    pair = f"pass `data_dir` {tmp_path / train} `val_dir` {tmp_path / val}$"
+    for source in (tmp_path, put(tmp_path, "seg_pred/seg_pred/1.jpg")):
+        for read in (open_training, open_evaluation, open_splits):
+            with pytest.raises(InputError, match=f"are splits and not classes; .*{pair}"):
+                read(source)
+
+
+def test_classes_that_have_a_split_in_their_name_are_classes(tmp_path: Path) -> None:
+    put(tmp_path, "train_station/p1/1.jpg", "test_track/p1/1.jpg", "test_track/p2/1.jpg")
+    assert open_training(tmp_path)[0].class_names == ("test_track", "train_station")
+
+
+def test_classes_with_splits_within_are_refused(tmp_path: Path) -> None:
+    put(tmp_path, "cat/train/1.jpg", "cat/test/2.jpg", "dog/train/1.jpg", "dog/test/2.jpg")
+    for read in (open_training, open_evaluation, open_splits):
+        with pytest.raises(
+            InputError, match=rf"splits within \(test, train\); .*{tmp_path}/train/cat"
+        ):
+            read(tmp_path)
+    put(tmp_path, "bird/1.jpg")  # now the folders within are no splits of all
+    assert open_training(tmp_path)[0].class_names == ("bird", "cat", "dog")
+
+
+def test_folders_that_may_be_the_classes_are_named(tmp_path: Path) -> None:
+    put(tmp_path, *split("2023"), *split("2024"))
+    train, _ = open_training(tmp_path)
+    assert (train.class_names, len(train.notes)) == (("2023", "2024"), 1)
+    assert "the classes are 2023, 2024, and each holds the folders a, b" in train.notes[0]
+    put(tmp_path, "2024/1.jpg")
+    assert open_training(tmp_path)[0].notes == ()
+
+
+def test_class_folders_one_level_deeper_are_pointed_to(tmp_path: Path) -> None:
+    put(tmp_path, *split("data/train"), *split("data/val"), *split("flat/flat"))
+    with pytest.raises(InputError, match=f"flat/ holds a, b; .* pass {tmp_path}/flat/flat$"):
+        open_training(tmp_path / "flat")
+    shutil.rmtree(tmp_path / "flat")
+    for read in (open_training, open_evaluation):
+        with pytest.raises(InputError, match=f"data/ holds train/, so pass {tmp_path}/data$"):
+            read(tmp_path)
+
+
 def test_class_folders_are_read_and_not_an_archive_beside_them(tmp_path: Path) -> None:
     put(tmp_path, *CLASSES, "c.parquet")
     tar(tmp_path / "backup.tar", "a/1.jpg", "b/1.jpg")

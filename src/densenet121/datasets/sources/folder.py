@@ -15,6 +15,7 @@ from densenet121.datasets.sources.layout import (
     compressed_in,
     has_packed,
     images_inside,
+    is_split,
     refuse_splits,
     subfolders,
     table_hint,
@@ -79,8 +80,13 @@ def _hint(root: Path, names: Sequence[str]) -> str:
     packed = _packed_below(root, names)
     if packed:
         return f"; {packed.name}/ has packed images, so pass {packed}"
-    if names and split_of(names[0]):
+    if names and split_of(names[0]) and root.name != names[0]:
         return "; folders of splits are called train and val"
+    if names and is_split(root / names[0] / "train"):
+        return f"; {names[0]}/ holds train/, so pass {root / names[0]}"
+    if names and len(inner := subfolders(root / names[0])) > 1:
+        below = root / names[0]
+        return f"; {names[0]}/ holds {some(inner, 3)}; if these are the classes, pass {below}"
     if images_inside(root):
         hint = f"; there are images right inside {root.name}/, without a class"
         return hint + table_hint([root])

@@ -2,12 +2,12 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from densenet121.datasets.decoding import EXTENSIONS
 from densenet121.datasets.image_dataset import some
-from densenet121.datasets.sources.splits import VAL_FOLDERS, are_splits, split_of
+from densenet121.datasets.sources.splits import VAL_FOLDERS, are_splits, split_of, split_within
 from densenet121.utils.errors import InputError, UsageError
 
 # Kinds of files that hold many images: what messages call them, and their names.
@@ -125,19 +125,21 @@ def refuse_splits(root: Path, field: str, names: Sequence[str]) -> None:
     Raises:
         InputError: the text says what is expected.
     """
-    splits = [name for name in names if split_of(name)]
-    within = {name: set(subfolders(root / name)) for name in splits}
-    # Only splits have the same folders within.
-    nested = [a for a in splits if any(within[a] & within[b] for b in splits if b != a)]
-    if are_splits(nested):
-        train = next((name for name in nested if split_of(name) == "train"), nested[0])
+    within = {name: _unpacked(root / name) for name in names if split_within(name)}
+    folders = {name: set(subfolders(folder)) for name, folder in within.items()}
+    # Only splits have the same folders within; where a name has other words, too, more than one.
+    nested = [a for a in within if any(_alike(a, b, folders) for b in within if b != a)]
+    meant = {name: split_within(name) for name in nested}
+    if len(set(meant.values())) > 1:
+        train = next((name for name in nested if meant[name] == "train"), nested[0])
         others = [name for name in nested if name != train]
-        val = next((name for name in others if split_of(name) == "val"), others[0])
+        val = next((name for name in others if meant[name] == "val"), others[0])
         raise InputError(
             f"`{field}` {root}: {some(nested)} have the same folders within, so they are splits "
-            f"and not classes; call them train and val, or pass `data_dir` {root / train} "
-            f"`val_dir` {root / val}"
+            f"and not classes; call them train and val, or pass `data_dir` {within[train]} "
+            f"`val_dir` {within[val]}"
         )
+    _refuse_splits_of_classes(root, field, names)
     if are_splits(names):
         first = sorted(names, key=lambda name: split_of(name) != "train")
         raise InputError(
@@ -145,6 +147,53 @@ def refuse_splits(root: Path, field: str, names: Sequence[str]) -> None:
             "within; a split needs one folder of images per class, and for classes of these names "
             f'pass a list of "path label" lines{table_hint([root / name for name in first])}'
         )
+
+
+def _unpacked(folder: Path) -> Path:
+    """A folder, or the only one within if that has the same name, as some archives unpack."""
+    return folder / folder.name if subfolders(folder) == [folder.name] else folder
+
+
+def _alike(first: str, second: str, folders: Mapping[str, set[str]]) -> bool:
+    exact = split_of(first) and split_of(second)
+    return len(folders[first] & folders[second]) >= (1 if exact else 2)
+
+
+def _refuse_splits_of_classes(root: Path, field: str, names: Sequence[str]) -> None:
+    """Refuse class folders that all have splits within: their test images would be trained on."""
+    found: set[str] = set()
+    for name in names:
+        splits = [inner for inner in subfolders(root / name) if split_of(inner)]
+        if not are_splits(splits):
+            return
+        found.update(splits)
+    if len(names) > 1:
+        raise InputError(
+            f"`{field}` {root}: {some(names)} each have splits within ({some(sorted(found))}); "
+            f"for classes with splits move the images to {root / 'train' / names[0]} and so on, or "
+            f"pass lists; for one of several data sets pass its folder, as {root / names[0]}"
+        )
+
+
+def folders_within_note(root: Path) -> list[str]:
+    """A note where all class folders hold nothing but the same folders, which may be the classes.
+
+    As in 2023/cat, 2023/dog, 2024/cat, 2024/dog. The first class folder settles it nearly always.
+    """
+    names = subfolders(root) if root.is_dir() else []
+    shared: set[str] = set()
+    for name in names:
+        inner = subfolders(root / name)
+        shared = shared & set(inner) if name != names[0] else set(inner)
+        if len(shared) < 2 or images_inside(root / name):
+            return []
+    if len(names) < 2:
+        return []
+    return [
+        f"{root}: the classes are {some(names)}, and each holds the folders "
+        f"{some(sorted(shared))}; if these are the classes, put them right inside one folder, or "
+        "pass a list"
+    ]
 
 
 def table_hint(folders: Sequence[Path]) -> str:

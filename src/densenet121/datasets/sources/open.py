@@ -16,6 +16,7 @@ from densenet121.datasets.sources.layout import (
     compressed_in,
     evaluation_folder,
     folder_notes,
+    folders_within_note,
     has_images,
     is_compressed,
     is_split,
@@ -98,7 +99,9 @@ def open_splits(
     train_dir, val_dir = split_folders(data_dir, val_dir)
     train = _open(train_dir, field, "train", cache_dir, columns=columns)
     found: dict[Split, ImageDataset] = {
-        "train": train.with_notes(*folder_notes(data_dir, train_dir, val_dir))
+        "train": train.with_notes(
+            *folder_notes(data_dir, train_dir, val_dir), *folders_within_note(train_dir)
+        )
     }
     if val_dir is not None:
         val_dir = repository_data(val_dir)

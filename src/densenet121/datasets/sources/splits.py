@@ -27,6 +27,12 @@ def split_of(name: str) -> str | None:
     return next((split for split, names in _NAMES.items() if name.lower() in names), None)
 
 
+def split_within(name: str) -> str | None:
+    """As ``split_of``, also of a name with other words: seg_train, test_set, images-val."""
+    found = {split_of(word) for word in re.split(r"[^a-zA-Z]+", name)} - {None}
+    return found.pop() if len(found) == 1 else None
+
+
 def split_of_file(name: str) -> str | None:
     """As ``split_of``, of the first word of a file name: train-00000-of-00001.parquet.
 
