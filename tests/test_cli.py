@@ -128,6 +128,15 @@ def test_a_run_that_cannot_start_is_one_line_and_status_1(tmp_path: Path) -> Non
         ("--image-size", "--image_size"),
         ("--t_max", "--T_max"),
         ("-lr", "--lr"),
+        ("--epochs", "--max_epoch"),  # other programs' names
+        ("--batch", "--per_batch_size"),
+        ("--learning-rate", "--lr"),
+        ("--model", "--net"),
+        ("--weights", "--pretrained"),
+        ("--checkpoint", "--pretrained"),
+        ("--train_dir", "--data_dir"),
+        ("--save_dir", "--output_dir"),
+        ("--gpu", "--device"),
     ],
 )
 @pytest.mark.parametrize("value", [[], ["x"], ["=x"]], ids=["bare", "value", "equals"])

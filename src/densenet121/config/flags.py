@@ -143,15 +143,45 @@ def _of_numpy(value: Any) -> Any:
     return value
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The hint "; did you mean ...?" with the known name most similar to ``word``, or "".
+# What other programs call our settings, where the most similar name would be another setting.
+_ELSEWHERE = {
+    "max_epoch": "epoch epochs max_epochs n_epochs num_epochs num_train_epochs",
+    "per_batch_size": "b batch batch_size batchsize bs",
+    "workers": "j num_workers n_workers",
+    "lr": "learning_rate lr0 base_lr",
+    "net": "arch architecture backbone model model_name network",
+    "pretrained": "checkpoint init_weights load load_from model_path weights weights_file",
+    "weight_decay": "wd",
+    "data_dir": "dataset data_path image_dir images root train train_dir train_data",
+    "val_dir": "test_dir valid_dir validation_dir",
+    "output_dir": "logdir out_dir results_dir run_dir save save_dir save_path",
+    "output": "out_dir save save_dir save_path",
+    "device": "cuda gpu gpus",
+    "image_size": "crop_size img_size imgsz input_size resolution size",
+    "lr_scheduler": "sched schedule scheduler",
+    "lr_epochs": "milestones",
+    "lr_gamma": "gamma",
+    "label_smooth": "label_smoothing smoothing",
+    "num_classes": "classes n_classes nb_classes",
+    "optimizer": "opt optim",
+    "patience": "early_stop early_stopping",
+    "flip_prob": "flip hflip",
+    "class_weights": "class_weight",
+}
 
-    Dashes are ignored; a name that begins with the word is preferred.
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The hint "; did you mean ...?" with the known name that is nearest to ``word``, or "".
+
+    Dashes are ignored; a name that begins with the word is preferred, then the one that other
+    programs call so, then the most similar.
     """
     whole = {name.strip("-"): name for name in known}
     word = word.strip("-")
-    begun = sorted(name for name in whole if word and name.startswith(word))
-    near = begun or difflib.get_close_matches(word, whole, n=1)
+    spelled = word.lower().replace("-", "_")
+    near = sorted(name for name in whole if word and name.startswith(word))
+    near += [name for name, others in _ELSEWHERE.items() if spelled in others.split()]
+    near = [name for name in near if name in whole] or difflib.get_close_matches(word, whole, n=1)
     return f"; did you mean {whole[near[0]]}?" if near else ""
 
 
