@@ -152,6 +152,7 @@ def test_an_unknown_flag_is_refused_with_the_nearest(
     ("arguments", "message"),
     [
         (["--data_dir", "d", "--qqq", "1"], "unknown flag --qqq"),
+        (["images", "--lr", "1"], "unexpected argument images; --data_dir must be given"),
         (["--data_dir", "d", "two words"], "unexpected argument two words"),
         (["--data_dir", "d", "--lr", "0.1", "0.2"], "unexpected argument 0.2"),
         (["--T_max", "a", "--data_dir", "d"], "--T_max must be a whole number, got a"),
@@ -249,6 +250,10 @@ def test_of_two_config_files_the_later_counts(tmp_path: Path) -> None:
     [
         (b"lr: [1\n", "--config {}: not valid YAML (line 1, column 5)"),
         (b"lr: 0.1\n---\nlr: 0.2\n", "--config {}: not valid YAML (line 1, column 1)"),
+        (
+            b"lr: 0.1\n\teps: 1\n",
+            "--config {}: not valid YAML (line 2, column 1); a tab stands where only blanks may",
+        ),
         (b"lr: \x07\n", "--config {}: not valid YAML"),
         (b"[" * 5000, "--config {}: not valid YAML"),
         (b"data_dir: d\nlr 0.1\n", "--config {}: not valid YAML (line 2, column 1)"),

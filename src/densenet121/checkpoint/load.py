@@ -42,6 +42,9 @@ from densenet121.utils.json_values import parse_json
 from densenet121.utils.strays import refuse_stray
 
 _SMALL = 64  # numbers in a tensor whose content is read with the shapes, such as thresholds
+_HUGGING_FACE = f", or a Hugging Face folder, which has {CONFIG} beside {WEIGHTS}"
+# What users of other programs pass for weights that are downloaded, or for none.
+_NO_FILE = ("none", "false", "true", "default", "imagenet", "imagenet1k", "densenet121")
 MODEL_KEY = "densenet121_model"  # in the metadata of safetensors that ``convert`` writes
 
 
@@ -61,13 +64,14 @@ def read_weights(path: Path, *, shapes_only: bool = False, int8: bool = False) -
     if path.is_dir():
         found_in = weights_in(path)
         if found_in is None:
-            raise InputError(
-                f"{path}: is a folder; pass one weights file, or a Hugging Face folder, which has "
-                f"{CONFIG} beside {WEIGHTS}"
-            )
+            best = path / "best.safetensors"
+            which = f" of this run, as {best}" if best.is_file() else ""
+            raise InputError(f"{path}: is a folder; pass one weights file{which or _HUGGING_FACE}")
         path = found_in
     if not path.exists():
-        raise InputError(f"{path}: there is no such weights file")
+        named = path.name.lower() in _NO_FILE
+        hint = "; no weights come with this program, so name a file or leave the setting out"
+        raise InputError(f"{path}: there is no such weights file{hint if named else ''}")
     refuse_no_file(path)
     if path.stat().st_size > LARGEST:
         raise InputError(f"{path}: has {path.stat().st_size} bytes; the limit is {LARGEST}")

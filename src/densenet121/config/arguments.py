@@ -53,7 +53,7 @@ def parse_settings(command: str, config_class: type[Any], arguments: Sequence[st
         values |= read
         sources |= dict.fromkeys(read, f"--config {file}")
     passed = {name: _value(flags[name], text) for name, text in given.items()}
-    passed |= _by_place([*words, *arguments[end + 1 :]], flags)
+    passed |= _by_place([*words, *arguments[end + 1 :]], flags, {*values, *passed})
     values |= passed
     sources = {name: source for name, source in sources.items() if name not in passed}
     values = over_recipe(values, recipe, config_class)
@@ -152,8 +152,8 @@ def _value(flag: Flag, text: str) -> Any:
     return None if flag.optional and text in _NULL else flag.value(text, flag.label)
 
 
-def _by_place(words: Sequence[str], flags: Mapping[str, Flag]) -> dict[str, Any]:
-    """The values of the given positional arguments."""
+def _by_place(words: Sequence[str], flags: Mapping[str, Flag], given: set[str]) -> dict[str, Any]:
+    """The values of the given positional arguments; ``given`` are the settings from elsewhere."""
     values: dict[str, Any] = {}
     for flag in flags.values():
         if flag.positional and words:
@@ -162,7 +162,13 @@ def _by_place(words: Sequence[str], flags: Mapping[str, Flag]) -> dict[str, Any]
             values[flag.name] = texts if flag.many else texts[0]
             words = words[taken:]
     if words:
-        raise UsageError(f"unexpected argument {words[0]}")
+        missing = [
+            flag.label
+            for flag in flags.values()
+            if flag.required and not flag.positional and flag.name not in given
+        ]
+        hint = f"; {', '.join(missing)} must be given" if missing else ""
+        raise UsageError(f"unexpected argument {words[0]}{hint}")
     return values
 
 

@@ -126,7 +126,8 @@ def _pairs(file: str, text: str) -> "list[tuple[Node, Node]]":
     except yaml.MarkedYAMLError as error:
         mark = error.context_mark or error.problem_mark  # where the faulty part begins
         place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-        raise UsageError(f"--config {file}: not valid YAML{place}") from None
+        hint = "; a tab stands where only blanks may" if "'\\t'" in (error.problem or "") else ""
+        raise UsageError(f"--config {file}: not valid YAML{place}{hint}") from None
     except (yaml.YAMLError, RecursionError):  # a control character; too deeply nested brackets
         raise UsageError(f"--config {file}: not valid YAML") from None
     if not isinstance(root, yaml.MappingNode):
