@@ -196,6 +196,9 @@ def test_other_commands_name_theirs() -> None:
     assert refusal("eval", "--data_dir", "d") == "--pretrained must be given"
     assert refusal("report") == "RUN must be given"
     assert refusal("report", "a", "b") == "unexpected argument b"
+    assert refusal("help", "train") == "unknown command help; see densenet121 --help"
+    target = "unknown flag --output; pass SOURCE TARGET without a flag"
+    assert refusal("convert", "a", "--output", "b") == target
     assert refusal("report", "--run", "a") == "unknown flag --run; pass RUN without a flag"
     images = "unknown flag --data_dir; pass SOURCE without a flag"
     assert refusal("audit", "--data_dir", "a") == images

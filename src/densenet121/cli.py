@@ -164,7 +164,8 @@ def parse(arguments: Sequence[str]) -> tuple[str, Any]:
         print(text, end="")  # noqa: T201 (the requested output)
         raise SystemExit(0)
     if not first.startswith("-"):
-        raise UsageError(f"unknown command {first}{nearest(first, COMMANDS)}")
+        hint = nearest(first, COMMANDS) or "; see densenet121 --help"
+        raise UsageError(f"unknown command {first}{hint}")
     flag = first.partition("=")[0]
     if flag in ("--config", "--print_config", *_labels(arguments).values()):
         raise UsageError(f"name a command before {flag}: {', '.join(COMMANDS)}")

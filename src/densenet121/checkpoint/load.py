@@ -70,7 +70,7 @@ def read_weights(path: Path, *, shapes_only: bool = False, int8: bool = False) -
         path = found_in
     if not path.exists():
         named = path.name.lower() in _NO_FILE
-        hint = "; no weights come with this program, so name a file or leave the setting out"
+        hint = "; no weights come with this program, so name a file"
         raise InputError(f"{path}: there is no such weights file{hint if named else ''}")
     refuse_no_file(path)
     if path.stat().st_size > LARGEST:

@@ -80,7 +80,9 @@ def _refuse_unknown(
             continue
         if name not in ("-", "-h", *known):
             placed = [flag for flag in flags.values() if flag.positional and not flag.choices]
-            if placed and name.lstrip("-") in (*_ELSEWHERE_FLAGS, *(flag.name for flag in placed)):
+            by_place = [flag.name for flag in placed]
+            other = _ELSEWHERE_FLAGS if "target" not in by_place else (*_ELSEWHERE_FLAGS, "output")
+            if placed and name.lstrip("-") in (*other, *by_place):
                 words = " ".join(flag.label for flag in placed)
                 raise UsageError(f"unknown flag {name}; pass {words} without a flag")
             raise UsageError(f"unknown flag {name}{nearest(name, known)}")

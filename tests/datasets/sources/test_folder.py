@@ -121,6 +121,8 @@ def test_a_folder_that_cannot_be_used_is_named_with_its_setting(tmp_path: Path) 
         scan(missing)
     with pytest.raises(InputError, match=f"^`val_dir` {missing}: there is no such folder$"):
         scan(missing, "val_dir")
+    with pytest.raises(InputError, match=r"list.csv: there is no such file or folder$"):
+        scan(tmp_path / "list.csv")
     put(tmp_path, "file")
     with pytest.raises(InputError, match=f"^`data_dir` {tmp_path / 'file'}: it is a file$"):
         scan(tmp_path / "file")

@@ -273,6 +273,10 @@ def test_a_split_that_is_scanned_alone_keeps_its_messages(tmp_path: Path) -> Non
     put(tmp_path / "flat", "1.jpg")
     with pytest.raises(InputError, match=r"images right inside flat/, without a class"):
         scan(tmp_path / "flat")
+    put(tmp_path / "only", "train/1.jpg", "labels.csv")
+    found = r"images right inside train/, without a class; if .*only/labels.csv has paths and"
+    with pytest.raises(InputError, match=found):
+        open_training(tmp_path / "only")
 
 
 @pytest.mark.parametrize("name", ["2.tar.gz", "2.TGZ", "rest.zip", "2.tfrecord.gz"])

@@ -81,6 +81,10 @@ def _hint(root: Path, names: Sequence[str]) -> str:
     if packed:
         return f"; {packed.name}/ has packed images, so pass {packed}"
     if names and split_of(names[0]) and root.name != names[0]:
+        split = root / names[0]
+        if images_inside(split):
+            hint = f"; there are images right inside {names[0]}/, without a class"
+            return hint + table_hint([split, root])
         return "; folders of splits are called train and val"
     if names and is_split(root / names[0] / "train"):
         return f"; {names[0]}/ holds train/, so pass {root / names[0]}"
@@ -114,7 +118,8 @@ def scan_folders(
         InputError: as ``scan``.
     """
     if not root.is_dir():
-        found = "it is a file" if root.exists() else "there is no such folder"
+        missing = f"there is no such {'file or folder' if root.suffix else 'folder'}"
+        found = "it is a file" if root.exists() else missing
         raise InputError(f"`{field}` {root}: {found}")
     folders = [("", root.stat().st_mtime_ns)]
     class_names = subfolders(root)
