@@ -214,8 +214,9 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
         read_weights(tmp_path / "none")
     with pytest.raises(InputError, match=f"^{tmp_path}: is a folder; pass one weights file"):
         read_weights(tmp_path)
-    (tmp_path / "best.safetensors").touch()
-    with pytest.raises(InputError, match=f"of this run, as {tmp_path}/best.safetensors$"):
+    for name in ("last.safetensors", "best_ema.safetensors", "best.safetensors"):
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match=f"file in it, as {tmp_path}/best.safetensors$"):
         read_weights(tmp_path)
     for name in ("None", "imagenet", "densenet121"):
         with pytest.raises(InputError, match="file; no weights come with this program"):

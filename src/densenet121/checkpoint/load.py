@@ -64,9 +64,9 @@ def read_weights(path: Path, *, shapes_only: bool = False, int8: bool = False) -
     if path.is_dir():
         found_in = weights_in(path)
         if found_in is None:
-            best = path / "best.safetensors"
-            which = f" of this run, as {best}" if best.is_file() else ""
-            raise InputError(f"{path}: is a folder; pass one weights file{which or _HUGGING_FACE}")
+            inside = sorted(path.glob("*.safetensors"))  # of a run the best is the first
+            which = f" in it, as {inside[0]}" if inside else _HUGGING_FACE
+            raise InputError(f"{path}: is a folder; pass one weights file{which}")
         path = found_in
     if not path.exists():
         named = path.name.lower() in _NO_FILE
