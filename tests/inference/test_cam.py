@@ -156,3 +156,16 @@ def test_predict_writes_a_map_of_every_image(image_folder: Path, tmp_path: Path)
     run = run_command("predict", folder, "--pretrained", weights, "--workers", 0, "--cam", files[0])
     assert (run.returncode, run.stdout) == (1, "")  # before an image is classified
     assert run.stderr.endswith(f"{files[0]}: cannot create the output folder (File exists)\n")
+
+
+def test_maps_are_not_written_among_class_folders(tmp_path: Path) -> None:
+    weights = write_weights(tmp_path / "w.safetensors")
+    for name in ("ant", "bee"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "images/ant/1.png"), np.zeros((16, 16, 3), np.uint8))
+    for place in ("images/maps", "images/ant/maps"):
+        flags = ("--pretrained", weights, "--workers", 0, "--cam", tmp_path / place)
+        run = run_command("predict", tmp_path / "images", *flags)
+        assert (run.returncode, run.stdout) == (2, "")
+        assert f"--cam {tmp_path / place} is among the class folders of" in run.stderr
+        assert not (tmp_path / place).exists()

@@ -7,11 +7,13 @@ import stat
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 from densenet121.commands import DONE, FAILED, print_notes
 from densenet121.config import PredictConfig, absolute, weights_choices
 from densenet121.datasets.decoding import EXTENSIONS, MAX_BYTES, is_image
+from densenet121.engine.images import check_not_among_classes
 from densenet121.inference.maps import check_maps, maps_of, write_map
 from densenet121.inference.predictor import ImageInput, Predictor
 from densenet121.network import constant_network
@@ -54,6 +56,7 @@ def predict(config: PredictConfig, task: Task | None = None) -> int:
     cam = absolute(config.cam) if config.cam is not None else None
     if cam is not None:
         check_maps(predictor, config.cam_layer)
+        _check_apart(cam, predictor.classifier.class_names)
     sources = find(config.inputs, note=lambda text: print_notes([f"note: {text}"]))
     if cam is not None:
         make_folder(cam, cam.parent)
@@ -82,6 +85,14 @@ def predict(config: PredictConfig, task: Task | None = None) -> int:
                 for index, png in zip(batch.indices, pngs, strict=True):
                     write_map(cam, int(index), sources[index].name, png)
     return num_bad
+
+
+def _check_apart(cam: Path, class_names: Sequence[str]) -> None:
+    """Refuse a folder for maps among the class folders of the weights' classes, or within one."""
+    for root in cam.parents:
+        folders = [name for name in class_names if os.path.isdir(root / name)]  # noqa: PTH112
+        if len(folders) > 1:
+            check_not_among_classes(cam, "cam", root)
 
 
 def find(
