@@ -65,7 +65,7 @@ demo: $(BIN)/.installed
 
 QUICK := not slow and not frameworks and not serve and not compat and not tutorials
 test: $(BIN)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "$(QUICK)" --numprocesses 3 --dist loadfile --no-loadscope-reorder \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "$(QUICK)" --numprocesses 2 --dist loadfile --no-loadscope-reorder \
 	  --durations=30 --durations-min=5
 
 # For the inner loop: what needs no run of a command and no ranks.

@@ -117,6 +117,22 @@ def test_the_mean_probability_of_each_label_is_its_share_and_its_auroc_stays(
     assert changed == ["classifier.bias"]
 
 
+def test_what_was_added_to_the_bias_stays_recorded_when_the_weights_are_calibrated_again(
+    table: Path, shifted: Path, tmp_path: Path
+) -> None:
+    first = calibrated(shifted, table, tmp_path / "first.safetensors", missing="ignore")
+    again, plain = (
+        calibrated(first, table, tmp_path / f"{bias}.safetensors", missing="ignore", fit_bias=bias)
+        for bias in (1, 0)
+    )
+    before = read_weights(shifted).state_dict["classifier.bias"].double().numpy()
+    for file in (first, again, plain):
+        weights = read_weights(file)
+        assert weights.calibration is not None
+        added = weights.state_dict["classifier.bias"].double().numpy() - before
+        assert weights.calibration["note"]["offsets"] == pytest.approx(added, abs=1e-6)
+
+
 def test_without_offsets_wrong_means_are_named_with_what_to_pass(
     table: Path, shifted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

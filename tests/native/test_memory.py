@@ -89,7 +89,8 @@ def run(code: str, *arguments: str, **more: str) -> str:
     return result.stdout.strip()
 
 
-TYPES = ["float32", "float64", "bfloat16"]
+# The memory is asked for in one place for all of them; each takes half a minute on a slow machine.
+TYPES = ["float32", pytest.param("float64", marks=pytest.mark.slow), "bfloat16"]
 
 
 @needs_kernels

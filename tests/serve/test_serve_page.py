@@ -40,25 +40,31 @@ def port(weights: Path) -> Iterator[int]:
         yield port
 
 
-@contextlib.contextmanager
-def new_page() -> Iterator[Any]:
-    """An empty page in a browser of its own."""
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
     with playwright.sync_playwright() as driver:
         # Chromium's own sandbox needs rights that the root of a container has not.
         sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=sandbox)
-        yield browser.new_page()
+        yield browser
         browser.close()
 
 
+@contextlib.contextmanager
+def new_page(browser: Any) -> Iterator[Any]:
+    """An empty page in a profile of its own."""
+    with contextlib.closing(browser.new_context()) as context:
+        yield context.new_page()
+
+
 def test_dropped_images_show_their_classes_as_bars_and_a_map(
-    port: int, weights: Path, image_folder: Path, tmp_path: Path
+    browser: Any, port: int, weights: Path, image_folder: Path, tmp_path: Path
 ) -> None:
     good = sorted((image_folder / "val" / "bee").glob("*.png"))[:2]
     bad = tmp_path / "<b>bad.png"
     bad.write_bytes(b"no image")
     hosts, faults = set(), []
-    with new_page() as page:
+    with new_page(browser) as page:
         page.on("request", lambda request: hosts.add(request.url.split("/")[2]))
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
@@ -96,6 +102,7 @@ def test_dropped_images_show_their_classes_as_bars_and_a_map(
     ],
 )
 def test_several_labels_are_shown_with_their_thresholds(
+    browser: Any,
     thresholds: tuple[float, ...],
     chosen: set[str],
     note: str,
@@ -110,7 +117,7 @@ def test_several_labels_are_shown_with_their_thresholds(
     flags = ["--amp", "fp32", "--workers", 1]
     with (
         running_server(weights, *flags, environment=environment()) as (port, _),
-        new_page() as page,
+        new_page(browser) as page,
     ):
         page.goto(f"http://127.0.0.1:{port}/")
         page.wait_for_selector("#model:has-text('3 labels')")
@@ -133,13 +140,13 @@ def test_several_labels_are_shown_with_their_thresholds(
 
 @pytest.mark.parametrize("below", [0.2, 0.9])
 def test_a_class_that_is_no_answer_is_not_set_off(
-    below: float, image_folder: Path, tmp_path: Path
+    browser: Any, below: float, image_folder: Path, tmp_path: Path
 ) -> None:
     calibration = OfClasses(1e6, (), below, {})  # three probabilities near 1/3
     weights = write_weights(tmp_path / "w.safetensors", calibration=calibration)
     with (
         running_server(weights, "--amp", "fp32", environment=environment()) as (port, _),
-        new_page() as page,
+        new_page(browser) as page,
     ):
         page.goto(f"http://127.0.0.1:{port}/")
         page.wait_for_selector("#model:has-text('3 classes')")
@@ -151,8 +158,8 @@ def test_a_class_that_is_no_answer_is_not_set_off(
         assert ("No answer" in notes) == (below > 1 / 3)
 
 
-def test_an_image_can_be_dropped(port: int, image_folder: Path) -> None:
-    with new_page() as page:
+def test_an_image_can_be_dropped(browser: Any, port: int, image_folder: Path) -> None:
+    with new_page(browser) as page:
         page.goto(f"http://127.0.0.1:{port}/")
         data = list((image_folder / "val" / "ant" / "000.png").read_bytes())
         transfer = page.evaluate_handle(

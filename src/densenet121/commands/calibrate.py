@@ -20,6 +20,7 @@ from densenet121.engine.eval_weights import check_outputs, fit_classes, splits_o
 from densenet121.engine.images import open_images
 from densenet121.inference.predictor import Predictor
 from densenet121.network import DenseNet
+from densenet121.pages.markup import mapping
 from densenet121.tasks import Task, task_named
 from densenet121.utils.errors import InputError
 from densenet121.utils.files import check_output
@@ -89,6 +90,7 @@ def calibrate(config: CalibrateConfig, task: Task | None = None) -> CalibrateRes
     targets = task.targets(dataset, np.arange(len(dataset)))
     note: dict[str, Any] = {"data_dir": str(dataset.root), "fingerprint": dataset.fingerprint}
     fitted: list[str] = []
+    earlier = _earlier_offsets(weights)
     if config.fit_bias:
         names = dataset.class_names
         offsets = task.offsets(logits, targets, seed=config.seed, class_names=names)
@@ -96,7 +98,7 @@ def calibrate(config: CalibrateConfig, task: Task | None = None) -> CalibrateRes
         # Not logits + offsets: the views of `tta` are averaged after the bias.
         before, logits = logits, _logits(predictor, dataset)
         fitted = offsets.effect(before, logits)
-        note["offsets"] = offsets.values.tolist()
+        note["offsets"] = (offsets.values + earlier).tolist()
     calibration, lines = task.calibrate(
         logits,
         targets,
@@ -108,6 +110,8 @@ def calibrate(config: CalibrateConfig, task: Task | None = None) -> CalibrateRes
     )
     info = replace(info, preprocessing=views)
     learnt = calibration.to_json()
+    if earlier.any() and not config.fit_bias:  # the bias still has them
+        learnt["note"]["offsets"] = earlier.tolist()
     save_weights(output, weights.state_dict, info, weights.origin, learnt, weights.data)
     print_notes(_left_out(weights.calibration or {}, learnt, config.pretrained))
     for line in (*fitted, *lines, f"calibrated weights: {output}"):
@@ -140,6 +144,17 @@ def _logits(predictor: Predictor, dataset: ImageDataset) -> NDArray[np.float32]:
     with progress_bar("calibrate", batches, unit="batch") as advance:
         found = [logits for _, logits in predictor.batches(dataset, advance=advance)]
     return np.concatenate(found)
+
+
+def _earlier_offsets(weights: Weights) -> NDArray[np.float64]:
+    """The offsets that an earlier calibration added to the bias, ``(K,)``; 0 if there was none."""
+    found = mapping(mapping(weights.calibration).get("note")).get("offsets")
+    count = weights.num_classes or 0
+    try:
+        earlier = np.array(found, dtype=np.float64)
+    except (TypeError, ValueError):
+        return np.zeros(count)
+    return earlier if earlier.shape == (count,) and np.isfinite(earlier).all() else np.zeros(count)
 
 
 def _with_offsets(weights: Weights, offsets: NDArray[np.float64], predictor: Predictor) -> Weights:

@@ -113,7 +113,7 @@ def _labels(labels: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     )
     interval = (
         "Its interval is DeLong's, over images; several images of one patient make it too narrow "
-        "(densenet121 eval and study have intervals over patients, with --group)."
+        "(densenet121 eval and study have intervals over patients)."
         if groups is None
         else f"Its interval is over {groups} groups, such as patients (bootstrap)."
     )
