@@ -25,6 +25,14 @@ def trained(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder / "run" / "last.safetensors"
 
 
+@pytest.fixture(scope="module")
+def small(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a smaller network, which other programs do not have."""
+    folder = tmp_path_factory.mktemp("small")
+    train(train_config(image_folder, folder / "run", image_size=16, max_epoch=1))
+    return folder / "run" / "last.safetensors"
+
+
 def derive(kind: str, source: Path, image_folder: Path, target: Path) -> Path:
     data, file, out = str(image_folder), str(source), str(target)
     if kind == "converted":
@@ -70,11 +78,11 @@ def test_it_is_said_that_they_were_trained_on_these_images(
 
 
 def test_it_is_said_that_images_to_calibrate_on_were_trained_or_validated_on(
-    trained: Path, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    small: Path, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    derive("calibrated", trained, image_folder / "train", tmp_path / "a.safetensors")
+    derive("calibrated", small, image_folder / "train", tmp_path / "a.safetensors")
     assert "warning: the weights were trained on these same images" in capsys.readouterr().err
-    derive("calibrated", trained, image_folder, tmp_path / "b.safetensors")
+    derive("calibrated", small, image_folder, tmp_path / "b.safetensors")
     printed = capsys.readouterr().err
     assert "note: the training run validated on these same images" in printed
     assert "warning" not in printed
@@ -82,9 +90,9 @@ def test_it_is_said_that_images_to_calibrate_on_were_trained_or_validated_on(
 
 @pytest.mark.parametrize("kind", ["weights", "onnx"])
 def test_it_is_said_that_weights_were_calibrated_on_the_evaluated_images(
-    kind: str, trained: Path, image_folder: Path, tmp_path: Path
+    kind: str, small: Path, image_folder: Path, tmp_path: Path
 ) -> None:
-    made = derive("calibrated", trained, image_folder, tmp_path / "made.safetensors")
+    made = derive("calibrated", small, image_folder, tmp_path / "made.safetensors")
     if kind == "onnx":
         data, output = str(image_folder), str(tmp_path / "made.onnx")
         export(ExportConfig(pretrained=str(made), data_dir=data, output=output, pictures=8))

@@ -32,7 +32,14 @@ def what_runs(name: str) -> str:
     return with_kernels(name, "-c", code).stdout.strip()
 
 
-@pytest.mark.parametrize("name", INSTRUCTION_SETS)
+# What no processor with kernels of its own runs takes half a minute, and is a slow test.
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name == "portable" else name
+        for name in INSTRUCTION_SETS
+    ],
+)
 def test_every_instruction_set_passes_the_tests_of_the_fast_paths(name: str) -> None:
     if isinstance(best := kernels(), Kernels) and best.instruction_set == name:
         pytest.skip(f"{name} is what all other tests run")

@@ -117,6 +117,7 @@ def script(clone: Path, command: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
+@pytest.mark.slow  # a minute of both cores; tests/distributed runs the scripts, too
 def test_the_readmes_distributed_commands_run_as_written(clone: Path, tmp_path: Path) -> None:
     image_folder = tmp_path / "pictures"
     for split, count in (("train", 32), ("val", 4)):  # a step of 2 ranks of 32

@@ -122,7 +122,7 @@ def compare(config: BenchConfig) -> Comparison:
             for turns, worker in zip(seconds, workers, strict=True):
                 turns.append(worker.steps(config.steps) / config.steps)
         peak = max(peak, _peak_gigaflops(amp, device))
-        gigaflops = _gigaflops(config)
+        gigaflops = gigaflops_an_image(config)
         sides = tuple(
             _side(worker, turns, seconds[0], config.per_batch_size, gigaflops, peak, amp)
             for worker, turns in zip(workers, seconds, strict=True)
@@ -197,8 +197,11 @@ def _side(
     )
 
 
-def _gigaflops(config: BenchConfig) -> float:
-    """For a step of one image, counted on the plain network, whose transitions pool first."""
+def gigaflops_an_image(config: BenchConfig) -> float:
+    """Multiplications and additions of a step for one image, 10^9.
+
+    They are counted on the plain network, whose transitions pool first.
+    """
     model = build(config.net, num_classes=1000, variant=config.variant)
     images = torch.randn(2, 3, *config.size)
     with plain_network(), FlopCounterMode(display=False) as counter:
