@@ -190,6 +190,20 @@ def test_an_evaluation_in_the_folder_of_the_run_is_not_taken_for_its_validation(
     assert not read_run(run).notes
 
 
+@pytest.mark.parametrize(
+    ("name", "chosen"), [("last_calibrated", False), ("last_ema", False), ("best_calibrated", True)]
+)
+def test_weights_of_the_last_epoch_are_not_called_the_best_by_another_name(
+    name: str, chosen: bool, trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    data, run = trained
+    weights = tmp_path / f"{name}.safetensors"
+    shutil.copy(run / "last.safetensors", weights)
+    evaluate(eval_config(data, weights, tmp_path / "eval"))
+    _, text = parts_of(run_card(run, weights=weights, evaluation=tmp_path / "eval"))
+    assert ("that of these weights was the best" in text) == chosen
+
+
 def test_the_errors_before_and_after_the_temperature_are_told_apart(
     trained: tuple[Path, Path], tmp_path: Path
 ) -> None:

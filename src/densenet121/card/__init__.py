@@ -152,7 +152,8 @@ def _source(results: Results | None) -> str:
 def _selected(run: RunFiles, file: Path | None, evaluation: Path | None, kind: str) -> str:
     """That the evaluated images chose the weights, if they did."""
     count = len(run.results.validations)
-    if kind != VALIDATION or file is None or file.name == LAST_WEIGHTS or count < 2:
+    # last.safetensors, its average, and what calibrate and others make of them by that name.
+    if kind != VALIDATION or file is None or count < 2 or _is_of_last(file):
         return ""
     if evaluation:
         return (
@@ -163,6 +164,10 @@ def _selected(run: RunFiles, file: Path | None, evaluation: Path | None, kind: s
         f"The weights are the best of {count} validations on these same images, so on new images "
         "they may do worse."
     )
+
+
+def _is_of_last(file: Path) -> bool:
+    return file.stem.split("_")[0] == Path(LAST_WEIGHTS).stem
 
 
 def _index(name: str, part: CardPart | None, kind: str) -> list[dict[str, Any]]:
