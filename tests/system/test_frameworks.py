@@ -4,6 +4,7 @@
 skips. tests/frameworks/ has the halves that run there.
 """
 
+import itertools
 import json
 import os
 import subprocess
@@ -168,14 +169,16 @@ def test_a_whole_keras_model_resizes_and_crops_photographs_here_as_there(tmp_pat
     np.save(tmp_path / "pixels.npy", read_image(photograph))
     other_side("keras", "whole", "keras", tmp_path / "pixels.npy", tmp_path)
     names = sorted(file.stem for file in tmp_path.glob("*.keras"))
-    assert names == ["central", "cropped", "nearest", "padded", "stretched"]
-    for name in names:
+    assert names == sorted(
+        ["adapted", "central", "cropped", "flattened", "given", "nearest", "padded", "stretched"]
+    )
+    for name, suffix in itertools.product(names, (".keras", ".h5")):
         theirs = np.load(tmp_path / f"{name}.npy")
-        predictor = Predictor(tmp_path / f"{name}.keras")
+        predictor = Predictor(tmp_path / f"{name}{suffix}")
         pixels = torch.from_numpy(predictor.prepare(photograph))[None]
         logits = predictor.logits(pixels)
         ours = torch.softmax(torch.from_numpy(logits), 1).numpy()
-        print(f"Keras {name}: {np.abs(ours - theirs).max():.1e}")
+        print(f"Keras {name}{suffix}: {np.abs(ours - theirs).max():.1e}")
         assert np.abs(ours - theirs).max() < 1e-3 < 0.1 < np.ptp(theirs)
 
 

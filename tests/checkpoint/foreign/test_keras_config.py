@@ -225,6 +225,30 @@ def test_a_flattened_maximum_before_the_linear_layer_is_another_head(tmp_path: P
         read_weights(path).check_head(path)
 
 
+@pytest.mark.parametrize(
+    ("pool", "size", "other"),
+    [
+        ([3, 4], [96, 128], ()),
+        (3, [97, 124], ()),
+        ([3, 4], [95, 125], ()),  # 125, 63, 32, 16, 8, 4
+        (2, [96, 96], ("AveragePooling2D of a part",)),
+        ([4, 4], [224, 224], ("AveragePooling2D of a part",)),
+        ([7, 7], [None, None], ("AveragePooling2D of a part",)),
+    ],
+)
+def test_an_average_of_a_part_of_the_features_is_another_head(
+    pool: object, size: list[int | None], other: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Keras's pooling drops what no whole window covers: 4 x 4 of 7 x 7 leaves one window."""
+    whole = model([("InputLayer", {"batch_shape": [None, *size, 3]})], {"units": 3})
+    whole["config"]["layers"][-2:-1] = [
+        layer("AveragePooling2D", pool_size=pool),
+        layer("Flatten"),
+    ]
+    config = read_keras_config(in_archive(tmp_path / "m", json.dumps(whole)))
+    assert (config.pooling,) * bool(config.pooling) == other
+
+
 def test_weights_alone_say_nothing(tmp_path: Path) -> None:
     weights = read_weights(densenet121(tmp_path / "w.h5"))
     assert weights.info is not None

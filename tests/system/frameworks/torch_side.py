@@ -88,22 +88,37 @@ def whole_keras(file, folder):
         "cropped": [layers.Resizing(96, 96, **crop)],
         "padded": [layers.Resizing(96, 128, **pad)],
         "central": [layers.Resizing(112, 112), layers.CenterCrop(96, 96)],
+        "adapted": [layers.Resizing(96, 96)],
+        "given": [layers.Resizing(96, 96)],
+        "flattened": [layers.Resizing(97, 124)],
     }
+    adapted = layers.Normalization()
+    adapted.adapt(pixels * np.array([1.0, 0.8, 0.6], np.float32))
+    levels = {"mean": [0.485, 0.456, 0.406], "variance": [0.0524, 0.0502, 0.0506]}
+    given = [layers.Rescaling(1 / 255), layers.Normalization(**levels)]
+    scale = {"adapted": [adapted], "given": given}
     for name, steps in before.items():
         keras.utils.set_random_seed(1)
+        whole = name != "flattened"
         network = keras.applications.DenseNet121(
-            weights=None, include_top=False, pooling="avg", input_shape=(*sides(steps[-1]), 3)
+            weights=None,
+            include_top=False,
+            pooling="avg" if whole else None,
+            input_shape=(*sides(steps[-1]), 3),
         )
+        pools = [] if whole else [layers.AveragePooling2D(3), layers.Flatten()]
         inputs = keras.Input((None, None, 3))
         x = inputs
-        for step in [*steps, layers.Rescaling(1 / 255)]:
+        for step in [*steps, *scale.get(name, [layers.Rescaling(1 / 255)])]:
             x = step(x)
-        outputs = layers.Dense(4, activation="softmax", name="predictions")(network(x))
-        model = keras.Model(inputs, outputs)
+        for step in [network, *pools, layers.Dense(4, activation="softmax", name="predictions")]:
+            x = step(x)
+        model = keras.Model(inputs, x)
         weight, bias = model.layers[-1].get_weights()
         model.layers[-1].set_weights([weight * 20, bias + np.arange(4, dtype=np.float32)])
         np.save(folder / f"{name}.npy", model.predict(pixels, verbose=0))
         model.save(folder / f"{name}.keras")
+        model.save(folder / f"{name}.h5")
 
 
 def sides(step):

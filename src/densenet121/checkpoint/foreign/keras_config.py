@@ -33,7 +33,8 @@ class KerasConfig:
         mean: of Rescaling and Normalization layers, in grey levels; empty without them.
         std: likewise.
         task: name of the task; empty if it does not say.
-        pooling: the last pooling, if it is not the average, so that the classifier is another head.
+        pooling: the last pooling, if it is not the average of all of the features, so that the
+            classifier is another head.
         notes: sentences on layers that are taken for something.
     """
 
@@ -81,7 +82,7 @@ def read_keras_config(path: Path, statistics: Mapping[str, list[float]] = {}) ->
             mean,
             std,
             "multilabel" if several else "",
-            _maximum(layers),
+            _other_pooling(layers, geometry),
             (*geometry.notes, *_notes(names, bool(mean))),
         )
     except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError, OverflowError):
@@ -135,13 +136,22 @@ def _changes_levels(kind: str) -> bool:
     return kind not in GEOMETRY and not kind.startswith(_NO_CHANGE)
 
 
-def _maximum(layers: list[_Layer]) -> str:
-    """The pooling of the features, if it takes the maximum; else empty."""
-    kinds = [kind for kind, _ in layers]
-    last = max((at for at, kind in enumerate(kinds) if kind == "Conv2D"), default=len(kinds))
-    whole = [kind for kind in kinds if kind == "GlobalMaxPooling2D"]
-    # Before the last convolution one is in the stem.
-    return next(iter(whole + [kind for kind in kinds[last:] if kind == "MaxPooling2D"]), "")
+def _other_pooling(layers: list[_Layer], geometry: Geometry) -> str:
+    """The pooling of the features, if it is not the average of all of them; else empty."""
+    last = max((at for at, (kind, _) in enumerate(layers) if kind == "Conv2D"), default=len(layers))
+    after = layers[last:]  # the poolings of the stem and of the transitions are before
+    kinds = [kind for kind, _ in layers if kind == "GlobalMaxPooling2D"]
+    kinds += [kind for kind, _ in after if kind == "MaxPooling2D"]
+    averages = [config for kind, config in after if kind == "AveragePooling2D"]
+    # The stem halves the sides twice, rounding up; three transitions halve them, rounding down.
+    sides = [(side + 3) // 4 // 8 for side in geometry.size or ()]
+    if any(_pair(config["pool_size"]) != sides for config in averages):
+        kinds.append("AveragePooling2D of a part")
+    return next(iter(kinds), "")
+
+
+def _pair(size: Any) -> list[Any]:
+    return list(size) if isinstance(size, list) else [size, size]
 
 
 def _activation(layers: list[_Layer]) -> object:
