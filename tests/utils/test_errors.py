@@ -17,3 +17,10 @@ def test_a_name_cannot_command_the_terminal() -> None:
     assert str(InputError("\x1b[2K\x1b[1Aa\x07.jpg\x9b31m\x7f\b\t\u00e4\u7334")) == (
         r"\x1b[2K\x1b[1Aa\x07.jpg\x9b31m\x7f\x08" + "\t\u00e4\u7334"
     )
+
+
+def test_a_name_cannot_turn_the_text_that_follows() -> None:
+    """ "gpj.exe" is read as "exe.jpg" after an override; a name from right to left stays."""
+    assert str(InputError("a\u202egpj\u2066.exe\u202c \u05d0\u05d1\u200f")) == (
+        r"a\u202egpj\u2066.exe\u202c " + "\u05d0\u05d1\u200f"
+    )

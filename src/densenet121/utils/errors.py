@@ -6,11 +6,10 @@ Callers in Python know the field, and the command line prints ``--per_batch_size
 """
 
 # What ends a line for some reader of a log, or tells a terminal something, such as to rewrite what
-# it shows; and how it is written in a message.
-_CONTROLS = {
-    code: repr(chr(code))[1:-1]
-    for code in (*range(9), *range(10, 32), *range(127, 160), 0x2028, 0x2029)
-}
+# it shows or to show what follows from right to left; and how it is written in a message.
+_ENDS = (*range(9), *range(10, 32), *range(127, 160), 0x2028, 0x2029)
+_ORDERS = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))  # embeddings, overrides, isolates
+_CONTROLS = {code: repr(chr(code))[1:-1] for code in _ENDS + _ORDERS}
 
 
 class InputError(ValueError):
