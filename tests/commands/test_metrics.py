@@ -60,6 +60,9 @@ def edited(file: Path, line: int, column: int, cell: str) -> Path:
     return file
 
 
+CALLS = ["--probability_prefix", "p_", "--threshold", "A=0.5"]
+
+
 @needs_nih
 def test_the_published_aurocs_of_nih(capsys: pytest.CaptureFixture[str]) -> None:
     found = as_json(capsys, PREDICTIONS, *NIH_FLAGS, "--resamples", 0)
@@ -204,6 +207,33 @@ def test_the_tables_for_people_show_what_is_undefined(
     assert json.loads(out.read_text())["labels"]["B"]["auroc"] is None
 
 
+def test_ppv_and_npv_where_the_network_is_used(
+    wide: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One number is that of every label with a threshold; each interval is around its value."""
+    flags = [wide, *CALLS, "--resamples", 100, "--prevalence", 0.02]
+    found = as_json(capsys, *flags)
+    a = found["labels"]["A"]
+    hits, rejections = a["sensitivity"], a["specificity"]
+    ppv = 0.02 * hits / (0.02 * hits + 0.98 * (1 - rejections))
+    assert a["ppv_at_prevalence"] == pytest.approx(ppv, abs=1e-15)
+    low, high = a["ppv_at_prevalence_ci"]
+    assert low < ppv < high < a["ppv"]
+    assert "prevalence" not in found["labels"]["B"]
+    assert "ppv_at_prevalence" not in found["macro"]
+    by_patient = as_json(capsys, *flags, "--group", "patient", "--by", "view")
+    assert by_patient["labels"]["A"]["ppv_at_prevalence"] == a["ppv_at_prevalence"]
+    assert by_patient["labels"]["A"]["ppv_at_prevalence_ci"] != [low, high]
+    assert "npv_at_prevalence_ci" in by_patient["by"]["view"]["AP"]["labels"]["A"]
+    assert main(["metrics", *map(str, flags)]) == 0
+    out = capsys.readouterr().out
+    assert (
+        f"\nlabel  prevalence  PPV there                NPV there\nA      0.02        {ppv:.4f} ["
+        in out
+    )
+    assert out.endswith("; for PPV and NPV at a prevalence MOVER of Wilson's limits\n")
+
+
 def test_thresholds_that_no_image_reaches_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -278,6 +308,19 @@ def test_wrong_input_is_one_line(
         (["--probability_prefix", "p_", "--threshold", "C=0.5"], 2, "C is not a label; they are"),
         (["--probability_prefix", "p_", "--threshold", "1.5"], 2, "--threshold must be at least 0"),
         (["--probability_prefix", "p_", "--threshold", "A"], 2, "--threshold must be a number or"),
+        (
+            ["--probability_prefix", "p_", "--prevalence", "0.1"],
+            2,
+            "--prevalence needs --threshold",
+        ),
+        (
+            [*CALLS, "--prevalence", "2"],
+            2,
+            "--prevalence must be at least 0 and at most 1, got 2.0",
+        ),
+        ([*CALLS, "--prevalence", "A=0"], 2, "--prevalence must be greater than 0 and below 1"),
+        ([*CALLS, "--prevalence", "C=0.1"], 2, "--prevalence: C is not a label; they are A, B"),
+        ([*CALLS, "--prevalence", "B=0.1"], 2, "--prevalence: B has no --threshold; it is given"),
         ([], 2, "give one of --probability_prefix and --probability_columns"),
         (["--probability_prefix", "p_", "--negative_label", "x"], 2, "goes with --label_column"),
         (

@@ -46,20 +46,22 @@ def metrics(config: MetricsConfig) -> dict[str, Any]:
 
     Raises:
         InputError: the file cannot be used.
-        UsageError: a threshold is for a label that there is not.
+        UsageError: a threshold or prevalence is for a label that there is not, or a prevalence for
+            one without a threshold.
     """
     file = absolute(config.file)
     output = absolute(config.output) if config.output is not None else None
     if output is not None:
         check_output(output, "output", [file])
     found = read_predictions(read_table(file), config)
-    thresholds = _thresholds(config, found.names)
+    thresholds = _of_labels("threshold", config.thresholds, found.names)
+    limits = thresholds, _prevalences(config, thresholds, found.names)
     everything = np.ones(len(found.truth), dtype=np.bool_)
     result: dict[str, Any] = {"file": str(file), "group": config.group}
-    result |= _of_images(found, everything, thresholds, config)
+    result |= _of_images(found, everything, limits, config)
     for column, values in found.by.items():
         parts = {
-            value: _of_images(found, values == value, thresholds, config)
+            value: _of_images(found, values == value, limits, config)
             for value in np.unique(values).tolist()
         }
         result.setdefault("by", {})[column] = parts
@@ -141,25 +143,42 @@ def _columns_with(table: Table, config: MetricsConfig) -> dict[str, str]:
     return found
 
 
-def _thresholds(config: MetricsConfig, names: Sequence[str]) -> dict[str, float]:
-    given = config.thresholds
+def _of_labels(
+    flag: str, given: dict[str, float] | float | None, names: Sequence[str]
+) -> dict[str, float]:
+    """What was given for each label, or for all of them."""
     if given is None:
         return {}
     if isinstance(given, float):
         return dict.fromkeys(names, given)
     unknown = [name for name in given if name not in names]
     if unknown:
-        raise UsageError(f"--threshold: {unknown[0]} is not a label; they are {', '.join(names)}")
+        raise UsageError(f"--{flag}: {unknown[0]} is not a label; they are {', '.join(names)}")
     return given
+
+
+def _prevalences(
+    config: MetricsConfig, thresholds: Mapping[str, float], names: Sequence[str]
+) -> dict[str, float]:
+    """Of the labels with a threshold; one that is named needs it."""
+    found = _of_labels("prevalence", config.prevalences, names)
+    without = [name for name in found if name not in thresholds]
+    if without and isinstance(config.prevalences, dict):
+        raise UsageError(
+            f"--prevalence: {without[0]} has no --threshold; it is given for "
+            f"{', '.join(thresholds)}"
+        )
+    return {name: share for name, share in found.items() if name in thresholds}
 
 
 def _of_images(
     found: Predictions,
     chosen: NDArray[np.bool_],
-    thresholds: Mapping[str, float],
+    limits: tuple[Mapping[str, float], Mapping[str, float]],
     config: MetricsConfig,
 ) -> dict[str, Any]:
-    """The metrics of some of the images."""
+    """The metrics of some of the images; ``limits`` are thresholds and prevalences."""
+    thresholds, prevalences = limits
     return summarise_predictions(
         found.truth[chosen],
         found.probability[chosen],
@@ -167,6 +186,7 @@ def _of_images(
         ids=None if found.group is None else found.group[chosen],
         one_class=found.one_class,
         thresholds=thresholds,
+        prevalences=prevalences,
         least_positives=config.least_positives,
         resamples=config.resamples,
         seed=config.seed,

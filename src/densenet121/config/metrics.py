@@ -31,6 +31,9 @@ class MetricsConfig(LabelSettings):
         threshold: probability from which on an image is called positive, for sensitivity,
             specificity and others: one number, or label=value pairs separated by commas (default:
             none of these).
+        prevalence: share of positives where the network is used, for PPV and NPV there, by the
+            calls at threshold: one number, or label=value pairs separated by commas (default: those
+            of the file alone).
         least_positives: labels with fewer positives are left out of the macro means.
         resamples: resamples of the bootstrap; 0 leaves out the intervals that need it.
         seed: seed of the bootstrap.
@@ -47,6 +50,7 @@ class MetricsConfig(LabelSettings):
     group: Column | None = None
     by: Names | None = None
     threshold: Pairs | None = None
+    prevalence: Pairs | None = None
     least_positives: int = 1
     resamples: int = 2000
     seed: int = 1
@@ -67,12 +71,12 @@ class MetricsConfig(LabelSettings):
     @property
     def thresholds(self) -> dict[str, float] | float | None:
         """One threshold for all labels, or by label; None: none."""
-        if self.threshold is None:
-            return None
-        if "=" not in self.threshold:
-            return _probability(self.threshold)
-        pairs = pairs_in("threshold", self.threshold)
-        return {name: _probability(value) for name, value in pairs.items()}
+        return _shares("threshold", self.threshold)
+
+    @property
+    def prevalences(self) -> dict[str, float] | float | None:
+        """One prevalence for all labels with a threshold, or by label; None: none."""
+        return _shares("prevalence", self.prevalence)
 
     def check(self) -> None:
         """Refuse values out of range, and two ways to name the probabilities."""
@@ -86,13 +90,31 @@ class MetricsConfig(LabelSettings):
         if self.resamples:
             at_least("resamples", self.resamples, 100)
         between("seed", self.seed, 0, 2**63 - 1)
-        _ = self.columns, self.by_columns, self.thresholds
+        _ = self.columns, self.by_columns
+        thresholds, prevalences = self.thresholds, self.prevalences
+        if prevalences is not None and thresholds is None:
+            raise UsageError(
+                "--prevalence needs --threshold, whose calls have the PPV and NPV: one number, or "
+                "label=value pairs"
+            )
+        for value in prevalences.values() if isinstance(prevalences, dict) else [prevalences]:
+            if value in (0, 1):
+                raise UsageError(f"--prevalence must be greater than 0 and below 1, got {value:g}")
 
 
-def _probability(text: str) -> float:
+def _shares(flag: str, text: str | None) -> dict[str, float] | float | None:
+    """One number, or a number of each label; None: none."""
+    if text is None:
+        return None
+    if "=" not in text:
+        return _share(flag, text)
+    return {name: _share(flag, value) for name, value in pairs_in(flag, text).items()}
+
+
+def _share(flag: str, text: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        raise UsageError(f"--threshold must be a number or label=value pairs, got {text}") from None
-    between("threshold", value, 0, 1)
+        raise UsageError(f"--{flag} must be a number or label=value pairs, got {text}") from None
+    between(flag, value, 0, 1)
     return value

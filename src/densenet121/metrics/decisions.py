@@ -60,7 +60,7 @@ def decisions(truth: Floats, probability: Floats, threshold: float) -> Decisions
     )
 
 
-def wilson_interval(part: int, whole: int, level: float = 0.95) -> Interval | None:
+def wilson_interval(part: float, whole: float, level: float = 0.95) -> Interval | None:
     """Interval of the share ``part / whole``; None if ``whole`` is 0."""
     if whole == 0:
         return None

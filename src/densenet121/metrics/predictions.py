@@ -20,6 +20,7 @@ def summarise_predictions(
     ids: NDArray[np.str_] | None,
     one_class: bool,
     thresholds: Mapping[str, float] | None = None,
+    prevalences: Mapping[str, float] | None = None,
     least_positives: int = 1,
     resamples: int = 2000,
     seed: int = 1,
@@ -33,6 +34,7 @@ def summarise_predictions(
         ids: ``(n,)`` id of each image's group, or None.
         one_class: each image has one of the labels as its class.
         thresholds: as for ``summarise``.
+        prevalences: as for ``summarise``.
         least_positives: as for ``summarise``.
         resamples: resamples of the bootstrap; 0 leaves out the intervals that need it.
         seed: seed of the bootstrap.
@@ -44,6 +46,7 @@ def summarise_predictions(
         names,
         group=group,
         thresholds=thresholds,
+        prevalences=prevalences,
         least_positives=least_positives,
         resamples=resamples,
         seed=seed,

@@ -1,5 +1,6 @@
 """All metrics of a table of probabilities: per label, macro, with intervals, as JSON values."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,12 @@ from densenet121.metrics.bootstrap import (
     resampled,
 )
 from densenet121.metrics.decisions import Decisions, decisions, wilson_interval
+from densenet121.metrics.prevalence import (
+    METHOD,
+    PREDICTIVE,
+    predictive_intervals,
+    predictive_values,
+)
 from densenet121.metrics.probabilities import brier, calibration_error, log_loss
 from densenet121.metrics.ranking import auroc, average_precision, delong_interval
 from densenet121.metrics.values import Counts, Floats, Interval
@@ -30,6 +37,7 @@ def summarise(
     *,
     group: Counts | None = None,
     thresholds: Mapping[str, float] | None = None,
+    prevalences: Mapping[str, float] | None = None,
     least_positives: int = 1,
     resamples: int = 2000,
     seed: int = 1,
@@ -47,6 +55,8 @@ def summarise(
         group: ``(n,)`` number of each image's group, 0, 1, 2 ...
         thresholds: label to the probability from which on an image is called positive; labels
             without one have no metrics of decisions.
+        prevalences: label to the share of positives at which PPV and NPV are wanted too, of labels
+            with a threshold.
         least_positives: labels with fewer positives are left out of the macro means.
         resamples: resamples of the bootstrap; 0 leaves out the intervals that need it.
         seed: seed of the bootstrap.
@@ -55,31 +65,27 @@ def summarise(
         JSON values, undefined ones None: ``labels`` by name, ``macro``, ``intervals`` (how they
         were computed), ``n_images``, ``n_groups``, and with groups ``few_groups`` (below).
     """
-    thresholds = thresholds or {}
+    thresholds, prevalences = thresholds or {}, prevalences or {}
     images = len(truth)
     units = np.arange(images) if group is None else group
     groups = int(units.max()) + 1 if images else 0
+    limits = [(thresholds.get(name), prevalences.get(name)) for name in names]
+    columns = list(zip(truth.T, probability.T, strict=True))
     labels = {
-        name: _of_label(truth[:, row], probability[:, row], thresholds.get(name))
-        for row, name in enumerate(names)
+        name: _of_label(*column, *limit)
+        for name, column, limit in zip(names, columns, limits, strict=True)
     }
     drawn: dict[str, Floats] = {}
     if resamples and groups > 1:
-        limits = [thresholds.get(name) for name in names]
         drawn = _drawn(truth, probability, units, groups, limits, resamples, seed)
     for row, name in enumerate(names):
-        _add_intervals(
-            labels[name],
-            truth[:, row],
-            probability[:, row],
-            {metric: values[row] for metric, values in drawn.items()},
-            group,
-        )
+        own = {metric: values[row] for metric, values in drawn.items()}
+        _add_intervals(labels[name], *columns[row], own, group)
     return {
         "n_images": images,
         "n_groups": None if group is None else groups,
         **({} if group is None else {"few_groups": _few_groups(truth, names, group)}),
-        "intervals": _methods(group is not None, resamples, seed),
+        "intervals": _methods(group is not None, bool(prevalences), resamples, seed),
         "labels": labels,
         "macro": _macro(labels, drawn, least_positives),
     }
@@ -99,19 +105,25 @@ def _drawn(
     probability: Floats,
     units: Counts,
     groups: int,
-    limits: Sequence[float | None],
+    limits: Sequence[tuple[float | None, float | None]],
     resamples: int,
     seed: int,
 ) -> dict[str, Floats]:
-    """The metrics of each label in each resample."""
+    """The metrics of each label in each resample; ``limits`` are thresholds and prevalences."""
     labels = [
-        LabelResampler(truth[:, row], probability[:, row], units, groups, limit)
-        for row, limit in enumerate(limits)
+        LabelResampler(truth[:, row], probability[:, row], units, groups, threshold)
+        for row, (threshold, _) in enumerate(limits)
     ]
-    return resampled(labels, len(truth), groups, resamples, seed)
+    found = resampled(labels, len(truth), groups, resamples, seed)
+    if any(prevalence is not None for _, prevalence in limits):
+        shares = np.array([[np.nan if share is None else share] for _, share in limits])
+        found |= predictive_values(found["sensitivity"], found["specificity"], shares)
+    return found
 
 
-def _of_label(truth: Floats, probability: Floats, threshold: float | None) -> dict[str, Any]:
+def _of_label(
+    truth: Floats, probability: Floats, threshold: float | None, prevalence: float | None
+) -> dict[str, Any]:
     positive, negative = int((truth == 1).sum()), int((truth == 0).sum())
     found: dict[str, Any] = {
         "n_positive": positive,
@@ -126,6 +138,11 @@ def _of_label(truth: Floats, probability: Floats, threshold: float | None) -> di
     if threshold is not None:
         calls = decisions(truth, probability, threshold)
         found |= {"threshold": threshold, **vars(calls), **calls.values}
+    if threshold is not None and prevalence is not None:
+        nan = {name: math.nan if v is None else v for name, v in calls.values.items()}
+        at = predictive_values(nan["sensitivity"], nan["specificity"], prevalence)
+        found["prevalence"] = prevalence
+        found |= {name: None if np.isnan(v) else float(v) for name, v in at.items()}
     return found
 
 
@@ -141,7 +158,7 @@ def _add_intervals(
     found.clear()
     for metric, value in plain.items():
         found[metric] = value
-        if metric not in _MACRO or metric == "ece":
+        if metric not in (*_MACRO, *PREDICTIVE) or metric == "ece":
             continue
         interval: Interval | None = None
         if value is None:
@@ -150,6 +167,8 @@ def _add_intervals(
             interval = delong_interval(truth, probability)
         elif metric in SHARES and (group is None or value in (0.0, 1.0)):
             interval = _wilson(metric, plain, truth, probability, group)
+        elif metric in PREDICTIVE and (group is None or value in (0.0, 1.0)):
+            interval = _at_prevalence(metric, plain, truth, group)
         elif metric in drawn:
             interval = percentile_interval(drawn[metric], of=value)
         found[f"{metric}_ci"] = None if interval is None else list(interval)
@@ -174,6 +193,19 @@ def _wilson(
         }[metric]
         part, whole = part and len(np.unique(group[inside])), len(np.unique(group[inside]))
     return wilson_interval(part, whole)
+
+
+def _at_prevalence(
+    metric: str, found: Mapping[str, Any], truth: Floats, group: Counts | None
+) -> Interval | None:
+    """The interval of PPV or NPV at a prevalence; with groups as if each were one image."""
+    shares = []
+    calls = Decisions(found["tp"], found["fp"], found["tn"], found["fn"])
+    for share, kind in (("sensitivity", 1), ("specificity", 0)):
+        part, whole = calls.shares[share]
+        groups = whole if group is None else len(np.unique(group[truth == kind]))
+        shares.append((part * groups / whole, groups))
+    return predictive_intervals(shares[0], shares[1], found["prevalence"])[metric]
 
 
 def _macro(
@@ -208,12 +240,14 @@ def _macro(
     return macro | {"also_left_out": lacking}
 
 
-def _methods(grouped: bool, resamples: int, seed: int) -> dict[str, Any]:
+def _methods(grouped: bool, prevalences: bool, resamples: int, seed: int) -> dict[str, Any]:
     others = f"percentile bootstrap over {'groups' if grouped else 'images'}"
+    at = f"{others}, {METHOD} over groups at 0 and 1" if grouped else METHOD
     return {
         "level": 0.95,
         "auroc": others if grouped else "DeLong, logit scale",
         "shares": f"{others}, Wilson over groups at 0 and 1" if grouped else "Wilson",
+        **({"at_prevalence": at} if prevalences else {}),
         "others": others,
         "resamples": resamples,
         "seed": seed,

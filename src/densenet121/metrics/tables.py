@@ -40,6 +40,13 @@ def _tables(result: Mapping[str, Any]) -> list[str]:
             both = [_with_interval(found, share) for share in shares]
             rows.append([name, f"{found['threshold']:.4g}", *both, _shown(found["f1"])])
         lines += ["", *_aligned(rows)]
+        at = {name: found for name, found in decided.items() if "prevalence" in found}
+        if at:
+            rows = [["label", "prevalence", "PPV there", "NPV there"]]
+            for name, found in at.items():
+                both = [_with_interval(found, f"{share}_at_prevalence") for share in ("ppv", "npv")]
+                rows.append([name, f"{found['prevalence']:.4g}", *both])
+            lines += ["", *_aligned(rows)]
         known = {
             name for name, found in labels.items() if found["n_positive"] + found["n_negative"]
         }
@@ -63,11 +70,13 @@ def _tables(result: Mapping[str, Any]) -> list[str]:
 
 
 def _methods(how: Mapping[str, Any]) -> str:
+    at = how.get("at_prevalence", "").removeprefix(f"{how['others']}, ")
+    end = f"; for PPV and NPV at a prevalence {at}" if at else ""
     others = f"{how['others']}, {how['resamples']} resamples"
     if how["auroc"] == how["others"]:  # of groups, as the shares but at 0 and 1
         special = how["shares"].removeprefix(f"{how['others']}, ")
-        return others if special == how["others"] else f"{others}; for shares {special}"
-    return f"{how['auroc']} for the AUROC, {how['shares']} for shares, else {others}"
+        return (others if special == how["others"] else f"{others}; for shares {special}") + end
+    return f"{how['auroc']} for the AUROC, {how['shares']} for shares, else {others}{end}"
 
 
 def _shown(value: float | None) -> str:
