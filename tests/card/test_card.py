@@ -33,6 +33,7 @@ from densenet121.engine.evaluate import evaluate
 from densenet121.engine.start import effective_settings
 from densenet121.engine.train import train
 from densenet121.runs.checkpoints import Start
+from densenet121.runs.evaluated import fitted_on
 from densenet121.runs.layout import read_record
 from densenet121.runs.read import read_run
 from densenet121.runtime import joined
@@ -374,9 +375,9 @@ def test_a_card_says_on_which_images_the_weights_were_calibrated() -> None:
         text = about_run.calibration(content, known)
         assert re.search(rf"\| {kind} images.* \| `{fingerprint}` \|", text)
         assert "| held-out images | `cc` |" in text or fingerprint != "cc"
-        assert about_run.fitted_on(content, {"data_fingerprint": fingerprint})
-        assert not about_run.fitted_on(content, {"data_fingerprint": "dd"})
-    assert not about_run.fitted_on(None, {}) and not about_run.fitted_on({"note": {}}, {})
+        assert fitted_on(content, {"data_fingerprint": fingerprint})
+        assert not fitted_on(content, {"data_fingerprint": "dd"})
+    assert not fitted_on(None, {}) and not fitted_on({"note": {}}, {})
 
 
 def test_a_task_of_ones_own_shows_its_numbers() -> None:

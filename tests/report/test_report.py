@@ -446,6 +446,41 @@ def test_several_checkpoints_are_a_table(tmp_path: Path) -> None:
     assert "Confusion Rows" not in page.text and not (tmp_path / "confusion.png").exists()
 
 
+def test_weights_that_could_not_be_evaluated_are_named_beside_the_others(tmp_path: Path) -> None:
+    """One damaged file in the folder that was evaluated: there was no report of all the others."""
+    results: list[dict[str, Any]] = [
+        {"checkpoint": "a.ckpt", "top1_correct": 5, "top5_correct": 9, "total": 10, "loss": None},
+        {"checkpoint": "/w/b.ckpt", "error": "/w/b.ckpt: damaged"},
+    ]
+    write_evaluation(tmp_path, ["a", "b"], [("x.png", "a", "b", 0.9, 2)], tmp_path, results=results)
+    text = report(tmp_path).text
+    assert "5 of 10" in text and "eval.json is of a folder of checkpoints" in text
+    assert "Not evaluated: b.ckpt (/w/b.ckpt: damaged)." in text
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_report_says_that_the_weights_were_calibrated_on_the_evaluated_images(
+    several: bool, tmp_path: Path
+) -> None:
+    """The log of `eval` and the card said so."""
+    rows: list[Row] = [("x.png", "a", "b", 0.9, 2)]
+    for own, said in (("aa", True), ("bb", False)):
+        content: dict[str, Any] = {
+            "data_fingerprint": "aa",
+            "calibration": {"temperature": 2.0, "note": {"fingerprint": own}},
+        }
+        if several:
+            score = {"top1_correct": 5, "top5_correct": 9, "total": 10, "loss": None}
+            names = ("a.ckpt", "b.ckpt")
+            both = [{"checkpoint": name, **score, "data_fingerprint": "aa"} for name in names]
+            content = {"results": [both[0], both[1] | content]}
+        write_evaluation(tmp_path, ["a", "b"], rows, tmp_path, **content)
+        text = report(tmp_path).text
+        name = "b.ckpt: " if several else ""
+        assert (f"{name}The weights were calibrated on these same images" in text) is said
+        assert text.count("calibrated on these same") == said
+
+
 def test_predictions_of_another_evaluation_are_noticed(tmp_path: Path) -> None:
     rows: list[Row] = [("x.png", "a", "a", 0.9, 1), ("y.png", "a", "b", 0.9, 2)]
     write_evaluation(tmp_path, ["a", "b"], rows, tmp_path, top1_correct=2)

@@ -11,7 +11,7 @@ from densenet121.card.markdown import document
 from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import ModelInfo
 from densenet121.checkpoint.weights import Weights
-from densenet121.runs.evaluated import VALIDATION, image_notes, kind_of_images
+from densenet121.runs.evaluated import VALIDATION, fitted_on, image_notes, kind_of_images
 from densenet121.runs.layout import LAST_WEIGHTS
 from densenet121.runs.read import RunFiles, read_run, results_of, weights_of
 from densenet121.tasks import CardPart, Results, Task
@@ -82,7 +82,7 @@ def run_card(
     remarks = [
         _source(results),
         *image_notes(measured, kind),
-        about_run.fitted_on(found.calibration if found else None, measured),
+        fitted_on(found.calibration if found else None, measured),
         _selected(run, file, evaluation, kind),
     ]
     sections = [

@@ -130,17 +130,6 @@ def calibration(content: Mapping[str, Any] | None, known: Mapping[str, Any]) -> 
     return section("Calibration", table(["what", "value"], rows))
 
 
-def fitted_on(content: Mapping[str, Any] | None, evaluation: Mapping[str, Any]) -> str:
-    """That the evaluated images chose temperatures and thresholds, if they did; else empty."""
-    fingerprint = mapping((content or {}).get("note")).get("fingerprint")
-    if not fingerprint or fingerprint != evaluation.get("data_fingerprint"):
-        return ""
-    return (
-        "The weights were calibrated on these same images, so on new images their probabilities "
-        "and thresholds may do worse."
-    )
-
-
 def reproduce(record: Mapping[str, Any], command: str) -> str:
     """The command, the main settings, and the versions."""
     if not record:

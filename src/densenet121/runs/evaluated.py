@@ -56,6 +56,17 @@ def image_notes(found: Mapping[str, Any], kind: str) -> list[str]:
     return notes
 
 
+def fitted_on(content: Mapping[str, Any] | None, evaluation: Mapping[str, Any]) -> str:
+    """That the evaluated images chose temperatures and thresholds, if they did; else empty."""
+    fingerprint = mapping((content or {}).get("note")).get("fingerprint")
+    if not fingerprint or fingerprint != evaluation.get("data_fingerprint"):
+        return ""
+    return (
+        "The weights were calibrated on these same images, so on new images their probabilities "
+        "and thresholds may do worse."
+    )
+
+
 def _unread(found: Mapping[str, Any]) -> int:
     bad = found.get("bad_images")
     return len(bad) if isinstance(bad, list) else 0

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from densenet121.pages.markup import mapping
-from densenet121.runs.evaluated import image_notes, kind_of_images
+from densenet121.runs.evaluated import fitted_on, image_notes, kind_of_images
 from densenet121.runs.evaluations import read_error_map
 from densenet121.runs.layout import (
     BEST_AVERAGE,
@@ -142,7 +142,14 @@ def _read_metrics(run: RunFiles, path: Path) -> None:
 
 def _read_evaluation(run: RunFiles, path: Path, found: dict[str, Any]) -> None:
     several = found.get("results")
+    contents = several if isinstance(several, list) and several else [found]
     try:
+        run.notes += [
+            f"Not evaluated: {Path(one.get('checkpoint') or '').name} ({one['error']})."
+            for one in contents
+            if "error" in one
+        ]
+        contents = [one for one in contents if "error" not in one]
         run.results.scores = [
             CheckpointScore(
                 str(one.get("checkpoint") or ""),
@@ -150,7 +157,7 @@ def _read_evaluation(run: RunFiles, path: Path, found: dict[str, Any]) -> None:
                 number(one.get("loss")),
                 run.task.check_metrics(one),
             )
-            for one in (several if isinstance(several, list) and several else [found])
+            for one in contents
         ]
         run.bad_images = [
             (str(one["path"]), str(one["error"])) for one in found.get("bad_images") or []
@@ -159,10 +166,14 @@ def _read_evaluation(run: RunFiles, path: Path, found: dict[str, Any]) -> None:
         raise InputError(
             f"{path}: not the result of an evaluation ({error!r}); run the evaluation again"
         ) from error
-    run.evaluation = {} if isinstance(several, list) and several else found
+    run.evaluation = found if contents == [found] else {}
     # Bad images have a section of their own.
     seen, data = {**run.evaluation, "bad_images": []}, mapping((run.record or {}).get("data"))
     run.notes += image_notes(seen, kind_of_images(seen, data))
+    for one, score in zip(contents, run.results.scores, strict=True):
+        if fitted := fitted_on(mapping(one.get("calibration")), one):
+            name = "" if one is found else f"{Path(score.checkpoint).name}: "
+            run.notes.append(name + fitted)
     run.results.class_names = _names(found.get("class_names")) or run.results.class_names
     run.results.calibration = mapping(found.get("calibration"))
     # A relative folder would depend on where the report is made.
@@ -193,9 +204,10 @@ def _listed(record: dict[str, Any]) -> frozenset[str]:
 
 def _read_predictions(run: RunFiles, path: Path) -> None:
     what, results = "Results of each image", run.results
-    if len(results.scores) > 1:
+    if results.scores and not run.evaluation:
         count = len(results.scores)
-        run.missing.append(f"{what}: {EVALUATION} has {count} checkpoints, not one.")
+        of = f"has {count} checkpoints, not one" if count > 1 else "is of a folder of checkpoints"
+        run.missing.append(f"{what}: {EVALUATION} {of}.")
         return
     if not path.is_file():
         run.missing.append(f"{what}: {PREDICTIONS} is not in the folder; evaluation writes it.")

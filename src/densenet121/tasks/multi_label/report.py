@@ -37,7 +37,7 @@ def report(results: Results) -> ReportPart:
         sections.append(_curves(drawn, labels))
     sections.append(_errors(results))
     return ReportPart(
-        cards=_cards(score) if score else [],
+        cards=_cards(score, len(results.scores)) if score else [],
         curves_title="Mean over the labels",
         curves=_validation_curves(results),
         sections=[text for text in sections if text],
@@ -68,7 +68,8 @@ def _validation_curves(results: Results) -> list[Curve]:
     return found
 
 
-def _cards(score: CheckpointScore) -> list[str]:
+def _cards(score: CheckpointScore, of: int) -> list[str]:
+    """The cards of a score, which is the best of so many."""
     found = score.metrics
     left_out = found["macro"]["left_out"]
     defined = (
@@ -82,7 +83,7 @@ def _cards(score: CheckpointScore) -> list[str]:
             defined,
             f"95 % interval {ends[0]:.4f} to {ends[1]:.4f}" if ends else "",
             f"left out: {', '.join(left_out)}" if left_out else "",
-            Path(score.checkpoint).name,
+            (f"best of {of}: " if of > 1 else "") + Path(score.checkpoint).name,
             main=True,
         ),
         card(_shown(found["average_precision"]), "Mean average precision", defined),

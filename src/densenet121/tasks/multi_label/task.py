@@ -160,10 +160,10 @@ class MultiLabel(Task):
     ) -> Metrics:
         """Every metric with its interval, at the operating points, and by subgroup.
 
-        The scores are the result of ``calibrated``.
+        The scores are the result of ``calibrated``, and the temperatures those they are with.
         """
         thresholds = (calibration.thresholds if calibration else None) or ()
-        return metrics_with_intervals(
+        found = metrics_with_intervals(
             targets.double().numpy(),
             probabilities(scores.columns["logits"]),
             class_names,
@@ -171,6 +171,10 @@ class MultiLabel(Task):
             group=group,
             by=by or {},
         )
+        if calibration is not None:
+            stored = {"temperatures": list(calibration.temperatures), "note": calibration.note}
+            found["calibration"] = stored
+        return found
 
     def is_better(self, metrics: Metrics, than: Metrics) -> bool:
         """Whether the mean AUROC is higher; of two equal epochs, the earlier one is kept."""
