@@ -41,7 +41,10 @@ def config(weights: Path, image_folder: Path, output: Path, **flags: object) -> 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> Path:
     path = tmp_path_factory.mktemp("weights") / "w.safetensors"
-    return weights_with_statistics(path, image_folder)
+    made = read_weights(weights_with_statistics(path, image_folder))
+    assert made.info is not None
+    save_weights(path, made.state_dict, made.info, {"epoch": 0, "top1_correct": 7})
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +75,7 @@ def test_eval_and_predict_take_int8_weights_and_say_so(
     assert "calibrated on 8 images" in described and "densenet40" in described
     (content,) = (line for line in described.splitlines() if line.startswith("content"))
     assert content.endswith(" numbers, float32, int16, int32, int8")
+    assert "scores are of the float weights" in described
     assert inspect(weights).count("float32") == 1 and "int" not in inspect(weights)
 
 

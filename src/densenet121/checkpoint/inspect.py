@@ -6,7 +6,7 @@ from typing import Any
 
 from densenet121.checkpoint.foreign.timm_config import weights_in
 from densenet121.checkpoint.load import read_weights
-from densenet121.checkpoint.native import DEFAULT_TASK, ModelInfo
+from densenet121.checkpoint.native import CLASSES_DTYPE, DEFAULT_TASK, ModelInfo
 from densenet121.checkpoint.weights import Weights
 from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.utils.errors import InputError, visible
@@ -137,6 +137,8 @@ def _some(values: Sequence[float]) -> str:
 
 def _notes(weights: Weights) -> Iterator[str]:
     yield from weights.notes
+    if weights.int8 is not None and weights.origin.keys() - {CLASSES_DTYPE}:
+        yield "epoch and scores are of the float weights from which these were made"
     if weights.task == DEFAULT_TASK and weights.num_classes == 1:
         yield "one class per image of one output, so it cannot classify"
     info = weights.info
