@@ -1,6 +1,7 @@
 """Offsets in the bias of the classifier: means that are shares, in all that takes the weights."""
 
 import csv
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -144,13 +145,21 @@ def test_without_offsets_wrong_means_are_named_with_what_to_pass(
     assert "fit_bias" not in capsys.readouterr().out
 
 
-def test_views_are_averaged_with_the_new_bias(table: Path, shifted: Path, tmp_path: Path) -> None:
-    """The offset of an average of probabilities is not the average of offsets."""
+def test_views_are_averaged_with_the_new_bias(
+    table: Path, shifted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The offset of an average of probabilities is not the average of offsets.
+
+    And the means that are printed are those of the temperatures that are stored.
+    """
     new = calibrated(shifted, table, tmp_path / "n.safetensors", missing="ignore", tta="flip")
+    lines = capsys.readouterr().out
     rows = evaluated(new, table, tmp_path / "b", "--missing", "ignore")
     for name in COLOURS:
         truth, shares = of(rows, name)
         assert shares.mean() == pytest.approx(truth.mean(), abs=0.01)
+        (printed,) = re.findall(rf"{name} .* before, ([.0-9]+) with offset and temp", lines)
+        assert float(printed) == pytest.approx(shares.mean(), abs=0.6e-4)
     stored = read_weights(new).calibration
     assert stored is not None and len(stored["note"]["offsets"]) == 3
 
@@ -184,7 +193,7 @@ def test_the_mean_probability_of_each_class_is_its_share_of_the_fitted_half() ->
     targets = torch.from_numpy(labels)
     found = task.offsets(logits, targets, seed=4, class_names=names)
     after = (logits + found.values).astype(np.float32)
-    lines = found.effect(logits, after)
+    lines = found.effect(logits, after, None)
     calibration, _ = task.calibrate(
         after, targets, seed=4, target_accuracy=None, note={"offsets": []}, class_names=names
     )
@@ -251,7 +260,7 @@ def test_offsets_that_rest_on_few_images_are_called_rough() -> None:
         logits, torch.from_numpy(labels), seed=1, class_names=("ant", "bee", "cat")
     )
     few = (labels[halves(208, 1)[0]] == 2).sum()
-    assert f"rough: cat ({few}); pass more" in found.effect(logits, logits)[0]
+    assert f"rough: cat ({few}); pass more" in found.effect(logits, logits, None)[0]
 
 
 def test_classes_end_to_end_and_no_score_of_the_bias_before_stays(

@@ -1,7 +1,8 @@
 """The ``calibrate`` command: calibrate the probabilities of weights on held-out images."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def calibrate(config: CalibrateConfig, task: Task | None = None) -> CalibrateRes
     task = predictor.classifier.task
     targets = task.targets(dataset, np.arange(len(dataset)))
     note: dict[str, Any] = {"data_dir": str(dataset.root), "fingerprint": dataset.fingerprint}
-    fitted: list[str] = []
+    fitted: Callable[[Any], list[str]] = lambda calibration: []  # noqa: E731
     earlier = _earlier_offsets(weights)
     if config.fit_bias:
         names = dataset.class_names
@@ -97,7 +98,7 @@ def calibrate(config: CalibrateConfig, task: Task | None = None) -> CalibrateRes
         weights = _with_offsets(weights, offsets.values, predictor)
         # Not logits + offsets: the views of `tta` are averaged after the bias.
         before, logits = logits, _logits(predictor, dataset)
-        fitted = offsets.effect(before, logits)
+        fitted = partial(offsets.effect, before, logits)
         note["offsets"] = (offsets.values + earlier).tolist()
     calibration, lines = task.calibrate(
         logits,
@@ -114,7 +115,7 @@ def calibrate(config: CalibrateConfig, task: Task | None = None) -> CalibrateRes
         learnt["note"]["offsets"] = earlier.tolist()
     save_weights(output, weights.state_dict, info, weights.origin, learnt, weights.data)
     print_notes(_left_out(weights.calibration or {}, learnt, config.pretrained))
-    for line in (*fitted, *lines, f"calibrated weights: {output}"):
+    for line in (*fitted(calibration), *lines, f"calibrated weights: {output}"):
         print(line.replace("`fit_bias`", "--fit_bias"))  # noqa: T201 (the command's output)
     return CalibrateResult(output, calibration)
 

@@ -218,11 +218,12 @@ class LogitOffsets(NamedTuple):
 
     Attributes:
         values: ``(K,)``, what is added to the logits, and so to the bias of the classifier.
-        effect: gives the text lines to print, from the logits before and after it was added.
+        effect: gives the text lines to print, from the logits before and after it was added, and
+            the calibration that was then fitted to the logits after it.
     """
 
     values: NDArray[np.float64]
-    effect: Callable[[Logits, Logits], list[str]]
+    effect: Callable[[Logits, Logits, Any], list[str]]
 
 
 class Compared(ABC):

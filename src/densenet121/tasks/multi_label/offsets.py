@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from densenet121.metrics import offsets
 from densenet121.tasks.multi_label.calibrate import known_cells
-from densenet121.tasks.multi_label.calibration import probabilities, saturated
+from densenet121.tasks.multi_label.calibration import Calibration, probabilities, saturated
 from densenet121.tasks.values import LogitOffsets
 
 
@@ -25,7 +25,7 @@ def learn(
     Raises:
         InputError: a label lacks positive or negative images.
     """
-    values, temperatures = np.zeros(len(names)), np.ones(len(names))
+    values = np.zeros(len(names))
     problems: dict[str, str] = {}
     for k, name in enumerate(names):
         raw, truth = known_cells(logits, targets, names, k)
@@ -39,9 +39,9 @@ def learn(
         if problem:
             problems[name] = problem
         else:
-            values[k], temperatures[k] = value, found.temperature
+            values[k] = value
 
-    def effect(before: NDArray[Any], after: NDArray[Any]) -> list[str]:
+    def effect(before: NDArray[Any], after: NDArray[Any], calibration: Calibration) -> list[str]:
         lines = [
             f"warning: the label {name} has no offset: {text}" for name, text in problems.items()
         ]
@@ -53,8 +53,8 @@ def learn(
             lines.append(
                 f"{name:<{width}}  offset {values[k]:+.4f}  mean probability "
                 f"{probabilities(old).mean():.4f} before, "
-                f"{probabilities(new, temperatures[k]).mean():.4f} with offset and temperature; "
-                f"share of the images {truth.mean():.4f}"
+                f"{probabilities(new, calibration.temperatures[k]).mean():.4f} with offset and "
+                f"temperature; share of the images {truth.mean():.4f}"
             )
         return lines
 

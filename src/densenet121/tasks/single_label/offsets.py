@@ -44,7 +44,7 @@ def learn(
     found = offsets.of_classes(logits[fitted].astype(np.float64), labels[fitted])
     few = [f"{names[k]} ({counts[k]})" for k in np.flatnonzero(counts < _FEW).tolist()]
 
-    def effect(before: NDArray[Any], after: NDArray[Any]) -> list[str]:
+    def effect(before: NDArray[Any], after: NDArray[Any], calibration: object) -> list[str]:
         if found.problem:
             return [f"warning: the classes have no offsets: {found.problem}"]
         lines = []
