@@ -144,12 +144,11 @@ def _read_evaluation(run: RunFiles, path: Path, found: dict[str, Any]) -> None:
     several = found.get("results")
     contents = several if isinstance(several, list) and several else [found]
     try:
+        failed = [one for one in contents if one.keys() == {"checkpoint", "error"}]
         run.notes += [
-            f"Not evaluated: {Path(one.get('checkpoint') or '').name} ({one['error']})."
-            for one in contents
-            if "error" in one
+            f"Not evaluated: {Path(one['checkpoint']).name} ({one['error']})." for one in failed
         ]
-        contents = [one for one in contents if "error" not in one]
+        contents = [one for one in contents if one not in failed]
         run.results.scores = [
             CheckpointScore(
                 str(one.get("checkpoint") or ""),
