@@ -140,6 +140,7 @@ def test_without_offsets_wrong_means_are_named_with_what_to_pass(
     calibrated(shifted, table, tmp_path / "n.safetensors", missing="ignore", fit_bias=0)
     printed = capsys.readouterr().out
     assert "the mean probability of a label is not its share of these images" in printed
+    assert "by more than chance if each is of another patient or place: " in printed
     assert "pass --fit_bias 1" in printed and all(f"{name} (0." in printed for name in COLOURS)
     calibrated(shifted, table, tmp_path / "o.safetensors", missing="ignore")
     assert "fit_bias" not in capsys.readouterr().out

@@ -25,5 +25,6 @@ def advice(kind: str, off: Sequence[str]) -> list[str]:
     what = some(off)
     return [
         f"warning: the mean probability of a {kind} is not its share of these images, by more than "
-        f"chance: {what}; no temperature corrects that, pass `fit_bias` 1"
+        f"chance if each is of another patient or place: {what}; no temperature corrects that, "
+        "pass `fit_bias` 1"
     ]
