@@ -45,6 +45,12 @@ def test_the_numbers_are_those_of_a_hand_calculation(pair: tuple[Path, Path]) ->
     assert found.flipped[0] == ("ant/0.png", "ant", "ant", "bee")
 
 
+def test_a_name_from_outside_cannot_command_the_terminal(tmp_path: Path) -> None:
+    a, b = (write(tmp_path / name, [name == "a"], "an\x1b[8mt") for name in "ab")
+    text = compared(read_evaluation(a), read_evaluation(b)).text(5)
+    assert r"  an\x1b[8mt/0.png: A an\x1b[8mt, B bee" in text and "\x1b" not in text
+
+
 def test_the_exit_status_is_a_gate(
     pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -351,3 +351,30 @@ def test_it_starts_without_torch_scipy_and_scikit_learn(wide: Path) -> None:
     done = run_code(program)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_name_from_outside_is_no_row_and_no_command_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A label "A, line break, macro" made a row of numbers that nothing has computed."""
+    name, file = "A\nmacro (9)  1.0000\x1b[8m", tmp_path / "p.csv"
+    with file.open("w", newline="") as out:
+        rows = [[f"{at}.png", at % 2, (at + 1) / 9] for at in range(8)]
+        csv.writer(out).writerows([["path", name, f"p_{name}"], *rows])
+    assert main(["metrics", str(file), "--probability_prefix", "p_", "--resamples", "0"]) == 0
+    printed = capsys.readouterr().out
+    assert r"A\nmacro (9)  1.0000\x1b[8m  4    4" in printed
+    assert "\x1b" not in printed and "\nmacro (9)" not in printed
+
+
+def test_one_column_for_two_classes_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its accuracy and kappa were those of the first class, without a word."""
+    file = tmp_path / "p.csv"
+    file.write_text("class,pa,pb\na,0.9,0.1\nb,0.2,0.8\n")
+    flags = [file, "--label_column", "class", "--probability_columns"]
+    found = as_json(capsys, *flags, "a=pa,b=pb", "--resamples", 0)
+    assert found["classes"]["accuracy"] == 1
+    message = refusal(capsys, *flags, "a=pb,b=pb")
+    assert "the column pb is that of the classes a and b (--probability_columns)" in message

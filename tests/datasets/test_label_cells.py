@@ -141,6 +141,8 @@ def test_a_table_is_read_with_its_lines(tmp_path: Path) -> None:
         ("", '"" is not a probability'),
         ("nan", '"nan" is not a probability'),
         ("high", '"high" is not a probability'),
+        ("0,25", '"0,25" is not a probability; write decimals with a point'),
+        ("25 %", '"25 %" is not a probability; divide per cent by 100'),
     ],
 )
 def test_probabilities_are_numbers_from_0_to_1(cell: str, message: str) -> None:

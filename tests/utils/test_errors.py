@@ -1,6 +1,6 @@
 """The message of an error."""
 
-from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.errors import InputError, UsageError, visible_lines
 
 
 def test_a_message_is_one_line_whatever_is_in_it() -> None:
@@ -24,3 +24,8 @@ def test_a_name_cannot_turn_the_text_that_follows() -> None:
     assert str(InputError("a\u202egpj\u2066.exe\u202c \u05d0\u05d1\u200f")) == (
         r"a\u202egpj\u2066.exe\u202c " + "\u05d0\u05d1\u200f"
     )
+
+
+def test_a_name_in_an_output_begins_no_line_of_its_own() -> None:
+    lines = ["label  AUROC", "a\nmacro  1.0000\x1b[8m", "b\udcff"]
+    assert visible_lines(lines) == "label  AUROC\na\\nmacro  1.0000\\x1b[8m\nb\\udcff"

@@ -7,6 +7,7 @@ from typing import Any
 from densenet121.audit.findings import KINDS, REMARKS, Audit
 from densenet121.audit.labels import label_counts, lines_of
 from densenet121.datasets.image_dataset import ImageDataset
+from densenet121.utils.errors import visible_lines
 
 
 def table(result: Audit, most: int = 5) -> str:
@@ -31,7 +32,7 @@ def table(result: Audit, most: int = 5) -> str:
                 )
     if not result.findings:
         lines += ["", "no findings"]
-    return "\n".join(lines).encode("utf-8", "backslashreplace").decode()
+    return visible_lines(lines)
 
 
 def _counts(part: ImageDataset) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from densenet121.inference.predictor import Predictor
 from densenet121.network import DenseNet
 from densenet121.pages.markup import mapping
 from densenet121.tasks import Task, task_named
-from densenet121.utils.errors import InputError
+from densenet121.utils.errors import InputError, visible_lines
 from densenet121.utils.files import check_output
 from densenet121.utils.progress import progress_bar
 
@@ -116,7 +116,7 @@ def calibrate(config: CalibrateConfig, task: Task | None = None) -> CalibrateRes
     save_weights(output, weights.state_dict, info, weights.origin, learnt, weights.data)
     print_notes(_left_out(weights.calibration or {}, learnt, config.pretrained))
     for line in (*fitted(calibration), *lines, f"calibrated weights: {output}"):
-        print(line.replace("`fit_bias`", "--fit_bias"))  # noqa: T201 (the command's output)
+        print(visible_lines([line.replace("`fit_bias`", "--fit_bias")]))  # noqa: T201 (the command's output)
     return CalibrateResult(output, calibration)
 
 

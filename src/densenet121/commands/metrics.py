@@ -16,7 +16,7 @@ from densenet121.datasets.tables import Table, read_table
 from densenet121.metrics.predictions import summarise_predictions
 from densenet121.metrics.summary import MOST_SUBGROUPS
 from densenet121.metrics.tables import tables
-from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.errors import InputError, UsageError, visible_lines
 from densenet121.utils.files import check_output, write_json
 
 
@@ -110,6 +110,7 @@ def read_predictions(table: Table, config: MetricsConfig) -> Predictions:
         # An image of an ignored class is left out of every figure, as it is of the accuracy.
         classes = table.cells(str(config.label_column), "label_column")
         truth[np.isin(classes, config.ignored_labels)] = np.nan
+        _refuse_one_column_for_two(table, {name: columns[name] for name in names})
     return Predictions(
         names=names,
         truth=truth,
@@ -118,6 +119,21 @@ def read_predictions(table: Table, config: MetricsConfig) -> Predictions:
         by=by,
         one_class=one_class,
     )
+
+
+def _refuse_one_column_for_two(table: Table, columns: Mapping[str, str]) -> None:
+    """Refuse classes with the same probabilities: the first of them would always be the likeliest.
+
+    Several labels may have one score that is compared with each of them.
+    """
+    first: dict[str, str] = {}
+    for name, column in columns.items():
+        other = first.setdefault(column, name)
+        if other != name:
+            raise InputError(
+                f"{table.file}: the column {column} is that of the classes {other} and {name} "
+                "(`probability_columns`); each class of an image needs its own"
+            )
 
 
 def _groups(table: Table, column: str) -> NDArray[np.str_]:
@@ -195,7 +211,7 @@ def _of_images(
 
 def text(result: Mapping[str, Any]) -> str:
     """The metrics as tables for people."""
-    return "\n".join(tables(result)).encode("utf-8", "backslashreplace").decode()
+    return visible_lines(tables(result))
 
 
 def run(config: MetricsConfig) -> int:

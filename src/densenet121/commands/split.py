@@ -16,7 +16,7 @@ from densenet121.datasets.division import (
 )
 from densenet121.datasets.sources.label_table import LabelRules
 from densenet121.engine.images import check_not_among_classes
-from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.errors import InputError, UsageError, visible_lines
 from densenet121.utils.files import new_folder, write_atomic, write_json
 
 _MANY = 40  # labels in the printed table
@@ -102,7 +102,7 @@ def text(result: Mapping[str, Any]) -> str:
         for name, count in found["labels"].items()
         if not count
     ]
-    return "\n".join(lines).encode("utf-8", "backslashreplace").decode()
+    return visible_lines(lines)
 
 
 def run(config: SplitConfig) -> int:

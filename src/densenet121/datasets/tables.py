@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,9 @@ class Table:
             except ValueError:
                 found[row] = math.nan
             if math.isnan(found[row]):
-                raise InputError(f'{self.where(row, column)}: "{cell}" is not a probability')
+                raise InputError(
+                    f'{self.where(row, column)}: "{cell}" is not a probability{_in_point(cell)}'
+                )
         outside = np.flatnonzero((found < 0) | (found > 1))
         if len(outside):
             first = int(outside[0])
@@ -90,6 +93,13 @@ class Table:
                 "and what rounding put outside be cut off"
             )
         return found
+
+
+def _in_point(cell: str) -> str:
+    """What to do with a number of a spreadsheet; empty for anything else."""
+    if re.fullmatch(r"\d*,\d+", cell):
+        return "; write decimals with a point"
+    return "; divide per cent by 100" if re.fullmatch(r"[\d.,]+ *%", cell) else ""
 
 
 def read_table(file: Path) -> Table:

@@ -5,6 +5,8 @@ Callers in Python know the field, and the command line prints ``--per_batch_size
 ``config`` and ``commands`` know flags.
 """
 
+from collections.abc import Iterable
+
 # What ends a line for some reader of a log, or tells a terminal something, such as to rewrite what
 # it shows or to show what follows from right to left; and how it is written in a message.
 _ENDS = (*range(9), *range(10, 32), *range(127, 160), 0x2028, 0x2029)
@@ -61,6 +63,11 @@ def cannot_write(path: object, error: OSError, good: str = "") -> InputError:
 def visible(text: object) -> str:
     """Text with names from outside, in which every control character but a tab is written out."""
     return str(text).translate(_CONTROLS)
+
+
+def visible_lines(lines: Iterable[object]) -> str:
+    """Lines of output, of which no name from outside begins one or tells the terminal something."""
+    return "\n".join(map(visible, lines)).encode("utf-8", "backslashreplace").decode()
 
 
 def one_line(reason: object) -> str:

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import IO
 
-from densenet121.utils.errors import InputError, cannot_write
+from densenet121.utils.errors import InputError, cannot_write, visible
 from densenet121.utils.output import drop_output
 
 FORMAT = "%(asctime)s:%(levelname)s:%(message)s"
@@ -54,6 +54,15 @@ class _StdoutHandler(logging.StreamHandler[IO[str]]):
             "and its log file has every line",
             file=sys.stderr,
         )
+
+
+class _OneLine(logging.Formatter):
+    """No name from outside, as of a class, begins a line or tells the terminal something."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The line of a record, without what is added of an exception."""
+        record.message = visible(record.message)
+        return super().formatMessage(record)
 
 
 class _LogFile(logging.FileHandler):
@@ -107,7 +116,7 @@ def run_log(folder: Path, stamp: str, rank: int, good: Callable[[], str] = str) 
     before = _RUNS.set((*_RUNS.get(), run))
     for handler in handlers:
         handler.addFilter(lambda _: run in (_RUNS.get() or (run,)))
-        handler.setFormatter(logging.Formatter(FORMAT))
+        handler.setFormatter(_OneLine(FORMAT))
         log.addHandler(handler)
     try:
         yield path

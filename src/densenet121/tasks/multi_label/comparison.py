@@ -22,7 +22,7 @@ from densenet121.metrics.ranking import delong_test
 from densenet121.metrics.several_tests import holm
 from densenet121.tasks.multi_label.answers import Row, read_row
 from densenet121.tasks.values import Compared
-from densenet121.utils.errors import InputError
+from densenet121.utils.errors import InputError, visible_lines
 
 Rows = Mapping[str, Mapping[str, str]]
 
@@ -118,7 +118,7 @@ class Difference(Compared):
             + (f", Holm's {_p(one.p_holm)}" if several else "")
             for one in shown
         ]
-        return "\n".join(lines)
+        return visible_lines(lines)
 
     @property
     def _alike(self) -> str:

@@ -22,7 +22,7 @@ from densenet121.metrics.values import Interval
 from densenet121.tasks.values import (
     Compared,
 )
-from densenet121.utils.errors import InputError
+from densenet121.utils.errors import InputError, visible_lines
 
 Rows = Mapping[str, Mapping[str, str]]
 
@@ -102,7 +102,7 @@ class Difference(Compared):
             some = self.flipped[:top]
             lines.append(f"images that flipped, {len(some)} of {len(self.flipped)}:")
             lines += [f"  {path}: A {one}, B {two}" for path, _, one, two in some]
-        return "\n".join(lines)
+        return visible_lines(lines)
 
 
 def difference(
