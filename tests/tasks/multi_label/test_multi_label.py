@@ -427,8 +427,9 @@ def test_evaluation_has_intervals_over_groups_thresholds_and_subgroups(
     assert "Operating points" in page
     assert "over 11 groups" in page
     assert "calibrated on these same images" in page
-    temperatures = read_weights(weights).calibration["temperatures"]
-    assert found["calibration"]["temperatures"] == temperatures
+    stored = read_weights(weights).calibration
+    assert stored is not None
+    assert found["calibration"]["temperatures"] == stored["temperatures"]
     # The same from predictions.csv, which has the groups and the calibrated probabilities.
     with (folder / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
