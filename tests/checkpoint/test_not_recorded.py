@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from densenet121.checkpoint.convert import Target, convert
+from densenet121.checkpoint.foreign.identify import PREPROCESSING
 from densenet121.checkpoint.hugging_face import write_hugging_face
 from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import ModelInfo, save_weights
 from densenet121.checkpoint.not_recorded import not_recorded
 from densenet121.datasets.preprocessing import Preprocessing
+from densenet121.datasets.transforms import MEAN, STD
 from densenet121.network import build
 
 OWN = Preprocessing((224, 224), "short:256", (1.0, 2.0, 3.0), (4.0, 5.0, 6.0), "pillow_bilinear")
@@ -46,6 +48,16 @@ def test_a_fill_counts_only_around_padded_images() -> None:
         without = replace(OWN, eval_resize=resize)
         own = replace(INFO, preprocessing=replace(without, fill=fill))
         assert len(not_recorded(own, replace(INFO, preprocessing=without))) == count
+
+
+def test_the_usual_normalisation_of_the_other_program_is_no_difference() -> None:
+    """Our own means have the digits of float32, those of other programs all digits."""
+    for family in ("torchvision", "mindspore", "mindcv"):
+        theirs = PREPROCESSING[family]
+        usual = replace(theirs, mean=tuple(MEAN.tolist()), std=tuple(STD.tolist()))
+        assert usual.mean != theirs.mean
+        back = replace(INFO, preprocessing=theirs)
+        assert not_recorded(replace(INFO, preprocessing=usual), back) == []
 
 
 def test_the_task_and_the_classes_are_said() -> None:

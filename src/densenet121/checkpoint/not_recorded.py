@@ -1,5 +1,7 @@
 """What a file of another program cannot tell its reader of the weights in it."""
 
+import numpy as np
+
 from densenet121.checkpoint.native import DEFAULT_TASK, ModelInfo
 from densenet121.datasets.eval_resize import parse_eval_resize
 from densenet121.datasets.image_dataset import some
@@ -28,7 +30,8 @@ def not_recorded(info: ModelInfo, back: ModelInfo | None) -> list[str]:
 def _images(own: Preprocessing, back: Preprocessing) -> list[str]:
     """How images must be prepared, as far as the reader would do it in another way."""
     found = []
-    if (back.mean, back.std) != (own.mean, own.std):
+    # Images are normalised in float32; files of others have more digits of the same numbers.
+    if not all(map(_same_float32, (back.mean, back.std), (own.mean, own.std))):
         mean, std = (
             ", ".join(f"{value:.7g}" for value in dict.fromkeys(values))
             for values in (own.mean, own.std)
@@ -50,6 +53,10 @@ def _images(own: Preprocessing, back: Preprocessing) -> list[str]:
     if back.tta != own.tta:
         found.append(f"that the mean over the views of `tta` {own.tta} is taken")
     return found
+
+
+def _same_float32(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return np.array_equal(np.float32(one), np.float32(other))
 
 
 def _fill(preprocessing: Preprocessing) -> tuple[int, int, int] | None:
