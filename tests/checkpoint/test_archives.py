@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from densenet121.checkpoint.load import read_weights
 from densenet121.utils.errors import InputError
@@ -32,6 +33,8 @@ def write(path: Path, kind: str) -> None:
             np.savez(file, np.ones(1))
     elif kind == "script":
         torch.jit.save(torch.jit.script(torch.nn.ReLU()), path)
+    elif kind == "image":
+        Image.new("RGB", (600, 600)).save(path, "JPEG")
     else:
         path.write_bytes(b"")
 
@@ -45,12 +48,13 @@ def write(path: Path, kind: str) -> None:
         ("gzip", r"is packed \(gzip\); unpack it and pass the weights file"),
         ("arrays", r"is an archive of NumPy's arrays; in Python: torch\.save\(\{n: torch\.from_"),
         ("script", r"is a TorchScript program; .*torch\.jit\.load.* \S+/w-state\.pth"),
+        ("image", r"is an image \(JPEG\); pass a weights file"),
         ("empty", r"is empty; download it or save it again"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch, about TorchScript's age
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_an_archive_is_named_with_what_to_do(
+def test_an_archive_or_image_is_named_with_what_to_do(
     kind: str, said: str, shapes_only: bool, tmp_path: Path
 ) -> None:
     path = tmp_path / "w.pth"

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from densenet121.datasets.decoding import format_of
 from densenet121.datasets.image_dataset import some
 from densenet121.utils.errors import InputError
 
@@ -24,10 +25,10 @@ def refuse_no_file(path: Path) -> None:
 
 
 def refuse_archive(path: Path, members: Sequence[str]) -> None:
-    """Refuse what must be unpacked first; ``members`` are its ``names_in``.
+    """Refuse an image, and what must be unpacked first; ``members`` are its ``names_in``.
 
     Raises:
-        InputError: it is an archive of files; the text says what to do.
+        InputError: it is an image or an archive of files; the text says what to do.
     """
     with path.open("rb") as file:
         start = file.read(512)
@@ -37,6 +38,9 @@ def refuse_archive(path: Path, members: Sequence[str]) -> None:
         kinds.append("tar")
     if kinds and start[8:9] != b"{":
         raise InputError(f"{path}: is packed ({kinds[0]}); unpack it and pass the weights file")
+    image = format_of(start)
+    if image and start[8:9] != b"{":
+        raise InputError(f"{path}: is an image ({image}); pass a weights file")
     names = members if start.startswith(b"PK\3\4") else []
     if any(name == "model.weights.h5" or name.endswith("data.pkl") for name in names):
         return
