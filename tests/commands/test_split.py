@@ -310,7 +310,8 @@ def test_what_cannot_be_split_is_refused(
     image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = ["--output", tmp_path / "out"]
-    assert "is split already into train and val" in refusal(capsys, image_folder, *out)
+    for part in (image_folder, image_folder / "train"):
+        assert f": {image_folder}: is split already into train" in refusal(capsys, part, *out)
     val = image_folder / "val"
     assert "so --label_column means" in refusal(capsys, val, "--label_column", "a", *out)
     full = refusal(capsys, val, "--output", image_folder, status=2)

@@ -143,7 +143,10 @@ def images_with_class(
     refuse_label_table(source, "name the file itself to split its images")
     splits = open_splits(source, field=field)
     if len(splits) > 1:
-        raise InputError(f"{source}: is split already into train and val")
+        # Of train/ with val/ beside it, the folder that holds both.
+        beside = splits["train"].source == source != splits["val"].source
+        whole = source.parent if beside else source
+        raise InputError(f"{whole}: is split already into train and val")
     dataset = splits["train"]
     if dataset.read_one is not None:
         raise InputError(f"{source}: only images in files of their own can be split into lists")
