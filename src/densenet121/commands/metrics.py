@@ -151,6 +151,12 @@ def _columns_with(table: Table, config: MetricsConfig) -> dict[str, str]:
         for column in table.columns
         if column.startswith(prefix) and column != prefix
     }
+    if not found and {"predicted", "probability", "rank"} <= set(table.columns):
+        raise InputError(
+            f"{table.file}: has the probability of the predicted class alone, as eval writes it "
+            "for one class per image, and the metrics need that of each class; the accuracies of "
+            "the run are in eval.json beside it"
+        )
     if not found:
         raise InputError(
             f"{table.file}: no column begins with {prefix} (`probability_prefix`); it has "
