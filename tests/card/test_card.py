@@ -91,6 +91,19 @@ def test_the_numbers_are_those_of_the_run(trained: tuple[Path, Path]) -> None:
     assert str(run.parent) not in text  # a card is passed on, paths are not
 
 
+def test_epochs_that_a_run_ended_before_are_said_beside_those_it_was_given(
+    trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    run = shutil.copytree(trained[1], tmp_path / "run")
+    title, until = "How it was made", "epochs until the run ended"
+    assert until not in rows_of(run_card(run), title)
+    record = json.loads((run / "run.json").read_text())
+    record["settings"]["max_epoch"] = 9
+    (run / "run.json").write_text(json.dumps(record))
+    rows = rows_of(run_card(run), title)
+    assert (rows["epochs"], rows[until]) == (["`9`"], ["`2`"])
+
+
 def test_an_evaluation_adds_predictions_and_is_of_these_weights(
     trained: tuple[Path, Path], tmp_path: Path
 ) -> None:

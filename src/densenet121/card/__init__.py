@@ -94,7 +94,9 @@ def run_card(
         about_weights.preprocessing(info, differences or ()) if info else "",
         about_weights.classes(info) if info else "",
         about_weights.intended_use(),
-        about_run.reproduce(record, command),
+        about_run.reproduce(
+            record, command, max((row.epoch + 1 for row in run.rows), default=None)
+        ),
     ]
     index = _index(name, part, kind)
     head = about_weights.metadata(index, for_timm=differences is not None)

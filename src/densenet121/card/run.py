@@ -130,8 +130,14 @@ def calibration(content: Mapping[str, Any] | None, known: Mapping[str, Any]) -> 
     return section("Calibration", table(["what", "value"], rows))
 
 
-def reproduce(record: Mapping[str, Any], command: str) -> str:
-    """The command, the main settings, and the versions."""
+def reproduce(record: Mapping[str, Any], command: str, epochs: int | None = None) -> str:
+    """The command, the main settings, and the versions.
+
+    Args:
+        record: run.json; may be empty.
+        command: the command that makes the run again, or empty.
+        epochs: how many the run began, where these are known.
+    """
     if not record:
         return ""
     settings = mapping(record.get("settings"))
@@ -140,6 +146,9 @@ def reproduce(record: Mapping[str, Any], command: str) -> str:
         for field, name in _SETTINGS.items()
         if settings.get(field) is not None
     ]
+    most = settings.get("max_epoch")
+    if epochs is not None and isinstance(most, int) and epochs < most:
+        main.insert(1, ["epochs until the run ended", code(epochs)])
     environment = [[f"version of {name}", value] for name, value in _versions(record).items()]
     names = ("platform", "accelerator", "kernels", "world_size", "git_commit", "started")
     environment += [[name.replace("_", " "), record[name]] for name in names if record.get(name)]
