@@ -11,6 +11,7 @@ from densenet121.checkpoint.foreign.labels import Family
 from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import ModelInfo
 from densenet121.network import DenseNet, Variant, build
+from densenet121.utils.checks import checked_path
 from densenet121.utils.errors import InputError
 
 
@@ -95,8 +96,9 @@ def load_pretrained(
     Raises:
         InputError: the file cannot be used.
     """
-    weights = read_weights(Path(path))
-    weights.check_head(Path(path))
+    file = checked_path("path", path)
+    weights = read_weights(file)
+    weights.check_head(file)
     assert weights.num_classes is not None
     info = weights.info
     chosen = weights.variant_for(variant)

@@ -25,6 +25,7 @@ from densenet121.engine.eval_weights import fit_classes, load_for, task_and_name
 from densenet121.engine.evaluation import Evaluation, evaluate_images
 from densenet121.engine.images import check_apart, check_columns, open_images
 from densenet121.engine.messages import log_notes
+from densenet121.engine.setup import check_call
 from densenet121.inference.classifier import Classifier
 from densenet121.inference.onnx_model import OnnxModel
 from densenet121.runs.evaluations import write_error_maps, write_summary
@@ -72,6 +73,7 @@ def evaluate(config: EvalConfig, task: Task | None = None) -> EvalResult:
         InputError: images or weights cannot be used, or another process writes into the folder. In
             a folder of weights, a file that cannot be used is logged, and the result is incomplete.
     """
+    check_call(config, EvalConfig, task)
     with StopRequest() as stop, joined(config, lambda: stop.requested) as runtime:
         # Read before the folder is made, so that a wrong path leaves no folder behind.
         source = absolute(config.pretrained)

@@ -1,6 +1,8 @@
 """Pick the parts of a training run: task, variant, preprocessing, network and its weights."""
 
 from dataclasses import replace
+from types import NoneType
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,11 +21,22 @@ from densenet121.network import DenseNet, Variant, build
 from densenet121.runs.checkpoints import Checkpoint
 from densenet121.runtime import Runtime
 from densenet121.tasks import MultiLabel, SingleLabel, Task
+from densenet121.utils.checks import check_type
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.resizing import default_eval_resize
 from densenet121.utils.var_init import initialise
 
 _ORIGINS = {"original": "the original", "data": "its images"}
+
+
+def check_call(config: Any, settings: type, task: Any) -> None:
+    """Refuse what a caller in Python passes as settings or task and is neither.
+
+    Raises:
+        UsageError: the text has the argument, its type and what it is.
+    """
+    check_type("config", config, settings)
+    check_type("task", task, Task, NoneType)
 
 
 def pick_task(config: TrainConfig, task: Task | None, dataset: ImageDataset) -> Task:

@@ -31,7 +31,7 @@ from densenet121.engine.resume import (
     renumber,
     resume_mindspore,
 )
-from densenet121.engine.setup import pick_task
+from densenet121.engine.setup import check_call, pick_task
 from densenet121.engine.start import (
     effective_settings,
     find_start_of,
@@ -87,6 +87,7 @@ def train(config: TrainConfig, task: Task | None = None, images: Sides = None) -
         InputError: data or weights cannot be used, or the loss is nan or infinite.
         OSError: the run folder cannot be written.
     """
+    check_call(config, TrainConfig, task)
     # 1. Process, device, arithmetic.
     with StopRequest() as stop, joined(config, lambda: stop.requested) as runtime:
         check_same_settings(config, runtime)
@@ -127,8 +128,7 @@ def train(config: TrainConfig, task: Task | None = None, images: Sides = None) -
             log_settings(settings)
             log.info("run folder: %s", folder.path)
             log.info("%s; %s", runtime.process.note, runtime)
-            ranks = runtime.process.world_size
-            log_data(dataset, val_dataset, plan.step_size, plan.steps, ranks)
+            log_data(dataset, val_dataset, plan.step_size, plan.steps, runtime.process.world_size)
             log_balance(config, dataset, task)
             log_advice(config, dataset, plan)
             log_precision(training.model, plan)

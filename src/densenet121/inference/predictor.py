@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from densenet121.network import Variant, constant_network
 from densenet121.runtime import make_runtime
 from densenet121.tasks import AnswerOptions, Task
 from densenet121.tasks.single_label.predictions import Prediction
-from densenet121.utils.checks import check_whole
+from densenet121.utils.checks import check_type, check_whole, checked_path
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.resizing import default_eval_resize
 
@@ -77,10 +78,11 @@ class Predictor:
         Raises:
             InputError: the weights cannot be used; a UsageError if a value cannot.
         """
+        check_type("task", task, Task, NoneType)
         check_whole("batch_size", batch_size, 1)
         check_whole("workers", workers, 0)
         runtime = make_runtime(device, amp, batch_size, workers)
-        path = Path(weights)
+        path = checked_path("weights", weights)
         size = _height_and_width(image_size)
         if size and eval_resize is None:
             eval_resize = default_eval_resize(size)  # as the commands do

@@ -33,6 +33,7 @@ from densenet121.runs.layout import (
 )
 from densenet121.runs.metrics import read_rows
 from densenet121.tasks import SingleLabel
+from densenet121.utils.checks import checked_path
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.files import write_atomic
 from densenet121.utils.logging import quiet
@@ -208,7 +209,7 @@ class DenseNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         assert weights.info is not None
         origin = weights.origin | {CLASSES_DTYPE: self.classes_.dtype.kind}
         known = weights.info, origin, weights.calibration, weights.data
-        file = absolute(str(Path(path)))
+        file = absolute(str(checked_path("path", path)))
         try:
             save_weights(file, weights.state_dict, *known)
         except OSError as error:
@@ -225,7 +226,7 @@ class DenseNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             InputError: the file cannot be used.
         """
-        file, loaded = absolute(str(Path(path))), cls(**parameters)
+        file, loaded = absolute(str(checked_path("path", path))), cls(**parameters)
         weights = read_weights(file)
         found = make_classifier(weights, file, Choices(None if weights.info else loaded.net))
         if found.task.name != SingleLabel.name:

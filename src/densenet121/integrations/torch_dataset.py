@@ -23,7 +23,7 @@ from densenet121.engine.balance import make_order
 from densenet121.engine.eval_weights import fit_classes, load_for, task_and_names
 from densenet121.engine.images import find_datasets, open_images
 from densenet121.engine.plan import train_sizes
-from densenet121.engine.setup import pick_preprocessing, pick_task
+from densenet121.engine.setup import check_call, pick_preprocessing, pick_task
 from densenet121.tasks import Task
 from densenet121.utils.errors import InputError, UsageError
 
@@ -244,6 +244,7 @@ def training_datasets(
         UsageError: a setting cannot be used, or needs whole batches.
         InputError: the images or weights cannot be used.
     """
+    check_call(config, TrainConfig, task)
     _refuse_what_needs_batches(config)
     images, validation = find_datasets(config)
     check_num_classes(images, config.num_classes)
@@ -279,6 +280,7 @@ def evaluation_dataset(
         UsageError: a setting cannot be used, or needs whole batches.
         InputError: the images or weights cannot be used.
     """
+    check_call(config, EvalConfig, task)
     if config.on_bad_image == "skip":
         raise UsageError(_SKIP)
     if config.tta not in (None, "none"):

@@ -1,9 +1,36 @@
 """Checks of values that a caller in Python passes; those of flags are in ``config``."""
 
 import operator
+import os
+import reprlib
+from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from densenet121.utils.errors import UsageError
+
+
+def check_type(field: str, value: Any, *types: type) -> None:
+    """Refuse what is of none of these types.
+
+    Raises:
+        UsageError: the text has the field, the types and the value, cut where it is long.
+    """
+    if not isinstance(value, types):
+        names = ("None" if kind is NoneType else kind.__name__ for kind in types)
+        raise UsageError(
+            f"`{field}` must be of type {' or '.join(names)}, got {reprlib.repr(value)}"
+        )
+
+
+def checked_path(field: str, value: Any) -> Path:
+    """The path that a caller passes as text or as a path.
+
+    Raises:
+        UsageError: it is neither; the text has the field and the value.
+    """
+    check_type(field, value, str, os.PathLike)
+    return Path(value)
 
 
 def check_whole(field: str, value: Any, least: int) -> None:
