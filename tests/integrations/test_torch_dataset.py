@@ -230,6 +230,10 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         dataset[0]
     with pytest.raises(InputError, match="counts from 0, got -1"):
         dataset.set_epoch(-1)
+    with pytest.raises(UsageError, match="`epoch` must be of type int or integer, got '1'"):
+        dataset.set_epoch("1")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="`rank` must be of type int or integer, got '0'"):
+        EpochSampler(dataset, "0", 2)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="`rank` must be from 0 to 1, got 2"):
         EpochSampler(dataset, 2, 2)
     part: Any = torch.utils.data.Subset(dataset, [0, 1])

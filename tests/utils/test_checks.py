@@ -8,6 +8,7 @@ import pytest
 
 import densenet121
 from densenet121 import EvalConfig, Predictor, TrainConfig
+from densenet121.report import write_report
 from densenet121.tasks import SingleLabel
 from densenet121.utils.errors import UsageError
 
@@ -26,6 +27,7 @@ TRAIN, EVAL = TrainConfig(data_dir="x"), EvalConfig(data_dir="x", pretrained="y"
         (lambda: Predictor("y", task=SingleLabel), "`task` must be of type Task or None, got <cl"),  # type: ignore[arg-type]
         (lambda: Predictor(None), "`weights` must be of type str or PathLike, got None"),  # type: ignore[arg-type]
         (lambda: densenet121.load_model(b"y"), "`path` must be of type str or PathLike, got b'y'"),  # type: ignore[arg-type]
+        (lambda: write_report(Path(), "x"), "`task` must be of type Task or None, got 'x'"),  # type: ignore[arg-type]
         (lambda: densenet121.DenseNetClassifier.load(None), "`path` must be of type str or PathL"),  # type: ignore[arg-type]
     ],
 )

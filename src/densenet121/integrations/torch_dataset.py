@@ -25,6 +25,7 @@ from densenet121.engine.images import find_datasets, open_images
 from densenet121.engine.plan import train_sizes
 from densenet121.engine.setup import check_call, pick_preprocessing, pick_task
 from densenet121.tasks import Task
+from densenet121.utils.checks import check_type
 from densenet121.utils.errors import InputError, UsageError
 
 
@@ -204,6 +205,8 @@ class EpochSampler(Sampler[Draw]):
                 f"`dataset` is a {type(dataset).__name__}, but a dataset of `training_datasets` is "
                 "needed; for a part of its images pass it the setting `exclude`"
             )
+        check_type("rank", rank, int, np.integer)
+        check_type("world_size", world_size, int, np.integer)
         if not 0 <= rank < world_size:
             raise UsageError(f"`rank` must be from 0 to {world_size - 1}, got {rank}")
         self._order, self._count = dataset.order, len(dataset)
@@ -347,6 +350,7 @@ def _evaluation_images(config: EvalConfig, task: Task | None) -> ImageDataset:
 
 
 def _checked_epoch(epoch: int) -> int:
+    check_type("epoch", epoch, int, np.integer)
     if epoch < 0:
         raise InputError(f"`epoch` counts from 0, got {epoch}")
     return epoch

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from densenet121.pages.markup import mapping
@@ -36,6 +37,7 @@ from densenet121.tasks import (
     Validation,
     task_named,
 )
+from densenet121.utils.checks import check_type
 from densenet121.utils.errors import InputError
 from densenet121.utils.json_values import number, parse_json
 
@@ -87,6 +89,7 @@ def read_run(folder: Path, task: Task | None = None) -> RunFiles:
         InputError: no such folder, not a run folder, a file that cannot be parsed, or an unknown
             task.
     """
+    check_type("task", task, Task, NoneType)
     if not folder.is_dir():
         raise InputError(f"{folder}: not a folder; pass the run folder that train or eval wrote")
     metrics, evaluation = folder / METRICS, folder / EVALUATION
