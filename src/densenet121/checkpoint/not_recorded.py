@@ -56,7 +56,7 @@ def _images(own: Preprocessing, back: Preprocessing) -> list[str]:
 
 
 def _same_float32(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    return np.array_equal(np.float32(one), np.float32(other))
+    return np.array_equal(np.array(one, np.float32), np.array(other, np.float32))
 
 
 def _fill(preprocessing: Preprocessing) -> tuple[int, int, int] | None:
