@@ -53,9 +53,17 @@ def test_eval_says_of_the_onnx_file_what_it_says_of_the_weights(
         digests |= {e.digest for e in result.evaluations.values() if e is not None}
     assert len(digests) == 1
     path = image_folder / "val" / "cat" / "001.png"
-    ours, theirs = (Predictor(source, amp="fp32").predict([path])[0] for source in (weights, onnx))
+    both = [Predictor(source, amp="fp32") for source in (weights, onnx)]
+    ours, theirs = (predictor.predict([path])[0] for predictor in both)
     assert ours.classes == theirs.classes
     assert max(map(abs, map(float.__sub__, ours.probabilities, theirs.probabilities))) < 1e-4
+    normalised = torch.randn(2, 3, 16, 16)
+    if uint8_input:  # it would take them for grey levels
+        with pytest.raises(InputError, match=r"must be a tensor of \(N, 16, 16, 3\) uint8, got"):
+            both[1].logits(normalised)
+    else:
+        ours, theirs = (torch.from_numpy(predictor.logits(normalised)) for predictor in both)
+        assert torch.allclose(ours, theirs, atol=1e-4)
 
 
 def test_an_onnx_file_without_class_names_is_evaluated_on_named_classes(

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from densenet121.config import PredictConfig, weights_choices
 from densenet121.inference.classifier import Choices, load_classifier
@@ -63,6 +64,33 @@ def test_a_setting_out_of_range_is_refused(
     with pytest.raises(InputError) as caught:
         Predictor(weights, **settings)
     assert str(caught.value).startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("tta", "images", "reason"),
+    [
+        ("none", torch.zeros(2, 20, 20, 3, dtype=torch.uint8), "(2, 20, 20, 3) uint8"),
+        ("none", torch.zeros(2, 16, 16, 4, dtype=torch.uint8), "(2, 16, 16, 4) uint8"),
+        ("none", torch.zeros(2, 3, 16, 16, dtype=torch.uint8), "(2, 3, 16, 16) uint8"),
+        ("none", torch.zeros(2, 3, 32, 32), "(2, 3, 32, 32) float32"),
+        ("none", torch.zeros(2, 3, 16, 16, dtype=torch.float64), "(2, 3, 16, 16) float64"),
+        ("none", torch.zeros(16, 16, 3, dtype=torch.uint8), "(16, 16, 3) uint8"),
+        ("none", torch.tensor(1, dtype=torch.uint8), "() uint8"),
+        ("none", np.zeros((2, 16, 16, 3), np.uint8), "ndarray"),
+        ("flip", torch.zeros(2, 3, 16, 16), "(2, 3, 16, 16) float32"),
+        ("ten_crop", torch.zeros(2, 16, 16, 3, dtype=torch.uint8), "(2, 16, 16, 3) uint8"),
+    ],
+)
+def test_prepared_images_of_another_shape_are_refused(
+    tta: str, images: Any, reason: str, weights: Path
+) -> None:
+    with pytest.raises(InputError) as caught:
+        Predictor(weights, tta=tta, amp="fp32").logits(images)
+    rows = 80 if tta == "ten_crop" else 16
+    tensors = " or, normalised, (N, 3, 16, 16) float32" if tta == "none" else ""
+    assert str(caught.value).startswith(
+        f"`images` must be a tensor of (N, {rows}, 16, 3) uint8{tensors}, got {reason}; "
+    )
 
 
 def test_another_size_scales_the_resizing_as_the_commands_do(weights: Path) -> None:

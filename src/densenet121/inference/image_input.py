@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -63,4 +64,31 @@ def as_encoded(image: bytes | NDArray[np.uint8] | Image.Image) -> bytes | NDArra
         return np.ascontiguousarray(image)  # that of BGR[..., ::-1] is not
     raise InputError(
         f"an image must be a path, bytes, an array or a PIL image, got {type(image).__name__}"
+    )
+
+
+def check_prepared(
+    images: torch.Tensor, pixels: tuple[int, ...], normalised: tuple[int, ...] | None
+) -> None:
+    """Refuse prepared images that a network would read as others.
+
+    Args:
+        images: ``(N, *pixels)`` uint8 or ``(N, *normalised)`` float32.
+        pixels: shape of an image before normalisation.
+        normalised: shape of one after it, or None where the network takes none.
+
+    Raises:
+        InputError: they are of another shape or type.
+    """
+    allowed = {"uint8": pixels} | ({"float32": normalised} if normalised else {})
+    found = type(images).__name__
+    if isinstance(images, torch.Tensor):
+        kind = str(images.dtype).removeprefix("torch.")
+        if images.ndim and images.shape[1:] == allowed.get(kind):
+            return
+        found = f"{tuple(images.shape)} {kind}"
+    shapes = [f"(N, {', '.join(map(str, shape))}) {kind}" for kind, shape in allowed.items()]
+    raise InputError(
+        f"`images` must be a tensor of {' or, normalised, '.join(shapes)}, got {found}; `prepare` "
+        "makes the pixels of an image, and `image_size` of Predictor sets their size"
     )

@@ -15,8 +15,8 @@ from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.loader import Batch, load_batches
 from densenet121.datasets.sampler import evaluation_batches
 from densenet121.inference.classifier import Choices, load_classifier, logits_of
-from densenet121.inference.image_input import ImageInput, as_encoded, in_order
-from densenet121.inference.onnx_model import load_onnx
+from densenet121.inference.image_input import ImageInput, as_encoded, check_prepared, in_order
+from densenet121.inference.onnx_model import OnnxModel, load_onnx
 from densenet121.network import Variant, constant_network
 from densenet121.runtime import make_runtime
 from densenet121.tasks import AnswerOptions, Task
@@ -126,6 +126,18 @@ class Predictor:
         """Rows and columns of prepared pixels; larger than ``size`` for ten crops."""
         return self.classifier.preprocessing.pixels_size
 
+    @property
+    def normalised_shape(self) -> tuple[int, int, int] | None:
+        """Channels, rows and columns of a normalised image that ``logits`` takes.
+
+        None where it takes pixels only: several views are averaged, or an exported network
+        normalises itself.
+        """
+        model, preprocessing = self.classifier.model, self.classifier.preprocessing
+        inside = isinstance(model, OnnxModel) and model.takes_uint8
+        one_view = preprocessing.tta == "none" and not inside
+        return (preprocessing.channels, *self.size) if one_view else None
+
     def prepare(self, image: ImageInput, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
         """The ``(*pixels_size, 3)`` uint8 pixels of an image for ``logits``.
 
@@ -156,12 +168,13 @@ class Predictor:
     def logits(self, images: torch.Tensor) -> NDArray[np.float32]:
         """Logits ``(N, K)`` of prepared images ``(N, *pixels_size, 3)`` uint8.
 
-        Or of normalised ones, ``(N, C, H, W)`` float32, where no views are averaged.
+        Or of normalised ones, ``(N, *normalised_shape)`` float32, where there is such a shape.
 
         Raises:
-            InputError: a logit is not finite.
+            InputError: ``images`` are of another shape or type, or a logit is not finite.
         """
         classifier = self.classifier
+        check_prepared(images, (*self.pixels_size, 3), self.normalised_shape)
         with self.runtime.named_memory_errors():
             found = logits_of(
                 classifier.model, images, classifier.preprocessing, classifier.task, self.runtime

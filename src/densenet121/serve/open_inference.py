@@ -9,7 +9,6 @@ import numpy as np
 from fastapi import FastAPI, Path, Request
 from fastapi.responses import Response
 
-from densenet121.inference.onnx_model import OnnxModel
 from densenet121.serve.answers import Json, json_text
 from densenet121.serve.batches import Reply
 from densenet121.serve.bodies import NamedImage, Refusal, drain
@@ -118,8 +117,7 @@ def _allowed(service: Service) -> Allowed:
     )
     outputs = (_LOGITS, *(() if probabilities is None else (_PROBABILITIES,)), _ANSWER)
     p, most = classifier.preprocessing, service.config.max_pictures
-    inside = isinstance(classifier.model, OnnxModel) and classifier.model.takes_uint8
-    if p.tta != "none" or inside:
+    if service.predictor.normalised_shape is None:
         return Allowed(outputs, most, None)
     # Half of the range more on each side, since interpolation overshoots; 0 to 255 is refused.
     low = [(-0.5 * 255 - mean) / std for mean, std in zip(p.mean, p.std, strict=True)]
