@@ -1,6 +1,7 @@
 """Weights for grey images from those for RGB and back: what is the same function, and where."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -159,13 +160,15 @@ def test_three_thirds_are_the_weight_to_the_bit(value: float, sign: int) -> None
         assert third == pytest.approx(sign * value / 3, rel=3e-7)
 
 
-def weights_file(folder: Path, p: Preprocessing = IMAGENET) -> Path:
+def weights_file(
+    folder: Path, p: Preprocessing = IMAGENET, calibration: dict[str, Any] | None = None
+) -> Path:
     from densenet121.network import build
 
     torch.manual_seed(1)
     model = build("densenet40", num_classes=2, in_channels=p.channels)
     info = ModelInfo("densenet40", "paper", ("a", "b"), p)
-    save_weights(folder / "w.safetensors", model.state_dict(), info, {})
+    save_weights(folder / "w.safetensors", model.state_dict(), info, {}, calibration)
     return folder / "w.safetensors"
 
 
@@ -184,6 +187,20 @@ def test_convert_writes_grey_weights_and_says_what_changed(tmp_path: Path) -> No
         tmp_path / "grey.safetensors", tmp_path / "rgb.safetensors", "native", channels=3
     )
     assert back.channels == 3 and "a third of the first convolution" in back.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("before", "channels", "kept"),
+    [(IMAGENET, 1, False), (ALIKE, 1, True), (IMAGENET.with_channels(1), 3, True)],
+)
+def test_a_calibration_stays_where_another_number_of_channels_is_the_same_function(
+    before: Preprocessing, channels: int, kept: bool, tmp_path: Path
+) -> None:
+    measured = {"temperature": 2.0, "scores": [0.5], "abstain_below": 0.7, "note": {}}
+    file = weights_file(tmp_path, before, measured)
+    done = convert(file, tmp_path / "new.safetensors", "native", channels=channels)
+    assert read_weights(tmp_path / "new.safetensors").calibration == (measured if kept else None)
+    assert any("the calibration is left out" in note for note in done.notes) == (not kept)
 
 
 def test_a_program_without_grey_networks_gets_three_channels(tmp_path: Path) -> None:

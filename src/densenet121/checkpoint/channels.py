@@ -64,6 +64,12 @@ def one_channel(
     return own, (wide * (grey.mean[0] - mean) / std).sum((1, 2, 3))
 
 
+def is_same_function(preprocessing: Preprocessing, channels: int) -> bool:
+    """Whether ``with_channels`` gives the same function of grey images, also at the border."""
+    grey = preprocessing.with_channels(1)
+    return channels == 3 or set(preprocessing.mean) == set(grey.mean)
+
+
 def with_channels(
     state_dict: Mapping[str, Tensor], preprocessing: Preprocessing, channels: int
 ) -> tuple[dict[str, Tensor], Preprocessing, str]:

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from densenet121.checkpoint.channels import with_channels
+from densenet121.checkpoint.channels import is_same_function, with_channels
 from densenet121.checkpoint.foreign import mindspore
 from densenet121.checkpoint.foreign.identify import PREPROCESSING
 from densenet121.checkpoint.foreign.medical import (
@@ -117,6 +117,8 @@ def convert(
     wanted = channels or (own if own in CHANNELS[to] else CHANNELS[to][0])
     changed = ""
     if wanted != own:
+        if not is_same_function(info.preprocessing, wanted):
+            loaded = _without_calibration(loaded, changes)
         state_dict, preprocessing, changed = with_channels(state_dict, info.preprocessing, wanted)
         info = replace(info, preprocessing=preprocessing)
     if to == "torchxrayvision":
@@ -192,10 +194,15 @@ def replaced(
     outputs, channels = loaded.model.num_classes, loaded.model.in_channels
     new, changes = with_known(info, known, outputs, channels, source)
     same = (new.task, new.preprocessing) == (info.task, info.preprocessing)
-    if loaded.calibration is not None and not same:
-        loaded = replace(loaded, calibration=None)
-        changes.append("the calibration is left out, because it is of other probabilities")
-    return new, loaded, changes
+    return new, loaded if same else _without_calibration(loaded, changes), changes
+
+
+def _without_calibration(loaded: Pretrained, changes: list[str]) -> Pretrained:
+    """The weights as they are if they have none; else a sentence says that it is left out."""
+    if loaded.calibration is None:
+        return loaded
+    changes.append("the calibration is left out, because it is of other probabilities")
+    return replace(loaded, calibration=None)
 
 
 def _check_scale(info: ModelInfo, source: Path) -> None:
