@@ -3,6 +3,8 @@
 import gzip
 import os
 import re
+import shlex
+import sys
 import tarfile
 import threading
 import zipfile
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from densenet121.checkpoint.load import read_weights
 from densenet121.utils.errors import InputError
@@ -37,6 +40,32 @@ def write(path: Path, kind: str) -> None:
         Image.new("RGB", (600, 600)).save(path, "JPEG")
     else:
         path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_weights_in_several_files_come_with_the_command_that_joins_them(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = {"features.conv0.weight": torch.ones(2, 3, 3, 3), "classifier.bias": torch.zeros(2)}
+    folder = tmp_path / "in two"
+    folder.mkdir()
+    parts = [folder / f"model-0000{number}-of-00002.{suffix}" for number in (1, 2)]
+    for part, (name, tensor) in zip(parts, state.items(), strict=True):
+        (save_file if suffix == "safetensors" else torch.save)({name: tensor}, part)
+    index = folder / f"model.{suffix}.index.json"
+    with pytest.raises(InputError, match='has no "features') as alone:
+        read_weights(parts[1])
+    assert "divided" not in str(alone.value)  # without an index it is a file like any other
+    index.write_text("{}")
+    for path in (folder, index, *parts):
+        said = f"^{re.escape(str(path))}: the weights are divided into several files, "
+        with pytest.raises(InputError, match=said) as refused:
+            read_weights(path)
+    code, *words = shlex.split(str(refused.value).partition("python -c ")[2])
+    monkeypatch.setattr(sys, "argv", ["-c", *words])
+    exec(code, {})
+    joined = (load_file if suffix == "safetensors" else torch.load)(words[1])
+    assert all(torch.equal(joined[name], state[name]) for name in state)
 
 
 @pytest.mark.parametrize("shapes_only", [False, True])

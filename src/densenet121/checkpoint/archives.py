@@ -1,5 +1,7 @@
 """Recognise archives in which a weights file may be, and files that cannot be read as one."""
 
+import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +12,22 @@ from densenet121.utils.errors import InputError
 # First bytes of compressed files, and what they are.
 _COMPRESSED = {b"\x1f\x8b\x08": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"7z\xbc\xaf": "7z"}
 _ARRAYS = "torch.save({n: torch.from_numpy(a) for n, a in numpy.load(FILE).items()}, 'weights.pth')"
+
+# How Hugging Face's libraries name weights in several files, and the file that lists them.
+_INDEX = ".index.json"
+_PART = re.compile(r"(.+)-\d{5}-of-\d{5}(\.safetensors|\.bin)")
+_TENSORS = "{n: t for f in glob.glob(sys.argv[1]) for n, t in %s.items()}, sys.argv[2])"
+_JOIN = {
+    "safetensors": (
+        "import glob, sys; from safetensors.torch import load_file, save_file; "
+        f"save_file({_TENSORS % 'load_file(f)'}",
+        "safetensors",
+    ),
+    "bin": (
+        f"import glob, sys, torch; torch.save({_TENSORS % 'torch.load(f, weights_only=True)'}",
+        "pth",
+    ),
+}
 
 
 def refuse_no_file(path: Path) -> None:
@@ -22,6 +40,30 @@ def refuse_no_file(path: Path) -> None:
         raise InputError(f"{path}: is a pipe or a device; save the weights in a file")
     if not path.stat().st_size:
         raise InputError(f"{path}: is empty; download it or save it again")
+
+
+def refuse_part(path: Path) -> None:
+    """Refuse weights that Hugging Face's libraries have divided into several files.
+
+    Raises:
+        InputError: the folder or the file is of such weights; the text says how to join them.
+    """
+    index = path
+    if path.is_dir():
+        index = next(iter(sorted(path.glob(f"*{_INDEX}"))), path)
+    elif part := _PART.fullmatch(path.name):
+        index = path.with_name(f"{part[1]}{part[2]}{_INDEX}")
+    if not index.name.endswith(_INDEX) or not index.is_file():
+        return
+    name = index.name.removesuffix(_INDEX)
+    stem, suffix = name.rpartition(".")[::2]
+    parts = index.with_name(f"{stem}-*-of-*.{suffix}")
+    code, new = _JOIN.get(suffix, _JOIN["bin"])
+    joined = index.with_name(f"{stem}-joined.{new}")
+    raise InputError(
+        f"{path}: the weights are divided into several files, {parts.name}; join them: "
+        f'python -c "{code}" {shlex.quote(str(parts))} {shlex.quote(str(joined))}'
+    )
 
 
 def refuse_archive(path: Path, members: Sequence[str]) -> None:

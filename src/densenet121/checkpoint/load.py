@@ -11,7 +11,7 @@ import safetensors
 import torch
 from torch import Tensor
 
-from densenet121.checkpoint.archives import refuse_archive, refuse_no_file
+from densenet121.checkpoint.archives import refuse_archive, refuse_no_file, refuse_part
 from densenet121.checkpoint.channels import channels_of
 from densenet121.checkpoint.exported import names_in, refuse_exported
 from densenet121.checkpoint.foreign import mindspore
@@ -64,6 +64,7 @@ def read_weights(path: Path, *, shapes_only: bool = False, int8: bool = False) -
     if path.is_dir():
         found_in = weights_in(path)
         if found_in is None:
+            refuse_part(path)
             inside = sorted(path.glob("*.safetensors"))  # of a run the best is the first
             which = f" in it, as {inside[0]}" if inside else _HUGGING_FACE
             raise InputError(f"{path}: is a folder; pass one weights file{which}")
@@ -73,6 +74,7 @@ def read_weights(path: Path, *, shapes_only: bool = False, int8: bool = False) -
         hint = "; no weights come with this program, so name a file"
         raise InputError(f"{path}: there is no such weights file{hint if named else ''}")
     refuse_no_file(path)
+    refuse_part(path)
     if path.stat().st_size > LARGEST:
         raise InputError(f"{path}: has {path.stat().st_size} bytes; the limit is {LARGEST}")
     refuse_stray(path)
