@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -681,6 +682,20 @@ def test_a_log_or_metrics_that_cannot_be_written_are_named_with_the_good_checkpo
                 folder.note({"kind": "train", "text": 100 * "x"})
             else:
                 log.info(100 * "x")
+
+
+@pytest.mark.parametrize("name", ["run.json", "predictions.csv"])
+def test_a_result_that_cannot_be_written_is_named_with_the_good_checkpoint(
+    name: str, config: TrainConfig, uninterrupted: Path, tmp_path: Path
+) -> None:
+    folder = with_checkpoints_until(tmp_path / "run", uninterrupted, STEPS - 1)
+    (folder / name).unlink()
+    (folder / name).mkdir()  # stands for a full disk, which would refuse the checkpoints before
+    good = folder / ("0-2_2.ckpt" if name == "run.json" else "0-2_3.ckpt")
+    message = f"{folder / name}: cannot be written (Is a directory); the last good checkpoint is"
+    with pytest.raises(InputError, match=f"^{re.escape(f'{message} {good}')}$"):
+        train(replace(config, output_dir=str(folder), resume="auto"))
+    assert checkpoints_in(folder)[0] == good
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(image_folder: Path, tmp_path: Path) -> None:

@@ -181,7 +181,8 @@ def _show_errors(
 ) -> None:
     device = plan.runtime.device
     maps = draw_error_maps(evaluation, training.model, plan.preprocessing, device)
-    write_error_maps(folder.path, maps)
+    with folder.writing():
+        write_error_maps(folder.path, maps)
 
 
 def _complete_last(training: Training, folder: RunFolder) -> None:

@@ -70,7 +70,8 @@ def validate_epoch(
         The validation of the plain weights; None if ``should_stop`` returned true.
 
     Raises:
-        InputError: an image cannot be read; the text names the last good checkpoint.
+        InputError: an image cannot be read, or a file not be written; the text names the last good
+            checkpoint.
     """
     state = training.state
     averaged = None
@@ -103,7 +104,9 @@ def validate_epoch(
             folder.save_weights(BEST_AVERAGE, weights, row | plain_metrics(averaged.metrics))
     # Of the last weights, not the best, which were selected on these same images.
     if folder.is_first:
-        evaluation.write(folder.path, evaluation.to_json(LAST_WEIGHTS) | row | evaluation.metrics)
+        content = evaluation.to_json(LAST_WEIGHTS) | row | evaluation.metrics
+        with folder.writing():
+            evaluation.write(folder.path, content)
     _follow_progress(training, plan, (averaged or evaluation).metrics)
     return evaluation
 

@@ -1,7 +1,7 @@
 """The folder of a training run, written during the run."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -98,26 +98,37 @@ class RunFolder:
         self._superseded = self._renamed(step, checkpoint) if checkpoint else []
         if not self.is_first:
             return ()
-        if checkpoint is None:
-            self._metrics.keep_until(0, 0)
-            write_json(self.path / RECORD, dict(self._run))
-            self._trackers.begin([], None, first_batch)
-            return ()
-        source = checkpoint.path.parent
-        self._keep_metrics(step, checkpoint)
-        self._trackers.begin(read_rows(self.path / METRICS), source, first_batch)
-        # If it is missing or damaged, the checkpoint has everything that is needed.
-        before = read_record(source) or checkpoint.content["run"]
-        record = resumed_record(before, self._run, step, checkpoint.path)
-        write_json(self.path / RECORD, record)
-        state = checkpoint.content["state"]
-        try:
+        with self.writing():
+            if checkpoint is None:
+                self._metrics.keep_until(0, 0)
+                write_json(self.path / RECORD, dict(self._run))
+                self._trackers.begin([], None, first_batch)
+                return ()
+            source = checkpoint.path.parent
+            self._keep_metrics(step, checkpoint)
+            self._trackers.begin(read_rows(self.path / METRICS), source, first_batch)
+            # If it is missing or damaged, the checkpoint has everything that is needed.
+            before = read_record(source) or checkpoint.content["run"]
+            record = resumed_record(before, self._run, step, checkpoint.path)
+            write_json(self.path / RECORD, record)
+            state = checkpoint.content["state"]
             lost = bring_best(source, self.path, state)
+            if source != self.path:
+                copy_evaluation(source, self.path, state["evaluated_epochs"])
+            return lost
+
+    @contextmanager
+    def writing(self, file: Path | None = None) -> Iterator[None]:
+        """A context that writes ``file``, or several.
+
+        Raises:
+            InputError: one cannot be written; the text names the last good checkpoint.
+        """
+        try:
+            yield
         except OSError as error:
-            raise cannot_write(error.filename or self.path, error, self.good) from None
-        if source != self.path:
-            copy_evaluation(source, self.path, state["evaluated_epochs"])
-        return lost
+            path = file or error.filename or self.path
+            raise cannot_write(path, error, self.good) from None
 
     def _renamed(self, step: int, checkpoint: Checkpoint) -> list[Path]:
         """Checkpoints of the interrupted epoch that would pass for newer than this run's.
@@ -155,10 +166,8 @@ class RunFolder:
         if self.is_first:
             # A killed run then has no row in its metrics that a tracker has not got.
             self._trackers.note(row)
-            try:
+            with self.writing(self._metrics.path):
                 self._metrics.write(row)
-            except OSError as error:
-                raise cannot_write(self._metrics.path, error, self.good) from None
 
     def show(self, name: str, step: int, draw: Callable[[], bytes | None]) -> None:
         """Give an image to the trackers, if there are any; it is drawn only then."""
@@ -186,10 +195,8 @@ class RunFolder:
         """
         path = self.checkpoint_path(step)
         whole = {"model": self._info.to_json(), **content, "run": dict(self._run)}
-        try:
+        with self.writing(path):
             save(path, "checkpoint", tensors, whole)
-        except OSError as error:
-            raise cannot_write(path, error, self.good) from None
         self._last_good = path
         for old in self._superseded:
             if old != path:
@@ -209,10 +216,8 @@ class RunFolder:
         if not self.is_first:
             return
         data = data_note(self._run["data"])
-        try:
+        with self.writing(self.path / name):
             save_weights(self.path / name, state_dict, self._info, origin, data=data)
-        except OSError as error:
-            raise cannot_write(self.path / name, error, self.good) from None
 
     @property
     def good(self) -> str:
