@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file
 
 from densenet121.checkpoint.load import read_weights
-from densenet121.checkpoint.native import read, save_weights
+from densenet121.checkpoint.native import read, save, save_weights
 from densenet121.config import EvalConfig, TrainConfig
 from densenet121.engine.evaluate import evaluate
-from densenet121.engine.plan import frozen_epochs, make_schedule
+from densenet121.engine.plan import HEAD_STEPS, frozen_epochs, make_schedule
 from densenet121.engine.train import train
 from densenet121.network import densenet40, stages
 from densenet121.runs.layout import checkpoints_in
@@ -236,19 +236,46 @@ def test_new_weights_are_not_frozen_where_there_is_nothing_to_resume(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_freeze_of_other_epochs_is_no_longer_run_unless_their_number_is_passed(
-    image_folder: Path, pretrained: str, tmp_path: Path
-) -> None:
-    # 3 steps an epoch: `auto` freezes a third of the run, 1 epoch of 3 and 2 of 6.
-    short = train_config(
+@pytest.fixture(scope="module")
+def thawed(
+    image_folder: Path, pretrained: str, tmp_path_factory: pytest.TempPathFactory
+) -> TrainConfig:
+    """A run of 6 epochs that was frozen in the first of them; its folder is not to be changed."""
+    config = train_config(
         image_folder,
-        tmp_path / "short",
-        max_epoch=3,
+        tmp_path_factory.mktemp("thawed") / "run",
+        max_epoch=6,
         pretrained=pretrained,
         freeze="all_but_head",
-        freeze_epochs="auto",
+        freeze_epochs=1,
         lr_scheduler="constant",
     )
+    train(config)
+    return config
+
+
+def test_layers_that_learn_do_not_freeze_again_where_an_epoch_gets_other_steps(
+    thawed: TrainConfig, tmp_path: Path
+) -> None:
+    """As on more ranks, or with fewer images: `auto` would freeze more epochs of 3 steps."""
+    whole = Path(str(thawed.output_dir))
+    _, tensors, content = read(whole / "0-1_3.ckpt")
+    settings = content["run"]["settings"] | {"freeze_epochs": "auto"}
+    content["run"] |= {"settings": settings, "steps_per_epoch": HEAD_STEPS}
+    content["state"]["step"] = HEAD_STEPS  # of one epoch
+    save(tmp_path / "0-1_32.ckpt", "checkpoint", tensors, content)
+    train(replace(thawed, freeze_epochs="auto", output_dir=str(tmp_path), resume="auto"))
+    assert outcome(tmp_path)["tensors"] == outcome(whole)["tensors"]
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["first_steps_per_epoch"] == HEAD_STEPS  # for the next resume
+
+
+def test_a_freeze_of_other_epochs_is_no_longer_run_unless_their_number_is_passed(
+    thawed: TrainConfig, tmp_path: Path
+) -> None:
+    # 3 steps an epoch: `auto` freezes a third of the run, 1 epoch of 3 and 2 of 6.
+    folder = str(tmp_path / "short")
+    short = replace(thawed, output_dir=folder, max_epoch=3, freeze_epochs="auto")
     train(short)
     longer = replace(short, max_epoch=6, resume="auto")
     message = (
@@ -262,10 +289,8 @@ def test_a_freeze_of_other_epochs_is_no_longer_run_unless_their_number_is_passed
     # The freeze of the whole run has other groups of weights.
     with pytest.raises(UsageError, match="--freeze_epochs was auto, is now 0"):
         train(replace(longer, freeze_epochs=0))
-    long = replace(short, max_epoch=6, freeze_epochs=1, output_dir=str(tmp_path / "long"))
-    train(long)
     train(replace(longer, freeze_epochs=1))
-    assert outcome(tmp_path / "short") == outcome(tmp_path / "long")
+    assert outcome(tmp_path / "short") == outcome(Path(str(thawed.output_dir)))
 
 
 def test_the_mean_and_size_of_the_weights_are_used_unless_a_setting_says_otherwise(

@@ -1,12 +1,19 @@
 """What a training run is made of before its first step: network, state, plan."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from densenet121.checkpoint.native import ModelInfo
 from densenet121.checkpoint.weights import Weights
 from densenet121.config import TrainConfig
 from densenet121.datasets.image_dataset import ImageDataset, check_num_classes
-from densenet121.engine.plan import EpochPlan, make_plan, train_sizes
+from densenet121.engine.plan import (
+    EpochPlan,
+    first_steps,
+    frozen_epochs,
+    make_plan,
+    train_sizes,
+)
 from densenet121.engine.setup import check_size, make_model, pick_preprocessing, pick_variant
 from densenet121.engine.start import begin_training
 from densenet121.engine.state import Training
@@ -56,4 +63,7 @@ def build_training(
         check_size(model, *side, min(runtime.batch_size, len(dataset)))
     training = begin_training(model, config, runtime)
     plan = make_plan(config, dataset, task, runtime, preprocessing, model)
+    if checkpoint:  # other steps than the run began with freeze nothing again
+        steps = first_steps(checkpoint.content["run"])
+        plan = replace(plan, frozen_epochs=frozen_epochs(config, steps))
     return Built(info, training, plan, note)

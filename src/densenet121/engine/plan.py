@@ -1,8 +1,9 @@
 """What stays the same in every epoch of a run: ``EpochPlan``, made from the settings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from densenet121.config import TrainConfig
 from densenet121.datasets.image_dataset import ImageDataset
@@ -191,6 +192,11 @@ def frozen_epochs(config: TrainConfig, steps: int) -> int:
         return config.freeze_epochs or config.max_epoch
     enough = min(-(-HEAD_STEPS // steps), config.max_epoch // 3)
     return min(max(enough, 1), config.max_epoch - 1)
+
+
+def first_steps(before: Mapping[str, Any]) -> int:
+    """Steps that an epoch of a run had when it began; ``before`` is what its checkpoint knows."""
+    return int(before.get("first_steps_per_epoch", before["steps_per_epoch"]))
 
 
 def _check_enough(count: int, batch_size: int, accumulated: int, world_size: int) -> None:

@@ -10,7 +10,13 @@ import torch
 from densenet121.checkpoint.weights import Weights
 from densenet121.config import TrainConfig, differences
 from densenet121.datasets.image_dataset import ImageDataset, check_same_classes
-from densenet121.engine.plan import frozen_epochs, make_schedule, mixed_epochs
+from densenet121.engine.plan import (
+    EpochPlan,
+    first_steps,
+    frozen_epochs,
+    make_schedule,
+    mixed_epochs,
+)
 from densenet121.engine.state import RunState, Training
 from densenet121.runs.checkpoints import Checkpoint
 from densenet121.runs.record import steps_as_now
@@ -85,7 +91,7 @@ def _check_longer(checkpoint: Checkpoint, before: Mapping[str, Any], config: Tra
     counts = config.patience is not None or config.lr_scheduler == "plateau"
     reason, advice = (
         _other_rate(then, config, steps, state["step"])
-        or _other_layers(then, config, steps, state["step"])
+        or _other_layers(then, config, before, state["step"])
         or _other_images(then, config, steps, state["step"])
         or (extra if counts else "", "")
     )
@@ -114,13 +120,13 @@ def _other_rate(
 
 
 def _other_layers(
-    then: TrainConfig, now: TrainConfig, epoch_steps: int, done: int
+    then: TrainConfig, now: TrainConfig, before: Mapping[str, Any], done: int
 ) -> tuple[str, str] | None:
     """The first epoch that would have been frozen or not, and further advice."""
     if now.freeze == "none":
         return None
-    was, would = (frozen_epochs(config, epoch_steps) for config in (then, now))
-    first = min(was, would)
+    was, would = (frozen_epochs(config, first_steps(before)) for config in (then, now))
+    first, epoch_steps = min(was, would), before["steps_per_epoch"]
     if was == would or done <= first * epoch_steps:
         return None
     frozen, all_learn = f"`freeze` {now.freeze}", "all layers learning"
@@ -170,6 +176,13 @@ def _effect(name: str) -> str:
     if name == "world_size":
         return "a step has the images of all ranks, so the result will differ"
     return "sums are rounded in another order, so the result may differ in the last bits"
+
+
+def recorded_steps(plan: EpochPlan, checkpoint: Checkpoint | None) -> dict[str, int]:
+    """What the record of a run says of the steps of an epoch: now, and at its start if others."""
+    first = first_steps(checkpoint.content["run"]) if checkpoint else plan.steps
+    other = {} if first == plan.steps else {"first_steps_per_epoch": first}
+    return {"steps_per_epoch": plan.steps} | other
 
 
 def renumber(state: RunState, checkpoint: Checkpoint, run: Mapping[str, Any]) -> list[str]:

@@ -28,6 +28,7 @@ from densenet121.engine.precision import log_precision
 from densenet121.engine.resume import (
     check_resumable,
     complete_best,
+    recorded_steps,
     renumber,
     resume_mindspore,
 )
@@ -110,7 +111,7 @@ def train(config: TrainConfig, task: Task | None = None, images: Sides = None) -
         run = describe_run(
             "train", settings, runtime, task.name, dataset.class_names, dataset, val_dataset
         )
-        run |= {"world_size": runtime.process.world_size, "steps_per_epoch": plan.steps}
+        run |= {"world_size": runtime.process.world_size} | recorded_steps(plan, start.checkpoint)
         check_same_data({"train": dataset, "val": val_dataset})
         warnings = [*start.warnings]
         if start.checkpoint:
