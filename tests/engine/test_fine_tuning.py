@@ -449,6 +449,11 @@ def test_the_logged_loss_is_the_mean_over_the_images(image_folder: Path, tmp_pat
             {"freeze": "stem", "freeze_epochs": "auto", "with_weights": True},
             "`freeze` stem has no effect: with `freeze_epochs` auto",
         ),
+        (
+            {"image_size": 24, "small_size": 16, "small_epochs": 1},
+            "`small_epochs` 1 are all of `max_epoch` 1: every epoch trains on images of 16 x 16, "
+            "but validation is on 24 x 24",
+        ),
         ({"lr_scheduler": "exponential"}, "`lr_epochs` 30,60,90,120 are after the last epoch of"),
     ],
 )

@@ -165,10 +165,26 @@ def log_advice(config: TrainConfig, dataset: ImageDataset, plan: EpochPlan) -> N
         )
     if preprocessing.decoding_note:
         log.info("images are read with %s", preprocessing.decoding_note)
+    _log_sizes(config, plan)
+
+
+def _log_sizes(config: TrainConfig, plan: EpochPlan) -> None:
+    """Log what follows from the sizes of the images."""
+    preprocessing, small = plan.preprocessing, plan.augment_small
     if config.eval_resize is None and preprocessing.image_size != (224, 224):
         log.info(
             "`eval_resize` is %s, scaled from `image_size` as 256 is from 224",
             preprocessing.eval_resize,
+        )
+    if plan.small_epochs >= config.max_epoch and config.small != preprocessing.image_size:
+        log.warning(
+            "`small_epochs` %d are all of `max_epoch` %d: every epoch trains on images of %d x %d, "
+            "but validation is on %d x %d; pass fewer, or `image_size`",
+            plan.small_epochs,
+            config.max_epoch,
+            small.height,
+            small.width,
+            *preprocessing.image_size,
         )
 
 

@@ -181,7 +181,7 @@ def _effect(name: str) -> str:
 def recorded_steps(plan: EpochPlan, checkpoint: Checkpoint | None) -> dict[str, int]:
     """What the record of a run says of the steps of an epoch: now, and at its start if others."""
     first = first_steps(checkpoint.content["run"]) if checkpoint else plan.steps
-    other = {} if first == plan.steps else {"first_steps_per_epoch": first}
+    other: dict[str, int] = {} if first == plan.steps else {"first_steps_per_epoch": first}
     return {"steps_per_epoch": plan.steps} | other
 
 
