@@ -24,11 +24,11 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def run_command(
-    *arguments: object, cwd: Path | None = None, timeout_seconds: float = 120
+    *arguments: object, cwd: Path | None = None, timeout_seconds: float = 120, **more: str
 ) -> "subprocess.CompletedProcess[str]":
-    """Run ``python -m densenet121 ...`` to its end."""
+    """Run ``python -m densenet121 ...`` to its end; ``more`` is for the environment."""
     command = ["-m", "densenet121", *arguments]
-    return Forked(command, environment(), cwd).finished(timeout_seconds)
+    return Forked(command, environment(**more), cwd).finished(timeout_seconds)
 
 
 def run_code(code: str, *arguments: str) -> "subprocess.CompletedProcess[str]":

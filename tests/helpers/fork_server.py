@@ -105,6 +105,9 @@ def run(request: dict[str, Any], files: Sequence[int]) -> None:
         os.chdir(request["cwd"])
         os.environ.clear()
         os.environ.update(request["env"])
+        if encoding := os.environ.get("PYTHONIOENCODING"):
+            sys.stdout = open(1, "w", encoding=encoding, newline="\n")  # noqa: SIM115
+            sys.stderr = open(2, "w", 1, encoding, "backslashreplace", "\n")  # noqa: SIM115
         argv = request["argv"]
         if argv[0] == "-m":
             sys.argv = argv[1:]

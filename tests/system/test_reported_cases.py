@@ -28,18 +28,10 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def run(where: Path, *arguments: object, **more: str) -> "subprocess.CompletedProcess[str]":
-    if not more:
-        return run_command(*arguments, cwd=where)
-    return subprocess.run(
-        [sys.executable, "-m", "densenet121", *map(str, arguments)],
-        cwd=where,
-        env=environment(**more),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+def run(
+    where: Path, *arguments: object, encoding: str = "utf-8"
+) -> "subprocess.CompletedProcess[str]":
+    return run_command(*arguments, cwd=where, PYTHONIOENCODING=encoding)
 
 
 def train(where: Path, data_dir: str, *flags: object) -> "subprocess.CompletedProcess[str]":
@@ -187,13 +179,13 @@ def test_12_every_name_can_be_told_apart(cases: Path, tmp_path: Path) -> None:
     weights = tmp_path / "run" / "last.safetensors"
     command = ["predict", "val", "--pretrained", weights, "--format"]
     for encoding in ("ascii", "latin-1"):
-        done = run(where, *command, "csv", PYTHONIOENCODING=encoding)
+        done = run(where, *command, "csv", encoding=encoding)
         assert (done.returncode, done.stderr) == (0, "")
         rows = list(csv.DictReader(io.StringIO(done.stdout)))
         assert len({row["class"] for row in rows}) == 3
         assert len({row["path"] for row in rows}) == 9
     for kind in ("table", "jsonl"):
-        done = run(where, *command, kind, PYTHONIOENCODING="ascii")
+        done = run(where, *command, kind, encoding="ascii")
         assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 9)
 
 
