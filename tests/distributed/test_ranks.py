@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -191,30 +190,28 @@ def test_evaluation_with_ranks_that_get_no_image(trained: Path, tmp_path: Path) 
     assert json.loads((tmp_path / "eval" / "eval.json").read_text())["total"] == 3
 
 
-@pytest.fixture
-def endless(image_folder: Path, tmp_path: Path) -> Iterator["tuple[subprocess.Popen[str], Path]"]:
-    """Two ranks in the middle of a long training."""
-    folder = tmp_path / "run"
-    flags = ["--data_dir", image_folder, "--output_dir", folder, "--per_batch_size", 5]
-    flags += ["--max_epoch", 1000, "--log_interval", 1]
-    process = torchrun(2, "-m", "densenet121", "train", *SMALL, *flags)
+ENDLESS = ["--per_batch_size", "5", "--max_epoch", "1000", "--log_interval", "1"]
+
+
+def wait_for_an_epoch(folder: Path) -> None:
     until = time.monotonic() + 60
     while not (folder / "0-1_4.ckpt").exists():
-        assert time.monotonic() < until and process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < until, list(folder.glob("*"))
         time.sleep(0.05)
-    yield process, folder
-    process.kill()
-    process.communicate()
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds the ranks in /proc")
-def test_a_killed_rank_ends_the_others_within_seconds(
-    endless: "tuple[subprocess.Popen[str], Path]",
-) -> None:
-    process, folder = endless
-    os.kill(ranks_of(process)[1], signal.SIGKILL)
-    start = time.monotonic()
-    output, _ = process.communicate(timeout=60)
+def test_a_killed_rank_ends_the_others_within_seconds(image_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    flags = ["--data_dir", image_folder, "--output_dir", folder, *ENDLESS]
+    with torchrun(2, "-m", "densenet121", "train", *SMALL, *flags) as process:
+        try:
+            wait_for_an_epoch(folder)
+            os.kill(ranks_of(process)[1], signal.SIGKILL)
+            start = time.monotonic()
+            output, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 1
     assert time.monotonic() - start < 20
     log = next(folder.glob("*_rank_0.log")).read_text()
@@ -222,12 +219,16 @@ def test_a_killed_rank_ends_the_others_within_seconds(
     assert "lost another rank" in log or "stopped by a signal" in log or "SIGTERM" in output
 
 
-def test_a_signal_to_one_rank_stops_all_after_saving(
-    endless: "tuple[subprocess.Popen[str], Path]",
-) -> None:
-    process, folder = endless
-    os.kill(ranks_of(process)[1], signal.SIGTERM)
-    process.communicate(timeout=60)
+def test_a_signal_to_one_rank_stops_all_after_saving(image_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    flags = ["--data_dir", image_folder, "--output_dir", folder, *ENDLESS]
+    ranks, _ = start_ranks(2, "-m", "densenet121", "train", *SMALL, *flags, folder=tmp_path)
+    try:
+        wait_for_an_epoch(folder)
+        os.kill(ranks[1].pid, signal.SIGTERM)
+    finally:
+        statuses = [rank.wait(60) for rank in ranks]  # which kills one that goes on
+    assert statuses == [143, 143]
     for rank in (0, 1):
         log = next(folder.glob(f"*_rank_{rank}.log")).read_text()
         assert log.count("stopped by a signal") == 1
@@ -272,12 +273,13 @@ def test_ranks_that_see_other_images_are_refused(image_folder: Path, tmp_path: P
         f"data = [{str(image_folder)!r}, {str(other)!r}][int(os.environ['RANK'])]\n"
         "sys.exit(main([*sys.argv[1:], '--data_dir', data]))\n"
     )
-    process = torchrun(
-        2, script, "train", *SMALL, "--per_batch_size", 5, "--output_dir", tmp_path / "run"
+    flags = ["--per_batch_size", 5, "--output_dir", tmp_path / "run"]
+    ranks, output = start_ranks(2, script, "train", *SMALL, *flags, folder=tmp_path)
+    assert [rank.wait(60) for rank in ranks] == [1, 1]
+    assert (
+        "the train data of rank 1 (48 images) differs from that of rank 0 (45 images)"
+        in output.read_text()
     )
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode != 0
-    assert "the train data of rank 1 (48 images) differs from that of rank 0 (45 images)" in output
 
 
 @pytest.mark.slow
