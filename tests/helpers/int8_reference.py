@@ -1,7 +1,8 @@
 """The arithmetic of int8 inference in NumPy, written from its definition and slow.
 
-Whole numbers are int64. The only operations in float32 are one product and one rounding for each
-result of a convolution.
+Whole numbers are int64; the sums of a convolution are made in float64, which is exact for them and
+which matrix products are quick in. The only operations in float32 are one product and one rounding
+for each result of a convolution.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,16 +18,18 @@ def convolution(
     x: Whole, tensors: Mapping[str, Tensor], name: str, low: int, high: int, stride: int = 1
 ) -> Whole:
     """Of an image that has its frame already; limited to ``low`` ... ``high``."""
-    weight = tensors[f"{name}.weight"].numpy().astype(np.int64)
-    size = weight.shape[2]
+    weight = tensors[f"{name}.weight"].numpy().astype(np.float64)
+    bias = tensors[f"{name}.bias"].numpy().astype(np.float64)
+    size, pixels = weight.shape[2], x.astype(np.float64)
+    largest = np.abs(pixels).max() * np.abs(weight).sum((1, 2, 3)) + np.abs(bias)
+    assert largest.max() < 2**53, "a sum on the way may be no whole number of float64"
     rows, columns = ((n - size) // stride + 1 for n in x.shape[1:3])
-    sums = np.zeros((len(x), rows, columns, len(weight)), np.int64)
-    sums += tensors[f"{name}.bias"].numpy()
+    sums = np.zeros((len(x), rows, columns, len(weight))) + bias
     for r in range(size):
         for c in range(size):
-            part = x[:, r : r + stride * rows : stride, c : c + stride * columns : stride]
+            part = pixels[:, r : r + stride * rows : stride, c : c + stride * columns : stride]
             sums += part[:, :rows, :columns] @ weight[:, :, r, c].T
-    scaled = sums.astype(np.float32) * tensors[f"{name}.scale"].numpy()
+    scaled = sums.astype(np.int64).astype(np.float32) * tensors[f"{name}.scale"].numpy()
     found: Whole = np.rint(scaled).astype(np.int64).clip(low, high)
     return found
 
