@@ -105,8 +105,6 @@ def test_all_instruction_sets_and_the_plain_arithmetic_give_the_bits_of_the_refe
     fours: bool,
 ) -> None:
     variant, stem, channels = kind
-    if stem == "cifar":  # whose maps are as large as the images; those of 224 x 224 have 56 x 56
-        height, width = 2 * height // 3, 2 * width // 3
     like = small_net(variant, stem, channels, growth_rate)
     tensors = random_tensors(like, seed, fours)
     network = Int8Network(tensors, like)
