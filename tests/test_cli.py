@@ -157,6 +157,8 @@ def test_an_unknown_flag_is_refused_with_the_nearest(
         (["--data_dir", "d", "--lr", "0.1", "0.2"], "unexpected argument 0.2"),
         (["--T_max", "a", "--data_dir", "d"], "--T_max must be a whole number, got a"),
         (["--data_dir", "d", "--workers", "1.5"], "--workers must be a whole number, got 1.5"),
+        (["--data_dir", "d", "--workers", "1_0"], "--workers must be a whole number, got 1_0"),
+        (["--data_dir", "d", "--lr", "0_1"], "--lr must be a number, got 0_1"),
         (["--data_dir", "d", "--lr", "fast"], "--lr must be a number, got fast"),
         (["--data_dir", "d", "--lr", "-1"], "--lr must be at least 0"),
         (["--data_dir", "d", "--lr"], "--lr needs a value: --lr X"),

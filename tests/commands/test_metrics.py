@@ -234,6 +234,16 @@ def test_ppv_and_npv_where_the_network_is_used(
     assert out.endswith("; for PPV and NPV at a prevalence MOVER of Wilson's limits\n")
 
 
+def test_a_number_with_an_underscore_is_refused(
+    wide: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Python reads 0_1 as 1, so that a slip of the pen was the highest probability."""
+    said = refusal(capsys, wide, *CALLS[:2], "--threshold", "A=0_1", status=2)
+    assert said.endswith("--threshold must be a number or label=value pairs, got 0_1\n")
+    edited(wide, 3, 5, "0_1")
+    assert 'line 3, column p_A: "0_1" is not a probability' in refusal(capsys, wide, *CALLS)
+
+
 def test_thresholds_that_no_image_reaches_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

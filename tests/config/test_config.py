@@ -252,6 +252,11 @@ def test_the_lowest_rate_of_the_default_schedule_is_not_above_the_base() -> None
         ({"lr": math.inf}, "--lr must be at least 0 .*, got inf"),
         ({"lr_epochs": "30,-60"}, "--lr_epochs must not be negative, got 30,-60"),
         ({"lr_epochs": "30,x"}, "--lr_epochs must be whole numbers .*, got '30,x'"),
+        ({"lr_epochs": "3_0,60"}, "--lr_epochs must be whole numbers .*, got '3_0,60'"),
+        (
+            {"crop_scale": "0.0_8,1"},
+            "--crop_scale must be numbers separated by commas, got '0.0_8,1'",
+        ),
         ({"lr_epochs": ""}, "--lr_epochs must be whole numbers .*, got ''"),
         ({"lr_gamma": -1.0}, "--lr_gamma must be at least 0, got -1.0"),
         ({"eta_min": -1.0}, "--eta_min must be at least 0, got -1.0"),

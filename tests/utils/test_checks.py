@@ -10,6 +10,7 @@ import densenet121
 from densenet121 import EvalConfig, Predictor, TrainConfig
 from densenet121.report import write_report
 from densenet121.tasks import SingleLabel
+from densenet121.utils.checks import number_in, whole_number_in
 from densenet121.utils.errors import UsageError
 
 TRAIN, EVAL = TrainConfig(data_dir="x"), EvalConfig(data_dir="x", pretrained="y")
@@ -39,3 +40,15 @@ def test_an_argument_of_another_type_is_named(
         call()
     assert str(caught.value).startswith(said)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ["0_1", "1_000", "٣", "\uff11", "", "1,5"])
+def test_a_number_with_underscores_or_other_digits_is_none(text: str) -> None:
+    for parser in (number_in, whole_number_in):
+        with pytest.raises(ValueError, match=r"number|could not|invalid"):
+            parser(text)
+
+
+def test_numbers_are_read_as_python_reads_them() -> None:
+    assert number_in("1e-4") == 1e-4 and number_in(" 2") == 2
+    assert whole_number_in("-3") == -3 and whole_number_in("0x10", 16) == 16

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from densenet121.utils.checks import number_in, whole_number_in
 from densenet121.utils.errors import UsageError
 
 REQUIRED = dataclasses.MISSING
@@ -274,7 +275,7 @@ def _shown(default: Any) -> str:
 
 def _whole(text: str) -> int | None:
     try:
-        return int(text, 16 if text.lower().startswith("0x") else 10)
+        return whole_number_in(text, 16 if text.lower().startswith("0x") else 10)
     except ValueError:
         return None
 
@@ -282,7 +283,7 @@ def _whole(text: str) -> int | None:
 def _number(text: str) -> float | None:
     whole = _whole(text)
     try:
-        number = float(text if whole is None else whole)
+        number = number_in(text) if whole is None else float(whole)
     except (ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None

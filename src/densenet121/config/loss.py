@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from densenet121.config.shared import Settings, Switch
 from densenet121.config.values import between
+from densenet121.utils.checks import number_in
 from densenet121.utils.errors import UsageError
 
 ASL_SETTINGS = ("asl_gamma_neg", "asl_gamma_pos", "asl_clip")  # of LossSettings.asymmetry
@@ -121,6 +122,6 @@ class LossSettings(Settings):
         if not self.class_weights.startswith(_EFFECTIVE):
             return None
         try:
-            return float(self.class_weights.removeprefix(_EFFECTIVE))
+            return number_in(self.class_weights.removeprefix(_EFFECTIVE))
         except ValueError:
             return float("nan")

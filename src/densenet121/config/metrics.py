@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar
 from densenet121.config.labels import Column, LabelSettings, Names, names_in, pairs_in
 from densenet121.config.shared import File
 from densenet121.config.values import at_least, between
+from densenet121.utils.checks import number_in
 from densenet121.utils.errors import UsageError
 
 Pairs = Annotated[str, "LABEL=VALUE,..."]
@@ -113,7 +114,7 @@ def _shares(flag: str, text: str | None) -> dict[str, float] | float | None:
 
 def _share(flag: str, text: str) -> float:
     try:
-        value = float(text)
+        value = number_in(text)
     except ValueError:
         raise UsageError(f"--{flag} must be a number or label=value pairs, got {text}") from None
     between(flag, value, 0, 1)

@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
+from densenet121.utils.checks import number_in, whole_number_in
 from densenet121.utils.errors import UsageError
 
 
@@ -19,7 +20,7 @@ def numbers(
     parts = str(value).split(",")
     kind = "whole numbers" if whole else "numbers"
     try:
-        found = [int(part) if whole else float(part) for part in parts]
+        found = [whole_number_in(part) if whole else number_in(part) for part in parts]
     except ValueError:
         raise UsageError(f"--{flag} must be {kind} separated by commas, got {value!r}") from None
     if count is not None and len(found) != count:
@@ -91,7 +92,7 @@ def parse_mean_std(text: str) -> tuple[Triple, Triple] | None:
     if text in ("weights", "original", "data"):
         return None
     try:
-        found = [float(part) for part in text.split(",")]
+        found = [number_in(part) for part in text.split(",")]
     except ValueError:
         found = []
     if len(found) not in (2, 6) or not all(math.isfinite(number) for number in found):

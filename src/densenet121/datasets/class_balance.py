@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densenet121.datasets.image_dataset import ImageDataset, read_whole, some
+from densenet121.utils.checks import number_in
 from densenet121.utils.errors import InputError
 
 Weights = NDArray[np.float64]
@@ -80,7 +81,7 @@ def read_weights_file(file: Path, class_names: Sequence[str]) -> Weights:
 
 def _positive(text: str) -> float | None:
     try:
-        number = float(text)
+        number = number_in(text)
     except ValueError:
         return None
     return number if 0 < number < math.inf else None

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from densenet121.datasets.image_dataset import some
 from densenet121.datasets.sources.text import csv_rows, read_text
+from densenet121.utils.checks import number_in
 from densenet121.utils.errors import InputError
 
 
@@ -77,7 +78,7 @@ class Table:
         found = np.empty(len(self))
         for row, cell in enumerate(self.cells(column, field)):
             try:
-                found[row] = float(cell)
+                found[row] = number_in(cell)
             except ValueError:
                 found[row] = math.nan
             if math.isnan(found[row]):

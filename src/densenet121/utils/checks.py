@@ -1,4 +1,7 @@
-"""Checks of values that a caller in Python passes; those of flags are in ``config``."""
+"""Checks of values that a caller in Python passes, and numbers in text.
+
+The checks of flags are in ``config``.
+"""
 
 import operator
 import os
@@ -60,3 +63,23 @@ def check_share(field: str, value: Any, *, ends: bool) -> None:
     if not fits:
         allowed = "from 0 to 1" if ends else "between 0 and 1"
         raise UsageError(f"`{field}` must be a number {allowed}, got {value!r}")
+
+
+def number_in(text: str) -> float:
+    """The number that a text is, in ASCII and without the underscores that Python allows in one.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    return float(_plain(text))
+
+
+def whole_number_in(text: str, base: int = 10) -> int:
+    """The whole number that a text is; as ``number_in``."""
+    return int(_plain(text), base)
+
+
+def _plain(text: str) -> str:
+    if "_" in text or not text.isascii():
+        raise ValueError(f"{text!r} is no number")
+    return text

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from densenet121.tasks.values import Answer
+from densenet121.utils.checks import number_in
 
 # Column of predictions.csv with the probability of a label; the label's own column has its name.
 PROBABILITY = "probability_"
@@ -85,8 +86,8 @@ def read_row(row: Mapping[str, str]) -> Row | None:
     """Parse a row of the csv module; None if it is damaged."""
     names = [name[len(PROBABILITY) :] for name in row if str(name).startswith(PROBABILITY)]
     try:
-        targets = {name: float(row[name]) if row[name] else math.nan for name in names}
-        shares = {name: float(row[PROBABILITY + name]) for name in names}
+        targets = {name: number_in(row[name]) if row[name] else math.nan for name in names}
+        shares = {name: number_in(row[PROBABILITY + name]) for name in names}
         path = row["path"]
     except (KeyError, TypeError, ValueError):
         return None

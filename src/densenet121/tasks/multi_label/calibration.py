@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from densenet121.metrics.ranking import calls_at_each_score
 from densenet121.metrics.temperature import Temperature, fit
+from densenet121.utils.checks import number_in
 from densenet121.utils.errors import InputError, UsageError
 
 OPERATING_POINTS = ("youden", "f1", "sensitivity=X", "specificity=X", "precision=X")
@@ -105,7 +106,7 @@ def parse_rule(text: str) -> tuple[str, float | None]:
     """
     name, _, target = text.partition("=")
     try:
-        value = float(target) if target else None
+        value = number_in(target) if target else None
     except ValueError:
         value = math.nan
     needs = name in _WITH_TARGET

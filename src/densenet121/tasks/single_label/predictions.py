@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from densenet121.tasks.values import (
-    Answer,
-)
+from densenet121.tasks.values import Answer
+from densenet121.utils.checks import number_in, whole_number_in
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def read_row(row: Mapping[str, str]) -> Row | None:
     """Parse a row of the csv module; None if it is damaged."""
     try:
         path, label, predicted = (row[name] for name in Row._fields[:3])
-        probability, rank = float(row["probability"]), int(row["rank"])
+        probability, rank = number_in(row["probability"]), whole_number_in(row["rank"])
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
     if not (path and label and predicted and math.isfinite(probability)):
