@@ -194,6 +194,16 @@ def test_tables_of_two_classes_are_those_of_a_hand_calculation(tmp_path: Path) -
     assert not (tmp_path / "curves.png").exists()
 
 
+def test_a_class_that_is_never_predicted_has_a_dash_for_its_precision(tmp_path: Path) -> None:
+    """Of no answers none is right and none is wrong."""
+    rows = [("cat/1.png", "cat", "cat", 0.9, 1)] * 3 + [("dog/1.png", "dog", "cat", 0.7, 2)]
+    write_evaluation(tmp_path, ["ant", "cat", "dog"], rows, tmp_path)
+    page = report(tmp_path)
+    assert "ant 0 - - - 0 cat 1 75.00 % 100.00 % 85.71 % 3 dog 2 - 0.00 % 0.00 % 1" in page.text
+    assert "precision 37.50 %" in page.text
+    assert "1 of 2 classes is never predicted and is 0 in the mean precision." in page.text
+
+
 def test_a_thousand_classes_stay_a_small_page(tmp_path: Path) -> None:
     names = [f"n{number:08d}" for number in range(1000)]
     write_evaluation(tmp_path, names, random_rows(names, 700, 0.7), tmp_path / "gone")

@@ -9,7 +9,7 @@ from densenet121.pages.markup import number, percent, plural
 from densenet121.tasks.single_label.calibration import reliability, with_temperature
 from densenet121.tasks.single_label.intervals import interval_of
 from densenet121.tasks.single_label.predictions import Row
-from densenet121.tasks.single_label.scores import Comparison, compare
+from densenet121.tasks.single_label.scores import Comparison, compare, never_predicted
 from densenet121.tasks.values import CardPart, CardTable, Metrics, Results
 
 _PAIRS = 10
@@ -81,17 +81,16 @@ def _classes(found: Comparison) -> CardTable:
     if len(classes) > _CLASSES_SHOWN:
         classes = sorted(classes, key=lambda one: (one.f1, one.number))[:_CLASSES_SHOWN]
         text = f"The {_CLASSES_SHOWN} classes with the lowest F1."
-    absent = len(found.classes) - sum(1 for one in found.classes if one.support)
+    seen = [one for one in found.classes if one.support]
+    absent = len(found.classes) - len(seen)
     if absent:
         verb = "has" if absent == 1 else "have"
         text += (
             f" {absent} of {len(found.classes)} classes {verb} no images here and "
             f"{'is' if absent == 1 else 'are'} not in the means."
         )
-    rows = [
-        [one.name, *map(percent, (one.precision, one.recall, one.f1)), str(one.support)]
-        for one in classes
-    ]
+    text = f"{text} {never_predicted(seen)}"
+    rows = [[one.name, *one.shown(percent), str(one.support)] for one in classes]
     return CardTable(
         "Results per class", text.strip(), ("class", "precision", "recall", "F1", "images"), rows
     )

@@ -28,6 +28,7 @@ from densenet121.tasks.single_label.scores import (
     ClassScore,
     Comparison,
     compare,
+    never_predicted,
 )
 from densenet121.tasks.values import (
     AveragedValidation,
@@ -200,6 +201,8 @@ def _classes(comparison: Comparison) -> str:
         text += (
             f" {absent} of {len(comparison.classes)} classes have no images and are not counted."
         )
+    if never := never_predicted(classes):
+        text += f" {never}"
     if len(comparison.classes) <= _CLASSES_SHOWN:
         return section("Classes", text, _class_table(comparison.classes))
     weakest = sorted(classes, key=lambda one: (one.f1, one.number))[:20]
@@ -214,10 +217,7 @@ def _classes(comparison: Comparison) -> str:
 
 
 def _class_table(classes: Sequence[ClassScore]) -> str:
-    rows = [
-        (one.name, one.number, Share(one.precision), Share(one.recall), Share(one.f1), one.support)
-        for one in classes
-    ]
+    rows = [(one.name, one.number, *one.shown(Share), one.support) for one in classes]
     return table(("class", "number", "precision", "recall", "F1", "images"), rows, texts=1)
 
 

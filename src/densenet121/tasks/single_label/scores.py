@@ -3,9 +3,9 @@
 ``C`` is the number of classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,14 @@ from numpy.typing import NDArray
 from densenet121.metrics import decisions
 from densenet121.tasks.single_label.predictions import Row
 
+Shown = TypeVar("Shown")
+
 
 class ClassScore(NamedTuple):
-    """Results of one class: shares in 0..1, ``support`` in images."""
+    """Results of one class: shares in 0..1, ``support`` and ``called`` in images.
+
+    A share of no images is 0, and so it is in means, as in scikit-learn; pages show it as a dash.
+    """
 
     number: int
     name: str
@@ -23,6 +28,25 @@ class ClassScore(NamedTuple):
     recall: float
     f1: float
     support: int
+    called: int
+
+    def shown(self, form: Callable[[float], Shown]) -> list[Shown | str]:
+        """Precision, recall and F1 in a form; a dash for a share of no images."""
+        wholes = self.called, self.support, self.called + self.support
+        shares = self.precision, self.recall, self.f1
+        return [form(share) if whole else "-" for share, whole in zip(shares, wholes, strict=True)]
+
+
+def never_predicted(classes: Sequence[ClassScore]) -> str:
+    """What to know of the mean precision where classes with images are never the answer."""
+    never = sum(1 for one in classes if not one.called)
+    if not never:
+        return ""
+    verb = "is" if never == 1 else "are"
+    return (
+        f"{never} of {len(classes)} classes {verb} never predicted and {verb} 0 in the mean "
+        "precision."
+    )
 
 
 class Pair(NamedTuple):
@@ -83,6 +107,7 @@ def compare(predictions: Sequence[Row], class_names: Sequence[str]) -> Compariso
                 recall=float(recall[index]),
                 f1=float(f1[index]),
                 support=int(support[index]),
+                called=int(called[index]),
             )
             for index, name in enumerate(names)
         ],
