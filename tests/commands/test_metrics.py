@@ -399,3 +399,14 @@ def test_predictions_of_one_class_per_image_are_said_to_lack_probabilities(
     file.write_text("path,label,predicted,probability,rank\na.png,ant,ant,0.9,1\n")
     said = refusal(capsys, file, "--probability_prefix", "probability_", *flags)
     assert "has the probability of the predicted class alone" in said
+
+
+def test_a_single_group_has_no_intervals_and_says_why(
+    wide: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for line in range(2, 82):
+        edited(wide, line, 1, "7")
+    assert main(["metrics", str(wide), *CALLS, "--group", "patient"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("80 images of 1 group\n")
+    assert "\nall images are of one group, so that only shares of 0 or 1 have an interval\n" in out

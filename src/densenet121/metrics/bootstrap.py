@@ -30,6 +30,8 @@ def group_numbers(ids: NDArray[np.str_]) -> Counts:
 
 def few_groups_note(groups: int | None) -> str:
     """What to know of intervals over so few groups; empty for enough groups, or for images."""
+    if groups == 1:
+        return "all images are of one group, so that only shares of 0 or 1 have an interval"
     if groups is None or not 1 < groups < FEW_GROUPS:
         return ""
     return f"with fewer than {FEW_GROUPS} groups such intervals are too narrow"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from densenet121.metrics.bootstrap import few_positives_note
+from densenet121.metrics.bootstrap import few_groups_note, few_positives_note
 
 
 def tables(result: Mapping[str, Any]) -> list[str]:
@@ -21,7 +21,10 @@ def tables(result: Mapping[str, Any]) -> list[str]:
 
 def _tables(result: Mapping[str, Any]) -> list[str]:
     groups = result["n_groups"]
-    lines = [f"{result['n_images']} images" + (f" of {groups} groups" if groups else "")]
+    lines = [
+        f"{result['n_images']} images"
+        + (f" of {groups} group{'s' if groups > 1 else ''}" if groups else "")
+    ]
     labels, macro = result["labels"], result["macro"]
     rows = [
         ["label", "pos", "neg", "unknown", "AUROC", "average precision", "Brier", "ECE", "log loss"]
@@ -62,6 +65,8 @@ def _tables(result: Mapping[str, Any]) -> list[str]:
     few = result.get("few_groups")
     if few and groups > 1 and result["intervals"]["resamples"]:
         lines += ["", few_positives_note(few)]
+    if groups == 1:
+        lines += ["", few_groups_note(groups)]
     if macro["left_out"]:
         lines += ["", f"not in the macro means: {', '.join(macro['left_out'])}"]
     for metric, names in macro["also_left_out"].items():
