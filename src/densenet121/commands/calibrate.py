@@ -15,11 +15,13 @@ from densenet121.checkpoint.native import CLASSES_DTYPE, save_weights
 from densenet121.checkpoint.weights import Weights
 from densenet121.commands import DONE, print_notes
 from densenet121.config import CalibrateConfig, absolute
+from densenet121.datasets.groups import group_ids
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.engine.eval_weights import check_outputs, fit_classes, splits_of
-from densenet121.engine.images import open_images
+from densenet121.engine.images import check_columns, open_images
 from densenet121.inference.predictor import Predictor
+from densenet121.metrics.bootstrap import group_numbers
 from densenet121.network import DenseNet
 from densenet121.pages.markup import mapping
 from densenet121.tasks import Task, task_named
@@ -85,16 +87,17 @@ def calibrate(config: CalibrateConfig, task: Task | None = None) -> CalibrateRes
     print_notes(_SEEN[split] for split in splits_of(weights.data, dataset) if split in _SEEN)
     if len(dataset) < _LEAST:
         raise InputError(f"{dataset.root}: has {len(dataset)} images; at least {_LEAST} are needed")
+    grouped = _groups(dataset, config.group)
     predictor, views = _predictor(config, source, task)
     logits = _logits(predictor, dataset)
     task = predictor.classifier.task
     targets = task.targets(dataset, np.arange(len(dataset)))
-    note: dict[str, Any] = {"data_dir": str(dataset.root), "fingerprint": dataset.fingerprint}
+    note = _origin(dataset, config.group)
     fitted: Callable[[Any], list[str]] = lambda calibration: []  # noqa: E731
     earlier = _earlier_offsets(weights)
     if config.fit_bias:
         names = dataset.class_names
-        offsets = task.offsets(logits, targets, seed=config.seed, class_names=names)
+        offsets = task.offsets(logits, targets, seed=config.seed, class_names=names, **grouped)
         weights = _with_offsets(weights, offsets.values, predictor)
         # Not logits + offsets: the views of `tta` are averaged after the bias.
         before, logits = logits, _logits(predictor, dataset)
@@ -108,6 +111,7 @@ def calibrate(config: CalibrateConfig, task: Task | None = None) -> CalibrateRes
         note=note,
         operating_point=config.operating_point,
         class_names=dataset.class_names,
+        **grouped,
     )
     info = replace(info, preprocessing=views)
     learnt = calibration.to_json()
@@ -118,6 +122,21 @@ def calibrate(config: CalibrateConfig, task: Task | None = None) -> CalibrateRes
     for line in (*fitted(calibration), *lines, f"calibrated weights: {output}"):
         print(visible_lines([line.replace("`fit_bias`", "--fit_bias")]))  # noqa: T201 (the command's output)
     return CalibrateResult(output, calibration)
+
+
+def _origin(dataset: ImageDataset, group: str | None) -> dict[str, Any]:
+    """What is stored of the images."""
+    found = {"data_dir": str(dataset.root), "fingerprint": dataset.fingerprint}
+    return found if group is None else {**found, "group": group}
+
+
+def _groups(dataset: ImageDataset, group: str | None) -> dict[str, NDArray[np.int64]]:
+    """The number of each image's group as an argument of the task; nothing without groups."""
+    if group is None:
+        return {}
+    check_columns(dataset, group, ())
+    ids = group_ids(dataset.paths, dataset.columns, group, str(dataset.source))
+    return {"groups": group_numbers(np.array(ids))}
 
 
 def _predictor(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from densenet121.config.labels import LabelTableSettings
+from densenet121.config.labels import Column, LabelTableSettings
 from densenet121.config.shared import (
     AnyPath,
     BatchSettings,
@@ -40,6 +40,10 @@ class CalibrateConfig(
             shares of the classes than where they are used. Answers change with it.
         tta: views of each image whose probabilities are averaged, stored with the weights, so that
             predict, serve and eval use the same (default: what the weights have, else none).
+        group: column of a table or list of the images that those of one patient, or another group,
+            have in common, or a regular expression that finds the group in the path: a group stays
+            in one half, and prediction sets and intervals are those of new groups (default: images
+            are independent).
         seed: seed of the split: one half of the images gives the temperature, the other the rest.
     """
 
@@ -51,6 +55,7 @@ class CalibrateConfig(
     operating_point: Annotated[str, "RULE"] | None = None
     fit_bias: Switch = 0
     tta: Tta | None = None
+    group: Column | None = None
     seed: int = 1
 
     def check(self) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from densenet121.metrics.bootstrap import draw, percentile_interval
+from densenet121.metrics.bootstrap import draw, percentile_interval, resampled_sums
 from densenet121.metrics.decisions import mean_recall, quadratic_kappa, wilson_interval
 from densenet121.metrics.values import Counts, Floats, Interval, ratio
 
@@ -107,6 +107,28 @@ def rank_intervals(
             "seed": seed,
         }
     }
+
+
+def share_interval(
+    right: NDArray[np.bool_], group: Counts | None = None, *, resamples: int = 2000, seed: int = 1
+) -> Interval | None:
+    """Interval of the share of images that are right: Wilson's, or over groups (bootstrap).
+
+    Args:
+        right: ``(n,)`` of each image.
+        group: ``(n,)`` number of each image's group; None takes images for independent.
+        resamples: resamples of the bootstrap.
+        seed: seed of the bootstrap.
+
+    Returns:
+        None without images, and of a single group with a share between 0 and 1.
+    """
+    if group is None or not len(right):
+        return wilson_interval(int(right.sum()), len(right))
+    number = np.unique(group, return_inverse=True)[1]
+    of_groups = np.stack([np.bincount(number, right), np.bincount(number)]).astype(np.float64)
+    part, whole = resampled_sums(of_groups, resamples, seed)
+    return _share_interval(part / whole, right, group)
 
 
 def _share_interval(values: Floats, right: NDArray[np.bool_], group: Counts) -> Interval | None:

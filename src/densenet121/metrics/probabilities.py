@@ -5,7 +5,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from densenet121.metrics.values import Floats, known
+from densenet121.metrics.values import Counts, Floats, known
 
 _LEAST = float(np.finfo(np.float64).eps)
 
@@ -51,20 +51,25 @@ def calibration_error(truth: Floats, probability: Floats, bins: int = 15) -> flo
     return float(np.abs(gaps).sum() / len(truth))
 
 
-def mean_is_off(truth: Floats, probability: Floats, tests: int = 1) -> bool:
+def mean_is_off(
+    truth: Floats, probability: Floats, tests: int = 1, group: Counts | None = None
+) -> bool:
     """Whether the mean probability differs from the share of positives by more than chance.
 
     Were the probabilities right, the number of positives would have the variance sum p (1 - p). By
     chance one of ``tests`` such questions together is answered with yes in 1,000. A number of rare
     events reaches further up than the normal law has it, and one of rare exceptions further down:
     to that side the limit is moved by the skewness (Cornish and Fisher 1938, first term). Images
-    count as independent.
+    count as independent, or with groups (numbers, of images whose truth is known) these, if the
+    variance is larger then.
     """
     truth, probability = known(truth, probability)
     limit = NormalDist().inv_cdf(1 - 0.0005 / tests)
     variance = probability * (1 - probability)
     total, gap = float(variance.sum()), float((truth - probability).sum())
     skew = float((variance * (1 - 2 * probability)).sum()) / total if total else 0.0
+    if group is not None:
+        total = max(total, float((np.bincount(group, truth - probability) ** 2).sum()))
     further = max(0.0, math.copysign(skew, skew * gap)) * (limit**2 - 1) / 6
     return abs(gap) > limit * math.sqrt(total) + further + 0.5
 

@@ -251,6 +251,7 @@ class Task(ABC):
         note: Mapping[str, Any],
         operating_point: str | None = None,
         class_names: Sequence[str] = (),
+        groups: NDArray[np.int64] | None = None,
     ) -> Calibrated:
         """Fit a calibration of the probabilities on held-out images.
 
@@ -262,6 +263,7 @@ class Task(ABC):
             note: origin of the images; stored with the calibration.
             operating_point: rule for the thresholds of labels, or None.
             class_names: in the order of the labels.
+            groups: ``(N,)`` number of each image's group, 0, 1, 2 ...; is left out without groups.
 
         Raises:
             InputError: the target cannot be reached, or this task has no calibration.
@@ -269,7 +271,13 @@ class Task(ABC):
         raise InputError(f"the task {self.name} has no calibration")
 
     def offsets(
-        self, logits: Logits, targets: Tensor, *, seed: int, class_names: Sequence[str]
+        self,
+        logits: Logits,
+        targets: Tensor,
+        *,
+        seed: int,
+        class_names: Sequence[str],
+        groups: NDArray[np.int64] | None = None,
     ) -> LogitOffsets:
         """Fit what shall be added to the logits, on the images that ``calibrate`` fits on.
 
@@ -278,6 +286,7 @@ class Task(ABC):
             targets: targets of the same images.
             seed: seed of any random split; the one of ``calibrate``.
             class_names: in the order of the labels.
+            groups: as for ``calibrate``.
 
         Raises:
             InputError: a label or class lacks images, or this task has no offsets.

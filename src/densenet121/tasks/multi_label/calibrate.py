@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from densenet121.metrics.decisions import wilson_interval
+from densenet121.metrics.bootstrap import few_groups_note
+from densenet121.metrics.classes import share_interval
 from densenet121.metrics.probabilities import mean_is_off
 from densenet121.tasks.multi_label.calibration import (
     Calibration,
@@ -28,6 +29,7 @@ def learn(
     names: Sequence[str],
     rule: str | None,
     note: Mapping[str, Any],
+    groups: NDArray[np.int64] | None = None,
 ) -> Calibrated:
     """Temperatures and, with a rule, the operating point of each label.
 
@@ -40,6 +42,7 @@ def learn(
         names: the labels.
         rule: a text of ``parse_rule``, or None.
         note: origin of the images.
+        groups: ``(N,)`` number of each image's group, 0, 1, 2 ...; None: images are independent.
 
     Raises:
         InputError: a label lacks positive or negative images, or no threshold reaches the target.
@@ -49,6 +52,7 @@ def learn(
     points: list[OperatingPoint] = []
     problems: dict[str, str] = {}
     off: list[str] = []
+    reached: list[str] = []
     for k, name in enumerate(names):
         raw, truth = known_cells(logits, targets, names, k)
         temperature, problem = fit_temperature(raw, truth)
@@ -56,7 +60,8 @@ def learn(
         if problem:
             problems[name] = problem
         shares = probabilities(raw, temperature)
-        if mean_is_off(truth, shares, len(names)):
+        own = None if groups is None else groups[~np.isnan(targets[:, k])]
+        if mean_is_off(truth, shares, len(names), own):
             off.append(of_mean(name, truth, shares))
         if asked is not None:
             point = choose(shares, truth, *asked)
@@ -67,13 +72,16 @@ def learn(
                     f"{name}; the highest {asked[0]} is {best:.3f}, so ask for less"
                 )
             points.append(point)
+            reached.append(_reached(truth == 1, shares >= point.threshold, own))
     content = dict(note) | {"pictures": len(targets)}
+    if groups is not None:
+        content["groups"] = len(np.unique(groups))
     if problems:
         content["no_temperature"] = problems
     found = Calibration(tuple(temperatures), tuple(points), rule or "", content)
-    lines = _lines(found, names)
+    lines = _lines(found, names, reached)
     if "offsets" not in note:
-        lines += advice("label", off)
+        lines += advice("label", off, grouped=groups is not None)
     return Calibrated(found, lines)
 
 
@@ -107,10 +115,24 @@ def known_cells(
     return raw, truth
 
 
-def _lines(found: Calibration, names: Sequence[str]) -> list[str]:
+def _reached(
+    positive: NDArray[np.bool_], called: NDArray[np.bool_], groups: NDArray[np.int64] | None
+) -> str:
+    """Sensitivity and specificity of a threshold, with intervals."""
+    text = ""
+    for kind, inside in (("sensitivity", positive), ("specificity", ~positive)):
+        right = (called == positive)[inside]
+        text += f"  {kind} {right.mean():.3f}"
+        if interval := share_interval(right, None if groups is None else groups[inside]):
+            text += f" ({interval.low:.3f} to {interval.high:.3f})"
+    return text
+
+
+def _lines(found: Calibration, names: Sequence[str], reached: Sequence[str]) -> list[str]:
     """A line for each label: temperature, threshold, and what it reaches with its interval.
 
-    Before them, one for each label without a fitted temperature.
+    Before them, one for each label without a fitted temperature. What the thresholds reach is
+    ``reached``.
     """
     width = max(len(name) for name in names)
     lines = [
@@ -120,23 +142,16 @@ def _lines(found: Calibration, names: Sequence[str]) -> list[str]:
     for k, (name, temperature) in enumerate(zip(names, found.temperatures, strict=True)):
         text = f"{name:<{width}}  temperature {temperature:.4f}"
         if found.points:
-            point = found.points[k]
-            text += f"  threshold {_threshold(point.threshold)}"
-            negatives_right = point.negatives - point.false_positives
-            for kind, part, whole in (
-                ("sensitivity", point.true_positives, point.positives),
-                ("specificity", negatives_right, point.negatives),
-            ):
-                interval = wilson_interval(part, whole)
-                assert interval is not None  # both have images
-                low, high = interval
-                text += f"  {kind} {part / whole:.3f} ({low:.3f} to {high:.3f})"
+            text += f"  threshold {_threshold(found.points[k].threshold)}{reached[k]}"
         lines.append(text)
     if found.points:
+        over = f" over {found.note['groups']} groups" if "groups" in found.note else ""
         lines.append(
             f"operating point {found.rule}; measured on the images that it was chosen on, 95 % "
-            "intervals"
+            f"intervals{over}"
         )
+        if note := few_groups_note(found.note.get("groups")):
+            lines.append(note)
     return lines
 
 

@@ -296,6 +296,7 @@ class MultiLabel(Task):
         note: Mapping[str, Any],
         operating_point: str | None = None,
         class_names: Sequence[str] = (),
+        groups: NDArray[np.int64] | None = None,
     ) -> Calibrated:
         """A temperature and, if asked for, a threshold for each label."""
         from densenet121.tasks.multi_label.calibrate import learn
@@ -304,10 +305,17 @@ class MultiLabel(Task):
             raise InputError(
                 f"`target_accuracy` is for one class per image; {self.name} takes `operating_point`"
             )
-        return learn(logits, targets.double().numpy(), class_names, operating_point, note)
+        truth = targets.double().numpy()
+        return learn(logits, truth, class_names, operating_point, note, groups)
 
     def offsets(
-        self, logits: Logits, targets: Tensor, *, seed: int, class_names: Sequence[str]
+        self,
+        logits: Logits,
+        targets: Tensor,
+        *,
+        seed: int,
+        class_names: Sequence[str],
+        groups: NDArray[np.int64] | None = None,
     ) -> LogitOffsets:
         """An offset for each label, fitted on all images."""
         from densenet121.tasks.multi_label.offsets import learn

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from densenet121.metrics.bootstrap import few_groups_note
+from densenet121.metrics.classes import share_interval
 from densenet121.metrics.probabilities import mean_is_off
 from densenet121.tasks.single_label.calibration import (
     Calibration,
@@ -25,6 +27,7 @@ def learn(
     *,
     seed: int,
     target_accuracy: float | None,
+    groups: NDArray[np.int64] | None = None,
 ) -> tuple[Calibration, float, float]:
     """The calibration, and the expected calibration error before and after it.
 
@@ -36,11 +39,13 @@ def learn(
         labels: ``(N,)``.
         seed: seed of the split into halves.
         target_accuracy: required accuracy of the answers given, or None.
+        groups: ``(N,)`` number of each image's group, 0, 1, 2 ..., which stays in one half.
 
     Raises:
         InputError: no threshold reaches the target.
     """
-    fitted, kept = halves(len(labels), seed)
+    fitted, kept = halves(len(labels), seed, groups)
+    own = None if groups is None else groups[kept]
     temperature, problem = fit_temperature(logits[fitted], labels[fitted])
     correct = logits[kept].argmax(axis=1) == labels[kept]
     before = reliability(probabilities(logits[kept]).max(axis=1), correct).ece
@@ -55,7 +60,7 @@ def learn(
                 f"`target_accuracy` {target_accuracy} is not reached at any confidence "
                 f"(overall {100 * correct.mean():.2f} % are correct)"
             )
-    scores = scores_of(shares[np.arange(len(kept)), labels[kept]])
+    scores = scores_of(shares[np.arange(len(kept)), labels[kept]], own)
     answered = float((confidence >= below).mean()) if below is not None else 1.0
     note: dict[str, Any] = {
         "pictures": len(labels),
@@ -63,16 +68,42 @@ def learn(
         "answered": answered,
     }
     note["expected_calibration_error"] = {"before": before, "after": after, "pictures": len(kept)}
+    if groups is not None:
+        note["groups"] = len(np.unique(groups))
+    if below is not None:
+        note["right"] = _right(correct, confidence >= below, own)
     if problem:
         note["no_temperature"] = problem
     found = Calibration(temperature, tuple(float(score) for score in scores), below, note)
     return found, before, after
 
 
-def halves(count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The random half of the images that is fitted on, and the other one."""
-    order = np.random.default_rng(seed).permutation(count)
-    return order[: count // 2], order[count // 2 :]
+def _right(
+    correct: NDArray[np.bool_], answered: NDArray[np.bool_], groups: NDArray[np.int64] | None
+) -> dict[str, Any]:
+    """The share of the answers that are right, with its interval."""
+    right = correct[answered]
+    interval = share_interval(right, None if groups is None else groups[answered])
+    return {"share": float(right.mean()), "ci": None if interval is None else list(interval)}
+
+
+def halves(
+    count: int, seed: int, groups: NDArray[np.int64] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The random half of the images, or of the groups, that is fitted on, and the other one.
+
+    Raises:
+        InputError: all images are of one group.
+    """
+    random = np.random.default_rng(seed)
+    if groups is None:
+        order = random.permutation(count)
+        return order[: count // 2], order[count // 2 :]
+    drawn = random.permutation(int(groups.max()) + 1)
+    if len(drawn) < 2:
+        raise InputError("all images are of one `group`: none is left to measure on; pass more")
+    inside = np.isin(groups, drawn[: len(drawn) // 2])
+    return np.flatnonzero(inside), np.flatnonzero(~inside)
 
 
 def describe(calibration: Calibration, before: float, after: float) -> list[str]:
@@ -80,16 +111,26 @@ def describe(calibration: Calibration, before: float, after: float) -> list[str]
     problem = calibration.note.get("no_temperature")
     lines = [f"warning: the temperature stays 1: {problem}"] if problem else []
     first = "with the offsets alone" if "offsets" in calibration.note else "before"
+    images = calibration.note["expected_calibration_error"]["pictures"]
+    of = f" of {len(calibration.scores)} groups" if "groups" in calibration.note else ""
     lines.append(
         f"temperature {calibration.temperature:.4f}; expected calibration error "
         f"{100 * before:.2f} % {first}, {100 * after:.2f} % after "
-        f"(on {len(calibration.scores)} images not used for fitting)"
+        f"(on {images} images{of} not used for fitting)"
     )
     if calibration.abstain_below is not None:
+        right = calibration.note["right"]
+        ends = right["ci"] and "95 % interval {:.2f} to {:.2f} %; ".format(
+            *(100 * end for end in right["ci"])
+        )
         lines.append(
             f"predict abstains below {calibration.abstain_below:.4f}: it answers "
-            f"{100 * calibration.note['answered']:.1f} % of these images"
+            f"{100 * calibration.note['answered']:.1f} % of these images, "
+            f"{100 * right['share']:.2f} % of them rightly ({ends or ''}measured on the images "
+            "that it was chosen on)"
         )
+        if "groups" in calibration.note and (note := few_groups_note(len(calibration.scores))):
+            lines.append(note)
     return lines
 
 
@@ -100,16 +141,18 @@ def wrong_means(
     *,
     temperature: float,
     seed: int,
+    groups: NDArray[np.int64] | None = None,
 ) -> list[str]:
     """A note where a mean probability is not the share of the images, of those not fitted on."""
-    kept = halves(len(labels), seed)[1]
+    kept = halves(len(labels), seed, groups)[1]
+    own = None if groups is None else groups[kept]
     shares = probabilities(logits[kept], temperature).astype(np.float64)
     off = [
         of_mean(names[k], of_class, shares[:, k])
         for k in range(len(names))
-        if mean_is_off(of_class := labels[kept] == k, shares[:, k], len(names))
+        if mean_is_off(of_class := labels[kept] == k, shares[:, k], len(names), own)
     ]
-    return advice("class", off)
+    return advice("class", off, grouped=own is not None)
 
 
 def no_operating_point(class_names: Sequence[str]) -> str:

@@ -28,7 +28,7 @@ class Calibration:
     Attributes:
         temperature: divisor of the logits before the softmax.
         scores: ascending, ``1 - p`` of the true class of each held-out image that was not used to
-            fit the temperature.
+            fit the temperature; with groups one for each of them (``scores_of``).
         abstain_below: probability below which there is no answer; None always answers.
         note: origin: folder, fingerprint, number of images.
     """
@@ -67,7 +67,8 @@ class Calibration:
         """The smallest probability of a class in the prediction set.
 
         The set of classes at or above it contains the true class with probability ``coverage`` or
-        more, over images from the same distribution as the held-out ones. It is 0 if there are too
+        more, over images from the same distribution as the held-out ones, of new groups if the
+        scores are of groups. It is 0 if there are too
         few held-out images to guarantee that with less than all classes.
 
         It is midway to the next smaller probability of a held-out image, if there is one: rounding
@@ -111,11 +112,26 @@ def probabilities(logits: NDArray[np.float32], temperature: float = 1.0) -> NDAr
     return (torch.from_numpy(logits) / temperature).softmax(dim=1).numpy()
 
 
-def scores_of(shares: NDArray[np.float32]) -> NDArray[np.float64]:
-    """``1 - p`` of the true class, ascending; ``1 - score`` is never above ``p``."""
+def scores_of(
+    shares: NDArray[np.float32], groups: NDArray[np.int64] | None = None
+) -> NDArray[np.float64]:
+    """``1 - p`` of the true class, ascending; ``1 - score`` is never above ``p``.
+
+    With groups, J of them, there are J scores, and each group weighs one: the k-th is the smallest
+    with a weight of k at or below it, an image having one n-th of its group's. The sets then hold
+    the truth of an image of a new group as often as stated, however alike those of one group are
+    (Lee, Barber and Willett 2023, "Distribution-free inference with hierarchical data").
+    """
     exact = shares.astype(np.float64)
     scores = 1 - exact  # rounded where p is below 1e-9
-    return np.sort(np.where(1 - scores > exact, np.nextafter(scores, 2), scores))
+    scores = np.where(1 - scores > exact, np.nextafter(scores, 2), scores)
+    if groups is None:
+        return np.sort(scores)
+    _, number, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    order = np.argsort(scores)
+    weight = np.cumsum(1 / sizes[number[order]])
+    at = np.searchsorted(weight, np.arange(1, len(sizes) + 1) - 1e-9)  # sums are rounded
+    return np.asarray(scores[order][np.minimum(at, len(scores) - 1)])
 
 
 def fit_temperature(logits: Floats, labels: NDArray[np.int64]) -> Temperature:

@@ -18,7 +18,11 @@ _SHOWN = 20  # classes
 
 
 def learn(
-    logits: NDArray[np.float32], labels: NDArray[np.int64], names: Sequence[str], seed: int
+    logits: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    names: Sequence[str],
+    seed: int,
+    groups: NDArray[np.int64] | None = None,
 ) -> LogitOffsets:
     """An offset for each class: together with a temperature they have the lowest cross-entropy.
 
@@ -29,11 +33,12 @@ def learn(
         labels: ``(N,)``.
         names: the classes.
         seed: seed of the split into halves.
+        groups: ``(N,)`` number of each image's group, which stays in one half.
 
     Raises:
         InputError: a class has no image in the half that is fitted on.
     """
-    fitted, kept = halves(len(labels), seed)
+    fitted, kept = halves(len(labels), seed, groups)
     counts = np.bincount(labels[fitted], minlength=len(names))
     if not counts.all():
         missing = [names[k] for k in np.flatnonzero(counts == 0).tolist()]

@@ -285,6 +285,7 @@ class SingleLabel(Task):
         note: Mapping[str, Any],
         operating_point: str | None = None,
         class_names: Sequence[str] = (),
+        groups: NDArray[np.int64] | None = None,
     ) -> Calibrated:
         """Fit on one half of the images and measure on the other."""
         from densenet121.tasks.single_label.calibrate import (
@@ -297,22 +298,30 @@ class SingleLabel(Task):
         if operating_point is not None:
             raise UsageError(no_operating_point(class_names))
         found, before, after = learn(
-            logits, targets.numpy(), seed=seed, target_accuracy=target_accuracy
+            logits, targets.numpy(), seed=seed, target_accuracy=target_accuracy, groups=groups
         )
         found = replace(found, note=found.note | dict(note) | {"seed": seed})
         lines = describe(found, before, after)
         if "offsets" not in note:
             labels, at = targets.numpy(), found.temperature
-            lines += wrong_means(logits, labels, class_names, temperature=at, seed=seed)
+            lines += wrong_means(
+                logits, labels, class_names, temperature=at, seed=seed, groups=groups
+            )
         return Calibrated(found, lines)
 
     def offsets(
-        self, logits: Logits, targets: Tensor, *, seed: int, class_names: Sequence[str]
+        self,
+        logits: Logits,
+        targets: Tensor,
+        *,
+        seed: int,
+        class_names: Sequence[str],
+        groups: NDArray[np.int64] | None = None,
     ) -> LogitOffsets:
         """An offset for each class, fitted on the half that ``calibrate`` fits on."""
         from densenet121.tasks.single_label.offsets import learn
 
-        return learn(logits, targets.numpy(), class_names, seed)
+        return learn(logits, targets.numpy(), class_names, seed, groups)
 
     def read_prediction(self, row: Mapping[str, str]) -> Row | None:
         """Label, predicted class, probability and rank."""
