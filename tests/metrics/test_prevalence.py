@@ -89,6 +89,12 @@ def test_without_a_false_call_the_interval_still_has_a_width() -> None:
     assert npv is not None and 0.99 < npv.low < npv.high == 1
 
 
+@pytest.mark.parametrize("prevalence", [5e-324, 1e-300, 1 - 2**-53])
+def test_at_the_smallest_and_the_largest_share_the_ends_are_numbers(prevalence: float) -> None:
+    for interval in predictive_intervals((9, 10), (80, 100), prevalence).values():
+        assert interval is not None and 0 <= interval.low <= interval.high <= 1
+
+
 def test_calls_that_there_are_not_have_no_value() -> None:
     """No image is called positive; no positive; no negative."""
     assert np.isnan(predictive_values(0, 1, 0.1)[PPV])

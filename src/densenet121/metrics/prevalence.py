@@ -48,20 +48,23 @@ def predictive_intervals(
         prevalence: share of the images that are positive, between 0 and 1.
     """
     (hits, positives), (rejections, negatives) = sensitivity, specificity
-    odds = prevalence / (1 - prevalence)
     # The odds of a positive after a positive call, and of a negative after a negative one.
     called = _ratio_interval((hits, positives), (negatives - rejections, negatives))
     passed = _ratio_interval((rejections, negatives), (positives - hits, positives))
-    found = _of_odds(called, odds), _of_odds(passed, 1 / odds)
+    found = _after(called, prevalence), _after(passed, 1 - prevalence)
     return dict(zip(PREDICTIVE, found, strict=True))
 
 
-def _of_odds(likelihood_ratio: Interval | None, before: float) -> Interval | None:
-    """The share that the odds are, after evidence of this likelihood ratio."""
+def _after(likelihood_ratio: Interval | None, share: float) -> Interval | None:
+    """What a share becomes after evidence of this likelihood ratio."""
     if likelihood_ratio is None:
         return None
-    low, high = (ratio * before for ratio in likelihood_ratio)
-    return Interval(low / (1 + low), 1.0 if math.isinf(high) else high / (1 + high))
+    # Not by odds, which overflow for the smallest shares.
+    low, high = (
+        1.0 if math.isinf(ratio) else ratio * share / (ratio * share + (1 - share))
+        for ratio in likelihood_ratio
+    )
+    return Interval(low, high)
 
 
 def _ratio_interval(above: tuple[float, float], below: tuple[float, float]) -> Interval | None:
