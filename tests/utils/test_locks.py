@@ -1,5 +1,7 @@
 """One process at a time writes into a folder."""
 
+import errno
+import fcntl
 import os
 import signal
 from pathlib import Path
@@ -13,6 +15,7 @@ from densenet121.engine.train import train
 from densenet121.utils.errors import InputError
 from densenet121.utils.locks import locked
 
+from helpers.commands import no_file_beyond
 from helpers.tables import write_class_table
 from helpers.training import train_config
 
@@ -98,3 +101,24 @@ def test_a_folder_that_cannot_be_locked_is_written_all_the_same(tmp_path: Path) 
     with locked(tmp_path, "output_dir"):
         pass
     assert (tmp_path / ".lock").is_dir()
+
+
+def test_a_folder_on_a_full_disk_has_one_owner_and_no_lock_is_left(tmp_path: Path) -> None:
+    with no_file_beyond(0), locked(tmp_path, "output_dir"):
+        for _ in range(2):  # a refusal changes nothing
+            message = "another process writes into it"
+            with pytest.raises(InputError, match=message), locked(tmp_path, "output_dir"):
+                pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_lock_is_left_where_there_are_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(lock: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with locked(tmp_path, "output_dir"):
+        assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []

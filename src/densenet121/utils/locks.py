@@ -53,8 +53,9 @@ def _open(file: Path, field: str) -> int | None:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(lock), file.stat()):
-                os.ftruncate(lock, 0)
-                os.write(lock, f"process {os.getpid()} on {socket.gethostname()}".encode())
+                with contextlib.suppress(OSError):  # a full disk: the lock holds without its text
+                    os.ftruncate(lock, 0)
+                    os.write(lock, f"process {os.getpid()} on {socket.gethostname()}".encode())
                 return lock
         except BlockingIOError:
             holder = os.pread(lock, 200, 0).decode(errors="replace") or "another process"
@@ -65,8 +66,10 @@ def _open(file: Path, field: str) -> int | None:
             ) from None
         except FileNotFoundError:
             pass
-        except OSError:
+        except OSError:  # no locks here
             os.close(lock)
+            with contextlib.suppress(OSError):
+                file.unlink()
             return None
         os.close(lock)  # its owner has just ended, and removed it
     return None
