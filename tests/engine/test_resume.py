@@ -9,6 +9,7 @@ import re
 import resource
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -461,6 +462,28 @@ def test_auto_takes_the_newest_run_though_its_record_is_lost(
     (tmp_path / "2036-01-03_time_00_00_00").mkdir()  # an evaluation's that was killed at once
     start = find_start("auto", None, tmp_path, 0)
     assert start.folder == newest and start.checkpoint is not None
+
+
+def test_a_pipe_in_place_of_a_checkpoint_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "0-1_2.ckpt"
+    os.mkfifo(pipe)
+    said = f"{pipe}: is a pipe or a device"
+    cases: dict[Path | str, str] = {
+        pipe: f"{said}; save the weights in a file",
+        "auto": f"no checkpoint in {tmp_path} is intact: {said}",
+    }
+    for resume, expected in cases.items():
+        found: list[str] = []
+
+        def find(resume: Path | str = resume, found: list[str] = found) -> None:
+            with pytest.raises(InputError) as refused:
+                find_start(resume, tmp_path, tmp_path, 0)
+            found.append(str(refused.value))
+
+        reader = threading.Thread(target=find, daemon=True)  # opening it would wait for ever
+        reader.start()
+        reader.join(20)
+        assert found == [expected]
 
 
 def test_a_folder_that_cannot_be_read_is_not_one_without_a_run(tmp_path: Path) -> None:

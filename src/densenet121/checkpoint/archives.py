@@ -36,10 +36,19 @@ def refuse_no_file(path: Path) -> None:
     Raises:
         InputError: it is a pipe or a device, or empty.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: is a pipe or a device; save the weights in a file")
+    refuse_pipe(path)
     if not path.stat().st_size:
         raise InputError(f"{path}: is empty; download it or save it again")
+
+
+def refuse_pipe(path: Path) -> None:
+    """Refuse what opening could block for ever, or what has no end.
+
+    Raises:
+        InputError: it is a pipe or a device.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InputError(f"{path}: is a pipe or a device; save the weights in a file")
 
 
 def refuse_part(path: Path) -> None:

@@ -19,6 +19,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from densenet121.checkpoint.archives import refuse_pipe
 from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.network import Variant
 from densenet121.utils.errors import InputError, one_line
@@ -201,6 +202,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         InputError: missing, unreadable, or not a complete safetensors file.
     """
+    refuse_pipe(path)
     try:
         data = path.read_bytes()
     except OSError as error:
