@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from helpers.commands import run_command
+from helpers.images import write_classes
 
 # INPUT is a file that no command can read; there are no images, and the run is an empty folder.
 COMMANDS = {
@@ -119,3 +120,22 @@ def test_an_exclude_list_is_not_written_over_the_table_in_the_folder(tmp_path: P
     done = run_command("audit", ".", *flags, cwd=tmp_path)
     assert done.returncode == 1 and "labels.csv: is an input" in done.stderr
     assert (tmp_path / "labels.csv").read_bytes() == LABELS
+
+
+LOOPS = {
+    "train --data_dir loop --output_dir out": "--data_dir {}: there is no such folder",
+    "train --data_dir images --val_dir loop --output_dir out": "--val_dir {}: there is no such",
+    "train --data_dir images --output_dir loop --resume 1.ckpt": "{}: cannot be read (Too many",
+    "pack images --output loop": "{}: Too many levels of symbolic links",
+}
+
+
+def test_a_link_that_leads_to_itself_is_one_line(tmp_path: Path) -> None:
+    write_classes(tmp_path / "images", ["a", "b"], 1)
+    (tmp_path / "1.ckpt").write_bytes(b"{")
+    (tmp_path / "loop").symlink_to("loop")
+    for words, expected in LOOPS.items():
+        done = run_command(*words.split(), cwd=tmp_path)
+        (line,) = done.stderr.splitlines()
+        assert line.startswith(f"densenet121: {expected.format(tmp_path / 'loop')}")
+        assert done.returncode == 1 and not done.stdout

@@ -18,6 +18,7 @@ import pytest
 from densenet121.runs.metrics import MetricsFile, read_rows
 from densenet121.utils.errors import InputError
 from densenet121.utils.files import (
+    is_taken,
     new_folder,
     remove_temporary_files,
     sync_folder,
@@ -178,6 +179,52 @@ def test_a_new_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
         (folder / "x").touch()
         raise KeyError
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_an_empty_folder_and_a_link_to_one_stay_and_are_filled_whole_or_not_at_all(
+    is_link: bool, tmp_path: Path
+) -> None:
+    """A volume of a container is an empty folder that can be neither removed nor replaced."""
+    there = tmp_path / "there"
+    there.mkdir()
+    before, path = there.stat(), there
+    if is_link:
+        path = tmp_path / "link"
+        path.symlink_to("there")
+    others = names(tmp_path)
+    with pytest.raises(KeyError), new_folder(path) as folder:
+        (folder / "x").touch()
+        raise KeyError
+    assert names(tmp_path) == others and names(there) == []
+    with pytest.raises(OSError, match="not empty"), new_folder(path) as folder:
+        (folder / "x").write_bytes(b"new")
+        (there / "x").write_bytes(b"of another")
+    assert names(there) == ["x"] and (there / "x").read_bytes() == b"of another"
+    (there / "x").unlink()
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    (there / f".there.{gone.pid}.partial").mkdir()
+    assert not is_taken(path)
+    with new_folder(path) as folder:
+        assert is_taken(path)  # by this process
+        (folder / "x").touch()
+        (folder / "y").mkdir()
+    assert names(tmp_path) == others and names(there) == ["x", "y"] and is_taken(path)
+    assert os.path.samestat(before, there.stat())
+
+
+def test_a_link_that_leads_nowhere_gets_its_folder_and_one_to_itself_is_refused(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "link").symlink_to("new")
+    (tmp_path / "loop").symlink_to("loop")
+    with new_folder(tmp_path / "link") as folder:
+        (folder / "x").touch()
+    assert names(tmp_path / "new") == ["x"]
+    with pytest.raises(OSError, match="loop"), new_folder(tmp_path / "loop"):
+        pass
+    assert names(tmp_path) == ["link", "loop", "new"]
 
 
 def test_json_is_readable_by_people_and_by_programs(tmp_path: Path) -> None:

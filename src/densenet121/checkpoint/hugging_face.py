@@ -1,6 +1,5 @@
 """Write a folder that timm, transformers and the Hugging Face hub read."""
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from densenet121.checkpoint.native import ModelInfo, save_weights
 from densenet121.checkpoint.pretrained import load_pretrained
 from densenet121.network import Variant
 from densenet121.utils.errors import InputError, UsageError
-from densenet121.utils.files import sync_folder, write_atomic, write_json
+from densenet121.utils.files import is_taken, new_folder, sync_folder, write_atomic, write_json
 
 README = "README.md"
 # What the page needs: the weights, the program they come from, and what others do differently.
@@ -75,16 +74,13 @@ def write_hugging_face(
         )
     if not info.class_names:
         notes.append("the weights have no class names, so other programs show numbers or guess")
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".convert.") as folder:
-        trial = Path(folder) / target.name
-        trial.mkdir()
+    with new_folder(target) as trial:
         file = trial / WEIGHTS
         beside = loaded.origin, loaded.calibration, loaded.data
         save_weights(file, state_dict, info, *beside, with_format=True)
         write_json(trial / CONFIG, config)
         write_atomic(trial / README, make_page(info, loaded.family, notes).encode())
         check_same(file, state_dict, info)
-        trial.replace(target)  # onto an empty folder too
     sync_folder(target.parent)
     return Converted(info, loaded.family, len(state_dict), notes=(*loaded.notes, *notes))
 
@@ -92,7 +88,7 @@ def write_hugging_face(
 def _check_target(target: Path) -> None:
     if target.exists() and not target.is_dir():
         raise UsageError(f"{target}: is a file; name a folder")
-    if target.exists() and any(target.iterdir()):
+    if is_taken(target):
         raise UsageError(f"{target}: has files already; name a new folder or an empty one")
     if not target.parent.is_dir():
         raise UsageError(f"{target.parent}: there is no such folder")

@@ -15,6 +15,7 @@ from densenet121.config import ConvertConfig
 from densenet121.runs.layout import read_record
 from densenet121.runs.read import made_by_train
 from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.files import real_path
 
 
 def run(config: ConvertConfig) -> int:
@@ -57,7 +58,7 @@ def _convert(config: ConvertConfig, source: Path, target: Path) -> Converted:
         )
 
     def page(info: ModelInfo, family: str, notes: Sequence[str]) -> str:
-        title, folder = target.resolve().name, source.resolve().parent
+        title, folder = real_path(target).name, real_path(source).parent
         if made_by_train(source):
             command = command_of(read_record(folder))
             try:

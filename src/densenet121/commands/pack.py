@@ -27,7 +27,7 @@ from densenet121.datasets.sources.shard_labels import OWN_KEYS, label_text
 from densenet121.datasets.sources.shards import CLASSES, INDEX, Index
 from densenet121.engine.images import check_apart
 from densenet121.utils.errors import InputError, UsageError
-from densenet121.utils.files import new_folder, write_atomic
+from densenet121.utils.files import is_taken, new_folder, write_atomic
 from densenet121.utils.progress import progress_bar
 
 _EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"} | {
@@ -47,7 +47,7 @@ def pack(config: PackConfig) -> str:
             of its name, or a line break.
     """
     output = absolute(config.output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    if is_taken(output):
         raise UsageError(f"--output {output} already exists; choose a new folder")
     train, val = _open(config)
     check_apart(output, "output", train, val)

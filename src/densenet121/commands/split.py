@@ -17,7 +17,7 @@ from densenet121.datasets.division import (
 from densenet121.datasets.sources.label_table import LabelRules
 from densenet121.engine.images import check_not_among_classes
 from densenet121.utils.errors import InputError, UsageError, visible_lines
-from densenet121.utils.files import new_folder, write_atomic, write_json
+from densenet121.utils.files import is_taken, new_folder, write_atomic, write_json
 
 _MANY = 40  # labels in the printed table
 
@@ -30,7 +30,7 @@ def split(config: SplitConfig) -> dict[str, Any]:
         InputError: the images cannot be read or grouped, or a part would be empty.
     """
     output = absolute(config.output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    if is_taken(output):
         raise UsageError(f"--output {output} already exists; choose a new folder")
     source = absolute(config.source)
     images = read_images(source, config)

@@ -31,6 +31,7 @@ from densenet121.datasets.sources.open_table import refuse_label_table
 from densenet121.datasets.splits import Members, Numbers, assign, best_seed, group_hashes
 from densenet121.datasets.tables import Table, read_table
 from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.files import real_path
 
 
 @dataclass(frozen=True)
@@ -300,8 +301,8 @@ def _parts_of_lists(parts: list[str]) -> dict[str, dict[str, list[int]]]:
 
 def _list(images: Images, chosen: Numbers, folder: Path) -> bytes:
     """A list whose paths are relative to the folder it will be in."""
-    folder = folder.resolve()
-    to_root = os.path.relpath(images.root.resolve(), folder)
+    folder = real_path(folder)
+    to_root = os.path.relpath(real_path(images.root), folder)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", *images.columns])

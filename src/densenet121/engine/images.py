@@ -22,6 +22,7 @@ from densenet121.datasets.sources.open_table import (
 from densenet121.metrics.summary import MOST_SUBGROUPS
 from densenet121.tasks import MultiLabel, Task
 from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.files import real_path
 
 
 def open_images(
@@ -111,7 +112,7 @@ def check_apart(folder: Path, field: str, *sides: ImageDataset | None) -> None:
 
 def check_not_among_classes(folder: Path, field: str, root: Path) -> None:
     """Refuse a folder for results in ``root``, which has class folders; see ``check_apart``."""
-    root, place = root.resolve(), folder.resolve()
+    root, place = real_path(root), real_path(folder)
     hidden = any(part.startswith(".") for part in place.parts[len(root.parts) :])
     if place.is_relative_to(root) and not hidden:
         raise UsageError(

@@ -14,6 +14,7 @@ from densenet121.checkpoint.load import is_mindspore_file
 from densenet121.checkpoint.native import ModelInfo, read
 from densenet121.runs.layout import BEST_WEIGHTS, LAST_WEIGHTS, checkpoints_in, dated_runs
 from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.files import real_path
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def find_start(
             )
         if not resume.exists():
             raise InputError(f"`resume` must be auto or a checkpoint; there is no file {resume}")
-        if output_dir and output_dir.resolve() != resume.resolve().parent:
+        if output_dir and real_path(output_dir) != real_path(resume).parent:
             _refuse_run(output_dir, rank)
             # The best weights may be those that this run copied before it was killed.
             _refuse_weights_alone(output_dir, (LAST_WEIGHTS,))

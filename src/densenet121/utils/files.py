@@ -77,18 +77,61 @@ def temporary_beside(path: Path, kind: str) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.{kind}")
 
 
+def is_taken(path: Path) -> bool:
+    """Whether there is anything but an empty folder, so that ``new_folder`` cannot write there.
+
+    What processes that were killed had begun in an empty folder is removed.
+    """
+    if path.is_dir():
+        temporary_beside(path / real_path(path).name, "partial")
+        return any(path.iterdir())
+    return path.exists()
+
+
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder that is renamed to ``path``, which is empty or missing, on success, else removed."""
-    folder = temporary_beside(path, "partial")
+    """A folder whose content is at ``path``, which is empty or missing, on success, else removed.
+
+    An empty one stays: it may be a link, the root of a disk, or in a folder that is another user's.
+
+    Raises:
+        OSError: it cannot be written, or is a link to itself. Nothing was written.
+    """
+    target = real_path(path)
+    if target.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    exists = target.is_dir()
+    folder = temporary_beside(target / target.name if exists else target, "partial")
     folder.mkdir(parents=True)
     try:
         yield folder
-        if path.exists():
-            path.rmdir()
-        folder.rename(path)
+        if exists:
+            _move_up(folder)
+        else:
+            folder.rename(target)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _move_up(folder: Path) -> None:
+    """Move all that is in a folder into the one that it is in, or nothing, and remove it.
+
+    Raises:
+        OSError: another process has written there, or the system refuses.
+    """
+    if any(other != folder for other in folder.parent.iterdir()):
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(folder.parent))
+    moved: list[Path] = []
+    try:
+        for part in sorted(folder.iterdir()):  # of shards first their index, which names all
+            moved.append(part)
+            part.rename(folder.parent / part.name)
+        folder.rmdir()
+    except BaseException:
+        for part in moved:
+            with contextlib.suppress(OSError):
+                (folder.parent / part.name).rename(part)
         raise
 
 
@@ -118,6 +161,14 @@ def write_json(path: Path, content: Any) -> None:
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     # A file name that is not UTF-8 contains surrogates; they become JSON escapes.
     write_atomic(path, (text + "\n").encode(errors="backslashreplace"))
+
+
+def real_path(path: Path) -> Path:
+    """The path without links; those that lead to themselves stay, and opening them is an error.
+
+    ``Path.resolve`` raises a RuntimeError for such links until Python 3.13.
+    """
+    return Path(os.path.realpath(path))
 
 
 def is_utf8(path: Path) -> bool:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.packed_strings import Names, check_integers, from_npz, to_npz
 from densenet121.datasets.sources.folder import Folder, check_counts, check_names, scan_folders
-from densenet121.utils.files import write_atomic
+from densenet121.utils.files import real_path, write_atomic
 from densenet121.utils.logging import log
 
 _LEAST_CACHED = 20_000  # images; a scan of fewer is fast enough
@@ -39,7 +39,7 @@ def scan_cached(
 def _scan(root: Path, field: str, cache_dir: Path | None, *, partial: bool) -> ImageDataset:
     if cache_dir is None:
         return scan_folders(root, field, partial=partial)[0]
-    key = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
+    key = hashlib.sha256(os.fsencode(real_path(root))).hexdigest()[:16]
     file = cache_dir / ".index" / f"{root.name[:40]}-{key}.npz"
     found = _load(file, root)
     if found is not None:
@@ -61,7 +61,7 @@ def _save(file: Path, dataset: ImageDataset, folders: list[Folder]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     content: dict[str, Names | NDArray[Any]] = {
         "version": np.array(_VERSION),
-        "root": Names.of([str(dataset.root.resolve())]),
+        "root": Names.of([str(real_path(dataset.root))]),
         "folders": Names.of(name for name, _ in folders),
         "changed": np.array([changed for _, changed in folders], dtype=np.int64),
         "class_names": Names.of(dataset.class_names),
@@ -80,7 +80,7 @@ def _load(file: Path, root: Path) -> ImageDataset | None:
         return None
     try:
         content = from_npz(file)
-        if content["version"] != _VERSION or content["root"] != (str(root.resolve()),):
+        if content["version"] != _VERSION or content["root"] != (str(real_path(root)),):
             return None
         check_integers({name: content[name] for name in ("changed", "labels", "sizes")})
         for folder, changed in zip(content["folders"], content["changed"].tolist(), strict=True):
