@@ -435,6 +435,8 @@ def test_paths_become_absolute_with_links_kept(
     assert absolute("link/x/../y") == tmp_path / "link" / "y"
     assert absolute("~/x") == Path("/home/somebody/x")
     assert absolute("/a") == Path("/a")
+    assert absolute("~of no user/x") == tmp_path / "~of no user" / "x"
+    assert absolute(".") == absolute("") == tmp_path
 
 
 def test_default_workers_are_the_cores_of_this_process() -> None:

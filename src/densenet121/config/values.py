@@ -116,8 +116,12 @@ def parse_mean_std(text: str) -> tuple[Triple, Triple] | None:
 
 
 def absolute(path: str) -> Path:
-    """The path with ~ and the working directory resolved, symbolic links kept."""
-    return Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 (resolve() follows links)
+    """The path with ~ and the working directory resolved, symbolic links kept.
+
+    As in a shell, ~NAME is a file's name where there is no such user, or no home folder.
+    """
+    # Path.resolve() follows links, and Path.expanduser() raises a RuntimeError.
+    return Path(os.path.abspath(os.path.expanduser(path)))  # noqa: PTH100, PTH111
 
 
 def names_weights(flag: str, path: str | None) -> None:
