@@ -41,14 +41,19 @@ def check_resumable(checkpoint: Checkpoint, run: dict[str, Any], config: TrainCo
             f"cannot resume {checkpoint.path} with another task: it was {checkpoint.info.task}, "
             f"and is now {run['task']}"
         )
-    longer = config.max_epoch > before["settings"]["max_epoch"]
+    epochs = before["settings"]["max_epoch"]
+    longer, shorter = config.max_epoch > epochs, config.max_epoch < epochs
     free = ["max_epoch", "T_max"] if longer else []
+    if shorter and all(_t_max_follows(each["settings"]) for each in (before, run)):
+        free.append("T_max")  # not passed: only `max_epoch` is another
     if longer and before["settings"].get("freeze_epochs") == "auto" and config.freeze_epochs:
         free.append("freeze_epochs")  # `_check_longer` compares the epochs
     changed = differences(before["settings"], run["settings"], free)
     if changed:
+        advice = f"; a run may become longer, but not shorter: pass `max_epoch` {epochs}"
         raise UsageError(
             f"cannot resume {checkpoint.path} with other settings: {'; '.join(changed)}"
+            f"{advice if shorter else ''}"
         )
     extra = _check_longer(checkpoint, before, config) if longer else ""
     check_same_classes(
@@ -71,6 +76,11 @@ def check_resumable(checkpoint: Checkpoint, run: dict[str, Any], config: TrainCo
             "result may differ in the last bits"
         )
     return warnings
+
+
+def _t_max_follows(settings: Mapping[str, Any]) -> bool:
+    """Whether `T_max` is that of a run without it."""
+    return bool(settings["T_max"] == settings["max_epoch"])
 
 
 def _check_longer(checkpoint: Checkpoint, before: Mapping[str, Any], config: TrainConfig) -> str:
