@@ -3,6 +3,7 @@
 import base64
 import http.client
 import json
+import re
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -12,8 +13,9 @@ from typing import Any
 import pytest
 
 from densenet121.bench.serve import running_server
+from densenet121.config import ServeConfig
 from densenet121.serve.access import check_tls, read_token
-from densenet121.utils.errors import InputError
+from densenet121.utils.errors import InputError, UsageError
 
 from helpers.commands import environment, run_command
 from helpers.serving import FLAGS
@@ -51,6 +53,7 @@ def server(
     pem, key = certificate(folder)
     (folder / "token").write_text(TOKEN + "\n")
     flags = [*FLAGS, "--token_file", folder / "token", "--tls_certificate", pem, "--tls_key", key]
+    flags += ["--root_path", "/cats"]
     trusted = ssl.create_default_context(cafile=str(pem))
     with running_server(weights, *flags, environment=environment()) as (port, _):
         yield port, trusted
@@ -126,6 +129,25 @@ def test_two_tokens_are_none(server: tuple[int, ssl.SSLContext]) -> None:
 def test_probes_of_health_need_no_token(server: tuple[int, ssl.SSLContext]) -> None:
     for path in ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"):
         assert ask(server, "GET", path)[0] == 200, path
+
+
+def test_the_addresses_in_answers_are_those_before_a_proxy(
+    server: tuple[int, ssl.SSLContext],
+) -> None:
+    text = ask(server, "GET", "/docs", given=RIGHT[0])[1].decode()
+    assert "'/cats/openapi.json'" in text
+    assert set(re.findall(r'(?:src|href)="(/\w+)', text)) == {"/cats"}
+    document = ask(server, "GET", "/openapi.json", given=RIGHT[0])[1]
+    assert document["servers"] == [{"url": "/cats"}] and "/predict" in document["paths"]
+    status, _, headers = ask(server, "POST", "/predict/?top_k=3", b"", RIGHT[0])
+    assert (status, headers["location"]) == (307, "/cats/predict?top_k=3")
+    assert ask(server, "GET", "/predict/", b"")[0] == 401
+
+
+@pytest.mark.parametrize("path", ["cats", "/cats/", "/", "//cats", "/a b", "/ä", "/a?b"])
+def test_a_root_path_that_is_none_is_refused(path: str) -> None:
+    with pytest.raises(UsageError, match="--root_path must begin with a slash"):
+        ServeConfig(weights="w", root_path=path)
 
 
 def test_plain_http_has_no_answer_where_tls_is_on(server: tuple[int, ssl.SSLContext]) -> None:

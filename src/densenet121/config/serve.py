@@ -120,6 +120,8 @@ class ServeConfig(
         weights: a checkpoint, weights file or exported .onnx.
         host: address to listen on; 0.0.0.0 lets other machines in, see `token_file`.
         port: port to listen on; 0 picks a free one and reports it.
+        root_path: path below which a proxy shows the server, such as /cats, and which it removes
+            from the addresses that it passes on (default: none).
         top_k: number of classes to return for each image, unless the request says another
             (default: 5); all of several labels are returned.
         cam_layer: layer whose class-activation maps are drawn (default: features, the classifier's
@@ -134,6 +136,7 @@ class ServeConfig(
     weights: str
     host: Annotated[str, "ADDRESS"] = "127.0.0.1"
     port: int = 8000
+    root_path: Annotated[str, "PATH"] = ""
     top_k: int | None = None
     cam_layer: str | None = None
     model_name: str | None = None
@@ -143,6 +146,11 @@ class ServeConfig(
         if not self.weights:
             raise UsageError("WEIGHTS must be a file, got an empty path")
         between("port", self.port, 0, 65535)
+        if not re.fullmatch(r"(/[\w.~-]+)*", self.root_path, re.ASCII):
+            raise UsageError(
+                "--root_path must begin with a slash and end without one, such as /cats or "
+                f'/models/cats, of letters, digits and ._~-, got "{self.root_path}"'
+            )
         at_least("top_k", self.top_k, 1)
         if self.model_name is not None and not re.fullmatch(r"[\w.-]+", self.model_name):
             raise UsageError(

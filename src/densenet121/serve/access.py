@@ -74,7 +74,8 @@ class TokenNeeded:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
-        if scope["type"] != "http" or scope["path"] in _OPEN or self._may(scope):
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if scope["type"] != "http" or path in _OPEN or self._may(scope):
             await self._app(scope, receive, send)
             return
         await drain(Request(scope, receive))

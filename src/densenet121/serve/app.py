@@ -1,6 +1,7 @@
 """The HTTP routes: /predict, the page at /, health, metrics, the API documentation, and /v2."""
 
 import base64
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -227,6 +228,13 @@ def _add_refusals(app: FastAPI) -> None:
         return refuse(500, reason, **{"x-content-type-options": "nosniff"})
 
 
+def _here(name: bytes, value: bytes) -> tuple[bytes, bytes]:
+    """A header; a redirection without scheme and host, which those before a proxy may not be."""
+    if name == b"location":
+        value = re.sub(rb"^https?://[^/]*/+", b"/", value)
+    return name, value
+
+
 class _Counted:
     """Counts the answers by status, and lets HEAD have those of GET."""
 
@@ -237,7 +245,8 @@ class _Counted:
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
                 self._metrics.answers.labels(str(message["status"])).inc()
-                message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
+                headers = [_here(*header) for header in message["headers"]]
+                message["headers"] = [*headers, (b"x-content-type-options", b"nosniff")]
                 started.append(True)
             await send(message)
 

@@ -56,6 +56,7 @@ def serve(config: ServeConfig) -> None:
             uvicorn.Config(
                 make_app(service, token),
                 http=Bounded,
+                root_path=config.root_path,
                 ws="none",
                 lifespan="off",
                 log_config=None,
