@@ -56,6 +56,14 @@ def test_after_a_lost_rank_a_device_does_not_wait_for_it(
     assert calls[-1] == (leave, None)
 
 
+def test_a_rank_that_lost_another_says_what_the_error_notes(calls: list[tuple[str, Any]]) -> None:
+    lost = pytest.raises(InputError, match=r"; see the log of that rank; continue with x$")
+    with lost, process_group(Process(1, 2, 1, ""), torch.device("cpu"), 60):
+        error = dist.DistError("Connection closed by peer")
+        error.add_note("continue with x")
+        raise error
+
+
 def test_a_cpu_has_no_device_to_name(calls: list[tuple[str, Any]]) -> None:
     with process_group(Process(0, 2, 0, ""), torch.device("cpu"), 60):
         pass

@@ -263,6 +263,11 @@ def test_a_rank_that_saves_nothing_names_the_checkpoint_of_rank_0(tmp_path: Path
     assert f"not an image (no known format)); the last good checkpoint is {good}; repair" in text
     assert "saved" not in text
     assert [path.name for path in checkpoints_in(tmp_path / "run")] == ["0-1_1.ckpt"]
+    lost = next(line for line in text.splitlines() if "rank 0 lost another rank: rank 1" in line)
+    assert lost.endswith(
+        f"; see the log of that rank; the last good checkpoint is {good}; continue with "
+        f"--resume auto --output_dir {tmp_path / 'run'}"
+    )
 
 
 def test_ranks_that_see_other_images_are_refused(image_folder: Path, tmp_path: Path) -> None:

@@ -72,9 +72,10 @@ def process_group(
         lost = True
         timed_out = "imed out" in str(error) or "imeout" in str(error)
         after = f" after {timeout_seconds:g} s" if timed_out else ""
+        notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
         raise InputError(
             f"rank {rank} lost another rank{after}: {roll_call.find_lost(timed_out)} "
-            f"({_first_line(error)}); see the log of that rank"
+            f"({_first_line(error)}); see the log of that rank{notes}"
         ) from None
     except Exception as error:
         roll_call.report_failure(_first_line(error))

@@ -178,8 +178,13 @@ class RunFolder:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        """End the run in the trackers."""
+        """End the run in the trackers; an error of torch, as of a lost rank, says how to go on."""
         self._trackers.close(failed=kind is not None)
+        if isinstance(error, RuntimeError) and (last := self._last()):
+            error.add_note(
+                f"the last good checkpoint is {last}; continue with `resume` auto `output_dir` "
+                f"{self.path}"
+            )
 
     def checkpoint_path(self, step: int) -> Path:
         """Path of this rank's checkpoint after ``step`` steps."""
@@ -222,15 +227,20 @@ class RunFolder:
     @property
     def good(self) -> str:
         """The last good checkpoint, as text for a message."""
-        last = self._last_good
-        if not self.saves:  # then rank 0 has written them, into this folder or on another host
-            with suppress(InputError):  # this text is part of another error
-                last = next(iter(checkpoints_in(self.path)), last)
+        last = self._last()
         return (
             f"the last good checkpoint is {last}"
             if last
             else "this run has not written a checkpoint yet"
         )
+
+    def _last(self) -> Path | None:
+        """The last good checkpoint."""
+        last = self._last_good
+        if not self.saves:  # then rank 0 has written them, into this folder or on another host
+            with suppress(InputError):  # it is for the text of another error
+                last = next(iter(checkpoints_in(self.path)), last)
+        return last
 
     def unreadable(self, fault: object, kept: str) -> UnreadableError:
         """The error for images that cannot be read; ``kept`` says what is not lost."""
