@@ -350,7 +350,22 @@ def test_what_a_threshold_reaches_has_an_interval_over_groups() -> None:
         (low, high) = re.findall(r"sensitivity [\d.]+ \(([\d.]+) to ([\d.]+)\)", lines[0])[0]
         widths.append(float(high) - float(low))
         assert lines[1].endswith("95 % intervals over 60 groups" if grouped else "95 % intervals")
+        assert not any("too narrow" in line for line in lines)
     assert widths[1] < widths[0] / 2 and widths[2] > widths[0] * 0.8
+    few = np.where(
+        (np.repeat(truth, 10) == 1) & (groups["groups"] > 30), np.nan, np.repeat(truth, 10)
+    )
+    _, lines = MultiLabel().calibrate(
+        np.repeat(logits, 10, axis=0),
+        torch.from_numpy(few[:, None]),
+        seed=1,
+        target_accuracy=None,
+        note={},
+        operating_point="sensitivity=0.8",
+        class_names=("mass",),
+        **groups,
+    )
+    assert "positives, or negatives, of fewer than 20 groups: mass" in lines[2]
 
 
 def test_alike_images_of_a_group_are_no_wrong_mean() -> None:

@@ -47,6 +47,21 @@ def few_positives_note(labels: Sequence[str]) -> str:
     )
 
 
+def labels_of_few_groups(truth: Floats, names: Sequence[str], group: Counts) -> list[str]:
+    """The labels whose intervals are too narrow: positives, or negatives, of few groups.
+
+    Args:
+        truth: ``(n, L)``: 1, 0 or nan (unknown).
+        names: the L labels.
+        group: ``(n,)`` number of each image's group.
+    """
+    return [
+        name
+        for row, name in enumerate(names)
+        if any(0 < len(np.unique(group[truth[:, row] == kind])) < FEW_GROUPS for kind in (0, 1))
+    ]
+
+
 def draw(groups: int, first: int, last: int, seed: int) -> Draws:
     """How often each group is drawn in the resamples ``first`` to ``last - 1``.
 

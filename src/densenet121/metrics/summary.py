@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from densenet121.metrics.bootstrap import (
-    FEW_GROUPS,
     LabelResampler,
+    labels_of_few_groups,
     percentile_interval,
     resampled,
 )
@@ -84,20 +84,11 @@ def summarise(
     return {
         "n_images": images,
         "n_groups": None if group is None else groups,
-        **({} if group is None else {"few_groups": _few_groups(truth, names, group)}),
+        **({} if group is None else {"few_groups": labels_of_few_groups(truth, names, group)}),
         "intervals": _methods(group is not None, bool(prevalences), resamples, seed),
         "labels": labels,
         "macro": _macro(labels, drawn, least_positives),
     }
-
-
-def _few_groups(truth: Floats, names: Sequence[str], group: Counts) -> list[str]:
-    """The labels whose intervals are too narrow: positives, or negatives, of few groups."""
-    return [
-        name
-        for row, name in enumerate(names)
-        if any(0 < len(np.unique(group[truth[:, row] == kind])) < FEW_GROUPS for kind in (0, 1))
-    ]
 
 
 def _drawn(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from densenet121.metrics.bootstrap import few_groups_note
+from densenet121.metrics.bootstrap import few_positives_note, labels_of_few_groups
 from densenet121.metrics.classes import share_interval
 from densenet121.metrics.probabilities import mean_is_off
 from densenet121.tasks.multi_label.calibration import (
@@ -79,7 +79,8 @@ def learn(
     if problems:
         content["no_temperature"] = problems
     found = Calibration(tuple(temperatures), tuple(points), rule or "", content)
-    lines = _lines(found, names, reached)
+    few = [] if groups is None else labels_of_few_groups(targets, names, groups)
+    lines = _lines(found, names, reached, few)
     if "offsets" not in note:
         lines += advice("label", off, grouped=groups is not None)
     return Calibrated(found, lines)
@@ -128,11 +129,13 @@ def _reached(
     return text
 
 
-def _lines(found: Calibration, names: Sequence[str], reached: Sequence[str]) -> list[str]:
+def _lines(
+    found: Calibration, names: Sequence[str], reached: Sequence[str], few: Sequence[str]
+) -> list[str]:
     """A line for each label: temperature, threshold, and what it reaches with its interval.
 
     Before them, one for each label without a fitted temperature. What the thresholds reach is
-    ``reached``.
+    ``reached``; the intervals of the labels ``few`` are of few groups.
     """
     width = max(len(name) for name in names)
     lines = [
@@ -150,7 +153,7 @@ def _lines(found: Calibration, names: Sequence[str], reached: Sequence[str]) -> 
             f"operating point {found.rule}; measured on the images that it was chosen on, 95 % "
             f"intervals{over}"
         )
-        if note := few_groups_note(found.note.get("groups")):
+        if note := few_positives_note(few):
             lines.append(note)
     return lines
 
