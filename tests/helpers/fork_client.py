@@ -1,6 +1,6 @@
 """A command of a shell script, run by a process that has imported everything (fork_server.py).
 
-    python -I -S fork_client.py SOCKET MODULE [ARGUMENT ...]
+    python -I -S fork_client.py SOCKET MODULE|SCRIPT.py [ARGUMENT ...]
 
 Its standard files, folder and environment are those of the command, which gets the signals that
 end a program; its exit status is that of the command.
@@ -14,8 +14,9 @@ import sys
 
 
 def main() -> int:
-    path, *module = sys.argv[1:]
-    request = {"argv": ["-m", *module], "cwd": os.getcwd(), "env": dict(os.environ)}  # noqa: PTH109
+    path, *command = sys.argv[1:]
+    argv = command if command[0].endswith(".py") else ["-m", *command]
+    request = {"argv": argv, "cwd": os.getcwd(), "env": dict(os.environ)}  # noqa: PTH109
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(path)
     ending = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)

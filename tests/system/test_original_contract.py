@@ -12,6 +12,7 @@ import torch
 
 from densenet121.network import densenet121
 
+from helpers import forking
 from helpers.commands import REPOSITORY, SHARED, environment
 from helpers.images import write_classes
 from helpers.ranks import RANK_TABLE
@@ -105,16 +106,27 @@ def test_the_readmes_training_and_evaluation_commands_run_as_written(
     assert re.search(rf"{TIME}after allreduce eval: top1_correct=\d+, tot=6, acc=", text)
 
 
-def script(clone: Path, command: str) -> "subprocess.CompletedProcess[str]":
+def script(
+    clone: Path, command: str, python: str = sys.executable
+) -> "subprocess.CompletedProcess[str]":
     """A command of the README in the clone, on this Python."""
     return subprocess.run(
         command.split(),
         cwd=clone,
         capture_output=True,
         text=True,
-        env=environment(PYTHON=sys.executable),
+        env=environment(PYTHON=python),
         timeout=240,
     )
+
+
+def forked_python(file: Path) -> str:
+    """A Python for `python -m MODULE` and `python SCRIPT.py` that is forked, not started."""
+    client = Path(forking.__file__).with_name("fork_client.py")
+    python = f'"{sys.executable}" -I -S "{client}" "{forking.forking_socket()}"'
+    file.write_text(f'#!/bin/sh\n[ "$1" != -m ] || shift\nexec {python} "$@"\n')
+    file.chmod(0o755)
+    return str(file)
 
 
 @pytest.mark.slow  # a minute of both cores; tests/distributed runs the scripts, too
@@ -193,9 +205,8 @@ def test_the_distributed_commands_run_on_more_ranks(ranks: int, tmp_path: Path) 
 def test_wait_tells_that_a_rank_failed(clone: Path, tmp_path: Path) -> None:
     image_folder = link_photos(tmp_path / "photos", train=3, val=1)
     (clone / "rank_table.json").write_text(RANK_TABLE)
-    done = script(
-        clone, f"sh scripts/run_distribute_train.sh --wait 2 rank_table.json {image_folder}"
-    )
+    command = f"sh scripts/run_distribute_train.sh --wait 2 rank_table.json {image_folder}"
+    done = script(clone, command, forked_python(tmp_path / "python"))
     assert done.returncode == 1
     assert "fewer than the 2 x" in (clone / "train0" / "log.txt").read_text()
     ended = script(clone, "sh scripts/run_distribute_train.sh --stop")
