@@ -43,3 +43,9 @@ def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_classes(root / "train", ["ant", "bee", "cat"], 15)
     write_classes(root / "val", ["ant", "bee", "cat"], 7)
     return root
+
+
+def pytest_collection_finish() -> None:
+    """Modules and tests stay to the end: no later collection of garbage looks through them."""
+    gc.collect()
+    gc.freeze()
