@@ -129,7 +129,8 @@ def _write_counts(axes: Axes, comparison: Comparison, norm: PowerNorm) -> None:
             share = count / max(int(comparison.support[row]), 1)
             depth = share if row == column else float(norm(share))
             colour = "#b6c0cb" if count == 0 else "#ffffff" if depth > 0.55 else INK
-            axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8.5)
+            text = axes.text(column, row, str(count), ha="center", va="center", color=colour)
+            text.set(fontsize=8.5, in_layout=False)  # inside of the axes, which the layout knows
 
 
 def _short(name: str) -> str:
