@@ -331,7 +331,7 @@ def test_wrong_input_is_one_line(
         ([*CALLS, "--prevalence", "A=0"], 2, "--prevalence must be greater than 0 and below 1"),
         ([*CALLS, "--prevalence", "C=0.1"], 2, "--prevalence: C is not a label; they are A, B"),
         ([*CALLS, "--prevalence", "B=0.1"], 2, "--prevalence: B has no --threshold; it is given"),
-        ([], 2, "give one of --probability_prefix and --probability_columns"),
+        ([], 2, "give one of --probability_prefix and --probability_columns; of predictions.csv"),
         (["--probability_prefix", "p_", "--negative_label", "x"], 2, "goes with --label_column"),
         (
             ["--probability_prefix", "p_", "--label_column", "A", "--labels", "A"],

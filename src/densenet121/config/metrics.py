@@ -84,7 +84,10 @@ class MetricsConfig(LabelSettings):
         if not self.file:
             raise UsageError("metrics needs a file of predictions")
         if (self.probability_prefix is None) == (self.probability_columns is None):
-            raise UsageError("give one of --probability_prefix and --probability_columns")
+            raise UsageError(
+                "give one of --probability_prefix and --probability_columns; of predictions.csv of "
+                "several labels, as eval writes it, --probability_prefix probability_"
+            )
         if self.probability_prefix == "":
             raise UsageError("--probability_prefix must not be empty; see --probability_columns")
         at_least("least_positives", self.least_positives, 1, "image")

@@ -64,15 +64,8 @@ def learn(
         if mean_is_off(truth, shares, len(names), own):
             off.append(of_mean(name, truth, shares))
         if asked is not None:
-            point = choose(shares, truth, *asked)
-            if point is None:
-                best = values_of_cuts(shares, truth, asked[0]).max()
-                raise InputError(
-                    f"`operating_point` {rule} is not reached by any threshold of the label "
-                    f"{name}; the highest {asked[0]} is {best:.3f}, so ask for less"
-                )
-            points.append(point)
-            reached.append(_reached(truth == 1, shares >= point.threshold, own))
+            points.append(_point(shares, truth, asked, rule, name))
+            reached.append(_reached(truth == 1, shares >= points[-1].threshold, own))
     content = dict(note) | {"pictures": len(targets)}
     if groups is not None:
         content["groups"] = len(np.unique(groups))
@@ -84,6 +77,28 @@ def learn(
     if "offsets" not in note:
         lines += advice("label", off, grouped=groups is not None)
     return Calibrated(found, lines)
+
+
+def _point(
+    shares: NDArray[np.float64],
+    truth: NDArray[np.float64],
+    asked: tuple[str, float | None],
+    rule: str | None,
+    name: str,
+) -> OperatingPoint:
+    """The operating point of one label.
+
+    Raises:
+        InputError: no threshold reaches the target.
+    """
+    found = choose(shares, truth, *asked)
+    if found is None:
+        best = values_of_cuts(shares, truth, asked[0]).max()
+        raise InputError(
+            f"`operating_point` {rule} is not reached by any threshold of the label {name}; the "
+            f"highest {asked[0]} is {best:.3f}, so ask for less"
+        )
+    return found
 
 
 def known_cells(
