@@ -80,7 +80,7 @@ def test_the_published_aurocs_of_nih(capsys: pytest.CaptureFixture[str]) -> None
 @needs_nih
 def test_intervals_by_patient_are_wider_than_by_image(capsys: pytest.CaptureFixture[str]) -> None:
     """3.6 images a patient: those of one patient are alike."""
-    flags = [PREDICTIONS, *NIH_FLAGS, "--resamples", 300]
+    flags = [PREDICTIONS, *NIH_FLAGS, "--resamples", 150]
     images = as_json(capsys, *flags)
     patients = as_json(capsys, *flags, "--group", "Patient ID")
     assert (patients["n_images"], patients["n_groups"]) == (22433, 6187)

@@ -92,6 +92,7 @@ def test_the_first_tutorial_ends_with_an_answer_of_the_server(tmp_path: Path) ->
     assert re.search(r'\{"predictions":\[\{"name":"","predicted":.*"prediction_set":\[', output)
 
 
+@pytest.mark.slow
 def test_the_tutorial_on_the_weights_of_others_runs(tmp_path: Path) -> None:
     output = run_page("others-weights", tmp_path, SHORTER)
     assert "its 4 classes differ from the 3 of the data" in output
