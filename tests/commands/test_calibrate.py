@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from scipy.stats import betabinom
 
 from densenet121.checkpoint.load import read_weights
@@ -334,10 +336,9 @@ def test_what_a_threshold_reaches_has_an_interval_over_groups() -> None:
     rng = np.random.default_rng(1)
     truth = np.arange(60) % 2 * 1.0
     logits = (truth * 2 - 1 + rng.normal(0, 1.5, 60)).astype(np.float32)[:, None]
-    widths = []
-    for copies, grouped in ((1, False), (10, False), (10, True)):
-        groups = {"groups": np.repeat(np.arange(60), copies)} if grouped else {}
-        _, lines = MultiLabel().calibrate(
+
+    def lines_of(truth: NDArray[Any], copies: int, **groups: NDArray[Any]) -> Sequence[str]:
+        return MultiLabel().calibrate(
             np.repeat(logits, copies, axis=0),
             torch.from_numpy(np.repeat(truth, copies)[:, None]),
             seed=1,
@@ -346,26 +347,25 @@ def test_what_a_threshold_reaches_has_an_interval_over_groups() -> None:
             operating_point="sensitivity=0.8",
             class_names=("mass",),
             **groups,
-        )
+        )[1]
+
+    widths = []
+    of_image = np.repeat(np.arange(60), 10)
+    for copies, grouped in ((1, False), (10, False), (10, True)):
+        lines = lines_of(truth, copies, **({"groups": of_image} if grouped else {}))
         (low, high) = re.findall(r"sensitivity [\d.]+ \(([\d.]+) to ([\d.]+)\)", lines[0])[0]
         widths.append(float(high) - float(low))
         assert lines[1].endswith("95 % intervals over 60 groups" if grouped else "95 % intervals")
         assert not any("too narrow" in line for line in lines)
     assert widths[1] < widths[0] / 2 and widths[2] > widths[0] * 0.8
-    few = np.where(
-        (np.repeat(truth, 10) == 1) & (groups["groups"] > 30), np.nan, np.repeat(truth, 10)
+    few = np.where((truth == 1) & (np.arange(60) > 30), np.nan, truth)
+    assert (
+        "positives, or negatives, of fewer than 20 groups: mass"
+        in lines_of(few, 10, groups=of_image)[2]
     )
-    _, lines = MultiLabel().calibrate(
-        np.repeat(logits, 10, axis=0),
-        torch.from_numpy(few[:, None]),
-        seed=1,
-        target_accuracy=None,
-        note={},
-        operating_point="sensitivity=0.8",
-        class_names=("mass",),
-        **groups,
-    )
-    assert "positives, or negatives, of fewer than 20 groups: mass" in lines[2]
+    lines = lines_of(truth, 10, groups=np.zeros(600, np.int64))
+    assert re.search(r"sensitivity [\d.]+  specificity [\d.]+$", lines[0])
+    assert lines[2].startswith("all images are of one group, so that only shares of 0 or 1 have")
 
 
 def test_alike_images_of_a_group_are_no_wrong_mean() -> None:

@@ -1,6 +1,7 @@
 """PPV and NPV where another share of the images is positive than in the file."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,11 +11,30 @@ from densenet121.metrics.bootstrap import draw
 from densenet121.metrics.decisions import Decisions, wilson_interval
 from densenet121.metrics.prevalence import predictive_intervals, predictive_values
 from densenet121.metrics.summary import summarise
+from densenet121.metrics.values import Counts, Floats
 
 PPV, NPV = "ppv_at_prevalence", "npv_at_prevalence"
 RNG = np.random.default_rng(7)
 TRUTH = (RNG.random((300, 1)) < 0.4).astype(float)
 PROBABILITY = np.clip(0.3 * TRUTH + 0.7 * RNG.random((300, 1)), 0, 1)
+
+
+def summary(
+    truth: Floats,
+    probability: Floats,
+    prevalence: float,
+    resamples: int,
+    group: Counts | None = None,
+) -> dict[str, Any]:
+    return summarise(
+        truth,
+        probability,
+        ["A"],
+        thresholds={"A": 0.5},
+        prevalences={"A": prevalence},
+        resamples=resamples,
+        group=group,
+    )
 
 
 def test_they_are_those_of_the_calculation_by_hand() -> None:
@@ -26,14 +46,7 @@ def test_they_are_those_of_the_calculation_by_hand() -> None:
 
 def test_at_the_share_of_the_file_they_are_its_own() -> None:
     share = float(TRUTH.mean())
-    found = summarise(
-        TRUTH,
-        PROBABILITY,
-        ["A"],
-        thresholds={"A": 0.5},
-        prevalences={"A": share},
-        resamples=0,
-    )["labels"]["A"]
+    found = summary(TRUTH, PROBABILITY, share, resamples=0)["labels"]["A"]
     assert found["prevalence"] == share
     assert found[PPV] == pytest.approx(found["ppv"], abs=1e-14)
     assert found[NPV] == pytest.approx(found["npv"], abs=1e-14)
@@ -100,28 +113,13 @@ def test_calls_that_there_are_not_have_no_value() -> None:
     assert np.isnan(predictive_values(0, 1, 0.1)[PPV])
     assert predictive_intervals((0, 20), (50, 50), 0.1)[PPV] is None
     assert predictive_intervals((0, 0), (50, 50), 0.1) == {PPV: None, NPV: None}
-    found = summarise(
-        np.zeros((9, 1)),
-        PROBABILITY[:9],
-        ["A"],
-        thresholds={"A": 0.5},
-        prevalences={"A": 0.1},
-        resamples=100,
-    )["labels"]["A"]
+    found = summary(np.zeros((9, 1)), PROBABILITY[:9], 0.1, resamples=100)["labels"]["A"]
     assert [found[f"{name}{end}"] for name in (PPV, NPV) for end in ("", "_ci")] == [None] * 4
 
 
 def test_with_groups_each_resample_has_its_own() -> None:
     group = np.arange(300) // 5
-    found = summarise(
-        TRUTH,
-        PROBABILITY,
-        ["A"],
-        group=group,
-        thresholds={"A": 0.5},
-        prevalences={"A": 0.01},
-        resamples=200,
-    )
+    found = summary(TRUTH, PROBABILITY, 0.01, resamples=200, group=group)
     ill, called = TRUTH[:, 0] == 1, PROBABILITY[:, 0] >= 0.5
     drawn = []
     for times in draw(60, 0, 200, 1).T[:, group]:
@@ -138,15 +136,7 @@ def test_with_groups_a_value_of_1_has_the_interval_of_as_many_images_as_groups()
     probability = np.where(TRUTH == 1, 0.9, 0.1)
     probability[np.flatnonzero(TRUTH)[::2], 0] = 0.2  # half of the positives are missed
     group = np.arange(300) // 5
-    found = summarise(
-        TRUTH,
-        probability,
-        ["A"],
-        group=group,
-        thresholds={"A": 0.5},
-        prevalences={"A": 0.01},
-        resamples=100,
-    )["labels"]["A"]
+    found = summary(TRUTH, probability, 0.01, resamples=100, group=group)["labels"]["A"]
     of_positives, of_negatives = (len(np.unique(group[TRUTH[:, 0] == kind])) for kind in (1, 0))
     hits = found["sensitivity"] * of_positives
     expected = predictive_intervals((hits, of_positives), (of_negatives, of_negatives), 0.01)[PPV]

@@ -1,8 +1,7 @@
 """The ``calibrate`` command: calibrate the probabilities of weights on held-out images."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,15 +92,14 @@ def calibrate(config: CalibrateConfig, task: Task | None = None) -> CalibrateRes
     task = predictor.classifier.task
     targets = task.targets(dataset, np.arange(len(dataset)))
     note = _origin(dataset, config.group)
-    fitted: Callable[[Any], list[str]] = lambda calibration: []  # noqa: E731
+    offsets, before = None, logits
     earlier = _earlier_offsets(weights)
     if config.fit_bias:
         names = dataset.class_names
         offsets = task.offsets(logits, targets, seed=config.seed, class_names=names, **grouped)
         weights = _with_offsets(weights, offsets.values, predictor)
         # Not logits + offsets: the views of `tta` are averaged after the bias.
-        before, logits = logits, _logits(predictor, dataset)
-        fitted = partial(offsets.effect, before, logits)
+        logits = _logits(predictor, dataset)
         note["offsets"] = (offsets.values + earlier).tolist()
     calibration, lines = task.calibrate(
         logits,
@@ -119,7 +117,8 @@ def calibrate(config: CalibrateConfig, task: Task | None = None) -> CalibrateRes
         learnt["note"]["offsets"] = earlier.tolist()
     save_weights(output, weights.state_dict, info, weights.origin, learnt, weights.data)
     print_notes(_left_out(weights.calibration or {}, learnt, config.pretrained))
-    for line in (*fitted(calibration), *lines, f"calibrated weights: {output}"):
+    fitted = [] if offsets is None else offsets.effect(before, logits, calibration)
+    for line in (*fitted, *lines, f"calibrated weights: {output}"):
         print(visible_lines([line.replace("`fit_bias`", "--fit_bias")]))  # noqa: T201 (the command's output)
     return CalibrateResult(output, calibration)
 

@@ -6,7 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from densenet121.metrics.bootstrap import few_positives_note, labels_of_few_groups
+from densenet121.metrics.bootstrap import (
+    few_groups_note,
+    few_positives_note,
+    labels_of_few_groups,
+)
 from densenet121.metrics.classes import share_interval
 from densenet121.metrics.probabilities import mean_is_off
 from densenet121.tasks.multi_label.calibration import (
@@ -168,7 +172,8 @@ def _lines(
             f"operating point {found.rule}; measured on the images that it was chosen on, 95 % "
             f"intervals{over}"
         )
-        if note := few_positives_note(few):
+        one = found.note.get("groups") == 1  # no interval of it is too narrow: there is none
+        if note := few_groups_note(1) if one else few_positives_note(few):
             lines.append(note)
     return lines
 
