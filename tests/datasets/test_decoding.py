@@ -155,6 +155,7 @@ def test_a_damaged_png_says_nothing_beside_its_error(capfd: pytest.CaptureFixtur
     ("start", "word"),
     [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a git-LFS pointer"),
+        (b"/annex/objects/MD5E-s12--ab.png\n", "a git-annex pointer"),
         (b"<!DOCTYPE html>", "a web page saved in place of the file"),
     ],
 )

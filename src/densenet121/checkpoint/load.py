@@ -39,7 +39,7 @@ from densenet121.checkpoint.weights import Weights
 from densenet121.utils.errors import InputError
 from densenet121.utils.files import is_utf8
 from densenet121.utils.json_values import parse_json
-from densenet121.utils.strays import refuse_stray
+from densenet121.utils.strays import broken_link, refuse_stray
 
 _SMALL = 64  # numbers in a tensor whose content is read with the shapes, such as thresholds
 _HUGGING_FACE = f", or a Hugging Face folder, which has {CONFIG} beside {WEIGHTS}"
@@ -72,7 +72,8 @@ def read_weights(path: Path, *, shapes_only: bool = False, int8: bool = False) -
     if not path.exists():
         named = path.name.lower() in _NO_FILE
         hint = "; no weights come with this program, so name a file"
-        raise InputError(f"{path}: there is no such weights file{hint if named else ''}")
+        nothing = f"is {link}" if (link := broken_link(path)) else "there is no such weights file"
+        raise InputError(f"{path}: {nothing}{hint if named else ''}")
     refuse_no_file(path)
     refuse_part(path)
     if path.stat().st_size > LARGEST:

@@ -21,6 +21,7 @@ from densenet121.runs.layout import make_folder
 from densenet121.tasks import Answer, AnswerOptions, Task
 from densenet121.utils.errors import InputError, visible
 from densenet121.utils.progress import progress_bar
+from densenet121.utils.strays import broken_link
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,9 @@ def find(
         elif path.exists():
             found.append(Source(name, path))
         else:
-            raise InputError(f"{name}: there is no such file or folder")
+            link = broken_link(path)
+            nothing = f"is {link}" if link else "there is no such file or folder"
+            raise InputError(f"{name}: {nothing}")
     left_out = (
         "files that begin like an image but have no extension of one are left out "
         f"({len(nameless)}, such as {nameless[0]}); pass them as files, or as a list on standard "

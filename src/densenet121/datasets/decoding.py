@@ -51,7 +51,7 @@ from densenet121.datasets.png import png_without_notes
 from densenet121.datasets.reading import AS_BYTES, Reading
 from densenet121.utils.errors import InputError, TooLargeError, UnreadableError
 from densenet121.utils.pillow_input import pillow_input
-from densenet121.utils.strays import stray
+from densenet121.utils.strays import stray, unopened
 
 MAX_BYTES = 2**27
 MAX_PIXELS = 89_478_485  # Pillow's limit; above it Pillow only warns
@@ -165,7 +165,7 @@ def read_file(path: Path) -> bytes:
             raise InputError(f"{status.st_size} bytes; the limit is {MAX_BYTES}")
         return path.read_bytes()
     except OSError as error:
-        raise InputError(error.strerror or str(error)) from error
+        raise InputError(unopened(error)) from error
     except InputError:
         raise
     except ValueError as error:  # a NUL character in the name

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from densenet121.datasets.decoding import read_file
 from densenet121.datasets.packed_strings import Names
 from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.strays import unopened
 
 _WHOLE = re.compile(r"-?[0-9]+\.0+")
 
@@ -254,7 +255,7 @@ def read_whole(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror})") from None
+        raise InputError(f"{file}: cannot be read ({unopened(error)})") from None
 
 
 def some(names: Sequence[str], most: int = 8) -> str:

@@ -1,10 +1,13 @@
-"""Name files that are saved in place of the data: git-LFS pointers and web pages."""
+"""Name what is there in place of the data: pointers, web pages and links that lead nowhere."""
 
+import os
 from pathlib import Path
 
 from densenet121.utils.errors import InputError
 
 _LFS = b"version https://git-lfs.github.com/spec/"
+_ANNEX = "/annex/objects/"  # in the links and pointers of git-annex and DataLad
+_GET = "run git annex get in its repository"
 # A DICOM file begins with 128 bytes and the mark DICM; older ones with their first element.
 _BARE_DICOM = (b"\x08\0\x05\0", b"\x08\0\0\0", b"\0\x08\0\x05", b"\0\x08\0\0")
 _PAGES = (b"<!doctype html", b"<html", b"<head", b"<?xml version")
@@ -18,6 +21,8 @@ def stray(start: bytes) -> str | None:
     """
     if start.startswith(_LFS):
         return "a git-LFS pointer, not the file itself; run git lfs pull in its repository"
+    if start.startswith(_ANNEX.encode()):
+        return f"a git-annex pointer, not the file itself; {_GET}"
     if start.startswith(_BARE_DICOM):
         return "DICOM without the mark DICM of a file; write it anew as a DICOM file"
     text = start[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
@@ -27,6 +32,23 @@ def stray(start: bytes) -> str | None:
             "file itself"
         )
     return None
+
+
+def broken_link(path: str | os.PathLike[str]) -> str | None:
+    """Where a link leads, if there is nothing, and what to do; None for anything else."""
+    if not os.path.islink(path) or os.path.exists(path):  # noqa: PTH110, PTH114 (any text)
+        return None
+    target = os.readlink(path)  # noqa: PTH115
+    advice = _GET if _ANNEX in target else "remove the link, or mount what it leads to"
+    return f"a link to {target}, which is not there; {advice}"
+
+
+def unopened(error: OSError) -> str:
+    """Why a file cannot be opened: what the system says, or that it is a link to nothing."""
+    reason = error.strerror or str(error)
+    if not isinstance(error, FileNotFoundError) or error.filename is None:
+        return reason
+    return broken_link(os.fsdecode(error.filename)) or reason
 
 
 def refuse_stray(file: Path) -> None:
@@ -39,6 +61,6 @@ def refuse_stray(file: Path) -> None:
         with file.open("rb") as opened:
             instead = stray(opened.read(512))
     except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror})") from None
+        raise InputError(f"{file}: cannot be read ({unopened(error)})") from None
     if instead:
         raise InputError(f"{file}: is {instead}")

@@ -103,10 +103,31 @@ def test_linked_files_and_folders_are_followed(small: Path, tmp_path: Path) -> N
     assert folder.sizes[linked].tolist() == [7, 7, 7]
 
 
-def test_a_link_that_leads_nowhere_is_an_error_that_names_it(small: Path) -> None:
-    (small / "cat" / "3.jpg").symlink_to(small / "missing.jpg")
-    with pytest.raises(InputError, match=r"cat/3\.jpg: cannot be read \(No such file"):
+@pytest.mark.parametrize(
+    ("link", "target", "message"),
+    [
+        ("cat/3.jpg", "/gone", r"cat/3\.jpg: is a link to /gone, which is not there; remove "),
+        ("cat/a/3.jpg", "/gone", r"cat/a/3\.jpg: cannot be read \(a link to /gone, which is "),
+        ("cat/3.jpg", "../.git/annex/objects/x/3.jpg", "which is not there; run git annex get "),
+        # A class on a disk that is not mounted was left out.
+        ("eel", "/mnt/eel", "eel: is a link to /mnt/eel, which is not there; remove .*, or mount"),
+    ],
+)
+def test_a_link_that_leads_nowhere_is_an_error_that_names_it(
+    link: str, target: str, message: str, small: Path
+) -> None:
+    (small / link).parent.mkdir(exist_ok=True)
+    (small / link).symlink_to(target)
+    with pytest.raises(InputError, match=message):
         scan(small)
+
+
+def test_a_split_that_is_not_mounted_is_no_missing_split(tmp_path: Path) -> None:
+    put(tmp_path, "train/a/1.jpg", "train/b/1.jpg")
+    (tmp_path / "val").symlink_to("/mnt/val")
+    for place in (tmp_path, tmp_path / "train"):
+        with pytest.raises(InputError, match=r"/val: is a link to /mnt/val, which is not there"):
+            split_folders(place, None)
 
 
 def test_a_link_in_a_circle_ends(small: Path) -> None:

@@ -201,10 +201,12 @@ def test_a_class_may_be_called_none_among_names(root: Path) -> None:
         ("p/ant", "line 3.*: .*p/ant: is a folder"),
         ("p/ant/7.jpg", "No such file or directory; paths are relative to the "),
         ("none/7.jpg", "No such file or directory; paths are relative to the "),
+        ("p/gone.jpg", "line 3.*: .*p/gone.jpg: is a link to /gone.jpg, which is not there; "),
     ],
 )
 def test_a_path_that_is_no_image_says_what_to_write(path: str, advice: str, root: Path) -> None:
     file = write(root, "l.csv", f"path,label\np/bee/0.jpg,1\n{path},0\n")
+    (root / "p" / "gone.jpg").symlink_to("/gone.jpg")
     with pytest.raises(InputError, match=advice):
         open_training(file)
     with pytest.raises(InputError, match=advice):

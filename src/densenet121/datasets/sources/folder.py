@@ -22,6 +22,7 @@ from densenet121.datasets.sources.layout import (
 )
 from densenet121.datasets.sources.splits import split_of
 from densenet121.utils.errors import InputError
+from densenet121.utils.strays import broken_link, unopened
 
 _SUFFIXES = tuple(os.fsencode(extension) for extension in EXTENSIONS)
 
@@ -119,7 +120,8 @@ def scan_folders(
     """
     if not root.is_dir():
         missing = f"there is no such {'file or folder' if root.suffix else 'folder'}"
-        found = "it is a file" if root.exists() else missing
+        nothing = f"it is {link}" if (link := broken_link(root)) else missing
+        found = "it is a file" if root.exists() else nothing
         raise InputError(f"`{field}` {root}: {found}")
     folders = [("", root.stat().st_mtime_ns)]
     class_names = subfolders(root)
@@ -174,6 +176,6 @@ def _files_below(root: bytes, name: bytes, folders: list[Folder]) -> list[tuple[
                         found.append((path, entry.stat().st_size))
     except OSError as error:
         raise InputError(
-            f"{os.fsdecode(error.filename)}: cannot be read ({error.strerror})"
+            f"{os.fsdecode(error.filename)}: cannot be read ({unopened(error)})"
         ) from None
     return sorted(found)

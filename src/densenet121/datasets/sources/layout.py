@@ -9,6 +9,7 @@ from densenet121.datasets.decoding import EXTENSIONS
 from densenet121.datasets.image_dataset import some
 from densenet121.datasets.sources.splits import VAL_FOLDERS, are_splits, split_of, split_within
 from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.strays import broken_link
 
 # Kinds of files that hold many images: what messages call them, and their names.
 PACKED = {
@@ -87,6 +88,8 @@ def folder_notes(data_dir: Path, train_dir: Path, val_dir: Path | None) -> list[
 
 def _validation_beside(train_dir: Path) -> Path | None:
     found = [train_dir.with_name(name) for name in VAL_FOLDERS]
+    for folder in found:
+        _refuse_broken(folder)
     found = [folder for folder in found if folder.is_dir()]
     if len(found) > 1:
         found = [folder for folder in found if has_images(folder)] or found[:1]
@@ -227,10 +230,20 @@ def subfolders(folder: Path) -> list[str]:
     """Names of the folders that are not hidden, in byte order."""
     try:
         with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if entry.is_dir() and entry.name[0] != "."]
+            shown = [entry for entry in entries if entry.name[0] != "."]
+            names = [entry.name for entry in shown if entry.is_dir()]
     except OSError as error:
         raise InputError(f"{folder}: cannot be read ({error.strerror})") from None
+    for entry in shown:
+        # A class or a split on a disk that is not mounted would be left out without a word.
+        if entry.is_symlink():
+            _refuse_broken(entry.path)
     return sorted(names, key=os.fsencode)
+
+
+def _refuse_broken(path: str | os.PathLike[str]) -> None:
+    if link := broken_link(path):
+        raise InputError(f"{path}: is {link}")
 
 
 def images_inside(folder: Path) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from densenet121.datasets.decoding import EXTENSIONS
 from densenet121.utils.errors import InputError
+from densenet121.utils.strays import broken_link
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
@@ -40,6 +41,8 @@ def bytes_of(root: Path, path: str, where: str, advice: str) -> int:
     try:
         found = (root / path).stat()
     except (OSError, ValueError) as error:
+        if isinstance(error, FileNotFoundError) and (link := broken_link(root / path)):
+            raise InputError(f"{where}: {root / path}: is {link}") from None
         reason = getattr(error, "strerror", None) or str(error)
         advice = _other_spelling(root, path) or advice
         raise InputError(f"{where}: {root / path}: {reason}; {advice}") from None
