@@ -113,6 +113,7 @@ def log_notes(dataset: ImageDataset) -> None:
 def log_advice(config: TrainConfig, dataset: ImageDataset, plan: EpochPlan) -> None:
     """Log settings that have an effect one might not expect."""
     preprocessing = plan.preprocessing
+    _log_unused(config)
     _log_kernels(config, plan)
     _log_recipe(config, dataset, plan)
     if plan.frozen and not plan.frozen_epochs:
@@ -166,6 +167,20 @@ def log_advice(config: TrainConfig, dataset: ImageDataset, plan: EpochPlan) -> N
     if preprocessing.decoding_note:
         log.info("images are read with %s", preprocessing.decoding_note)
     _log_sizes(config, plan)
+
+
+def _log_unused(config: TrainConfig) -> None:
+    """Log settings that the original takes and does not use with others of its settings."""
+    unused = {}
+    if config.lr_scheduler == "cosine_annealing":
+        unused = dict.fromkeys(("lr_epochs", "lr_gamma"), "`lr_scheduler` exponential")
+    elif config.lr_scheduler == "exponential":
+        unused = dict.fromkeys(("T_max", "eta_min"), "`lr_scheduler` cosine_annealing")
+    if not config.label_smooth:
+        unused["label_smooth_factor"] = "`label_smooth` 1"
+    for name, needed in unused.items():
+        if getattr(config, name) != getattr(TrainConfig, name):
+            log.warning("`%s` %s has no effect without %s", name, getattr(config, name), needed)
 
 
 def _log_sizes(config: TrainConfig, plan: EpochPlan) -> None:
