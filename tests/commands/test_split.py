@@ -243,6 +243,7 @@ def test_wrong_tables_are_one_line(
         (["--val", "0.6", "--test", "0.4"], 2, "leave nothing to train on"),
         (["--val", "1"], 2, "--val must be above 0 and below 1, got 1.0"),
         (["--folds", "1"], 2, "--folds must be at least 2 folds, got 1"),
+        (["--folds", "100001"], 2, "--folds must be at least 2 and at most 100000, got 100001"),
         (["--label_column", "findings"], 2, '"Mass|Edema" looks like several labels; pass --label'),
         (
             ["--missing", "0"],

@@ -416,6 +416,8 @@ def test_a_study_may_be_moved_with_its_images(single: Path, classes: Path, tmp_p
     ("flags", "status", "message"),
     [
         (["--folds", "1"], 2, "--folds must be at least 2 folds, got 1"),
+        (["--folds", "100001"], 2, "--folds must be at least 2 and at most 100000, got 100001"),
+        (["--seeds", "100001"], 2, "--seeds must be at least 1 and at most 100000, got 100001"),
         (["--seeds", "0"], 2, "--seeds must be at least 1 seed, got 0"),
         (["--folds", "19"], 1, "--folds 19: there are only 18 groups; pass fewer --folds"),
         (["--folds", "15"], 1, "--folds 15: ant has only 12 images; pass fewer --folds"),

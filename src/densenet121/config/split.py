@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 
 from densenet121.config.labels import LabelTableSettings
 from densenet121.config.shared import Folder
-from densenet121.config.values import at_least, between
+from densenet121.config.values import MOST_FOLDS, at_least, between
 from densenet121.utils.errors import UsageError
 
 _DEFAULT_VAL = 0.2
@@ -69,6 +69,7 @@ class SplitConfig(LabelTableSettings):
         if self.val is not None and self.folds is not None:
             raise UsageError("--val makes one split, --folds several; give one of the two")
         at_least("folds", self.folds, 2, "folds")
+        between("folds", self.folds, 2, MOST_FOLDS)
         for name, value in (("val", self.val), ("test", self.test or None)):
             if value is not None and not 0 < value < 1:
                 raise UsageError(f"--{name} must be above 0 and below 1, got {value}")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 from densenet121.config.flags import flags_of
 from densenet121.config.shared import Folder, Settings
 from densenet121.config.train import TrainConfig, differences
-from densenet121.config.values import at_least, between
+from densenet121.config.values import MOST_FOLDS, at_least, between
 from densenet121.utils.errors import UsageError
 
 # Settings of train that a study sets for each of its runs, and what to use in their place.
@@ -67,7 +67,9 @@ class StudySettings(Settings):
         if not self.run_dir:
             raise UsageError("--run_dir must name a folder, got an empty path")
         at_least("folds", self.folds, 2, "folds")
+        between("folds", self.folds, 2, MOST_FOLDS)
         at_least("seeds", self.seeds, 1, "seed")
+        between("seeds", self.seeds, 1, MOST_FOLDS)
         # The seeds among which --stratify chooses are 1,000 times as large.
         between("split_seed", self.split_seed, 0, 2**53 if self.stratify else 2**63 - 1)
         if self.resamples:

@@ -8,6 +8,8 @@ from pathlib import Path, PurePath
 from densenet121.utils.checks import number_in, whole_number_in
 from densenet121.utils.errors import UsageError
 
+MOST_FOLDS = 100_000  # folds, or seeds; a list of many more would fill the memory before any image
+
 
 def numbers(
     flag: str, value: int | str, *, count: int | None = None, whole: bool = False
