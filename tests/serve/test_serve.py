@@ -146,6 +146,13 @@ def test_a_body_of_unknown_length_is_cut_off_at_the_limit(port: int) -> None:
     assert answer.startswith(b"HTTP/1.1 413") and b"connection: close" in answer.lower()
 
 
+def test_a_body_far_beyond_the_limit_is_refused_with_its_reason_too(port: int) -> None:
+    length = 2**26 + 2**21
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % length
+    answer = exchange(port, [head, *[bytes(2**20)] * (length // 2**20)])
+    assert answer.startswith(b"HTTP/1.1 413") and b"body is larger than" in answer
+
+
 @pytest.mark.parametrize(
     ("query", "reason"),
     [

@@ -171,3 +171,58 @@ def test_an_image_can_be_dropped(browser: Any, port: int, image_folder: Path) ->
         page.dispatch_event("#drop", "drop", {"dataTransfer": transfer})
         page.wait_for_selector("[data-done] li")
         assert page.locator("figcaption").first.text_content() == "dropped.png"
+
+
+def refusals(page: Any, files: list[Path]) -> list[str]:
+    """The reasons that the page shows for files, in their order."""
+    before = page.locator(".image[data-done]").count()
+    page.set_input_files("#files", files)
+    page.wait_for_selector(f".image[data-done] >> nth={before + len(files) - 1}")
+    return list(reversed(page.locator(".error").all_text_contents()[: len(files)]))
+
+
+def test_an_image_without_an_answer_has_a_reason_that_names_what_failed(
+    browser: Any, port: int, image_folder: Path, tmp_path: Path
+) -> None:
+    image = image_folder / "val" / "ant" / "000.png"
+    large = tmp_path / "large.tif"
+    with large.open("wb") as file:
+        file.truncate(2**24 + 1)
+    with new_page(browser) as page:
+        faults: list[str] = []
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.goto(f"http://127.0.0.1:{port}/")
+        page.wait_for_selector("#model:has-text('3 classes')")
+        sent: list[str] = []
+        page.on("request", lambda request: sent.append(request.url))
+        (reason,) = refusals(page, [large])
+        assert "16777217 bytes" in reason and "at most 16777216" in reason
+        assert not [url for url in sent if "predict" in url]  # nor sent to be refused
+
+        html = "<html>413 Request Entity Too Large</html>"
+        page.route("**/predict**", lambda route: route.fulfill(status=413, body=html))
+        (reason,) = refusals(page, [image])
+        assert "Status 413" in reason and "proxy" in reason
+        page.unroute("**/predict**")
+        page.route("**/predict**", lambda route: route.abort())
+        assert refusals(page, [image]) == ["The server cannot be reached."]
+        page.route("**/model", lambda route: route.fulfill(status=502, body=html))
+        page.reload()
+        page.wait_for_selector("#model .error:has-text('Status 502')")
+        assert not faults
+
+
+def test_the_first_image_waits_until_it_is_known_whether_there_are_maps(
+    browser: Any, port: int, image_folder: Path
+) -> None:
+    with new_page(browser) as page:
+        held: list[Any] = []
+        page.route("**/model", lambda route: held.append(route))
+        with page.expect_request("**/model"):
+            page.goto(f"http://127.0.0.1:{port}/")
+        with page.expect_request("**/predict**") as sent:
+            page.set_input_files("#files", [image_folder / "val" / "ant" / "000.png"])
+            answer = held[0].fetch()
+            held[0].fulfill(response=answer, json={**answer.json(), "maps": False})
+        assert not sent.value.url.endswith("cam=true")
+        page.wait_for_selector("[data-done] li")

@@ -35,7 +35,8 @@ class Connection(HttpToolsProtocol):
     already on their way to an idle connection are still answered.
 
     Attributes:
-        most_bytes: maximum size of a request; beyond it the connection is closed.
+        most_bytes: maximum size of a request; beyond it the connection is closed once it is
+            answered.
         head_seconds: time limit for the request line and headers.
     """
 
@@ -87,8 +88,9 @@ class Connection(HttpToolsProtocol):
                 self._refuse(
                     "431 Request Header Fields Too Large", f"at most {HEAD_BYTES} bytes of headers"
                 )
-            if self._message_bytes > self.most_bytes:
-                self.transport.close()  # the answer 413 was already sent
+            answered = self.cycle is not None and self.cycle.response_complete
+            if answered and self._message_bytes > self.most_bytes:
+                self.transport.close()  # until it is answered, it is read for a limited time
         if self.transport.is_closing():
             return
         self._waiting = data
