@@ -171,7 +171,7 @@ def log_advice(config: TrainConfig, dataset: ImageDataset, plan: EpochPlan) -> N
 
 def _log_unused(config: TrainConfig) -> None:
     """Log settings that the original takes and does not use with others of its settings."""
-    unused = {}
+    unused: dict[str, str] = {}
     if config.lr_scheduler == "cosine_annealing":
         unused = dict.fromkeys(("lr_epochs", "lr_gamma"), "`lr_scheduler` exponential")
     elif config.lr_scheduler == "exponential":
