@@ -529,8 +529,13 @@ def test_one_image_that_cannot_be_read_is_left_out_and_named_if_asked(
     assert main([*flags, str(tmp_path / "a"), "--on_bad_image", "skip", "--resume", "auto"]) == 1
     assert "03_1.png" in (tmp_path / "a" / "study.html").read_text()
     assert main([*flags, str(tmp_path / "b"), "--on_bad_image", "skip"]) == 1
+    assert "1 file could not be read; study.json names them" in capsys.readouterr().out
     content = json.loads((tmp_path / "b" / "study.json").read_text())
     assert [one["path"] for one in content["bad_images"]] == ["03_1.png"]
+    for number, fold in enumerate(content["folds"]):  # their numbers are without it
+        rows = [r for r in rows_of(tmp_path / "b" / "predictions.csv") if r["fold"] == str(number)]
+        assert fold["images"] == len(rows) == sum(fold["labels"].values())
+        assert fold["groups"] == len({row["patient"] for row in rows})
     assert (content["n_images"], content["complete"]) == (14, False)
     paths = {row["path"] for row in rows_of(tmp_path / "b" / "predictions.csv")}
     assert len(paths) == 14 and not paths & {"03_1.png", "00_0.png"}

@@ -16,6 +16,7 @@ from densenet121.engine.held_out import Pool, predict_held_out
 from densenet121.engine.study_results import study_results
 from densenet121.engine.train import train
 from densenet121.metrics.bootstrap import few_groups_note
+from densenet121.pages.markup import plural
 from densenet121.report import write_report
 from densenet121.report.study import write_study_pages
 from densenet121.runs.layout import make_folder
@@ -229,5 +230,7 @@ def run(config: StudyConfig) -> int:
     _say(text(content))
     if note := few_groups_note(content["n_groups"]):
         _say(note)
+    if bad := content["bad_images"]:
+        _say(f"{plural(len(bad), 'file')} could not be read; study.json names them")
     _say(f"labels in doubt: {content['n_label_errors']}; the pages are in {result.folder}")
     return DONE if content["complete"] else FAILED

@@ -31,7 +31,6 @@ def study_results(pool: Pool) -> dict[str, Any]:
         }
     folds = [_fold(pool, fold) for fold in range(config.folds)]
     heads = {seed: headlines(found) for seed, found in seeds.items()}
-    labels = pool.division.summary["parts"]
     return {
         "task": pool.task.name,
         "class_names": list(images.names),
@@ -45,10 +44,7 @@ def study_results(pool: Pool) -> dict[str, Any]:
         "complete": not pool.errors,
         "ensemble": ensemble,
         "seeds": seeds,
-        "folds": [
-            found | {"labels": part["labels"]}
-            for found, part in zip(folds, labels.values(), strict=True)
-        ],
+        "folds": folds,
         "spread": {
             name: {
                 "ensemble": value,
@@ -86,16 +82,20 @@ def _interval(found: Mapping[str, Any], name: str) -> list[float] | None:
 
 
 def _fold(pool: Pool, fold: int) -> dict[str, Any]:
+    """The numbers of the images of a fold that could be read."""
     inside = pool.fold == fold
     found = _metrics(pool, pool.ensemble, inside)
+    images = int(inside.sum())
+    positive = (pool.truth[inside] == 1).sum(axis=0).tolist()
     return {
-        "images": int(inside.sum()),
-        "groups": pool.division.groups[fold],
+        "images": images,
+        "groups": images if found["n_groups"] is None else found["n_groups"],
         "left_out": found["macro"]["left_out"],
         "ensemble": headlines(found),
         "seeds": {
             str(seed): headlines(_metrics(pool, one, inside)) for seed, one in pool.seeds.items()
         },
+        "labels": dict(zip(pool.images.names, positive, strict=True)),
     }
 
 
