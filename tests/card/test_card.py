@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -350,7 +351,7 @@ def test_intervals_over_few_groups_are_called_too_narrow_where_they_are_shown() 
     """The log of eval said so, but neither the card nor the report of labels with few positives."""
     labels = {"Edema": label(10, 0.75), "Hernia": label(3, 0.6) | {"threshold": 0.0000123}}
     said = "positives, or negatives, of fewer than 20 groups: Hernia."
-    content = {
+    content: dict[str, Any] = {
         "total": 60, "auroc": 0.7, "average_precision": 0.7, "n_groups": 30,
         "few_groups": ["Hernia"], "labels": labels, "macro": {"left_out": [], "auroc_ci": None},
     }  # fmt: skip
@@ -363,6 +364,12 @@ def test_intervals_over_few_groups_are_called_too_narrow_where_they_are_shown() 
     shown = MultiLabel().card(several)
     page = "".join(MultiLabel().report(several).sections)
     assert said in shown.tables[0].text and said in page
+    del content["n_groups"]  # over images, where those of the means are bootstrapped too
+    content["macro"] |= {"auroc_ci": [0.6, 0.8]}
+    alone = replace(several, scores=[CheckpointScore("best", "", 0.4, content)])
+    said = "positives, or negatives, of fewer than 20 images: Edema, Hernia."
+    assert said in MultiLabel().card(alone).tables[0].text
+    assert said in "".join(MultiLabel().report(alone).sections)
     # The same digits in both: a small threshold is not 0.
     assert shown.tables[2].rows[1][1:3] == ["1.23e-05", "0.8000 0.6000 to 0.9000"]
     assert "1.23e-05" in page and "0.8000 (0.6000 to 0.9000)" in page

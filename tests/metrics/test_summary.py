@@ -166,3 +166,17 @@ def test_labels_of_few_groups_are_named_as_too_sure() -> None:
     assert any(line.endswith(f"{said}a, b, c, d") for line in tables(few))
     alone = summarise(truth, probability, NAMES, resamples=100)
     assert "few_groups" not in alone and not any(said in line for line in tables(alone))
+
+
+def test_intervals_of_means_are_called_too_narrow_of_few_positive_images_too() -> None:
+    """With 5 positives the interval of the mean had the true AUROC in 75 of 100 files, unsaid."""
+    truth, probability = table()
+    said = "with positives, or negatives, of fewer than 20 images: "
+    found = summarise(truth, probability, NAMES, resamples=100)
+    assert any(line.endswith(f"{said}d") for line in tables(found))  # c is in no mean
+    plain = summarise(truth, probability, NAMES, resamples=0)
+    enough = summarise(truth[:, :2], probability[:, :2], NAMES[:2], resamples=100)
+    assert not any(said in line for one in (plain, enough) for line in tables(one))
+    names = [f"d{number}" for number in range(22)]
+    many = summarise(truth[:, [3] * 22], probability[:, [3] * 22], names, resamples=50)
+    assert any(line.endswith("d18, d19 and 2 more") for line in tables(many))

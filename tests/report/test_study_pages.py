@@ -113,6 +113,7 @@ def test_the_page_has_the_numbers_of_the_study(single: Path) -> None:
         assert html.escape(name) in page and f"{found['auroc']:.4f}" in text
     assert "36 images" in text and "3 folds, 3 seeds" in text
     assert "The images count as independent." in text
+    assert "may be too narrow, with positives, or negatives, of fewer than 20 images: " in text
     assert "Confusion" in text and "Reports of the runs" in text
     assert (single / "study.png").read_bytes()[:4] == b"\x89PNG"
 

@@ -16,6 +16,7 @@ from densenet121.engine.held_out import Pool, predict_held_out
 from densenet121.engine.study_results import study_results
 from densenet121.engine.train import train
 from densenet121.metrics.bootstrap import few_groups_note
+from densenet121.metrics.tables import means_note
 from densenet121.pages.markup import plural
 from densenet121.report import write_report
 from densenet121.report.study import write_study_pages
@@ -228,7 +229,7 @@ def run(config: StudyConfig) -> int:
         f"{len(content['seed_numbers'])} seeds, each image by networks that have not seen it:"
     )
     _say(text(content))
-    if note := few_groups_note(content["n_groups"]):
+    if note := few_groups_note(content["n_groups"]) or means_note(content["ensemble"]):
         _say(note)
     if bad := content["bad_images"]:
         _say(f"{plural(len(bad), 'file')} could not be read; study.json names them")

@@ -19,6 +19,7 @@ _CELLS = 2_000_000  # weights held at a time
 _LEAST_DEFINED = 0.5  # share of the resamples that must have a value
 _ROUNDING = 1e-12  # of the metric of all images against that of a resample
 FEW_GROUPS = 20  # below it percentile intervals are clearly too narrow (docs/guides/metrics.md)
+_NAMED = 20  # labels that a note names
 
 Draws = NDArray[np.int32]
 
@@ -44,6 +45,20 @@ def few_positives_note(labels: Sequence[str]) -> str:
     return (
         "too narrow are the intervals of labels with positives, or negatives, of fewer than "
         f"{FEW_GROUPS} groups: {', '.join(labels)}"
+    )
+
+
+def few_of_mean_note(labels: Sequence[str], what: str) -> str:
+    """What to know of the interval of a mean over labels, if some have few positives or negatives.
+
+    ``what`` the resamples draw: images or groups.
+    """
+    if not labels:
+        return ""
+    more = f" and {len(labels) - _NAMED} more" if len(labels) > _NAMED else ""
+    return (
+        "the intervals of the means may be too narrow, with positives, or negatives, of fewer "
+        f"than {FEW_GROUPS} {what}: {', '.join(labels[:_NAMED])}{more}"
     )
 
 

@@ -3,7 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from densenet121.metrics.bootstrap import few_groups_note, few_positives_note
+from densenet121.metrics.bootstrap import (
+    FEW_GROUPS,
+    few_groups_note,
+    few_of_mean_note,
+    few_positives_note,
+)
 
 
 def tables(result: Mapping[str, Any]) -> list[str]:
@@ -17,6 +22,26 @@ def tables(result: Mapping[str, Any]) -> list[str]:
         for value, part in parts.items():
             lines += ["", f"{column} = {value or '(blank)'}", *_tables(part)]
     return [*lines, "", f"95 % intervals: {_methods(result['intervals'])}"]
+
+
+def means_note(result: Mapping[str, Any]) -> str:
+    """Which labels make the intervals of the means too narrow; empty if there are none.
+
+    These come from a bootstrap also where images are independent, and that of a label's AUROC
+    does not.
+    """
+    macro, few = result["macro"], result.get("few_groups", ())
+    if not macro.get("auroc_ci"):
+        return ""
+    grouped = result.get("n_groups") is not None
+    if not grouped:
+        few = [
+            name
+            for name, found in result["labels"].items()
+            if min(found["n_positive"], found["n_negative"]) < FEW_GROUPS
+        ]
+    few = [name for name in few if name not in macro["left_out"]]
+    return few_of_mean_note(few, "groups" if grouped else "images")
 
 
 def _tables(result: Mapping[str, Any]) -> list[str]:
@@ -67,6 +92,8 @@ def _tables(result: Mapping[str, Any]) -> list[str]:
         lines += ["", few_positives_note(few)]
     if groups == 1:
         lines += ["", few_groups_note(groups)]
+    if groups is None and (note := means_note(result)):
+        lines += ["", note]
     if macro["left_out"]:
         lines += ["", f"not in the macro means: {', '.join(macro['left_out'])}"]
     for metric, names in macro["also_left_out"].items():

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from densenet121.metrics.bootstrap import few_groups_note
+from densenet121.metrics.tables import means_note
 from densenet121.pages.markup import card, escape, plural, section, table
 from densenet121.pages.plotting import plot
 from densenet121.runs.layout import REPORT
@@ -70,6 +71,8 @@ def notes(content: Mapping[str, Any]) -> list[str]:
         )
     if note := few_groups_note(content["n_groups"]):
         found.append(f"{content['n_groups']} groups are few: {note}.")
+    elif note := means_note(content["ensemble"]):
+        found.append(f"{note[0].upper()}{note[1:]}.")
     left_out = content["ensemble"]["macro"]["left_out"]
     if left_out:
         found.append(f"Not defined, so not in the means: {', '.join(left_out)}.")

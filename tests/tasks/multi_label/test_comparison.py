@@ -78,6 +78,23 @@ def test_what_does_not_vary_has_no_interval_and_the_text_says_why() -> None:
     assert "no interval, since all images are of one group\n" in one.text(5)
 
 
+def test_labels_with_few_positives_are_named_beside_the_interval_of_the_mean() -> None:
+    a, b = two_labels(("mass", "edema"), 1), two_labels(("mass", "edema"), 2)
+    said = "may be too narrow, with positives, or negatives, of fewer than 20 "
+    found = MultiLabel().compare(a, b, resamples=100, seed=1)
+    positives = {name: sum(row[name] == "1" for row in a.values()) for name in ("mass", "edema")}
+    few = [name for name, count in positives.items() if count != 20]  # of 40 images
+    assert few and set(found.to_json()["few_positives"]) == set(few)
+    assert f"{said}images: " in found.text(5)
+    groups = {path: str(int(path[:-4]) // 2 * 2) for path in a}
+    assert f"{said}groups: " in MultiLabel().compare(
+        a, b, resamples=100, seed=1, groups=groups
+    ).text(5)
+    rare = {path: groups[path] if row["mass"] == "1" else "0" for path, row in a.items()}
+    few_groups = MultiLabel().compare(a, b, resamples=100, seed=1, groups=rare).text(5)
+    assert "with fewer than 20 groups such" in few_groups and said not in few_groups
+
+
 def test_each_p_stands_beside_one_that_is_corrected_for_the_number_of_labels() -> None:
     """Holm's of two: the smaller p twice, and the larger one, but not below the other."""
     a, b = two_labels(("mass", "edema"), 1), two_labels(("mass", "edema"), 2)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from densenet121.metrics.bootstrap import few_groups_note, few_positives_note
+from densenet121.metrics.tables import means_note
 from densenet121.pages.markup import number, plural
 from densenet121.tasks.values import CardPart, CardTable, Results
 
@@ -35,10 +36,12 @@ def card(results: Results) -> CardPart:
 def _intervals(found: Mapping[str, Any]) -> str:
     groups = found.get("n_groups")
     if groups is None:
-        return "Intervals are over images; several images of one patient make them too narrow."
-    note = few_positives_note(found.get("few_groups", ())) if groups > 1 else ""
-    note = note or few_groups_note(groups)
-    text = f"Intervals are over {groups} groups, such as patients."
+        text = "Intervals are over images; several images of one patient make them too narrow."
+        note = means_note(found)
+    else:
+        text = f"Intervals are over {groups} groups, such as patients."
+        note = few_positives_note(found.get("few_groups", ())) if groups > 1 else ""
+        note = note or few_groups_note(groups)
     return f"{text} {note[0].upper()}{note[1:]}." if note else text
 
 

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from densenet121.metrics.bootstrap import (
     LabelResampler,
     few_groups_note,
+    few_of_mean_note,
     group_numbers,
+    labels_of_few_groups,
     percentile_interval,
     resampled,
 )
@@ -65,6 +67,7 @@ class Difference(Compared):
         labels: each label, the worst first.
         left_out: labels with fewer than two positive or two negative images.
         n_groups: number of groups that the bootstrap drew; None: it drew images.
+        few_positives: compared labels whose positives, or negatives, are of few images or groups.
     """
 
     pictures: int
@@ -76,6 +79,7 @@ class Difference(Compared):
     labels: tuple[LabelDifference, ...]
     left_out: tuple[str, ...]
     n_groups: int | None = None
+    few_positives: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Every field."""
@@ -99,7 +103,9 @@ class Difference(Compared):
             f"{self.auroc_a:.4f}, B {self.auroc_b:.4f}",
             f"B - A: {self.difference:+.4f}, {interval}",
         ]
-        if self.low is not None and (note := few_groups_note(self.n_groups)):
+        what = "groups" if self.n_groups else "images"
+        note = few_groups_note(self.n_groups) or few_of_mean_note(self.few_positives, what)
+        if self.low is not None and note:
             lines.append(note)
         if self.n_groups:
             lines.append("the tests of labels take images for independent")
@@ -184,6 +190,7 @@ def difference(
         labels=tuple(sorted(labels, key=lambda label: (label.difference, label.label))),
         left_out=tuple(name for k, name in enumerate(names) if k not in kept),
         n_groups=None if groups is None else int(drawn.max()) + 1,
+        few_positives=tuple(labels_of_few_groups(truth[:, kept], [names[k] for k in kept], drawn)),
     )
 
 

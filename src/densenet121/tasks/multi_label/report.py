@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from densenet121.metrics.bootstrap import few_groups_note, few_positives_note
+from densenet121.metrics.tables import means_note
 from densenet121.pages.markup import card, escape, image, number, percent, plural, section, table
 from densenet121.pages.plotting import plot
 from densenet121.pages.thumbnails import thumbnail
@@ -119,7 +120,7 @@ def _labels(labels: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
         else f"Its interval is over {groups} groups, such as patients (bootstrap)."
     )
     few = few_positives_note(metrics.get("few_groups", ())) if (groups or 0) > 1 else ""
-    if note := few or few_groups_note(groups):
+    if note := few or few_groups_note(groups) or means_note(metrics):
         interval += f" But {note}."
     text = (
         "AUROC: the probability that a positive image has the higher score than a negative one. "
