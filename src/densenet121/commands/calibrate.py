@@ -24,6 +24,7 @@ from densenet121.metrics.bootstrap import group_numbers
 from densenet121.network import DenseNet
 from densenet121.pages.markup import mapping
 from densenet121.tasks import Task, task_named
+from densenet121.tasks.given import check_takes_groups, targets_of
 from densenet121.utils.errors import InputError, visible_lines
 from densenet121.utils.files import check_output
 from densenet121.utils.progress import progress_bar
@@ -81,16 +82,17 @@ def calibrate(config: CalibrateConfig, task: Task | None = None) -> CalibrateRes
     info = weights.known_info(source)
     dataset = open_images(config, info.task, info.class_names)
     dataset = fit_classes(dataset, weights, source)
-    check_outputs(source, weights.num_classes or 0, task_named(info.task, source, task), dataset)
+    known = task_named(info.task, source, task)
+    check_outputs(source, weights.num_classes or 0, known, dataset)
     print_notes((*dataset.notes, *(f"note: {note}" for note in weights.notes)))
     print_notes(_SEEN[split] for split in splits_of(weights.data, dataset) if split in _SEEN)
     if len(dataset) < _LEAST:
         raise InputError(f"{dataset.root}: has {len(dataset)} images; at least {_LEAST} are needed")
-    grouped = _groups(dataset, config.group)
+    grouped = _groups(config, dataset, known)
     predictor, views = _predictor(config, source, task)
     logits = _logits(predictor, dataset)
     task = predictor.classifier.task
-    targets = task.targets(dataset, np.arange(len(dataset)))
+    targets = targets_of(task, dataset, np.arange(len(dataset)))
     note = _origin(dataset, config.group)
     offsets, before = None, logits
     earlier = _earlier_offsets(weights)
@@ -129,12 +131,16 @@ def _origin(dataset: ImageDataset, group: str | None) -> dict[str, Any]:
     return found if group is None else {**found, "group": group}
 
 
-def _groups(dataset: ImageDataset, group: str | None) -> dict[str, NDArray[np.int64]]:
+def _groups(
+    config: CalibrateConfig, dataset: ImageDataset, task: Task
+) -> dict[str, NDArray[np.int64]]:
     """The number of each image's group as an argument of the task; nothing without groups."""
-    if group is None:
+    if config.group is None:
         return {}
-    check_columns(dataset, group, ())
-    ids = group_ids(dataset.paths, dataset.columns, group, str(dataset.source))
+    asked = ("offsets", "calibrate") if config.fit_bias else ("calibrate",)
+    check_takes_groups(task, *asked)
+    check_columns(dataset, config.group, ())
+    ids = group_ids(dataset.paths, dataset.columns, config.group, str(dataset.source))
     return {"groups": group_numbers(np.array(ids))}
 
 

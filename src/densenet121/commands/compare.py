@@ -15,6 +15,7 @@ from densenet121.runs.layout import (
     read_record,
 )
 from densenet121.tasks import Compared, Task
+from densenet121.tasks.given import check_takes_groups
 from densenet121.utils.errors import InputError
 from densenet121.utils.files import check_output, write_json
 
@@ -84,6 +85,7 @@ def compare_files(
         )
     if group is None:
         return a.task.compare(a.rows, b.rows, resamples=resamples, seed=seed)
+    check_takes_groups(a.task, "compare")
     groups = _groups(a, b, group)
     return a.task.compare(a.rows, b.rows, resamples=resamples, seed=seed, groups=groups)
 

@@ -35,6 +35,7 @@ from densenet121.network import DenseNet
 from densenet121.network.int8 import VERSION, measure, quantise_network
 from densenet121.runtime import check_kernels
 from densenet121.tasks import Task
+from densenet121.tasks.given import metrics_of, rows_of, scores_of, targets_of
 from densenet121.utils.errors import InputError
 from densenet121.utils.files import check_output, write_atomic, write_json
 
@@ -197,7 +198,7 @@ def _targets(
         dataset = with_classes(dataset, classifier.class_names, str(dataset.root))
     except InputError:
         return None
-    return classifier.task.targets(dataset, wanted)
+    return targets_of(classifier.task, dataset, wanted)
 
 
 def _parity(
@@ -211,14 +212,15 @@ def _parity(
     expected = np.concatenate([reference(part) for part in _parts(pixels)])
     found = np.concatenate([run(part) for part in _parts(pixels)])
     same = task.same_answers(expected, found, calibration)
+    same = rows_of(task, "same_answers", same, len(pixels))
     before, after = (task.probabilities(logits, calibration) for logits in (expected, found))
     more: dict[str, Any] = {}
     if before is not None and after is not None:
         more["largest_probability_difference"] = float(np.abs(before - after).max())
     if targets is not None:
         for name, logits in (("metrics_before", expected), ("metrics_after", found)):
-            scores = task.score(torch.from_numpy(logits), targets)
-            more[name] = task.metrics(scores, targets, classifier.class_names)
+            scores = scores_of(task, torch.from_numpy(logits), targets)
+            more[name] = metrics_of(task, scores, targets, classifier.class_names)
     return {
         "pictures": len(pixels),
         "largest_logit_difference": float(np.abs(expected - found).max()),

@@ -18,6 +18,7 @@ from densenet121.engine.step import TrainingBatch, train_step
 from densenet121.losses.mixing import Mix
 from densenet121.network import DenseNet
 from densenet121.runs.folder import RunFolder
+from densenet121.tasks.given import check_weight, targets_of
 from densenet121.utils.cores import default_workers
 from densenet121.utils.errors import InputError
 from densenet121.utils.logging import log
@@ -136,10 +137,10 @@ def run_step(
         Its loss, on the device (``train_step``), and its weight in a mean over steps: that of its
         images on all ranks, 1 for whole batches of images that weigh 1 each.
     """
-    targets = [plan.task.targets(plan.dataset, part.indices) for part in parts]
+    targets = [targets_of(plan.task, plan.dataset, part.indices) for part in parts]
     weights = [plan.task.weight(target) for target in targets]
     total = sum(weights)
-    of_rank, of_all = _step_weights(total, plan)
+    of_rank, of_all = _step_weights(total, plan, _count(parts))
 
     def on_device() -> Iterator[TrainingBatch]:
         to_device = plan.runtime.to_device
@@ -189,13 +190,18 @@ def _count(parts: Sequence[Batch]) -> int:
     return sum(len(part.indices) for part in parts)
 
 
-def _step_weights(total: float, plan: EpochPlan) -> tuple[float, float]:
+def _step_weights(total: float, plan: EpochPlan, count: int) -> tuple[float, float]:
     """Weight of this rank's loss, such that the mean over ranks is the mean over all images.
 
-    And the sum of the weights of all images, of which this rank has ``total``.
+    And the sum of the weights of all images, of which this rank has ``count`` with ``total``.
+
+    Raises:
+        InputError: the task says that each image weighs 1, and these do not.
     """
     world_size = plan.runtime.process.world_size
     equal = plan.task.every_image_weighs_one and not (plan.skip_bad or plan.least_last)
+    if world_size > 1 and equal:
+        check_weight(plan.task, total, count)
     if world_size == 1 or equal:
         return 1.0, total * world_size
     of_all = float(sum_over_ranks(torch.tensor(total, dtype=torch.float64)))

@@ -33,6 +33,7 @@ from densenet121.runs.layout import RECORD, make_folder, read_record
 from densenet121.runs.record import describe_run
 from densenet121.runtime import Runtime, joined
 from densenet121.tasks import Task, task_named
+from densenet121.tasks.given import plain
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.files import file_digest, write_json
 from densenet121.utils.locks import locked
@@ -231,7 +232,8 @@ def _content(
     config: EvalConfig,
 ) -> dict[str, Any]:
     """The content of eval.json."""
-    intervals = evaluation.task.metrics_with_intervals(
+    task = evaluation.task
+    intervals = task.metrics_with_intervals(
         evaluation.scores,
         evaluation.targets,
         evaluation.dataset.class_names,
@@ -240,7 +242,12 @@ def _content(
         by={column: evaluation.cells(column) for column in config.by_columns},
     )
     of = {} if digest is None else {"checkpoint_sha256": digest}
-    return evaluation.to_json(str(file)) | of | _special(classifier) | intervals
+    return (
+        evaluation.to_json(str(file))
+        | of
+        | _special(classifier)
+        | plain(task, "metrics_with_intervals", intervals)
+    )
 
 
 def _write_results(

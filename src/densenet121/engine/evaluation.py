@@ -23,6 +23,7 @@ from densenet121.network import constant_network
 from densenet121.runs.evaluations import write_evaluation
 from densenet121.runtime import Runtime
 from densenet121.tasks import Scores, Task
+from densenet121.tasks.given import columns_of, metrics_of, scores_of, targets_of
 from densenet121.utils.errors import InputError
 from densenet121.utils.logging import log
 from densenet121.utils.modes import evaluation_mode
@@ -66,13 +67,16 @@ class Evaluation:
         """
         if not len(self.scored):
             raise InputError("no image was evaluated, so no accuracy or loss can be reported")
-        return self.task.metrics(self.scores, self.targets, self.dataset.class_names)
+        return metrics_of(self.task, self.scores, self.targets, self.dataset.class_names)
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 over the path of every image and the task's ``digest_columns``."""
         digest = hashlib.sha256()
-        columns = self.task.digest_columns(self.scores, self.targets) if len(self.scored) else []
+        count, columns = len(self.scored), []
+        if count:
+            columns = self.task.digest_columns(self.scores, self.targets)
+            columns = columns_of(self.task, "digest_columns", columns, count)
         for path, *values in zip(self.paths, *columns, strict=True):
             row = "\t".join([path, *map(str, values)])
             digest.update(f"{row}\n".encode(errors="surrogateescape"))
@@ -103,6 +107,7 @@ class Evaluation:
         """Write eval.json and predictions.csv, with more columns of the table of labels."""
         names = self.dataset.class_names
         columns = self.task.csv_columns(self.scores, self.targets, names)
+        columns = columns_of(self.task, "csv_columns", columns, len(self.scored))
         columns = {name: self.cells(name) for name in more_columns} | columns
         write_evaluation(folder, content, self.paths, columns)
 
@@ -182,7 +187,7 @@ def evaluate_images(
 def _score(
     found: Sequence[tuple[NDArray[np.int64], PendingLogits]], dataset: ImageDataset, task: Task
 ) -> list[Scores]:
-    return [task.score(logits.read(), task.targets(dataset, i)) for i, logits in found]
+    return [scores_of(task, logits.read(), targets_of(task, dataset, i)) for i, logits in found]
 
 
 def _merge_ranks(own: Evaluation) -> Evaluation:

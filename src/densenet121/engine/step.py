@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from densenet121.device import arithmetic
 from densenet121.distributed.ranks import keep_gradients_local
 from densenet121.losses.mixing import Mix
+from densenet121.utils.errors import InputError
 
 
 class TrainingBatch(NamedTuple):
@@ -75,6 +76,7 @@ def train_step(
                 loss = mix.loss(loss_function, logits, *learnt_from)
             else:
                 loss = loss_function(logits, *learnt_from)
+            _check_loss(loss)
             factor = weight * share
             torch.autograd.backward(scaler.scale(loss if factor == 1 else loss * factor))
         losses.append(loss.detach() if factor == 1 else loss.detach() * factor)
@@ -86,3 +88,23 @@ def train_step(
     scaler.step(optimizer)
     scaler.update()
     return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+
+
+def _check_loss(loss: object) -> None:
+    """Refuse what a task of a caller's own gave as its loss and backward cannot begin at.
+
+    Raises:
+        InputError: it is no scalar tensor, or does not depend on the logits.
+    """
+    if not isinstance(loss, Tensor):
+        found = type(loss).__name__
+    elif loss.numel() != 1:
+        found = f"a tensor of shape {tuple(loss.shape)}"
+    elif not loss.requires_grad:
+        found = "a tensor without gradient"
+    else:
+        return
+    raise InputError(
+        f"the `loss` of the task gave {found}; it must give a scalar tensor, the mean over the "
+        "batch, computed from the logits by torch"
+    )

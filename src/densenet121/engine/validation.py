@@ -19,6 +19,7 @@ from densenet121.runs.layout import (
     LAST_WEIGHTS,
 )
 from densenet121.tasks import Metrics, MultiLabel, Task
+from densenet121.tasks.given import metric_of
 from densenet121.utils.errors import UnreadableError, UsageError
 from densenet121.utils.logging import log
 
@@ -125,9 +126,10 @@ def is_better(task: Task, metric: str | None, metrics: Metrics, than: Metrics | 
         return True
     if metric is None:
         return task.is_better(metrics, than)
-    if metrics[metric] is None or than[metric] is None:  # not defined
-        return metrics[metric] is not None
-    gain = metrics[metric] - than[metric]
+    value, before = metric_of(task, metrics, metric), metric_of(task, than, metric)
+    if value is None or before is None:  # not defined
+        return value is not None
+    gain = value - before
     return bool(gain > 0 if task.best_metrics[metric] else gain < 0)
 
 
@@ -135,7 +137,7 @@ def _follow_progress(training: Training, plan: EpochPlan, metrics: Metrics) -> N
     """Count a validation for patience and the plateau schedule, and log what follows from it."""
     progress, known = training.state.progress, plan.task.best_metrics
     name = plan.best_metric or next(iter(known))
-    before, value = progress.lr_factor, metrics[name]
+    before, value = progress.lr_factor, metric_of(plan.task, metrics, name)
     progress.add(
         math.nan if value is None else float(value),
         higher_is_better=known[name],

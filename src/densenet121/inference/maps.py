@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from densenet121.inference.cam import evidence_maps, overlay
 from densenet121.inference.predictor import Predictor
 from densenet121.network import DenseNet
+from densenet121.tasks.given import rows_of
 from densenet121.utils.errors import InputError
 from densenet121.utils.files import write_atomic
 
@@ -38,6 +39,7 @@ def maps_of(
     if not isinstance(classifier.model, DenseNet):
         raise InputError(NO_MAPS)
     explained = classifier.task.explained_output(logits, classifier.calibration)
+    explained = rows_of(classifier.task, "explained_output", explained, len(logits))
     outputs = torch.from_numpy(explained)
     images = classifier.preprocessing.central(images)
     inputs = classifier.preprocessing.normalise(images.to(predictor.device))

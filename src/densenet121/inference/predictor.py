@@ -20,6 +20,7 @@ from densenet121.inference.onnx_model import OnnxModel, load_onnx
 from densenet121.network import Variant, constant_network
 from densenet121.runtime import make_runtime
 from densenet121.tasks import AnswerOptions, Task
+from densenet121.tasks.given import rows_of
 from densenet121.tasks.single_label.predictions import Prediction
 from densenet121.utils.checks import check_type, check_whole, checked_path
 from densenet121.utils.errors import InputError, UsageError
@@ -273,9 +274,9 @@ class Predictor:
     ) -> Sequence[Any]:
         """The answers of ``predict`` for images with these logits, ``(N, K)``."""
         classifier = self.classifier
-        return classifier.task.answers(
-            logits, classifier.class_names, classifier.calibration, options
-        )
+        task = classifier.task
+        found = task.answers(logits, classifier.class_names, classifier.calibration, options)
+        return rows_of(task, "answers", found, len(logits))
 
     @property
     def num_outputs(self) -> int:
