@@ -45,6 +45,8 @@ def _flat(content: Mapping[str, object]) -> dict[str, object]:
 
 
 def _short(value: object) -> str:
+    if value in ((), []):
+        return "not recorded"
     if isinstance(value, list | tuple) and len(value) > 8:
         return f"{len(value)} names, {', '.join(map(str, value[:8]))}, ..."
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
