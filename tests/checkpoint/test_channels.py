@@ -196,11 +196,13 @@ def test_convert_writes_grey_weights_and_says_what_changed(tmp_path: Path) -> No
 def test_a_calibration_stays_where_another_number_of_channels_is_the_same_function(
     before: Preprocessing, channels: int, kept: bool, tmp_path: Path
 ) -> None:
-    measured = {"temperature": 2.0, "scores": [0.5], "abstain_below": 0.7, "note": {}}
+    note = {"offsets": [1.0, -1.0]}
+    measured = {"temperature": 2.0, "scores": [0.5], "abstain_below": 0.7, "note": note}
     file = weights_file(tmp_path, before, measured)
     done = convert(file, tmp_path / "new.safetensors", "native", channels=channels)
     assert read_weights(tmp_path / "new.safetensors").calibration == (measured if kept else None)
     assert any("the calibration is left out" in note for note in done.notes) == (not kept)
+    assert any("stay in the bias" in text for text in done.notes) == (not kept)
 
 
 def test_a_program_without_grey_networks_gets_three_channels(tmp_path: Path) -> None:

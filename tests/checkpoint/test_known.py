@@ -117,7 +117,7 @@ def test_a_calibration_stays_where_the_probabilities_do(
     known: dict[str, Any], kept: bool, tmp_path: Path
 ) -> None:
     """Operating points are of the order of the outputs, whatever they are called."""
-    measured = Calibration((2.0, 0.5, 1.5), (), "", {})
+    measured = Calibration((2.0, 0.5, 1.5), (), "", {"offsets": [1.0, -0.5, 0.0]})
     source = write_weights(tmp_path / "w.safetensors", calibration=measured, task="multilabel")
     if "class_names" in known:
         known = {"class_names": names_file(tmp_path)}
@@ -127,6 +127,7 @@ def test_a_calibration_stays_where_the_probabilities_do(
         {**measured.to_json(), "temperatures": [2.0, 0.5, 1.5], "points": []} if kept else None
     )
     assert any("the calibration is left out" in note for note in done.notes) == (not kept)
+    assert any("stay in the bias" in note for note in done.notes) == (not kept)
 
 
 def test_a_hugging_face_folder_has_what_is_known(tmp_path: Path) -> None:

@@ -237,6 +237,20 @@ def test_what_only_holds_for_a_member_is_dropped_and_said_by_its_name(
     assert "calibration" not in capsys.readouterr().out
 
 
+def test_offsets_that_stay_in_the_average_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = write_weights(tmp_path / "plain.safetensors")
+    weights, biased = read_weights(plain), tmp_path / "biased.safetensors"
+    assert weights.info is not None
+    calibration = {"temperature": 2.0, "note": {"offsets": [2.0, -1.0, -1.0]}}
+    save_weights(biased, weights.state_dict, weights.info, {}, calibration)
+    average(config([plain, biased], tmp_path / "soup.safetensors"))
+    shown = capsys.readouterr().out
+    assert f"the offsets in the bias of {biased} (calibrate --fit_bias) are averaged" in shown
+    assert "calibrate the new weights with --fit_bias, too" in shown
+
+
 @pytest.mark.parametrize(
     ("flags", "status", "message"),
     [

@@ -134,10 +134,15 @@ def convert(
     return Converted(info, loaded.family, len(state_dict), lost, wanted, notes)
 
 
+def has_offsets(calibration: Mapping[str, Any] | None) -> bool:
+    """Whether the bias of the classifier has offsets that `calibrate` fitted (`fit_bias`)."""
+    note = (calibration or {}).get("note")
+    return isinstance(note, dict) and bool(note.get("offsets"))
+
+
 def of_offsets(calibration: Mapping[str, Any] | None) -> list[str]:
     """What another program must do with weights whose bias has the offsets of `fit_bias`."""
-    note = (calibration or {}).get("note")
-    if calibration is None or not isinstance(note, dict) or not note.get("offsets"):
+    if calibration is None or not has_offsets(calibration):
         return []
     found = calibration.get("temperatures") or [calibration.get("temperature")]
     return [
@@ -202,6 +207,11 @@ def _without_calibration(loaded: Pretrained, changes: list[str]) -> Pretrained:
     if loaded.calibration is None:
         return loaded
     changes.append("the calibration is left out, because it is of other probabilities")
+    if has_offsets(loaded.calibration):
+        changes.append(
+            "the offsets that it had added (`fit_bias`) stay in the bias of the classifier: run "
+            "calibrate with `fit_bias` again, which fits further ones"
+        )
     return replace(loaded, calibration=None)
 
 

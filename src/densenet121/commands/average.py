@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from densenet121.checkpoint.convert import has_offsets
 from densenet121.checkpoint.foreign.timm_config import weights_in
 from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import ModelInfo, data_note, save_weights
@@ -143,6 +144,11 @@ def _lost(members: dict[str, Weights]) -> str:
         said.append(
             f"the calibration of {some(calibrated)} was dropped, because it is not that of the "
             "average: run densenet121 calibrate on the new weights"
+        )
+    if biased := [name for name, found in members.items() if has_offsets(found.calibration)]:
+        said.append(
+            f"the offsets in the bias of {some(biased)} (calibrate --fit_bias) are averaged with "
+            "it: calibrate the new weights with --fit_bias, too"
         )
     if views:
         said.append(f"the new weights take one view of an image, not those of tta {some([*views])}")
