@@ -284,6 +284,8 @@ def test_of_two_config_files_the_later_counts(tmp_path: Path) -> None:
             "--config {}, line 2: lr_epochs must be text, got [30, 60]; write 30,60",
         ),
         (b"data_dir: null\n", "--data_dir must be given"),
+        (b"? [lr, a]\n: 1\n", "--config {}, line 1: unknown key [lr, a]"),
+        (b"lr: [%s]\n" % (b"1," * 200_000), "--config {}: is too long for settings; at most"),
     ],
 )
 def test_a_wrong_config_file_is_refused(content: bytes, message: str, tmp_path: Path) -> None:
@@ -298,6 +300,11 @@ def test_a_missing_config_file_is_refused(tmp_path: Path) -> None:
     assert refusal("train", "--data_dir", "d", "--config", str(file)) == missing
     folder = f"--config {tmp_path}: cannot be read (Is a directory)"
     assert refusal("train", "--config", str(tmp_path)) == folder
+
+
+def test_a_config_file_that_is_an_endless_device_is_refused() -> None:
+    endless = "--config /dev/zero: cannot be read (is no file and seems to have no end)"
+    assert refusal("train", "--config", "/dev/zero") == endless
     assert refusal("train", "--config") == "--config must name a YAML file of settings, got none"
 
 

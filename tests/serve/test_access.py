@@ -3,6 +3,7 @@
 import base64
 import http.client
 import json
+import os
 import re
 import ssl
 import subprocess
@@ -188,6 +189,11 @@ def test_a_certificate_and_key_that_do_not_fit_are_refused(tmp_path: Path) -> No
             check_tls(*wrong)
     with pytest.raises(InputError, match=r"`tls_key` .*none: cannot be read"):
         check_tls(pem, tmp_path / "none")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match=r"`tls_key` .*pipe into which nothing is written"):
+        check_tls(pem, tmp_path / "pipe")
+    with pytest.raises(InputError, match=r"`tls_certificate` /dev/null: is no file"):
+        check_tls(Path(os.devnull), key)
 
 
 def test_half_of_the_pair_is_wrong_usage(weights: Path) -> None:

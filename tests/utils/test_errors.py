@@ -26,6 +26,14 @@ def test_a_name_cannot_turn_the_text_that_follows() -> None:
     )
 
 
+def test_of_a_very_long_message_the_middle_is_left_out() -> None:
+    text = str(InputError(f"a.yaml: got {'x' * 1_000_000}; write 1"))
+    assert text.startswith("a.yaml: got xxx")
+    assert text.endswith("xxx; write 1")
+    assert len(text) < 10_000
+    assert "... (992022 characters left out) ..." in text
+
+
 def test_a_name_in_an_output_begins_no_line_of_its_own() -> None:
     lines = ["label  AUROC", "a\nmacro  1.0000\x1b[8m", "b\udcff"]
     assert visible_lines(lines) == "label  AUROC\na\\nmacro  1.0000\\x1b[8m\nb\\udcff"

@@ -20,6 +20,7 @@ from densenet121.utils.errors import InputError
 from densenet121.utils.files import (
     is_taken,
     new_folder,
+    read_input,
     remove_temporary_files,
     sync_folder,
     temporary_beside,
@@ -426,3 +427,20 @@ def test_any_other_damaged_line_is_named(damage: bytes, metrics: MetricsFile) ->
     metrics.path.write_bytes(b"\n".join(lines) + b"\n")
     with pytest.raises(InputError, match=r"metrics\.jsonl: line 3 is damaged"):
         read_rows(metrics.path)
+
+
+def test_an_input_that_is_a_pipe_is_read_while_a_program_writes(tmp_path: Path) -> None:
+    """As of ``--config <(...)``; without a writer it would be waited for for ever."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="is a pipe into which nothing is written"):
+        read_input(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=(b"lr: 1\n" * 50_000,))
+    writer.start()
+    while writer.is_alive():
+        try:
+            assert read_input(pipe) == b"lr: 1\n" * 50_000
+        except OSError as error:
+            assert error.errno == errno.EINVAL
+    writer.join()
+    assert read_input(Path(os.devnull)) == b""

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from densenet121.config.flags import Flag, flags_of, nearest
 from densenet121.utils.errors import UsageError
+from densenet121.utils.files import read_input
 
 if TYPE_CHECKING:
     from yaml.nodes import Node
 
 Settings = TypeVar("Settings")
 
+_LONGEST, _MOST_ELEMENTS = 2**22, 40_000
 _TAG = "tag:yaml.org,2002:"
 _NULL = f"{_TAG}null"
 _SCALARS = {f"{_TAG}{name}" for name in ("str", "int", "float", "bool", "timestamp")}
@@ -37,7 +39,7 @@ def read_settings(file: str, config_class: type[Any]) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for key, node in _pairs(file, text):
         where = f"--config {file}, line {key.start_mark.line + 1}:"
-        name = str(key.value)
+        name = key.value if isinstance(key.value, str) else _source(key, text)
         if name not in flags:
             raise UsageError(f"{where} unknown key {name}{nearest(name, flags)}")
         if name in settings:
@@ -108,7 +110,7 @@ def as_yaml(settings: Mapping[str, Any]) -> str:
 
 def _text(file: str) -> str:
     try:
-        return Path(file).read_text(encoding="utf-8-sig")
+        return read_input(Path(file)).decode("utf-8-sig")
     except OSError as error:
         raise UsageError(f"--config {file}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
@@ -121,6 +123,12 @@ def _pairs(file: str, text: str) -> "list[tuple[Node, Node]]":
     """The keys and values of the mapping in the file, as YAML nodes."""
     import yaml
 
+    # The reader takes 0.1 ms for each element and line.
+    if text.count(",") + text.count("\n") > _MOST_ELEMENTS or len(text) > _LONGEST:
+        raise UsageError(
+            f"--config {file}: is too long for settings; at most {_LONGEST} characters and "
+            f"{_MOST_ELEMENTS} elements and lines are read"
+        )
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
@@ -144,9 +152,13 @@ def _value(node: "Node", flag: Flag, label: str, text: str) -> Any:
     return _scalar(node, flag, label, text)
 
 
+def _source(node: "Node", text: str) -> str:
+    return " ".join(text[node.start_mark.index : node.end_mark.index].split())
+
+
 def _scalar(node: "Node", flag: Flag, label: str, text: str) -> Any:
     if node.tag in _SCALARS:
         return flag.value(node.value, label)
-    found = " ".join(text[node.start_mark.index : node.end_mark.index].split()) or "null"
+    found = _source(node, text) or "null"
     hint = f"; write {found[1:-1].replace(' ', '')}" if found[0] == "[" else ""
     raise UsageError(f"{label} must be {flag.expected}, got {found}{hint}")

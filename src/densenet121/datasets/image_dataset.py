@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from densenet121.datasets.decoding import read_file
 from densenet121.datasets.packed_strings import Names
 from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.files import read_input
 from densenet121.utils.strays import unopened
 
 _WHOLE = re.compile(r"-?[0-9]+\.0+")
@@ -253,7 +254,7 @@ def read_whole(file: Path) -> bytes:
         InputError: it cannot be read.
     """
     try:
-        return file.read_bytes()
+        return read_input(file)
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({unopened(error)})") from None
 

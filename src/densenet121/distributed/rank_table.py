@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.files import read_input
 from densenet121.utils.json_values import parse_json
 
 # Names and addresses of hosts, IPv6 with its zone included.
@@ -60,7 +61,7 @@ def read_rank_table(path: Path) -> tuple[Server, ...]:
         InputError: no such file, no rank table, not completed, or missing or duplicate ranks.
     """
     try:
-        table = parse_json(path.read_text(encoding="utf-8"))
+        table = parse_json(read_input(path))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError as error:

@@ -12,6 +12,7 @@ from typing import Any
 
 from densenet121.distributed.rank_table import read_rank_table
 from densenet121.utils.errors import InputError
+from densenet121.utils.files import read_input
 from densenet121.utils.json_values import parse_json
 
 
@@ -38,7 +39,7 @@ def read_hccn(path: Path) -> dict[int, str]:
         InputError: it cannot be read, or an address is none.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_input(path).decode()
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path}: cannot be read ({getattr(error, 'strerror', 'not text')}); pass `device_ips` "
@@ -69,7 +70,7 @@ def read_hosts(paths: Sequence[Path]) -> list[Host]:
     found: dict[str, tuple[Path, Host]] = {}
     for path in paths:
         order = [server.name for server in read_rank_table(path)]
-        table = parse_json(path.read_text(encoding="utf-8"))
+        table = parse_json(read_input(path))
         if "server_list" not in table:
             raise InputError(f"{path}: only tables of versions 1.0 and 1.2 can be merged")
         by_name = {str(entry["server_id"]): entry for entry in table["server_list"]}

@@ -15,7 +15,7 @@ from densenet121.runs.evaluations import read_evaluation
 from densenet121.runs.study import FIGURE, LABEL_ERRORS, LABEL_ERRORS_PAGE, PAGE, read_study
 from densenet121.tasks import CheckpointScore, Results
 from densenet121.utils.errors import InputError
-from densenet121.utils.files import write_atomic
+from densenet121.utils.files import read_input, write_atomic
 
 _BAD_SHOWN = 200
 
@@ -44,7 +44,7 @@ def write_study_pages(folder: Path) -> Path:
 
 def _rows(file: Path) -> list[dict[str, str]]:
     try:
-        text = file.read_bytes().decode("utf-8-sig", "surrogateescape")
+        text = read_input(file).decode("utf-8-sig", "surrogateescape")
         return list(csv.DictReader(io.StringIO(text, newline="")))
     except (OSError, csv.Error) as error:
         raise InputError(f"{file}: cannot be read ({error})") from None

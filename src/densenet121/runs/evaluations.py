@@ -18,7 +18,7 @@ from densenet121.runs.layout import (
 )
 from densenet121.tasks import Task, task_named
 from densenet121.utils.errors import InputError
-from densenet121.utils.files import write_atomic, write_json
+from densenet121.utils.files import read_input, write_atomic, write_json
 from densenet121.utils.json_values import count, parse_json
 
 _MAX_BYTES = 2**31
@@ -71,7 +71,7 @@ def copy_evaluation(source: Path, target: Path, epochs: int) -> None:
     Not those of a later epoch than the ``epochs`` that were validated at its checkpoint.
     """
     try:
-        found = parse_json((source / EVALUATION).read_text(encoding="utf-8"))
+        found = parse_json(read_input(source / EVALUATION))
         epoch = count(found.get("epoch", 0))  # an older one has none
     except (OSError, ValueError, TypeError, AttributeError):
         return
@@ -143,7 +143,7 @@ def _text(file: Path) -> str:
     try:
         if file.stat().st_size > _MAX_BYTES:
             raise InputError(f"{file}: has more than {_MAX_BYTES} bytes")
-        return file.read_bytes().decode("utf-8-sig", "surrogateescape")
+        return read_input(file).decode("utf-8-sig", "surrogateescape")
     except OSError as error:
         raise InputError(
             f"{file}: cannot be read ({error.strerror}); pass a folder that eval wrote"

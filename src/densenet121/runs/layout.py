@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from densenet121.utils.errors import InputError
+from densenet121.utils.files import read_input
 from densenet121.utils.json_values import parse_json
 
 RECORD = "run.json"
@@ -86,7 +87,7 @@ def read_evaluated(folder: Path) -> dict[str, Any]:
 
 def _object_in(file: Path) -> dict[str, Any]:
     try:
-        content = parse_json(file.read_text(encoding="utf-8"))
+        content = parse_json(read_input(file))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from densenet121.tasks import AveragedValidation, Task, Validation
 from densenet121.utils.errors import InputError
-from densenet121.utils.files import write_atomic
+from densenet121.utils.files import read_input, write_atomic
 from densenet121.utils.json_values import count, number, parse_json
 
 _KINDS = ("train", "eval", "eval_ema")
@@ -75,7 +75,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         InputError: another line is not a JSON object.
     """
     rows = []
-    lines = path.read_bytes().splitlines()
+    lines = read_input(path).splitlines()
     for line_number, line in enumerate(lines, start=1):
         try:
             row = parse_json(line)

@@ -39,6 +39,7 @@ from densenet121.tasks import (
 )
 from densenet121.utils.checks import check_type
 from densenet121.utils.errors import InputError
+from densenet121.utils.files import read_input
 from densenet121.utils.json_values import number, parse_json
 
 _LISTS = (".csv", ".tsv", ".txt", ".lst")
@@ -239,7 +240,7 @@ def _read_predictions(run: RunFiles, path: Path) -> None:
 def _text(path: Path) -> str:
     try:
         # Paths may not be UTF-8; such bytes are kept, and the page shows them as escapes.
-        return path.read_bytes().decode("utf-8-sig", "surrogateescape")
+        return read_input(path).decode("utf-8-sig", "surrogateescape")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
 

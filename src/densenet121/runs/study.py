@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ from numpy.typing import NDArray
 from densenet121.runs.evaluations import write_table
 from densenet121.runs.layout import PREDICTIONS, RECORD, checkpoints_in, make_folder, read_record
 from densenet121.utils.errors import InputError, UsageError
-from densenet121.utils.files import write_atomic, write_json
+from densenet121.utils.files import read_input, write_atomic, write_json
+from densenet121.utils.json_values import parse_json
 
 STUDY = "study.json"
 PAGE = "study.html"
@@ -158,7 +158,7 @@ def read_study(folder: Path) -> dict[str, Any]:
     """
     file = folder / STUDY
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = parse_json(read_input(file))
     except (OSError, ValueError) as error:
         raise InputError(f"{file}: cannot be read ({error}); see densenet121 study") from None
     if not isinstance(content, dict):

@@ -25,7 +25,7 @@ from densenet121.runs.tracker_libraries import (
     WandB,
 )
 from densenet121.utils.errors import one_line
-from densenet121.utils.files import write_atomic, write_json
+from densenet121.utils.files import read_input, write_atomic, write_json
 from densenet121.utils.logging import log
 
 _IMAGE = "image"
@@ -171,7 +171,7 @@ def _kept_images(folder: Path, kept: Sequence[Row], source: Path | None) -> list
 def _read_ids(folder: Path) -> dict[str, str]:
     """The ids of the runs in the trackers; empty if there are none."""
     try:
-        found = json.loads((folder / TRACKERS).read_text(encoding="utf-8"))
+        found = json.loads(read_input(folder / TRACKERS))
     except (OSError, ValueError):
         return {}
     known = found.items() if isinstance(found, dict) else ()

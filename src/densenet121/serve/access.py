@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from densenet121.serve.bodies import drain
 from densenet121.utils.errors import InputError
+from densenet121.utils.files import read_input
 
 _SHORTEST = 16  # characters of a token
 _OPEN = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")  # probes have no token
@@ -24,7 +25,7 @@ def read_token(path: Path) -> bytes:
         InputError: it cannot be read, or is no token; the text never has the token.
     """
     try:
-        data = path.read_bytes()
+        data = read_input(path)
     except OSError as error:
         raise InputError(f"`token_file` {path}: cannot be read ({error.strerror})") from None
     token = data.strip()
@@ -48,9 +49,11 @@ def check_tls(certificate: Path, key: Path) -> None:
     """
     for name, path in (("tls_certificate", certificate), ("tls_key", key)):
         try:
-            path.read_bytes()
+            read_input(path)
         except OSError as error:
             raise InputError(f"`{name}` {path}: cannot be read ({error.strerror})") from None
+        if not path.is_file():  # it is read again
+            raise InputError(f"`{name}` {path}: is no file; save it as one")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         context.load_cert_chain(certificate, key, password=lambda: "")

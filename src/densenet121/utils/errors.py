@@ -12,6 +12,7 @@ from collections.abc import Iterable
 _ENDS = (*range(9), *range(10, 32), *range(127, 160), 0x2028, 0x2029)
 _ORDERS = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))  # embeddings, overrides, isolates
 _CONTROLS = {code: repr(chr(code))[1:-1] for code in _ENDS + _ORDERS}
+_LONGEST = 8_000  # characters of a message: of a longer one nothing could be read
 
 
 class InputError(ValueError):
@@ -22,6 +23,11 @@ class InputError(ValueError):
     """
 
     def __init__(self, text: object) -> None:
+        text = str(text)
+        if len(text) > _LONGEST:  # a name or value from outside is; what to do is at the end
+            left_out = len(text) - _LONGEST
+            start, end = text[: _LONGEST * 3 // 4], text[-_LONGEST // 4 :]
+            text = f"{start}... ({left_out} characters left out) ...{end}"
         super().__init__(visible(text))
 
 

@@ -7,11 +7,14 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from densenet121.utils.errors import InputError
+
+_ENDLESS = 2**28  # bytes of what is no file, such as /dev/zero
 
 
 def write_atomic(path: Path, data: bytes | memoryview) -> None:
@@ -169,6 +172,27 @@ def real_path(path: Path) -> Path:
     ``Path.resolve`` raises a RuntimeError for such links until Python 3.13.
     """
     return Path(os.path.realpath(path))
+
+
+def read_input(path: Path) -> bytes:
+    """The content of a text that a user names: a file, or a pipe into which a program writes.
+
+    Raises:
+        OSError: it cannot be read, or is a pipe without a writer, which would be waited for for
+            ever, or something without an end. ``strerror`` says so.
+    """
+    nonblocking = getattr(os, "O_NONBLOCK", 0)
+    with open(path, "rb", opener=lambda name, way: os.open(name, way | nonblocking)) as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if stat.S_ISREG(mode):
+            return file.read()
+        os.set_blocking(file.fileno(), True)
+        data = file.read(_ENDLESS)
+    if len(data) == _ENDLESS:
+        raise OSError(errno.EINVAL, "is no file and seems to have no end", str(path))
+    if stat.S_ISFIFO(mode) and not data:
+        raise OSError(errno.EINVAL, "is a pipe into which nothing is written", str(path))
+    return data
 
 
 def is_utf8(path: Path) -> bool:

@@ -1,10 +1,11 @@
 """Text as spreadsheets write it."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from densenet121.datasets.sources.text import csv_rows
+from densenet121.datasets.sources.text import csv_rows, names_of
 from densenet121.datasets.tables import read_table
 from densenet121.utils.errors import InputError
 
@@ -43,3 +44,9 @@ def test_the_first_line_for_excel_is_no_row_but_counts_as_a_line(
 def test_a_column_may_begin_with_sep() -> None:
     assert next(csv_rows(Path("t.csv"), "sep=,path\n")) == ["sep=", "path"]
     assert next(csv_rows(Path("t.csv"), "sep=\n\na,b\n")) == ["sep="]
+
+
+def test_a_list_that_is_a_pipe_without_a_writer_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.txt")
+    with pytest.raises(InputError, match=r"pipe.txt: cannot be read \(is a pipe into which"):
+        names_of(tmp_path / "pipe.txt")
