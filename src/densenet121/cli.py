@@ -5,7 +5,6 @@ saving. A user's mistake is one line on stderr.
 """
 
 import contextlib
-import errno
 import gc
 import io
 import logging
@@ -52,6 +51,7 @@ from densenet121.config.arguments import parse_settings
 from densenet121.config.flags import nearest
 from densenet121.config.help import overview
 from densenet121.utils.errors import NO_MEMORY, InputError, UsageError, visible
+from densenet121.utils.files import FULL
 from densenet121.utils.output import drop_output
 from densenet121.utils.threads import limit_spinning
 from densenet121.version import __version__
@@ -218,9 +218,6 @@ def _reader_left() -> bool:
     return left
 
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
 def _unwritten(error: object = None) -> str:
     """Why standard output cannot be written, as on a full disk; what is left of it is dropped.
 
@@ -235,7 +232,7 @@ def _unwritten(error: object = None) -> str:
     except (AttributeError, OSError, ValueError):  # no output, or one that is no file
         return ""
     found = None
-    if isinstance(error, OSError) and error.filename is None and error.errno in _FULL and is_file:
+    if isinstance(error, OSError) and error.filename is None and error.errno in FULL and is_file:
         found = error
     try:
         sys.stdout.flush()

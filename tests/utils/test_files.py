@@ -22,6 +22,7 @@ from densenet121.utils.files import (
     new_folder,
     read_input,
     remove_temporary_files,
+    scratch_folder,
     sync_folder,
     temporary_beside,
     write_atomic,
@@ -117,6 +118,27 @@ def test_a_full_disk_leaves_what_was_there(earlier: bytes | None, tmp_path: Path
         write_atomic(path, bytes(100_000))
     assert names(tmp_path) == ([] if earlier is None else ["file"])
     assert earlier is None or path.read_bytes() == earlier
+
+
+def test_of_a_full_disk_the_error_names_what_was_to_be_written(tmp_path: Path) -> None:
+    """Not nothing, which would mean the standard output, nor the folder that is removed."""
+    folder, weights = tmp_path / "out", tmp_path / "w.pth"
+    with (
+        no_file_beyond(1000),
+        pytest.raises(OSError, match="File too large") as told,
+        new_folder(folder) as new,
+    ):
+        write_atomic(new / "a.tar", bytes(100_000))
+    assert told.value.filename == str(folder / "a.tar")
+    for path, begin in ((folder, new_folder), (weights, scratch_folder)):
+        with (
+            no_file_beyond(1000),
+            pytest.raises(OSError, match="File too large") as told,
+            begin(path) as new,
+        ):
+            (new / "w.pth").write_bytes(bytes(100_000))
+        assert told.value.filename == str(path)
+    assert names(tmp_path) == []
 
 
 def test_a_folder_in_the_way_and_a_missing_one_are_errors(tmp_path: Path) -> None:
@@ -435,12 +457,9 @@ def test_an_input_that_is_a_pipe_is_read_while_a_program_writes(tmp_path: Path) 
     os.mkfifo(pipe)
     with pytest.raises(OSError, match="is a pipe into which nothing is written"):
         read_input(pipe)
-    writer = threading.Thread(target=pipe.write_bytes, args=(b"lr: 1\n" * 50_000,))
-    writer.start()
-    while writer.is_alive():
-        try:
-            assert read_input(pipe) == b"lr: 1\n" * 50_000
-        except OSError as error:
-            assert error.errno == errno.EINVAL
-    writer.join()
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "wb") as opened:
+        opened.write(b"lr: 1\n")
+    assert read_input(Path(f"/dev/fd/{reading}")) == b"lr: 1\n"
+    os.close(reading)
     assert read_input(Path(os.devnull)) == b""

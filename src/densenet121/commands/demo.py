@@ -13,7 +13,7 @@ from densenet121.engine.evaluate import evaluate
 from densenet121.engine.train import train
 from densenet121.report import write_report
 from densenet121.runs.layout import LAST_WEIGHTS, RECORD, make_folder
-from densenet121.utils.errors import InputError
+from densenet121.utils.errors import InputError, cannot_write
 
 _HELD_OUT = 4  # every fourth digit is for evaluation only
 
@@ -98,6 +98,9 @@ def write_digits(folder: Path) -> None:
 
     8 x 8 pixels of 17 grey levels become 32 x 32 of 256. Every fourth goes to ``val/``: as in any
     random split of these digits, both parts have digits by the same writers.
+
+    Raises:
+        InputError: an image cannot be written.
     """
     from sklearn.datasets import load_digits
 
@@ -109,7 +112,11 @@ def write_digits(folder: Path) -> None:
         grey = cv2.resize(
             (pixels / 16 * 255).astype(np.float32), (32, 32), interpolation=cv2.INTER_CUBIC
         )
-        cv2.imwrite(str(path), np.clip(np.rint(grey), 0, 255).astype(np.uint8))
+        _, png = cv2.imencode(".png", np.clip(np.rint(grey), 0, 255).astype(np.uint8))
+        try:
+            path.write_bytes(png.tobytes())
+        except OSError as error:
+            raise cannot_write(path, error) from None
 
 
 def run(config: DemoConfig) -> int:

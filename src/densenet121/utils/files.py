@@ -14,6 +14,7 @@ from typing import Any
 
 from densenet121.utils.errors import InputError
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what the system says of a full disk
 _ENDLESS = 2**28  # bytes of what is no file, such as /dev/zero
 
 
@@ -98,7 +99,8 @@ def new_folder(path: Path) -> Iterator[Path]:
     An empty one stays: it may be a link, the root of a disk, or in a folder that is another user's.
 
     Raises:
-        OSError: it cannot be written, or is a link to itself. Nothing was written.
+        OSError: it cannot be written, or is a link to itself. Nothing was written. Of a full disk
+            its ``filename`` is in ``path``.
     """
     target = real_path(path)
     if target.is_symlink():
@@ -112,9 +114,19 @@ def new_folder(path: Path) -> Iterator[Path]:
             _move_up(folder)
         else:
             folder.rename(target)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
+        _name(error, folder, path)
         raise
+
+
+def _name(error: BaseException, folder: Path, path: Path) -> None:
+    """Make an error of a full disk say what was being written, not the folder that is removed."""
+    if isinstance(error, OSError) and error.errno in FULL:
+        said = Path(os.fsdecode(error.filename or folder))
+        if said.is_relative_to(folder):
+            error.filename = str(path / said.relative_to(folder))
+            del error.filename2
 
 
 def _move_up(folder: Path) -> None:
@@ -140,11 +152,18 @@ def _move_up(folder: Path) -> None:
 
 @contextlib.contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
-    """A folder beside ``path`` that is removed in the end."""
+    """A folder beside ``path`` that is removed in the end.
+
+    Raises:
+        OSError: it cannot be written. Of a full disk its ``filename`` is ``path``.
+    """
     folder = temporary_beside(path, "partial")
     folder.mkdir()
     try:
         yield folder
+    except OSError as error:
+        _name(error, folder / path.name, path)
+        raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
