@@ -59,8 +59,12 @@ esac
     fail "process $(cat "$pid_file") of an earlier call still runs in $PWD; end it with --stop, or" \
         "call this from another folder"
 
-absolute() {
-    echo "$(cd "$(dirname "$1")" && pwd)/$(basename "$1")"
+# Sets $absolute; a name may begin with a dash, have a backslash, or end with a line break.
+make_absolute() {
+    case $1 in
+    /*) absolute=$1 ;;
+    *) absolute=$PWD/$1 ;;
+    esac
 }
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -76,8 +80,10 @@ nodes=$(of_place NNODES)
 first_rank=$(of_place FIRST_RANK)
 
 device_num=$1
-dataset=$(absolute "$3")
-set -- --data_dir "$dataset" ${4:+--pretrained "$(absolute "$4")"}
+make_absolute "$3"
+dataset=$absolute
+[ $# -eq 3 ] || make_absolute "$4"
+set -- --data_dir "$dataset" ${4:+--pretrained "$absolute"}
 # Named now, so that a start after a failure goes on with this run and never with an earlier one.
 [ "$command" = eval ] || set -- "$@" --output_dir "output/$(date +%Y-%m-%d_time_%H_%M_%S)"
 # Each rank in a folder of its own; a process that torchrun starts again goes on where it stopped.

@@ -51,6 +51,26 @@ def test_a_second_call_from_a_folder_in_which_one_runs_is_refused(tmp_path: Path
     assert (tmp_path / "train.pid").read_text() == f"{first.pid}\n"
 
 
+@pytest.mark.parametrize("name", ["-da ta", r"my\new", "a'b\"$(id)", "images\n"])
+def test_whatever_a_folder_and_weights_are_called_these_are_used(name: str, tmp_path: Path) -> None:
+    """Of a name that begins with a dash it was the folder that the script is called from."""
+    (tmp_path / name).mkdir()
+    (tmp_path / "rank_table.json").write_text(RANK_TABLE)
+    python, given = tmp_path / "python", tmp_path / "given"
+    python.write_text(
+        '#!/bin/sh\ncase $2 in *rank_table) printf "NNODES=1\\nFIRST_RANK=0\\n" ;;\n'
+        f'*) printf "%s\\0" "$@" >"{given}" ;; esac\n'
+    )
+    python.chmod(0o755)
+    command = ["sh", str(REPOSITORY / "scripts" / "run_distribute_eval.sh"), "--wait", "1"]
+    command += ["rank_table.json", name, name]
+    started = subprocess.run(command, cwd=tmp_path, env=environment(PYTHON=str(python)))
+    assert started.returncode == 0
+    folder = f"{tmp_path}/{name}"
+    said = given.read_text().split("\0")
+    assert said[-5:] == ["--data_dir", folder, "--pretrained", folder, ""]
+
+
 @pytest.mark.slow
 def test_a_restart_of_the_scripts_goes_on_with_no_earlier_run(tmp_path: Path) -> None:
     (tmp_path / "rank_table.json").write_text(RANK_TABLE)
