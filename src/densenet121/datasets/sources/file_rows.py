@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from densenet121.datasets.sources.read_at import read_at
+from densenet121.datasets.sources.read_at import ReadUnchanged
 
 Files = Sequence[tuple[Path, int]]  # each file, and the number of rows before it
 
@@ -39,7 +39,8 @@ def file_finder(files: Files) -> Callable[[int], Path]:
 def image_reader(files: Files, positions: Sequence[tuple[int, int]]) -> Callable[[int], bytes]:
     """The function that reads an image; ``positions`` are its first byte and its size."""
     file_of, where = file_finder(files), np.array(positions, dtype=np.int64)
-    return lambda index: read_at(file_of(index), *where[index].tolist())
+    read_part = ReadUnchanged(file for file, _ in files)
+    return lambda index: read_part(file_of(index), *where[index].tolist())
 
 
 def _file_of_each(files: Files, count: int) -> list[tuple[Path, int]]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from densenet121.datasets.decoding import MAX_BYTES
+from densenet121.datasets.sources.read_at import ReadUnchanged
 from densenet121.datasets.sources.rows import IMAGE_COLUMNS, column_of
 from densenet121.utils.errors import InputError, one_line
 
@@ -23,6 +24,7 @@ class RowGroups:
         self._groups = groups
         self._starts = starts
         self._sizes = sizes
+        self._check = ReadUnchanged(file for file, _ in groups)
         self._kept: OrderedDict[int, list[bytes]] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
@@ -63,6 +65,7 @@ class RowGroups:
             images = []
         if [len(data) for data in images] != expected:
             raise InputError(f"{file} has changed since it was opened")
+        self._check(file, 0, 0)  # images of the same sizes may be others
         return images
 
 

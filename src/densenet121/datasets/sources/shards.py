@@ -20,7 +20,7 @@ from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.packed_strings import Names, check_integers, from_npz, to_npz
 from densenet121.datasets.sources.labels import check_labels, is_number
 from densenet121.datasets.sources.layout import packed_in, refuse_packed_splits
-from densenet121.datasets.sources.read_at import read_at
+from densenet121.datasets.sources.read_at import ReadUnchanged
 from densenet121.datasets.sources.rows import unique_names
 from densenet121.datasets.sources.splits import (
     Split,
@@ -179,10 +179,11 @@ def read_shards(where: Path, split: Split | None = None, *, partial: bool = Fals
 
 def reader(files: Sequence[Path], index: Index) -> Callable[[int], bytes]:
     """The function that reads the image of an index."""
+    read_part = ReadUnchanged(files)
 
     def read_one(number: int) -> bytes:
         file, size = files[index.shard[number]], int(index.sizes[number])
-        return read_at(file, int(index.offsets[number]), size)
+        return read_part(file, int(index.offsets[number]), size)
 
     return read_one
 

@@ -13,7 +13,7 @@ from densenet121.datasets.decoding import MAX_BYTES
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.sources.crc32c import masked
 from densenet121.datasets.sources.file_rows import file_finder, files_of, place_of, places_of
-from densenet121.datasets.sources.read_at import read_at
+from densenet121.datasets.sources.read_at import ReadUnchanged
 from densenet121.datasets.sources.rows import (
     IMAGE_COLUMNS,
     LABEL_COLUMNS,
@@ -170,10 +170,11 @@ class Records:
         """The function that reads an image, and checks the sum of its record."""
         file_of = file_finder(self.files)
         positions = np.array(self.positions, dtype=np.int64)
+        read_part = ReadUnchanged(file for file, _ in self.files)
 
         def read_one(index: int) -> bytes:
             start, size, first, length = positions[index].tolist()
-            data = read_at(file_of(index), start, size + _FOOT)
+            data = read_part(file_of(index), start, size + _FOOT)
             if masked(data[:size]) != struct.unpack_from("<I", data, size)[0]:
                 raise InputError("the sum of its record is wrong: the file is damaged")
             return data[first : first + length]
