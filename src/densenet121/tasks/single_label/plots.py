@@ -25,7 +25,8 @@ _WRONG = LinearSegmentedColormap.from_list("wrong", ["#ffffff", "#f2b48c", "#c25
 def reliability(found: Reliability) -> bytes:
     """Accuracy over confidence in bins, and the number of images in each (Guo et al. 2017)."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(6.4, 6.2), layout="constrained")
+        figure = Figure(figsize=(6.4, 6.2))
+        figure.subplots_adjust(left=0.12, right=0.97, bottom=0.085, top=0.95, hspace=0.17)
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         left, width = 100 * found.edges[:-1], 100 * np.diff(found.edges)
         filled = found.counts > 0
