@@ -116,16 +116,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (InputError, OSError) as error:
         if isinstance(error, BrokenPipeError) and _reader_left():
             return FAILED
+        # The loader of libraries gives no number; what has one names its file.
+        if isinstance(error, OSError) and error.errno is None and _lacks_memory(error):
+            return _fail(_no_memory(error), arguments, status=FAILED)
         return _fail(error, arguments, status=FAILED)
     except KeyboardInterrupt:
         return _fail("stopped; everything saved before is intact", arguments, status=STOPPED)
     except (MemoryError, ImportError, RuntimeError) as error:
         if not _lacks_memory(error):
             raise
-        text = str(error).strip().partition("\n")[0] or "an allocation failed"
-        said = f"not enough memory ({text}); everything saved before is intact"
-        error.__traceback__ = error.__context__ = None  # frees what the call that failed holds
-        return _fail(said, arguments, status=FAILED)
+        return _fail(_no_memory(error), arguments, status=FAILED)
     except BaseException as error:
         if type(error).__name__ != "PanicException":  # of a library in Rust, such as safetensors
             raise
@@ -144,6 +144,12 @@ _LACKS = (
 def _lacks_memory(error: Exception) -> bool:
     said = str(error).lower()
     return isinstance(error, MemoryError) or any(words in said for words in _LACKS)
+
+
+def _no_memory(error: Exception) -> str:
+    text = str(error).strip().partition("\n")[0] or "an allocation failed"
+    error.__traceback__ = error.__context__ = None  # frees what the call that failed holds
+    return f"not enough memory ({text}); everything saved before is intact"
 
 
 def parse(arguments: Sequence[str]) -> tuple[str, Any]:

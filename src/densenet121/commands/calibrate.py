@@ -94,8 +94,7 @@ def calibrate(config: CalibrateConfig, task: Task | None = None) -> CalibrateRes
     task = predictor.classifier.task
     targets = targets_of(task, dataset, np.arange(len(dataset)))
     note = _origin(dataset, config.group)
-    offsets, before = None, logits
-    earlier = _earlier_offsets(weights)
+    offsets, before, earlier = None, logits, _earlier_offsets(weights)
     if config.fit_bias:
         names = dataset.class_names
         offsets = task.offsets(logits, targets, seed=config.seed, class_names=names, **grouped)
