@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +235,29 @@ def test_ppv_and_npv_where_the_network_is_used(
     assert out.endswith("; for PPV and NPV at a prevalence MOVER of Wilson's limits\n")
 
 
+def test_the_net_benefit_of_acting_by_the_predictions(
+    wide: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of every label, at the share of positives of the file or another, in subgroups, too."""
+    flags = [wide, "--probability_prefix", "p_", "--resamples", 100, "--net_benefit", "0.5,0.2"]
+    found = as_json(capsys, *flags, *CALLS[-2:])["labels"]
+    calls, (first, second) = found["A"], found["A"]["net_benefits"]
+    images = calls["n_positive"] + calls["n_negative"]
+    assert (first["act_from"], second["act_from"], calls["threshold"]) == (0.5, 0.2, 0.5)
+    assert first["net_benefit"] == pytest.approx((calls["tp"] - calls["fp"]) / images, abs=1e-15)
+    low, high = first["net_benefit_ci"]
+    assert low < first["net_benefit"] < high
+    more = ["--prevalence", "B=0.02", "--group", "patient", "--by", "view"]
+    grouped = as_json(capsys, *flags, *more)
+    assert grouped["labels"]["A"]["net_benefits"][0]["net_benefit_ci"] != [low, high]
+    (at, _) = grouped["by"]["view"]["AP"]["labels"]["B"]["net_benefits"]
+    assert at["of_all"] == pytest.approx(0.02 - 0.98, abs=1e-15)
+    assert main(["metrics", *map(str, flags)]) == 0
+    head = r"\nlabel  act from  net benefit +of acting on all  gain\n"
+    line = rf"A +0\.5 +{first['net_benefit']:.4f} \[{low:.4f}, {high:.4f}\] +{first['of_all']:.4f} "
+    assert re.search(head + line, capsys.readouterr().out)
+
+
 def test_a_number_with_an_underscore_is_refused(
     wide: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -328,6 +352,9 @@ def test_wrong_input_is_one_line(
             2,
             "--prevalence must be at least 0 and at most 1, got 2.0",
         ),
+        ([*CALLS, "--net_benefit", "0.1,1"], 2, "--net_benefit must be above 0 and below 1, got 1"),
+        ([*CALLS, "--net_benefit", "A=0.1"], 2, "--net_benefit must be numbers separated by"),
+        ([*CALLS, "--net_benefit", "0.5" + ",0.5" * 100], 2, "takes at most 100 probabilities"),
         ([*CALLS, "--prevalence", "A=0"], 2, "--prevalence must be greater than 0 and below 1"),
         ([*CALLS, "--prevalence", "C=0.1"], 2, "--prevalence: C is not a label; they are A, B"),
         ([*CALLS, "--prevalence", "B=0.1"], 2, "--prevalence: B has no --threshold; it is given"),

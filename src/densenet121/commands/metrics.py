@@ -182,8 +182,10 @@ def _of_labels(
 def _prevalences(
     config: MetricsConfig, thresholds: Mapping[str, float], names: Sequence[str]
 ) -> dict[str, float]:
-    """Of the labels with a threshold; one that is named needs it."""
+    """Of the labels with a threshold; one that is named needs it. For net benefits of all."""
     found = _of_labels("prevalence", config.prevalences, names)
+    if config.act_from:
+        return found
     without = [name for name in found if name not in thresholds]
     if without and isinstance(config.prevalences, dict):
         raise UsageError(
@@ -209,6 +211,7 @@ def _of_images(
         one_class=found.one_class,
         thresholds=thresholds,
         prevalences=prevalences,
+        act_from=config.act_from,
         least_positives=config.least_positives,
         resamples=config.resamples,
         seed=config.seed,

@@ -5,11 +5,13 @@ from typing import Annotated, ClassVar
 
 from densenet121.config.labels import Column, LabelSettings, Names, names_in, pairs_in
 from densenet121.config.shared import File
-from densenet121.config.values import at_least, between
+from densenet121.config.values import at_least, between, numbers
 from densenet121.utils.checks import number_in
 from densenet121.utils.errors import UsageError
 
 Pairs = Annotated[str, "LABEL=VALUE,..."]
+Numbers = Annotated[str, "NUMBER,..."]
+_MOST_LIMITS = 100  # of net benefits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +35,11 @@ class MetricsConfig(LabelSettings):
             specificity and others: one number, or label=value pairs separated by commas (default:
             none of these).
         prevalence: share of positives where the network is used, for PPV and NPV there, by the
-            calls at threshold: one number, or label=value pairs separated by commas (default: those
-            of the file alone).
+            calls at threshold, and for net benefits: one number, or label=value pairs separated by
+            commas (default: that of the file alone).
+        net_benefit: probabilities from which on one would act, such as 0.05,0.1,0.2: the net
+            benefit of acting on the images that reach them, beside that of acting on all (default:
+            none).
         least_positives: labels with fewer positives are left out of the macro means.
         resamples: resamples of the bootstrap; 0 leaves out the intervals that need it.
         seed: seed of the bootstrap.
@@ -52,6 +57,7 @@ class MetricsConfig(LabelSettings):
     by: Names | None = None
     threshold: Pairs | None = None
     prevalence: Pairs | None = None
+    net_benefit: Numbers | None = None
     least_positives: int = 1
     resamples: int = 2000
     seed: int = 1
@@ -76,8 +82,13 @@ class MetricsConfig(LabelSettings):
 
     @property
     def prevalences(self) -> dict[str, float] | float | None:
-        """One prevalence for all labels with a threshold, or by label; None: none."""
+        """One prevalence for all labels, or by label; None: none."""
         return _shares("prevalence", self.prevalence)
+
+    @property
+    def act_from(self) -> tuple[float, ...]:
+        """The probabilities of ``net_benefit``, in order."""
+        return () if self.net_benefit is None else tuple(numbers("net_benefit", self.net_benefit))
 
     def check(self) -> None:
         """Refuse values out of range, and two ways to name the probabilities."""
@@ -96,14 +107,22 @@ class MetricsConfig(LabelSettings):
         between("seed", self.seed, 0, 2**63 - 1)
         _ = self.columns, self.by_columns
         thresholds, prevalences = self.thresholds, self.prevalences
-        if prevalences is not None and thresholds is None:
+        if prevalences is not None and thresholds is None and self.net_benefit is None:
             raise UsageError(
                 "--prevalence needs --threshold, whose calls have the PPV and NPV: one number, or "
-                "label=value pairs"
+                "label=value pairs; or --net_benefit"
             )
         for value in prevalences.values() if isinstance(prevalences, dict) else [prevalences]:
             if value in (0, 1):
                 raise UsageError(f"--prevalence must be greater than 0 and below 1, got {value:g}")
+        if len(self.act_from) > _MOST_LIMITS:
+            raise UsageError(
+                f"--net_benefit takes at most {_MOST_LIMITS} probabilities, got "
+                f"{len(self.act_from)}"
+            )
+        for value in self.act_from:
+            if not 0 < value < 1:
+                raise UsageError(f"--net_benefit must be above 0 and below 1, got {value:g}")
 
 
 def _shares(flag: str, text: str | None) -> dict[str, float] | float | None:

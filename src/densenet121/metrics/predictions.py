@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from densenet121.metrics.bootstrap import group_numbers
 from densenet121.metrics.classes import summarise_classes
+from densenet121.metrics.net_benefit import net_benefits
 from densenet121.metrics.summary import summarise
 from densenet121.metrics.values import Floats
 
@@ -21,6 +22,7 @@ def summarise_predictions(
     one_class: bool,
     thresholds: Mapping[str, float] | None = None,
     prevalences: Mapping[str, float] | None = None,
+    act_from: Sequence[float] = (),
     least_positives: int = 1,
     resamples: int = 2000,
     seed: int = 1,
@@ -34,23 +36,32 @@ def summarise_predictions(
         ids: ``(n,)`` id of each image's group, or None.
         one_class: each image has one of the labels as its class.
         thresholds: as for ``summarise``.
-        prevalences: as for ``summarise``.
+        prevalences: label to the share of positives at which PPV and NPV, of labels with a
+            threshold, and net benefits are wanted.
+        act_from: probabilities from which on one would act, for ``net_benefits``.
         least_positives: as for ``summarise``.
         resamples: resamples of the bootstrap; 0 leaves out the intervals that need it.
         seed: seed of the bootstrap.
     """
-    group = None if ids is None else group_numbers(ids)
+    group, at = None if ids is None else group_numbers(ids), prevalences or {}
     result = summarise(
         truth,
         probability,
         names,
         group=group,
         thresholds=thresholds,
-        prevalences=prevalences,
+        prevalences={name: share for name, share in at.items() if name in (thresholds or {})},
         least_positives=least_positives,
         resamples=resamples,
         seed=seed,
     )
+    if act_from:
+        shares = [at.get(name) for name in names]
+        benefits = net_benefits(
+            truth, probability, act_from, shares, group=group, resamples=resamples, seed=seed
+        )
+        for name, found in zip(names, benefits, strict=True):
+            result["labels"][name]["net_benefits"] = found
     if one_class:
         # A row has one 1, or is unknown, or holds a label that does not count.
         labels = np.where((truth == 1).any(axis=1), (truth == 1).argmax(axis=1), -1)

@@ -82,6 +82,11 @@ def _tables(result: Mapping[str, Any]) -> list[str]:
         silent = [name for name in silent if decided[name]["tp"] + decided[name]["fp"] == 0]
         if silent:
             lines.append(f"no image reaches the threshold of: {', '.join(silent)}")
+    benefits = [
+        (name, at) for name, found in labels.items() for at in found.get("net_benefits", ())
+    ]
+    if benefits:
+        lines += ["", *_benefits(benefits)]
     if "classes" in result:
         found = result["classes"]
         lines += ["", f"likeliest class, {found['n_images']} images:"]
@@ -99,6 +104,18 @@ def _tables(result: Mapping[str, Any]) -> list[str]:
     for metric, names in macro["also_left_out"].items():
         lines.append(f"not in the macro {metric}: {', '.join(names)}")
     return lines
+
+
+def _benefits(benefits: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """Net benefits of labels, in true positives per image."""
+    shares = [f"{at['prevalence']:.4g}" if "prevalence" in at else "" for _, at in benefits]
+    rows = [["label", "act from", "prevalence", "net benefit", "of acting on all", "gain"]]
+    for (name, at), share in zip(benefits, shares, strict=True):
+        both = [_with_interval(at, "net_benefit"), _shown(at["of_all"]), _with_interval(at, "gain")]
+        rows.append([name, f"{at['act_from']:.4g}", share, *both])
+    if not any(shares):
+        rows = [row[:2] + row[3:] for row in rows]
+    return _aligned(rows)
 
 
 def _methods(how: Mapping[str, Any]) -> str:
