@@ -93,7 +93,7 @@ def probe(config: ProbeConfig) -> ProbeResult:
     _put(head, model, runtime)
     task = MultiLabel() if config.task == MultiLabel.name else SingleLabel()
     metrics = _measure(features[1], val, task, model, runtime)
-    _say(f"val: {task.best_line(metrics)}, loss {metrics['loss']:.4f}")
+    _say(f"val: {task.best_line(metrics)}, loss {task.table_row(metrics)['loss']}")
     preprocessing = classifier.preprocessing.changed(tta="none")  # as measured
     info = ModelInfo(
         classifier.net, classifier.variant, train.class_names, preprocessing, task.name

@@ -236,6 +236,14 @@ def test_a_label_without_both_kinds_is_left_out_of_the_means_and_named() -> None
     assert not task.is_better(empty, found)
 
 
+def test_images_without_a_known_cell_have_no_loss() -> None:
+    """It was 0, as if every answer were right."""
+    task, unknown = MultiLabel(), torch.full((2, 2), math.nan)
+    metrics = task.metrics(task.score(torch.randn(2, 2), unknown), unknown, ("a", "b"))
+    assert metrics["loss"] is None
+    assert task.table_row(metrics)["loss"] == "undefined"
+
+
 def test_labels_without_one_kind_of_images_are_named_when_training_begins(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

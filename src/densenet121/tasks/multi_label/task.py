@@ -128,11 +128,11 @@ class MultiLabel(Task):
         return Scores({"logits": logits.numpy()}, loss, weight)
 
     def metrics(self, scores: Scores, targets: Tensor, class_names: Sequence[str]) -> Metrics:
-        """Loss, means over the labels, and the metrics of each label."""
+        """Loss, means over the labels, and the metrics of each label; None where undefined."""
         shares = probabilities(scores.columns["logits"])
         found = all_metrics(targets.double().numpy(), shares, class_names)
         return {
-            "loss": scores.loss_sum / scores.weight if scores.weight else 0.0,
+            "loss": scores.loss_sum / scores.weight if scores.weight else None,
             "auroc": found["macro"]["auroc"],
             "average_precision": found["macro"]["average_precision"],
             "total": len(targets),
@@ -199,7 +199,7 @@ class MultiLabel(Task):
         return {
             "auroc": _shown(metrics["auroc"]),
             "ap": _shown(metrics["average_precision"]),
-            "loss": f"{metrics['loss']:.4f}",
+            "loss": _shown(metrics["loss"]),
             "tot": str(metrics["total"]),
         }
 
