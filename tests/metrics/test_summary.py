@@ -180,3 +180,16 @@ def test_intervals_of_means_are_called_too_narrow_of_few_positive_images_too() -
     names = [f"d{number}" for number in range(22)]
     many = summarise(truth[:, [3] * 22], probability[:, [3] * 22], names, resamples=50)
     assert any(line.endswith("d18, d19 and 2 more") for line in tables(many))
+
+
+def test_the_notes_below_the_tables_can_be_read_with_200_labels() -> None:
+    """On a page they were 40 lines of names before the first number."""
+    truth, probability = table()
+    names = [f"label {number}" for number in range(200)]
+    kinds = [2, 3] * 100  # no positives; positives of few groups
+    group = np.arange(200) // 2
+    found = summarise(truth[:, kinds], probability[:, kinds], names, group=group, resamples=2)
+    assert len(found["few_groups"]) == len(found["macro"]["left_out"]) == 100
+    notes = [line for line in tables(found) if line.endswith(" and 80 more")]
+    assert [line.partition(":")[0] for line in notes][1:] == ["not in the macro means"]
+    assert all(len(line) < 400 for line in notes)

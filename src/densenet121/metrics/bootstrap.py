@@ -19,7 +19,6 @@ _CELLS = 2_000_000  # weights held at a time
 _LEAST_DEFINED = 0.5  # share of the resamples that must have a value
 _ROUNDING = 1e-12  # of the metric of all images against that of a resample
 FEW_GROUPS = 20  # below it percentile intervals are clearly too narrow (docs/guides/metrics.md)
-_NAMED = 20  # labels that a note names
 
 Draws = NDArray[np.int32]
 
@@ -27,6 +26,12 @@ Draws = NDArray[np.int32]
 def group_numbers(ids: NDArray[np.str_]) -> Counts:
     """Number of the group of each image, 0, 1, 2 ... in the order of the ids."""
     return np.unique(ids, return_inverse=True)[1].astype(np.int64)
+
+
+def named(labels: Sequence[str], most: int = 20) -> str:
+    """The first of the labels, and how many more there are: a page with 200 is not read."""
+    more = f" and {len(labels) - most} more" if len(labels) > most else ""
+    return ", ".join(labels[:most]) + more
 
 
 def few_groups_note(groups: int | None) -> str:
@@ -44,7 +49,7 @@ def few_positives_note(labels: Sequence[str]) -> str:
         return ""
     return (
         "too narrow are the intervals of labels with positives, or negatives, of fewer than "
-        f"{FEW_GROUPS} groups: {', '.join(labels)}"
+        f"{FEW_GROUPS} groups: {named(labels)}"
     )
 
 
@@ -55,10 +60,9 @@ def few_of_mean_note(labels: Sequence[str], what: str) -> str:
     """
     if not labels:
         return ""
-    more = f" and {len(labels) - _NAMED} more" if len(labels) > _NAMED else ""
     return (
         "the intervals of the means may be too narrow, with positives, or negatives, of fewer "
-        f"than {FEW_GROUPS} {what}: {', '.join(labels[:_NAMED])}{more}"
+        f"than {FEW_GROUPS} {what}: {named(labels)}"
     )
 
 

@@ -8,6 +8,7 @@ from densenet121.metrics.bootstrap import (
     few_groups_note,
     few_of_mean_note,
     few_positives_note,
+    named,
 )
 
 
@@ -81,7 +82,7 @@ def _tables(result: Mapping[str, Any]) -> list[str]:
         silent = [name for name in decided if name in known]
         silent = [name for name in silent if decided[name]["tp"] + decided[name]["fp"] == 0]
         if silent:
-            lines.append(f"no image reaches the threshold of: {', '.join(silent)}")
+            lines.append(f"no image reaches the threshold of: {named(silent)}")
     benefits = [
         (name, at) for name, found in labels.items() for at in found.get("net_benefits", ())
     ]
@@ -100,9 +101,9 @@ def _tables(result: Mapping[str, Any]) -> list[str]:
     if groups is None and (note := means_note(result)):
         lines += ["", note]
     if macro["left_out"]:
-        lines += ["", f"not in the macro means: {', '.join(macro['left_out'])}"]
+        lines += ["", f"not in the macro means: {named(macro['left_out'])}"]
     for metric, names in macro["also_left_out"].items():
-        lines.append(f"not in the macro {metric}: {', '.join(names)}")
+        lines.append(f"not in the macro {metric}: {named(names)}")
     return lines
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from densenet121.metrics.bootstrap import few_groups_note
+from densenet121.metrics.bootstrap import few_groups_note, named
 from densenet121.metrics.tables import means_note
 from densenet121.pages.markup import card, escape, plural, section, table
 from densenet121.pages.plotting import plot
@@ -75,7 +75,7 @@ def notes(content: Mapping[str, Any]) -> list[str]:
         found.append(f"{note[0].upper()}{note[1:]}.")
     left_out = content["ensemble"]["macro"]["left_out"]
     if left_out:
-        found.append(f"Not defined, so not in the means: {', '.join(left_out)}.")
+        found.append(f"Not defined, so not in the means: {named(left_out)}.")
     return found
 
 
@@ -119,7 +119,7 @@ def folds(folder: Path, content: Mapping[str, Any]) -> str:
             *([fold["groups"]] if grouped else []),
             *(_shown(fold["seeds"][seed][main]) for seed in seeds),
             *([_shown(fold["ensemble"][main])] if several else []),
-            ", ".join(fold["left_out"]) or "-",
+            named(fold["left_out"], 5) or "-",
         )
         for number, fold in enumerate(content["folds"])
     ]

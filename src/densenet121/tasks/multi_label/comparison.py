@@ -17,6 +17,7 @@ from densenet121.metrics.bootstrap import (
     few_of_mean_note,
     group_numbers,
     labels_of_few_groups,
+    named,
     percentile_interval,
     resampled,
 )
@@ -115,7 +116,7 @@ class Difference(Compared):
                 f"{len(self.labels)} that were tested"
             )
         if self.left_out:
-            lines.append(f"left out, with too few images of one kind: {', '.join(self.left_out)}")
+            lines.append(f"left out, with too few images of one kind: {named(self.left_out)}")
         shown = sorted(self.labels, key=lambda label: -abs(label.difference))[:top]
         width = max((len(label.label) for label in shown), default=0)
         lines += [
