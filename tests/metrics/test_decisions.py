@@ -22,9 +22,12 @@ from densenet121.metrics.classes import summarise_classes
 from densenet121.metrics.decisions import (
     decisions,
     quadratic_kappa,
+    threshold_text,
     wilson_interval,
 )
 from densenet121.metrics.probabilities import brier, calibration_error, log_loss
+from densenet121.metrics.summary import summarise
+from densenet121.metrics.tables import tables
 from densenet121.tasks.single_label.calibration import reliability
 
 CASES = st.lists(
@@ -84,6 +87,19 @@ def test_calibration_error_by_hand_and_as_that_of_the_calibration() -> None:
     same = reliability(probability, truth == 1).ece
     assert calibration_error(truth, probability) == pytest.approx(same, abs=1e-14)
     assert calibration_error(truth[:0], probability[:0]) is None
+
+
+def test_no_threshold_between_0_and_1_is_written_as_either() -> None:
+    """An image with 0.99997 is positive from 0.99996 on, and from 1, as tables had it, is not."""
+    for value in (0.99996, 1 - 1e-9, np.nextafter(1, 0), 1e-9, 5e-324):
+        assert 0 < float(threshold_text(value)) < 1
+        assert 0 < float(threshold_text(value, "f")) < 1
+    assert [threshold_text(value) for value in (0.3, 0.99996, 1.0)] == ["0.3", "0.99996", "1"]
+    assert threshold_text(0.99996, "f") == "0.99996"
+    assert threshold_text(0.00844, "f") == "0.0084"
+    high, truth = 1 - np.geomspace(1e-5, 1e-4, 40), np.repeat([1.0, 0.0], 20)
+    found = summarise(truth[:, None], high[:, None], ["a"], thresholds={"a": 0.99996}, resamples=0)
+    assert any(line.startswith("a      0.99996 ") for line in tables(found))
 
 
 @settings(deadline=None)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from densenet121.card.markdown import block, code, escape, section, table
+from densenet121.metrics.decisions import threshold_text
 from densenet121.pages.markup import mapping
 from densenet121.runs.evaluated import (
     OTHER,
@@ -120,7 +121,7 @@ def calibration(content: Mapping[str, Any] | None, known: Mapping[str, Any]) -> 
         numbers = [f"{x:+.4g}" for x in offsets[:20] if isinstance(x, int | float)]
         rows.append(["offsets, in the bias of the classifier", ", ".join(numbers)])
     if content.get("abstain_below") is not None:
-        rows.append(["abstains below", f"{content['abstain_below']:.4g}"])
+        rows.append(["abstains below", threshold_text(content["abstain_below"])])
     if content.get("rule"):
         rows.append(["thresholds by", escape(content["rule"])])
     fingerprint = mapping(content.get("note")).get("fingerprint")

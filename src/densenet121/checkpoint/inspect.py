@@ -1,6 +1,6 @@
 """Describe a weights file by its names and shapes, mostly without reading its content."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import CLASSES_DTYPE, DEFAULT_TASK, ModelInfo
 from densenet121.checkpoint.weights import Weights
 from densenet121.datasets.preprocessing import Preprocessing
+from densenet121.metrics.decisions import threshold_text
 from densenet121.utils.errors import InputError, visible
 
 
@@ -109,7 +110,7 @@ def calibration_rows(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What `calibrate` stored, as far as it is there: files of own tasks have other things."""
     points = [point["threshold"] for point in content.get("points", ())]
     if points:
-        yield "thresholds", _some(points)
+        yield "thresholds", _some(points, threshold_text)
     if "source" in content.get("note", {}):  # of another program, which a note says
         return
     found = []
@@ -122,16 +123,16 @@ def calibration_rows(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if content.get("rule"):
         found.append(f"operating point {content['rule']}")
     if content.get("abstain_below") is not None:
-        found.append(f"no answer below {float(content['abstain_below']):.4g}")
+        found.append(f"no answer below {threshold_text(float(content['abstain_below']))}")
     if content.get("scores"):
         found.append(f"prediction sets from {len(content['scores'])} images")
     if found:
         yield "calibration", "; ".join(found)
 
 
-def _some(values: Sequence[float]) -> str:
+def _some(values: Sequence[float], text: Callable[[float], str] = "{:.4g}".format) -> str:
     """The first ten."""
-    shown = ", ".join(f"{float(value):.4g}" for value in values[:10])
+    shown = ", ".join(text(float(value)) for value in values[:10])
     return shown + (", ..." if len(values) > 10 else "")
 
 

@@ -48,6 +48,18 @@ class Decisions:
         return found
 
 
+def threshold_text(value: float, form: str = "g") -> str:
+    """Four digits, or decimals with the ``form`` "f"; more where these would be 0 or 1.
+
+    Whoever takes a threshold of 0.99996 for 1 finds no positive.
+    """
+    for digits in range(4, 17):
+        text = f"{value:.{digits}{form}}"
+        if 0 < float(text) < 1 or not 0 < value < 1:
+            return text
+    return repr(value)
+
+
 def decisions(truth: Floats, probability: Floats, threshold: float) -> Decisions:
     """Call an image positive if its probability is ``threshold`` or more."""
     truth, probability = known(truth, probability)

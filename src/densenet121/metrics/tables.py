@@ -10,6 +10,7 @@ from densenet121.metrics.bootstrap import (
     few_positives_note,
     named,
 )
+from densenet121.metrics.decisions import threshold_text
 
 
 def tables(result: Mapping[str, Any]) -> list[str]:
@@ -67,7 +68,7 @@ def _tables(result: Mapping[str, Any]) -> list[str]:
         rows = [["label", "threshold", *shares[:2], "PPV", "NPV", "F1"]]
         for name, found in decided.items():
             both = [_with_interval(found, share) for share in shares]
-            rows.append([name, f"{found['threshold']:.4g}", *both, _shown(found["f1"])])
+            rows.append([name, threshold_text(found["threshold"]), *both, _shown(found["f1"])])
         lines += ["", *_aligned(rows)]
         at = {name: found for name, found in decided.items() if "prevalence" in found}
         if at:

@@ -12,6 +12,7 @@ from densenet121.metrics.bootstrap import (
     labels_of_few_groups,
 )
 from densenet121.metrics.classes import share_interval
+from densenet121.metrics.decisions import threshold_text
 from densenet121.metrics.probabilities import mean_is_off
 from densenet121.tasks.multi_label.calibration import (
     Calibration,
@@ -164,7 +165,7 @@ def _lines(
     for k, (name, temperature) in enumerate(zip(names, found.temperatures, strict=True)):
         text = f"{name:<{width}}  temperature {temperature:.4f}"
         if found.points:
-            text += f"  threshold {_threshold(found.points[k].threshold)}{reached[k]}"
+            text += f"  threshold {threshold_text(found.points[k].threshold, 'f')}{reached[k]}"
         lines.append(text)
     if found.points:
         over = f" over {found.note['groups']} groups" if "groups" in found.note else ""
@@ -176,12 +177,3 @@ def _lines(
         if note := few_groups_note(1) if one else few_positives_note(few):
             lines.append(note)
     return lines
-
-
-def _threshold(value: float) -> str:
-    """Four decimals; more where these would be 0 or 1, which no threshold is."""
-    for decimals in range(4, 17):
-        text = f"{value:.{decimals}f}"
-        if 0 < float(text) < 1:
-            return text
-    return repr(value)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from densenet121.metrics.bootstrap import few_groups_note, few_positives_note, named
+from densenet121.metrics.decisions import threshold_text
 from densenet121.metrics.tables import means_note
 from densenet121.pages.markup import number, plural
 from densenet121.tasks.values import CardPart, CardTable, Results
@@ -66,7 +67,11 @@ def _labels(labels: Mapping[str, Any]) -> CardTable:
 
 def _points(labels: Mapping[str, Any]) -> list[CardTable]:
     rows = [
-        [name, f"{one['threshold']:.4g}", *(f"{_number(one[s])} {_ends(one, s)}" for s in _SHARES)]
+        [
+            name,
+            threshold_text(one["threshold"]),
+            *(f"{_number(one[s])} {_ends(one, s)}" for s in _SHARES),
+        ]
         for name, one in labels.items()
         if "threshold" in one
     ]

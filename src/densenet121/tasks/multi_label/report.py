@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from densenet121.metrics.bootstrap import few_groups_note, few_positives_note, named
+from densenet121.metrics.decisions import threshold_text
 from densenet121.metrics.tables import means_note
 from densenet121.pages.markup import card, escape, image, number, percent, plural, section, table
 from densenet121.pages.plotting import plot
@@ -133,7 +134,11 @@ def _operating_points(labels: Mapping[str, Any]) -> str:
     """What the thresholds reach; empty without operating points."""
     shares = ("sensitivity", "specificity", "ppv", "npv")
     rows = [
-        (name, f"{found['threshold']:.4g}", *(_with_interval(found, share) for share in shares))
+        (
+            name,
+            threshold_text(found["threshold"]),
+            *(_with_interval(found, share) for share in shares),
+        )
         for name, found in labels.items()
         if "threshold" in found
     ]

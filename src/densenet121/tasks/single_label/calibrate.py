@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from densenet121.metrics.bootstrap import few_groups_note
 from densenet121.metrics.classes import share_interval
+from densenet121.metrics.decisions import threshold_text
 from densenet121.metrics.probabilities import mean_is_off
 from densenet121.tasks.single_label.calibration import (
     Calibration,
@@ -124,7 +125,7 @@ def describe(calibration: Calibration, before: float, after: float) -> list[str]
             *(100 * end for end in right["ci"])
         )
         lines.append(
-            f"predict abstains below {calibration.abstain_below:.4f}: it answers "
+            f"predict abstains below {threshold_text(calibration.abstain_below, 'f')}: it answers "
             f"{100 * calibration.note['answered']:.1f} % of these images, "
             f"{100 * right['share']:.2f} % of them rightly ({ends or ''}measured on the images "
             "that it was chosen on)"
