@@ -17,6 +17,10 @@ from densenet121.tasks.single_label.scores import Comparison
 
 CELLS_WITH_COUNTS = 20  # classes up to which the confusion matrix shows its counts
 CELLS_WITH_NAMES = 60  # and its names; above, the numbers of the classes
+_BLOCKS = (
+    " A cell shows the largest share of {0} x {0} classes; on the diagonal the mean\n"
+    "of the correct ones, without the errors among its {0} classes."
+)
 _MAX_CELLS = 250  # per side; with more, a cell would be smaller than a pixel
 _RIGHT = LinearSegmentedColormap.from_list("right", ["#ffffff", "#9db7ea", "#2457c5"])
 _WRONG = LinearSegmentedColormap.from_list("wrong", ["#ffffff", "#f2b48c", "#c2571a", "#6e2a05"])
@@ -56,7 +60,8 @@ def confusion(comparison: Comparison) -> bytes:
     """The confusion matrix: blue for correct, orange for wrong, as shares of the label's images.
 
     It has counts for up to 20 classes, and names for up to 60. For more than 250, a cell is a block
-    of classes and shows the largest share in it, so that a single confusion remains visible.
+    of classes and shows the largest share in it, so that a single confusion remains visible; one on
+    the diagonal shows the mean share of correct ones, and confusions inside of it are not seen.
     """
     # Class names can be any text: a dollar sign must not start a formula.
     with matplotlib.rc_context({**STYLE, "text.parse_math": False}), warnings.catch_warnings():
@@ -95,8 +100,7 @@ def _confusion_figure(comparison: Comparison) -> Figure:
         bar = figure.colorbar(image, ax=axes, shrink=0.6, label="share of the label's images")
         bar.ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g} %")
         axes.set_title(
-            "Orange: wrong. Blue: correct."
-            + (f" A cell shows the largest of {block} x {block} classes." if block > 1 else ""),
+            "Orange: wrong. Blue: correct." + (_BLOCKS.format(block) if block > 1 else ""),
             fontweight="normal",
             fontsize=9,
         )
