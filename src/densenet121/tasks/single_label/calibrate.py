@@ -51,7 +51,7 @@ def learn(
     correct = logits[kept].argmax(axis=1) == labels[kept]
     before = reliability(probabilities(logits[kept]).max(axis=1), correct).ece
     shares = probabilities(logits[kept], temperature)
-    confidence = shares.max(axis=1)
+    confidence = shares.max(axis=1).astype(np.float64)  # else a threshold is rounded to float32
     after = reliability(confidence, correct).ece
     below = None
     if target_accuracy is not None:
