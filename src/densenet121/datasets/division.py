@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from densenet121.datasets.class_names import name_notes
 from densenet121.datasets.groups import group_ids
 from densenet121.datasets.sources.label_table import (
     LabelRules,
@@ -112,7 +113,7 @@ def images_with_labels(source: Path, rules: LabelRules) -> Images:
     columns = {name: list(cells) for name, cells in dataset.columns.items()}
     _refuse_column("path", columns, str(source))
     _refuse_splits(columns, str(source))
-    names = list(dataset.class_names)
+    names, dataset = list(dataset.class_names), dataset.with_name_notes()
     return Images(dataset.root, dataset.paths, columns, names, dataset.labels, dataset.notes)
 
 
@@ -184,7 +185,8 @@ def _of_table(table: Table, path_column: str | None, label_column: str | None) -
     columns.pop(column if column == "label" else "", None)
     _refuse_column("label", columns, file)
     columns = {"label": classes, **columns}
-    return Images(table.file.parent, paths, columns, list(names), numbers)
+    notes = tuple(name_notes(file, names))
+    return Images(table.file.parent, paths, columns, list(names), numbers, notes)
 
 
 def _refuse_unlike(table: Table, column: str, names: Collection[str], meaning: str) -> None:

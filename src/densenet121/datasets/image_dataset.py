@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from densenet121.datasets.class_names import name_notes, told_apart
 from densenet121.datasets.decoding import read_file
 from densenet121.datasets.packed_strings import Names
 from densenet121.utils.errors import InputError, UsageError
@@ -107,6 +108,10 @@ class ImageDataset:
         """The dataset with further notes."""
         return replace(self, notes=(*self.notes, *notes)) if notes else self
 
+    def with_name_notes(self) -> "ImageDataset":
+        """The dataset with notes about names of classes that may not be as they were meant."""
+        return self.with_notes(*name_notes(self.source, self.class_names))
+
     def counts(self) -> NDArray[np.int64]:
         """``(num_classes,)`` number of images of each class, or with a known label."""
         if self.labels.ndim == 2:
@@ -184,9 +189,9 @@ def check_same_classes(
     unknown = [name for name in found if name not in set(expected)]
     parts = []
     if missing:
-        parts.append(f"missing: {some(missing)}")
+        parts.append(f"missing: {some(told_apart(missing, unknown))}")
     if unknown:
-        parts.append(f"unknown: {some(unknown)}")
+        parts.append(f"unknown: {some(told_apart(unknown, missing))}")
     difference = "; ".join(parts) or "the same names in another order"
     raise InputError(
         f"{found_in}: its {len(found)} classes differ from the {len(expected)} of {expected_by} "

@@ -93,15 +93,14 @@ def open_splits(
     data_dir = repository_data(data_dir)
     if val_dir is None and _has_own_splits(data_dir):
         splits: tuple[Split, Split] = ("train", "val")
-        return {
-            split: _open(data_dir, field, split, cache_dir, columns=columns) for split in splits
-        }
+        both = {s: _open(data_dir, field, s, cache_dir, columns=columns) for s in splits}
+        return {**both, "train": both["train"].with_name_notes()}
     train_dir, val_dir = split_folders(data_dir, val_dir)
     train = _open(train_dir, field, "train", cache_dir, columns=columns)
     found: dict[Split, ImageDataset] = {
         "train": train.with_notes(
             *folder_notes(data_dir, train_dir, val_dir), *folders_within_note(train_dir)
-        )
+        ).with_name_notes()
     }
     if val_dir is not None:
         val_dir = repository_data(val_dir)

@@ -78,7 +78,7 @@ def open_labelled_training(
         val = of_split(train, "val", required=False)
     found = of_split(train, "train")
     assert found is not None
-    sides: dict[Split, ImageDataset] = {"train": found}
+    sides: dict[Split, ImageDataset] = {"train": found.with_name_notes()}
     if val is not None:
         sides["val"] = val
     sides = without_excluded(sides, exclude)
