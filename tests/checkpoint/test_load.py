@@ -275,7 +275,11 @@ def test_weights_that_do_not_fit_change_nothing(
     assert_same(model.state_dict(), before)
 
 
-@pytest.mark.parametrize("dtype", [torch.int8, torch.int32, torch.bool, torch.complex64], ids=str)
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.int8, torch.int32, torch.bool, torch.complex64, torch.float8_e4m3fn, torch.float8_e5m2],
+    ids=str,
+)
 @pytest.mark.parametrize("name", ["features.conv0.weight", "features.norm5.running_var"])
 def test_numbers_that_are_not_floating_point_are_no_weights(name: str, dtype: torch.dtype) -> None:
     model = tiny()
@@ -284,6 +288,18 @@ def test_numbers_that_are_not_floating_point_are_no_weights(name: str, dtype: to
     with pytest.raises(InputError, match=rf"^w\.pth: {name} is of {kind}, but the network needs "):
         load_state(model, STATE | {name: STATE[name].to(dtype)}, "w.pth")
     assert_same(model.state_dict(), before)
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_weights_of_8_bits_are_described_and_refused_in_one_line(
+    suffix: str, tmp_path: Path
+) -> None:
+    file = tmp_path / f"w.{suffix}"
+    state = {name: tensor.to(torch.float8_e4m3fn) for name, tensor in STATE.items()}
+    (torch.save if suffix == "pth" else safetensors.torch.save_file)(state, file)
+    assert read_weights(file, shapes_only=True).state_dict.keys() == STATE.keys()
+    with pytest.raises(InputError, match=r" is of float8_e4m3fn, but the network needs .* 16 bits"):
+        read_weights(file).check_finite(file)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)

@@ -220,6 +220,8 @@ def _shapes(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
                 else:
                     tensors[name] = torch.empty(shape, dtype=dtype, device="meta")
             return tensors, file.metadata() or {}
+    except InputError:
+        raise
     except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise InputError(f"{path}: damaged or not a safetensors file ({error})") from None
 
@@ -229,6 +231,9 @@ _DTYPES = {
     "F32": torch.float32,
     "F16": torch.float16,
     "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "C64": torch.complex64,
     "I64": torch.int64,
     "I32": torch.int32,
     "I16": torch.int16,

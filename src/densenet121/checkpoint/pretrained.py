@@ -10,6 +10,7 @@ from torch import Tensor
 from densenet121.checkpoint.foreign.labels import Family
 from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import ModelInfo
+from densenet121.checkpoint.weights import check_type
 from densenet121.network import DenseNet, Variant, build
 from densenet121.utils.checks import checked_path
 from densenet121.utils.errors import InputError
@@ -49,13 +50,8 @@ def load_state(model: DenseNet, state_dict: Mapping[str, Tensor], source: Path |
                 f"{source}: {name} has shape {tuple(tensor.shape)}, but the network needs "
                 f"{tuple(own[name].shape)}{hint}"
             )
-        # An integer is a quantised weight without its scale, or one that was cut to its integer.
-        if own[name].is_floating_point() and not tensor.is_floating_point():
-            kind = str(tensor.dtype).removeprefix("torch.")
-            raise InputError(
-                f"{source}: {name} is of {kind}, but the network needs floating-point numbers; "
-                "save its weights in float32"
-            )
+        if own[name].is_floating_point():
+            check_type(tensor, name, source)
     model.load_state_dict(state_dict, strict=False)
 
 

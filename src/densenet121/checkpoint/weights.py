@@ -124,7 +124,10 @@ class Weights:
             InputError: one is; the text names its tensor.
         """
         for name, tensor in self.state_dict.items():
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            if not tensor.is_floating_point():
+                continue
+            check_type(tensor, name, file)
+            if not bool(torch.isfinite(tensor).all()):
                 raise InputError(
                     f"{file}: {name} has nan or infinite numbers, so the file is damaged or its "
                     "training diverged; take other weights"
@@ -156,3 +159,21 @@ class Weights:
         if recorded and (self.variant_is_certain or asked is None):
             return recorded
         return asked or "paper"
+
+
+def check_type(tensor: Tensor, name: str, source: object) -> None:
+    """Refuse a weight that is no number by itself.
+
+    An integer is a quantised weight without its scale, or one that was cut to its integer; so is a
+    floating-point number of 8 bits.
+
+    Raises:
+        InputError: it is; the text names ``source`` and ``name``.
+    """
+    if tensor.is_floating_point() and tensor.dtype.itemsize > 1:
+        return
+    kind = str(tensor.dtype).removeprefix("torch.")
+    raise InputError(
+        f"{source}: {name} is of {kind}, but the network needs floating-point numbers of 16 bits "
+        "or more; save its weights in float32"
+    )
