@@ -90,7 +90,7 @@ def test_whatever_needs_a_network_in_float_refuses_int8_weights(
     int8: Path, image_folder: Path, tmp_path: Path
 ) -> None:
     data, file, out = str(image_folder), str(int8), str(tmp_path / "out.safetensors")
-    reason = "has int8 weights, which only eval, predict and serve can use; pass the weights"
+    reason = "has int8 weights, which only eval, predict, serve and inspect take; pass the weights"
     for use in (
         lambda: load_model(int8),
         lambda: convert(int8, tmp_path / "t.pth", "torchvision"),

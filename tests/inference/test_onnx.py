@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import onnx as onnx_library
 import pytest
 import torch
 
+from densenet121.checkpoint.inspect import inspect
 from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import save_weights
 from densenet121.cli import main
@@ -204,13 +206,35 @@ def test_inspect_names_the_calibration_of_an_exported_file(
     assert "temperature 7.183; no answer below 0.5846; pred" in capsys.readouterr().out
 
 
-def test_a_torch_export_file_is_named_as_one(weights: Path, image_folder: Path) -> None:
+def test_a_torch_export_file_is_named_and_described_as_one(
+    weights: Path, image_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = exported(weights, image_folder, "w.pt2", format="torch")
+    said = {}
+    for file in (path, weights):
+        capsys.readouterr()
+        assert main(["inspect", str(file)]) == 0
+        said[file] = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
+    assert "exported by torch.export" in said[path]["weights"]
+    for row in ("network", "variant", "classes", "images"):
+        assert said[path][row] == said[weights][row]
     reason = r"exported network .torch.export., which is for torch.export.load"
     with pytest.raises(InputError, match=reason):
         read_weights(path)
     with pytest.raises(InputError, match=reason):
         Predictor(path)
+
+
+@pytest.mark.parametrize(
+    "note", ["{", "[]", "{}", '{"model": 3}', '{"model": {"net": "densenet40"}, "calibration": 3}']
+)
+def test_damaged_metadata_of_a_torch_export_file_are_one_line(note: str, tmp_path: Path) -> None:
+    path = tmp_path / "w.pt2"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("w/models/model.json", "{}")
+        archive.writestr("w/extra/densenet121.json", note)
+    with pytest.raises(InputError, match=r"w\.pt2: damaged \(.* in its metadata\)$"):
+        inspect(path)
 
 
 def test_maps_of_an_exported_network_are_refused_before_an_image_is_read(

@@ -4,14 +4,18 @@ import shlex
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from densenet121.checkpoint.native import METADATA_KEY
 from densenet121.utils.errors import InputError
+from densenet121.utils.json_values import parse_json
 
 ONNX = ".onnx"
 # The second field of a protobuf model: its first is the version of the format, a small number.
 _SECOND_FIELDS = b"\x12\x1a\x22\x28\x32\x3a\x42"
 # In the archives of torch.export, of torch from 2.8 on and before.
 _PROGRAMS = ("models/model.json", "serialized_exported_program.json")
+_LARGEST_NOTE = 2**26  # bytes; a calibration has a number for each of its images
 
 
 def is_onnx(path: Path) -> bool:
@@ -38,8 +42,8 @@ def refuse_exported(path: Path, members: Sequence[str]) -> None:
     """
     if is_onnx(path):
         raise InputError(
-            f"{path}: is an exported network (ONNX), which only eval, predict and serve can use; "
-            "pass the weights that it was exported from"
+            f"{path}: is an exported network (ONNX), which only eval, predict, serve and inspect "
+            "take; pass the weights that it was exported from"
         )
     if any("/code/" in n for n in members) and any(n.endswith("constants.pkl") for n in members):
         raise InputError(
@@ -49,8 +53,30 @@ def refuse_exported(path: Path, members: Sequence[str]) -> None:
     if any(name.endswith(_PROGRAMS) for name in members):
         raise InputError(
             f"{path}: is an exported network (torch.export), which is for torch.export.load; no "
-            "command of densenet121 takes it: pass the weights that it was exported from"
+            "command but inspect takes it: pass the weights that it was exported from"
         )
+
+
+def program_note(path: Path) -> dict[str, Any] | None:
+    """What `export` wrote into a file of torch.export; None for any other file.
+
+    The program in it is not read.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    members = names_in(path) if path.is_file() else []  # opening a pipe could block forever
+    notes = [name for name in members if name.endswith(f"/{METADATA_KEY}.json")]
+    if len(notes) != 1 or not any(name.endswith(_PROGRAMS) for name in members):
+        return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.getinfo(notes[0]).file_size > _LARGEST_NOTE:
+                raise ValueError(f"more than {_LARGEST_NOTE} bytes")
+            found = parse_json(archive.read(notes[0]))
+    except Exception as error:  # zipfile fails in many ways
+        raise InputError(f"{path}: damaged ({error!r} in its metadata)") from None
+    return found if isinstance(found, dict) else {}
 
 
 def names_in(path: Path) -> list[str]:

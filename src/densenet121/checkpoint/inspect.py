@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from densenet121.checkpoint.exported import program_note
 from densenet121.checkpoint.foreign.timm_config import weights_in
 from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import CLASSES_DTYPE, DEFAULT_TASK, ModelInfo
@@ -14,7 +15,7 @@ from densenet121.utils.errors import InputError, visible
 
 
 def inspect(path: Path) -> str:
-    """A few lines that describe a weights file.
+    """A few lines that describe a weights file, or a network that torch.export wrote.
 
     Of ``.safetensors`` only the header is read, of ``.ckpt`` and ``.pth`` only names and shapes;
     Keras files are read whole. Checksums are not verified.
@@ -23,6 +24,9 @@ def inspect(path: Path) -> str:
         InputError: missing, damaged, or of another format.
     """
     path = weights_in(path) or path
+    note = program_note(path)
+    if note is not None:
+        return described(path, _of_program(note))
     weights = read_weights(path, shapes_only=True, int8=True)
     return described(path, _rows(weights))
 
@@ -35,7 +39,7 @@ def described(path: Path, rows: Iterator[tuple[str, str]]) -> str:
     """
     try:
         shown = [("file", f"{path} ({path.stat().st_size:,} bytes)"), *rows]
-    except (KeyError, TypeError, ValueError, OverflowError) as error:  # of a calibration
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise InputError(f"{path}: damaged ({error!r} in its metadata)") from None
     width = max(len(what) for what, _ in shown)
     # A name in the file can neither begin a line of its own nor rewrite what the terminal shows.
@@ -85,6 +89,16 @@ def _rows(weights: Weights) -> Iterator[tuple[str, str]]:
     yield "images", images_line(info.preprocessing) if info else "preprocessing not recorded"
     for note in _notes(weights):
         yield "note", note
+
+
+def _of_program(note: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    info = ModelInfo.from_json(note["model"])
+    yield "weights of", "densenet121, exported by torch.export: for torch.export.load"
+    yield "network", info.net
+    yield "variant", info.variant
+    yield class_row(info, str(len(info.class_names) or "names not recorded"))
+    yield from calibration_rows(note.get("calibration") or {})
+    yield "images", images_line(info.preprocessing)
 
 
 def class_row(info: ModelInfo | None, count: str) -> tuple[str, str]:

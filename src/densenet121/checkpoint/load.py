@@ -98,8 +98,8 @@ def read_weights(path: Path, *, shapes_only: bool = False, int8: bool = False) -
             weights = _native(path, tensors, metadata, shapes_only)
             if weights.int8 is not None and not int8:
                 raise InputError(
-                    f"{path}: has int8 weights, which only eval, predict and serve can use; pass "
-                    "the weights that they were exported from"
+                    f"{path}: has int8 weights, which only eval, predict, serve and inspect "
+                    "take; pass the weights that they were exported from"
                 )
             return weights
         prefix, tensors = prefix_of(tensors), without_prefix(tensors, path)
