@@ -475,6 +475,8 @@ def test_numbers_of_numpy_and_paths_become_plain() -> None:
     assert json.loads(text) == json.loads(json.dumps(settings_of(expected)))
     inputs = PredictConfig(inputs=[Path("a.png")], pretrained="w")  # type: ignore[list-item]
     assert inputs.inputs == ["a.png"]
+    alone = PredictConfig(inputs=Path("a.png"), pretrained="w")  # type: ignore[arg-type]
+    assert alone.inputs == ["a.png"]
 
 
 @pytest.mark.parametrize(
@@ -484,11 +486,15 @@ def test_numbers_of_numpy_and_paths_become_plain() -> None:
         ("image_size", np.array([64, 32]), "64,32"),
         ("crop_scale", [0.6, np.float64(1)], "0.6,1.0"),
         ("lr_epochs", [2, 4], "2,4"),
+        ("val_dir", 7, "7"),
     ],
 )
 def test_several_numbers_of_one_setting_are_its_text(setting: str, given: Any, text: str) -> None:
     settings: dict[str, Any] = {setting: given}
     assert getattr(TrainConfig(data_dir="pictures", **settings), setting) == text
+
+
+OPTIMIZERS = "sgd, nesterov, adam, adamw, rmsprop"
 
 
 @pytest.mark.parametrize(
@@ -501,6 +507,16 @@ def test_several_numbers_of_one_setting_are_its_text(setting: str, given: Any, t
         ({"val_dir": ["a", "b"]}, "--val_dir must be text, got ['a', 'b']"),
         ({"image_size": ("a", "b")}, "--image_size must be text, got ('a', 'b')"),
         ({"image_size": ()}, "--image_size must be text, got ()"),
+        ({"image_size": True}, "--image_size must be text, got True"),
+        ({"val_dir": b"a"}, "--val_dir must be text, got b'a'"),
+        ({"resume": True}, "--resume must be text, got True"),
+        ({"lr": True}, "--lr must be a number, got True"),
+        ({"max_epoch": True}, "--max_epoch must be a whole number, got True"),
+        ({"channels": True}, "--channels must be one of 1, 3, got True"),
+        ({"weight_decay": None}, "--weight_decay must be a number, got None"),
+        ({"max_epoch": None}, "--max_epoch must be a whole number, got None"),
+        ({"loss": None}, "--loss must be one of ce, focal, asl, got None"),
+        ({"optimizer": None}, f"--optimizer must be one of {OPTIMIZERS}, got None"),
     ],
 )
 def test_a_value_of_another_type_is_refused_from_python(

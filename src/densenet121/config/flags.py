@@ -96,32 +96,37 @@ class Flag:
         """A value that Python code gives, as the command line would: plain, for JSON and resuming.
 
         A number of numpy becomes Python's, a path text, 3.0 the whole number 3, and several numbers
-        of one setting, such as the image size (224, 320), the text "224,320".
+        of one setting, such as the image size (224, 320), the text "224,320". One number where
+        text is expected becomes text, too.
 
         Raises:
-            UsageError: a number is expected, or one value, and it is something else.
+            UsageError: the value is of another type, or None where the setting always has one.
         """
         if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 1:
             value = value.tolist()
-        if self.many and isinstance(value, list | tuple):
-            return [self._plain(element) for element in value]
+        if self.many and value is not None:
+            return [self._plain(e) for e in (value if isinstance(value, list | tuple) else [value])]
         if str in self.kinds and isinstance(value, list | tuple):
             numbers = [_of_numpy(element) for element in value]
             if numbers and all(type(number) in (int, float) for number in numbers):
                 return ",".join(map(str, numbers))
-        return None if value is None else self._plain(value)
+        return None if value is None and self.optional else self._plain(value)
 
     def _plain(self, value: Any) -> Any:
         value = _of_numpy(value)
-        if str in self.kinds and isinstance(value, os.PathLike):
+        if isinstance(value, os.PathLike):
             value = os.fspath(value)
+        if self.switch and isinstance(value, int) and value in (0, 1):
+            value = bool(value)
+        if self.choices == (0, 1) and isinstance(value, bool):
+            value = int(value)
         if isinstance(value, float) and value.is_integer() and {int} <= self.kinds <= {int, str}:
             value = int(value)
-        if self.kinds <= {int, float} and not self.choices:
-            kinds = (int, float) if float in self.kinds else int
-            if not isinstance(value, kinds):
-                raise UsageError(f"{self.label} must be {self.expected}, got {value!r}")
-        if isinstance(value, list | tuple | set | dict):
+        if self.kinds == {str} and not self.choices and type(value) in (int, float):
+            value = str(value)
+        kinds = (int, float) if float in self.kinds else tuple(self.kinds)
+        fits = isinstance(value, kinds) and (self.switch or not isinstance(value, bool))
+        if not fits and not (self.choices and type(value) in (str, int, float)):
             raise UsageError(f"{self.label} must be {self.expected}, got {value!r}")
         return value
 
