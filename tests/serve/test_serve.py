@@ -326,7 +326,11 @@ def test_no_page_asks_an_outside_host(port: int) -> None:
 def test_a_wrong_call_is_one_line(weights: Path, tmp_path: Path, port: int) -> None:
     for arguments, status, word in (
         ([tmp_path / "none.safetensors"], 1, "none.safetensors"),
-        ([weights, "--port", port], 2, "cannot listen"),
+        (
+            [weights, "--port", port],
+            2,
+            "cannot listen (Address already in use); pass another --port",
+        ),
         ([weights, "--port", 0, "--cam_layer", "nowhere"], 1, "nowhere"),
         ([weights, "--queue", 3], 2, "--max_pictures"),
     ):

@@ -114,7 +114,7 @@ def _benefits(benefits: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
     rows = [["label", "act from", "prevalence", "net benefit", "of acting on all", "gain"]]
     for (name, at), share in zip(benefits, shares, strict=True):
         both = [_with_interval(at, "net_benefit"), _shown(at["of_all"]), _with_interval(at, "gain")]
-        rows.append([name, f"{at['act_from']:.4g}", share, *both])
+        rows.append([name, threshold_text(at["act_from"]), share, *both])
     if not any(shares):
         rows = [row[:2] + row[3:] for row in rows]
     return _aligned(rows)

@@ -1,7 +1,9 @@
 """Run the server: load the weights, listen, and start uvicorn."""
 
+import errno
 import ipaddress
 import logging
+import os
 import socket
 import sys
 from collections.abc import Sequence
@@ -99,8 +101,11 @@ def _listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
+        reason, advice = error.strerror or error, ""
+        if error.errno == errno.EADDRINUSE:  # asyncio's own text says it twice
+            reason, advice = os.strerror(error.errno), "; pass another `port`"
         raise UsageError(
-            f"`host` {host}, `port` {port}: cannot listen ({error.strerror or error})"
+            f"`host` {host}, `port` {port}: cannot listen ({reason}){advice}"
         ) from None
 
 
