@@ -101,12 +101,16 @@ fi
 nohup "$python" -m torch.distributed.run "$@" >"$command.out" 2>&1 </dev/null &
 process=$!
 echo $process >"$pid_file"
+again=1
+[ $wait -eq 0 ] || trap 'again=1; kill -TERM $process 2>/dev/null || :' TERM INT
 last=$((first_rank + device_num - 1))
 echo "started process $process; rank R of $first_rank to $last has its log in ${command}R/log.txt" \
     "and its results in ${command}R/output/"
 [ $wait -eq 0 ] || {
-    trap 'kill -TERM $process' TERM INT
-    status=0
-    wait $process || status=$?
+    # A signal ends wait too; torchrun still saves and stops then.
+    while [ $again -eq 1 ]; do
+        again=0 status=0
+        wait $process || status=$?
+    done
     exit $status
 }

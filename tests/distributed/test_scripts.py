@@ -1,7 +1,9 @@
 """The original's scripts, beside what test_original_contract.py runs of the README."""
 
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -69,6 +71,33 @@ def test_whatever_a_folder_and_weights_are_called_these_are_used(name: str, tmp_
     folder = f"{tmp_path}/{name}"
     said = given.read_text().split("\0")
     assert said[-5:] == ["--data_dir", folder, "--pretrained", folder, ""]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_wait_returns_when_torchrun_has_ended_with_its_status(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "rank_table.json").write_text(RANK_TABLE)
+    python = tmp_path / "python"
+    python.write_text(
+        '#!/bin/sh\ncase $2 in *rank_table) printf "NNODES=1\\nFIRST_RANK=0\\n" ;;\n'
+        "*) trap 'sleep 0.2; touch ended; exit 7' TERM; touch started\n"
+        "while :; do sleep 0.05; done ;; esac\n"
+    )
+    python.chmod(0o755)
+    command = ["sh", str(REPOSITORY / "scripts" / "run_distribute_train.sh"), "--wait", "1"]
+    command += ["rank_table.json", "images"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment(PYTHON=str(python)), stdout=subprocess.PIPE
+    ) as waits:
+        assert waits.stdout is not None
+        assert waits.stdout.readline().startswith(b"started process ")
+        while not (tmp_path / "started").exists():
+            time.sleep(0.02)
+        waits.send_signal(number)
+        assert waits.wait(timeout=20) == 7
+        assert (tmp_path / "ended").exists()
 
 
 @pytest.mark.slow
