@@ -45,10 +45,9 @@ from densenet121.config import (
     SplitConfig,
     StudyConfig,
     TrainConfig,
-    flags_of,
 )
 from densenet121.config.arguments import parse_settings
-from densenet121.config.flags import nearest
+from densenet121.config.flags import labels_of, nearest
 from densenet121.config.help import overview
 from densenet121.utils.errors import NO_MEMORY, InputError, UsageError, visible
 from densenet121.utils.files import FULL
@@ -116,10 +115,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (InputError, OSError) as error:
         if isinstance(error, BrokenPipeError) and _reader_left():
             return FAILED
-        # The loader of libraries gives no number; what has one names its file.
-        if isinstance(error, OSError) and error.errno is None and _lacks_memory(error):
-            return _fail(_no_memory(error), arguments, status=FAILED)
-        return _fail(error, arguments, status=FAILED)
+        said = error if _names_fault(error) else _no_memory(error)
+        return _fail(said, arguments, status=FAILED)
     except KeyboardInterrupt:
         return _fail("stopped; everything saved before is intact", arguments, status=STOPPED)
     except (MemoryError, ImportError, RuntimeError) as error:
@@ -144,6 +141,11 @@ _LACKS = (
 def _lacks_memory(error: Exception) -> bool:
     said = str(error).lower()
     return isinstance(error, MemoryError) or any(words in said for words in _LACKS)
+
+
+def _names_fault(error: InputError | OSError) -> bool:
+    """Whether it is a message of ours or names a file; the loader of libraries names none."""
+    return isinstance(error, InputError) or bool(error.filename) or not _lacks_memory(error)
 
 
 def _no_memory(error: Exception) -> str:
@@ -269,4 +271,4 @@ def _labels(arguments: Sequence[str]) -> dict[str, str]:
     """Field to flag for all commands; those of the current command take precedence."""
     own = COMMANDS.get(arguments[0]) if arguments else None
     configs = [*COMMANDS.values(), *([own] if own else [])]
-    return {flag.name: flag.label for config in configs for flag in flags_of(config)}
+    return {name: label for config in configs for name, label in labels_of(config).items()}

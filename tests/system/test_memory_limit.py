@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from densenet121.cli import main
+from densenet121.utils.errors import InputError
 
 from helpers.commands import environment
 
@@ -53,6 +54,8 @@ def test_a_start_without_open_files_is_one_line() -> None:
         (OSError("libgomp.so.1: failed to map segment from shared object"), "libgomp.so.1: failed"),
         (RuntimeError("could not create a primitive"), "could not create a primitive"),
         (RuntimeError("can't start new thread"), "can't start new thread"),
+        (OSError("libgomp.so.1: failed to map segment"), "libgomp.so.1: failed to map"),
+        (OSError(12, "Cannot allocate memory"), "[Errno 12] Cannot allocate memory"),
     ],
 )
 def test_other_ways_to_say_so_are_one_line_and_other_errors_are_not_hidden(
@@ -102,7 +105,7 @@ def test_an_error_is_one_line_where_even_the_names_of_flags_cannot_be_found(
     """Found by `make torture`: the limit that ended the work holds while its end is told."""
 
     def fails(_: object) -> int:
-        monkeypatch.setattr("densenet121.cli.flags_of", cannot)
+        monkeypatch.setattr("densenet121.cli.labels_of", cannot)
         raise error
 
     def cannot(_: object) -> None:
@@ -110,4 +113,21 @@ def test_an_error_is_one_line_where_even_the_names_of_flags_cannot_be_found(
 
     monkeypatch.setattr("densenet121.commands.demo.run", fails)
     assert main(["demo"]) == 1
+    assert capsys.readouterr().err == f"densenet121: {said}\n"
+
+
+def test_flags_are_named_where_memory_does_not_suffice_to_read_about_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(_: object) -> int:
+        monkeypatch.setattr("densenet121.config.flags._found", {})
+        monkeypatch.setattr("densenet121.config.flags.get_type_hints", cannot)
+        raise InputError("pass `per_batch_size` 4, `gradient_accumulation` 8 or `source`")
+
+    def cannot(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("densenet121.commands.demo.run", fails)
+    assert main(["demo"]) == 1
+    said = "pass --per_batch_size 4, --gradient_accumulation 8 or SOURCE"
     assert capsys.readouterr().err == f"densenet121: {said}\n"

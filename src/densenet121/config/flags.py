@@ -58,7 +58,7 @@ class Flag:
     @property
     def label(self) -> str:
         """The flag as typed by a user."""
-        return self.name.upper() if self.positional else f"--{self.name}"
+        return _label(self.name, self.positional)
 
     @property
     def required(self) -> bool:
@@ -140,6 +140,16 @@ class Flag:
             if whole is not None or str not in self.kinds:
                 return whole
         return _number(text) if float in self.kinds else text
+
+
+def _label(name: str, positional: bool) -> str:
+    return name.upper() if positional else f"--{name}"
+
+
+def labels_of(config_class: type[Any]) -> dict[str, str]:
+    """Field to its flag as typed by a user; it takes no memory, as its types and texts do."""
+    names = [field.name for field in dataclasses.fields(config_class)]
+    return {name: _label(name, name in config_class.positional) for name in names}
 
 
 def _of_numpy(value: Any) -> Any:
