@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from densenet121.commands import DONE
 from densenet121.config import MetricsConfig, absolute
 from densenet121.datasets.groups import check_spelling
+from densenet121.datasets.image_dataset import some
 from densenet121.datasets.sources.label_table import LabelRules, known_labels
 from densenet121.datasets.tables import Table, read_table
 from densenet121.metrics.predictions import summarise_predictions
@@ -82,12 +83,12 @@ def read_predictions(table: Table, config: MetricsConfig) -> Predictions:
     if without:
         raise InputError(
             f"{table.file}: label {without[0]} has no column of probabilities; those found are for "
-            f"{', '.join(columns)}"
+            f"{some(list(columns), 20)}"
         )
     in_columns = config.label_column is None and config.labels is None
     if in_columns and not set(names) & set(table.columns):
         raise InputError(
-            f"{table.file}: where are the labels? It has no columns {', '.join(names)}; pass "
+            f"{table.file}: where are the labels? It has no columns {some(names, 20)}; pass "
             "`label_column` for one column that lists them, or `labels`"
         )
     truth = known_labels(table, names, LabelRules(**config.rules(), partial=True))

@@ -3,6 +3,7 @@
 import csv
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,7 +132,7 @@ def read_table(file: Path) -> Table:
     except csv.Error as error:
         raise InputError(f"{file}, line {reader.line_num}: {error}") from None
     names, rows = _without_blank(names, rows)
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise InputError(f"{file}: the header has {twice[0] or 'a blank name'} twice")
     if not rows:

@@ -11,6 +11,7 @@ import contextlib
 import re
 import socket
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,7 +187,7 @@ def _check(path: Path, servers: Sequence[Server]) -> None:
     ranks = [rank for server in servers for rank in server.ranks]
     if not ranks:
         raise InputError(f"{path}: lists no devices")
-    double = sorted({rank for rank in ranks if ranks.count(rank) > 1})
+    double = sorted(rank for rank, count in Counter(ranks).items() if count > 1)
     missing = sorted(set(range(len(ranks))) - set(ranks))
     if double or missing:
         what = [

@@ -1,5 +1,6 @@
 """Lists as people and spreadsheets write them."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -287,3 +288,17 @@ def test_a_path_of_any_characters_is_found_in_a_list(name: str, tmp_path: Path) 
     file = tmp_path / "list.txt"
     file.write_bytes(f"a/{name} ant\nb/1.jpg bee\n".encode())
     assert read_list(file, "train").paths == (f"a/{name}", "b/1.jpg")
+
+
+def test_a_table_with_very_many_columns_is_read_in_time_that_grows_with_their_number(
+    root: Path,
+) -> None:
+    """Each was counted among all: a million columns were hours, which no signal ended."""
+    names = [f"c{at}" for at in range(20_000)]
+    cells = ",1" * len(names)
+    labels = write(root, "m.csv", f"path,{','.join(names)}\np/ant/0.jpg{cells}\n")
+    classes = write(root, "l.csv", f"path,label,{','.join(names)}\np/ant/0.jpg,ant{cells}\n")
+    begun = time.process_time()
+    read_label_table(labels, LabelRules(names=("c1", "c19999")))
+    assert len(read_list(classes, "train", partial=True, columns=True).columns) >= len(names)
+    assert time.process_time() - begun < 2

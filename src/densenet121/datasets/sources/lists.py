@@ -2,6 +2,7 @@
 
 import csv
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -105,10 +106,11 @@ def read_list(
 
 def _columns(header: Sequence[str], rows: Sequence[_Row]) -> dict[str, list[str]]:
     """Column to cell of each row; a short row has blank cells at its end."""
+    counts = Counter(header)
     return {
         name: [row.others[at] if at < len(row.others) else "" for row in rows]
         for at, name in enumerate(header)
-        if name and header.count(name) == 1
+        if name and counts[name] == 1
     }
 
 
