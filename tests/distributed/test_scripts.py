@@ -89,15 +89,23 @@ def test_a_stopped_wait_returns_when_torchrun_has_ended_with_its_status(
     command = ["sh", str(REPOSITORY / "scripts" / "run_distribute_train.sh"), "--wait", "1"]
     command += ["rank_table.json", "images"]
     with subprocess.Popen(
-        command, cwd=tmp_path, env=environment(PYTHON=str(python)), stdout=subprocess.PIPE
+        command,
+        cwd=tmp_path,
+        env=environment(PYTHON=str(python)),
+        stdout=subprocess.PIPE,
+        # A shell cannot trap what is ignored when it starts, as Ctrl-C is in the background.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     ) as waits:
-        assert waits.stdout is not None
-        assert waits.stdout.readline().startswith(b"started process ")
-        while not (tmp_path / "started").exists():
-            time.sleep(0.02)
-        waits.send_signal(number)
-        assert waits.wait(timeout=20) == 7
-        assert (tmp_path / "ended").exists()
+        try:
+            assert waits.stdout is not None
+            assert waits.stdout.readline().startswith(b"started process ")
+            while not (tmp_path / "started").exists():
+                time.sleep(0.02)
+            waits.send_signal(number)
+            assert waits.wait(timeout=20) == 7
+            assert (tmp_path / "ended").exists()
+        finally:
+            waits.kill()
 
 
 @pytest.mark.slow
