@@ -108,9 +108,11 @@ echo "started process $process; rank R of $first_rank to $last has its log in ${
     "and its results in ${command}R/output/"
 [ $wait -eq 0 ] || {
     # A signal ends wait too; torchrun still saves and stops then.
+    status=127
     while [ $again -eq 1 ]; do
-        again=0 status=0
-        wait $process || status=$?
+        again=0 ended=0
+        wait $process || ended=$?
+        [ $ended -eq 127 ] || status=$ended # 127: the wait before had the status
     done
     exit $status
 }
