@@ -5,7 +5,7 @@ from typing import Any
 
 from densenet121.card.markdown import code, escape, section, table
 from densenet121.checkpoint.native import ModelInfo
-from densenet121.datasets.image_dataset import some
+from densenet121.utils.errors import some
 
 _CLASSES_SHOWN = 100
 _TO_FILL = "*To fill in.*"

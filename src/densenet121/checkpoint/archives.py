@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from densenet121.datasets.decoding import format_of
-from densenet121.datasets.image_dataset import some
-from densenet121.utils.errors import InputError
+from densenet121.utils.errors import InputError, some
 
 # First bytes of compressed files, and what they are.
 _COMPRESSED = {b"\x1f\x8b\x08": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"7z\xbc\xaf": "7z"}

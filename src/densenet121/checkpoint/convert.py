@@ -25,9 +25,8 @@ from densenet121.checkpoint.load import MODEL_KEY, read_weights
 from densenet121.checkpoint.native import DEFAULT_TASK, ModelInfo, save_weights
 from densenet121.checkpoint.not_recorded import not_recorded
 from densenet121.checkpoint.pretrained import Pretrained, load_pretrained, load_state
-from densenet121.datasets.image_dataset import some
 from densenet121.network import FOR_SMALL_IMAGES, NETWORKS, Variant, build
-from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.errors import InputError, UsageError, some
 from densenet121.utils.files import scratch_folder, write_atomic
 
 Target = Literal["native", "torchvision", "timm", "mindcv", "mindspore", "monai", "torchxrayvision"]

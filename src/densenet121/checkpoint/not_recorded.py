@@ -4,8 +4,8 @@ import numpy as np
 
 from densenet121.checkpoint.native import DEFAULT_TASK, ModelInfo
 from densenet121.datasets.eval_resize import parse_eval_resize
-from densenet121.datasets.image_dataset import some
 from densenet121.datasets.preprocessing import Preprocessing
+from densenet121.utils.errors import some
 
 _NOTHING = Preprocessing((0, 0), "")  # differs in all that images must have
 _MEANINGS = {DEFAULT_TASK: "one class per image, by a softmax", "multilabel": "labels, by sigmoids"}

@@ -10,10 +10,9 @@ from torch import Tensor
 from densenet121.checkpoint.channels import channels_of, with_channels
 from densenet121.checkpoint.foreign.labels import Family
 from densenet121.checkpoint.native import DEFAULT_TASK, ModelInfo, check_one_output
-from densenet121.datasets.image_dataset import some
 from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.network import DenseNet, Variant
-from densenet121.utils.errors import InputError
+from densenet121.utils.errors import InputError, some
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from densenet121.checkpoint.pretrained import load_state
 from densenet121.checkpoint.weights import Weights
 from densenet121.commands import DONE, print_notes
 from densenet121.config import AverageConfig, absolute, settings_of
-from densenet121.datasets.image_dataset import ImageDataset, check_same_classes, some
+from densenet121.datasets.image_dataset import ImageDataset, check_same_classes
 from densenet121.engine.averaging import (
     StateDict,
     check_same_kind,
@@ -31,7 +31,7 @@ from densenet121.runs.best import plain_metrics
 from densenet121.runs.record import describe_run
 from densenet121.runtime import Runtime, runtime_of
 from densenet121.tasks import Metrics, Task, task_named
-from densenet121.utils.errors import InputError
+from densenet121.utils.errors import InputError, some
 from densenet121.utils.files import check_output, file_digest
 
 

@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 from densenet121.commands import DONE
 from densenet121.config import MetricsConfig, absolute
 from densenet121.datasets.groups import check_spelling
-from densenet121.datasets.image_dataset import some
 from densenet121.datasets.sources.label_table import LabelRules, known_labels
 from densenet121.datasets.tables import Table, read_table
 from densenet121.metrics.predictions import summarise_predictions
 from densenet121.metrics.summary import MOST_SUBGROUPS
 from densenet121.metrics.tables import tables
-from densenet121.utils.errors import InputError, UsageError, visible_lines
+from densenet121.utils.errors import InputError, UsageError, some, visible_lines
 from densenet121.utils.files import check_output, write_json
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from densenet121.checkpoint.native import ModelInfo, data_note, save_weights
 from densenet121.commands import DONE, FAILED, print_notes
 from densenet121.config import ProbeConfig, absolute, settings_of, weights_choices
-from densenet121.datasets.image_dataset import ImageDataset, some
+from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.engine.features import Features, compute_features
 from densenet121.engine.heads import (
     MAX_ITERATIONS,
@@ -31,7 +31,7 @@ from densenet121.runs.best import plain_metrics
 from densenet121.runs.record import describe_run
 from densenet121.runtime import Runtime, runtime_of
 from densenet121.tasks import Metrics, MultiLabel, Scores, SingleLabel, Task
-from densenet121.utils.errors import InputError
+from densenet121.utils.errors import InputError, some
 from densenet121.utils.files import check_output
 
 

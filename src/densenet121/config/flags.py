@@ -147,7 +147,7 @@ def _label(name: str, positional: bool) -> str:
 
 
 def labels_of(config_class: type[Any]) -> dict[str, str]:
-    """Field to its flag as typed by a user; it takes no memory, as its types and texts do."""
+    """Field to its flag as typed by a user, without ``flags_of``, which needs more memory."""
     names = [field.name for field in dataclasses.fields(config_class)]
     return {name: _label(name, name in config_class.positional) for name in names}
 

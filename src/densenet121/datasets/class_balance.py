@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from densenet121.datasets.image_dataset import ImageDataset, read_whole, some
+from densenet121.datasets.image_dataset import ImageDataset, read_whole
 from densenet121.utils.checks import number_in
-from densenet121.utils.errors import InputError
+from densenet121.utils.errors import InputError, some
 
 Weights = NDArray[np.float64]
 

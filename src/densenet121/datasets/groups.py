@@ -5,8 +5,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
-from densenet121.datasets.image_dataset import some
-from densenet121.utils.errors import InputError
+from densenet121.utils.errors import InputError, some
 
 _NUMBER = re.compile(r"\d+([.,]\d+)?", re.ASCII)
 _WITH_NUMBER = re.compile(r"([^0-9]*)([0-9]+)([^0-9]*)")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from densenet121.datasets.class_names import name_notes, told_apart
 from densenet121.datasets.decoding import read_file
 from densenet121.datasets.packed_strings import Names
-from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.errors import InputError, UsageError, some
 from densenet121.utils.files import read_input
 from densenet121.utils.strays import unopened
 
@@ -262,9 +262,3 @@ def read_whole(file: Path) -> bytes:
         return read_input(file)
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({unopened(error)})") from None
-
-
-def some(names: Sequence[str], most: int = 8) -> str:
-    """The first of many names, for a message."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

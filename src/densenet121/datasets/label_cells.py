@@ -14,9 +14,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from densenet121.datasets.image_dataset import some
 from densenet121.datasets.tables import Table
-from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.errors import InputError, UsageError, some
 
 Meaning = Literal["ignore", "0", "1"]
 # What all labels have, or by label, with "" for those that are not named; None refuses the cells.

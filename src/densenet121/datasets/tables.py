@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from densenet121.datasets.image_dataset import some
 from densenet121.datasets.sources.text import csv_rows, read_text
 from densenet121.utils.checks import number_in
-from densenet121.utils.errors import InputError
+from densenet121.utils.errors import InputError, some
 
 
 @dataclass(frozen=True)

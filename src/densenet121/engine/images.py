@@ -10,7 +10,7 @@ import torch
 
 from densenet121.config import ProbeConfig, TrainConfig, absolute
 from densenet121.datasets.groups import group_ids
-from densenet121.datasets.image_dataset import ImageDataset, some
+from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.label_cells import LABEL_CELLS
 from densenet121.datasets.sources.label_table import LabelRules
 from densenet121.datasets.sources.open import open_evaluation, open_training
@@ -21,7 +21,7 @@ from densenet121.datasets.sources.open_table import (
 )
 from densenet121.metrics.summary import MOST_SUBGROUPS
 from densenet121.tasks import MultiLabel, Task
-from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.errors import InputError, UsageError, some
 from densenet121.utils.files import real_path
 
 

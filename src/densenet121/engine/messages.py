@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from densenet121.config import TrainConfig
-from densenet121.datasets.image_dataset import ImageDataset, some
+from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.engine.plan import EpochPlan
 from densenet121.engine.state import Training
 from densenet121.lr_scheduler import lost_milestones
@@ -15,6 +15,7 @@ from densenet121.network import stages
 from densenet121.runs.layout import BEST_AVERAGE, BEST_WEIGHTS
 from densenet121.tasks import Task
 from densenet121.utils.durations import duration
+from densenet121.utils.errors import some
 from densenet121.utils.logging import log
 
 # From here on SGD destroys pretrained weights; with fewer images the original's settings are poor.

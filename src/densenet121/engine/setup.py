@@ -11,7 +11,7 @@ from densenet121.checkpoint.native import ModelInfo
 from densenet121.checkpoint.pretrained import load_state
 from densenet121.checkpoint.weights import Weights
 from densenet121.config import TrainConfig
-from densenet121.datasets.image_dataset import ImageDataset, some
+from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.distributed.launchers import ALONE
 from densenet121.engine.balance import make_class_weights, make_pos_weight
@@ -22,7 +22,7 @@ from densenet121.runs.checkpoints import Checkpoint
 from densenet121.runtime import Runtime
 from densenet121.tasks import MultiLabel, SingleLabel, Task
 from densenet121.utils.checks import check_type
-from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.errors import InputError, UsageError, some
 from densenet121.utils.resizing import default_eval_resize
 from densenet121.utils.var_init import initialise
 

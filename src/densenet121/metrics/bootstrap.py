@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from densenet121.metrics.probabilities import brier_of_each, log_loss_of_each
 from densenet121.metrics.values import Counts, Floats, Interval
+from densenet121.utils.errors import some
 
 # Separates these draws from the other uses of a seed.
 _STREAM = 2**62
@@ -26,12 +27,6 @@ Draws = NDArray[np.int32]
 def group_numbers(ids: NDArray[np.str_]) -> Counts:
     """Number of the group of each image, 0, 1, 2 ... in the order of the ids."""
     return np.unique(ids, return_inverse=True)[1].astype(np.int64)
-
-
-def named(labels: Sequence[str], most: int = 20) -> str:
-    """The first of the labels, and how many more there are: a page with 200 is not read."""
-    more = f" and {len(labels) - most} more" if len(labels) > most else ""
-    return ", ".join(labels[:most]) + more
 
 
 def few_groups_note(groups: int | None) -> str:
@@ -49,7 +44,7 @@ def few_positives_note(labels: Sequence[str]) -> str:
         return ""
     return (
         "too narrow are the intervals of labels with positives, or negatives, of fewer than "
-        f"{FEW_GROUPS} groups: {named(labels)}"
+        f"{FEW_GROUPS} groups: {some(labels, 20)}"
     )
 
 
@@ -62,7 +57,7 @@ def few_of_mean_note(labels: Sequence[str], what: str) -> str:
         return ""
     return (
         "the intervals of the means may be too narrow, with positives, or negatives, of fewer "
-        f"than {FEW_GROUPS} {what}: {named(labels)}"
+        f"than {FEW_GROUPS} {what}: {some(labels, 20)}"
     )
 
 

@@ -77,21 +77,25 @@ def _at(whole: Floats, drawn: Floats, limit: float, prevalence: float | None) ->
     of_draws, all_of_draws = _benefits(drawn, limit, prevalence)
     # The better of acting on all and on none in the file, also where a resample has it otherwise.
     default, of_default = (of_all, all_of_draws) if of_all > 0 else (0.0, 0.0)
-    found: dict[str, Any] = {"act_from": limit}
-    if prevalence is not None:
-        found["prevalence"] = prevalence
-    gain = model - default
-    for name, value, values in (
-        ("net_benefit", model, of_draws),
-        ("of_all", of_all, None),
-        ("gain", gain, of_draws - of_default),
-    ):
-        defined = None if np.isnan(value) else float(value)
-        found[name] = defined
-        if values is not None:
-            interval = None if defined is None else percentile_interval(values, of=defined)
-            found[f"{name}_ci"] = None if interval is None else list(interval)
-    return found
+    gain = _defined(model - default)
+    return {
+        "act_from": limit,
+        **({} if prevalence is None else {"prevalence": prevalence}),
+        "net_benefit": _defined(model),
+        "net_benefit_ci": _interval(of_draws, _defined(model)),
+        "of_all": _defined(of_all),
+        "gain": gain,
+        "gain_ci": _interval(of_draws - of_default, gain),
+    }
+
+
+def _defined(value: Floats) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _interval(drawn: Floats, of: float | None) -> list[float] | None:
+    found = None if of is None else percentile_interval(drawn, of=of)
+    return None if found is None else list(found)
 
 
 def _benefits(counts: Floats, limit: float, prevalence: float | None) -> tuple[Floats, Floats]:

@@ -8,9 +8,9 @@ from densenet121.metrics.bootstrap import (
     few_groups_note,
     few_of_mean_note,
     few_positives_note,
-    named,
 )
 from densenet121.metrics.decisions import threshold_text
+from densenet121.utils.errors import some
 
 
 def tables(result: Mapping[str, Any]) -> list[str]:
@@ -83,7 +83,7 @@ def _tables(result: Mapping[str, Any]) -> list[str]:
         silent = [name for name in decided if name in known]
         silent = [name for name in silent if decided[name]["tp"] + decided[name]["fp"] == 0]
         if silent:
-            lines.append(f"no image reaches the threshold of: {named(silent)}")
+            lines.append(f"no image reaches the threshold of: {some(silent, 20)}")
     benefits = [
         (name, at) for name, found in labels.items() for at in found.get("net_benefits", ())
     ]
@@ -102,9 +102,9 @@ def _tables(result: Mapping[str, Any]) -> list[str]:
     if groups is None and (note := means_note(result)):
         lines += ["", note]
     if macro["left_out"]:
-        lines += ["", f"not in the macro means: {named(macro['left_out'])}"]
+        lines += ["", f"not in the macro means: {some(macro['left_out'], 20)}"]
     for metric, names in macro["also_left_out"].items():
-        lines.append(f"not in the macro {metric}: {named(names)}")
+        lines.append(f"not in the macro {metric}: {some(names, 20)}")
     return lines
 
 

@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from densenet121.metrics.bootstrap import few_groups_note, named
+from densenet121.metrics.bootstrap import few_groups_note
 from densenet121.metrics.tables import means_note
 from densenet121.pages.markup import card, escape, plural, section, table
 from densenet121.pages.plotting import plot
 from densenet121.runs.layout import REPORT
 from densenet121.runs.study import LABEL_ERRORS_PAGE, StudyFolder
+from densenet121.utils.errors import some
 
 _NAMES = {
     "accuracy": "Accuracy",
@@ -75,7 +76,7 @@ def notes(content: Mapping[str, Any]) -> list[str]:
         found.append(f"{note[0].upper()}{note[1:]}.")
     left_out = content["ensemble"]["macro"]["left_out"]
     if left_out:
-        found.append(f"Not defined, so not in the means: {named(left_out)}.")
+        found.append(f"Not defined, so not in the means: {some(left_out, 20)}.")
     return found
 
 
@@ -119,7 +120,7 @@ def folds(folder: Path, content: Mapping[str, Any]) -> str:
             *([fold["groups"]] if grouped else []),
             *(_shown(fold["seeds"][seed][main]) for seed in seeds),
             *([_shown(fold["ensemble"][main])] if several else []),
-            named(fold["left_out"], 5) or "-",
+            some(fold["left_out"], 5) or "-",
         )
         for number, fold in enumerate(content["folds"])
     ]

@@ -5,7 +5,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from densenet121.datasets.image_dataset import some
+from densenet121.utils.errors import some
 
 
 def of_mean(name: str, truth: NDArray[Any], probability: NDArray[Any]) -> str:

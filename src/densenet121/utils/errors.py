@@ -5,7 +5,7 @@ Callers in Python know the field, and the command line prints ``--per_batch_size
 ``config`` and ``commands`` know flags.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 # What ends a line for some reader of a log, or tells a terminal something, such as to rewrite what
 # it shows or to show what follows from right to left; and how it is written in a message.
@@ -79,3 +79,9 @@ def visible_lines(lines: Iterable[object]) -> str:
 def one_line(reason: object) -> str:
     """What another library or a damaged file says, for a message of one line."""
     return " ".join(str(reason).split())
+
+
+def some(names: Sequence[str], most: int = 8) -> str:
+    """The first of many names, for a message."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -36,18 +36,16 @@ def stray(start: bytes) -> str | None:
 
 def broken_link(path: str | os.PathLike[str]) -> str | None:
     """Where a link leads, if there is nothing, and what to do; None for anything else."""
-    if not os.path.islink(path):  # noqa: PTH114 (any text)
-        return None
     try:
         os.stat(path)  # noqa: PTH116
     except FileNotFoundError:
-        target = os.readlink(path)  # noqa: PTH115
+        if os.path.islink(path):  # noqa: PTH114 (any text)
+            target = os.readlink(path)  # noqa: PTH115
+            advice = _GET if _ANNEX in target else "remove the link, or mount what it leads to"
+            return f"a link to {target}, which is not there; {advice}"
     except OSError:  # such as a link to itself
-        return None
-    else:
-        return None
-    advice = _GET if _ANNEX in target else "remove the link, or mount what it leads to"
-    return f"a link to {target}, which is not there; {advice}"
+        pass
+    return None
 
 
 def unopened(error: OSError) -> str:

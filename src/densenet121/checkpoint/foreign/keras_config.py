@@ -12,9 +12,8 @@ from typing import Any
 
 from densenet121.checkpoint.foreign.keras_geometry import GEOMETRY, Geometry, geometry_of
 from densenet121.checkpoint.foreign.keras_scale import SCALES, scale_of
-from densenet121.datasets.image_dataset import some
 from densenet121.datasets.preprocessing import Preprocessing
-from densenet121.utils.errors import InputError, one_line
+from densenet121.utils.errors import InputError, one_line, some
 from densenet121.utils.json_values import parse_json
 
 _LARGEST = 2**26  # bytes of a configuration; that of DenseNet-201 has 600,000

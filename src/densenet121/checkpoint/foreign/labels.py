@@ -12,8 +12,7 @@ from torch import Tensor
 from densenet121.checkpoint.foreign.medical import CHEXNET_LABELS, split_op_threshs
 from densenet121.checkpoint.foreign.timm_config import CONFIG, TimmConfig
 from densenet121.checkpoint.native import named_twice
-from densenet121.datasets.image_dataset import some
-from densenet121.utils.errors import InputError
+from densenet121.utils.errors import InputError, some
 
 Family = Literal[
     "native",

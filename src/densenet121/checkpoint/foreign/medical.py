@@ -14,9 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from densenet121.datasets.image_dataset import some
 from densenet121.datasets.preprocessing import Preprocessing
-from densenet121.utils.errors import InputError
+from densenet121.utils.errors import InputError, some
 
 # ``datasets.default_pathologies`` of torchxrayvision: the labels of its networks with 18 outputs.
 XRAY_LABELS = (

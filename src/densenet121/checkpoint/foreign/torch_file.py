@@ -17,8 +17,7 @@ from torch import Tensor
 
 from densenet121.checkpoint.foreign.inert import stand_ins
 from densenet121.checkpoint.foreign.names import renamed
-from densenet121.datasets.image_dataset import some
-from densenet121.utils.errors import InputError
+from densenet121.utils.errors import InputError, some
 from densenet121.utils.files import is_utf8
 from densenet121.utils.pickles import check_pickle
 

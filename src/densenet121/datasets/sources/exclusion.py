@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import get_args
 
-from densenet121.datasets.image_dataset import ImageDataset, some
+from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.sources.splits import Split
 from densenet121.datasets.sources.text import names_of
-from densenet121.utils.errors import UsageError
+from densenet121.utils.errors import UsageError, some
 
 _SPLITS: tuple[Split, ...] = get_args(Split)
 

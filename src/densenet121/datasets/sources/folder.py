@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from densenet121.datasets.decoding import EXTENSIONS
-from densenet121.datasets.image_dataset import ImageDataset, some
+from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.packed_strings import Names
 from densenet121.datasets.sources.cifar import is_cifar
 from densenet121.datasets.sources.idx import is_idx
@@ -21,7 +21,7 @@ from densenet121.datasets.sources.layout import (
     table_hint,
 )
 from densenet121.datasets.sources.splits import split_of
-from densenet121.utils.errors import InputError
+from densenet121.utils.errors import InputError, some
 from densenet121.utils.strays import broken_link, unopened
 
 _SUFFIXES = tuple(os.fsencode(extension) for extension in EXTENSIONS)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from densenet121.datasets.image_dataset import ImageDataset, some
+from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.label_cells import (
     LABEL_CELLS,
     Choice,
@@ -21,7 +21,7 @@ from densenet121.datasets.packed_strings import Names
 from densenet121.datasets.sources.listed_files import bytes_of, plain_path
 from densenet121.datasets.sources.lists import PATH_COLUMNS
 from densenet121.datasets.tables import Table, read_table
-from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.errors import InputError, UsageError, some
 
 TABLE = "labels.csv"  # in a folder that is named as the source
 SUFFIXES = (".csv", ".tsv")

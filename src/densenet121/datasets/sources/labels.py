@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from densenet121.datasets.image_dataset import some, without_decimals
+from densenet121.datasets.image_dataset import without_decimals
 from densenet121.datasets.sources.text import lines_of, names_of
-from densenet121.utils.errors import InputError
+from densenet121.utils.errors import InputError, some
 
 # What stands for "no label" among labels that are numbers; of these, words that no class is called.
 _NO_LABEL = frozenset(("", "none", "null", "nan", "na", "n/a", "unknown", "?"))

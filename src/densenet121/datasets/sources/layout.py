@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from densenet121.datasets.decoding import EXTENSIONS
-from densenet121.datasets.image_dataset import some
 from densenet121.datasets.sources.splits import VAL_FOLDERS, are_splits, split_of, split_within
-from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.errors import InputError, UsageError, some
 from densenet121.utils.strays import broken_link
 
 # Kinds of files that hold many images: what messages call them, and their names.

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from densenet121.datasets.image_dataset import ImageDataset, some, with_classes
+from densenet121.datasets.image_dataset import ImageDataset, with_classes
 from densenet121.datasets.sources import archive, lists
 from densenet121.datasets.sources.arrow import read_arrow
 from densenet121.datasets.sources.cifar import is_cifar, read_cifar
@@ -31,7 +31,7 @@ from densenet121.datasets.sources.parquet import read_parquet
 from densenet121.datasets.sources.shards import read_shards
 from densenet121.datasets.sources.splits import Split, have_own_splits
 from densenet121.datasets.sources.tfrecord import read_tfrecords
-from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.errors import InputError, UsageError, some
 
 # The kinds of files that hold many images, and the folders that are one source as a whole.
 _READERS: dict[str, Callable[..., ImageDataset]] = {

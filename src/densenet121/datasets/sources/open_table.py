@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from densenet121.datasets.image_dataset import ImageDataset, some
+from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.sources import archive
 from densenet121.datasets.sources.arrow import read_label_arrow
 from densenet121.datasets.sources.exclusion import without_excluded
@@ -33,7 +33,7 @@ from densenet121.datasets.sources.splits import (
 )
 from densenet121.datasets.sources.tfrecord import read_label_tfrecords
 from densenet121.datasets.tables import read_table
-from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.errors import InputError, UsageError, some
 
 _READERS: dict[str, Callable[[Path, LabelRules, Split], ImageDataset]] = {
     ".tar": read_label_shards,

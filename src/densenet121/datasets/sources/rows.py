@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from densenet121.datasets.image_dataset import some
 from densenet121.datasets.packed_strings import Names
 from densenet121.datasets.sources.label_table import LabelRules, labels_of_table
 from densenet121.datasets.sources.labelled_rows import Rows, labels_of_rows
 from densenet121.datasets.tables import Table
-from densenet121.utils.errors import InputError, UsageError, one_line
+from densenet121.utils.errors import InputError, UsageError, one_line, some
 
 IMAGE_COLUMNS = ("image", "img", "picture")
 LABEL_COLUMNS = ("label", "labels", "class", "fine_label")

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from densenet121.metrics.bootstrap import few_groups_note, few_positives_note, named
+from densenet121.metrics.bootstrap import few_groups_note, few_positives_note
 from densenet121.metrics.decisions import threshold_text
 from densenet121.metrics.tables import means_note
 from densenet121.pages.markup import number, plural
 from densenet121.tasks.values import CardPart, CardTable, Results
+from densenet121.utils.errors import some
 
 _SHARES = ("sensitivity", "specificity", "ppv", "npv")
 
@@ -25,7 +26,7 @@ def card(results: Results) -> CardPart:
     rows.append(["loss (cross-entropy of a label)", number(score.loss, ".4f"), ""])
     text = f"On {plural(found['total'], 'image')}. {_intervals(found)}"
     if left_out:
-        text += f" Left out of the means, because they are undefined: {named(left_out)}."
+        text += f" Left out of the means, because they are undefined: {some(left_out, 20)}."
     tables = [CardTable("Metrics", text, ("metric", "value", "95 % interval"), rows)]
     tables += [_labels(labels), *_points(labels)]
     metrics = {

@@ -17,7 +17,6 @@ from densenet121.metrics.bootstrap import (
     few_of_mean_note,
     group_numbers,
     labels_of_few_groups,
-    named,
     percentile_interval,
     resampled,
 )
@@ -25,7 +24,7 @@ from densenet121.metrics.ranking import delong_test
 from densenet121.metrics.several_tests import holm
 from densenet121.tasks.multi_label.answers import Row, read_row
 from densenet121.tasks.values import Compared
-from densenet121.utils.errors import InputError, visible_lines
+from densenet121.utils.errors import InputError, some, visible_lines
 
 Rows = Mapping[str, Mapping[str, str]]
 
@@ -116,7 +115,7 @@ class Difference(Compared):
                 f"{len(self.labels)} that were tested"
             )
         if self.left_out:
-            lines.append(f"left out, with too few images of one kind: {named(self.left_out)}")
+            lines.append(f"left out, with too few images of one kind: {some(self.left_out, 20)}")
         shown = sorted(self.labels, key=lambda label: -abs(label.difference))[:top]
         width = max((len(label.label) for label in shown), default=0)
         lines += [

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from densenet121.metrics.bootstrap import few_groups_note, few_positives_note, named
+from densenet121.metrics.bootstrap import few_groups_note, few_positives_note
 from densenet121.metrics.decisions import threshold_text
 from densenet121.metrics.tables import means_note
 from densenet121.pages.markup import card, escape, image, number, percent, plural, section, table
@@ -23,6 +23,7 @@ from densenet121.tasks.values import (
     Results,
     Validation,
 )
+from densenet121.utils.errors import some
 
 ERRORS_SHOWN = 12
 
@@ -84,7 +85,7 @@ def _cards(score: CheckpointScore, of: int) -> list[str]:
             "Mean AUROC",
             defined,
             f"95 % interval {ends[0]:.4f} to {ends[1]:.4f}" if ends else "",
-            f"left out: {named(left_out, 5)}" if left_out else "",
+            f"left out: {some(left_out, 5)}" if left_out else "",
             (f"best of {of}: " if of > 1 else "") + Path(score.checkpoint).name,
             main=True,
         ),

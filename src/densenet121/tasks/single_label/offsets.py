@@ -6,12 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from densenet121.datasets.image_dataset import some
 from densenet121.metrics import offsets
 from densenet121.metrics.decisions import mean_recall
 from densenet121.tasks.single_label.calibrate import halves
 from densenet121.tasks.values import LogitOffsets
-from densenet121.utils.errors import InputError
+from densenet121.utils.errors import InputError, some
 
 _FEW = 10  # images of a class; the factor e^offset is then uncertain by about 1.9
 _SHOWN = 20  # classes
