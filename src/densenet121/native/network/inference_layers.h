@@ -101,7 +101,7 @@ struct Group {
   const R* norms;
   Maps maps;
   T* y;
-  R* h;  // the bottleneck, relu(norm2(conv1)) of one layer
+  R* h;  // the bottleneck, relu(norm2(conv1)) of one layer, by panels
 
   static int64_t phases(const BlockArguments& g) { return 2 * g.layers; }
 
@@ -116,20 +116,20 @@ struct Group {
     const R* scale = norms + at.norms;
     const R* shift = scale + 2 * at.columns + first;
     T* a = scratch<T>(0, kRowsAtOnce * kSkewedNumbers<T>);
-    R* out = h + pixels.begin * at.width + first;
+    const ByPanels<R> out{h + first * maps.pixels(), maps.pixels(), pixels.begin};
     // The sums so far are read again: of two threads each needs its own.
-    R* c = claim.contested() ? scratch<R>(1, kRowsAtOnce * width) : out;
-    const int64_t ldc = claim.contested() ? width : at.width;
+    const ByPanels<R> own{scratch<R>(1, kRowsAtOnce * round_up(width, kPanel<R>)), rows, 0};
+    const ByPanels<R>& c = claim.contested() ? own : out;
     for (int64_t k = 0; k < at.columns; k += kNumbersAtOnce<T>) {
       const int64_t depth = smaller<int64_t>(kNumbersAtOnce<T>, at.columns - k);
       normalise_some<T>(y + pixels.begin * ld + k, ld, rows, columns - k, depth, scale + k,
                         scale + at.columns + k, a, kSkewedNumbers<T>);
       multiply_factors<T>(rows, a, k, depth, weights + at.weights + first * at.columns, at.columns,
-                          width, c, ldc, shift);
+                          width, c, shift);
     }
     if (!claim.contested() || !claim()) return;
-    for (int64_t r = 0; r < rows; r++) {
-      std::memcpy(out + r * at.width, c + r * width, width * sizeof(R));
+    for (int64_t n = 0; n < width; n += kPanel<R>) {
+      std::memcpy(out.panel(n), own.panel(n), rows * kPanel<R> * sizeof(R));
     }
   }
 
@@ -232,7 +232,7 @@ void run_layers(const InferenceArguments& arguments) {
   const int64_t pixels = g.height * g.width, fair = (g.images + g.threads - 1) / g.threads;
   const int64_t at_once = images_at_once(pixels, fair);
   const int64_t groups = (g.images + at_once - 1) / at_once;
-  const int64_t numbers = at_once * pixels * round_up(g.bottleneck, kLanes<T>);
+  const int64_t numbers = at_once * pixels * round_up(g.bottleneck, kPanel<R>);
   R* shared = scratch<R>(3, numbers);
   share_groups(groups, 1 + Group<T>::phases(g), g.threads, [&](Worker& worker, int64_t i) {
     const Maps maps{smaller(at_once, g.images - i * at_once), g.height, g.width};

@@ -169,7 +169,7 @@ struct Pass {
     int64_t most = 0;
     for (int64_t b = 0; b < g.blocks; b++) {
       const int64_t rows = images_at_once(pixels(b), images) * pixels(b);
-      const int64_t numbers = rows * round_up(blocks[b].bottleneck, kLanes<T>);
+      const int64_t numbers = rows * round_up(blocks[b].bottleneck, kPanel<R>);
       most = numbers > most ? numbers : most;
     }
     return most;

@@ -160,28 +160,51 @@ struct PatchesOfFour {
     }
   }
 
-  template <class Out>
-  static void six(const Vec<T> (&d)[6], Out out) {
+  // Two of the six values of a row or column, d(0) .. d(5): those at 0 and infinity, at a and -a, or at b
+  // and -b.
+  template <int kPair, class Number>
+  static void two_of_six(Number d, Vec<T>& first, Vec<T>& second) {
     const T a = kA, b = kB, half = 0.5, two = 2, middle = 2.5;
-    const Vec<T> even_a = d[4] - d[2] * half, odd_a = d[3] - d[1] * half;
-    const Vec<T> even_b = d[4] - d[2] * two, odd_b = d[3] - d[1] * two;
-    out(0, (d[0] + d[4]) - d[2] * middle);
-    out(1, even_a + odd_a * a);
-    out(2, even_a - odd_a * a);
-    out(3, even_b + odd_b * b);
-    out(4, even_b - odd_b * b);
-    out(5, (d[1] + d[5]) - d[3] * middle);
+    if constexpr (kPair == 0) {
+      first = (d(0) + d(4)) - d(2) * middle;
+      second = (d(1) + d(5)) - d(3) * middle;
+    } else {
+      const T inner = kPair == 1 ? half : two, factor = kPair == 1 ? a : b;
+      const Vec<T> even = d(4) - d(2) * inner, odd = d(3) - d(1) * inner;
+      first = even + odd * factor;
+      second = even - odd * factor;
+    }
+  }
+
+  // Two rows of the result, which the registers can hold: all six would go through memory.
+  template <int kPair, class Pixel, class Write>
+  static void two_rows(Pixel pixel, Write write) {
+    constexpr int kPlaces[3][2] = {{0, 5}, {1, 2}, {3, 4}};
+    Vec<T> rows[2][6];
+#pragma GCC unroll 6
+    for (int c = 0; c < 6; c++) {
+      two_of_six<kPair>([&](int r) __attribute__((always_inline)) { return pixel(r, c); }, rows[0][c],
+                        rows[1][c]);
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++) {
+      const auto number = [&](int c) __attribute__((always_inline)) { return rows[i][c]; };
+      const int row = 6 * kPlaces[kPair][i];
+      Vec<T> first, second;
+      two_of_six<0>(number, first, second);
+      write(row, first), write(row + 5, second);
+      two_of_six<1>(number, first, second);
+      write(row + 1, first), write(row + 2, second);
+      two_of_six<2>(number, first, second);
+      write(row + 3, first), write(row + 4, second);
+    }
   }
 
   template <class Pixel, class Write>
   static void transform(Pixel pixel, Write write) {
-    Vec<T> rows[6][6];
-    for (int c = 0; c < 6; c++) {
-      const Vec<T> d[6] = {pixel(0, c), pixel(1, c), pixel(2, c),
-                           pixel(3, c), pixel(4, c), pixel(5, c)};
-      six(d, [&](int r, Vec<T> v) { rows[r][c] = v; });
-    }
-    for (int r = 0; r < 6; r++) six(rows[r], [&](int c, Vec<T> v) { write(6 * r + c, v); });
+    two_rows<0>(pixel, write);
+    two_rows<1>(pixel, write);
+    two_rows<2>(pixel, write);
   }
 
   template <class Out>

@@ -73,7 +73,7 @@ struct PatchProducts<Form, bf16> {
       : weights(weights),
         input_stride(patch_stride<int16_t>(most, weights.columns)),
         sum_stride(patch_stride<int32_t>(most, at_once)),
-        wide(scratch<float>(5, Form::kNumbers * weights.columns)),
+        wide(scratch<float>(5, wide_numbers<Form>(weights.columns))),
         inputs(scratch<int16_t>(2, Form::kNumbers * input_stride)),
         sums(scratch<int32_t>(4, Form::kNumbers * sum_stride)) {
     static_assert(Form::kInForward <= Form::kInBackward, "units are of the longer part");
@@ -83,10 +83,14 @@ struct PatchProducts<Form, bf16> {
     const int64_t columns = weights.columns, row_ld = strip.pitch() * columns;
     for (int64_t p = 0; p < count; p++) {
       const float* corner = frame + places[p].window * columns;
-      const auto pixel = [&](int r, int c, int64_t n) __attribute__((always_inline)) {
-        return load<float>(corner + r * row_ld + c * columns + n, kLanes<float>);
+      const auto transform = [&](int64_t n, auto write) __attribute__((always_inline)) {
+        Form::transform(
+            [&](int r, int c) __attribute__((always_inline)) {
+              return load<float>(corner + r * row_ld + c * columns + n, kLanes<float>);
+            },
+            write);
       };
-      units[p] = transform_whole<Form>(columns, pixel, wide, inputs + p * columns, input_stride);
+      units[p] = transform_whole<Form>(columns, transform, wide, inputs + p * columns, input_stride);
     }
   }
   void multiply(int64_t count, int64_t first, int64_t some) {

@@ -68,8 +68,8 @@ struct Pooling {
       for (int64_t k = 0; k < depth; k += kNumbersAtOnce<T>) {
         const int64_t some = smaller<int64_t>(kNumbersAtOnce<T>, depth - k);
         normalise(range, corners, offset, k, some, a);
-        multiply_factors<T>(rows, a, k, some, weights + first * depth, depth, width, c, width,
-                            nullptr);
+        multiply_factors<T>(rows, a, k, some, weights + first * depth, depth, width,
+                            ByRows<R>{c, width}, nullptr);
       }
       for (int64_t i = 0; i < rows * width; i += kLanes<T>) {
         const Vec<T> sums = load<R>(c + i, kLanes<T>);

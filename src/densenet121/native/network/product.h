@@ -144,19 +144,38 @@ constexpr int64_t kRowsAtOnce = 60;
 template <class T>
 constexpr int64_t kSkewedDepth = kDepthAtOnce<T> + 64 / sizeof(T);
 
+// Where C is: the first row of the panel whose first column is n, and the distance of its rows.
+template <class R>
+struct ByRows {
+  R* first;
+  int64_t ld;
+  R* panel(int64_t n) const { return first + n; }
+};
+
+// Panel after panel, each with all its `rows`, of which those from `begin` on are computed. The pixels of
+// a patch's window are then few cache lines apart, and not a power of two, as in rows of 128 columns.
+template <class R>
+struct ByPanels {
+  R* first;
+  int64_t rows, begin;
+  static constexpr int64_t ld = kPanel<R>;
+  R* panel(int64_t n) const { return first + n * rows + begin * ld; }
+};
+
 // C (+)= A B for the summands k .. k + depth - 1, at most kDepthAtOnce, of panel_depth; C is
 // overwritten if k = 0. After the last summand C becomes relu(sums + shift), if there is a shift.
-template <class T>
+template <class T, class Sums>
 inline void multiply_panels(int64_t rows, const T* a, int64_t k, int64_t depth, const T* panels,
-                            int64_t panel_depth, int64_t width, Real<T>* c, int64_t ldc,
+                            int64_t panel_depth, int64_t width, const Sums& c,
                             const Real<T>* shift) {
   const bool ends = shift && k + depth == panel_depth;
   for (int64_t n = 0; n < width; n += kPanel<T>) {
     const int64_t some = smaller<int64_t>(kPanel<T>, width - n);
     const T* panel = panels + n * panel_depth + k * some;
     const T* next = n + some < width ? panel + some * panel_depth : panels + (k + depth) * kPanel<T>;
-    product<T, false, kSkewedDepth<T>>(rows, {a, kSkewedDepth<T>, depth}, panel, some, c + n, ldc,
-                                       k > 0, ends ? shift + n : nullptr, next);
+    product<T, false, kSkewedDepth<T>>(rows, {a, kSkewedDepth<T>, depth}, panel, some,
+                                       c.panel(n), c.ld, k > 0,
+                                       ends ? shift + n : nullptr, next);
   }
 }
 
@@ -167,14 +186,14 @@ constexpr int64_t kNumbersAtOnce = kDepthAtOnce<Factor<T>> * kTogether<T>;
 template <class T>
 constexpr int64_t kSkewedNumbers = kSkewedDepth<Factor<T>> * kTogether<T>;
 
-template <class T>
+template <class T, class Sums>
 inline void multiply_factors(int64_t rows, const T* a, int64_t k, int64_t depth, const T* panels,
-                             int64_t panel_depth, int64_t width, Real<T>* c, int64_t ldc,
+                             int64_t panel_depth, int64_t width, const Sums& c,
                              const Real<T>* shift) {
   using F = Factor<T>;
   constexpr int kSome = kTogether<T>;
   multiply_panels<F>(rows, reinterpret_cast<const F*>(a), k / kSome, depth / kSome,
-                     reinterpret_cast<const F*>(panels), panel_depth / kSome, width, c, ldc, shift);
+                     reinterpret_cast<const F*>(panels), panel_depth / kSome, width, c, shift);
 }
 
 // Position of the number (k, n) of B.

@@ -51,7 +51,7 @@ void conv1_pixels(const Layer<T>& layer, Range pixels, const Affine<T>& affine, 
     const int64_t depth = smaller<int64_t>(kDepthAtOnce<T>, columns - k);
     normalise_some<T>(y + k, ld, rows, layer.columns - k, depth, affine.scale.data() + k,
                       affine.shift.data() + k, a, kSkewedDepth<T>, rows);
-    multiply_panels<T>(rows, a, k, depth, panels, columns, padded, c, padded, nullptr);
+    multiply_panels<T>(rows, a, k, depth, panels, columns, padded, ByRows<Real<T>>{c, padded}, nullptr);
   }
   if (c == out) return;
   for (int64_t r = 0; r < rows; r++) {

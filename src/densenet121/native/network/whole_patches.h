@@ -31,16 +31,14 @@ inline __m512i whole_numbers(const float* from, __m512 factor) {
   return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(from), factor));
 }
 
-// Two registers become one of 16 bits, in the order of whole_position.
+// Two registers, or the last one of all, become numbers of 16 bits, in the order of whole_position.
 inline void pack_whole(const float* from, int64_t columns, __m512 factor, int16_t* to) {
-  int64_t n = 0;
-  for (; n + 32 <= columns; n += 32) {
-    _mm512_storeu_si512(to + n, _mm512_packs_epi32(whole_numbers(from + n, factor),
-                                                   whole_numbers(from + n + 16, factor)));
-  }
-  if (n < columns) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + n),
-                        _mm512_cvtsepi32_epi16(whole_numbers(from + n, factor)));
+  if (columns >= 32) {
+    _mm512_storeu_si512(to, _mm512_packs_epi32(whole_numbers(from, factor),
+                                               whole_numbers(from + 16, factor)));
+  } else {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
+                        _mm512_cvtsepi32_epi16(whole_numbers(from, factor)));
   }
 }
 
@@ -107,26 +105,40 @@ inline void pack_patches(bf16* weights, float* units, int64_t columns, int64_t w
   });
 }
 
-// The transforms of a patch's window as whole numbers, `stride` apart; their unit. pixel(r, c, n) is a
-// register of a pixel's channels from n on. `wide` has memory for the transforms as floats.
-template <class Form, class Pixel>
-inline float transform_whole(int64_t columns, Pixel pixel, float* wide, int16_t* out, int64_t stride) {
+// Memory for the transforms of a patch as floats, panel after panel. It begins some cache lines into its
+// page: a load that has the lower 12 bits of an address just written to waits for the store, and the
+// bottleneck begins with its page, too.
+constexpr int64_t kIntoPage = 4 * kLine<float>;
+template <class Form>
+inline int64_t wide_numbers(int64_t columns) {
+  return kIntoPage + Form::kNumbers * round_up(columns, kPanel<float>);
+}
+
+// The transforms of a patch's window as whole numbers, `stride` apart; their unit. transform(n, write)
+// writes those of a register of channels, from n on. `wide` has memory for wide_numbers.
+template <class Form, class Transform>
+inline float transform_whole(int64_t columns, Transform transform, float* wide, int16_t* out,
+                             int64_t stride) {
+  constexpr int64_t kSome = kPanel<float>;
+  wide += kIntoPage;
   const __m512i sign = _mm512_set1_epi32(INT32_MAX);
   __m512i largest{};  // of the magnitudes' bits: nan and infinity are larger than all numbers
   for (int64_t n = 0; n < columns; n += kLanes<float>) {
-    Form::transform([&](int r, int c) { return pixel(r, c, n); },
-                    [&](int i, Vec<float> v) __attribute__((always_inline)) {
-                      const __m512i bits = reinterpret_cast<__m512i>(v);
-                      largest = _mm512_max_epu32(largest, _mm512_and_si512(bits, sign));
-                      store<float>(wide + i * columns + n, v, kLanes<float>);
-                    });
+    float* to = wide + n / kSome * kSome * Form::kNumbers + n % kSome;
+    transform(n, [&](int i, Vec<float> v) __attribute__((always_inline)) {
+      const __m512i bits = reinterpret_cast<__m512i>(v);
+      largest = _mm512_max_epu32(largest, _mm512_and_si512(bits, sign));
+      store<float>(to + i * kSome, v, kLanes<float>);
+    });
   }
   const uint32_t bits = _mm512_reduce_max_epu32(largest);
   float most;
   std::memcpy(&most, &bits, sizeof(most));
-  const float factor = most < 1e-30f ? 0 : kMostOfPixels / most;
-  for (int i = 0; i < Form::kNumbers; i++) {
-    pack_whole(wide + i * columns, columns, _mm512_set1_ps(factor), out + i * stride);
+  const __m512 factor = _mm512_set1_ps(most < 1e-30f ? 0 : kMostOfPixels / most);
+  for (int64_t n = 0; n < columns; n += kSome, wide += Form::kNumbers * kSome) {
+    for (int i = 0; i < Form::kNumbers; i++) {
+      pack_whole(wide + i * kSome, columns - n, factor, out + i * stride + n);
+    }
   }
   return most - most == 0 ? most / kMostOfPixels : std::nanf("");
 }
@@ -145,29 +157,28 @@ inline void convolve_patches(const Maps& maps, int64_t first, int64_t last, cons
   const int64_t count = last - first, padded = round_up(width, kLanes<float>);
   const int64_t input_stride = patch_stride<int16_t>(Form::kAtOnce, columns);
   const int64_t sum_stride = patch_stride<int32_t>(Form::kAtOnce, padded);
-  float* zeros = scratch<float>(0, columns + Form::kNumbers * columns);
-  float* wide = zeros + columns;
+  float* wide = scratch<float>(0, wide_numbers<Form>(columns));
   int16_t* inputs = scratch<int16_t>(2, Form::kNumbers * input_stride);
   int32_t* sums = scratch<int32_t>(4, Form::kNumbers * sum_stride);
   float own[Form::kAtOnce];
-  std::memset(zeros, 0, columns * sizeof(float));
-  for (int64_t p = 0; p < count; p++) {
-    const float* window[Form::kWindow][Form::kWindow];
-    find_window<Form>(maps, Patch(maps, first + p, Form::kPixels), x, zeros, columns, window);
-    const auto pixel = [&](int r, int c, int64_t n) __attribute__((always_inline)) {
-      return load<float>(window[r][c] + n, kLanes<float>);
+  Patch patch(maps, first, Form::kPixels);
+  for (int64_t p = 0; p < count; p++, patch.next(maps, Form::kPixels)) {
+    const PatchWindow<Form, float> window(maps, patch, x);
+    const auto transform = [&](int64_t n, auto write) __attribute__((always_inline)) {
+      window.transform(n, write);
     };
-    own[p] = transform_whole<Form>(columns, pixel, wide, inputs + p * columns, input_stride);
+    own[p] = transform_whole<Form>(columns, transform, wide, inputs + p * columns, input_stride);
   }
   multiply_patches<Form, VnniPair>(count, reinterpret_cast<VnniPair*>(inputs), input_stride / 2,
                                     columns / 2, reinterpret_cast<const VnniPair*>(weights), padded,
                                     0, padded, sums, sum_stride);
   if (!claim()) return;
-  for (int64_t p = 0; p < count; p++) {
+  patch = Patch(maps, first, Form::kPixels);
+  for (int64_t p = 0; p < count; p++, patch.next(maps, Form::kPixels)) {
     const auto number = [&](int64_t n, int i) __attribute__((always_inline)) {
       return sums_of_whole(sums + p * padded + n + i * sum_stride, units + i * padded + n);
     };
-    write_patch<Form>(maps, Patch(maps, first + p, Form::kPixels), width, number, own[p], out, ld);
+    write_patch<Form>(maps, patch, width, number, own[p], out, ld);
   }
 }
 

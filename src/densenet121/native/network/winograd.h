@@ -103,6 +103,13 @@ struct Patch {
       : image(index / maps.patches_of_one(size)),
         row(index % maps.patches_of_one(size) / maps.patch_columns(size) * size),
         column(index % maps.patch_columns(size) * size) {}
+  void next(const Maps& maps, int64_t size) {
+    column += size;
+    if (column < maps.width) return;
+    column = 0, row += size;
+    if (row < maps.height) return;
+    row = 0, image++;
+  }
 };
 
 // Number of pieces of work.
