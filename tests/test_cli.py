@@ -415,6 +415,26 @@ def test_help_has_sections_and_every_default(capsys: pytest.CaptureFixture[str])
     assert flat.count("(required)") == 1
 
 
+def test_no_flag_has_two_defaults_in_the_help() -> None:
+    twice = {
+        (command, flag.label)
+        for command, config_class in cli.COMMANDS.items()
+        for flag in flags_of(config_class)
+        if "(default:" in flag.meaning
+    }
+    assert not twice
+
+
+def test_only_metrics_speaks_of_labels_without_a_probability() -> None:
+    speak = {
+        command
+        for command, config_class in cli.COMMANDS.items()
+        for flag in flags_of(config_class)
+        if "without a probability" in flag.meaning or "without a probability" in flag.default_text
+    }
+    assert speak == {"metrics"}
+
+
 @pytest.mark.parametrize("columns", [40, 80, 200])
 def test_help_fits_the_terminal(
     columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

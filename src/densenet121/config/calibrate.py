@@ -27,7 +27,7 @@ class CalibrateConfig(
     Attributes:
         data_dir: images used neither for training nor to choose the weights: a folder of class
             folders, or one that holds `val/`.
-        pretrained: weights of densenet121.
+        pretrained: weights: a checkpoint, weights file or Hugging Face folder.
         output: file for the calibrated weights (default: beside them, with "_calibrated" in the
             name).
         target_accuracy: share of predict's answers that shall be right, such as 0.99; predict

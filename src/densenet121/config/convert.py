@@ -77,9 +77,9 @@ class ConvertConfig(KnownSettings):
         variant: paper or model_zoo, for weights that do not record it for certain (default: what
             the weights suggest).
         channels: input channels of the network in the file that is written: 3, or 1 (grey images)
-            for native, timm, monai and torchxrayvision (default: those of the weights where the
-            program has such networks). For 1, the first convolution is summed over R, G and B,
-            for 3 each channel gets a third of it, the same function for grey images.
+            for native, timm, monai and torchxrayvision. For 1, the first convolution is summed over
+            R, G and B, for 3 each channel gets a third of it, the same function for grey images
+            (default: those of the weights where the program has such networks).
     """
 
     section: ClassVar[str] = Settings.section

@@ -67,7 +67,8 @@ class EvalWeightsSettings(WeightsSettings):
     """The network of an evaluation.
 
     Attributes:
-        pretrained: weights: a checkpoint or weights file, or a folder of them (newest first).
+        pretrained: weights: a checkpoint, weights file, Hugging Face folder or exported .onnx; or a
+            folder of several, each of which is evaluated, newest first.
         interpolation: how images are resized: opencv_bilinear as the original, without
             antialiasing; pillow_bilinear as torchvision and pillow_bicubic as timm, with it;
             pillow_nearest as Keras (default: what the weights were validated with, else

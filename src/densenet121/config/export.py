@@ -17,7 +17,7 @@ class ExportConfig(LabelTableSettings):
     """Export the network for another runtime or as int8 weights, with a parity report.
 
     Attributes:
-        pretrained: weights of densenet121.
+        pretrained: weights: a checkpoint, weights file or Hugging Face folder.
         output: file to write, such as model.onnx, model.pt2 or int8.safetensors; the parity report
             goes beside it.
         data_dir: images to compare both networks on: a folder of class folders, or one that holds

@@ -11,7 +11,7 @@ class InspectConfig(Settings):
     """Describe a weights file: network, variant, classes, training state, preprocessing.
 
     Attributes:
-        file: weights file, or an .onnx file that export wrote.
+        file: weights file, a Hugging Face folder, or an .onnx or .pt2 file that export wrote.
     """
 
     positional: ClassVar[tuple[str, ...]] = ("file",)

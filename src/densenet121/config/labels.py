@@ -23,8 +23,7 @@ class LabelSettings(Settings):
             image has one label).
         negative_label: the word in that column for an image without any label, such as "No
             Finding" (default: none).
-        ignore_labels: labels in that column that do not count (default: none; a label without a
-            probability is an error).
+        ignore_labels: labels in that column that do not count (default: none).
         uncertain: what a cell of -1 means: ignore leaves it out for this label, 0 negative, 1
             positive; or LABEL=CHOICE for labels that differ, as in "ignore,Edema=1" (default: such
             cells are an error).

@@ -24,8 +24,8 @@ class AnswerSettings(Settings):
     """The output for each image.
 
     Attributes:
-        top_k: number of classes to print for each image (default: 5); all of several labels are
-            printed.
+        top_k: number of classes to print for each image; all of several labels are printed
+            (default: 5).
         format: table for people, jsonl (a JSON object for each image) or csv (a row for each image
             and class).
         coverage: adds the prediction set that holds the true class with this probability, such as
@@ -72,7 +72,7 @@ class PredictConfig(
     Attributes:
         inputs: images, folders (everything below them), or - for standard input: an image, or
             a list of paths, one per line.
-        pretrained: weights: a checkpoint or weights file.
+        pretrained: weights: a checkpoint, weights file, Hugging Face folder or exported .onnx.
     """
 
     section: ClassVar[str] = "data"

@@ -117,13 +117,13 @@ class ServeConfig(
     """Classify images over HTTP: a page for people, an API for programs, one queue for all.
 
     Attributes:
-        weights: a checkpoint, weights file or exported .onnx.
+        weights: a checkpoint, weights file, Hugging Face folder or exported .onnx.
         host: address to listen on; 0.0.0.0 lets other machines in, see `token_file`.
         port: port to listen on; 0 picks a free one and reports it.
         root_path: path below which a proxy shows the server, such as /cats, and which it removes
             from the addresses that it passes on (default: none).
-        top_k: number of classes to return for each image, unless the request says another
-            (default: 5); all of several labels are returned.
+        top_k: number of classes to return for each image, unless the request says another; all of
+            several labels are returned (default: 5).
         cam_layer: layer whose class-activation maps are drawn (default: features, the classifier's
             input; of images so small that this is a single position, features.denseblock2).
         model_name: name of the network for clients of the Open Inference Protocol, in the addresses
