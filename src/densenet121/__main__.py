@@ -6,6 +6,9 @@ import threading
 from collections.abc import Sequence
 
 from densenet121.utils.output import open_closed
+from densenet121.utils.signals import STOPPED_TEXT, handle_ctrl_c, importing
+
+_STOPPED = 143
 
 
 def start(arguments: Sequence[str] | None = None) -> int:
@@ -16,16 +19,18 @@ def start(arguments: Sequence[str] | None = None) -> int:
     """
     open_closed()
     try:
+        handle_ctrl_c(_STOPPED)
         try:
-            from densenet121.cli import main
+            with importing():
+                from densenet121.cli import main
         except (MemoryError, OSError) as error:
             said = str(error) or "not enough memory"
             print(f"densenet121: cannot start: {said}", file=sys.stderr)  # noqa: T201
             return 1
         return main(arguments)
     except KeyboardInterrupt:
-        print("densenet121: stopped; everything saved before is intact", file=sys.stderr)  # noqa: T201
-        return 143
+        print(f"densenet121: {STOPPED_TEXT}", file=sys.stderr)  # noqa: T201
+        return _STOPPED
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, signal.SIG_IGN)

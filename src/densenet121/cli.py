@@ -52,6 +52,7 @@ from densenet121.config.help import overview
 from densenet121.utils.errors import NO_MEMORY, InputError, UsageError, visible
 from densenet121.utils.files import FULL
 from densenet121.utils.output import drop_output
+from densenet121.utils.signals import STOPPED_TEXT, importing
 from densenet121.utils.threads import limit_spinning
 from densenet121.version import __version__
 
@@ -118,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         said = error if _names_fault(error) else _no_memory(error)
         return _fail(said, arguments, status=FAILED)
     except KeyboardInterrupt:
-        return _fail("stopped; everything saved before is intact", arguments, status=STOPPED)
+        return _fail(STOPPED_TEXT, arguments, status=STOPPED)
     except (MemoryError, ImportError, RuntimeError) as error:
         if not _lacks_memory(error):
             raise
@@ -201,7 +202,8 @@ def _load(command: str) -> ModuleType:
     collecting = gc.isenabled()
     gc.disable()
     try:
-        return import_module(name)
+        with importing():
+            return import_module(name)
     finally:
         gc.freeze()
         if collecting:

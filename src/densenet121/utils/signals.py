@@ -1,7 +1,10 @@
 """Turn SIGTERM, Ctrl-C and others into a flag that loops check between steps."""
 
+import contextlib
+import os
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -13,6 +16,54 @@ _NOTICES = tuple(
     for name in ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
     if hasattr(signal, name)
 )
+
+
+STOPPED_TEXT = "stopped; everything saved before is intact"
+
+
+class CtrlC(KeyboardInterrupt):
+    """Ctrl-C in a process of ours.
+
+    Where KeyboardInterrupt itself has left code that was run from a text, as that of dataclasses
+    is, Python ends the process by the signal in the end, whatever its exit status is.
+    """
+
+
+class _Imports:
+    """Whether modules are being imported, of which nothing is left to finish or to save."""
+
+    under_way = False
+
+
+def handle_ctrl_c(status: int) -> None:
+    """Have Ctrl-C end this process with one line and ``status``, also while it imports modules.
+
+    There it ends at once: libraries swallow an exception in the middle of their import, and fail
+    later. A process that ignores the signal, as in the background of a script, goes on to.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        return
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        if not _Imports.under_way:
+            raise CtrlC
+        with contextlib.suppress(OSError):
+            os.write(2, f"densenet121: {STOPPED_TEXT}\n".encode())
+        os._exit(status)
+
+    signal.signal(signal.SIGINT, on_signal)
+
+
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """A context in which modules are imported."""
+    before, _Imports.under_way = _Imports.under_way, True
+    try:
+        yield
+    finally:
+        _Imports.under_way = before
 
 
 class StopRequest:
@@ -45,7 +96,7 @@ class StopRequest:
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if self.requested and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            raise CtrlC
         self.requested = True
 
 
