@@ -418,13 +418,14 @@ def test_one_column_for_two_classes_is_refused(
 
 
 @pytest.mark.parametrize("flags", [[], ["--label_column", "label"]])
+@pytest.mark.parametrize("prefix", ["probability_", "prob_", "probability", "prob"])
 def test_predictions_of_one_class_per_image_are_said_to_lack_probabilities(
-    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    prefix: str, flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As eval writes them: no prefix would help."""
     file = tmp_path / "predictions.csv"
     file.write_text("path,label,predicted,probability,rank\na.png,ant,ant,0.9,1\n")
-    said = refusal(capsys, file, "--probability_prefix", "probability_", *flags)
+    said = refusal(capsys, file, "--probability_prefix", prefix, *flags)
     assert "has the probability of the predicted class alone" in said
 
 

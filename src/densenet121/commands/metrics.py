@@ -151,7 +151,8 @@ def _columns_with(table: Table, config: MetricsConfig) -> dict[str, str]:
         for column in table.columns
         if column.startswith(prefix) and column != prefix
     }
-    if not found and {"predicted", "probability", "rank"} <= set(table.columns):
+    own = {"predicted", "probability", "rank"} <= set(table.columns)
+    if own and set(found.values()) <= {"probability"}:
         raise InputError(
             f"{table.file}: has the probability of the predicted class alone, as eval writes it "
             "for one class per image, and the metrics need that of each class; the accuracies of "
