@@ -57,8 +57,8 @@ class AverageDataSettings(Settings):
         val_dir: images to validate on (default: the `val` beside `train`, else none).
         exclude: file that names images to leave out, one per line, as `audit` writes it (default:
             none).
-        statistics_images: number of training images for the statistics of batch norm, drawn at
-            random; all if there are fewer.
+        statistics_images: largest number of training images for the statistics of batch norm,
+            drawn at random; a last batch that is not full is left out.
         seed: seed of that draw.
     """
 
