@@ -220,6 +220,11 @@ def test_one_channel_is_normalised_as_by_timm(
         ({"inner": {"crop_mode": "round"}}, "its pretrained_cfg is not in timm's format"),
         ({"inner": {"mean": [0.5]}}, "its pretrained_cfg is not in timm's format"),
         ({"inner": {"mean": [0.5, 0.5, 1e999]}}, "its pretrained_cfg is not in timm's format"),
+        ({"inner": {"std": [0.5, 0.5, 0]}}, "its pretrained_cfg is not in timm's format"),
+        ({"inner": {"input_size": [3, 0, 64]}}, "its pretrained_cfg is not in timm's format"),
+        ({"inner": {"crop_pct": -1}}, "its input_size, crop_pct and crop_mode: "),
+        ({"inner": {"crop_pct": 2}}, "its input_size, crop_pct and crop_mode: .* smaller"),
+        ({"label_names": ["a", "b", "\ud800"]}, "its pretrained_cfg is not in timm's format"),
     ],
 )
 def test_a_config_that_cannot_be_followed_is_refused(
@@ -256,7 +261,25 @@ def test_a_config_cut_anywhere_is_read_or_refused_in_one_line(tmp_path: Path) ->
     whole = json.dumps(THEIRS)
     for length in range(len(whole)):
         (tmp_path / "x" / "config.json").write_text(whole[:length])
-        assert read_config(tmp_path / "x" / "model.safetensors") is None
+        with pytest.raises(InputError, match=r"config\.json: is damaged .* move it away") as caught:
+            read_config(tmp_path / "x" / "model.safetensors")
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_config_that_an_editor_wrote_with_a_byte_order_mark_is_obeyed(
+    encoding: str, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(THEIRS), encoding=encoding)
+    found = read_config(tmp_path / "model.safetensors")
+    assert found is not None
+    assert found.preprocessing.interpolation == "pillow_bicubic"
+
+
+def test_a_config_of_another_network_is_passed_over(tmp_path: Path) -> None:
+    for text in ('{"architecture": "resnet50"}', '{"lr": 1}', "[]", '{"architecture": 5}'):
+        (tmp_path / "config.json").write_text(text)
+        assert read_config(tmp_path / "model.safetensors") is None
 
 
 @given(st.data())

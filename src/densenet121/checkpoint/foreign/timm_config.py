@@ -13,8 +13,8 @@ from typing import Any
 from densenet121.checkpoint.native import ModelInfo
 from densenet121.datasets.eval_resize import Resize, parse_eval_resize
 from densenet121.datasets.preprocessing import Preprocessing
-from densenet121.utils.errors import InputError
-from densenet121.utils.json_values import parse_json
+from densenet121.utils.errors import InputError, one_line
+from densenet121.utils.json_values import is_text, parse_json
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -111,14 +111,26 @@ def read_config(weights: Path) -> TimmConfig | None:
 
 
 def _densenet(weights: Path) -> dict[str, Any] | None:
-    """The content of config.json beside a weights file, if it is one of a DenseNet."""
+    """The content of config.json beside a weights file, if it is one of a DenseNet.
+
+    Raises:
+        InputError: it is damaged; without it, images and classes would be others.
+    """
     file = weights.with_name(CONFIG)
-    if not file.is_file() or file.stat().st_size > _LARGEST:
+    if not file.is_file():
         return None
     try:
-        content = parse_json(file.read_text(encoding="utf-8"))
+        if file.stat().st_size > _LARGEST:
+            raise ValueError(f"it has more than {_LARGEST} bytes")
+        content = parse_json(file.read_bytes())
+    except ValueError as error:
+        raise InputError(
+            f"{file}: is damaged ({one_line(error)}); download it or save it again, or move it "
+            "away to read the weights without it"
+        ) from None
+    try:
         return content if "densenet" in content["architecture"] else None
-    except (ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         return None
 
 
@@ -126,6 +138,8 @@ def _preprocessing(given: Mapping[str, Any], file: Path) -> tuple[Preprocessing,
     _, height, width = (int(side) for side in given["input_size"])
     mean, std = (tuple(float(value) * 255 for value in given[name]) for name in ("mean", "std"))
     if len(mean) not in (1, 3) or len(std) != len(mean) or not all(map(math.isfinite, mean + std)):
+        raise ValueError
+    if min(std) <= 0 or min(height, width) <= 0:
         raise ValueError
     kind = given["interpolation"]
     if kind not in _INTERPOLATIONS:
@@ -145,6 +159,10 @@ def _preprocessing(given: Mapping[str, Any], file: Path) -> tuple[Preprocessing,
         std,
         _INTERPOLATIONS[kind],
     )
+    try:
+        _ = preprocessing.transform
+    except InputError as error:
+        raise InputError(f"{file}: its input_size, crop_pct and crop_mode: {error}") from None
     return preprocessing, notes
 
 
@@ -152,7 +170,7 @@ def _class_names(found: Sequence[str] | Mapping[str, str]) -> tuple[str, ...]:
     """From a list, or from a dict of index to name without gaps."""
     if isinstance(found, Mapping):
         found = [found[str(index)] for index in range(len(found))]
-    if isinstance(found, str) or not all(isinstance(name, str) for name in found):
+    if isinstance(found, str) or not all(map(is_text, found)):
         raise TypeError
     return tuple(found)
 
