@@ -442,7 +442,16 @@ def test_a_last_line_cut_anywhere_is_dropped(metrics: MetricsFile) -> None:
     assert metrics.path.read_bytes() == whole
 
 
-@pytest.mark.parametrize("damage", [b"{", b"\xff", b"5", b"", b'"kind"'])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(b"{", b"\xff", b"5", b"", b'"kind"', b"{}", b'{"kind": "eval", "epoch": 0}'),
+        b'{"kind": "eval", "epoch": "0", "step": 2}',
+        b'{"kind": "eval", "epoch": 0, "step": null}',
+        b'{"kind": [], "epoch": 0, "step": 2}',
+        b'{"kind": "eval", "epoch": 0, "step": 2, "loss": NaN}',
+    ],
+)
 def test_any_other_damaged_line_is_named(damage: bytes, metrics: MetricsFile) -> None:
     lines = metrics.path.read_bytes().splitlines()
     lines[2] = damage

@@ -72,22 +72,32 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows; an incomplete last line, as left by a killed run, is dropped.
 
     Raises:
-        InputError: another line is not a JSON object.
+        InputError: another line is no row: not JSON, without its place, or with a number that JSON
+            does not have, such as NaN.
     """
     rows = []
     lines = read_input(path).splitlines()
     for line_number, line in enumerate(lines, start=1):
-        try:
-            row = parse_json(line)
-        except ValueError:
-            row = None
-        if isinstance(row, dict):
+        row = _row(line)
+        if row is not None:
             rows.append(row)
         elif line_number != len(lines):
             raise InputError(
                 f"{path}: line {line_number} is damaged; remove it to continue without it"
             )
     return rows
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """The row, or None if it cannot be kept: it has no place, or could not be written again."""
+    try:
+        row = parse_json(line)
+        count(row["epoch"])
+        count(row["step"])
+        _line(row)
+        return row if isinstance(row["kind"], str) else None
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
+        return None
 
 
 def parse(text: str, task: Task) -> tuple[list[Row], list[int]]:
