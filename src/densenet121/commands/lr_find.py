@@ -1,6 +1,5 @@
 """The ``lr-find`` command: the loss at rising learning rates, a plot and a suggestion."""
 
-import csv
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from densenet121.config import LrFindConfig, absolute
 from densenet121.engine.lr_range import LrRange, find_lr
 from densenet121.pages.plotting import BLUE, FAINT, ORANGE, STYLE, as_png
 from densenet121.tasks import Task
+from densenet121.utils.csv_lines import csv_writer
 from densenet121.utils.errors import InputError
 from densenet121.utils.files import check_output, write_atomic
 
@@ -118,7 +118,7 @@ def draw(found: LrRange) -> bytes:
 
 def _table(found: LrRange) -> str:
     text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
+    rows = csv_writer(text)
     rows.writerow(_COLUMNS)
     values = zip(found.rates.tolist(), found.losses.tolist(), found.smoothed.tolist(), strict=True)
     rows.writerows([step, *row] for step, row in enumerate(values))

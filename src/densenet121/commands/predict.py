@@ -1,6 +1,5 @@
 """The ``predict`` command: classify files, folders or standard input."""
 
-import csv
 import json
 import os
 import stat
@@ -19,6 +18,7 @@ from densenet121.inference.predictor import ImageInput, Predictor
 from densenet121.network import constant_network
 from densenet121.runs.layout import make_folder
 from densenet121.tasks import Answer, AnswerOptions, Task
+from densenet121.utils.csv_lines import csv_writer
 from densenet121.utils.errors import InputError, visible
 from densenet121.utils.progress import progress_bar
 from densenet121.utils.strays import broken_link
@@ -209,7 +209,7 @@ def writer(
     def jsonl(name: str, answer: Answer) -> None:
         print(json.dumps({"path": name, **answer.to_json()}, allow_nan=False), file=out)
 
-    rows = csv.writer(out, lineterminator="\n")
+    rows = csv_writer(out)
     if kind == "csv":
         rows.writerow(["path", *columns])
 

@@ -1,6 +1,5 @@
 """Images divided into parts, such as train and val or folds, and the lists of each part."""
 
-import csv
 import io
 import os
 from collections.abc import Collection, Mapping, Sequence
@@ -31,6 +30,7 @@ from densenet121.datasets.sources.open import open_splits
 from densenet121.datasets.sources.open_table import refuse_label_table
 from densenet121.datasets.splits import Members, Numbers, assign, best_seed, group_hashes
 from densenet121.datasets.tables import Table, read_table
+from densenet121.utils.csv_lines import csv_writer
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.files import real_path
 
@@ -306,7 +306,7 @@ def _list(images: Images, chosen: Numbers, folder: Path) -> bytes:
     folder = real_path(folder)
     to_root = os.path.relpath(real_path(images.root), folder)
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv_writer(text)
     writer.writerow(["path", *images.columns])
     for index in chosen.tolist():
         path = plain_path(folder, Path(to_root, images.paths[index]).as_posix())

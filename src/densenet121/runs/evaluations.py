@@ -17,6 +17,7 @@ from densenet121.runs.layout import (
     read_record,
 )
 from densenet121.tasks import Task, task_named
+from densenet121.utils.csv_lines import csv_writer
 from densenet121.utils.errors import InputError
 from densenet121.utils.files import read_input, write_atomic, write_json
 from densenet121.utils.json_values import count, parse_json
@@ -54,7 +55,7 @@ def write_evaluation(
 def write_table(file: Path, columns: Mapping[str, Sequence[object]]) -> None:
     """Write a CSV file atomically, with these columns in order."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv_writer(text)
     writer.writerow(columns)
     writer.writerows(zip(*columns.values(), strict=True))
     write_atomic(file, text.getvalue().encode(errors="surrogateescape"))

@@ -1,0 +1,15 @@
+"""predictions.csv is read back with the names of the images that were evaluated."""
+
+import os
+from pathlib import Path
+
+from densenet121.runs.evaluations import read_evaluation, write_evaluation
+
+NAMES = ["cat/a\rb.png", "cat/a\nb.png", 'cat/"a", b.png', "cat/\r\n.png", os.fsdecode(b"\xff.png")]
+
+
+def test_images_of_any_name_are_read_back(tmp_path: Path) -> None:
+    text = ["cat\r"] * len(NAMES)
+    columns = {"label": text, "predicted": text, "probability": ["0.5"] * len(NAMES), "rank": text}
+    write_evaluation(tmp_path, {"task": "single_label"}, NAMES, columns)
+    assert list(read_evaluation(tmp_path).rows) == NAMES
