@@ -209,6 +209,12 @@ def test_what_is_no_state_dict_of_a_densenet_is_refused(
         read_weights(tmp_path / "w.pth")
 
 
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800"])
+def test_a_name_that_no_file_can_have_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match="there is no such weights file"):
+        read_weights(Path(name))
+
+
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="none: there is no such weights file"):
         read_weights(tmp_path / "none")

@@ -27,6 +27,7 @@ from densenet121.config import (
     parse_image_size,
     settings_of,
 )
+from densenet121.config.files import read_settings
 from densenet121.utils.errors import UsageError
 from densenet121.utils.resizing import default_eval_resize
 
@@ -525,3 +526,26 @@ def test_a_value_of_another_type_is_refused_from_python(
     with pytest.raises(UsageError) as caught:
         TrainConfig(data_dir="pictures", **settings)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("escape", ["\\0", "\\ud800"])
+@pytest.mark.parametrize(
+    ("config", "setting", "others"),
+    [
+        (TrainConfig, "data_dir", {}),
+        (TrainConfig, "teacher", {"data_dir": "images"}),
+        (PredictConfig, "inputs", {"pretrained": "w.safetensors"}),
+    ],
+)
+def test_text_that_no_file_can_be_called_is_refused(
+    config: type[Any], setting: str, others: dict[str, Any], escape: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(f'{setting}: "a{escape}b"\n')
+    settings = read_settings(str(file), config)
+    with pytest.raises(UsageError, match=rf"--{setting}|{setting.upper()} has a NUL character or"):
+        config(**others, **settings)
+
+
+def test_bytes_of_a_path_that_are_not_utf_8_are_taken() -> None:
+    assert TrainConfig(data_dir=os.fsdecode(b"a\xff")).data_dir == "a\udcff"

@@ -128,6 +128,11 @@ class Flag:
         fits = isinstance(value, kinds) and (self.switch or not isinstance(value, bool))
         if not fits and not (self.choices and type(value) in (str, int, float)):
             raise UsageError(f"{self.label} must be {self.expected}, got {value!r}")
+        if isinstance(value, str) and not _can_be_written(value):
+            raise UsageError(
+                f"{self.label} has a NUL character or half of a character, which no name of a file "
+                f"has; remove it, got {value!r}"
+            )
         return value
 
     def _parsed(self, text: str) -> Any:
@@ -286,6 +291,14 @@ def _shown(default: Any) -> str:
     if default is None or default is False:
         return "none" if default is None else "off"
     return str(default)
+
+
+def _can_be_written(text: str) -> bool:
+    """Whether text can be a name; a file of settings and Python have escapes for what cannot."""
+    try:
+        return b"\0" not in text.encode(errors="surrogateescape")
+    except UnicodeEncodeError:
+        return False
 
 
 def _whole(text: str) -> int | None:

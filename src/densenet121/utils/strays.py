@@ -43,7 +43,7 @@ def broken_link(path: str | os.PathLike[str]) -> str | None:
             target = os.readlink(path)  # noqa: PTH115
             advice = _GET if _ANNEX in target else "remove the link, or mount what it leads to"
             return f"a link to {target}, which is not there; {advice}"
-    except OSError:  # such as a link to itself
+    except (OSError, ValueError):  # such as a link to itself; a name that no file can have
         pass
     return None
 
