@@ -188,3 +188,39 @@ def test_a_damaged_file_is_one_line(single: Path, tmp_path: Path) -> None:
     (tmp_path / "study.json").write_text((single / "study.json").read_text())
     with pytest.raises(InputError, match=r"label_errors\.csv: cannot be read"):
         write_study_pages(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [
+        ("spread", "accuracy", "x"),
+        ("spread", "accuracy", None),
+        ("ensemble", "labels", []),
+        (None, "data_dir", None),
+        (None, "seed_numbers", 1),
+        (None, "class_names", None),
+        (None, "folds", [1]),
+    ],
+)
+def test_a_damaged_study_is_refused_by_the_name_of_its_file(
+    part: str | None, key: str, value: object, single: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(single, tmp_path / "study")
+    page = (folder / "study.html").read_bytes()
+    content = json.loads((folder / "study.json").read_text())
+    (content[part] if part else content)[key] = value
+    (folder / "study.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"study\.json: not as study wrote it .* writes it anew"):
+        write_study_pages(folder)
+    assert (folder / "study.html").read_bytes() == page
+
+
+@pytest.mark.parametrize("change", [("probability", "p"), (",0.", ",x."), ("label", "l")])
+def test_a_damaged_table_of_labels_in_doubt_is_refused_by_its_name(
+    change: tuple[str, str], single: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(single, tmp_path / "study")
+    table = folder / "label_errors.csv"
+    table.write_text(table.read_text().replace(*change))
+    with pytest.raises(InputError, match=r"label_errors\.csv: not as study wrote it"):
+        write_study_pages(folder)

@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,20 @@ from densenet121.report.page import document, settings_table
 from densenet121.report.study_parts import cards, doubts, folds, metric_names, notes, spread
 from densenet121.report.study_plot import draw_spread
 from densenet121.runs.evaluations import read_evaluation
-from densenet121.runs.study import FIGURE, LABEL_ERRORS, LABEL_ERRORS_PAGE, PAGE, read_study
+from densenet121.runs.study import (
+    FIGURE,
+    LABEL_ERRORS,
+    LABEL_ERRORS_PAGE,
+    PAGE,
+    STUDY,
+    read_study,
+)
 from densenet121.tasks import CheckpointScore, Results
-from densenet121.utils.errors import InputError
+from densenet121.utils.errors import InputError, one_line
 from densenet121.utils.files import read_input, write_atomic
 
 _BAD_SHOWN = 200
+_MALFORMED = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError)
 
 
 def write_study_pages(folder: Path) -> Path:
@@ -30,9 +39,13 @@ def write_study_pages(folder: Path) -> Path:
         InputError: a file is missing, or cannot be read or written.
     """
     content = read_study(folder)
-    figure = draw_spread(content["spread"], metric_names(content))
-    doubtful = label_errors_page(content, _rows(folder / LABEL_ERRORS))
-    page = _page(folder, content, figure)
+    rows = _rows(folder / LABEL_ERRORS)
+    with _whole(folder / STUDY):
+        figure = draw_spread(content["spread"], metric_names(content))
+        page = _page(folder, content, figure)
+        label_errors_page(content, ())
+    with _whole(folder / LABEL_ERRORS):
+        doubtful = label_errors_page(content, rows)
     try:
         write_atomic(folder / FIGURE, figure)
         write_atomic(folder / LABEL_ERRORS_PAGE, doubtful.encode("utf-8"))
@@ -40,6 +53,24 @@ def write_study_pages(folder: Path) -> Path:
     except OSError as error:
         raise InputError(f"{folder}: the pages cannot be written there ({error})") from error
     return folder / PAGE
+
+
+@contextmanager
+def _whole(file: Path) -> Iterator[None]:
+    """Names a file that lacks something, or has another kind of value, where a page is made of it.
+
+    Raises:
+        InputError: it does.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except _MALFORMED as error:
+        raise InputError(
+            f"{file}: not as study wrote it ({one_line(repr(error))}); run study again with "
+            "`resume` auto, which keeps finished runs and writes it anew"
+        ) from error
 
 
 def _rows(file: Path) -> list[dict[str, str]]:
