@@ -16,6 +16,7 @@ from densenet121.checkpoint.native import (
     Kind,
     ModelInfo,
     read,
+    read_safetensors,
     save,
     save_weights,
 )
@@ -233,3 +234,19 @@ def test_checkpoints_are_listed_newest_first_by_number(tmp_path: Path) -> None:
     assert [path.name for path in checkpoints_in(tmp_path, rank=10)] == ["10-1_1.ckpt"]
     assert checkpoints_in(tmp_path / "none") == []
     assert position_in_name(Path("best.safetensors")) is None
+
+
+@pytest.mark.parametrize("variant", ["model", None, True, ["paper"]])
+def test_an_unknown_variant_is_refused(variant: object) -> None:
+    with pytest.raises(ValueError, match="variant"):
+        ModelInfo.from_json(INFO.to_json() | {"variant": variant})
+
+
+def test_metadata_that_is_null_is_none(tmp_path: Path) -> None:
+    header = b'{"__metadata__":null,"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}'
+    file = tmp_path / "w.safetensors"
+    file.write_bytes(len(header).to_bytes(8, "little") + header + b"\5")
+    tensors, metadata = read_safetensors(file)
+    assert (tensors["a"].tolist(), metadata) == ([5], {})
+    with pytest.raises(InputError, match="not a file of this program"):
+        read(file)

@@ -70,11 +70,14 @@ class ModelInfo:
             preprocessing = Preprocessing.from_json(content["preprocessing"])
             net, names = content["net"], content["class_names"]
             variant: Variant = "model_zoo" if content["variant"] == "model_zoo" else "paper"
+            known = content["variant"] == variant
             task = str(content.get("task", DEFAULT_TASK))
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(repr(error)) from None
         if not isinstance(net, str) or not isinstance(names, list | tuple):
             raise ValueError("the network or its classes")
+        if not known:  # another pooling would give other numbers
+            raise ValueError("the variant is unknown")
         if not all(map(is_text, names)):
             raise ValueError("the name of a class is no text")
         return cls(net, variant, tuple(names), preprocessing, task)
@@ -213,7 +216,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise InputError(f"{path}: damaged or not a safetensors file ({error})") from None
     # The library has checked the header, but does not return its metadata when reading from memory.
     header = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    return tensors, header.get("__metadata__", {})
+    return tensors, header.get("__metadata__") or {}  # it may be null
 
 
 def read_note(path: Path, metadata: Mapping[str, str]) -> tuple[Kind, dict[str, Any]]:

@@ -178,7 +178,8 @@ def _load_onnx(
 def splits_of(data: Mapping[str, Any], dataset: ImageDataset) -> list[str]:
     """Of `train` and `val` those that were these same images, as far as the weights record it."""
     now = len(dataset), dataset.fingerprint
-    return [split for split, note in data.items() if (note["pictures"], note["fingerprint"]) == now]
+    found = ((split, note.get("pictures"), note.get("fingerprint")) for split, note in data.items())
+    return [split for split, *of in found if tuple(of) == now]
 
 
 def _compare_data(data: Mapping[str, Any], dataset: ImageDataset) -> None:
@@ -191,14 +192,14 @@ def _compare_data(data: Mapping[str, Any], dataset: ImageDataset) -> None:
     if same:
         return
     here = folder_digest(str(dataset.source))
-    changed = [split for split, note in data.items() if note["folder"] == here]
+    changed = [split for split, note in data.items() if note.get("folder") == here]
     # A source with splits of its own has one folder for both; eval reads the validation images.
     if changed:
         split = "val" if "val" in changed else changed[0]
         log.warning(
-            "the %s data changed since these weights were written: %d images then, %d now",
+            "the %s data changed since these weights were written: %s images then, %d now",
             split,
-            data[split]["pictures"],
+            data[split].get("pictures", "unknown"),
             len(dataset),
         )
 
