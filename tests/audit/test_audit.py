@@ -311,3 +311,18 @@ def test_a_source_that_is_not_there_is_named_as_the_argument(tmp_path: Path) -> 
         result = run_command(*command, tmp_path / "nowhere")
         assert result.returncode == 1
         assert result.stderr.startswith(f"densenet121: SOURCE {tmp_path / 'nowhere'}: ")
+
+
+@pytest.mark.parametrize("name", ["a\nb.png", "a\rb.png"])
+def test_a_name_that_a_list_of_lines_cannot_hold_is_refused_for_exclude_list_alone(
+    name: str, sound: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(sound, tmp_path / "odd")
+    image = next(folder.rglob("*.png"), None) or next(folder.rglob("*.jpg"))
+    image.rename(image.with_name(name))
+    listed = tmp_path / "bad.txt"
+    result = run_command("audit", folder, "--exclude_list", listed)
+    assert result.returncode == 1
+    assert "has a line break, which --exclude_list cannot hold; rename it" in result.stderr
+    assert not listed.exists()
+    assert "cannot hold" not in run_command("audit", folder).stderr

@@ -1,7 +1,7 @@
 """Find faults in a collection of images. Nothing is changed."""
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,8 @@ from densenet121.datasets.reading import Reading, make_reading
 from densenet121.datasets.sources.label_table import LabelRules
 from densenet121.datasets.sources.open import open_splits
 from densenet121.datasets.sources.open_table import open_labelled_training, refuse_label_table
-from densenet121.utils.errors import UsageError
+from densenet121.datasets.sources.text import lines_of
+from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.files import check_output, write_atomic
 from densenet121.utils.progress import progress_bar
 
@@ -38,6 +39,8 @@ def audit(config: AuditConfig) -> Audit:
     dataset = _open(config, val_dir)
     _check_outputs(config, [part.source for part in dataset.values()])  # a folder's table
     several = config.task == MULTILABEL
+    if config.exclude_list:
+        _check_lines(dataset)
     divided = _divided_groups(dataset, config)
     workers = config.num_workers
     reading = make_reading(config.depth or 8, config.window)
@@ -80,6 +83,21 @@ def _check_outputs(config: AuditConfig, inputs: Sequence[Path]) -> None:
     for field in ("exclude_list", "page"):
         if file := getattr(config, field):
             check_output(absolute(file), field, inputs)
+
+
+def _check_lines(dataset: Mapping[str, ImageDataset]) -> None:
+    """Refuse names that a list of one image a line cannot hold, before the images are read.
+
+    Raises:
+        InputError: there is one; as a line it would be another image, or none.
+    """
+    for part in dataset.values():
+        for path in part.paths:
+            if path != path.strip() or lines_of(path) != [path]:
+                raise InputError(
+                    f"{part.root / path}: begins or ends with a blank or has a line break, which "
+                    "`exclude_list` cannot hold; rename it, or omit `exclude_list`"
+                )
 
 
 def _open(config: AuditConfig, val_dir: Path | None) -> dict[str, ImageDataset]:
