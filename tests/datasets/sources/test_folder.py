@@ -182,6 +182,15 @@ def test_a_folder_that_leads_to_packed_images_says_where_they_are(tmp_path: Path
         scan(tmp_path)
 
 
+def test_validation_images_that_are_packed_one_folder_below_are_pointed_to(tmp_path: Path) -> None:
+    raw = put(tmp_path / "all" / "raw", "part.tar")
+    with pytest.raises(InputError, match=f"no image in its .*packed images, so pass {raw}$"):
+        scan(tmp_path / "all", partial=True)
+    put(tmp_path / "hollow", "cat/notes.txt", "dog/notes.txt")
+    with pytest.raises(InputError, match=r"no image in its .*; names of images end in \.bmp, "):
+        scan(tmp_path / "hollow", partial=True)
+
+
 @pytest.mark.parametrize(
     ("paths", "found"),
     [

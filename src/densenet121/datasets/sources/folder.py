@@ -65,7 +65,12 @@ def check_counts(dataset: ImageDataset, field: str, *, partial: bool) -> None:
     """Refuse classes without images; if ``partial``, only a dataset without images."""
     counts = dataset.counts()
     if partial and not counts.any():
-        raise InputError(f"`{field}` {dataset.root}: no image in its class folders")
+        names = dataset.class_names
+        meant = _hint(dataset.root, names) if len(names) == 1 else ""
+        wanted = f"; names of images end in {', '.join(sorted(EXTENSIONS))}"
+        raise InputError(
+            f"`{field}` {dataset.root}: no image in its class folders{meant or wanted}"
+        )
     if not partial and not counts.all():
         name = dataset.class_names[int(np.argmin(counts))]
         others = [path for path in dataset.ignored if path.startswith(f"{name}/")]
