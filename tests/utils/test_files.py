@@ -197,6 +197,20 @@ def test_what_a_killed_process_left_goes_with_the_next_writing(tmp_path: Path) -
     assert names(tmp_path / "file") == ["y"]
 
 
+def test_a_new_folder_that_another_process_wrote_meanwhile_is_named_and_kept(
+    tmp_path: Path,
+) -> None:
+    target = tmp_path / "new"
+    with pytest.raises(OSError, match="not empty") as caught, new_folder(target):
+        target.mkdir()
+        (target / "theirs").touch()
+    assert (caught.value.filename, caught.value.filename2) == (str(target), None)
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == [
+        "new",
+        "new/theirs",
+    ]
+
+
 def test_a_new_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(KeyError), new_folder(tmp_path / "new") as folder:
         (folder / "x").touch()

@@ -99,8 +99,8 @@ def new_folder(path: Path) -> Iterator[Path]:
     An empty one stays: it may be a link, the root of a disk, or in a folder that is another user's.
 
     Raises:
-        OSError: it cannot be written, or is a link to itself. Nothing was written. Of a full disk
-            its ``filename`` is in ``path``.
+        OSError: it cannot be written, is a link to itself, or another process has written there
+            meanwhile. Nothing was written. Of a full disk its ``filename`` is in ``path``.
     """
     target = real_path(path)
     if target.is_symlink():
@@ -113,11 +113,23 @@ def new_folder(path: Path) -> Iterator[Path]:
         if exists:
             _move_up(folder)
         else:
-            folder.rename(target)
+            _rename(folder, target)
     except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
         _name(error, folder, path)
         raise
+
+
+def _rename(folder: Path, target: Path) -> None:
+    """Rename a folder.
+
+    Raises:
+        OSError: another process has written there meanwhile; its only name is ``target``.
+    """
+    try:
+        folder.rename(target)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(target)) from None
 
 
 def _name(error: BaseException, folder: Path, path: Path) -> None:
