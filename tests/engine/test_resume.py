@@ -30,6 +30,7 @@ from densenet121.runs.folder import RunFolder
 from densenet121.runs.layout import checkpoints_in, dated_runs
 from densenet121.runs.metrics import read_rows
 from densenet121.runs.read import read_run
+from densenet121.tasks import SingleLabel
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.logging import log, run_log
 
@@ -720,6 +721,23 @@ def test_a_result_that_cannot_be_written_is_named_with_the_good_checkpoint(
     with pytest.raises(InputError, match=f"^{re.escape(f'{message} {good}')}$"):
         train(replace(config, output_dir=str(folder), resume="auto"))
     assert checkpoints_in(folder)[0] == good
+
+
+def test_a_checkpoint_that_was_removed_is_not_named_as_good(
+    config: TrainConfig, uninterrupted: Path, tmp_path: Path
+) -> None:
+    folder = with_checkpoints_until(tmp_path / "run", uninterrupted, STEPS - 1)
+
+    class Vandal(SingleLabel):
+        """Someone removes the folder while the network is validated."""
+
+        def metrics(self, *arguments: Any, **named: Any) -> Any:
+            shutil.rmtree(folder)
+            return super().metrics(*arguments, **named)
+
+    gone = f"the checkpoints of this run are gone from {folder}"
+    with pytest.raises(InputError, match=f"No such file or directory.*; {gone}$"):
+        train(replace(config, output_dir=str(folder), resume="auto"), Vandal())
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(image_folder: Path, tmp_path: Path) -> None:

@@ -227,20 +227,20 @@ class RunFolder:
     @property
     def good(self) -> str:
         """The last good checkpoint, as text for a message."""
-        last = self._last()
-        return (
-            f"the last good checkpoint is {last}"
-            if last
-            else "this run has not written a checkpoint yet"
-        )
+        if last := self._last():
+            return f"the last good checkpoint is {last}"
+        if self._last_good and self.saves:
+            return f"the checkpoints of this run are gone from {self._last_good.parent}"
+        return "this run has not written a checkpoint yet"
 
     def _last(self) -> Path | None:
-        """The last good checkpoint."""
+        """The last good checkpoint, if it is there; someone may have removed the folder."""
         last = self._last_good
         if not self.saves:  # then rank 0 has written them, into this folder or on another host
             with suppress(InputError):  # it is for the text of another error
                 last = next(iter(checkpoints_in(self.path)), last)
-        return last
+            return last
+        return last if last and last.exists() else None
 
     def unreadable(self, fault: object, kept: str) -> UnreadableError:
         """The error for images that cannot be read; ``kept`` says what is not lost."""
