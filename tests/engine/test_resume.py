@@ -723,6 +723,31 @@ def test_a_result_that_cannot_be_written_is_named_with_the_good_checkpoint(
     assert checkpoints_in(folder)[0] == good
 
 
+@pytest.mark.parametrize("resumes", [False, True])
+def test_a_run_does_not_begin_over_what_another_wrote_while_it_started(
+    resumes: bool, config: TrainConfig, uninterrupted: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    if resumes:
+        with_checkpoints_until(folder, uninterrupted, 2)
+
+    class Other(SingleLabel):
+        """Another process ends a run while this one reads its data."""
+
+        def num_outputs(self, num_classes: int) -> int:
+            shutil.copytree(uninterrupted, folder, dirs_exist_ok=True)
+            return super().num_outputs(num_classes)
+
+    own = replace(config, output_dir=str(folder), resume="auto" if resumes else None)
+    message = f"`output_dir` {folder}: another run has written checkpoints there while this one"
+    with pytest.raises(InputError, match=message):
+        train(own, Other())
+    assert {path.name for path in folder.iterdir() if path.suffix != ".log"} == {
+        path.name for path in uninterrupted.iterdir() if path.suffix != ".log"
+    }
+    assert outcome(folder) == outcome(uninterrupted)
+
+
 def test_a_checkpoint_that_was_removed_is_not_named_as_good(
     config: TrainConfig, uninterrupted: Path, tmp_path: Path
 ) -> None:

@@ -3,8 +3,10 @@
 import errno
 import fcntl
 import os
+import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ from densenet121.commands.study import study
 from densenet121.config import EvalConfig, StudyConfig
 from densenet121.engine.evaluate import evaluate
 from densenet121.engine.train import train
+from densenet121.tasks import SingleLabel
 from densenet121.utils.errors import InputError
 from densenet121.utils.locks import locked
 
@@ -94,6 +97,68 @@ def test_an_evaluation_in_the_folder_of_another_is_refused_and_leaves_its_files(
     assert evaluate(config).complete
     assert not writing.exists()  # its owner has ended
     assert not (folder / ".lock").exists()
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_folder_that_was_removed_and_is_anothers_now_is_left_to_it(
+    tmp_path: Path, ended: bool
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with locked(folder, "output_dir") as check_owner:
+        check_owner()
+        (folder / ".lock").unlink()
+        check_owner()  # the folder is still ours
+        folder.rename(tmp_path / "removed")
+        check_owner()  # nobody has another
+        folder.mkdir()
+        if not ended:
+            (folder / ".lock").write_text("process 1 on another-host")
+        owner = "another process" if ended else "process 1 on another-host"
+        message = f"`output_dir` {folder}: was removed while this process ran, and {owner} has"
+        with pytest.raises(InputError, match=message):
+            check_owner()
+    assert (folder / ".lock").exists() is not ended  # the other one is still protected
+
+
+class _Other(SingleLabel):
+    """Another process takes the folder while images are classified."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+
+    def metrics(self, *arguments: Any, **named: Any) -> Any:
+        if self._folder.exists():
+            shutil.rmtree(self._folder)
+            self._folder.mkdir()
+            (self._folder / ".lock").write_text("process 1 on another-host")
+        return super().metrics(*arguments, **named)
+
+
+def test_a_run_whose_folder_became_anothers_writes_nothing_there(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    with pytest.raises(InputError, match="another-host has written a new one; nothing more is"):
+        train(train_config(image_folder, folder), _Other(folder))
+    assert [file.name for file in folder.iterdir()] == [".lock"]
+
+
+def test_an_evaluation_whose_folder_became_anothers_writes_nothing_there(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    weights = train(train_config(image_folder, tmp_path / "run", max_epoch=1)).folder
+    folder = tmp_path / "eval"
+    config = EvalConfig(
+        data_dir=str(image_folder / "val"),
+        pretrained=str(weights / "last.safetensors"),
+        output_dir=str(folder),
+    )
+
+    with pytest.raises(InputError, match="another-host has written a new one"):
+        evaluate(config, _Other(folder))
+    assert [file.name for file in folder.iterdir()] == [".lock"]
 
 
 def test_a_folder_that_cannot_be_locked_is_written_all_the_same(tmp_path: Path) -> None:

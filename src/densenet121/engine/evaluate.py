@@ -90,7 +90,7 @@ def evaluate(config: EvalConfig, task: Task | None = None) -> EvalResult:
             dataset = fit_classes(dataset, first, source)
             check_num_classes(dataset, config.num_classes)
         path, stamp = _make_folder(config, runtime, dataset, files)
-        with _alone(path, runtime), run_log(path, stamp, runtime.process.rank):
+        with _alone(path, runtime) as check, run_log(path, stamp, runtime.process.rank):
             _log_start(config, task_name, runtime, dataset, path)
             results: dict[Path, Evaluation | None] = {}
             contents: list[dict[str, Any]] = []
@@ -111,7 +111,7 @@ def evaluate(config: EvalConfig, task: Task | None = None) -> EvalResult:
                     break
                 content = _content(evaluation, file, digest, classifier, config)
                 target = path / file.stem if source.is_dir() else path
-                _write_results(target, evaluation, content, classifier, runtime, config)
+                _write_results(target, evaluation, content, classifier, runtime, config, check)
                 results[file] = evaluation
                 contents.append(content)
             stopped = len(results) < len(files)
@@ -152,9 +152,10 @@ def _make_folder(
     return made or make_folder(output_dir, parent, stamp)
 
 
-def _alone(folder: Path, runtime: Runtime) -> AbstractContextManager[None]:
-    """A context in which no other command writes into the folder; rank 0 alone does."""
-    return locked(folder, "output_dir") if runtime.process.rank == 0 else nullcontext()
+def _alone(folder: Path, runtime: Runtime) -> AbstractContextManager[Callable[[], None]]:
+    """``locked`` for a folder into which rank 0 alone writes."""
+    alone = runtime.process.rank == 0
+    return locked(folder, "output_dir") if alone else nullcontext(lambda: None)
 
 
 def _log_start(
@@ -257,9 +258,11 @@ def _write_results(
     classifier: Classifier,
     runtime: Runtime,
     config: EvalConfig,
+    check_owner: Callable[[], None],
 ) -> None:
-    """Log and write the results of one network, on rank 0 only."""
+    """Log and write the results of one network, on rank 0 only, if the folder is still its own."""
     if runtime.process.rank == 0:
+        check_owner()
         for line in evaluation.task.table_lines(content):
             log.info("%s", line)
         folder.mkdir(exist_ok=True)

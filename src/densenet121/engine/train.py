@@ -125,7 +125,7 @@ def train(config: TrainConfig, task: Task | None = None, images: Sides = None) -
         # 5. Run folder and log.
         folder, stamp = make_run_folder(config, runtime, start, info, run)
         logged = run_log(folder.path, stamp, runtime.process.rank, lambda: folder.good)
-        with folder.alone(), logged, folder:
+        with folder.alone(start.found), logged, folder:
             log_settings(settings)
             log.info("run folder: %s", folder.path)
             log.info("%s; %s", runtime.process.note, runtime)

@@ -51,12 +51,14 @@ class Start:
         checkpoint: the checkpoint to resume from, None for a fresh run.
         warnings: messages about damaged checkpoints that were skipped.
         mindspore: a MindSpore training checkpoint to resume from, else None.
+        found: names of the checkpoints of rank 0 in ``folder``, when this was decided.
     """
 
     folder: Path | None
     checkpoint: Checkpoint | None
     warnings: tuple[str, ...] = ()
     mindspore: Path | None = None
+    found: frozenset[str] = frozenset()
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
@@ -113,19 +115,25 @@ def find_start(
             # The best weights may be those that this run copied before it was killed.
             _refuse_weights_alone(output_dir, (LAST_WEIGHTS,))
         if resume.is_file() and is_mindspore_file(resume):
-            return Start(output_dir, None, mindspore=resume)
+            return Start(output_dir, None, mindspore=resume, found=_names(output_dir, rank))
         _refuse_foreign(resume)
-        checkpoint = open_checkpoint(resume)
-        return Start(output_dir or checkpoint.path.parent, checkpoint)
+        folder = output_dir or resume.parent
+        found = _names(folder, rank)
+        return Start(folder, open_checkpoint(resume), found=found)
     folder = output_dir or next(iter(dated_runs(ckpt_path)), None)
     if folder is None or not checkpoints_in(folder, rank):
         _refuse_weights_alone(output_dir)
         passed = () if output_dir or not folder else _passed_over(folder, ckpt_path, rank)
         return Start(output_dir, None, passed)
+    found = _names(folder, rank)
     newest, warnings = newest_checkpoint(folder, rank)
     if newest is None:
         raise InputError(f"no checkpoint in {folder} is intact: {warnings[0].split(';')[0]}")
-    return Start(folder, newest, tuple(warnings))
+    return Start(folder, newest, tuple(warnings), found=found)
+
+
+def _names(folder: Path | None, rank: int) -> frozenset[str]:
+    return frozenset(path.name for path in checkpoints_in(folder, rank)) if folder else frozenset()
 
 
 def _refuse_foreign(file: Path) -> None:

@@ -1,7 +1,7 @@
 """The folder of a training run, written during the run."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +67,29 @@ class RunFolder:
         self._superseded: list[Path] = []
         self._rank, self._keep, self._info, self._run = rank, keep, info, run
         self.is_first, self.saves = rank == 0, saves
+        self._check_owner: Callable[[], None] | None = None
 
-    def alone(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def alone(self, found: Collection[str]) -> Iterator[None]:
         """A context in which no other run writes into the folder.
 
+        Args:
+            found: names of the checkpoints by which it was decided where this run starts.
+
         Raises:
-            InputError: another one does.
+            InputError: another one does, or did since they were found.
         """
-        return locked(self.path, "output_dir") if self.is_first else nullcontext()
+        if not self.is_first:
+            yield
+            return
+        with locked(self.path, "output_dir") as self._check_owner:
+            there = {path.name for path in checkpoints_in(self.path)}
+            if there != set(found):
+                raise InputError(
+                    f"`output_dir` {self.path}: another run has written checkpoints there while "
+                    "this one started; start it again, with `resume` auto to go on from them"
+                )
+            yield
 
     def begin(
         self,
@@ -122,8 +137,11 @@ class RunFolder:
         """A context that writes ``file``, or several.
 
         Raises:
-            InputError: one cannot be written; the text names the last good checkpoint.
+            InputError: one cannot be written, and the text names the last good checkpoint; or the
+                folder is another run's now.
         """
+        if self._check_owner:
+            self._check_owner()
         try:
             yield
         except OSError as error:
