@@ -1,12 +1,14 @@
 """A file that could not be written at the end is refused before anything is read or computed."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from helpers.commands import run_command
+from helpers.commands import environment, run_command
 from helpers.images import write_classes
 
 # INPUT is a file that no command can read; there are no images, and the run is an empty folder.
@@ -139,3 +141,42 @@ def test_a_link_that_leads_to_itself_is_one_line(tmp_path: Path) -> None:
         (line,) = done.stderr.splitlines()
         assert line.startswith(f"densenet121: {expected.format(tmp_path / 'loop')}")
         assert done.returncode == 1 and not done.stdout
+
+
+LIMITED = (
+    "import resource, sys; from densenet121.cli import main; "
+    "resource.setrlimit(resource.RLIMIT_FSIZE, (20, 20)); sys.exit(main())"
+)
+# A command whose work is what it prints -> the file that it cannot write, and what it says.
+PRINTED = {
+    "audit images --page out.html": ("out.html", "no findings"),
+    "metrics table.csv --probability_prefix p_ --resamples 0 --output out.json": ("out.json", "AU"),
+    "compare run run --output out.json": ("out.json", "McNemar"),
+}
+
+
+@pytest.mark.parametrize("command", PRINTED)
+def test_what_a_command_found_is_printed_where_its_file_cannot_be_written(
+    command: str, tmp_path: Path
+) -> None:
+    write_classes(tmp_path / "images", ["a", "b"], 3)
+    rows = "".join(f"{number}.png,{number % 2},0.{number}\n" for number in range(1, 9))
+    (tmp_path / "table.csv").write_text(f"path,a,p_a\n{rows}")
+    (tmp_path / "run").mkdir()
+    rows = "".join(f"{number}.png,a,a,0.5,1\n" for number in range(4))
+    head = "path,label,predicted,probability,rank\n"
+    (tmp_path / "run" / "predictions.csv").write_text(f"{head}{rows}")
+    # Its output is a pipe: in a file it would be limited too.
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, *command.split()],
+        env=environment(),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    name, said = PRINTED[command]
+    line = f"densenet121: {tmp_path / name}: File too large\n"
+    assert (done.returncode, done.stderr) == (1, line)
+    assert said in done.stdout
+    assert not (tmp_path / name).exists()

@@ -33,7 +33,15 @@ def audit(config: AuditConfig) -> Audit:
     Raises:
         InputError: there are no images to check, or one has no id of its group.
         UsageError: groups cannot be compared without validation images.
+        OSError: the page or the list cannot be written.
     """
+    result = find(config)
+    write(result, config)
+    return result
+
+
+def find(config: AuditConfig) -> Audit:
+    """Check every image; nothing is written. It raises what ``audit`` does but the OSError."""
     val_dir = absolute(config.val_dir) if config.val_dir else None
     _check_outputs(config, [absolute(config.source), *([val_dir] if val_dir else [])])
     dataset = _open(config, val_dir)
@@ -69,13 +77,21 @@ def audit(config: AuditConfig) -> Audit:
     order = list(KINDS)
     findings.sort(key=lambda finding: order.index(finding.kind))
     excluded = _excluded(findings, {places[index] for index in leaked}, len(dataset))
-    result = Audit(dataset, tuple(findings), excluded)
+    return Audit(dataset, tuple(findings), excluded)
+
+
+def write(result: Audit, config: AuditConfig) -> None:
+    """Write the page and the list, if requested.
+
+    Raises:
+        OSError: one cannot be written.
+    """
     if config.exclude_list:
         text = "".join(f"{line}\n" for line in result.excluded)
         write_atomic(absolute(config.exclude_list), text.encode(errors="surrogateescape"))
     if config.page:
+        reading = make_reading(config.depth or 8, config.window)
         write_atomic(absolute(config.page), page(result, reading).encode())
-    return result
 
 
 def _check_outputs(config: AuditConfig, inputs: Sequence[Path]) -> None:

@@ -42,12 +42,14 @@ def compare(config: CompareConfig, task: Task | None = None) -> int:
     found = compare_files(a, b, resamples=config.resamples, seed=config.seed, group=config.group)
     print_notes(_data_note(a, b))
     if config.format == "json":
-        print(json.dumps(found.to_json(), indent=2, allow_nan=False))  # noqa: T201
+        text = json.dumps(found.to_json(), indent=2, allow_nan=False)
     else:
         text = found.text(config.top).encode("utf-8", "backslashreplace").decode()
+    try:
+        if output is not None:
+            write_json(output, found.to_json())
+    finally:  # where the file cannot be written, the work is not lost
         print(text)  # noqa: T201 (the command's output)
-    if output is not None:
-        write_json(output, found.to_json())
     limit = config.fail_if_worse_by
     return int(limit is not None and found.drop > limit + 1e-9)
 

@@ -50,8 +50,16 @@ def lr_find(config: LrFindConfig, task: Task | None = None) -> LrFindResult:
     _check_outputs(config, plot, table)
     found = find_lr(config, task)
     result = LrFindResult(found, plot, table)
-    write_atomic(result.table, _table(found).encode())
-    write_atomic(plot, draw(found))
+    try:
+        write_atomic(result.table, _table(found).encode())
+        write_atomic(plot, draw(found))
+    finally:  # where a file cannot be written, the work is not lost
+        _say_found(found, config)
+    _say(f"plot: {plot}; numbers: {result.table}")
+    return result
+
+
+def _say_found(found: LrRange, config: LrFindConfig) -> None:
     ended = "the loss diverged" if found.diverged else "all steps done"
     first, last = found.rates[0], found.rates[-1]
     _say(f"tried {len(found.rates)} learning rates from {first:.2g} to {last:.2g} ({ended})")
@@ -65,8 +73,6 @@ def lr_find(config: LrFindConfig, task: Task | None = None) -> LrFindResult:
         _say(
             "the fall is within the noise; more --steps or a larger --per_batch_size makes it clear"
         )
-    _say(f"plot: {plot}; numbers: {result.table}")
-    return result
 
 
 def _check_outputs(config: LrFindConfig, plot: Path, table: Path) -> None:

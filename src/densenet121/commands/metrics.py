@@ -48,11 +48,22 @@ def metrics(config: MetricsConfig) -> dict[str, Any]:
         InputError: the file cannot be used.
         UsageError: a threshold or prevalence is for a label that there is not, or a prevalence for
             one without a threshold.
+        OSError: ``output`` cannot be written.
     """
+    result = _compute(config)
+    _write(result, config)
+    return result
+
+
+def _write(result: dict[str, Any], config: MetricsConfig) -> None:
+    if config.output is not None:
+        write_json(absolute(config.output), result)
+
+
+def _compute(config: MetricsConfig) -> dict[str, Any]:
     file = absolute(config.file)
-    output = absolute(config.output) if config.output is not None else None
-    if output is not None:
-        check_output(output, "output", [file])
+    if config.output is not None:
+        check_output(absolute(config.output), "output", [file])
     found = read_predictions(read_table(file), config)
     thresholds = _of_labels("threshold", config.thresholds, found.names)
     limits = thresholds, _prevalences(config, thresholds, found.names)
@@ -65,8 +76,6 @@ def metrics(config: MetricsConfig) -> dict[str, Any]:
             for value in np.unique(values).tolist()
         }
         result.setdefault("by", {})[column] = parts
-    if output is not None:
-        write_json(output, result)
     return result
 
 
@@ -226,6 +235,9 @@ def text(result: Mapping[str, Any]) -> str:
 
 def run(config: MetricsConfig) -> int:
     """Compute the metrics and print them."""
-    result = metrics(config)
-    print(json.dumps(result, indent=2, allow_nan=False) if config.json else text(result))  # noqa: T201
+    result = _compute(config)
+    try:
+        _write(result, config)
+    finally:  # where the file cannot be written, the work is not lost
+        print(json.dumps(result, indent=2, allow_nan=False) if config.json else text(result))  # noqa: T201
     return DONE
