@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -129,6 +130,22 @@ def test_a_run_goes_on_if_nobody_reads_its_output(folder: Path) -> None:
     assert re.search(r"top1_correct=\d+, tot=120", "".join(
         file.read_text() for file in (folder / "f").glob("*.log")
     ))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("command", "product"),
+    [
+        ("average w.safetensors v.safetensors", "average.safetensors"),
+        ("probe --data_dir val --val_dir val --pretrained w.safetensors", "probe.safetensors"),
+    ],
+)
+def test_a_command_writes_its_files_though_nobody_reads_its_output(
+    command: str, product: str, folder: Path
+) -> None:
+    shutil.copy(folder / "w.safetensors", folder / "v.safetensors")
+    done = run(folder, f"$D {command} --output {product} | true")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (folder / product).exists()
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ from densenet121.runtime import Runtime, runtime_of
 from densenet121.tasks import Metrics, Task, task_named
 from densenet121.utils.errors import InputError, some
 from densenet121.utils.files import check_output, file_digest
+from densenet121.utils.output import say
 
 
 @dataclass(frozen=True)
@@ -101,12 +102,12 @@ def average(config: AverageConfig, task: Task | None = None) -> AverageResult:
     if metrics is None and setup.val is not None:
         metrics = _measure(setup)
     for member in chosen:
-        _say(f"member: {config.inputs[member]}")
-    _say(f"batch norm: {statistics}")
+        say(f"member: {config.inputs[member]}")
+    say(f"batch norm: {statistics}")
     if metrics is not None:
-        _say(f"val: {setup.task.best_line(metrics)}")
+        say(f"val: {setup.task.best_line(metrics)}")
         if config.method == "greedy":
-            _say("the members were chosen on these validation images, so others may do worse")
+            say("the members were chosen on these validation images, so others may do worse")
     origin = {
         "average": f"{config.method}, {len(chosen)} of {len(files)} files",
         "members": [f"{files[m].name} {file_digest(files[m])[:16]}" for m in chosen],
@@ -115,9 +116,9 @@ def average(config: AverageConfig, task: Task | None = None) -> AverageResult:
     }
     state = setup.model.state_dict()
     save_weights(output, state, infos[0], origin, data=_data(setup, weights))
-    _say(f"weights: {output}")
+    say(f"weights: {output}")
     if lost := _lost({config.inputs[member]: weights[member] for member in chosen}):
-        _say(lost)
+        say(lost)
     return AverageResult(output, tuple(files[member] for member in chosen), metrics)
 
 
@@ -192,7 +193,7 @@ def _greedy(setup: _Setup, states: Sequence[StateDict]) -> tuple[list[int], Metr
     for number, state in enumerate(states):
         load_state(setup.model, state, setup.config.inputs[number])
         alone.append(_measure(setup))
-        _say(f"alone: {setup.task.best_line(alone[-1])}, {setup.config.inputs[number]}")
+        say(f"alone: {setup.task.best_line(alone[-1])}, {setup.config.inputs[number]}")
     order = _best_first(setup.task, alone)
     chosen, best = order[:1], alone[order[0]]
     for member in order[1:]:
@@ -203,7 +204,7 @@ def _greedy(setup: _Setup, states: Sequence[StateDict]) -> tuple[list[int], Metr
             chosen, best = [*chosen, member], metrics
         what = "added" if kept else "left out"
         line = setup.task.best_line(metrics)
-        _say(f"{what}: {setup.config.inputs[member]} (with it {line})")
+        say(f"{what}: {setup.config.inputs[member]} (with it {line})")
     return chosen, best
 
 
@@ -254,10 +255,6 @@ def _data(setup: _Setup, weights: list[Weights]) -> dict[str, Any] | None:
         "average", settings, setup.runtime, setup.task.name, names, setup.train, setup.val
     )
     return data_note(run["data"])
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)  # noqa: T201 (the command's output)
 
 
 def run(config: AverageConfig) -> int:

@@ -15,6 +15,7 @@ from densenet121.tasks import Task
 from densenet121.utils.csv_lines import csv_writer
 from densenet121.utils.errors import InputError
 from densenet121.utils.files import check_output, write_atomic
+from densenet121.utils.output import say
 
 _COLUMNS = ("step", "lr", "loss", "smoothed_loss")
 
@@ -55,22 +56,22 @@ def lr_find(config: LrFindConfig, task: Task | None = None) -> LrFindResult:
         write_atomic(plot, draw(found))
     finally:  # where a file cannot be written, the work is not lost
         _say_found(found, config)
-    _say(f"plot: {plot}; numbers: {result.table}")
+    say(f"plot: {plot}; numbers: {result.table}")
     return result
 
 
 def _say_found(found: LrRange, config: LrFindConfig) -> None:
     ended = "the loss diverged" if found.diverged else "all steps done"
     first, last = found.rates[0], found.rates[-1]
-    _say(f"tried {len(found.rates)} learning rates from {first:.2g} to {last:.2g} ({ended})")
+    say(f"tried {len(found.rates)} learning rates from {first:.2g} to {last:.2g} ({ended})")
     if found.fell:
-        _say(f"the loss falls fastest at {found.steepest:.2g}")
-        _say(f"a tenth of the rate with the lowest loss is {found.tenth_of_lowest:.2g}")
-        _say(f"suggested: --lr {suggestion(config, found):.2g}")
+        say(f"the loss falls fastest at {found.steepest:.2g}")
+        say(f"a tenth of the rate with the lowest loss is {found.tenth_of_lowest:.2g}")
+        say(f"suggested: --lr {suggestion(config, found):.2g}")
     else:
-        _say("no suggestion: the loss did not fall; try another range")
+        say("no suggestion: the loss did not fall; try another range")
     if found.fell and not found.is_clear:
-        _say(
+        say(
             "the fall is within the noise; more --steps or a larger --per_batch_size makes it clear"
         )
 
@@ -129,10 +130,6 @@ def _table(found: LrRange) -> str:
     values = zip(found.rates.tolist(), found.losses.tolist(), found.smoothed.tolist(), strict=True)
     rows.writerows([step, *row] for step, row in enumerate(values))
     return text.getvalue()
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)  # noqa: T201 (the command's output)
 
 
 def run(config: LrFindConfig) -> int:

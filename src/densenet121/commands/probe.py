@@ -33,6 +33,7 @@ from densenet121.runtime import Runtime, runtime_of
 from densenet121.tasks import Metrics, MultiLabel, Scores, SingleLabel, Task
 from densenet121.utils.errors import InputError, some
 from densenet121.utils.files import check_output
+from densenet121.utils.output import say
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def probe(config: ProbeConfig) -> ProbeResult:
     start = time.perf_counter()
     features = [_features(config, classifier, side, runtime) for side in (train, val)]
     feature_seconds = time.perf_counter() - start
-    _say(f"features: {len(train)} + {len(val)} images in {feature_seconds:.1f} s")
+    say(f"features: {len(train)} + {len(val)} images in {feature_seconds:.1f} s")
     values, labels = features[0].values, train.labels[features[0].indices]
     _check_counts(train, labels, 1)
     start = time.perf_counter()
@@ -83,17 +84,17 @@ def probe(config: ProbeConfig) -> ProbeResult:
     if config.method == "knn":
         found = nearest_neighbours(values, labels, features[1].values, config.num_neighbours)
         fit_seconds = time.perf_counter() - start
-        _say(f"{config.num_neighbours} nearest neighbours by cosine: {fit_seconds:.1f} s")
+        say(f"{config.num_neighbours} nearest neighbours by cosine: {fit_seconds:.1f} s")
         metrics = _top1(found, val.labels[features[1].indices])
-        _say(f"val: {SingleLabel().best_line(metrics)}; no linear layer, so no weights are written")
+        say(f"val: {SingleLabel().best_line(metrics)}; no linear layer, so no weights are written")
         return ProbeResult(None, metrics, feature_seconds, fit_seconds, bad)
     head, how = _fit(config, train, values, labels)
     fit_seconds = time.perf_counter() - start
-    _say(f"{how}: {fit_seconds:.1f} s")
+    say(f"{how}: {fit_seconds:.1f} s")
     _put(head, model, runtime)
     task = MultiLabel() if config.task == MultiLabel.name else SingleLabel()
     metrics = _measure(features[1], val, task, model, runtime)
-    _say(f"val: {task.best_line(metrics)}, loss {task.table_row(metrics)['loss']}")
+    say(f"val: {task.best_line(metrics)}, loss {task.table_row(metrics)['loss']}")
     preprocessing = classifier.preprocessing.changed(tta="none")  # as measured
     info = ModelInfo(
         classifier.net, classifier.variant, train.class_names, preprocessing, task.name
@@ -102,7 +103,7 @@ def probe(config: ProbeConfig) -> ProbeResult:
     run = describe_run("probe", settings, runtime, info.task, train.class_names, train, val)
     origin = {"probe": how, "features": source.name, **plain_metrics(metrics)}
     save_weights(output, model.state_dict(), info, origin, data=data_note(run["data"]))
-    _say(f"weights: {output}")
+    say(f"weights: {output}")
     return ProbeResult(output, metrics, feature_seconds, fit_seconds, bad)
 
 
@@ -195,10 +196,6 @@ def _measure(
 def _top1(found: NDArray[np.int64], truth: NDArray[np.int64]) -> Metrics:
     correct, total = int((found == truth).sum()), len(truth)
     return {"top1_correct": correct, "total": total, "top1": correct / total}
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)  # noqa: T201 (the command's output)
 
 
 def _warn(line: str) -> None:

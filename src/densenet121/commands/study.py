@@ -26,6 +26,7 @@ from densenet121.runs.study import HeldOut, StudyFolder
 from densenet121.runtime import joined
 from densenet121.utils.errors import InputError, UnreadableError, UsageError
 from densenet121.utils.locks import locked
+from densenet121.utils.output import say
 from densenet121.utils.signals import StopRequest
 
 
@@ -60,12 +61,12 @@ def study(config: StudyConfig) -> StudyResult:
             paths = _paths_of(images, division, fold)
             done = folder.read_held_out(fold, seed, paths) is not None
             before = " was finished before" if done else ""
-            _say(f"run {number} of {len(runs)}: fold {fold}, seed {seed}{before}")
+            say(f"run {number} of {len(runs)}: fold {fold}, seed {seed}{before}")
             settings = run_settings(
                 config, images, folder.lists(fold), folder.run(fold, seed), seed
             )
             if not done and not _run(settings, folder, (fold, seed), images, paths, stop):
-                _say("stopped by a signal; the same command with --resume auto goes on")
+                say("stopped by a signal; the same command with --resume auto goes on")
                 return StudyResult(folder.path, None)
             if config.keep_checkpoint_max:
                 folder.remove_checkpoints(fold, seed)
@@ -213,10 +214,6 @@ def _shown(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def _say(line: str) -> None:
-    print(line.encode("utf-8", "backslashreplace").decode(), flush=True)  # noqa: T201 (output)
-
-
 def run(config: StudyConfig) -> int:
     """Run the study and print its numbers; 1 if images had to be skipped."""
     result = study(config)
@@ -224,14 +221,14 @@ def run(config: StudyConfig) -> int:
         return STOPPED
     content = result.content
     groups = "" if content["n_groups"] is None else f" of {content['n_groups']} groups"
-    _say(
+    say(
         f"{content['n_images']} images{groups}, {content['n_folds']} folds, "
         f"{len(content['seed_numbers'])} seeds, each image by networks that have not seen it:"
     )
-    _say(text(content))
+    say(text(content))
     if note := few_groups_note(content["n_groups"]) or means_note(content["ensemble"]):
-        _say(note)
+        say(note)
     if bad := content["bad_images"]:
-        _say(f"{plural(len(bad), 'file')} could not be read; study.json names them")
-    _say(f"labels in doubt: {content['n_label_errors']}; the pages are in {result.folder}")
+        say(f"{plural(len(bad), 'file')} could not be read; study.json names them")
+    say(f"labels in doubt: {content['n_label_errors']}; the pages are in {result.folder}")
     return DONE if content["complete"] else FAILED

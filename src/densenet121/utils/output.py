@@ -11,6 +11,17 @@ def drop_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def say(line: str) -> None:
+    """Print a line at once. A command whose work is files goes on where nobody reads it any more.
+
+    What cannot be written in the encoding of the output has escapes.
+    """
+    try:
+        print(line.encode("utf-8", "backslashreplace").decode(), flush=True)  # noqa: T201
+    except BrokenPipeError:
+        drop_output()
+
+
 def open_closed() -> None:
     """Give a process that was started without standard input, output or error the null device.
 
