@@ -197,6 +197,19 @@ def test_what_a_killed_process_left_goes_with_the_next_writing(tmp_path: Path) -
     assert names(tmp_path / "file") == ["y"]
 
 
+def test_where_nothing_can_be_made_the_error_names_what_was_to_be_written(tmp_path: Path) -> None:
+    """Of a read-only disk it named the temporary file, which cannot be removed there either."""
+    (tmp_path / "file").touch()
+    target = tmp_path / "file" / "new"
+    with pytest.raises(NotADirectoryError) as caught:
+        write_atomic(target, b"x")
+    assert caught.value.filename == str(target)
+    for begin in (new_folder, scratch_folder):
+        with pytest.raises(NotADirectoryError) as caught, begin(target):
+            pass
+        assert caught.value.filename == str(target)
+
+
 def test_a_new_folder_that_another_process_wrote_meanwhile_is_named_and_kept(
     tmp_path: Path,
 ) -> None:

@@ -34,7 +34,8 @@ def write_atomic(path: Path, data: bytes | memoryview) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a disk that is read-only, as before
+            temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):  # of a full disk it has no name, else the temporary one
             error.filename = str(path)
             del error.filename2  # None would be a second name in its text
@@ -107,7 +108,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
     exists = target.is_dir()
     folder = temporary_beside(target / target.name if exists else target, "partial")
-    folder.mkdir(parents=True)
+    _make(folder, path, parents=True)
     try:
         yield folder
         if exists:
@@ -118,6 +119,14 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
         _name(error, folder, path)
         raise
+
+
+def _make(folder: Path, path: Path, parents: bool = False) -> None:
+    """Make the folder of what becomes ``path``, which an error names, as of a read-only disk."""
+    try:
+        folder.mkdir(parents=parents)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def _rename(folder: Path, target: Path) -> None:
@@ -170,7 +179,7 @@ def scratch_folder(path: Path) -> Iterator[Path]:
         OSError: it cannot be written. Of a full disk its ``filename`` is ``path``.
     """
     folder = temporary_beside(path, "partial")
-    folder.mkdir()
+    _make(folder, path)
     try:
         yield folder
     except OSError as error:
