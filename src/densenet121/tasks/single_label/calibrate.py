@@ -1,5 +1,6 @@
 """Fit a calibration to the logits of held-out images."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from densenet121.tasks.single_label.calibration import (
     Calibration,
     abstain_threshold,
     fit_temperature,
+    log_losses,
     probabilities,
     reliability,
     scores_of,
@@ -69,6 +71,11 @@ def learn(
         "answered": answered,
     }
     note["expected_calibration_error"] = {"before": before, "after": after, "pictures": len(kept)}
+    loss = log_losses(logits[kept], labels[kept])
+    new_loss = log_losses(logits[kept], labels[kept], temperature)
+    note["log_loss"] = {"before": float(loss.mean()), "after": float(new_loss.mean())}
+    if more_than_chance(new_loss - loss, own):
+        note["worse"] = True
     if groups is not None:
         note["groups"] = len(np.unique(groups))
     if below is not None:
@@ -77,6 +84,12 @@ def learn(
         note["no_temperature"] = problem
     found = Calibration(temperature, tuple(float(score) for score in scores), below, note)
     return found, before, after
+
+
+def more_than_chance(differences: NDArray[np.float64], groups: NDArray[np.int64] | None) -> bool:
+    """Whether a sum over images or groups is above 0 by more than chance (one-sided, 1 in 100)."""
+    sums = differences if groups is None else np.bincount(groups, differences)
+    return float(sums.sum()) > 2.326 * math.sqrt(float((sums**2).sum()))
 
 
 def _right(
@@ -114,11 +127,18 @@ def describe(calibration: Calibration, before: float, after: float) -> list[str]
     first = "with the offsets alone" if "offsets" in calibration.note else "before"
     images = calibration.note["expected_calibration_error"]["pictures"]
     of = f" of {len(calibration.scores)} groups" if "groups" in calibration.note else ""
+    loss = calibration.note["log_loss"]
     lines.append(
         f"temperature {calibration.temperature:.4f}; expected calibration error "
-        f"{100 * before:.2f} % {first}, {100 * after:.2f} % after "
+        f"{100 * before:.2f} % {first}, {100 * after:.2f} % after; log loss "
+        f"{loss['before']:.4f} {first}, {loss['after']:.4f} after "
         f"(on {images} images{of} not used for fitting)"
     )
+    if "worse" in calibration.note:
+        lines.append(
+            "warning: the probabilities of these images are worse with the temperature, by their "
+            "log loss; pass more images, or keep the weights as they were"
+        )
     if calibration.abstain_below is not None:
         right = calibration.note["right"]
         ends = right["ci"] and "95 % interval {:.2f} to {:.2f} %; ".format(

@@ -141,16 +141,37 @@ def fit_temperature(logits: Floats, labels: NDArray[np.int64]) -> Temperature:
         logits: ``(N, C)``.
         labels: ``(N,)``.
     """
-    from scipy.special import logsumexp
-
-    logits = logits.astype(np.float64)
-    true = logits[np.arange(len(labels)), labels][:, None]
-    above = true - logits  # of the true class above each
+    above = _above(logits, labels)
 
     def loss(temperature: float) -> float:
-        return float(logsumexp(-above / temperature, axis=1).mean())
+        return float(_log_losses(above, temperature).mean())
 
     return fit(loss, separated=bool((above >= 0).all()), informative=float(above.mean()) > 0)
+
+
+def log_losses(logits: Floats, labels: NDArray[np.int64], temperature: float = 1.0) -> Floats:
+    """Each image's negative log likelihood ``(N,)``, whose mean a temperature is fitted to.
+
+    Args:
+        logits: ``(N, C)``.
+        labels: ``(N,)``.
+        temperature: what the logits are divided by.
+    """
+    return _log_losses(_above(logits, labels), temperature)
+
+
+def _above(logits: Floats, labels: NDArray[np.int64]) -> Floats:
+    """``(N, C)``: the logit of the true class above each."""
+    logits = logits.astype(np.float64)
+    found: Floats = logits[np.arange(len(labels)), labels][:, None] - logits
+    return found
+
+
+def _log_losses(above: Floats, temperature: float) -> Floats:
+    from scipy.special import logsumexp
+
+    found: Floats = logsumexp(-above / temperature, axis=1)
+    return found
 
 
 @dataclass(frozen=True)
