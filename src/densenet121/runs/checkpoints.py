@@ -117,9 +117,9 @@ def find_start(
         if resume.is_file() and is_mindspore_file(resume):
             return Start(output_dir, None, mindspore=resume, found=_names(output_dir, rank))
         _refuse_foreign(resume)
-        folder = output_dir or resume.parent
-        found = _names(folder, rank)
-        return Start(folder, open_checkpoint(resume), found=found)
+        own = output_dir or resume.parent
+        found = _names(own, rank)
+        return Start(own, open_checkpoint(resume), found=found)
     folder = output_dir or next(iter(dated_runs(ckpt_path)), None)
     if folder is None or not checkpoints_in(folder, rank):
         _refuse_weights_alone(output_dir)
