@@ -14,6 +14,7 @@ from sklearn.linear_model import LogisticRegression
 
 from densenet121.metrics.offsets import of_classes, of_label
 from densenet121.metrics.probabilities import mean_is_off
+from densenet121.tasks.multi_label.calibration import fit_temperature
 
 Floats = NDArray[np.float64]
 
@@ -96,12 +97,21 @@ def test_a_class_of_three_among_a_thousand_images_has_an_offset() -> None:
 def test_logits_that_say_nothing_of_the_label_have_no_offset() -> None:
     logits = np.array([3.0, 2.0, -1.0, 0.0])
     found = of_label(logits, np.array([0.0, 0.0, 1.0, 1.0]))
-    assert "no temperature makes its probabilities better" in found.problem
+    assert "no temperature with an offset is better than the shares" in found.problem
     assert (found.values[0], found.temperature) == (0, 1)
     against, truth = -np.eye(3)[[0, 1, 2] * 5], np.array([0, 1, 2] * 5)
     nothing = of_classes(against, truth)
-    assert "no temperature makes its probabilities better" in nothing.problem
+    assert "no temperature with an offset is better than the shares" in nothing.problem
     assert (nothing.values.tolist(), nothing.temperature) == ([0, 0, 0], 1)
+
+
+def test_a_rare_label_in_reverse_order_has_a_temperature_but_no_offset() -> None:
+    """A temperature is measured against 0.5, an offset against the share: the reasons differ."""
+    truth = (np.arange(200) % 10 == 0).astype(np.float64)
+    logits = np.random.default_rng(5).normal(-8, 1, 200) - truth
+    assert not fit_temperature(logits, truth).problem
+    problem = of_label(logits, truth).problem
+    assert problem.startswith("no temperature with an offset is better than the shares")
 
 
 @pytest.mark.parametrize("tie", [False, True])

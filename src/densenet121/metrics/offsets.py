@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from densenet121.metrics.temperature import LIMIT, no_end, not_better
+from densenet121.metrics.temperature import LIMIT, no_end
 
 Floats = NDArray[np.float64]
 
@@ -44,7 +44,7 @@ def of_label(logits: Floats, labels: Floats) -> Offsets:
     positive, negative = logits[labels == 1], logits[labels == 0]
     none = np.zeros(1)
     if positive.mean() <= negative.mean():
-        return Offsets(none, problem=not_better())
+        return Offsets(none, problem=_no_better())
     if positive.min() >= negative.max():
         return Offsets(none, problem=no_end())
     centre, spread = float(logits.mean()), float(logits.std())
@@ -83,7 +83,7 @@ def of_classes(logits: Floats, labels: NDArray[np.int64]) -> Offsets:
     shares = np.bincount(labels, minlength=classes) / count
     none = np.zeros(classes)
     if float(logits[rows, labels].mean()) <= float((logits @ shares).mean()):
-        return Offsets(none, problem=not_better())
+        return Offsets(none, problem=_no_better())
     spread = float((logits - logits.mean(axis=1, keepdims=True)).std())
     scaled = logits / spread
     rare = np.sqrt(shares)  # the search sees offsets times this, else it needs ten times the steps
@@ -105,6 +105,14 @@ def of_classes(logits: Floats, labels: NDArray[np.int64]) -> Offsets:
     slope = found[0] / spread
     values = found[1:] / rare / slope
     return Offsets(values - values.mean(), 1 / slope)
+
+
+def _no_better() -> str:
+    """Why nothing is fitted to logits that are no higher where the truth is."""
+    return (
+        "no temperature with an offset is better than the shares of these images alone; check that "
+        "weights and labels belong together, or pass more held-out images"
+    )
 
 
 def _least(

@@ -36,7 +36,11 @@ def fit(loss: Callable[[float], float], *, separated: bool, informative: bool) -
     from scipy.optimize import minimize_scalar  # not at the top: predict starts without scipy
 
     if not informative:
-        return Temperature(1.0, not_better())
+        return Temperature(
+            1.0,
+            "no temperature makes its probabilities better than equal ones; check that weights "
+            "and labels belong together, or pass more held-out images",
+        )
     if separated:
         return Temperature(1.0, no_end())
     end = math.log(LIMIT)
@@ -54,14 +58,6 @@ def fit(loss: Callable[[float], float], *, separated: bool, informative: bool) -
             "images",
         )
     return Temperature(math.exp(power))
-
-
-def not_better() -> str:
-    """Why nothing is fitted to logits that say nothing of the label."""
-    return (
-        "no temperature makes its probabilities better than equal ones; check that weights and "
-        "labels belong together, or pass more held-out images"
-    )
 
 
 def no_end() -> str:
