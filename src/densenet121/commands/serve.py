@@ -3,7 +3,6 @@
 from densenet121.commands import DONE
 from densenet121.config import ServeConfig
 from densenet121.utils.errors import InputError
-from densenet121.utils.signals import StopRequest
 
 
 def run(config: ServeConfig) -> int:
@@ -16,7 +15,5 @@ def run(config: ServeConfig) -> int:
         from densenet121.serve import serve
     except ModuleNotFoundError as error:
         raise InputError(f"serve needs {error.name}; pip install 'densenet121[serve]'") from None
-    # uvicorn raises the signal again after it has finished; there is nothing left to do then.
-    with StopRequest(notices=False):
-        serve(config)
+    serve(config)
     return DONE

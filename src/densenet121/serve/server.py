@@ -22,10 +22,13 @@ from densenet121.tasks import AnswerOptions
 from densenet121.utils.cores import default_workers
 from densenet121.utils.errors import UsageError
 from densenet121.utils.memory import keep_freed_memory
+from densenet121.utils.signals import StopRequest
 
 
 def serve(config: ServeConfig) -> None:
     """Answer requests until SIGTERM or Ctrl-C; then finish the accepted ones.
+
+    While the weights are loaded a signal ends the process, as nothing is accepted then.
 
     Raises:
         UsageError: the address cannot be used.
@@ -54,7 +57,7 @@ def serve(config: ServeConfig) -> None:
 
         for part in ("uvicorn", "python_multipart"):  # no messages about bad requests
             logging.getLogger(part).setLevel(logging.CRITICAL)
-        server = uvicorn.Server(
+        server = _Server(
             uvicorn.Config(
                 make_app(service, token),
                 http=Bounded,
@@ -72,11 +75,30 @@ def serve(config: ServeConfig) -> None:
         )
         service.stopping = lambda: server.should_exit
         host, port = listener.getsockname()[:2]
-        announce(config, host, port, predictor.classifier.remarks)
         try:
-            server.run(sockets=[listener])
+            with server.stop:
+                announce(config, host, port, predictor.classifier.remarks)
+                server.run(sockets=[listener])
         finally:
             service.close()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's, which stops for a signal that came before its own handlers were there, too.
+
+    Attributes:
+        stop: the context to run it in. uvicorn raises the signal again after it has finished; there
+            is nothing left to do then.
+    """
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.stop = StopRequest(notices=False)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Whether to stop."""
+        self.should_exit = self.should_exit or self.stop.requested
+        return await super().on_tick(counter)
 
 
 def announce(config: ServeConfig, host: str, port: int, remarks: Sequence[str]) -> None:
