@@ -244,7 +244,7 @@ class _Counted:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self._metrics.answers.labels(str(message["status"])).inc()
+                self._metrics.count(message["status"])
                 headers = [_here(*header) for header in message["headers"]]
                 message["headers"] = [*headers, (b"x-content-type-options", b"nosniff")]
                 started.append(True)
@@ -257,5 +257,5 @@ class _Counted:
             await self._app(scope, receive, counted)
         except Exception:
             if not started:  # the 500 is sent by Starlette, outside of every middleware
-                self._metrics.answers.labels("500").inc()
+                self._metrics.count(500)
             raise

@@ -1,7 +1,10 @@
 """A connection of the server: uvicorn's, with limits of time and size, and a graceful shutdown."""
 
 import asyncio
+import re
+from collections.abc import Callable
 
+import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -32,17 +35,25 @@ class Connection(HttpToolsProtocol):
     In addition to uvicorn: the request line and headers must arrive within ``head_seconds`` and
     ``HEAD_BYTES``; there are at most ``CONNECTIONS`` at a time; pipelined requests wait as bytes,
     of which few are read before those ahead of them are answered; at shutdown, requests that are
-    already on their way to an idle connection are still answered.
+    already on their way to an idle connection are still answered; other protocols are declined, and
+    the request that offered one is answered; a client that reads nothing of an answer for
+    ``reading_seconds`` is let go.
 
     Attributes:
+        counted: called with the status of each answer that is given without the application.
         most_bytes: maximum size of a request; beyond it the connection is closed once it is
             answered.
         head_seconds: time limit for the request line and headers.
+        reading_seconds: time limit for the client to read something of an answer.
     """
 
+    counted: Callable[[int], None] = staticmethod(lambda status: None)
     most_bytes = 2**26
     head_seconds = 10.0
+    reading_seconds = 30.0
     _head_timer: asyncio.TimerHandle | None = None
+    _reading_timer: asyncio.TimerHandle | None = None
+    _declines = False
     _head_bytes = 0
     _message_bytes = 0
     _waiting = b""
@@ -58,8 +69,9 @@ class Connection(HttpToolsProtocol):
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the timer."""
+        """Stop the timers."""
         self._stop_timer()
+        self._stop_reading_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -70,6 +82,8 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Begin with the next request, if there is one."""
         super().on_response_complete()
+        if self.transport.is_closing():
+            self._await_reader()
         self._parse()
 
     def _parse(self) -> None:
@@ -82,7 +96,7 @@ class Connection(HttpToolsProtocol):
             part, data = data[:room], data[room:]
             self._head_bytes += len(part)
             self._message_bytes += len(part)
-            super().data_received(part)
+            self._feed(part)
             in_head = awaited is not None and self._head_timer is awaited
             if in_head and self._head_bytes >= HEAD_BYTES:
                 self._refuse(
@@ -90,7 +104,7 @@ class Connection(HttpToolsProtocol):
                 )
             answered = self.cycle is not None and self.cycle.response_complete
             if answered and self._message_bytes > self.most_bytes:
-                self.transport.close()  # until it is answered, it is read for a limited time
+                self._close()  # until it is answered, it is read for a limited time
         if self.transport.is_closing():
             return
         self._waiting = data
@@ -100,6 +114,36 @@ class Connection(HttpToolsProtocol):
         elif held and not self.pipeline:
             self.flow.resume_reading()
 
+    def _feed(self, data: bytes) -> None:
+        """Pass bytes to the parser, as uvicorn does.
+
+        A request that offers another protocol, as curl and Java do for HTTP/2, ends for the parser
+        with its headers. It is read again as one without the offer, and so with its body.
+        """
+        self._unset_keepalive_if_required()
+        while data:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as offer:
+                data = self._head_without_offer() + data[offer.args[0] :]
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            except httptools.HttpParserError:
+                self._refuse("400 Bad Request", "this is not a valid HTTP request")
+                return
+
+    def _head_without_offer(self) -> bytes:
+        parser = self.parser
+        version = parser.get_http_version().encode()
+        lines = [b"%s %s HTTP/%s" % (parser.get_method(), self.url, version)]
+        for name, value in self.headers:
+            if name == b"connection":
+                value = re.sub(rb"(?i)(?<![^\s,])(upgrade|http2-settings)(?![^\s,])", b"", value)
+            if name != b"upgrade":
+                lines.append(b"%s: %s" % (name, value))
+        return b"\r\n".join([*lines, b"", b""])
+
     def on_message_begin(self) -> None:
         """Start the timer of a request's headers."""
         super().on_message_begin()
@@ -107,11 +151,19 @@ class Connection(HttpToolsProtocol):
         self._await_head()
 
     def on_headers_complete(self) -> None:
-        """Stop the timer."""
+        """Begin with a request, unless it offers another protocol, and so is read again."""
+        self._declines = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+        if self._declines:
+            return
         self._stop_timer()
         super().on_headers_complete()
         if self._shutting_down and self.cycle is not None:
             self.cycle.keep_alive = False
+
+    def on_message_complete(self) -> None:
+        """The body is whole."""
+        if not self._declines:
+            super().on_message_complete()
 
     def shutdown(self) -> None:
         """Answer the current request, then close."""
@@ -123,7 +175,45 @@ class Connection(HttpToolsProtocol):
 
     def _close_if_idle(self) -> None:
         if self.cycle is None or self.cycle.response_complete:
-            self.transport.close()
+            self._close()
+
+    def pause_writing(self) -> None:
+        """Wait until the client reads; for a limited time."""
+        super().pause_writing()
+        self._await_reader()
+
+    def resume_writing(self) -> None:
+        """Write on, since the client has read."""
+        super().resume_writing()
+        if not self.transport.is_closing():  # then the rest waits for it too
+            self._stop_reading_timer()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close an idle connection."""
+        self._close()
+
+    def _close(self) -> None:
+        self.transport.close()
+        self._await_reader()
+
+    def _await_reader(self) -> None:
+        left = self.transport.get_write_buffer_size()
+        if left and self._reading_timer is None:
+            self._reading_timer = self.loop.call_later(
+                self.reading_seconds, self._reader_is_late, left
+            )
+
+    def _reader_is_late(self, before: int) -> None:
+        self._reading_timer = None
+        if self.transport.get_write_buffer_size() < before:
+            self._await_reader()
+        else:
+            self.transport.abort()
+
+    def _stop_reading_timer(self) -> None:
+        if self._reading_timer is not None:
+            self._reading_timer.cancel()
+            self._reading_timer = None
 
     def _await_head(self) -> None:
         if self._head_timer is None:
@@ -147,9 +237,10 @@ class Connection(HttpToolsProtocol):
         self._stop_timer()
         if self.transport.is_closing():
             return
+        self.counted(int(status[:3]))
         body = f'{{"error": "{reason}"}}'
         self.transport.write(
             f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\n"
             f"content-length: {len(body)}\r\n{header}connection: close\r\n\r\n{body}".encode()
         )
-        self.transport.close()
+        self._close()

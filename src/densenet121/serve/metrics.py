@@ -40,6 +40,10 @@ class Metrics:
             registry=self.registry,
         )  # fmt: skip
 
+    def count(self, status: int) -> None:
+        """Count an answer."""
+        self.answers.labels(str(status)).inc()
+
     def observe_batch(self, images: int, seconds: float) -> None:
         """Count a batch."""
         self._batch_size.observe(images)

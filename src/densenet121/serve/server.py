@@ -54,6 +54,7 @@ def serve(config: ServeConfig) -> None:
         class Bounded(Connection):
             most_bytes = max(4 * config.max_bytes, 2**26)
             head_seconds = min(10.0, config.body_seconds)
+            counted = staticmethod(service.metrics.count)
 
         for part in ("uvicorn", "python_multipart"):  # no messages about bad requests
             logging.getLogger(part).setLevel(logging.CRITICAL)
