@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
@@ -49,11 +50,19 @@ def whole_number(digits: str) -> int:
     return int(digits.lstrip("0")[:20] or 0)
 
 
-async def read_body(request: Request, max_bytes: int, seconds: float) -> bytes:
+async def read_body(
+    request: Request, max_bytes: int, seconds: float, hold: Callable[[int], None]
+) -> bytes:
     """The whole body.
 
+    Args:
+        request: the request.
+        max_bytes: maximum size of the body.
+        seconds: within which it must arrive.
+        hold: called with the size of each part that has arrived; a Refusal of it ends the request.
+
     Raises:
-        Refusal: 413 too large, by its content-length or its actual size; 408 too slow.
+        Refusal: 413 too large, by its content-length or its actual size; 408 too slow; of ``hold``.
         ClientDisconnect: the client has disconnected.
     """
     length = request.headers.get("content-length", "0")
@@ -65,6 +74,7 @@ async def read_body(request: Request, max_bytes: int, seconds: float) -> bytes:
                     body += chunk
                     if len(body) > max_bytes:
                         break
+                    hold(len(chunk))
                 else:
                     return bytes(body)
     except TimeoutError:
@@ -72,6 +82,10 @@ async def read_body(request: Request, max_bytes: int, seconds: float) -> bytes:
             408, f"the body did not arrive within {seconds:g} s, only {len(body)} bytes of it",
             unread=True,
         ) from None  # fmt: skip
+    except Refusal:
+        body.clear()
+        await drain(request)
+        raise
     await drain(request)
     raise Refusal(413, f"the body is larger than {max_bytes} bytes", unread=True)
 

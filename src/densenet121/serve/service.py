@@ -42,6 +42,7 @@ class Service:
         self.stopping: Callable[[], bool] = lambda: False
         self.images = 0  # accepted and not yet answered
         self.body_bytes = 0  # of request bodies being read or decoded
+        self._most_body_bytes = max(2**29, 4 * config.max_bytes)
         self.metrics.watch(lambda: self.images, lambda: self.body_bytes)
         self.pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
 
@@ -63,6 +64,11 @@ class Service:
             f"busy: {self.images} images are waiting; the limit is {self.config.queue}",
             retry_after=max(1, math.ceil(wait)),
         )
+
+    def _full(self, unread: bool = False) -> Refusal:
+        limit = f"{self.body_bytes} bytes of requests are held; the limit is"
+        reason = f"busy: {limit} {self._most_body_bytes}"
+        return Refusal(503, reason, retry_after=1, unread=unread)
 
     def check_options(self, options: AnswerOptions) -> None:
         """Refuse what the task cannot answer, before it waits beside the images of others.
@@ -105,17 +111,20 @@ class Service:
             Refusal: the request cannot be answered.
         """
         config = self.config
-        # Assume the largest allowed body until it is read and its images can be counted.
-        held = config.max_bytes
-        most_held = max(2**29, 4 * held)
-        if self.images >= config.queue or self.body_bytes + held > most_held:
+        held = 0
+
+        def hold(size: int) -> None:  # what has arrived, not what was announced and may never come
+            nonlocal held
+            if self.body_bytes + size > self._most_body_bytes:
+                raise self._full(unread=True)
+            self.body_bytes, held = self.body_bytes + size, held + size
+
+        if self.images >= config.queue or self.body_bytes >= self._most_body_bytes:
+            refusal = self.busy() if self.images >= config.queue else self._full()
             await drain(request)
-            raise self.busy()
-        self.body_bytes += held
+            raise refusal
         try:
-            body = await read_body(request, config.max_bytes, config.body_seconds)
-            self.body_bytes += len(body) - held
-            held = len(body)
+            body = await read_body(request, config.max_bytes, config.body_seconds, hold)
             items = await parse(body)
             chosen = options()
             if self.images + len(items) > config.queue:
