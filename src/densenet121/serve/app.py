@@ -197,7 +197,8 @@ def _add_refusals(app: FastAPI) -> None:
     """Return every error as ``{"error": reason}``."""
 
     def refuse(status: int, reason: str, **headers: str) -> Json:
-        return Json({"error": reason}, status_code=status, headers=headers)
+        # One line, whatever a client has put into what it asks for.
+        return Json({"error": one_line(reason)}, status_code=status, headers=headers)
 
     @app.exception_handler(Refusal)
     async def refusal(request: Request, error: Refusal) -> Response:
@@ -214,7 +215,15 @@ def _add_refusals(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def no_such_thing(request: Request, error: HTTPException) -> Response:
-        return refuse(error.status_code, str(error.detail), **(dict(error.headers or {})))
+        headers, reason = dict(error.headers or {}), str(error.detail)
+        path, docs = request.scope["path"][:200], f"{request.scope.get('root_path', '')}/docs"
+        if error.status_code == 404:
+            reason = f"there is nothing at {path}; {docs} has what there is"
+        allowed = headers.pop("Allow", None)
+        if allowed is not None:
+            headers["allow"] = "GET, HEAD" if allowed == "GET" else allowed
+            reason = f"{request.method} is not allowed for {path}; {headers['allow']} is"
+        return refuse(error.status_code, reason, **headers)
 
     @app.exception_handler(ClientDisconnect)
     async def gone(request: Request, error: ClientDisconnect) -> Response:

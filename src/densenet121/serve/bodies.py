@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
@@ -48,6 +48,17 @@ class NamedImage:
 def whole_number(digits: str) -> int:
     """The number that digits mean, or one that is beyond any limit; Python reads at most 4,300."""
     return int(digits.lstrip("0")[:20] or 0)
+
+
+def check_coding(headers: Mapping[str, str]) -> None:
+    """Refuse a body that is compressed.
+
+    Raises:
+        Refusal: 415.
+    """
+    coding = headers.get("content-encoding", "identity")
+    if coding.lower() != "identity":
+        raise Refusal(415, f"content-encoding {coding} is not supported")
 
 
 async def read_body(

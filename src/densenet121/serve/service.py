@@ -14,7 +14,14 @@ from densenet121.config import ServeConfig
 from densenet121.datasets.decoding import is_image
 from densenet121.inference.predictor import Predictor
 from densenet121.serve.batches import Batcher, Reply
-from densenet121.serve.bodies import NamedImage, Refusal, drain, images_of, read_body
+from densenet121.serve.bodies import (
+    NamedImage,
+    Refusal,
+    check_coding,
+    drain,
+    images_of,
+    read_body,
+)
 from densenet121.serve.metrics import Metrics
 from densenet121.tasks import AnswerOptions
 from densenet121.utils.errors import InputError, TooLargeError
@@ -92,6 +99,7 @@ class Service:
         kind = request.headers.get("content-type", "")
 
         async def images(body: bytes) -> list[NamedImage]:
+            check_coding(request.headers)
             return images_of(body, kind, self.config.max_pictures)
 
         return await self.answer(request, images, lambda: options, cam)

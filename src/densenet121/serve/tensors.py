@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from densenet121.serve.bodies import NamedImage, Refusal, whole_number
+from densenet121.serve.bodies import NamedImage, Refusal, check_coding, whole_number
 from densenet121.utils.json_values import parse_json
 
 IMAGE, PIXELS = "image", "pixels"
@@ -78,8 +78,7 @@ def parse(body: bytes, headers: Mapping[str, str], allowed: Allowed) -> InferReq
     Raises:
         Refusal: it is malformed, has too many images, or asks for what there is not.
     """
-    if headers.get("content-encoding", "identity").lower() != "identity":
-        raise Refusal(415, f"content-encoding {headers['content-encoding']} is not supported")
+    check_coding(headers)
     head, rest = _parts(body, headers.get(LENGTH))
     _check_signs(head, allowed)
     content = _json(head)
