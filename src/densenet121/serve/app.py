@@ -1,5 +1,6 @@
 """The HTTP routes: /predict, the page at /, health, metrics, the API documentation, and /v2."""
 
+import asyncio
 import base64
 import re
 import sys
@@ -264,6 +265,13 @@ class _Counted:
         started: list[bool] = []
         try:
             await self._app(scope, receive, counted)
+        except asyncio.CancelledError:  # the time for what was accepted is over
+            if not started:
+                headers = {"connection": "close", "retry-after": "1"}
+                await Json({"error": "the server is stopping"}, 503, headers)(
+                    scope, receive, counted
+                )
+            raise
         except Exception:
             if not started:  # the 500 is sent by Starlette, outside of every middleware
                 self._metrics.count(500)
