@@ -3,7 +3,7 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +181,11 @@ def refusals(page: Any, files: list[Path]) -> list[str]:
     return list(reversed(page.locator(".error").all_text_contents()[: len(files)]))
 
 
+def refused(status: int, body: str) -> Callable[[Any], None]:
+    """What answers a request in place of the server."""
+    return lambda route: route.fulfill(status=status, body=body)
+
+
 def test_an_image_without_an_answer_has_a_reason_that_names_what_failed(
     browser: Any, port: int, image_folder: Path, tmp_path: Path
 ) -> None:
@@ -203,6 +208,11 @@ def test_an_image_without_an_answer_has_a_reason_that_names_what_failed(
         page.route("**/predict**", lambda route: route.fulfill(status=413, body=html))
         (reason,) = refusals(page, [image])
         assert "Status 413" in reason and "proxy" in reason
+        for body in ('{"message": "Forbidden"}', '{"error": {"code": 7}}', "null"):  # or in JSON
+            page.unroute("**/predict**")
+            page.route("**/predict**", refused(403, body))
+            (reason,) = refusals(page, [image])
+            assert "Status 403" in reason and "proxy" in reason
         page.unroute("**/predict**")
         page.route("**/predict**", lambda route: route.abort())
         assert refusals(page, [image]) == ["The server cannot be reached."]
