@@ -193,11 +193,18 @@ class Connection(HttpToolsProtocol):
         self._close()
 
     def _close(self) -> None:
-        self.transport.close()
-        self._await_reader()
+        if not self.transport.is_closing():
+            self.transport.close()
+            self._await_reader()
+
+    def _unread(self) -> int:
+        try:
+            return self.transport.get_write_buffer_size()
+        except AttributeError:  # of asyncio with TLS, after it was closed twice
+            return 0
 
     def _await_reader(self) -> None:
-        left = self.transport.get_write_buffer_size()
+        left = self._unread()
         if left and self._reading_timer is None:
             self._reading_timer = self.loop.call_later(
                 self.reading_seconds, self._reader_is_late, left
@@ -205,7 +212,7 @@ class Connection(HttpToolsProtocol):
 
     def _reader_is_late(self, before: int) -> None:
         self._reading_timer = None
-        if self.transport.get_write_buffer_size() < before:
+        if self._unread() < before:
             self._await_reader()
         else:
             self.transport.abort()
