@@ -145,6 +145,18 @@ def test_a_class_without_images_keeps_its_number_and_is_named(
     }
 
 
+def test_depth_and_window_are_recorded_for_the_pages_unless_they_are_those_of_8_bits(
+    prime: Path, weights: Path, tmp_path: Path
+) -> None:
+    evaluate(eval_config(prime, weights, tmp_path / "deep", depth=16, window="percentile:1,99"))
+    content = json.loads((tmp_path / "deep" / "eval.json").read_text())
+    assert (content["depth"], content["window"]) == (16, "percentile:1,99")
+    evaluate(eval_config(prime, weights, tmp_path / "plain"))
+    assert (
+        not {"depth", "window"} & json.loads((tmp_path / "plain" / "eval.json").read_text()).keys()
+    )
+
+
 def test_a_contradicting_variant_is_refused(prime: Path, weights: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"`variant` is model_zoo, but .* weights of paper"):
         evaluate(eval_config(prime, weights, tmp_path / "eval", variant="model_zoo"))

@@ -3,11 +3,14 @@
 Folders are made here; 8 x 8 images are enough for thumbnails.
 """
 
+import base64
 import csv
+import io
 import json
 import math
 import os
 import re
+import shutil
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,9 +18,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
+from densenet121.datasets.decoding import read_image
 from densenet121.pages.thumbnails import thumbnail
 from densenet121.report import write_report
 from densenet121.report.training import epochs_done, training_seconds
@@ -409,6 +414,53 @@ def test_thumbnail_opens_nothing_outside_the_data_folder(tmp_path: Path) -> None
     assert thumbnail(data, "nul\0.png") == (None, "not readable")
     assert thumbnail(data, "none.png") == (None, "no longer exists")
     assert thumbnail(None, "none.png") == (None, "data folder unknown")
+
+
+def small_image(page: Page) -> NDArray[np.uint8]:
+    """The first thumbnail of a page, grey."""
+    source = next(value for name, value in page.attributes if value.startswith("data:image/jpeg"))
+    with Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))) as image:
+        return np.asarray(image.convert("L"))
+
+
+@pytest.mark.parametrize("where", ["eval.json", "run.json"])
+def test_images_of_more_than_8_bits_are_shown_through_the_window_of_the_run(
+    where: str, tmp_path: Path
+) -> None:
+    """Pillow cuts 16 bits at 255: the image was white."""
+    samples = np.linspace(0, 4095, 32 * 32).reshape(32, 32)
+    data = tmp_path / "data" / "a"
+    data.mkdir(parents=True)
+    Image.fromarray(samples.astype(np.uint16)).save(data / "x.png")
+    write_evaluation(tmp_path, ["a", "b"], [("a/x.png", "a", "b", 0.9, 2)], data.parent)
+    recorded = {"depth": 16, "window": "0,4095"}
+    if where == "run.json":  # of a training run, which knows what `pretrained` recorded
+        (tmp_path / where).write_text(json.dumps({"command": "train", "settings": recorded}))
+    else:
+        content = json.loads((tmp_path / where).read_text())
+        (tmp_path / where).write_text(json.dumps(content | recorded))
+    np.testing.assert_allclose(small_image(report(tmp_path)), samples / 4095 * 255, atol=4)
+
+
+def test_images_of_16_bits_without_a_window_are_shown_by_their_high_byte(tmp_path: Path) -> None:
+    samples = np.linspace(0, 65535, 32 * 32).reshape(32, 32)
+    data = tmp_path / "data" / "a"
+    data.mkdir(parents=True)
+    Image.fromarray(samples.astype(np.uint16)).save(data / "x.png")
+    write_evaluation(tmp_path, ["a", "b"], [("a/x.png", "a", "b", 0.9, 2)], data.parent)
+    np.testing.assert_allclose(small_image(report(tmp_path)), samples / 257, atol=4)
+
+
+def test_dicom_is_shown(tmp_path: Path) -> None:
+    pydicom = pytest.importorskip("pydicom", reason="needs densenet121[dicom]")
+    data = tmp_path / "data" / "a"
+    data.mkdir(parents=True)
+    file = Path(pydicom.__file__).parent / "data" / "test_files" / "CT_small.dcm"
+    shutil.copy(file, data / "x.dcm")
+    write_evaluation(tmp_path, ["a", "b"], [("a/x.dcm", "a", "b", 0.9, 2)], data.parent)
+    page = report(tmp_path)
+    assert "not readable" not in page.text
+    np.testing.assert_allclose(small_image(page), read_image(file)[:, :, 0], atol=25)
 
 
 @pytest.mark.parametrize("name", ["val.csv", "val.tsv", "val.txt"])

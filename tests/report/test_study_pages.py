@@ -1,7 +1,9 @@
 """The pages of a study: its numbers, the images of labels in doubt, nothing that runs or loads."""
 
+import base64
 import csv
 import html
+import io
 import json
 import re
 import shutil
@@ -10,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from densenet121.cli import main
 from densenet121.config import StudyConfig, settings_of
@@ -224,3 +227,30 @@ def test_a_damaged_table_of_labels_in_doubt_is_refused_by_its_name(
     table.write_text(table.read_text().replace(*change))
     with pytest.raises(InputError, match=r"label_errors\.csv: not as study wrote it"):
         write_study_pages(folder)
+
+
+def test_images_of_16_bits_in_doubt_are_shown_as_the_networks_saw_them(
+    single: Path, tmp_path: Path
+) -> None:
+    """Through the window that the runs recorded; Pillow cuts 16 bits at 255, which is white."""
+    shutil.copytree(single, tmp_path / "study")
+    content = json.loads((tmp_path / "study" / "study.json").read_text())
+    content["data_dir"] = str(tmp_path / "data")
+    (tmp_path / "study" / "study.json").write_text(json.dumps(content))
+    samples = np.linspace(0, 4095, 32 * 32).reshape(32, 32)
+    (tmp_path / "data").mkdir()
+    for row in rows_of(single / "label_errors.csv"):
+        Image.fromarray(samples.astype(np.uint16)).save(tmp_path / "data" / row["path"])
+    run = tmp_path / "study" / "runs" / "fold_0_seed_1"
+    run.mkdir(parents=True)
+    settings = {"depth": 16, "window": "0,4095"}
+    (run / "run.json").write_text(json.dumps({"command": "train", "settings": settings}))
+    write_study_pages(tmp_path / "study")
+    for name in ("label_errors.html", "study.html"):
+        page = (tmp_path / "study" / name).read_text(encoding="utf-8")
+        found = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
+        assert len(found) == 2
+        for one in found:
+            with Image.open(io.BytesIO(base64.b64decode(one))) as image:
+                shown = np.asarray(image.convert("L"))
+            np.testing.assert_allclose(shown, samples / 4095 * 255, atol=4)

@@ -219,10 +219,12 @@ def _evaluate(
     return evaluation
 
 
-def _special(classifier: Classifier) -> dict[str, str]:
-    tta = classifier.preprocessing.tta
-    arithmetic = {"arithmetic": "int8"} if classifier.is_int8 else {}
-    return arithmetic | ({} if tta == "none" else {"tta": tta})
+def _special(classifier: Classifier) -> dict[str, Any]:
+    tta, depth = classifier.preprocessing.tta, classifier.preprocessing.depth
+    window = classifier.preprocessing.window
+    found: dict[str, Any] = {"arithmetic": "int8"} if classifier.is_int8 else {}
+    found |= {} if tta == "none" else {"tta": tta}
+    return found | ({} if (depth, window) == (8, None) else {"depth": depth, "window": window})
 
 
 def _content(

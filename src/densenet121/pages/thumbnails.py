@@ -3,9 +3,11 @@
 import io
 import stat
 import warnings
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path, PurePath
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from densenet121.utils.pillow_input import pillow_input
@@ -15,10 +17,14 @@ _MAX_BYTES = 50 * 1000**2
 _MAX_PIXELS = 89_000_000  # close to Pillow's limit for decompression bombs
 # Formats that are decoded in this process; EPS, for example, would start another program.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+_DICOM = b"DICM"  # at byte 128
+
+# Of the bytes of a file the pixels ``(H, W, 3)``, as the network had them.
+Decode = Callable[[bytes], NDArray[np.uint8]]
 
 
 def thumbnail(
-    data_dir: Path | None, path: str, listed: Collection[str] = ()
+    data_dir: Path | None, path: str, listed: Collection[str] = (), decode: Decode | None = None
 ) -> tuple[bytes | None, str]:
     """A JPEG of at most 128 x 128 pixels and "", or None and the reason.
 
@@ -28,6 +34,8 @@ def thumbnail(
         data_dir: the data folder.
         path: the image, relative to it.
         listed: paths that may be outside of it, because the user's own list names them.
+        decode: reads DICOM and grey samples of more than 8 bits, for which Pillow knows no window;
+            None: they are not shown.
     """
     relative = PurePath(path)
     # Only the text of the path is checked: users may have links inside the data folder.
@@ -41,7 +49,7 @@ def thumbnail(
             return None, "not a file"
         if status.st_size > _MAX_BYTES:
             return None, "larger than 50 MB"
-        return _shrink(data_dir / relative)
+        return _shrink(data_dir / relative, decode)
     except FileNotFoundError:
         return None, "no longer exists"
     except Exception:
@@ -49,16 +57,28 @@ def thumbnail(
         return None, "not readable"
 
 
-def _shrink(path: Path) -> tuple[bytes | None, str]:
+def _shrink(path: Path, decode: Decode | None) -> tuple[bytes | None, str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about size (checked here) and damaged metadata
-        data = pillow_input(path.read_bytes(), _MAX_PIXELS)
+        raw = path.read_bytes()
+        if raw[128:132] == _DICOM:
+            return _deep(raw, decode)
+        data = pillow_input(raw, _MAX_PIXELS)
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             if image.width * image.height > _MAX_PIXELS:
                 return None, "larger than 89 megapixels"
+            if image.mode.startswith("I"):  # more than 8 bits, which convert would cut at 255
+                return _deep(raw, decode)
             image.draft("RGB", (2 * _SIDE, 2 * _SIDE))  # JPEG: decodes at a fraction of its size
-            small = image.convert("RGB")
-        small.thumbnail((_SIDE, _SIDE))
-        jpeg = io.BytesIO()
-        small.save(jpeg, format="JPEG", quality=85)
-    return jpeg.getvalue(), ""
+            return _jpeg(image.convert("RGB")), ""
+
+
+def _deep(raw: bytes, decode: Decode | None) -> tuple[bytes | None, str]:
+    return (None, "not readable") if decode is None else (_jpeg(Image.fromarray(decode(raw))), "")
+
+
+def _jpeg(image: Image.Image) -> bytes:
+    image.thumbnail((_SIDE, _SIDE))
+    jpeg = io.BytesIO()
+    image.save(jpeg, format="JPEG", quality=85)
+    return jpeg.getvalue()

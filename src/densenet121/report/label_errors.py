@@ -5,19 +5,22 @@ from pathlib import Path
 from typing import Any
 
 from densenet121.pages.markup import escape, image, percent, plural, section, table
-from densenet121.pages.thumbnails import thumbnail
+from densenet121.pages.thumbnails import Decode, thumbnail
 from densenet121.report.page import document
 
 _SHOWN = 200
 _LABELS_SHOWN = 100
 
 
-def label_errors_page(content: Mapping[str, Any], rows: Sequence[Mapping[str, str]]) -> str:
+def label_errors_page(
+    content: Mapping[str, Any], rows: Sequence[Mapping[str, str]], decode: Decode
+) -> str:
     """The HTML of the page.
 
     Args:
         content: content of study.json.
         rows: rows of label_errors.csv.
+        decode: reads an image's file as it was read for the networks.
     """
     count, seeds = len(rows), len(content["seed_numbers"])
     text = (
@@ -35,7 +38,7 @@ def label_errors_page(content: Mapping[str, Any], rows: Sequence[Mapping[str, st
     ]
     if rows:
         root = Path(content["data_dir"])
-        figures = "\n".join(_figure(row, root, seeds) for row in rows[:_SHOWN])
+        figures = "\n".join(_figure(row, root, seeds, decode) for row in rows[:_SHOWN])
         parts.append(section("Images", text, f'<div class="errors">{figures}</div>'))
         parts.append(section("How many", "", _counts(rows)))
     else:
@@ -70,8 +73,8 @@ def _texts(row: Mapping[str, str]) -> tuple[str, str]:
     return words[row["label"]] + row["name"], words[row["suggested"]] + row["name"]
 
 
-def _figure(row: Mapping[str, str], root: Path, seeds: int) -> str:
-    jpeg, reason = thumbnail(root, row["path"])
+def _figure(row: Mapping[str, str], root: Path, seeds: int, decode: Decode) -> str:
+    jpeg, reason = thumbnail(root, row["path"], decode=decode)
     shown = image(jpeg, "jpeg", row["path"]) if jpeg else escape(reason)
     label, suggested = _texts(row)
     share, above, below = percent(float(row["probability"])), f"{suggested}?", f"label {label}"

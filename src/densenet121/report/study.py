@@ -8,17 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from densenet121.pages.markup import bullets, escape, plural, section, table
+from densenet121.pages.thumbnails import Decode
 from densenet121.report.label_errors import label_errors_page
 from densenet121.report.page import document, settings_table
 from densenet121.report.study_parts import cards, doubts, folds, metric_names, notes, spread
 from densenet121.report.study_plot import draw_spread
+from densenet121.runs.decoding import decoder
 from densenet121.runs.evaluations import read_evaluation
+from densenet121.runs.layout import read_record
 from densenet121.runs.study import (
     FIGURE,
     LABEL_ERRORS,
     LABEL_ERRORS_PAGE,
     PAGE,
     STUDY,
+    StudyFolder,
     read_study,
 )
 from densenet121.tasks import CheckpointScore, Results
@@ -41,11 +45,14 @@ def write_study_pages(folder: Path) -> Path:
     content = read_study(folder)
     rows = _rows(folder / LABEL_ERRORS)
     with _whole(folder / STUDY):
+        # The runs have what the weights of `pretrained` record, which the study's settings lack.
+        first = StudyFolder(folder).run(0, content["seed_numbers"][0])
+        decode = decoder(read_record(first).get("settings") or content["settings"])
         figure = draw_spread(content["spread"], metric_names(content))
-        page = _page(folder, content, figure)
-        label_errors_page(content, ())
+        page = _page(folder, content, figure, decode)
+        label_errors_page(content, (), decode)
     with _whole(folder / LABEL_ERRORS):
-        doubtful = label_errors_page(content, rows)
+        doubtful = label_errors_page(content, rows, decode)
     try:
         write_atomic(folder / FIGURE, figure)
         write_atomic(folder / LABEL_ERRORS_PAGE, doubtful.encode("utf-8"))
@@ -81,7 +88,7 @@ def _rows(file: Path) -> list[dict[str, str]]:
         raise InputError(f"{file}: cannot be read ({error})") from None
 
 
-def _page(folder: Path, content: Mapping[str, Any], figure: bytes) -> str:
+def _page(folder: Path, content: Mapping[str, Any], figure: bytes, decode: Decode) -> str:
     one_class = content["task"] == "single_label"
     groups = "" if content["n_groups"] is None else f" of {content['n_groups']} groups"
     facts = [
@@ -99,7 +106,7 @@ def _page(folder: Path, content: Mapping[str, Any], figure: bytes) -> str:
         folds(folder, content),
         doubts(content),
         *([_one_against_all(content)] if one_class else []),
-        *_of_task(folder, content),
+        *_of_task(folder, content, decode),
     ]
     if content["bad_images"]:
         bad = [(one["path"], one["error"]) for one in content["bad_images"]]
@@ -128,7 +135,7 @@ def _one_against_all(content: Mapping[str, Any]) -> str:
     return section("Ranking", text, table(head, rows, texts=1))
 
 
-def _of_task(folder: Path, content: Mapping[str, Any]) -> Sequence[str]:
+def _of_task(folder: Path, content: Mapping[str, Any], decode: Decode) -> Sequence[str]:
     """The task's sections about the pooled predictions."""
     evaluation, pooled = read_evaluation(folder), content["ensemble"]
     scores = []
@@ -144,5 +151,6 @@ def _of_task(folder: Path, content: Mapping[str, Any]) -> Sequence[str]:
         predictions=[row for row in read if row is not None],
         class_names=list(content["class_names"]),
         data_dir=Path(content["data_dir"]),
+        decode=decode,
     )
     return evaluation.task.report(results).sections

@@ -15,6 +15,7 @@ from types import NoneType
 from typing import Any
 
 from densenet121.pages.markup import mapping
+from densenet121.runs.decoding import decoder
 from densenet121.runs.evaluated import fitted_on, image_notes, kind_of_images
 from densenet121.runs.evaluations import read_error_map
 from densenet121.runs.layout import (
@@ -184,6 +185,9 @@ def _read_evaluation(run: RunFiles, path: Path, found: dict[str, Any]) -> None:
     if isinstance(data_dir, str) and Path(data_dir).is_absolute():
         run.results.data_dir = Path(data_dir)
         run.results.listed = _listed(run.record or {})
+    # Training has what the weights of `pretrained` record in its settings, eval in eval.json.
+    settings = mapping((run.record or {}).get("settings"))
+    run.results.decode = decoder(found if "depth" in found else settings)
 
 
 def _listed(record: dict[str, Any]) -> frozenset[str]:

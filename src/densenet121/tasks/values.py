@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from densenet121.datasets.decoding import decode
 from densenet121.utils.checks import check_share, check_whole
 
 Logits = NDArray[np.float32]
@@ -87,6 +88,7 @@ class Results:
         class_names: class names in the order of the labels.
         data_dir: folder of the evaluated images, if known.
         listed: paths outside of it that the list of the evaluated images names.
+        decode: reads an image's file as it was read for the network, through its window.
         error_map: path of an image to the JPEG of its class-activation map, or None.
         averaged: the validations of the averaged weights; empty without `ema_decay`.
         calibration: what `calibrate` stored with the evaluated weights, as far as it is known.
@@ -98,6 +100,7 @@ class Results:
     class_names: list[str]
     data_dir: Path | None = None
     listed: frozenset[str] = frozenset()
+    decode: Callable[[bytes], NDArray[np.uint8]] = decode
     error_map: Callable[[str], bytes | None] = lambda path: None
     averaged: list[AveragedValidation] = field(default_factory=list)
     calibration: Mapping[str, Any] = field(default_factory=dict)
