@@ -195,6 +195,9 @@ def test_one_number_written_in_two_ways_is_refused() -> None:
         ("M\udcfcller", "M\xfcller"),  # of a list in Latin-1, and of one in UTF-8
         ("7A", "007a"),
         ("5", "5,0"),
+        ("5", "5\u200b"),  # a blank of no width, as copied from a page
+        ("\ufeffP7", "P7"),  # a mark of the byte order, where two files were joined
+        ("Doe^John", "DOE^JOHN^^^"),  # of DICOM, with parts that are blank
     ],
 )
 def test_one_patient_written_in_two_ways_is_not_two(one: str, two: str) -> None:
@@ -205,14 +208,36 @@ def test_one_patient_written_in_two_ways_is_not_two(one: str, two: str) -> None:
 
 
 def test_ids_that_only_look_alike_are_two() -> None:
-    ids = ["a01b1", "a1b01", "P1.5", "P1.50", "P10", "P1", "1.2.3", "1.2.30", "0", "P0", "-1", "1"]
+    ids = [
+        "a01b1",
+        "a1b01",
+        "P1.5",
+        "P1.50",
+        "P10",
+        "P1",
+        "1.2.3",
+        "1.2.30",
+        "0",
+        "P0",
+        "-1",
+        "1",
+        "^",
+    ]
     check_spelling(ids, "p")
 
 
 def test_ids_that_a_spreadsheet_has_rounded_are_refused() -> None:
-    for name in ("1.23457E+12", "1,23457E+12", "1E+15"):
+    for name in ("1.23457E+12", "1,23457E+12", "1E+15", "1.23457e+12"):
         with pytest.raises(
             InputError, match=r"is a number that a spreadsheet has rounded, so that"
         ):
             check_spelling(["7", name], "p")
     check_spelling(["1E5", "E+12", "1.5e"], "p")
+
+
+@pytest.mark.parametrize("name", ["nan", "NaN", "NULL", "null", "<NA>"])
+def test_what_programs_write_for_a_blank_id_is_no_patient(name: str) -> None:
+    """The images without an id counted as one patient's."""
+    with pytest.raises(InputError, match=f"^`group` p: {name} is how programs write a blank cell"):
+        check_spelling(["7", name], "p")
+    check_spelling(["Nan", "NA", "None"], "p")  # may be names

@@ -9,7 +9,9 @@ from densenet121.utils.errors import InputError, some
 
 _NUMBER = re.compile(r"\d+([.,]\d+)?", re.ASCII)
 _WITH_NUMBER = re.compile(r"([^0-9]*)([0-9]+)([^0-9]*)")
-_ROUNDED = re.compile(r"\d([.,]\d+)?E\+\d\d", re.ASCII)  # 1.23457E+12, as spreadsheets show them
+# 1.23457E+12, as spreadsheets show ids, and 1.23457e+12, as programs print them.
+_ROUNDED = re.compile(r"\d([.,]\d+)?[Ee]\+\d\d", re.ASCII)
+_NO_ID = frozenset(("nan", "NaN", "NULL", "null", "<NA>"))  # of programs, for a blank cell
 
 
 def group_ids(
@@ -76,7 +78,7 @@ def check_spelling(ids: Sequence[str], group: str) -> None:
     """Refuse ids that are one patient, not two: 5 and 5.0, P7 and p007, Doe J with two blanks.
 
     Raises:
-        InputError: there are such ids, or one that a spreadsheet has rounded.
+        InputError: there are such ids, or one that a spreadsheet has rounded or that is none.
     """
     seen: dict[tuple[str, Decimal, str], str] = {}
     for name in sorted(set(ids)):
@@ -84,6 +86,11 @@ def check_spelling(ids: Sequence[str], group: str) -> None:
             raise InputError(
                 f"`group` {group}: {name} is a number that a spreadsheet has rounded, so that "
                 "several ids may be the same; write ids as text"
+            )
+        if name in _NO_ID:
+            raise InputError(
+                f"`group` {group}: {name} is how programs write a blank cell, so that images of "
+                "several patients would be of one; give each image its id"
             )
         one = seen.setdefault(_spelling(name), name)
         if one == name:
@@ -93,7 +100,7 @@ def check_spelling(ids: Sequence[str], group: str) -> None:
         else:
             how = (
                 f"{one!a} and {name!a} are alike but for capitals, blanks, zeros before "
-                "a number or the code of a letter"
+                "a number, ^ at the end or the code of a letter"
             )
         raise InputError(f"`group` {group}: {how}; write ids in one way")
 
@@ -105,7 +112,9 @@ def _spelling(name: str) -> tuple[str, Decimal, str]:
     """
     # Bytes that are no UTF-8 are most likely Latin-1, of a list that another program saved.
     name = re.sub("[\udc80-\udcff]", lambda found: chr(ord(found[0]) - 0xDC00), name)
-    plain = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    seen = "".join(one for one in name if unicodedata.category(one) != "Cf")  # no width, no sign
+    plain = " ".join(unicodedata.normalize("NFKC", seen).casefold().split())
+    plain = plain.rstrip("^ ") or plain  # of a name in DICOM, whose last parts may be left blank
     if _NUMBER.fullmatch(plain):
         return "", Decimal(plain.replace(",", ".")), ""
     if found := _WITH_NUMBER.fullmatch(plain):
