@@ -88,6 +88,8 @@ def test_an_interval_needs_resamples_in_which_the_metric_is_defined() -> None:
     assert percentile_interval(np.where(values < 0.6, math.nan, values)) is None
     assert percentile_interval(np.full(100, math.nan)) is None
     assert percentile_interval(np.full(100, 0.5)) is None
+    rounded = np.where(values < 0.5, 0.1 + 0.2, 0.3)
+    assert percentile_interval(rounded) is None
     assert percentile_interval(np.empty(0)) is None
 
 

@@ -106,3 +106,13 @@ def test_a_perfect_network_finds_all_and_a_constant_one_is_acting_on_all_or_none
     assert everyone["net_benefit"] == everyone["of_all"]
     no_one = benefits(known, np.zeros_like(known), act_from)
     assert no_one["net_benefit"] == 0
+
+
+def test_what_is_the_same_in_every_resample_has_no_interval() -> None:
+    """Rounding alone made one of width 0, as of a figure without any error."""
+    for seed in range(20):
+        truth = (np.arange(60 + seed) % 3 == 0).astype(np.float64)[:, None]
+        all_called = np.full_like(truth, 0.5)
+        found = benefits(truth, all_called, 0.05, prevalence=0.01, resamples=200)
+        assert found["net_benefit"] == pytest.approx(found["of_all"], abs=1e-15)
+        assert found["net_benefit_ci"] is None and found["gain_ci"] is None

@@ -18,7 +18,7 @@ from densenet121.utils.errors import some
 _STREAM = 2**62
 _CELLS = 2_000_000  # weights held at a time
 _LEAST_DEFINED = 0.5  # share of the resamples that must have a value
-_ROUNDING = 1e-12  # of the metric of all images against that of a resample
+_ROUNDING = 1e-12  # of a metric, between all images and a resample, or between two resamples
 FEW_GROUPS = 20  # below it percentile intervals are clearly too narrow (docs/guides/metrics.md)
 
 Draws = NDArray[np.int32]
@@ -215,16 +215,17 @@ def percentile_interval(
 ) -> Interval | None:
     """Percentile interval of the resamples in which the metric is defined (not nan).
 
-    None if it is defined in fewer than half of them, or the same in all: then the bootstrap says
-    nothing. None too if the metric ``of`` all images is outside: it is biased in resamples, as an
-    average precision near chance is, since a positive that is drawn twice is found twice at once.
+    None if it is defined in fewer than half of them, or the same in all but for rounding: then the
+    bootstrap says nothing. None too if the metric ``of`` all images is outside: it is biased in
+    resamples, as an average precision near chance is, since a positive that is drawn twice is found
+    twice at once.
     """
     defined = values[~np.isnan(values)]
     if not len(defined) or len(defined) < _LEAST_DEFINED * len(values):
         return None
     low, high = np.percentile(defined, [50 * (1 - level), 50 * (1 + level)])
     outside = of is not None and not low - _ROUNDING <= of <= high + _ROUNDING
-    if outside or defined.min() == defined.max():
+    if outside or defined.max() - defined.min() <= _ROUNDING:
         return None
     return Interval(float(low), float(high))
 
