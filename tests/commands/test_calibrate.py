@@ -331,6 +331,18 @@ def test_calibrate_takes_groups(
         calibrate(CalibrateConfig(**flags, group="patient"))
 
 
+def test_calibrated_weights_do_not_say_where_the_images_are(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    """They are passed on, and a folder may be called like a hospital or a patient."""
+    weights = write_weights(tmp_path / "w.safetensors")
+    flags: dict[str, Any] = {"data_dir": str(image_folder), "pretrained": str(weights)}
+    result = calibrate(CalibrateConfig(**flags, workers=1, amp="fp32"))
+    assert str(image_folder).encode() not in result.output.read_bytes()
+    note = (read_weights(result.output).calibration or {})["note"]
+    assert len(note["folder"]) == 16 and len(note["fingerprint"]) == 64
+
+
 def test_what_a_threshold_reaches_has_an_interval_over_groups() -> None:
     """Ten copies of each image tell no more than the image."""
     rng = np.random.default_rng(1)

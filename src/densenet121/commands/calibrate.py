@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from densenet121.checkpoint.load import read_weights
-from densenet121.checkpoint.native import CLASSES_DTYPE, save_weights
+from densenet121.checkpoint.native import CLASSES_DTYPE, folder_digest, save_weights
 from densenet121.checkpoint.weights import Weights
 from densenet121.commands import DONE, print_notes
 from densenet121.config import CalibrateConfig, absolute
@@ -125,8 +125,8 @@ def calibrate(config: CalibrateConfig, task: Task | None = None) -> CalibrateRes
 
 
 def _origin(dataset: ImageDataset, group: str | None) -> dict[str, Any]:
-    """What is stored of the images."""
-    found = {"data_dir": str(dataset.root), "fingerprint": dataset.fingerprint}
+    """What is stored of the images: without paths, since weights are passed on."""
+    found = {"folder": folder_digest(str(dataset.root)), "fingerprint": dataset.fingerprint}
     return found if group is None else {**found, "group": group}
 
 
