@@ -229,6 +229,26 @@ def test_values_far_above_a_table_have_its_last_entry() -> None:
     assert decode(encoded(dataset))[0, :, 0].tolist() == [0, 6, 255, 255, 255]
 
 
+@pytest.mark.parametrize("implicit", [False, True])
+def test_a_table_that_begins_below_0_is_one_of_signed_values(implicit: bool) -> None:
+    """Implicit VR cannot say so where the samples are unsigned: the image was black."""
+    table = of_table(np.arange(4096), 12, 0)
+    table.add_new("LUTDescriptor", "SS", [4096, -1024, 12])
+    dataset = make(RAMP, RescaleSlope=1, RescaleIntercept=-1024, VOILUTSequence=[table])
+    if implicit:
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+    found = decode(encoded(dataset))[:, :, 0]
+    np.testing.assert_array_equal(found, levels(RAMP, 0, 4095))
+
+
+def test_a_table_that_begins_in_the_upper_half_of_16_bits_begins_there() -> None:
+    samples = np.arange(0, 65536, 16, dtype=np.uint16).reshape(64, 64)
+    tables = [of_table(np.arange(4096), 12, 40000)]
+    dataset = make(samples, BitsStored=16, HighBit=15, VOILUTSequence=tables)
+    found = decode(encoded(dataset))[:, :, 0]
+    np.testing.assert_array_equal(found, levels(np.clip(samples, 40000, 44095), 40000, 44095))
+
+
 def of_colour(samples: NDArray[np.uint8], colour: str, **elements: Any) -> Any:
     """A dataset of three samples a pixel."""
     dataset = make(samples[:, :, 0], SamplesPerPixel=3, PlanarConfiguration=0, **elements)

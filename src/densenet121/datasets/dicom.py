@@ -188,7 +188,10 @@ def _grey_levels(dataset: Any, samples: NDArray[Any], window: Window | None) -> 
         return grey_levels(values, min(low, high), max(low, high))
     if tables:
         item = tables[index]
-        shown = _through_table(values, dataset, item.LUTDescriptor, item.LUTData)
+        count, first, bits = (int(number) for number in item.LUTDescriptor)
+        if first >= 2**15 and first > max(low, high):
+            first -= 2**16  # it is signed (PS3.3, C.11.2.1.1), which implicit VR cannot say
+        shown = _through_table(values, dataset, (count, first, bits), item.LUTData)
         return grey_levels(shown, 0.0, float(2 ** int(item.LUTDescriptor[2]) - 1))
     _check_window(dataset, index)
     shown = apply_windowing(values, dataset, index)
