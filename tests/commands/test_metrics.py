@@ -120,6 +120,18 @@ def test_wide_columns_and_their_subgroups(wide: Path, capsys: pytest.CaptureFixt
     assert as_json(capsys, *named)["labels"].keys() == {"B"}
 
 
+def test_an_image_with_two_rows_is_told(wide: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As in files that were joined: it counted twice without a word."""
+    flags = [str(wide), "--probability_prefix", "p_", "--resamples", "0"]
+    assert main(["metrics", *flags]) == 0
+    assert capsys.readouterr().err == ""
+    lines = wide.read_text().splitlines()
+    wide.write_text("\n".join([*lines, *lines[1:3]]))
+    assert main(["metrics", *flags]) == 0
+    said = capsys.readouterr().err
+    assert "2 of 82 rows have a path that an earlier row has, such as 0.png; each row" in said
+
+
 def test_one_class_an_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rng = np.random.default_rng(2)
     grades = rng.integers(0, 3, 60)

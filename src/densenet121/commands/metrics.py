@@ -1,17 +1,19 @@
 """The ``metrics`` command: every metric, with intervals, from any file of predictions."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from densenet121.commands import DONE
+from densenet121.commands import DONE, print_notes
 from densenet121.config import MetricsConfig, absolute
 from densenet121.datasets.groups import check_spelling
 from densenet121.datasets.sources.label_table import LabelRules, known_labels
+from densenet121.datasets.sources.lists import PATH_COLUMNS
 from densenet121.datasets.tables import Table, read_table
 from densenet121.metrics.predictions import summarise_predictions
 from densenet121.metrics.summary import MOST_SUBGROUPS
@@ -64,7 +66,9 @@ def _compute(config: MetricsConfig) -> dict[str, Any]:
     file = absolute(config.file)
     if config.output is not None:
         check_output(absolute(config.output), "output", [file])
-    found = read_predictions(read_table(file), config)
+    table = read_table(file)
+    found = read_predictions(table, config)
+    print_notes(_counted_twice(table))
     thresholds = _of_labels("threshold", config.thresholds, found.names)
     limits = thresholds, _prevalences(config, thresholds, found.names)
     everything = np.ones(len(found.truth), dtype=np.bool_)
@@ -142,6 +146,19 @@ def _refuse_one_column_for_two(table: Table, columns: Mapping[str, str]) -> None
             raise InputError(
                 f"{table.file}: the column {column} is that of the classes {other} and {name} "
                 "(`probability_columns`); each class of an image needs its own"
+            )
+
+
+def _counted_twice(table: Table) -> Iterator[str]:
+    """That an image has several rows, as in files that were joined."""
+    for column in PATH_COLUMNS:
+        cells = [cell for cell in table.columns.get(column, ()) if cell]
+        if more := len(cells) - len(set(cells)):
+            several = next(cell for cell, count in Counter(cells).items() if count > 1)
+            yield (
+                f"warning: {table.file}: {more} of {len(table)} rows have a {column} that an "
+                f"earlier row has, such as {several}; each row counts as an image, and "
+                "intervals that are not over groups are too narrow"
             )
 
 
