@@ -17,10 +17,13 @@ import numpy as np
 import pytest
 import torch
 
+from densenet121.checkpoint.load import read_weights
+from densenet121.checkpoint.native import save_weights
 from densenet121.datasets.decoding import read_image
 from densenet121.datasets.transforms import MEAN, STD
 from densenet121.engine.evaluate import evaluate
 from densenet121.network import build
+from densenet121.report import write_report
 from densenet121.utils.errors import InputError, UsageError
 
 from helpers.commands import run_command
@@ -155,6 +158,30 @@ def test_depth_and_window_are_recorded_for_the_pages_unless_they_are_those_of_8_
     assert (
         not {"depth", "window"} & json.loads((tmp_path / "plain" / "eval.json").read_text()).keys()
     )
+
+
+def test_the_report_says_that_the_weights_saw_the_images(
+    prime: Path, weights: Path, tmp_path: Path
+) -> None:
+    """It called them validation images, also those of the training."""
+    evaluate(eval_config(prime, weights, tmp_path / "new"))
+    found = json.loads((tmp_path / "new" / "eval.json").read_text())
+    page = write_report(tmp_path / "new").read_text(encoding="utf-8")
+    assert "101 images" in page and "101 validation images" not in page
+    assert "same_images_as" not in found and "same images;" not in page
+    known = read_weights(weights)
+    assert known.info is not None
+    of = {"folder": "0" * 16, "pictures": 101, "fingerprint": found["data_fingerprint"]}
+    for split, text in (
+        ("train", "These are the images that the weights were trained on."),
+        ("val", "The training run validated on these same images; if it chose the weights by"),
+    ):
+        seen = tmp_path / f"{split}.safetensors"
+        save_weights(seen, known.state_dict, known.info, {}, data={split: of})
+        evaluate(eval_config(prime, seen, tmp_path / split))
+        content = json.loads((tmp_path / split / "eval.json").read_text())
+        assert content["same_images_as"] == [split]
+        assert text in write_report(tmp_path / split).read_text(encoding="utf-8")
 
 
 def test_a_contradicting_variant_is_refused(prime: Path, weights: Path, tmp_path: Path) -> None:

@@ -21,13 +21,20 @@ from densenet121.engine.agreement import (
     check_same_weights,
 )
 from densenet121.engine.error_maps import draw_error_maps
-from densenet121.engine.eval_weights import fit_classes, load_for, task_and_names, weights_files
+from densenet121.engine.eval_weights import (
+    fit_classes,
+    load_for,
+    splits_of,
+    task_and_names,
+    weights_files,
+)
 from densenet121.engine.evaluation import Evaluation, evaluate_images
 from densenet121.engine.images import check_apart, check_columns, open_images
 from densenet121.engine.messages import log_notes
 from densenet121.engine.setup import check_call
 from densenet121.inference.classifier import Classifier
 from densenet121.inference.onnx_model import OnnxModel
+from densenet121.runs.evaluated import SAME_IMAGES
 from densenet121.runs.evaluations import write_error_maps, write_summary
 from densenet121.runs.layout import RECORD, make_folder, read_record
 from densenet121.runs.record import describe_run
@@ -109,7 +116,7 @@ def evaluate(config: EvalConfig, task: Task | None = None) -> EvalResult:
                     continue
                 if evaluation is None:
                     break
-                content = _content(evaluation, file, digest, classifier, config)
+                content = _content(evaluation, file, digest, classifier, config, first)
                 target = path / file.stem if source.is_dir() else path
                 _write_results(target, evaluation, content, classifier, runtime, config, check)
                 results[file] = evaluation
@@ -227,14 +234,21 @@ def _special(classifier: Classifier) -> dict[str, Any]:
     return found | ({} if (depth, window) == (8, None) else {"depth": depth, "window": window})
 
 
+def _same_images(weights: Weights | None, evaluation: Evaluation) -> dict[str, Any]:
+    """Whether the weights were trained or validated on the evaluated images, for the report."""
+    same = splits_of(weights.data, evaluation.dataset) if weights else []
+    return {SAME_IMAGES: same} if same else {}
+
+
 def _content(
     evaluation: Evaluation,
     file: Path,
     digest: str | None,
     classifier: Classifier,
     config: EvalConfig,
+    weights: Weights | None,
 ) -> dict[str, Any]:
-    """The content of eval.json."""
+    """The content of eval.json; ``weights`` are those of the file, if it is the only one."""
     task = evaluation.task
     intervals = task.metrics_with_intervals(
         evaluation.scores,
@@ -249,6 +263,7 @@ def _content(
         evaluation.to_json(str(file))
         | of
         | _special(classifier)
+        | _same_images(weights, evaluation)
         | plain(task, "metrics_with_intervals", intervals)
     )
 

@@ -13,13 +13,14 @@ def header(run: RunFiles, record: dict[str, Any]) -> str:
     """The name of the run, and its main facts in one line."""
     data = mapping(record.get("data"))
     train, val = mapping(data.get("train")), mapping(data.get("val"))
+    kind = "" if record.get("command") == "eval" else "validation "  # eval takes any images
     facts = [
         f"densenet121 {record['command']}" if record.get("command") else "",
         f"started {record['started']}" if record.get("started") else "",
         f"on {record['device']}" if record.get("device") else "",
         f"{len(run.results.class_names)} {run.task.class_word}" if run.results.class_names else "",
         f"{train['pictures']} training images" if "pictures" in train else "",
-        f"{val['pictures']} validation images" if "pictures" in val else "",
+        f"{val['pictures']} {kind}images" if "pictures" in val else "",
     ]
     line = escape(" \u00b7 ".join(fact for fact in facts if fact))
     return f"<header><h1>{escape(run.folder.resolve().name)}</h1><p>{line}</p></header>"

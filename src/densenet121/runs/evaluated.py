@@ -6,6 +6,8 @@ from typing import Any
 from densenet121.datasets.views import VIEWS
 from densenet121.pages.markup import mapping, plural
 
+SAME_IMAGES = "same_images_as"  # in eval.json: the splits of the weights that were these images
+TRAINED_ON, VALIDATED_ON = "train", "val"
 VALIDATION, TRAINING, OTHER = "validation", "training", "evaluated"
 
 
@@ -17,6 +19,8 @@ def kind_of_images(found: Mapping[str, Any], data: Mapping[str, Any]) -> str:
             the validation images.
         data: `train` and `val` of the run, each with a fingerprint.
     """
+    if TRAINED_ON in _same(found):
+        return TRAINING
     evaluated = found.get("data_fingerprint")
     own = {
         kind: mapping(data.get(split)).get("fingerprint")
@@ -56,6 +60,16 @@ def image_notes(found: Mapping[str, Any], kind: str) -> list[str]:
     return notes
 
 
+def validated_on(found: Mapping[str, Any]) -> str:
+    """That the images of `eval` may have chosen the weights; else empty."""
+    if VALIDATED_ON not in _same(found):
+        return ""
+    return (
+        "The training run validated on these same images; if it chose the weights by them, they "
+        "may do worse on new ones."
+    )
+
+
 def fitted_on(content: Mapping[str, Any] | None, evaluation: Mapping[str, Any]) -> str:
     """That the evaluated images chose temperatures and thresholds, if they did; else empty."""
     fingerprint = mapping((content or {}).get("note")).get("fingerprint")
@@ -70,3 +84,8 @@ def fitted_on(content: Mapping[str, Any] | None, evaluation: Mapping[str, Any]) 
 def _unread(found: Mapping[str, Any]) -> int:
     bad = found.get("bad_images")
     return len(bad) if isinstance(bad, list) else 0
+
+
+def _same(found: Mapping[str, Any]) -> list[Any]:
+    same = found.get(SAME_IMAGES)
+    return same if isinstance(same, list) else []

@@ -16,7 +16,7 @@ from typing import Any
 
 from densenet121.pages.markup import mapping
 from densenet121.runs.decoding import decoder
-from densenet121.runs.evaluated import fitted_on, image_notes, kind_of_images
+from densenet121.runs.evaluated import fitted_on, image_notes, kind_of_images, validated_on
 from densenet121.runs.evaluations import read_error_map
 from densenet121.runs.layout import (
     BEST_AVERAGE,
@@ -174,6 +174,8 @@ def _read_evaluation(run: RunFiles, path: Path, found: dict[str, Any]) -> None:
     # Bad images have a section of their own.
     seen, data = {**run.evaluation, "bad_images": []}, mapping((run.record or {}).get("data"))
     run.notes += image_notes(seen, kind_of_images(seen, data))
+    if validated := validated_on(run.evaluation):
+        run.notes.append(validated)
     for one, score in zip(contents, run.results.scores, strict=True):
         if fitted := fitted_on(mapping(one.get("calibration")), one):
             name = "" if one is found else f"{Path(score.checkpoint).name}: "
