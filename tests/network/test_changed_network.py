@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
 
 from densenet121.network import MaxPoolSame, plain_network
 from densenet121.network.sync_batch_norm import SyncBatchNorm2d
@@ -262,3 +264,86 @@ def test_a_gradient_in_evaluation_has_the_statistics_of_its_own_pass(variant: An
         found[together] = torch.autograd.grad(evaluated, weights)
     pairs = zip(*found.values(), strict=True)
     assert max(distance(after, before) for before, after in pairs) < 1e-12
+
+
+class Doubled(Tensor):
+    """Twice the numbers that it was made of, as quantised weights are other numbers than stored."""
+
+    inner: Tensor
+
+    @staticmethod
+    def __new__(cls, inner: Tensor) -> "Doubled":
+        made: Any = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+            cls, inner.shape, strides=inner.stride(), dtype=inner.dtype, device=inner.device
+        )
+        made.inner = inner
+        return made  # type: ignore[no-any-return]
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.detach.default:
+            return cls(args[0].inner)
+        args, kwargs = tree_map_only(cls, lambda one: one.inner * 2, (args, kwargs or {}))
+        return func(*args, **kwargs)
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    "place",
+    [
+        *("features.conv0", "features.denseblock1.denselayer1.conv1", "features.norm5"),
+        *("features.transition1.conv", "features.transition1.norm", "classifier"),
+    ],
+)
+def test_weights_of_a_class_that_computes_them_are_those_numbers(place: str) -> None:
+    net, images = small_net().double().eval(), random_images(2, 32, 32).double()
+    layer: Any = net.get_submodule(place)
+    changed: Any = copy.deepcopy(net)
+    layer.weight = nn.Parameter(Doubled(layer.weight.detach()), requires_grad=False)
+    changed.get_submodule(place).weight.data.mul_(2)
+    for training in (False, True):
+        with torch.no_grad():
+            found, expected = net.train(training)(images), changed.train(training)(images)
+        assert distance(found, expected) < 1e-10
+        assert distance(net(images).detach(), changed(images).detach()) < 1e-10
+
+
+@needs_kernels
+def test_a_part_that_becomes_another_class_is_seen_by_the_next_inference() -> None:
+    net: Any = small_net().double().eval()
+    images = random_images(2, 32, 32).double()
+    with torch.no_grad():
+        net(images)
+        net.features.pool0.__class__ = DoubledPool
+        with plain_network():
+            expected = net(images)
+        assert distance(net(images), expected) < 1e-10
+
+
+class ReluOfHalves(TorchFunctionMode):
+    """Replaces relu, and leaves everything else as it is."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        return found / 2 if func is torch.nn.functional.relu else found
+
+
+@needs_kernels
+def test_a_mode_that_changes_functions_of_torch_sees_them_all() -> None:
+    net, images = small_net().double().eval(), random_images(2, 32, 32).double()
+    with torch.no_grad(), ReluOfHalves():
+        with plain_network():
+            expected = net(images)
+        assert distance(net(images), expected) < 1e-10
+
+
+@needs_kernels
+@pytest.mark.parametrize("variant", ["paper", "model_zoo"])
+def test_the_default_device_of_torch_is_not_where_a_network_on_the_cpu_computes(
+    variant: Any,
+) -> None:
+    net, images = small_net(variant), random_images(2, 32, 32)
+    expected = results(net, images, plain=False)
+    with torch.device("meta"):  # stands for an accelerator
+        found = results(net, images, plain=False)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))

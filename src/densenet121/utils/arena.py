@@ -100,5 +100,6 @@ def new_tensor(shape: torch.Size | tuple[int, ...], dtype: torch.dtype) -> Tenso
         if place is not None:
             strides = torch.empty(shape, device="meta", memory_format=layout).stride()
             # Not a view: autograd treats those that are returned as such.
-            return torch.empty(0, dtype=dtype).set_(place.untyped_storage(), 0, shape, strides)
-    return torch.empty(shape, dtype=dtype, memory_format=layout)
+            empty = torch.empty(0, dtype=dtype, device="cpu")
+            return empty.set_(place.untyped_storage(), 0, shape, strides)
+    return torch.empty(shape, dtype=dtype, device="cpu", memory_format=layout)

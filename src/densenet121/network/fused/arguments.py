@@ -68,8 +68,8 @@ def make_plan(
         means = [norm.running_mean for norm in norms]
         variances = [norm.running_var for norm in norms]
     else:
-        mean, variance = torch.empty((2, columns), dtype=real(dtype)).unbind()
-        inner = torch.empty((2, len(layers), bottleneck), dtype=real(dtype))
+        mean, variance = torch.empty((2, columns), dtype=real(dtype), device="cpu").unbind()
+        inner = torch.empty((2, len(layers), bottleneck), dtype=real(dtype), device="cpu")
         means, variances = [], []
         for i in range(len(layers)):
             seen = x.shape[1] + i * growth

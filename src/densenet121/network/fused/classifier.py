@@ -10,7 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from densenet121.native.network.structures import ClassifierArguments
-from densenet121.network.fused.conditions import is_untouched, real, usable_kernels
+from densenet121.network.fused.conditions import (
+    holds_its_numbers,
+    is_untouched,
+    real,
+    usable_kernels,
+)
 
 
 def classify(classifier: nn.Module, features: Tensor) -> Tensor:
@@ -70,6 +75,10 @@ class PreparedClassifier(NamedTuple):
     others: tuple[Tensor | None, ...]
 
 
+def _can_read(tensor: Tensor, dtype: torch.dtype) -> bool:
+    return holds_its_numbers(tensor) and tensor.is_cpu and tensor.dtype == dtype
+
+
 def prepare_classifier(classifier: nn.Module, features: Tensor) -> PreparedClassifier | None:
     """What the kernel needs to classify features, which may still have to be written.
 
@@ -84,14 +93,14 @@ def prepare_classifier(classifier: nn.Module, features: Tensor) -> PreparedClass
     weight: Tensor = classifier.weight
     bias: Tensor | None = classifier.bias
     images, columns = features.shape
-    if weight.dtype != features.dtype or not weight.is_cpu or weight.shape[1] != columns:
+    if not _can_read(weight, features.dtype) or weight.shape[1] != columns:
         return None  # the plain implementation computes it, or raises the error
     weight, classes = weight.contiguous(), weight.shape[0]
     if bias is not None:
-        if bias.dtype != features.dtype or not bias.is_cpu:
+        if not _can_read(bias, features.dtype):
             return None
         bias = bias.contiguous()
-    logits = torch.empty((images, classes), dtype=features.dtype)
+    logits = torch.empty((images, classes), dtype=features.dtype, device="cpu")
     arguments = ClassifierArguments(
         images=images,
         columns=columns,

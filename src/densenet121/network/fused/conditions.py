@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.utils._device import DeviceContext
 
 from densenet121.native.network import Kernels, kernels
 from densenet121.network.sync_batch_norm import SyncBatchNorm2d
@@ -90,6 +91,7 @@ def _is_watched() -> bool:
         torch.compiler.is_compiling()
         or torch._C._get_tracing_state() is not None
         or torch._C._len_torch_dispatch_stack() > 0
+        or _has_function_modes()
         or torch._C._functorch.peek_interpreter_stack() is not None
         or forward_ad._current_level >= 0
         or bool(nn.modules.module._global_forward_hooks)
@@ -97,6 +99,12 @@ def _is_watched() -> bool:
         or bool(nn.modules.module._global_backward_hooks)
         or bool(nn.modules.module._global_backward_pre_hooks)
     )
+
+
+def _has_function_modes() -> bool:
+    """Whether calls of torch go through a mode, other than that of ``torch.set_default_device``."""
+    modes = map(torch._C._get_function_stack_at, range(torch._C._len_torch_function_stack()))
+    return any(type(mode) is not DeviceContext for mode in modes)
 
 
 def is_untouched(module: nn.Module, kind: type[nn.Module]) -> bool:
@@ -123,18 +131,25 @@ def is_plain_convolution(module: nn.Module, size: int) -> bool:
         and module.groups == 1
         and module.bias is None
         and module.padding_mode == "zeros"
-        and _is_without_gaps(module.weight)
+        and _is_readable(module.weight)
     )
 
 
-def _is_without_gaps(tensor: Tensor) -> bool:
-    """Whether it is a tensor on its own, no part of a larger one such as a column of a matrix.
+def holds_its_numbers(tensor: Tensor) -> bool:
+    """Whether its numbers lie in memory: other classes, as of quantised weights, compute them."""
+    return type(tensor) in (Tensor, nn.Parameter)
+
+
+def _is_readable(tensor: Tensor) -> bool:
+    """Whether its numbers are a tensor on its own, no part of a larger one such as a column.
 
     The kernels read and write vectors one number after the other, and write the gradient of a
     weight in the weight's own layout.
     """
     if not isinstance(tensor, Tensor):
         return True  # a symbol of torch.fx
+    if not holds_its_numbers(tensor):
+        return False
     return tensor.is_contiguous() or (
         tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
     )
@@ -194,7 +209,7 @@ def _has_vectors_alike(norm: nn.BatchNorm2d) -> bool:
     """Whether its weights and its statistics are of one kind, in memory that kernels can read."""
     kind = norm.weight.dtype, norm.weight.device
     vectors = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
-    return all(v is None or ((v.dtype, v.device) == kind and _is_without_gaps(v)) for v in vectors)
+    return all(v is None or ((v.dtype, v.device) == kind and _is_readable(v)) for v in vectors)
 
 
 def copies(statistics: Sequence[Tensor]) -> list[Tensor]:

@@ -40,6 +40,7 @@ def infer_block(
     y = torch.empty(
         (images, columns + layers * plan.growth, height, width),
         dtype=plan.dtype,
+        device="cpu",
         memory_format=torch.channels_last,
     )
     arguments = InferenceArguments(block=block_arguments(plan, y, y, parameters, columns))
@@ -70,8 +71,8 @@ def _packed(
         return known
     packed = _Packed(
         versions,
-        torch.empty(arguments.weight_numbers, dtype=plan.dtype),
-        torch.empty(arguments.norm_numbers, dtype=real(plan.dtype)),
+        torch.empty(arguments.weight_numbers, dtype=plan.dtype, device="cpu"),
+        torch.empty(arguments.norm_numbers, dtype=real(plan.dtype), device="cpu"),
     )
     arguments.weights, arguments.norms = packed.weights.data_ptr(), packed.norms.data_ptr()
     plan.kernels.call("inference_pack", plan.dtype, arguments)

@@ -52,7 +52,7 @@ class NetworkCall(NamedTuple):
     def maps(self) -> Tensor:
         """The output of norm5, ``(N, num_features, H', W')``, channels_last."""
         shape = (self.arguments.images, self.num_features, *self.size)
-        y = torch.empty(shape, dtype=self.dtype, memory_format=torch.channels_last)
+        y = torch.empty(shape, dtype=self.dtype, device="cpu", memory_format=torch.channels_last)
         self.arguments.y = y.data_ptr()
         self._run()
         return y
@@ -78,7 +78,7 @@ class NetworkCall(NamedTuple):
 
     def _memory_for_means(self) -> Tensor:
         shape = (self.arguments.images, self.num_features)
-        means = torch.empty(shape, dtype=real(self.dtype))
+        means = torch.empty(shape, dtype=real(self.dtype), device="cpu")
         self.arguments.means = means.data_ptr()
         return means
 
@@ -138,7 +138,7 @@ def _known(
 ) -> Known | None:
     """The prepared network; that of the last call is reused if nothing has changed since."""
     # Without the last part, which is the weak key: a reference would keep it alive.
-    setting = (dtype, kernels, kinds, pool, *parts[:-1])
+    setting = (dtype, kernels, kinds, pool, *map(type, parts), *parts[:-1])
     checked = _UNCHANGED.get(parts[-1])
     if checked and checked[0].state[0] == setting:
         return checked[0]

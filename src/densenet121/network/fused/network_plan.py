@@ -21,6 +21,7 @@ from densenet121.native.network.structures import (
 )
 from densenet121.network.fused.arguments import block_arguments, layer_parameters, make_plan
 from densenet121.network.fused.conditions import (
+    holds_its_numbers,
     is_plain_convolution,
     is_plain_layer,
     is_pooling,
@@ -106,8 +107,8 @@ def prepare(
     columns = _add_blocks(arguments, kernels, dtype, blocks, transitions, last)
     kernels.call("network_fingerprint", dtype, arguments)
     packed = (
-        torch.empty(arguments.weight_numbers, dtype=dtype),
-        torch.empty(arguments.norm_numbers, dtype=real(dtype)),
+        torch.empty(arguments.weight_numbers, dtype=dtype, device="cpu"),
+        torch.empty(arguments.norm_numbers, dtype=real(dtype), device="cpu"),
     )
     arguments.weights, arguments.norms = (tensor.data_ptr() for tensor in packed)
     kernels.call("network_pack", dtype, arguments)
@@ -127,7 +128,7 @@ def _add_blocks(
     for i, block in enumerate(blocks):
         layers = tuple(block)
         of_layers = [norm for layer in layers for norm in (layer.norm1, layer.norm2)]
-        empty = torch.empty((1, columns, 0, 0), dtype=dtype)
+        empty = torch.empty((1, columns, 0, 0), dtype=dtype, device="cpu")
         plan = make_plan(
             kernels, dtype, layers, of_layers, empty, frozen=True, patch_pixels=block.patch_pixels
         )
@@ -205,6 +206,7 @@ def _is_plain_first_convolution(module: Any) -> bool:
         and module.groups == 1
         and module.bias is None
         and module.padding_mode == "zeros"
+        and holds_its_numbers(module.weight)
     )
 
 

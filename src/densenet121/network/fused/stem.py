@@ -68,7 +68,7 @@ def fused_stem(
     kernels, dtype = found
     x = x.to(dtype).contiguous(memory_format=torch.channels_last)
     mean, variance = (
-        torch.empty((2, x.shape[1]), dtype=real(dtype)).unbind()
+        torch.empty((2, x.shape[1]), dtype=real(dtype), device="cpu").unbind()
         if batch
         else copies((norm.running_mean, norm.running_var))
     )

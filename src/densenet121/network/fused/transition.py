@@ -75,7 +75,7 @@ def fused_transition(parts: Sequence[nn.Module], averages: bool, x: Tensor) -> T
     kernels, dtype = found
     known = known_statistics(x) if batch else copies((norm.running_mean, norm.running_var))
     x = x.to(dtype).contiguous(memory_format=torch.channels_last)
-    mean, variance = known or torch.empty((2, x.shape[1]), dtype=real(dtype)).unbind()
+    mean, variance = known or torch.empty((2, x.shape[1]), dtype=real(dtype), device="cpu").unbind()
     plan = _Plan(
         kernels=kernels,
         dtype=dtype,

@@ -50,6 +50,7 @@ class Watch:
             state.append((len(own), settings(own)))
             for inside in ("_modules", "_parameters", "_buffers"):
                 state += map(id, own[inside].values())
+            state += map(type, own["_modules"].values())
         try:
             for tensor in self._tensors:
                 state += (tensor.data_ptr(), tensor._version, tensor.stride())

@@ -71,7 +71,7 @@ class Int8Network(nn.Module):
         found = kernels()
         if not isinstance(found, Kernels) or runs_plain(x):
             return None
-        features = torch.empty((len(x), self.num_features), dtype=torch.float32)
+        features = torch.empty((len(x), self.num_features), dtype=torch.float32, device="cpu")
         prepared = prepare_classifier(self.classifier, features)
         if prepared is None:
             return None
@@ -107,7 +107,7 @@ class Int8Network(nn.Module):
         return (1, 1) if self.variant == "paper" else (height % 2, width % 2)
 
     def _by_kernels(self, found: Kernels, x: Tensor) -> Tensor:
-        features = torch.empty((len(x), self.num_features), dtype=torch.float32)
+        features = torch.empty((len(x), self.num_features), dtype=torch.float32, device="cpu")
         found.run("int8_network_run", self._arguments(x, features))
         return features
 

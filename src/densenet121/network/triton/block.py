@@ -97,7 +97,7 @@ def triton_dense_block(
         return None
     x = x.to(dtype).contiguous(memory_format=torch.channels_last)
     columns = x.shape[1] + len(layers) * growth
-    mean, variance = torch.zeros((2, columns), device=x.device).unbind()
+    mean, variance = torch.zeros((2, columns), dtype=torch.float32, device=x.device).unbind()
     means, variances = (
         _batch_statistics(len(layers), x.shape[1], growth, depth, mean, variance)
         if batch
@@ -117,7 +117,7 @@ def _batch_statistics(
     layers: int, columns: int, growth: int, depth: int, mean: Tensor, variance: Tensor
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Places for the statistics of the norms; those of norm1 are the first of the block's."""
-    of_bottlenecks = torch.empty((2, layers, depth), device=mean.device)
+    of_bottlenecks = torch.empty((2, layers, depth), dtype=torch.float32, device=mean.device)
     found: tuple[list[Tensor], list[Tensor]] = [], []
     for places, of_block, bottlenecks in zip(found, (mean, variance), of_bottlenecks, strict=True):
         for i, bottleneck in enumerate(bottlenecks.unbind()):
@@ -165,7 +165,7 @@ class _DenseBlock(torch.autograd.Function):
         bottlenecks, parameters = rest[:count], rest[count:]
         growth = parameters[PARAMETERS - 1].shape[0]
         grad = grad_y.to(plan.dtype).clone(memory_format=torch.channels_last)
-        owed = torch.zeros((2, y.shape[1]), device=y.device)
+        owed = torch.zeros((2, y.shape[1]), dtype=torch.float32, device=y.device)
         norms = _norms(plan, parameters)
         gradients: list[list[Tensor]] = []
         for i in reversed(range(count)):
@@ -216,7 +216,7 @@ class _Layer:
         db = db.permute(0, 2, 3, 1).contiguous().view(self.z.shape)
         b, parts = open_relu(db, self.z, norm2)
         d_second = _convolution_gradient(new, _as_images(b, y), second, 1)
-        owed2 = torch.empty((2, len(norm2.gamma)), device=y.device)
+        owed2 = torch.empty((2, len(norm2.gamma)), dtype=torch.float32, device=y.device)
         d_gamma2, d_beta2 = norm_sums(parts, norm2, rows, owed2, frozen=frozen, add=False)
         norm_gradient(db, self.z, norm2, owed2, frozen=frozen)
         d_first, parts = layer_gradient(db, first[:, :, 0, 0], y, norm1, grad)

@@ -93,7 +93,7 @@ def statistics(found: Parts, mean: Tensor, variance: Tensor, next_norm: Norm | N
     programs, _, width = found.parts.shape
     columns = len(mean)
     norm = next_norm or Norm(mean, mean, mean, mean, 0.0)
-    affine = torch.empty((2, columns if next_norm else 0), device=mean.device)
+    affine = torch.empty((2, columns if next_norm else 0), dtype=torch.float32, device=mean.device)
     kernels.statistics[(triton.cdiv(columns, _SUM_BN),)](
         found.parts, mean, variance, norm.gamma, norm.beta, norm.eps, affine,
         found.rows, columns - width, columns, programs, found.each,
@@ -157,7 +157,7 @@ def norm_sums(
 ) -> tuple[Tensor, Tensor]:
     """Gradients of a norm's two weights; sets ``owed``, or adds to it, unless ``frozen``."""
     programs, _, columns = parts.shape
-    d_gamma, d_beta = torch.empty((2, columns), device=parts.device).unbind()
+    d_gamma, d_beta = torch.empty((2, columns), dtype=torch.float32, device=parts.device).unbind()
     backward_kernels.norm_sums[(triton.cdiv(columns, _SUM_BN),)](
         parts, norm.gamma, norm.variance, norm.eps, owed, d_gamma, d_beta,
         rows, columns, owed.shape[1], programs,

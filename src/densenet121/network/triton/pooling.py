@@ -74,7 +74,7 @@ def triton_pooling(
     x = x.to(dtype).contiguous(memory_format=torch.channels_last)
     mean, variance = known or copies((norm.running_mean, norm.running_var))
     if batch and known is None:
-        mean, variance = torch.empty((2, x.shape[1]), device=x.device).unbind()
+        mean, variance = torch.empty((2, x.shape[1]), dtype=torch.float32, device=x.device).unbind()
         statistics(append(x, None, 0), mean, variance, None)
     plan = _Plan(not batch, pad, mean, variance, norm.eps)
     with torch.autocast(x.device.type, enabled=False):
@@ -131,7 +131,7 @@ class _Pooling(torch.autograd.Function):
             g, chosen, x, *norm, parts, *shapes, tiles,
             MAXIMUM=plan.pad is not None, BM=_BM, BN=wide,
         )  # fmt: skip
-        owed = torch.empty((2, columns), device=x.device)
+        owed = torch.empty((2, columns), dtype=torch.float32, device=x.device)
         d_gamma, d_beta = norm_sums(parts, norm, rows, owed, frozen=plan.frozen, add=False)
         grad_x = None
         if ctx.needs_input_grad[0]:
