@@ -99,7 +99,7 @@ def load_batches(
 
 
 def _empty(count: int, size: tuple[int, int], pin_memory: bool) -> Tensor:
-    return torch.empty((count, *size, 3), dtype=torch.uint8, pin_memory=pin_memory)
+    return torch.empty((count, *size, 3), dtype=torch.uint8, device="cpu", pin_memory=pin_memory)
 
 
 def _fill(

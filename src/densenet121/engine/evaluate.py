@@ -41,6 +41,7 @@ from densenet121.runs.record import describe_run
 from densenet121.runtime import Runtime, joined
 from densenet121.tasks import Task, task_named
 from densenet121.tasks.given import plain
+from densenet121.utils.callers_modes import own_modes
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.files import file_digest, write_json
 from densenet121.utils.locks import locked
@@ -69,6 +70,7 @@ class EvalResult:
         return not self.stopped and all(e is not None and not e.bad for e in done)
 
 
+@own_modes()
 def evaluate(config: EvalConfig, task: Task | None = None) -> EvalResult:
     """Evaluate the weights that ``config`` names on its images, each exactly once.
 

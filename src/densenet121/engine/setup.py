@@ -187,6 +187,7 @@ def make_model(
     """The network with its initial weights, and a log message about them."""
     channels = info.preprocessing.channels
     model = build(config.net, num_classes=num_outputs, variant=info.variant, in_channels=channels)
+    model.float()  # not the caller's default dtype
     initialise(model, torch.Generator().manual_seed(config.seed))
     return model, start_from(model, weights, config, info) if weights else ""
 

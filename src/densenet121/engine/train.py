@@ -48,6 +48,7 @@ from densenet121.runs.layout import LAST_WEIGHTS
 from densenet121.runs.record import describe_run
 from densenet121.runtime import joined
 from densenet121.tasks import Task
+from densenet121.utils.callers_modes import own_modes
 from densenet121.utils.logging import log, log_settings, run_log
 from densenet121.utils.signals import StopRequest
 
@@ -75,6 +76,7 @@ class TrainResult:
     rank: int
 
 
+@own_modes()
 def train(config: TrainConfig, task: Task | None = None, images: Sides = None) -> TrainResult:
     """Train a network as ``config`` says, from the start or from a checkpoint.
 

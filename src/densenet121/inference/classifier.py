@@ -171,6 +171,7 @@ def _build(
         check_tensors(weights.state_dict, like, weights.int8, file)
         return Int8Network(weights.state_dict, like)
     model = build(net, num_classes=num_classes, variant=variant, in_channels=weights.channels)
+    model.float()  # not the caller's default dtype
     state_dict = weights.state_dict if weights.num_classes else weights.with_head_of(model)
     load_state(model, state_dict, file)
     return model

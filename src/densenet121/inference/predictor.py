@@ -22,6 +22,7 @@ from densenet121.runtime import make_runtime
 from densenet121.tasks import AnswerOptions, Task
 from densenet121.tasks.given import rows_of
 from densenet121.tasks.single_label.predictions import Prediction
+from densenet121.utils.callers_modes import own_modes
 from densenet121.utils.checks import check_type, check_whole, checked_path
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.resizing import default_eval_resize
@@ -41,6 +42,7 @@ class Predictor:
         runtime: device, arithmetic, batch size and workers.
     """
 
+    @own_modes()
     def __init__(
         self,
         weights: str | Path,
@@ -165,6 +167,7 @@ class Predictor:
         except InputError as error:
             raise not_readable(str(image), error) from error
 
+    @own_modes()
     @torch.inference_mode()
     def logits(self, images: torch.Tensor) -> NDArray[np.float32]:
         """Logits ``(N, K)`` of prepared images ``(N, *pixels_size, 3)`` uint8.

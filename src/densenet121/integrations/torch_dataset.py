@@ -90,7 +90,7 @@ class TorchDataset(Dataset[tuple[Any, ...]]):
         self._normalised, self._ids = normalised, ids
         self._fingerprint = images.fingerprint if images.read_one else None
         # Shared, so that workers that live for several epochs see a change.
-        self._epoch = torch.zeros((), dtype=torch.int64)
+        self._epoch = torch.zeros((), dtype=torch.int64, device="cpu")
         self._epoch.share_memory_()  # type: ignore[no-untyped-call]
         cv2.setNumThreads(1)  # workers use all cores; a forked one inherits this
 
@@ -164,11 +164,11 @@ class TorchDataset(Dataset[tuple[Any, ...]]):
     def _pixels(self, images: ImageDataset, epoch: int, draw: int) -> Tensor:
         how = self._augmentation
         if how is None:
-            out = torch.empty((*self.preprocessing.pixels_size, 3), dtype=torch.uint8)
+            out = torch.empty((*self.preprocessing.pixels_size, 3), dtype=torch.uint8, device="cpu")
             self.preprocessing.reader(images)(draw, out.numpy())
             return out
         transform = how.small if epoch < how.small_epochs else how.full
-        out = torch.empty((transform.height, transform.width, 3), dtype=torch.uint8)
+        out = torch.empty((transform.height, transform.width, 3), dtype=torch.uint8, device="cpu")
         training_images(images, transform, how.seed, epoch)(draw, out.numpy())
         return out
 
