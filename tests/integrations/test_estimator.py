@@ -21,6 +21,7 @@ from sklearn.utils.validation import validate_data
 
 from densenet121 import DenseNetClassifier, Predictor, TrainConfig, train
 from densenet121.checkpoint.load import read_weights
+from densenet121.integrations.classes import names_of, typed
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.logging import log
 
@@ -122,6 +123,15 @@ def test_a_copy_of_a_fitted_estimator_answers_alike(
     assert not hasattr(clone(fitted), "weights_")
     with pytest.raises(NotFittedError):
         clone(fitted).predict(ARRAYS)
+
+
+def test_numbers_of_64_bits_are_classes_as_they_are() -> None:
+    """As digests are. Together, 1 and one of the larger half became floating-point numbers."""
+    classes = np.array([1, 2**64 - 1, 2**64 - 2], dtype=np.uint64)
+    names = names_of(classes)
+    assert typed(names, "u").tolist() == classes.tolist()
+    assert typed(names, "u").dtype == np.uint64
+    assert typed(("-9223372036854775808", "3"), "i").tolist() == [-(2**63), 3]
 
 
 def test_saving_replaces_a_file_once_and_with_all_that_belongs_to_it(
@@ -237,6 +247,9 @@ def test_what_is_no_image_is_refused_in_one_line(x: Any, message: str) -> None:
         (None, "requires y to be passed"),
         (["ant", None] * 6, r"^y\[1\] is missing \(None\); leave images without a class out$"),
         (np.array([1.0, 2.0, np.nan] * 4), r"^y\[2\] is missing \(nan\)"),
+        (np.array(["2020-01-01", "2021-01-01"] * 6, "datetime64[D]"), "of the type datetime64"),
+        (np.array([1, 2] * 6, "timedelta64[s]"), "of the type timedelta64"),
+        (np.array(["ant", "bee"] * 6, np.dtypes.StringDType()), "of the type StringDType"),
     ],
 )
 def test_classes_that_cannot_be_learnt_are_refused(y: Any, message: str) -> None:

@@ -14,12 +14,18 @@ def classes_of(y: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """The classes, sorted, and the index of that of each image.
 
     Raises:
-        ValueError: y has other than one class per image, only one class, or an image without one.
+        ValueError: y has other than one class per image, only one class, an image without one, or
+            classes that cannot be written with the weights, as dates.
     """
     if y is None:
         raise InputError("requires y to be passed, but the target y is None")
     _refuse_missing(y, "y")
     y = column_or_1d(y, warn=True)
+    if y.dtype.kind in "MmT":
+        raise InputError(
+            f"y has classes of the type {y.dtype}, but they must be text, numbers or True and "
+            "False; pass y.astype(object) of text, y.astype(str) of dates"
+        )
     check_classification_targets(y)
     classes, labels = np.unique(y, return_inverse=True)
     if len(classes) < 2:
@@ -44,7 +50,7 @@ def typed(names: tuple[str, ...], kind: str) -> NDArray[Any]:
     if kind == "b":
         return np.array([name == "True" for name in names])
     if kind in "iu":
-        return np.array([int(name) for name in names])
+        return np.array([int(name) for name in names], dtype=f"{kind}8")
     if kind == "f":
         return np.array([float(name) for name in names])
     return np.array(names, dtype=object if kind == "O" else None)
