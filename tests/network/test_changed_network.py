@@ -347,3 +347,40 @@ def test_the_default_device_of_torch_is_not_where_a_network_on_the_cpu_computes(
     with torch.device("meta"):  # stands for an accelerator
         found = results(net, images, plain=False)
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def without_counters(norm: nn.BatchNorm2d) -> None:
+    norm.num_batches_tracked = None
+
+
+def without_counters_or_momentum(norm: nn.BatchNorm2d) -> None:
+    norm.num_batches_tracked = norm.momentum = None  # type: ignore[assignment]
+
+
+def without_statistics(norm: nn.BatchNorm2d) -> None:
+    norm.running_mean = norm.running_var = None
+
+
+def without_momentum(norm: nn.BatchNorm2d) -> None:
+    norm.momentum = None
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    "change",
+    [without_counters, without_counters_or_momentum, without_statistics, without_momentum],
+)
+def test_a_step_leaves_the_buffers_that_torch_leaves(change: Callable[..., None]) -> None:
+    fused: Any = small_net().double().train()
+    fused.features.denseblock2.denselayer2.norm2 = fused.features.denseblock2.denselayer1.norm2
+    for norm in fused.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            change(norm)
+    plain = copy.deepcopy(fused)
+    for step in range(2):
+        images = random_images(3, 32, 32).double() + step
+        fused(images)
+        with plain_network():
+            plain(images)
+    for (name, found), expected in zip(fused.named_buffers(), plain.buffers(), strict=True):
+        assert distance(found, expected, floor=1e-6) < 1e-8, name

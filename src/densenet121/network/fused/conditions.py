@@ -247,22 +247,18 @@ def update_running_statistics(
         variances: variances of the batch, per channel, with divisor ``count``.
         count: number of pixels per channel.
     """
-    tracking = [
-        i
-        for i, norm in enumerate(norms)
-        if norm.running_mean is not None and norm.track_running_stats
-    ]
-    if not tracking:
-        return
-    counters = [norms[i].num_batches_tracked for i in tracking]
-    torch._foreach_add_([c for c in counters if c is not None], 1)
+    tracking = [i for i, norm in enumerate(norms) if norm.training and norm.track_running_stats]
+    counters = [norms[i].num_batches_tracked for i in tracking if norms[i].momentum is not None]
+    if counters := [counter for counter in counters if counter is not None]:
+        torch._foreach_add_(counters, 1)
     by_momentum: dict[float, list[int]] = {}
     for i in tracking:
         momentum, counter = norms[i].momentum, norms[i].num_batches_tracked
         if momentum is None:
-            assert counter is not None
-            momentum = 1.0 / float(counter)
-        by_momentum.setdefault(momentum, []).append(i)
+            # Counted one by one: two layers may share a norm. Without a counter it is as in torch.
+            momentum = 0.0 if counter is None else 1.0 / float(counter.add_(1))
+        if norms[i].running_mean is not None:
+            by_momentum.setdefault(momentum, []).append(i)
     for momentum, chosen in by_momentum.items():
         buffers = [b for i in chosen if (b := norms[i].running_mean) is not None]
         torch._foreach_lerp_(buffers, [means[i] for i in chosen], momentum)
