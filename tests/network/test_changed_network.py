@@ -384,3 +384,25 @@ def test_a_step_leaves_the_buffers_that_torch_leaves(change: Callable[..., None]
             plain(images)
     for (name, found), expected in zip(fused.named_buffers(), plain.buffers(), strict=True):
         assert distance(found, expected, floor=1e-6) < 1e-8, name
+
+
+def in_place(module: nn.Module, args: Any, output: Tensor) -> None:
+    output[:, 1] *= 2
+
+
+def without_autograd(module: nn.Module, args: Any, output: Tensor) -> None:
+    output.data[:, 1] *= 2
+
+
+@needs_kernels
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("hook", [in_place, without_autograd])
+@pytest.mark.parametrize("part", ["denseblock1", "transition1", "denseblock3"])
+def test_a_hook_may_write_into_the_output_of_a_part(part: str, hook: Any, training: bool) -> None:
+    net: Any = small_net().double().train(training)
+    images = random_images(3, 32, 32).double()
+    net.features.get_submodule(part).register_forward_hook(hook)
+    found = torch.autograd.grad(net(images).square().sum(), list(net.parameters()))
+    with plain_network():
+        expected = torch.autograd.grad(net(images).square().sum(), list(net.parameters()))
+    assert all(distance(a, b, floor=1e-6) < 1e-6 for a, b in zip(found, expected, strict=True))

@@ -92,7 +92,8 @@ class DenseBlock(nn.Sequential):
         else:
             fused = fused_dense_block(tuple(self), DenseLayer, x, self.patch_pixels)
         if fused is not None:
-            return fused
+            # A hook may write into the result, which the backward pass and the next norm read.
+            return fused.clone() if self._forward_hooks else fused
         if self.recompute and torch.is_grad_enabled():
             return self._recomputed(x)
         for layer in self:
