@@ -367,3 +367,15 @@ def test_kernels_say_what_they_are_or_why_not() -> None:
 def test_one_value_a_channel_is_refused_as_torch_does() -> None:
     with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
         random_block(1, 8, 4)(torch.randn(1, 8, 1, 1, dtype=torch.float64))
+
+
+@needs_kernels
+def test_plain_networks_of_two_threads_may_end_in_any_order() -> None:
+    block, x = random_block(2, 8, 4), torch.randn(2, 8, 5, 5).double()
+    first, second = plain_network(), plain_network()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not is_fast(block, x)
+    second.__exit__(None, None, None)
+    assert is_fast(block, x)

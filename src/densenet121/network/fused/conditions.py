@@ -18,17 +18,18 @@ from densenet121.native.network import Kernels, kernels
 from densenet121.network.sync_batch_norm import SyncBatchNorm2d
 from densenet121.utils.logging import log
 
-_PLAIN = [False]
+# One entry for each `plain_network` that is open: those of threads may end in any order.
+_PLAIN: list[object] = []
 
 
 @contextlib.contextmanager
 def plain_network() -> Iterator[None]:
-    """A context in which every network uses the plain implementation, the reference."""
-    before, _PLAIN[0] = _PLAIN[0], True
+    """A context in which every network of this process uses the plain implementation."""
+    _PLAIN.append(None)
     try:
         yield
     finally:
-        _PLAIN[0] = before
+        _PLAIN.pop()
 
 
 @functools.cache
@@ -80,7 +81,7 @@ def usable_kernels(
 def runs_plain(x: Tensor, dim: int = 4) -> bool:
     """Whether no kernel of ours may compute this pass, on any device."""
     # A tracer would record what is asked of x.
-    watched = _PLAIN[0] or _is_watched()
+    watched = bool(_PLAIN) or _is_watched()
     # A negated view lies in memory with the other sign.
     return watched or type(x) is not Tensor or x.dim() != dim or x.numel() == 0 or x.is_neg()
 
