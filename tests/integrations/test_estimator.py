@@ -270,6 +270,12 @@ def test_a_validation_of_other_classes_is_refused(y: Any, message: str) -> None:
         DenseNetClassifier(**SMALL).fit(ARRAYS, CLASSES, validation=(ARRAYS[:1], y))
 
 
+@pytest.mark.parametrize("pair", [(ARRAYS[:1],), (ARRAYS[:1], [3], [1.0]), ARRAYS[:2], "ab"])
+def test_a_validation_that_is_no_pair_is_refused(pair: Any) -> None:
+    with pytest.raises(InputError, match=r"`validation` must be a pair \(images, classes\)"):
+        DenseNetClassifier(**SMALL).fit(ARRAYS, CLASSES, validation=pair)
+
+
 def test_a_folder_takes_one_fit(tmp_path: Path) -> None:
     (tmp_path / "0-1_2.ckpt").touch()
     with pytest.raises(UsageError, match="fit begins anew; choose another folder, or None where"):

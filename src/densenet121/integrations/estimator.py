@@ -144,6 +144,8 @@ class DenseNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         names = names_of(classes)
         held_out = None
         if validation is not None:
+            if not isinstance(validation, tuple | list) or len(validation) != 2:
+                raise InputError("`validation` must be a pair (images, classes)")
             others, known = list_images(validation[0]), labels_in(classes, validation[1])
             check_consistent_length(others, known)
             held_out = as_dataset(others, known, names)
