@@ -1,5 +1,6 @@
 """Predictor refuses in one line what the command line refuses."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +113,11 @@ def test_one_number_stands_for_both_sides(weights: Path) -> None:
     assert (one.prepare(image) == both.prepare(image)).all()
     numpy_number: Any = np.int64(2)
     assert len(one.predict([image], top_k=numpy_number)[0].classes) == 2
+
+
+@pytest.mark.parametrize("number", [np.float64, np.float32, float])
+def test_an_answer_is_written_as_json_whatever_kind_of_number_is_given(
+    weights: Path, number: Any
+) -> None:
+    [answer] = Predictor(weights).predict([IMAGE], abstain_below=number(0.75), top_k=2)
+    assert json.loads(json.dumps(answer.to_json()))["abstained"] is answer.abstained

@@ -230,6 +230,7 @@ class SingleLabel(Task):
         threshold = calibration.set_threshold(coverage) if calibration and coverage else 0.0
         if abstain_below is None:
             abstain_below = (calibration.abstain_below if calibration else None) or 0.0
+        abstain_below = float(abstain_below)  # one of numpy's would make `abstained` numpy's, too
         most = TOP_K if options.top_k is None else options.top_k
         shares = self.probabilities(logits, calibration)
         # For equal logits the lower class comes first, as in evaluation.
