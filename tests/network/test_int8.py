@@ -1,5 +1,7 @@
 """Int8 inference: the bits of a reference in NumPy, on every instruction set and any threads."""
 
+import copy
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -341,3 +343,23 @@ def test_a_file_whose_numbers_the_kernels_do_not_allow_is_refused(name: str) -> 
         check_tensors(tensors | {"features.x": value}, like, {"version": VERSION}, Path("w"))
     with pytest.raises(InputError, match="version 2; this program reads version 1"):
         check_tensors(tensors, like, {"version": 2}, Path("w"))
+
+
+@pytest.mark.parametrize("way", ["pickle", "deepcopy"])
+def test_a_copy_has_the_logits_of_the_network_and_memory_of_its_own(way: str) -> None:
+    like, images = small_net("paper"), random_images(2, 32, 32)
+    network = Int8Network(random_tensors(like, 1), like)
+    expected = network(images)
+    copied = copy.deepcopy(network) if way == "deepcopy" else pickle.loads(pickle.dumps(network))
+    del network
+    assert torch.equal(copied(images), expected)
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 32, 32), (2, 1, 32, 32), (2, 3, 8, 32), (3, 32, 32)])
+def test_images_that_do_not_fit_are_refused(shape: tuple[int, ...]) -> None:
+    """The kernels would read other memory than the images', or divide by their size."""
+    like = small_net("paper")
+    network = Int8Network(random_tensors(like, 1), like)
+    for compute in (network, network.pooled):
+        with pytest.raises(InputError, match=r"images must be \(N, 3, H, W\) of at least"):
+            compute(torch.zeros(shape))

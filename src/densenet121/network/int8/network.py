@@ -1,6 +1,7 @@
 """A network of 8-bit integers, for inference on a CPU."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from densenet121.network.densenet import DenseNet
 from densenet121.network.fused import classify, prepare_classifier, runs_plain
 from densenet121.network.int8.packing import pack
 from densenet121.network.int8.plain import plain_features
+from densenet121.utils.errors import InputError
 
 
 class Int8Network(nn.Module):
@@ -42,6 +44,17 @@ class Int8Network(nn.Module):
         self.classifier.weight.data = self.tensors["classifier.weight"]
         self.classifier.bias.data = self.tensors["classifier.bias"]
         self.requires_grad_(False)
+        self._pack_for_this_machine()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the packed weights: they lie at addresses of this process."""
+        return {name: value for name, value in self.__dict__.items() if name != "_packed"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._pack_for_this_machine()
+
+    def _pack_for_this_machine(self) -> None:
         found = kernels()
         self._pack(found.int8_patch_columns if isinstance(found, Kernels) else 0)
 
@@ -57,7 +70,12 @@ class Int8Network(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """Logits ``(N, K)`` float32, on the device of the images."""
+        """Logits ``(N, K)`` float32, on the device of the images.
+
+        Raises:
+            InputError: the images have other channels, or are too small.
+        """
+        self._check(images)
         logits = self._in_one_call(images.detach().cpu().float())
         if logits is not None:
             return logits.to(images.device)
@@ -82,7 +100,12 @@ class Int8Network(nn.Module):
 
     @torch.no_grad()
     def pooled(self, images: Tensor) -> Tensor:
-        """The classifier's input, ``(N, num_features)`` float32 on the CPU."""
+        """The classifier's input, ``(N, num_features)`` float32 on the CPU.
+
+        Raises:
+            InputError: the images have other channels, or are too small.
+        """
+        self._check(images)
         x = images.detach().cpu().float()
         found = kernels()
         if isinstance(found, Kernels) and min(x.shape) > 0:
@@ -95,6 +118,15 @@ class Int8Network(nn.Module):
             averages=self.variant == "paper",
             pool_padding=self._pool_padding(*self._conv0_size(x)) if self._pooled else None,
         )
+
+    def _check(self, images: Tensor) -> None:
+        """Refuse what the kernels would read beyond its end, or divide by the size of."""
+        channels, least = self.tensors["features.conv0.weight"].shape[1], self.min_image_size
+        if images.dim() != 4 or images.shape[1] != channels or min(images.shape[2:]) < least:
+            raise InputError(
+                f"images must be (N, {channels}, H, W) of at least {least} x {least} pixels, got "
+                f"{tuple(images.shape)}"
+            )
 
     def _conv0_size(self, x: Tensor) -> tuple[int, int]:
         first = self._packed.arguments.first
