@@ -1,7 +1,9 @@
 """An exported network obeys the settings that weights obey, and says how it computes."""
 
+import copy
 import json
 import os
+import pickle
 import threading
 import zipfile
 from pathlib import Path
@@ -340,3 +342,19 @@ def test_a_pipe_in_place_of_weights_is_refused_without_being_read(
     reader.start()
     reader.join(20)
     assert found == [f"{pipe}: is a pipe or a device; save the weights in a file"]
+
+
+@pytest.mark.parametrize("way", ["pickle", "deepcopy"])
+def test_a_copy_of_a_predictor_loads_the_file_again_and_answers_alike(
+    onnx: Path, image_folder: Path, tmp_path: Path, way: str
+) -> None:
+    file, images = tmp_path / "w.onnx", sorted(image_folder.rglob("*.png"))[:3]
+    file.write_bytes(onnx.read_bytes())
+    predictor = Predictor(file)
+    stored = pickle.dumps(predictor)
+    copied = copy.deepcopy(predictor) if way == "deepcopy" else pickle.loads(stored)
+    assert images
+    assert copied.predict(images) == predictor.predict(images)
+    file.write_bytes(onnx.read_bytes() + b"\n\0")  # an empty field more
+    with pytest.raises(InputError, match="has changed since it was loaded"):
+        pickle.loads(stored)

@@ -1,5 +1,6 @@
 """Run an exported ``.onnx`` file as a network, for eval and predict."""
 
+import hashlib
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -71,6 +72,7 @@ class OnnxModel(nn.Module):
                     "missing beside it or damaged; copy it there under the name that it had"
                 ) from None
             raise InputError(f"{path}: ONNX Runtime cannot load it ({reason[:200]})") from None
+        self._origin = path.absolute(), hashlib.sha256(data).hexdigest()
         found = properties.get(METADATA_KEY)
         if found is None:
             raise InputError(
@@ -87,6 +89,10 @@ class OnnxModel(nn.Module):
         self.arithmetic = "int8" if is_int8 else "float32"
         self._kind = self._input.type.removeprefix("tensor(").removesuffix(")")
         self.takes_uint8 = self._kind == "uint8"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, in this process or another, loads the file again: ONNX Runtime copies nothing."""
+        return _load_again, self._origin
 
     def recorded(self, path: Path) -> tuple[ModelInfo, Any]:
         """What the export wrote of the network, and its calibration or None.
@@ -134,6 +140,18 @@ class OnnxModel(nn.Module):
         array = np.ascontiguousarray(given.cpu().numpy())
         (logits,) = self._session.run(None, {self._input.name: array})
         return torch.from_numpy(logits)
+
+
+def _load_again(path: Path, digest: str) -> OnnxModel:
+    """The network of a file whose content is as it was.
+
+    Raises:
+        InputError: the file cannot be read, or has changed.
+    """
+    model = OnnxModel(path)
+    if model._origin[1] != digest:
+        raise InputError(f"{path}: has changed since it was loaded")
+    return model
 
 
 def load_onnx(path: Path, choices: Choices) -> Classifier:

@@ -33,9 +33,9 @@ __all__ = ["ImageInput", "Prediction", "Predictor"]
 class Predictor:
     """Classifies images with given weights.
 
-    Threads may share it, and it can be pickled. A process that is forked after torch has computed
-    on several threads hangs at its first image, as with any network of torch on a CPU: start
-    processes by spawn, or load the weights in each.
+    Threads may share it, and it can be pickled; that of an exported .onnx reads its file again. A
+    process that is forked after torch has computed on several threads hangs at its first image, as
+    with any network of torch on a CPU: start processes by spawn, or load the weights in each.
 
     Attributes:
         classifier: the network with its classes, task and preprocessing.
