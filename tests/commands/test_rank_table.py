@@ -99,6 +99,9 @@ def test_tables_of_several_hosts_are_merged_in_the_order_given(tmp_path: Path, h
         (("--devices", "0", "--device_ips", "1.1.1"), "'1.1.1' is not an address", 1),
         (("--hccn_conf", "none.conf"), "none.conf: cannot be read", 1),
         (("--hosts", "x'; id", "--devices", "0", "--device_ips", "1.1.1.1"), "neither a host", 1),
+        (("--hosts", "a b", "--devices", "0", "--device_ips", "1.1.1.1"), "--hosts: 'a b' is", 1),
+        (("--devices", "0-1", "--device_ips", "1.1.1.1,1.1.1.1"), "names an address twice", 2),
+        (("--merge", ","), "--merge must name at least one file", 2),
         (("--merge", "a.json", "--hosts", "b"), "omit --hosts", 2),
         (("--merge", "none.json"), "none.json: cannot be read", 1),
     ],
@@ -126,6 +129,49 @@ def test_a_host_in_two_files_is_named(
         written(tmp_path, *flags, name=f"{name}.json")
     assert main(["rank-table", "--merge", f"{tmp_path}/one.json,{tmp_path}/two.json"]) == 1
     assert "one.json both have the host node-a" in capsys.readouterr().err
+
+
+def of_host(tmp_path: Path, *devices: dict[str, object]) -> str:
+    """A table with one entry for each device of a host."""
+    entries = [{"server_id": "node-a", "device": [device]} for device in devices]
+    path = tmp_path / "one.json"
+    path.write_text(json.dumps({"version": "1.0", "server_list": entries}))
+    return str(path)
+
+
+def test_a_merged_host_keeps_the_devices_of_all_its_entries(tmp_path: Path) -> None:
+    devices = [{"device_id": str(n), "rank_id": str(1 - n)} for n in (0, 1)]
+    table = written(tmp_path, "--merge", of_host(tmp_path, *devices))
+    (server,) = table["server_list"]
+    assert [device["device_id"] for device in server["device"]] == ["1", "0"]
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ({"device_id": "x"}, "device_id 'x' is not the number of a device"),
+        ({"device_id": None}, "device_id None is not the number of a device"),
+        ({"device_id": "1", "device_ip": "here"}, "'here' is not an address of a device"),
+        ({"device_id": "0"}, "two entries of the host node-a have the same device_id"),
+    ],
+)
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_a_merged_device_without_a_number_or_address_of_its_own_is_refused(
+    device: dict[str, object],
+    message: str,
+    version: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    first: dict[str, object] = {"device_id": "0", "rank_id": "0"}
+    file = of_host(tmp_path, first, device | {"rank_id": "1"})
+    output = tmp_path / "table.json"
+    flags = ["--merge", file, "--table_version", version, "--output", str(output)]
+    assert main(["rank-table", *flags]) == 1
+    error = capsys.readouterr().err
+    assert f"one.json: {message}" in error
+    assert error.count("\n") == 1
+    assert not output.exists()
 
 
 @settings(max_examples=50, deadline=None)

@@ -100,6 +100,14 @@ def test_every_form_gives_the_same_hosts_and_ranks(table: object, tmp_path: Path
     assert read_rank_table(written(tmp_path, table)) == TWO_HOSTS
 
 
+def test_the_entries_of_one_host_are_put_together(tmp_path: Path) -> None:
+    table = copy.deepcopy(VERSION_1_0)
+    first, second = table["server_list"]
+    last = first | {"device": [first["device"].pop()]}
+    table["server_list"] = [first, second, last]
+    assert read_rank_table(written(tmp_path, table)) == TWO_HOSTS
+
+
 def test_version_2_0_lists_ranks_without_hosts(tmp_path: Path) -> None:
     assert read_rank_table(written(tmp_path, VERSION_2_0)) == (Server("", (0, 1)),)
 

@@ -2,7 +2,7 @@
 
 from densenet121.commands import DONE
 from densenet121.config import RankTableConfig, absolute
-from densenet121.distributed.rank_table import own_names, read_rank_table
+from densenet121.distributed.rank_table import checked_host, own_names, read_rank_table
 from densenet121.distributed.rank_table_writer import (
     Device,
     Host,
@@ -38,11 +38,11 @@ def run(config: RankTableConfig) -> int:
 
 def _hosts(config: RankTableConfig) -> list[Host]:
     """The hosts of the settings, each with the same devices."""
-    names = config.listed("hosts") or own_names()[-1:]
+    given = [checked_host(name, "`hosts`: ") for name in config.listed("hosts")]
+    names = given or own_names()[-1:]
     numbers = config.device_numbers
-    given = config.listed("device_ips")
-    if given:
-        ips = [checked_ip(ip, "`device_ips`") for ip in given]
+    if addresses := config.listed("device_ips"):
+        ips = [checked_ip(ip, "`device_ips`") for ip in addresses]
     elif len(names) == 1 and config.table_version != "2.0":
         known = read_hccn(absolute(config.hccn_conf))
         missing = [number for number in numbers if number not in known]

@@ -62,6 +62,8 @@ class RankTableConfig(Settings):
             for name, default in (("devices", "0-7"), ("hosts", None), ("device_ips", None)):
                 if getattr(self, name) != default:
                     raise UsageError(f"--merge has hosts and devices in its files; omit --{name}")
+            if not self.listed("merge"):
+                raise UsageError("--merge must name at least one file")
         hosts = self.listed("hosts")
         if self.hosts is not None and not hosts:
             raise UsageError("--hosts must name at least one host")
@@ -76,3 +78,5 @@ class RankTableConfig(Settings):
                 f"--device_ips must name {wanted} addresses, one for each device of each host, got "
                 f"{len(ips)}"
             )
+        if len(set(ips)) < len(ips):
+            raise UsageError(f"--device_ips names an address twice: {self.device_ips}")

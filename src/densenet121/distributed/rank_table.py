@@ -144,7 +144,10 @@ def own_names() -> tuple[str, ...]:
 
 
 def _servers(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
-    return {_host(entry): [_rank(d) for d in entry["device"]] for entry in entries}
+    found: dict[str, list[int]] = {}
+    for entry in entries:  # a host may have several entries
+        found.setdefault(_host(entry), []).extend(_rank(device) for device in entry["device"])
+    return found
 
 
 def _groups(groups: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
@@ -166,9 +169,17 @@ def _groups(groups: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
 
 
 def _host(entry: Mapping[str, Any]) -> str:
-    name = str(entry["server_id"])
+    return checked_host(str(entry["server_id"]), "server_id ")
+
+
+def checked_host(name: str, where: str) -> str:
+    """The name itself.
+
+    Raises:
+        InputError: it is neither a name nor an address of a host.
+    """
     if not _HOST.fullmatch(name):
-        raise ValueError(f"server_id {name!r} is neither a host name nor an address")
+        raise InputError(f"{where}{name!r} is neither a host name nor an address")
     return name
 
 

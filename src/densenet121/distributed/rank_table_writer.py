@@ -73,17 +73,26 @@ def read_hosts(paths: Sequence[Path]) -> list[Host]:
         table = parse_json(read_input(path))
         if "server_list" not in table:
             raise InputError(f"{path}: only tables of versions 1.0 and 1.2 can be merged")
-        by_name = {str(entry["server_id"]): entry for entry in table["server_list"]}
+        by_name: dict[str, list[dict[str, Any]]] = {}
+        for entry in table["server_list"]:  # a host may have several entries
+            by_name.setdefault(str(entry["server_id"]), []).extend(entry["device"])
         for name in order:
             if name in found:
                 raise InputError(f"{path} and {found[name][0]} both have the host {name}")
-            entries = sorted(by_name[name]["device"], key=lambda entry: int(entry["rank_id"]))
-            devices = [
-                Device(str(e.get("device_id", i)), str(e.get("device_ip", "")))
-                for i, e in enumerate(entries)
-            ]
-            found[name] = path, (name, tuple(devices))
+            entries = sorted(by_name[name], key=lambda entry: int(entry["rank_id"]))
+            devices = tuple(_device(path, entry, i) for i, entry in enumerate(entries))
+            if len({device.number for device in devices}) < len(devices):
+                raise InputError(f"{path}: two entries of the host {name} have the same device_id")
+            found[name] = path, (name, devices)
     return [host for _, host in found.values()]
+
+
+def _device(path: Path, entry: dict[str, Any], position: int) -> Device:
+    """A device of a table; of one without a number its position."""
+    number, ip = entry.get("device_id", position), entry.get("device_ip", "")
+    if isinstance(number, bool) or not re.fullmatch(r"\d{1,4}", str(number), re.ASCII):
+        raise InputError(f"{path}: device_id {number!r} is not the number of a device")
+    return Device(str(int(number)), checked_ip(str(ip), str(path)) if ip else "")
 
 
 def make_table(hosts: Sequence[Host], version: str) -> dict[str, Any]:
