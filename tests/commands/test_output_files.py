@@ -1,5 +1,6 @@
 """A file that could not be written at the end is refused before anything is read or computed."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +59,16 @@ def test_an_output_that_is_a_folder_is_refused_first(name: str, tmp_path: Path) 
     (tmp_path / f"out{suffix}").mkdir()
     line = refused(name, tmp_path, "out")
     assert line.endswith(f"out{suffix}: is a folder; name a file")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_output_that_is_a_pipe_or_a_device_is_refused_first(name: str, tmp_path: Path) -> None:
+    """A file that takes the place of /dev/null would break every program of the machine."""
+    suffix = COMMANDS[name].rpartition("OUTPUT")[2]
+    os.mkfifo(tmp_path / f"out{suffix}")
+    line = refused(name, tmp_path, "out")
+    assert line.endswith(f"out{suffix}: is a device or a pipe, not a file; name a file")
+    assert (tmp_path / f"out{suffix}").is_fifo()
 
 
 @pytest.mark.parametrize("name", READS_A_FILE)

@@ -18,6 +18,7 @@ import pytest
 from densenet121.runs.metrics import MetricsFile, read_rows
 from densenet121.utils.errors import InputError
 from densenet121.utils.files import (
+    is_special,
     is_taken,
     new_folder,
     read_input,
@@ -148,6 +149,24 @@ def test_a_folder_in_the_way_and_a_missing_one_are_errors(tmp_path: Path) -> Non
     assert names(tmp_path) == ["folder"]
     with pytest.raises(FileNotFoundError):
         write_atomic(tmp_path / "none" / "file", b"x")
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_device_or_pipe_is_not_replaced_by_a_file(linked: bool, tmp_path: Path) -> None:
+    pipe = path = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    if linked:
+        path = tmp_path / "link"
+        path.symlink_to(pipe)
+    with pytest.raises(OSError, match="is a device or a pipe, not a file") as error:
+        write_atomic(path, b"content")
+    assert error.value.filename == str(path)
+    assert pipe.is_fifo() and path.is_symlink() == linked
+
+
+@pytest.mark.parametrize("name", ["null", "full", "stdout", "stderr"])
+def test_what_all_programs_share_is_no_place_for_a_file(name: str) -> None:
+    assert is_special(Path("/dev", name))
 
 
 def test_others_may_read_what_is_written(tmp_path: Path) -> None:

@@ -22,9 +22,11 @@ def write_atomic(path: Path, data: bytes | memoryview) -> None:
     """Write to a temporary file beside ``path``, sync it, rename it into place, sync the folder.
 
     Raises:
-        OSError: disk full or no permission; ``path`` is unchanged, the temporary file is removed.
-            Its ``filename`` is ``path``.
+        OSError: disk full, no permission, or ``path`` is a device or pipe; it is unchanged, the
+            temporary file is removed. Its ``filename`` is ``path``.
     """
+    if is_special(path):
+        raise OSError(errno.EINVAL, _SPECIAL, str(path))
     temporary = temporary_beside(path, "tmp")
     try:
         temporary.unlink(missing_ok=True)
@@ -41,6 +43,20 @@ def write_atomic(path: Path, data: bytes | memoryview) -> None:
             del error.filename2  # None would be a second name in its text
         raise
     sync_folder(path.parent)
+
+
+_SPECIAL = "is a device or a pipe, not a file"
+
+
+def is_special(path: Path) -> bool:
+    """Whether a file renamed to this path would take the place of a device, pipe or socket.
+
+    Root would replace /dev/null for every program. /dev/stdout leads to a file where output is
+    redirected, but is a link that all programs share.
+    """
+    if real_path(path.parent) == Path("/dev"):
+        return True
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 # What the system says of a folder where folders cannot be synced, as of SMB, 9p or FUSE, or where
@@ -262,12 +278,15 @@ def check_output(path: Path, field: str, inputs: Sequence[Path] = ()) -> None:
         inputs: files that are read.
 
     Raises:
-        InputError: its folder does not exist, it is a folder, or it is one of the inputs.
+        InputError: its folder does not exist, it is a folder, a device or a pipe, or it is one of
+            the inputs.
     """
     if not path.parent.is_dir():
         raise InputError(f"`{field}` {path}: there is no folder {path.parent}")
     if path.is_dir():
         raise InputError(f"`{field}` {path}: is a folder; name a file")
+    if is_special(path):
+        raise InputError(f"`{field}` {path}: {_SPECIAL}; name a file")
     if path.exists() and any(other.exists() and path.samefile(other) for other in inputs):
         raise InputError(f"`{field}` {path}: is an input, which would be lost; name another file")
 
