@@ -43,6 +43,34 @@ def test_images_of_which_none_can_be_read_are_an_error_and_no_endless_loop(tmp_p
         find_lr(config(data_dir, tmp_path, on_bad_image="skip"))
 
 
+def test_skipped_images_are_named_and_end_with_status_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data_dir = write_classes(tmp_path / "data", ["x", "y"], 10)
+    bad = next(data_dir.rglob("*003.png"))
+    bad.write_bytes(b"no image")
+    flags = ["--net", "densenet40", "--image_size", "16", "--per_batch_size", "5"]
+    flags += ["--workers", "1", "--steps", "20", "--output", str(tmp_path / "lr.png")]
+    command = ["lr-find", "--data_dir", str(data_dir), *flags]
+    assert main([*command, "--on_bad_image", "skip"]) == 1
+    said = capsys.readouterr()
+    assert f"densenet121: {bad}: not a readable image" in said.err
+    assert said.err.count(str(bad)) == 1
+    assert "lr.png" in said.out
+
+
+def test_images_without_a_known_label_are_an_error_and_no_endless_loop(tmp_path: Path) -> None:
+    data_dir = write_classes(tmp_path / "data", ["x"], 9)
+    names = sorted(str(file.relative_to(tmp_path)) for file in data_dir.rglob("*.png"))
+    (tmp_path / names[0]).write_bytes(b"no image")  # the only one with labels
+    (tmp_path / names[1]).write_bytes(b"no image")
+    rows = ["path,a", f"{names[0]},1", f"{names[1]},0", *(f"{name}," for name in names[2:])]
+    (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
+    task: dict[str, Any] = {"task": "multilabel", "missing": "ignore", "per_batch_size": 3}
+    with pytest.raises(InputError, match=r"no label is known of the images of 3 epochs.*2 cannot"):
+        find_lr(config(tmp_path / "labels.csv", tmp_path, on_bad_image="skip", **task))
+
+
 def test_mixup_lasts_through_the_test_whatever_max_epoch_is(
     image_folder: Path, tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """The ``lr-find`` command: the loss at rising learning rates, a plot and a suggestion."""
 
 import io
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,5 +134,8 @@ def _table(found: LrRange) -> str:
 
 
 def run(config: LrFindConfig) -> int:
-    """Test, write and print; 1 without a suggestion."""
-    return DONE if lr_find(config).found.fell else FAILED
+    """Test, write and print; 1 without a suggestion, or if images had to be skipped."""
+    found = lr_find(config).found
+    for reason in found.bad_images.values():  # begins with the path
+        print(f"densenet121: {reason}", file=sys.stderr)  # noqa: T201 (the command's output)
+    return DONE if found.fell and not found.bad_images else FAILED

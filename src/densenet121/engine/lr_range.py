@@ -5,7 +5,7 @@ import math
 import sys
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,6 @@ from densenet121.engine.plan import EpochPlan
 from densenet121.engine.setup import pick_task
 from densenet121.engine.start import first_weights
 from densenet121.engine.state import Training
-from densenet121.network import DenseNet
 from densenet121.runs.checkpoints import Start
 from densenet121.runtime import Runtime, joined
 from densenet121.tasks import Task
@@ -32,6 +31,7 @@ _SMOOTHING = 0.95  # share of the past in the smoothed loss
 _DIVERGED = 4  # times the lowest smoothed loss, as in fastai
 _LEAD = 10  # the smoothed loss has settled after a tenth of the steps
 _LEAST_STEPS = 5  # of a fall
+_MOST_EMPTY_EPOCHS = 3  # without a known label; one may leave out the few images that have any
 
 Values = NDArray[np.float64]
 
@@ -45,12 +45,14 @@ class LrRange:
         losses: training loss of each step, before its update.
         smoothed: their exponential mean, see ``smooth``.
         diverged: whether the test ended because the loss diverged.
+        bad_images: path to reason of each image that was skipped.
     """
 
     rates: Values
     losses: Values
     smoothed: Values
     diverged: bool
+    bad_images: dict[str, str] = field(default_factory=dict)
 
     @property
     def fell(self) -> bool:
@@ -131,7 +133,8 @@ def find_lr(config: LrFindConfig, task: Task | None = None) -> LrRange:
 
     Raises:
         UsageError: a setting cannot be used.
-        InputError: data or weights cannot be used, or the loss is infinite from the start.
+        InputError: data or weights cannot be used, no label of the images that can be read is
+            known, or the loss is infinite from the start.
     """
     refusal = (
         "lr-find runs in one process; for the batch of several, pass `gradient_accumulation` of "
@@ -143,7 +146,7 @@ def find_lr(config: LrFindConfig, task: Task | None = None) -> LrRange:
         rates = rates_between(config.lr_min, config.lr_max, config.steps)
         losses: list[float] = []
         diverged = False
-        parts = _parts(plan, training.model)
+        parts = _parts(training, plan)
         with progress_bar("learning rates", len(rates)) as advance:
             for rate in rates:
                 loss = _next_loss(training, plan, parts, float(rate))
@@ -159,7 +162,8 @@ def find_lr(config: LrFindConfig, task: Task | None = None) -> LrRange:
         parts.close()
     if not losses:
         raise InputError("the loss of the first step is nan or infinite; pass a smaller `lr_min`")
-    return LrRange(rates[: len(losses)], np.array(losses), smooth(losses), diverged)
+    bad = training.state.bad_images
+    return LrRange(rates[: len(losses)], np.array(losses), smooth(losses), diverged, bad)
 
 
 def _begin(config: LrFindConfig, task: Task | None, runtime: Runtime) -> tuple[Training, EpochPlan]:
@@ -176,15 +180,25 @@ def _begin(config: LrFindConfig, task: Task | None, runtime: Runtime) -> tuple[T
 def _next_loss(
     training: Training, plan: EpochPlan, parts: Iterator[list[Batch]], rate: float
 ) -> float:
-    """The loss of the next step that has a known label; those without one are run, too."""
-    weight = 0.0
-    while not weight:
+    """The loss of the next step that has a known label; those without one are run, too.
+
+    Raises:
+        InputError: there is none in whole epochs.
+    """
+    for _ in range(_MOST_EMPTY_EPOCHS * plan.steps):
         loss, weight = run_step(training, plan, next(parts), rate)
         training.state.step += 1
-    return float(loss)
+        if weight:
+            return float(loss)
+    bad = training.state.bad_images
+    fault = f"; {len(bad)} cannot be read, the first: {next(iter(bad.values()))}" if bad else ""
+    raise InputError(
+        f"no label is known of the images of {_MOST_EMPTY_EPOCHS} epochs, so there is no loss"
+        f"{fault}"
+    )
 
 
-def _parts(plan: EpochPlan, model: DenseNet) -> Generator[list[Batch]]:
+def _parts(training: Training, plan: EpochPlan) -> Generator[list[Batch]]:
     """The batches of each step, epoch after epoch, without those of too few readable images.
 
     Raises:
@@ -196,7 +210,9 @@ def _parts(plan: EpochPlan, model: DenseNet) -> Generator[list[Batch]]:
             for _ in range(plan.steps):
                 parts = [next(batches) for _ in range(plan.micro_batches)]
                 parts = [part.of_images(len(plan.dataset)) for part in parts]
-                readable = [part for part in parts if can_train_on(model, part)]
+                for index, reason in (fault for part in parts for fault in part.bad):
+                    training.state.bad_images[plan.dataset.paths[index]] = reason
+                readable = [part for part in parts if can_train_on(training.model, part)]
                 if readable:
                     steps += 1
                     yield readable
