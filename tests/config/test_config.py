@@ -276,6 +276,7 @@ def test_the_lowest_rate_of_the_default_schedule_is_not_above_the_base() -> None
         ({"keep_checkpoint_max": -1}, "--keep_checkpoint_max must be at least 0 .*, got -1"),
         ({"group_size": 0}, "--group_size must be at least 1 process, got 0"),
         ({"rank": -1}, "--rank must be at least 0 and less than --group_size 1, got -1"),
+        ({"timeout_seconds": 1e10}, "--timeout_seconds must be at most 1000000000 .*got 1e.10"),
         ({"rank": 8, "group_size": 8}, "--rank must .* less than --group_size 8, got 8"),
         ({"crop_scale": "0,1"}, "--crop_scale must be 0 < smallest <= largest <= 1, got 0.0,1.0"),
         ({"crop_scale": "0.5"}, "--crop_scale must be 2 numbers separated by commas, got '0.5'"),

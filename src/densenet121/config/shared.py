@@ -47,6 +47,7 @@ NumberList = Annotated[str, "X,X,..."]
 
 AMP_NAMES = {"O0": "fp32", "O2": "bf16", "O3": "fp16"}
 
+_LONGEST_WAIT = 1e9  # seconds; with 1e10 the store of torch 2.13 fails at once
 _DEVICES = "devices and processes"
 
 
@@ -165,6 +166,11 @@ class ProcessSettings(Settings):
         """Refuse a rank outside the group."""
         at_least("group_size", self.group_size, 1, "process")
         at_least("timeout_seconds", self.timeout_seconds, 1, "second")
+        if self.timeout_seconds > _LONGEST_WAIT:
+            raise UsageError(
+                f"--timeout_seconds must be at most {_LONGEST_WAIT:.0f} (31 years), got "
+                f"{self.timeout_seconds:g}"
+            )
         if not 0 <= self.rank < self.group_size:
             raise UsageError(
                 f"--rank must be at least 0 and less than --group_size {self.group_size}, "
