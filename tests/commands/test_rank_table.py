@@ -1,6 +1,7 @@
 """rank-table: what it writes is what the original's scripts read."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,7 @@ def test_a_host_in_two_files_is_named(
     assert "one.json both have the host node-a" in capsys.readouterr().err
 
 
-def of_host(tmp_path: Path, *devices: dict[str, object]) -> str:
+def of_host(tmp_path: Path, *devices: Mapping[str, object]) -> str:
     """A table with one entry for each device of a host."""
     entries = [{"server_id": "node-a", "device": [device]} for device in devices]
     path = tmp_path / "one.json"

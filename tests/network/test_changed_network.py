@@ -269,21 +269,23 @@ def test_a_gradient_in_evaluation_has_the_statistics_of_its_own_pass(variant: An
 class Doubled(Tensor):
     """Twice the numbers that it was made of, as quantised weights are other numbers than stored."""
 
-    inner: Tensor
+    stored: Tensor
 
     @staticmethod
     def __new__(cls, inner: Tensor) -> "Doubled":
-        made: Any = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        made: Any = Tensor._make_wrapper_subclass(
             cls, inner.shape, strides=inner.stride(), dtype=inner.dtype, device=inner.device
         )
-        made.inner = inner
+        made.stored = inner
         return made  # type: ignore[no-any-return]
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         if func is torch.ops.aten.detach.default:
-            return cls(args[0].inner)
-        args, kwargs = tree_map_only(cls, lambda one: one.inner * 2, (args, kwargs or {}))
+            return cls(args[0].stored)
+        args, kwargs = tree_map_only(cls, lambda one: one.stored * 2, (args, kwargs or {}))
         return func(*args, **kwargs)
 
 
@@ -354,7 +356,7 @@ def without_counters(norm: nn.BatchNorm2d) -> None:
 
 
 def without_counters_or_momentum(norm: nn.BatchNorm2d) -> None:
-    norm.num_batches_tracked = norm.momentum = None  # type: ignore[assignment]
+    norm.num_batches_tracked = norm.momentum = None
 
 
 def without_statistics(norm: nn.BatchNorm2d) -> None:

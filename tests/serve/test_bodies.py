@@ -40,7 +40,8 @@ def test_a_body_for_which_there_is_no_room_is_refused_and_not_kept() -> None:
 
     from densenet121.serve.bodies import Refusal, read_body
 
-    parts, held = iter([b"a" * 100] * 5), []
+    parts = iter([b"a" * 100] * 5)
+    held: list[int] = []
 
     async def receive() -> dict[str, Any]:
         part = next(parts, b"")

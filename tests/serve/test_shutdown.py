@@ -27,7 +27,7 @@ def free_port() -> int:
 def test_a_server_that_is_stopped_while_it_loads_ends(tmp_path: Path) -> None:
     """It listens before it loads; the signal was forgotten, and the server ran for ever."""
     weights, port = write_weights(tmp_path / "w.safetensors"), free_port()
-    command = [sys.executable, "-m", "densenet121", "serve", weights, "--port", str(port)]
+    command = [sys.executable, "-m", "densenet121", "serve", str(weights), "--port", str(port)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment()) as process:
         try:
             while process.poll() is None:
