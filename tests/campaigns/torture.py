@@ -65,6 +65,8 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     for name in [name for name in HARMS if given.harm not in (None, name)]:
         del HARMS[name]
+    # Where large files are impossible, a compiled module would be stored cut short for all time.
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     # A shell's background job ignores SIGINT, and so would all that it starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     print(f"seed {given.seed}; harms: {', '.join(HARMS)}", flush=True)

@@ -156,6 +156,7 @@ def test_a_link_that_leads_to_itself_is_one_line(tmp_path: Path) -> None:
 
 LIMITED = (
     "import resource, sys; from densenet121.cli import main; "
+    "sys.dont_write_bytecode = True; "  # a module would be stored cut short, for every later import
     "resource.setrlimit(resource.RLIMIT_FSIZE, (20, 20)); sys.exit(main())"
 )
 # A command whose work is what it prints -> the file that it cannot write, and what it says.

@@ -106,6 +106,7 @@ def test_every_flag_that_is_mentioned_exists() -> None:
         "enable",
         "listen",
         "advertise",
+        "http2",
     }  # of other tools
     for page in PAGES:
         mentioned = set(re.findall(r"(?<![\w-])--([A-Za-z]\w+)", text_of(page)))

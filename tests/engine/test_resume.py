@@ -772,6 +772,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(image_folder: Path, tmp_path:
     size = (folder / "0-1_3.ckpt").stat().st_size
     code = (
         "import resource, sys; from densenet121.cli import main; "
+        "sys.dont_write_bytecode = True; "  # a module would be stored cut short
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({size // 2}, {size // 2})); "
         "sys.exit(main())"
     )

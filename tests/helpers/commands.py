@@ -45,10 +45,15 @@ def run_code(code: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
 
 @contextlib.contextmanager
 def no_file_beyond(size: int) -> Iterator[None]:
-    """A disk that is full after so many bytes of any file."""
+    """A disk that is full after so many bytes of any file.
+
+    Python would store what it compiles cut short, and the whole environment would stay broken.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        sys.dont_write_bytecode = before
