@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from densenet121.datasets.decoding import read_image
+from densenet121.datasets.decoding import decode, read_image
 from densenet121.pages.thumbnails import thumbnail
 from densenet121.report import write_report
 from densenet121.report.training import epochs_done, training_seconds
@@ -395,7 +395,7 @@ def test_confident_errors_come_first_with_their_images(tmp_path: Path) -> None:
 
 def test_thumbnail_is_small_and_of_this_image(tmp_path: Path) -> None:
     Image.new("RGB", (600, 300), (200, 10, 10)).save(tmp_path / "x.png")
-    jpeg, reason = thumbnail(tmp_path, "x.png")
+    jpeg, reason = thumbnail(tmp_path, "x.png", decode)
     assert jpeg is not None and not reason
     (tmp_path / "out.jpg").write_bytes(jpeg)
     with Image.open(tmp_path / "out.jpg") as small:
@@ -409,11 +409,14 @@ def test_thumbnail_opens_nothing_outside_the_data_folder(tmp_path: Path) -> None
     Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
     os.mkfifo(data / "pipe.png")
     for path in ("../secret.png", "a/../../secret.png", str(tmp_path / "secret.png")):
-        assert thumbnail(data, path) == (None, "outside the data folder")
-    assert thumbnail(data, "pipe.png") == (None, "not a file")  # and does not wait for a writer
-    assert thumbnail(data, "nul\0.png") == (None, "not readable")
-    assert thumbnail(data, "none.png") == (None, "no longer exists")
-    assert thumbnail(None, "none.png") == (None, "data folder unknown")
+        assert thumbnail(data, path, decode) == (None, "outside the data folder")
+    assert thumbnail(data, "pipe.png", decode) == (
+        None,
+        "not a file",
+    )  # and does not wait for a writer
+    assert thumbnail(data, "nul\0.png", decode) == (None, "not readable")
+    assert thumbnail(data, "none.png", decode) == (None, "no longer exists")
+    assert thumbnail(None, "none.png", decode) == (None, "data folder unknown")
 
 
 def small_image(page: Page) -> NDArray[np.uint8]:
@@ -485,12 +488,12 @@ def test_images_beside_the_list_that_names_them_are_shown(name: str, tmp_path: P
 def test_thumbnail_of_an_enormous_image_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "heavy.png").open("wb") as file:
         file.truncate(50_000_001)  # takes no room on the disk
-    assert thumbnail(tmp_path, "heavy.png") == (None, "larger than 50 MB")
+    assert thumbnail(tmp_path, "heavy.png", decode) == (None, "larger than 50 MB")
     # One bit a pixel: 9500 x 9500 = 90.25 megapixels in a few kB.
     Image.new("1", (9500, 9500)).save(tmp_path / "bomb.png")
-    assert thumbnail(tmp_path, "bomb.png") == (None, "larger than 89 megapixels")
+    assert thumbnail(tmp_path, "bomb.png", decode) == (None, "larger than 89 megapixels")
     Image.new("1", (19000, 9500)).save(tmp_path / "bomb2.png")  # Pillow itself refuses this one
-    assert thumbnail(tmp_path, "bomb2.png")[0] is None
+    assert thumbnail(tmp_path, "bomb2.png", decode)[0] is None
 
 
 def test_several_checkpoints_are_a_table(tmp_path: Path) -> None:

@@ -73,6 +73,16 @@ def test_a_refused_run_or_study_leaves_the_file_that_the_other_is_writing(
         assert not writing.exists()
 
 
+def evaluation_into(folder: Path, images: Path, run: Path) -> EvalConfig:
+    """An evaluation of weights that are trained for it into ``run``."""
+    weights = train(train_config(images, run, max_epoch=1)).folder
+    return EvalConfig(
+        data_dir=str(images / "val"),
+        pretrained=str(weights / "last.safetensors"),
+        output_dir=str(folder),
+    )
+
+
 def test_an_evaluation_in_the_folder_of_another_is_refused_and_leaves_its_files(
     image_folder: Path, tmp_path: Path
 ) -> None:
@@ -80,13 +90,8 @@ def test_an_evaluation_in_the_folder_of_another_is_refused_and_leaves_its_files(
 
     The one that writes may be a training run on another host.
     """
-    weights = train(train_config(image_folder, tmp_path / "run", max_epoch=1)).folder
     folder = tmp_path / "eval"
-    config = EvalConfig(
-        data_dir=str(image_folder / "val"),
-        pretrained=str(weights / "last.safetensors"),
-        output_dir=str(folder),
-    )
+    config = evaluation_into(folder, image_folder, tmp_path / "run")
     folder.mkdir()
     writing = folder / ".0-1_3.ckpt.99999999.tmp"
     with locked(folder, "output_dir"):
@@ -148,13 +153,8 @@ def test_a_run_whose_folder_became_anothers_writes_nothing_there(
 def test_an_evaluation_whose_folder_became_anothers_writes_nothing_there(
     image_folder: Path, tmp_path: Path
 ) -> None:
-    weights = train(train_config(image_folder, tmp_path / "run", max_epoch=1)).folder
     folder = tmp_path / "eval"
-    config = EvalConfig(
-        data_dir=str(image_folder / "val"),
-        pretrained=str(weights / "last.safetensors"),
-        output_dir=str(folder),
-    )
+    config = evaluation_into(folder, image_folder, tmp_path / "run")
 
     with pytest.raises(InputError, match="another-host has written a new one"):
         evaluate(config, _Other(folder))

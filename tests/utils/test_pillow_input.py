@@ -92,7 +92,7 @@ def test_an_image_that_claims_far_more_than_its_pixels_is_refused_at_once(
         decode(data)
     assert isinstance(error.value, TooLargeError) == (name == "tile")
     (tmp_path / "image").write_bytes(data)
-    assert thumbnail(tmp_path, "image") == (None, "not readable")
+    assert thumbnail(tmp_path, "image", decode) == (None, "not readable")
     assert time.process_time() - start < 1
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used < 50_000  # kB
 

@@ -24,7 +24,7 @@ Decode = Callable[[bytes], NDArray[np.uint8]]
 
 
 def thumbnail(
-    data_dir: Path | None, path: str, listed: Collection[str] = (), decode: Decode | None = None
+    data_dir: Path | None, path: str, decode: Decode, listed: Collection[str] = ()
 ) -> tuple[bytes | None, str]:
     """A JPEG of at most 128 x 128 pixels and "", or None and the reason.
 
@@ -33,9 +33,8 @@ def thumbnail(
     Args:
         data_dir: the data folder.
         path: the image, relative to it.
+        decode: reads DICOM and grey samples of more than 8 bits, for which Pillow knows no window.
         listed: paths that may be outside of it, because the user's own list names them.
-        decode: reads DICOM and grey samples of more than 8 bits, for which Pillow knows no window;
-            None: they are not shown.
     """
     relative = PurePath(path)
     # Only the text of the path is checked: users may have links inside the data folder.
@@ -57,24 +56,20 @@ def thumbnail(
         return None, "not readable"
 
 
-def _shrink(path: Path, decode: Decode | None) -> tuple[bytes | None, str]:
+def _shrink(path: Path, decode: Decode) -> tuple[bytes | None, str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about size (checked here) and damaged metadata
         raw = path.read_bytes()
         if raw[128:132] == _DICOM:
-            return _deep(raw, decode)
+            return _jpeg(Image.fromarray(decode(raw))), ""
         data = pillow_input(raw, _MAX_PIXELS)
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             if image.width * image.height > _MAX_PIXELS:
                 return None, "larger than 89 megapixels"
             if image.mode.startswith("I"):  # more than 8 bits, which convert would cut at 255
-                return _deep(raw, decode)
+                return _jpeg(Image.fromarray(decode(raw))), ""
             image.draft("RGB", (2 * _SIDE, 2 * _SIDE))  # JPEG: decodes at a fraction of its size
             return _jpeg(image.convert("RGB")), ""
-
-
-def _deep(raw: bytes, decode: Decode | None) -> tuple[bytes | None, str]:
-    return (None, "not readable") if decode is None else (_jpeg(Image.fromarray(decode(raw))), "")
 
 
 def _jpeg(image: Image.Image) -> bytes:

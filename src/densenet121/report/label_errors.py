@@ -74,7 +74,7 @@ def _texts(row: Mapping[str, str]) -> tuple[str, str]:
 
 
 def _figure(row: Mapping[str, str], root: Path, seeds: int, decode: Decode) -> str:
-    jpeg, reason = thumbnail(root, row["path"], decode=decode)
+    jpeg, reason = thumbnail(root, row["path"], decode)
     shown = image(jpeg, "jpeg", row["path"]) if jpeg else escape(reason)
     label, suggested = _texts(row)
     share, above, below = percent(float(row["probability"])), f"{suggested}?", f"label {label}"

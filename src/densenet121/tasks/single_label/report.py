@@ -259,7 +259,7 @@ def _errors(results: Results) -> str:
 
 
 def _error(row: Row, results: Results, drawn: bytes | None) -> str:
-    jpeg, reason = thumbnail(results.data_dir, row.path, results.listed, results.decode)
+    jpeg, reason = thumbnail(results.data_dir, row.path, results.decode, results.listed)
     shown = image(jpeg, "jpeg", row.path) if jpeg else escape(reason)
     if drawn:
         shown += f'</div><div class="image">{image(drawn, "jpeg", f"map of {row.path}")}'
