@@ -504,7 +504,7 @@ def test_a_setting_that_the_first_run_refuses_can_be_corrected(
 ) -> None:
     folder = tmp_path / "out"
     flags = ["--data_dir", classes, "--run_dir", folder, "--stratify", *flags_of(SMALL)]
-    said = refusal(capsys, *flags, "--folds", 3, "--best_metric", "auroc", status=2)
+    said = refusal(capsys, *flags, "--folds", 3, "--best_metric", "f1", status=2)
     assert "--best_metric must be one of" in said
     said = refusal(capsys, *flags, "--folds", 2, "--normalisation", "1,", status=2)
     assert "--normalisation" in said

@@ -81,14 +81,14 @@ def test_patients_are_found_in_the_paths_of_class_folders(
     assert r"--group scan(\d+) is no column and finds no id in" in capsys.readouterr().err
 
 
-def test_a_column_that_is_not_there_and_subgroups_are_refused(
+def test_a_column_that_is_not_there_is_refused(
     evaluated: list[str], image_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*evaluated, "--group", "patient"]) == 1
     error = capsys.readouterr().err
     assert "no column named patient (--group); it has Patient ID, view" in error
-    assert main([*evaluated, "--by", "view"]) == 1
-    assert "has one class per image, and --by is for labels" in capsys.readouterr().err
+    assert main([*evaluated, "--by", "sex"]) == 1
+    assert "no column named sex (--by); it has Patient ID, view" in capsys.readouterr().err
     evaluated[2] = str(image_folder)
     assert main([*evaluated, "--group", "patient"]) == 1
     assert "pass a .csv or .tsv list of the images that has the column" in capsys.readouterr().err
@@ -103,7 +103,8 @@ def test_a_column_of_groups_is_not_overwritten_by_one_of_the_predictions(
     assert main([*evaluated, "--group", column, "--output_dir", str(tmp_path / "eval")]) == 1
     error = capsys.readouterr().err
     assert f"{images}: the column {column} (--group) is called like a column that" in error
-    assert "(path, label, predicted, probability, rank); rename it" in error
+    names = "path, label, predicted, probability, rank, probability_ant, probability_bee"
+    assert f"({names}, probability_cat); rename it" in error
     assert not (tmp_path / "eval").exists()
 
 

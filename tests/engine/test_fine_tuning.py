@@ -400,8 +400,33 @@ def test_what_needs_a_validation_is_refused_without_one(
 def test_a_metric_that_the_task_does_not_have_is_refused(
     image_folder: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match="one of top1, balanced_accuracy, loss for the task"):
-        train(train_config(image_folder, tmp_path / "run", best_metric="auroc"))
+    with pytest.raises(UsageError, match="one of top1, balanced_accuracy, auroc, loss for the"):
+        train(train_config(image_folder, tmp_path / "run", best_metric="average_precision"))
+
+
+def test_the_auroc_of_one_class_per_image_decides_which_weights_are_the_best(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    train(train_config(image_folder, tmp_path / "run", best_metric="auroc", max_epoch=3))
+    rows = [row for row in read_rows(tmp_path / "run" / "metrics.jsonl") if row["kind"] == "eval"]
+    aurocs = [row["auroc"] for row in rows]
+    assert len(aurocs) == 3 and all(0 <= value <= 1 for value in aurocs)
+    best = read_weights(tmp_path / "run" / "best.safetensors").origin
+    assert best["epoch"] == aurocs.index(max(aurocs)) and best["auroc"] == max(aurocs)
+
+
+def test_an_auroc_that_the_validation_images_do_not_have_is_refused(tmp_path: Path) -> None:
+    write_classes(tmp_path / "images" / "train", ["ant", "bee"], 8)
+    write_classes(tmp_path / "images" / "val", ["ant"], 4)
+    config = train_config(tmp_path / "images", tmp_path / "run", best_metric="auroc")
+    with pytest.raises(UsageError, match=r"`best_metric` is auroc, but .*val has images of one cl"):
+        train(config)
+    names = [f"class{k:03d}" for k in range(101)]
+    for split in ("train", "val"):
+        write_classes(tmp_path / "many" / split, names, 1)
+    config = train_config(tmp_path / "many", tmp_path / "run", best_metric="auroc")
+    with pytest.raises(UsageError, match=r"auroc is for at most 100 classes, and .* has 101"):
+        train(config)
 
 
 def test_every_image_is_used_when_the_last_batch_is_kept(

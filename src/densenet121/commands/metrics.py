@@ -181,8 +181,8 @@ def _columns_with(table: Table, config: MetricsConfig) -> dict[str, str]:
     if own and set(found.values()) <= {"probability"}:
         raise InputError(
             f"{table.file}: has the probability of the predicted class alone, as eval writes it "
-            "for one class per image, and the metrics need that of each class; the accuracies of "
-            "the run are in eval.json beside it"
+            "of more than 100 classes (older versions of any number), and the metrics need "
+            "that of each class; the accuracies are in eval.json beside it"
         )
     if not found:
         raise InputError(

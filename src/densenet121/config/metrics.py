@@ -96,8 +96,9 @@ class MetricsConfig(LabelSettings):
             raise UsageError("metrics needs a file of predictions")
         if (self.probability_prefix is None) == (self.probability_columns is None):
             raise UsageError(
-                "give one of --probability_prefix and --probability_columns; of predictions.csv of "
-                "several labels, as eval writes it, --probability_prefix probability_"
+                "give one of --probability_prefix and --probability_columns; of predictions.csv, "
+                "as eval writes it, --probability_prefix probability_, and with one class per "
+                "image --label_column label, too"
             )
         if self.probability_prefix == "":
             raise UsageError("--probability_prefix must not be empty; see --probability_columns")

@@ -17,7 +17,7 @@ from densenet121.metrics.label_errors import Doubts, doubtful_cells, doubtful_la
 from densenet121.runs.layout import LAST_AVERAGE, LAST_WEIGHTS
 from densenet121.runs.study import HeldOut
 from densenet121.tasks import MultiLabel, SingleLabel
-from densenet121.tasks.multi_label.answers import PROBABILITY
+from densenet121.tasks.values import PROBABILITY
 
 Logits = NDArray[np.float32]
 

@@ -146,11 +146,6 @@ def check_columns(
                     "pass a .csv or .tsv list of the images that has the column"
                     f"{found if field == 'group' else ''}"
                 )
-            if field == "by" and dataset.labels.ndim == 1:
-                raise InputError(
-                    f"{dataset.source}: has one class per image, and `by` is for labels (task "
-                    f"{MultiLabel.name}); evaluate a list of each subgroup"
-                )
             if column not in dataset.columns:
                 raise InputError(
                     f"{dataset.source}: no column named {column} (`{field}`); it has "

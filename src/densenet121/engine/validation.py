@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+import numpy as np
 from torch import nn
 
 from densenet121.datasets.image_dataset import ImageDataset
@@ -18,8 +19,9 @@ from densenet121.runs.layout import (
     LAST_AVERAGE,
     LAST_WEIGHTS,
 )
-from densenet121.tasks import Metrics, MultiLabel, Task
+from densenet121.tasks import Metrics, MultiLabel, SingleLabel, Task
 from densenet121.tasks.given import metric_of
+from densenet121.tasks.single_label.each_class import MOST_CLASSES
 from densenet121.utils.errors import UnreadableError, UsageError
 from densenet121.utils.logging import log
 
@@ -48,13 +50,29 @@ def check_validation(plan: EpochPlan, val: ImageDataset | None) -> None:
                 f"{name} needs validation images: put a val folder beside train, or pass `val_dir`"
             )
     metric = plan.best_metric or next(iter(known))
-    if val is None or metric == "loss" or not isinstance(plan.task, MultiLabel):
+    if val is None or metric == "loss":
         return
     followed = [name for name, asked in needed.items() if asked and "val_interval" not in name]
-    if followed and not val.has_both_kinds:
+    if isinstance(plan.task, MultiLabel) and followed and not val.has_both_kinds:
         raise UsageError(
             f"{followed[0]} follows {metric}, but no label has both positive and negative images "
             f"in {val.source}; pass other validation images, or `best_metric` loss"
+        )
+    if isinstance(plan.task, SingleLabel) and metric == "auroc":
+        _check_auroc(val)
+
+
+def _check_auroc(val: ImageDataset) -> None:
+    """Refuse validation images, of one class each, that have no AUROC."""
+    if len(val.class_names) > MOST_CLASSES:
+        raise UsageError(
+            f"`best_metric` auroc is for at most {MOST_CLASSES} classes, and {val.source} has "
+            f"{len(val.class_names)}; pass top1, balanced_accuracy or loss"
+        )
+    if len(np.unique(val.labels)) < 2:
+        raise UsageError(
+            f"`best_metric` is auroc, but {val.source} has images of one class alone; pass other "
+            "validation images, or `best_metric` loss"
         )
 
 
@@ -126,7 +144,8 @@ def is_better(task: Task, metric: str | None, metrics: Metrics, than: Metrics | 
         return True
     if metric is None:
         return task.is_better(metrics, than)
-    value, before = metric_of(task, metrics, metric), metric_of(task, than, metric)
+    # The best so far may be of a version that did not have this metric.
+    value, before = metric_of(task, metrics, metric), than.get(metric)
     if value is None or before is None:  # not defined
         return value is not None
     gain = value - before

@@ -26,6 +26,28 @@ def tables(result: Mapping[str, Any]) -> list[str]:
     return [*lines, "", f"95 % intervals: {_methods(result['intervals'])}"]
 
 
+def class_table(result: Mapping[str, Any]) -> list[str]:
+    """The lines of the table of classes, each against all others, where each image has one.
+
+    Args:
+        result: ``labels`` and ``macro`` of ``summarise`` with decisions.
+    """
+    metrics = ("auroc", "sensitivity", "specificity", "ppv")
+    rows = [["class", "images", "AUROC", "sensitivity", "specificity", "PPV"]]
+    labels, macro = result["labels"], result["macro"]
+    for name, found in [*labels.items(), (f"mean of {macro['n_labels']}", macro)]:
+        # Decisions that are undefined for all classes have no mean.
+        both = [_with_interval(found, metric) if metric in found else "-" for metric in metrics]
+        rows.append([name, str(found.get("n_positive", "")), *both])
+    lines = _aligned(rows)
+    if macro["left_out"]:
+        lines.append(f"not in the means, without an AUROC: {some(macro['left_out'], 20)}")
+    for metric in metrics:
+        if names := macro["also_left_out"].get(metric):
+            lines.append(f"not in the mean {metric.upper()}: {some(names, 20)}")
+    return lines
+
+
 def means_note(result: Mapping[str, Any]) -> str:
     """Which labels make the intervals of the means too narrow; empty if there are none.
 

@@ -16,6 +16,8 @@ Logits = NDArray[np.float32]
 Metrics = dict[str, Any]
 
 TOP_K = 5  # classes of an answer, unless another number is asked for
+# Begins the columns of predictions.csv with the probability of a class or label.
+PROBABILITY = "probability_"
 
 
 @dataclass(frozen=True)

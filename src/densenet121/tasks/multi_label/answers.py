@@ -5,11 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from densenet121.tasks.values import Answer
+from densenet121.tasks.values import PROBABILITY, Answer
 from densenet121.utils.checks import number_in
-
-# Column of predictions.csv with the probability of a label; the label's own column has its name.
-PROBABILITY = "probability_"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from densenet121.metrics.bootstrap import few_groups_note, few_positives_note
 from densenet121.metrics.decisions import threshold_text
 from densenet121.metrics.tables import means_note
 from densenet121.pages.markup import number, plural
+from densenet121.tasks.subgroups import subgroup_table
 from densenet121.tasks.values import CardPart, CardTable, Results
 from densenet121.utils.errors import some
 
@@ -29,6 +30,8 @@ def card(results: Results) -> CardPart:
         text += f" Left out of the means, because they are undefined: {some(left_out, 20)}."
     tables = [CardTable("Metrics", text, ("metric", "value", "95 % interval"), rows)]
     tables += [_labels(labels), *_points(labels)]
+    if subgroups := subgroup_table(found.get("subgroups", ())):
+        tables.append(subgroups)
     metrics = {
         kind: (name, found[key]) for kind, (name, key) in means.items() if found[key] is not None
     }

@@ -13,8 +13,9 @@ from densenet121.metrics.tables import means_note
 from densenet121.pages.markup import card, escape, image, number, percent, plural, section, table
 from densenet121.pages.plotting import plot
 from densenet121.pages.thumbnails import thumbnail
-from densenet121.tasks.multi_label import plots
+from densenet121.tasks.curves import MOST_CURVES, LabelCurve, curves
 from densenet121.tasks.multi_label.answers import Row
+from densenet121.tasks.subgroups import subgroup_section
 from densenet121.tasks.values import (
     AveragedValidation,
     CheckpointScore,
@@ -36,6 +37,7 @@ def report(results: Results) -> ReportPart:
     sections = [_checkpoints(results.scores)] if len(results.scores) > 1 else []
     if score and labels:
         sections += [_labels(labels, score.metrics), _operating_points(labels)]
+        sections.append(subgroup_section(score.metrics))
     if drawn:
         sections.append(_curves(drawn, labels))
     sections.append(_errors(results))
@@ -164,7 +166,7 @@ def _curve_figure(rows: Sequence[Row], labels: Mapping[str, Any]) -> bytes | Non
     shown = sorted(
         (name for name, found in labels.items() if found["auroc"] is not None),
         key=lambda name: -labels[name]["n_positive"],
-    )[: plots.MOST_CURVES]
+    )[:MOST_CURVES]
     drawn = {}
     for name in shown:
         if name not in rows[0].targets:
@@ -173,15 +175,15 @@ def _curve_figure(rows: Sequence[Row], labels: Mapping[str, Any]) -> bytes | Non
         shares = np.array([row.probabilities[name] for row in rows])
         known = ~np.isnan(truth)
         threshold = labels[name].get("threshold")
-        drawn[name] = plots.LabelCurve(truth[known], shares[known], threshold)
-    return plots.curves(drawn) if drawn else None
+        drawn[name] = LabelCurve(truth[known], shares[known], threshold)
+    return curves(drawn) if drawn else None
 
 
 def _curves(figure: bytes, labels: Mapping[str, Any]) -> str:
     decided = any("threshold" in found for found in labels.values())
     texts = [
-        f"The {plots.MOST_CURVES} labels with the most positive images."
-        if len(labels) > plots.MOST_CURVES
+        f"The {MOST_CURVES} labels with the most positive images."
+        if len(labels) > MOST_CURVES
         else "",
         "A guess follows the dotted diagonal of the ROC curves; its precision is the share of "
         "positive images.",

@@ -19,11 +19,13 @@ from densenet121.losses import (
     masked_binary_cross_entropy,
 )
 from densenet121.metrics.tables import tables
-from densenet121.tasks.multi_label.answers import PROBABILITY, Findings, Row, read_row
+from densenet121.tasks.multi_label.answers import Findings, Row, read_row
 from densenet121.tasks.multi_label.calibration import Calibration, probabilities
 from densenet121.tasks.multi_label.metrics import all_metrics, metrics_with_intervals
+from densenet121.tasks.subgroups import read_subgroups
 from densenet121.tasks.task import Task
 from densenet121.tasks.values import (
+    PROBABILITY,
     AnswerOptions,
     Calibrated,
     CardPart,
@@ -350,6 +352,7 @@ class MultiLabel(Task):
         more = {name: found[name] for name in ("n_groups", "intervals") if name in found}
         if found.get("n_groups") is not None:
             more["few_groups"] = [str(name) for name in found.get("few_groups") or ()]
+        more["subgroups"] = read_subgroups(found)
         return {"total": count(found["total"]), "labels": labels, "macro": macro, **means, **more}
 
     def report(self, results: Results) -> ReportPart:

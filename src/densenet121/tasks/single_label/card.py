@@ -1,15 +1,18 @@
 """A classifier's part of a model card."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from densenet121.metrics.bootstrap import few_groups_note
 from densenet121.pages.markup import number, percent, plural
 from densenet121.tasks.single_label.calibration import reliability, with_temperature
-from densenet121.tasks.single_label.intervals import interval_of
+from densenet121.tasks.single_label.each_class import metrics_of_rows
+from densenet121.tasks.single_label.intervals import interval_of, shown_auroc, with_interval
 from densenet121.tasks.single_label.predictions import Row
 from densenet121.tasks.single_label.scores import Comparison, compare, never_predicted
+from densenet121.tasks.subgroups import subgroup_table
 from densenet121.tasks.values import CardPart, CardTable, Metrics, Results
 
 _PAIRS = 10
@@ -25,7 +28,15 @@ def card(results: Results) -> CardPart:
     if len(results.class_names) > 5:
         rows.append(["top-5 accuracy", *_share(score.metrics, 5)])
     rows.append(["loss (cross-entropy)", number(score.loss, ".4f"), ""])
-    tables = []
+    tables: list[CardTable] = []
+    classes = score.metrics if "labels" in score.metrics else None
+    classes = classes or metrics_of_rows(results.predictions, results.class_names)
+    # Of weights whose predictions were not kept the mean alone is known.
+    means = classes["macro"] if classes else score.metrics
+    if means.get("auroc") is not None:
+        name = "AUROC" if len(results.class_names) == 2 else "AUROC, mean over classes"
+        rows.append([name, shown_auroc(means["auroc"]), _ends(means)])
+        metrics["roc_auc"] = (name, means["auroc"])
     if results.predictions:
         found = compare(results.predictions, results.class_names)
         seen = [one for one in found.classes if one.support]
@@ -34,8 +45,11 @@ def card(results: Results) -> CardPart:
             rows.append([f"{name}, mean over classes", percent(mean), ""])
             metrics[part] = (f"{name}, mean over classes", mean)
         rows += _calibration_error(results)
-        tables = [_classes(found), _confusions(found)]
-    text = f"On {plural(total, 'image')}. The intervals are Wilson's, over images."
+        tables = [_classes(found), *_each_class(classes), _confusions(found)]
+    if subgroups := subgroup_table(score.metrics.get("subgroups", ())):
+        tables.append(subgroups)
+    of_auroc = ", that of the AUROC DeLong's" if "roc_auc" in metrics else ""
+    text = f"On {plural(total, 'image')}. The intervals are Wilson's{of_auroc}, over images."
     if "n_groups" in score.metrics:
         text = f"On {plural(total, 'image')}. The intervals are over {_groups(score.metrics)}."
         if note := few_groups_note(score.metrics["n_groups"]):
@@ -94,6 +108,29 @@ def _classes(found: Comparison) -> CardTable:
     return CardTable(
         "Results per class", text.strip(), ("class", "precision", "recall", "F1", "images"), rows
     )
+
+
+def _each_class(classes: Metrics | None) -> list[CardTable]:
+    """Each class against the others, with intervals; the weakest of many."""
+    if classes is None:
+        return []
+    labels, text = classes["labels"], "Decisions are the predicted class; 95 % intervals."
+    names = sorted(labels, key=lambda name: labels[name]["auroc"] or 0.0)[:_CLASSES_SHOWN]
+    if len(labels) > len(names):
+        text += f" The {len(names)} classes with the lowest AUROC."
+    shares = ("auroc", "sensitivity", "specificity", "ppv", "npv")
+    rows = [
+        [name, *(with_interval(labels[name], share) for share in shares)]
+        for name in labels
+        if name in names
+    ]
+    head = ("class", "AUROC", "sensitivity", "specificity", "PPV", "NPV")
+    return [CardTable("Each class against the others", text, head, rows)]
+
+
+def _ends(found: Mapping[str, Any]) -> str:
+    ends = found.get("auroc_ci")
+    return f"{ends[0]:.4f} to {ends[1]:.4f}" if ends else ""
 
 
 def _confusions(found: Comparison) -> CardTable:

@@ -3,11 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-from densenet121.metrics.bootstrap import few_groups_note
+from densenet121.metrics.bootstrap import few_groups_note, few_positives_note
+from densenet121.metrics.tables import class_table
 from densenet121.metrics.values import Interval
 from densenet121.tasks.single_label.scores import wilson_interval
+from densenet121.tasks.subgroups import read_subgroups
 from densenet121.tasks.values import Metrics
 from densenet121.utils.json_values import count
+
+_CLASSES_LOGGED = 20  # eval.json has up to 100
 
 
 def interval_of(metrics: Metrics, k: int) -> Interval:
@@ -21,33 +25,90 @@ def interval_of(metrics: Metrics, k: int) -> Interval:
 
 
 def read_intervals(found: Mapping[str, Any]) -> Metrics:
-    """Number of groups and intervals over them of eval.json, if it has them.
+    """What eval.json has beyond the counts: groups and intervals over them, each class, subgroups.
 
     Raises:
         KeyError, TypeError, ValueError: they are damaged.
     """
-    if "n_groups" not in found:
-        return {}
-    read: Metrics = {"n_groups": count(found["n_groups"])}
-    for name in ("top1_ci", "top5_ci"):
-        low, high = (float(end) for end in found[name] or (0.0, 1.0))
-        if not 0 <= low <= high <= 1:
-            raise ValueError(f"{name} {found[name]} is no interval of a share")
-        read[name] = None if found[name] is None else [low, high]
-    return read
+    read: Metrics = {}
+    if "n_groups" in found:
+        read["n_groups"] = count(found["n_groups"])
+        for name in ("top1_ci", "top5_ci"):
+            low, high = (float(end) for end in found[name] or (0.0, 1.0))
+            if not 0 <= low <= high <= 1:
+                raise ValueError(f"{name} {found[name]} is no interval of a share")
+            read[name] = None if found[name] is None else [low, high]
+    if "auroc" in found:
+        value = read["auroc"] = found["auroc"]
+        if value is not None and not 0 <= value <= 1:
+            raise ValueError(f"{value} is no AUROC")
+    if "labels" in found:
+        labels, macro = dict(found["labels"]), dict(found["macro"])
+        if not labels:
+            raise ValueError("its labels are none")
+        for one in [*labels.values(), macro]:
+            _check_class(dict(one))
+        names = [str(name) for name in macro["left_out"]]
+        read |= {"labels": labels, "macro": macro | {"left_out": names}}
+        read["few_groups"] = [str(name) for name in found.get("few_groups") or ()]
+    return read | {"subgroups": read_subgroups(found)}
+
+
+def _check_class(found: Mapping[str, Any]) -> None:
+    """Refuse metrics of a class, or their means, that pages could not show."""
+    for name in ("auroc", "average_precision"):
+        value, ends = found[name], found.get(f"{name}_ci")
+        numbers = [*([] if value is None else [value]), *(ends or ())]
+        if not all(0 <= number <= 1 for number in numbers) or len(ends or (0, 1)) != 2:
+            raise ValueError(f"{value} with the interval {ends} is no {name}")
+
+
+def shown_auroc(value: float | None) -> str:
+    """An AUROC with four digits."""
+    return "undefined" if value is None else f"{value:.4f}"
+
+
+def with_interval(found: Mapping[str, Any], name: str) -> str:
+    """A metric of a class with its interval, if it has one."""
+    value, interval = found.get(name), found.get(f"{name}_ci")
+    if value is None:
+        return "-"
+    return f"{value:.4f}" + (f" ({interval[0]:.4f} to {interval[1]:.4f})" if interval else "")
 
 
 def interval_lines(content: Metrics) -> list[str]:
-    """The lines that `eval` logs if it has groups."""
-    if "n_groups" not in content:
-        return []
-    lines = [f"{content['total']} images of {content['n_groups']} groups"]
-    for name in ("top1", "top5", "balanced_accuracy"):
-        value, ends = content[name], content[f"{name}_ci"]
-        if value is not None:
-            shown = f" [{ends[0]:.4f}, {ends[1]:.4f}]" if ends else ""
-            lines.append(f"  {name.replace('_', ' ')} {value:.4f}{shown}")
-    how = content["intervals"]
-    lines.append(f"95 % intervals: {how['shares']}; {how['resamples']} resamples")
-    note = few_groups_note(content["n_groups"])
-    return [*lines, note] if note else lines
+    """The lines that `eval` logs: intervals over groups, each class, and then each subgroup."""
+    lines = _lines(content)
+    for column, parts in content.get("by", {}).items():
+        for value, part in parts.items():
+            lines += ["", f"{column} = {value or '(blank)'}", *_subgroup(part), *_lines(part)]
+    if "labels" not in content and "n_groups" not in content:
+        return lines
+    over = content.get("intervals", {})
+    how = over.get("shares", "DeLong on the logit scale (AUROC), Wilson (others)")
+    lines.append(f"95 % intervals: {how}" + (f"; {over['resamples']} resamples" if over else ""))
+    notes = (
+        few_groups_note(content.get("n_groups")),
+        few_positives_note(content.get("few_groups", ())),
+    )
+    return [*lines, *filter(None, notes)]
+
+
+def _subgroup(part: Metrics) -> list[str]:
+    """The counts, which the log has of all images already."""
+    counts = [f"top{k} {part[f'top{k}']:.4f} ({part[f'top{k}_correct']})" for k in (1, 5)]
+    return [f"{part['total']} images: {', '.join(counts)}"]
+
+
+def _lines(content: Metrics) -> list[str]:
+    lines = []
+    if "n_groups" in content:
+        lines.append(f"{content['total']} images of {content['n_groups']} groups")
+        for name in ("top1", "top5", "balanced_accuracy"):
+            value, ends = content[name], content[f"{name}_ci"]
+            if value is not None:
+                shown = f" [{ends[0]:.4f}, {ends[1]:.4f}]" if ends else ""
+                lines.append(f"  {name.replace('_', ' ')} {value:.4f}{shown}")
+    if "labels" in content and len(content["labels"]) <= _CLASSES_LOGGED:
+        lines += class_table(content)
+    return lines

@@ -3,9 +3,10 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from densenet121.tasks.values import Answer
+from densenet121.tasks.values import PROBABILITY, Answer
 from densenet121.utils.checks import number_in, whole_number_in
 
 
@@ -63,13 +64,18 @@ class Prediction(Answer):
 
 
 class Row(NamedTuple):
-    """One row of predictions.csv: label and predicted are class names, rank counts from 1."""
+    """One row of predictions.csv: label and predicted are class names, rank counts from 1.
+
+    ``shares`` has the probability of each class; it is empty in files of more than 100 classes, and
+    in those of older versions.
+    """
 
     path: str
     label: str
     predicted: str
     probability: float
     rank: int
+    shares: Mapping[str, float] = MappingProxyType({})
 
     @property
     def correct(self) -> bool:
@@ -82,11 +88,18 @@ def read_row(row: Mapping[str, str]) -> Row | None:
     try:
         path, label, predicted = (row[name] for name in Row._fields[:3])
         probability, rank = number_in(row["probability"]), whole_number_in(row["rank"])
+        shares = {
+            name.removeprefix(PROBABILITY): number_in(value)
+            for name, value in row.items()
+            if str(name).startswith(PROBABILITY)
+        }
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
     if not (path and label and predicted and math.isfinite(probability)):
         return None
-    return Row(path, label, predicted, probability, rank)
+    if not all(0 <= share <= 1 for share in shares.values()):
+        return None
+    return Row(path, label, predicted, probability, rank, shares)
 
 
 def right(rows: Sequence[Row]) -> int:

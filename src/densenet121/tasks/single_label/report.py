@@ -22,6 +22,8 @@ from densenet121.pages.plotting import plot
 from densenet121.pages.thumbnails import thumbnail
 from densenet121.tasks.single_label import plots
 from densenet121.tasks.single_label.calibration import Reliability, reliability, with_temperature
+from densenet121.tasks.single_label.each_class import metrics_of_rows
+from densenet121.tasks.single_label.each_class_page import auroc_card, each_class_section
 from densenet121.tasks.single_label.intervals import interval_of
 from densenet121.tasks.single_label.predictions import Row
 from densenet121.tasks.single_label.scores import (
@@ -30,10 +32,12 @@ from densenet121.tasks.single_label.scores import (
     compare,
     never_predicted,
 )
+from densenet121.tasks.subgroups import subgroup_section
 from densenet121.tasks.values import (
     AveragedValidation,
     CheckpointScore,
     Curve,
+    Metrics,
     ReportPart,
     Results,
     Validation,
@@ -47,20 +51,27 @@ _CLASSES_SHOWN = 50  # with more, the 20 weakest are shown and the others are co
 def report(results: Results) -> ReportPart:
     """The part of the report about classes."""
     sections = [_checkpoints(results.scores)] if len(results.scores) > 1 else []
-    figures: dict[str, bytes | None] = {"confusion": None, "reliability": None}
+    figures: dict[str, bytes | None] = dict.fromkeys(("confusion", "reliability", "class_curves"))
+    classes = _each_class(results)
     if results.predictions:
         comparison = compare(results.predictions, results.class_names)
         confidence = _reliability(results.predictions)
         confusion, diagram = plots.confusion(comparison), plots.reliability(confidence)
-        figures = {"confusion": confusion, "reliability": diagram}
+        figures |= {"confusion": confusion, "reliability": diagram}
+        each = ""
+        if classes is not None:
+            groups = results.scores[0].metrics.get("n_groups") if results.scores else None
+            each, figures["class_curves"] = each_class_section(classes, results.predictions, groups)
         sections += [
             _confusion(comparison, confusion),
             _classes(comparison),
+            each,
+            subgroup_section(results.scores[0].metrics) if len(results.scores) == 1 else "",
             _confidence(confidence, diagram, results.calibration),
             _errors(results),
         ]
     return ReportPart(
-        cards=_cards(results),
+        cards=_cards(results, classes),
         curves_title="Validation accuracy, %",
         curves=_curves(results),
         sections=[text for text in sections if text],
@@ -88,7 +99,17 @@ def _has_top5(results: Results) -> bool:
     return not results.class_names or len(results.class_names) > 5
 
 
-def _cards(results: Results) -> list[str]:
+def _each_class(results: Results) -> Metrics | None:
+    """Each class against the others, of eval.json or of the rows of predictions.csv."""
+    if len(results.scores) > 1:
+        return None
+    found = results.scores[0].metrics if results.scores else {}
+    if "labels" in found:
+        return found
+    return metrics_of_rows(results.predictions, results.class_names)
+
+
+def _cards(results: Results, classes: Metrics | None) -> list[str]:
     score, source = _best_score(results)
     if score is None:
         return []
@@ -109,6 +130,7 @@ def _cards(results: Results) -> list[str]:
     ]
     if _has_top5(results):
         cards.append(card(percent(top5 / max(total, 1)), "Top-5 accuracy", f"{top5} of {total}"))
+    cards += auroc_card(score.metrics, classes)
     return [*cards, card(number(score.loss, ".4f"), "Loss", "cross-entropy, same images")]
 
 

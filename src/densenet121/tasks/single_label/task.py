@@ -13,20 +13,21 @@ from torch import Tensor
 
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.losses import distillation_loss, focal_loss, smooth_cross_entropy
-from densenet121.metrics.bootstrap import group_numbers
-from densenet121.metrics.classes import rank_intervals
-from densenet121.metrics.decisions import mean_recall
+from densenet121.tasks.single_label.answers import answers
 from densenet121.tasks.single_label.calibration import Calibration, probabilities
-from densenet121.tasks.single_label.intervals import interval_lines, read_intervals
-from densenet121.tasks.single_label.metrics import (
-    Counts,
-    label_ranks,
-    topk_correct,
+from densenet121.tasks.single_label.each_class import (
+    MOST_CLASSES,
+    accuracies,
+    mean_auroc,
+    metrics_with_intervals,
+    shares_of,
 )
+from densenet121.tasks.single_label.intervals import interval_lines, read_intervals, shown_auroc
+from densenet121.tasks.single_label.metrics import label_ranks
 from densenet121.tasks.single_label.predictions import Prediction, Row, read_row, right
 from densenet121.tasks.task import Task
 from densenet121.tasks.values import (
-    TOP_K,
+    PROBABILITY,
     AnswerOptions,
     Calibrated,
     CardPart,
@@ -39,7 +40,7 @@ from densenet121.tasks.values import (
     Results,
     Scores,
 )
-from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.errors import UsageError
 from densenet121.utils.json_values import count
 
 
@@ -60,7 +61,12 @@ class SingleLabel(Task):
 
     name = "single_label"
     prediction_columns = ("label", "predicted")
-    best_metrics = {"top1": True, "balanced_accuracy": True, "loss": False}  # noqa: RUF012
+    best_metrics = {  # noqa: RUF012
+        "top1": True,
+        "balanced_accuracy": True,
+        "auroc": True,
+        "loss": False,
+    }
     answer_columns = ("rank", "class", "probability", "abstained", "prediction_set")
 
     def num_outputs(self, num_classes: int) -> int:
@@ -116,24 +122,18 @@ class SingleLabel(Task):
             "probability": logits.softmax(dim=1).amax(dim=1).numpy(),
             "rank": ranks.numpy(),
         }
+        if logits.shape[1] <= MOST_CLASSES:
+            columns["logits"] = logits.numpy()
         return Scores(columns, float(loss), float(len(targets)))
 
     def metrics(self, scores: Scores, targets: Tensor, class_names: Sequence[str]) -> Metrics:
-        """Top-1 and top-5 counts and shares, the number of images, loss, balanced accuracy."""
-        ranks = torch.from_numpy(scores.columns["rank"])
-        labels = targets.numpy()
-        images = np.bincount(labels)
-        right = np.bincount(labels[scores.columns["rank"] == 1], minlength=len(images))
-        counts = Counts(topk_correct(ranks, 1), topk_correct(ranks, 5), len(ranks), scores.loss_sum)
-        return {
-            "loss": counts.loss,
-            "top1_correct": counts.top1_correct,
-            "top5_correct": counts.top5_correct,
-            "total": counts.total,
-            "top1": counts.top1,
-            "top5": counts.top5,
-            "balanced_accuracy": mean_recall(right, images),
-        }
+        """Counts and shares of top-1 and top-5, loss, balanced accuracy, mean AUROC of the classes.
+
+        There is no AUROC of more than 100 classes; it is None if all images are of one class.
+        """
+        labels, logits = targets.numpy(), scores.columns.get("logits")
+        found = accuracies(labels, scores.columns["rank"], scores.loss_sum)
+        return found if logits is None else found | {"auroc": mean_auroc(labels, shares_of(logits))}
 
     def metrics_with_intervals(
         self,
@@ -145,12 +145,14 @@ class SingleLabel(Task):
         group: Sequence[str] | None = None,
         by: Mapping[str, Sequence[str]] | None = None,
     ) -> Metrics:
-        """Intervals over groups; the temperature of the weights, which no number is with."""
-        super().metrics_with_intervals(scores, targets, class_names, by=by)
-        found: Metrics = {}
-        if group is not None:
-            ids = group_numbers(np.array(group))
-            found = rank_intervals(targets.numpy(), scores.columns["rank"], ids)
+        """Intervals, each class against the others, subgroups; the temperature of the weights.
+
+        No number is with the temperature.
+        """
+        columns = scores.columns
+        found = metrics_with_intervals(
+            targets.numpy(), columns["rank"], columns.get("logits"), class_names, group, by or {}
+        )
         if calibration is not None:
             stored = {"temperature": calibration.temperature, "note": calibration.note}
             found["calibration"] = stored
@@ -165,18 +167,23 @@ class SingleLabel(Task):
         return bool(metrics["top1_correct"] > than["top1_correct"])
 
     def log_lines(self, metrics: Metrics) -> list[str]:
-        """The original's two lines, with every image in ``tot``."""
-        return [f"after allreduce eval: {_counted(metrics, k)}" for k in (1, 5)]
+        """The original's two lines, with every image in ``tot``, and one of the AUROC."""
+        lines = [_counted(metrics, 1), _counted(metrics, 5)]
+        if "auroc" in metrics:
+            lines.append(f"auroc={shown_auroc(metrics['auroc'])}")
+        return [f"after allreduce eval: {line}" for line in lines]
 
     def best_line(self, metrics: Metrics) -> str:
-        """Top-1 in the original's form."""
-        return _counted(metrics, 1)
+        """Top-1 in the original's form, and the AUROC."""
+        more = f", auroc={shown_auroc(metrics['auroc'])}" if "auroc" in metrics else ""
+        return _counted(metrics, 1) + more
 
     def table_row(self, metrics: Metrics) -> dict[str, str]:
-        """Top-1, top-5, loss and the number of images."""
+        """Top-1, top-5, mean AUROC, loss and the number of images."""
         return {
             "top1": f"{100 * metrics['top1']:.2f}%",
             "top5": f"{100 * metrics['top5']:.2f}%",
+            **({"auroc": shown_auroc(metrics["auroc"])} if "auroc" in metrics else {}),
             "loss": f"{metrics['loss']:.4f}",
             "tot": str(metrics["total"]),
         }
@@ -188,14 +195,22 @@ class SingleLabel(Task):
     def csv_columns(
         self, scores: Scores, targets: Tensor, class_names: Sequence[str]
     ) -> dict[str, list[Any]]:
-        """Names of label and prediction, probability, rank of the label."""
+        """Names of label and prediction, probability, rank of the label; then each class.
+
+        The probabilities of each class are in full: rounding would make scores equal that are not,
+        and change the AUROC. More than 100 classes have none.
+        """
         columns = scores.columns
-        return {
+        found: dict[str, list[Any]] = {
             "label": [class_names[label] for label in targets.tolist()],
             "predicted": [class_names[label] for label in columns["predicted"]],
             "probability": [f"{share:.6f}" for share in columns["probability"]],
             "rank": columns["rank"].tolist(),
         }
+        if "logits" in columns:
+            for name, shares in zip(class_names, shares_of(columns["logits"]).T, strict=True):
+                found[PROBABILITY + name] = [repr(share) for share in shares.tolist()]
+        return found
 
     def confusion(self, scores: Scores, targets: Tensor, class_names: Sequence[str]) -> bytes:
         """The confusion matrix of the report."""
@@ -203,10 +218,10 @@ class SingleLabel(Task):
         from densenet121.tasks.single_label.predictions import Row
         from densenet121.tasks.single_label.scores import compare
 
-        found = self.csv_columns(scores, targets, class_names)
+        predictions = scores.columns["predicted"].tolist()
         rows = [
-            Row("", label, predicted, 0.0, 1)
-            for label, predicted in zip(found["label"], found["predicted"], strict=True)
+            Row("", class_names[label], class_names[predicted], 0.0, 1)
+            for label, predicted in zip(targets.tolist(), predictions, strict=True)
         ]
         return plots.confusion(compare(rows, class_names))
 
@@ -224,35 +239,8 @@ class SingleLabel(Task):
         options: AnswerOptions = AnswerOptions(),  # noqa: B008 (frozen)
     ) -> list[Prediction]:
         """The top classes of each image, with a prediction set if requested."""
-        coverage, abstain_below = options.coverage, options.abstain_below
-        if coverage is not None and calibration is None:
-            raise InputError("`coverage` needs calibrated weights; run densenet121 calibrate first")
-        threshold = calibration.set_threshold(coverage) if calibration and coverage else 0.0
-        if abstain_below is None:
-            abstain_below = (calibration.abstain_below if calibration else None) or 0.0
-        abstain_below = float(abstain_below)  # one of numpy's would make `abstained` numpy's, too
-        most = TOP_K if options.top_k is None else options.top_k
         shares = self.probabilities(logits, calibration)
-        # For equal logits the lower class comes first, as in evaluation.
-        order = np.argsort(-np.asarray(logits), axis=1, kind="stable")
-        found = []
-        for row, ranked in zip(shares, order, strict=True):
-            top = ranked[:most]
-            chosen = None
-            if coverage is not None:
-                # As float: numpy would round the threshold to float32.
-                inside = [k for k in ranked if float(row[k]) >= threshold]
-                # Never empty: adding the most probable class can only raise the coverage.
-                chosen = tuple(class_names[k] for k in inside or ranked[:1])
-            found.append(
-                Prediction(
-                    classes=tuple(class_names[k] for k in top),
-                    probabilities=tuple(float(row[k]) for k in top),
-                    abstained=float(row[ranked[0]]) < abstain_below,
-                    prediction_set=chosen,
-                )
-            )
-        return found
+        return answers(np.asarray(logits), shares, class_names, calibration, options)
 
     def probabilities(
         self, logits: Logits, calibration: Calibration | None = None

@@ -1,4 +1,4 @@
-"""Figures of the report: ROC and precision-recall curves of each label."""
+"""A figure of the report: ROC and precision-recall curves of each label or class."""
 
 import warnings
 from collections.abc import Mapping

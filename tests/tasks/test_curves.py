@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from densenet121.tasks.multi_label.plots import LabelCurve, curves, figure_of
+from densenet121.tasks.curves import LabelCurve, curves, figure_of
 
 
 def label(seed: int, threshold: float | None = None) -> LabelCurve:

@@ -1,0 +1,175 @@
+"""Each class against all others: AUROC, average precision, sensitivity and others.
+
+``N`` images, ``C`` classes. With two classes both have the same AUROC.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from densenet121.metrics.bootstrap import group_numbers
+from densenet121.metrics.classes import rank_intervals
+from densenet121.metrics.decisions import mean_recall
+from densenet121.metrics.ranking import auroc
+from densenet121.metrics.summary import SHARES, summarise
+from densenet121.tasks.single_label.metrics import Counts, topk_correct
+from densenet121.tasks.single_label.predictions import Row
+from densenet121.tasks.values import Logits, Metrics
+
+MOST_CLASSES = 100  # with more, each image's probabilities would make files and memory large
+_DECISIONS = ("tp", "fp", "tn", "fn", *SHARES, "f1", "balanced_accuracy")
+
+
+def shares_of(logits: Logits) -> NDArray[np.float64]:
+    """``(N, C)``: the softmax, in float64.
+
+    float32 rounds 1 - 3e-8 to 1, so that sure scores would be equal that are not.
+    """
+    return torch.from_numpy(np.asarray(logits)).double().softmax(dim=1).numpy()
+
+
+def mean_auroc(labels: NDArray[np.int64], shares: NDArray[np.float64]) -> float | None:
+    """Mean over the classes with images of the AUROC of each against the others.
+
+    Args:
+        labels: ``(N,)``.
+        shares: ``(N, C)`` probabilities.
+
+    Returns:
+        None if all images are of one class.
+    """
+    found = [auroc((labels == k).astype(np.float64), shares[:, k]) for k in range(shares.shape[1])]
+    defined = [value for value in found if value is not None]
+    return float(np.mean(defined)) if defined else None
+
+
+def metrics_of_classes(
+    labels: NDArray[np.int64],
+    answers: NDArray[np.int64],
+    shares: NDArray[np.float64],
+    names: Sequence[str],
+    group: NDArray[np.int64] | None = None,
+) -> Metrics:
+    """``labels`` (the metrics of each class by its name), ``macro`` (their means), ``few_groups``.
+
+    An image is called positive for the class that is its answer. Intervals are DeLong's and
+    Wilson's, or over groups; without groups means of more than two classes have none.
+
+    Args:
+        labels: ``(N,)``.
+        answers: ``(N,)`` the predicted classes.
+        shares: ``(N, C)`` probabilities.
+        names: the C classes.
+        group: ``(N,)`` number of each image's group, 0, 1, 2 ...
+    """
+    truth, called = np.eye(len(names))[labels], np.eye(len(names))[answers]
+    how: dict[str, Any] = {"group": group, "resamples": 0 if group is None else 2000}
+    scores = summarise(truth, shares, names, **how)
+    # The answers as probabilities of 0 and 1: their decisions at one half are the answers.
+    calls = summarise(truth, called, names, thresholds=dict.fromkeys(names, 0.5), **how)
+    wanted = [*_DECISIONS, *(f"{name}_ci" for name in _DECISIONS)]
+    for name in names:
+        found = calls["labels"][name]
+        scores["labels"][name] |= {key: found[key] for key in wanted if key in found}
+    scores["macro"] |= {key: calls["macro"][key] for key in wanted if key in calls["macro"]}
+    scores["macro"]["also_left_out"] |= {
+        key: left_out
+        for key, left_out in calls["macro"]["also_left_out"].items()
+        if key in _DECISIONS
+    }
+    if len(names) == 2 and group is None:  # both have the same AUROC, which is the mean
+        scores["macro"]["auroc_ci"] = scores["labels"][names[0]]["auroc_ci"]
+    few = {} if group is None else {"few_groups": scores["few_groups"]}
+    return {"labels": scores["labels"], "macro": scores["macro"], **few}
+
+
+def metrics_with_intervals(
+    labels: NDArray[np.int64],
+    ranks: NDArray[np.int64],
+    logits: Logits | None,
+    names: Sequence[str],
+    group: Sequence[str] | None,
+    by: Mapping[str, Sequence[str]],
+) -> Metrics:
+    """What eval.json adds to the counts: intervals over groups, each class, subgroups in ``by``.
+
+    Args:
+        labels: ``(N,)``.
+        ranks: ``(N,)`` rank of each image's class among its logits, from 1.
+        logits: ``(N, C)``, or None with too many classes.
+        names: the C classes.
+        group: id of each image's group, or None.
+        by: column to the subgroup of each image.
+    """
+    ids = None if group is None else np.array(group)
+
+    def of(chosen: NDArray[np.bool_]) -> Metrics:
+        own, own_ranks = labels[chosen], ranks[chosen]
+        numbers = None if ids is None else group_numbers(ids[chosen])
+        found = {} if numbers is None else rank_intervals(own, own_ranks, numbers)
+        if logits is not None:
+            own_logits = logits[chosen]
+            answers = own_logits.argmax(axis=1)
+            found |= metrics_of_classes(own, answers, shares_of(own_logits), names, numbers)
+        return found
+
+    found = of(np.ones(len(labels), dtype=np.bool_))
+    for column, values in by.items():
+        cells = np.array(values)
+        parts = {}
+        for value in np.unique(cells).tolist():
+            chosen = cells == value
+            own = of(chosen)
+            mean = {"auroc": own["macro"]["auroc"]} if logits is not None else {}
+            parts[value] = accuracies(labels[chosen], ranks[chosen]) | mean | own
+        found.setdefault("by", {})[column] = parts
+    return found
+
+
+def metrics_of_rows(rows: Sequence[Row], names: Sequence[str]) -> Metrics | None:
+    """``metrics_of_classes`` of the rows of predictions.csv, without groups.
+
+    Returns:
+        None if they do not have the probability of each class, or a class that is not in ``names``.
+    """
+    number = {name: index for index, name in enumerate(names)}
+    if not rows or any(row.shares.keys() != number.keys() for row in rows):
+        return None
+    if not {row.label for row in rows} | {row.predicted for row in rows} <= number.keys():
+        return None
+    labels, answers = (
+        np.array([number[getattr(row, field)] for row in rows]) for field in ("label", "predicted")
+    )
+    shares = np.array([[row.shares[name] for name in names] for row in rows])
+    return metrics_of_classes(labels, answers, shares, names)
+
+
+def accuracies(
+    labels: NDArray[np.int64], ranks: NDArray[np.int64], loss_sum: float | None = None
+) -> Metrics:
+    """Counts and shares of top-1 and top-5, the number of images, balanced accuracy.
+
+    Args:
+        labels: ``(N,)``.
+        ranks: ``(N,)`` rank of each image's class among its logits, from 1.
+        loss_sum: of these images, for their mean loss.
+
+    Raises:
+        InputError: there are no images.
+    """
+    images = np.bincount(labels)
+    right = np.bincount(labels[ranks == 1], minlength=len(images))
+    top1, top5 = (topk_correct(torch.from_numpy(ranks), k) for k in (1, 5))
+    counts = Counts(top1, top5, len(labels), loss_sum or 0.0)
+    return {
+        **({} if loss_sum is None else {"loss": counts.loss}),
+        "top1_correct": counts.top1_correct,
+        "top5_correct": counts.top5_correct,
+        "total": counts.total,
+        "top1": counts.top1,
+        "top5": counts.top5,
+        "balanced_accuracy": mean_recall(right, images),
+    }

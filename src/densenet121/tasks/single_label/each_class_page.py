@@ -1,0 +1,106 @@
+"""The report's section on each class against all others: AUROC, curves, sensitivity and others."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from densenet121.metrics.bootstrap import few_groups_note, few_positives_note
+from densenet121.pages.markup import card, plural, section, table
+from densenet121.pages.plotting import plot
+from densenet121.tasks.curves import MOST_CURVES, LabelCurve, curves
+from densenet121.tasks.single_label.intervals import shown_auroc, with_interval
+from densenet121.tasks.single_label.predictions import Row
+from densenet121.tasks.values import Metrics
+from densenet121.utils.errors import some
+
+_SHARES = {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV"}
+
+
+def auroc_card(metrics: Metrics, classes: Metrics | None) -> list[str]:
+    """The headline AUROC, if it is known.
+
+    Args:
+        metrics: of the headline score.
+        classes: ``labels`` and ``macro`` of the same images, if they are known.
+    """
+    if metrics.get("auroc") is None:
+        return []
+    labels = classes["labels"] if classes else {}
+    ends = classes["macro"].get("auroc_ci") if classes else None
+    return [
+        card(
+            shown_auroc(metrics["auroc"]),
+            "AUROC" if len(labels) == 2 else "Mean AUROC",
+            "each class against the others",
+            f"95 % interval {ends[0]:.4f} to {ends[1]:.4f}" if ends else "",
+        )
+    ]
+
+
+def each_class_section(
+    classes: Metrics, rows: Sequence[Row], groups: int | None
+) -> tuple[str, bytes | None]:
+    """HTML of the section, and the PNG of its curves or None.
+
+    Args:
+        classes: ``labels`` and ``macro`` of ``metrics_of_classes``.
+        rows: of predictions.csv.
+        groups: number of groups that the intervals are over, or None.
+    """
+    labels = classes["labels"]
+    figure = _figure(rows, labels)
+    head = ("class", "images", "AUROC", "average precision", *_SHARES.values())
+    shown = [
+        (
+            name,
+            found["n_positive"],
+            with_interval(found, "auroc"),
+            with_interval(found, "average_precision"),
+            *(with_interval(found, share) for share in _SHARES),
+        )
+        for name, found in labels.items()
+    ]
+    drawn = [plot(figure, "ROC and precision-recall curves")] if figure else []
+    text = _text(classes, groups, drawn=bool(figure))
+    content = [*drawn, table(head, shown, texts=1)]
+    return section("Each class against the others", text, *content), figure
+
+
+def _text(classes: Metrics, groups: int | None, *, drawn: bool) -> str:
+    labels, left_out = classes["labels"], classes["macro"]["left_out"]
+    over = "DeLong's (AUROC) and Wilson's, over images; several images of one patient make them "
+    over += "too narrow (densenet121 eval has intervals over patients)"
+    if groups is not None:
+        over = f"over {plural(groups, 'group')}, such as patients (bootstrap)"
+    few = few_positives_note(classes.get("few_groups", ())) if (groups or 0) > 1 else ""
+    note = few or few_groups_note(groups)
+    many = f"The curves are those of the {MOST_CURVES} classes with the most images."
+    texts = [
+        "AUROC: the probability that an image of the class has a higher probability of it than "
+        "another image. Sensitivity, specificity, PPV and NPV are of the predicted class. "
+        f"95 % intervals are {over}.",
+        f"{note[0].upper()}{note[1:]}." if note else "",
+        f"Not in the mean AUROC, undefined: {some(left_out, 20)}." if left_out else "",
+        many if drawn and len(labels) > MOST_CURVES else "",
+    ]
+    return " ".join(filter(None, texts))
+
+
+def _figure(rows: Sequence[Row], labels: Mapping[str, Any]) -> bytes | None:
+    """Curves of the classes that have one, those with most images first."""
+    if not rows or any(not row.shares for row in rows):
+        return None
+    shown = sorted(
+        (name for name, found in labels.items() if found["auroc"] is not None),
+        key=lambda name: -labels[name]["n_positive"],
+    )[:MOST_CURVES]
+    drawn = {
+        name: LabelCurve(
+            np.array([float(row.label == name) for row in rows]),
+            np.array([row.shares[name] for row in rows]),
+        )
+        for name in shown
+        if all(name in row.shares for row in rows)
+    }
+    return curves(drawn) if drawn else None
