@@ -24,6 +24,7 @@ from densenet121.checkpoint.known import NOTHING_KNOWN, Known, with_known
 from densenet121.checkpoint.load import MODEL_KEY, read_weights
 from densenet121.checkpoint.native import DEFAULT_TASK, ModelInfo, save_weights
 from densenet121.checkpoint.not_recorded import not_recorded
+from densenet121.checkpoint.one_label import as_one_label
 from densenet121.checkpoint.pretrained import Pretrained, load_pretrained, load_state
 from densenet121.network import FOR_SMALL_IMAGES, NETWORKS, Variant, build
 from densenet121.utils.errors import InputError, UsageError, some
@@ -82,6 +83,7 @@ def convert(
     variant: Variant | None = None,
     channels: int | None = None,
     known: Known = NOTHING_KNOWN,
+    positive_class: str | None = None,
 ) -> Converted:
     """Write the weights of ``source`` to ``target`` in the format of the program ``to``.
 
@@ -97,20 +99,21 @@ def convert(
             if the program has such networks).
         known: what the file does not record, or what shall replace it. A calibration is kept
             only where the probabilities stay the same.
+        positive_class: of weights with two classes, the one that becomes their only label; the
+            probabilities stay the same but for rounding. None keeps the classes.
 
     Raises:
-        UsageError: the program does not use this suffix or number of channels, ``target`` exists,
-            or cannot record what is ``known``.
+        UsageError: the weights do not have two classes, the program does not use this suffix or
+            number of channels, ``target`` exists, or cannot record what is ``known``.
         InputError: the weights cannot be read, or the program has no such network.
         OSError: ``target`` cannot be written.
     """
     _check_target(target, to)
     _check_channels(to, channels)
     _check_recordable(to, target, known)
-    loaded = load_pretrained(source, net=net or "densenet121", variant=variant)
-    info = described(loaded, net or "densenet121")
-    check_network(info, to, source)
-    info, loaded, changes = replaced(loaded, info, known, source)
+    if positive_class is not None and to != "native":
+        raise UsageError(f"`positive_class` is for `to` native, not for {to}; omit it")
+    info, loaded, changes = _read(source, to, net, variant, known, positive_class)
     state_dict = loaded.model.state_dict()
     own = loaded.model.in_channels
     wanted = channels or (own if own in CHANNELS[to] else CHANNELS[to][0])
@@ -131,6 +134,31 @@ def convert(
     more = [*changes, *filter(None, [changed]), *(of_offsets(loaded.calibration) if lost else ())]
     notes = (*loaded.notes, *more, *not_recorded(info, back))
     return Converted(info, loaded.family, len(state_dict), lost, wanted, notes)
+
+
+def _read(
+    source: Path,
+    to: Target,
+    net: str | None,
+    variant: Variant | None,
+    known: Known,
+    positive_class: str | None,
+) -> tuple[ModelInfo, Pretrained, list[str]]:
+    """The weights as they shall be written, their description, and what changed, in words."""
+    loaded = load_pretrained(source, net=net or "densenet121", variant=variant)
+    info = described(loaded, net or "densenet121")
+    check_network(info, to, source)
+    info, loaded, changes = replaced(loaded, info, known, source)
+    if positive_class is None:
+        return info, loaded, changes
+    others = [name for name in info.class_names if name != positive_class]
+    info, loaded = as_one_label(loaded, info, positive_class, source)
+    loaded = _without_calibration(loaded, changes, "classes")
+    changes.append(
+        f"{positive_class} is the only label, and {others[0]} its absence; run calibrate with "
+        "`operating_point` for its threshold"
+    )
+    return info, loaded, changes
 
 
 def has_offsets(calibration: Mapping[str, Any] | None) -> bool:
@@ -201,11 +229,13 @@ def replaced(
     return new, loaded if same else _without_calibration(loaded, changes), changes
 
 
-def _without_calibration(loaded: Pretrained, changes: list[str]) -> Pretrained:
+def _without_calibration(
+    loaded: Pretrained, changes: list[str], of: str = "probabilities"
+) -> Pretrained:
     """The weights as they are if they have none; else a sentence says that it is left out."""
     if loaded.calibration is None:
         return loaded
-    changes.append("the calibration is left out, because it is of other probabilities")
+    changes.append(f"the calibration is left out, because it is of other {of}")
     if has_offsets(loaded.calibration):
         changes.append(
             "the offsets that it had added (`fit_bias`) stay in the bias of the classifier: run "

@@ -48,7 +48,16 @@ def _convert(config: ConvertConfig, source: Path, target: Path) -> Converted:
         ),
     }
     if config.to != "huggingface":
-        return convert(source, target, config.to, channels=config.channels, **choices)
+        return convert(
+            source,
+            target,
+            config.to,
+            channels=config.channels,
+            positive_class=config.positive_class,
+            **choices,
+        )
+    if config.positive_class is not None:
+        raise UsageError("`positive_class` cannot be written with `to` huggingface; omit it")
     if config.channels == 1:
         raise UsageError("`channels` 1 cannot be written with `to` huggingface; omit it")
     if (given := choices["known"].given) and made_by_train(source):

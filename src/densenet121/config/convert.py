@@ -80,6 +80,9 @@ class ConvertConfig(KnownSettings):
             for native, timm, monai and torchxrayvision. For 1, the first convolution is summed over
             R, G and B, for 3 each channel gets a third of it, the same function for grey images
             (default: those of the weights where the program has such networks).
+        positive_class: with native, of weights with two classes the one that becomes their only
+            label (task multilabel), with the same probability; its threshold is then that of
+            calibrate's operating_point (default: they stay two classes).
     """
 
     section: ClassVar[str] = Settings.section
@@ -90,3 +93,4 @@ class ConvertConfig(KnownSettings):
     net: Net | None = None
     variant: Variant | None = None
     channels: Literal[1, 3] | None = None
+    positive_class: Annotated[str, "CLASS"] | None = None

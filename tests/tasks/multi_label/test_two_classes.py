@@ -18,7 +18,29 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_classes(tmp_path_factory.mktemp("two"), ["ill", "normal"], 40)
 
 
-def test_the_way_that_the_message_names_leads_to_a_threshold(folders: Path, tmp_path: Path) -> None:
+def test_the_way_that_the_message_names_leads_to_a_threshold(
+    folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lists = tmp_path / "lists"
+    assert main(["split", str(folders), "--val", "0.5", "--output", str(lists)]) == 0
+    two = write_weights(tmp_path / "two.safetensors", class_names=("ill", "normal"))
+    one, calibrated = tmp_path / "one.safetensors", tmp_path / "calibrated.safetensors"
+    assert main(["convert", str(two), str(one), "--to", "native", "--positive_class", "ill"]) == 0
+    assert "note: ill is the only label, and normal its absence" in capsys.readouterr().out
+    own = ["--label_column", "label", "--negative_label", "normal"]
+    words = ["calibrate", "--pretrained", str(one), "--data_dir", str(lists / "val.csv"), *own]
+    words += ["--operating_point", "sensitivity=0.9", "--output", str(calibrated)]
+    assert main(words) == 0
+    images = sorted(folders.rglob("*.png"))[::9]
+    before, after = Predictor(two).predict(images, top_k=2), Predictor(one).predict(images)
+    for two_classes, label in zip(before, after, strict=True):
+        share = dict(zip(two_classes.classes, two_classes.probabilities, strict=True))["ill"]
+        assert label.probabilities == (pytest.approx(share, abs=1e-6),)
+    decided = Predictor(calibrated).predict(images)
+    assert all(answer.positive in ((), ("ill",)) for answer in decided)
+
+
+def test_a_training_with_one_label_leads_to_a_threshold(folders: Path, tmp_path: Path) -> None:
     lists = tmp_path / "lists"
     assert main(["split", str(folders), "--val", "0.5", "--output", str(lists)]) == 0
     own = ["--label_column", "label", "--negative_label", "normal"]
@@ -47,4 +69,5 @@ def test_one_class_per_image_says_why_it_has_no_threshold(
     assert "the answer of single_label is the most probable class" in error
     assert error.endswith("eval counts too: pass --target_accuracy\n") and error.count("\n") == 1
     two = no_operating_point(("ill", "normal"))
-    assert "`label_column` and, as `negative_label`, ill or normal; or pass" in two
+    assert "densenet121 convert with `positive_class` ill or normal" in two
+    assert "`label_column` and the other class as `negative_label`; or pass" in two

@@ -181,8 +181,9 @@ def no_operating_point(class_names: Sequence[str]) -> str:
     instead = "pass `target_accuracy`"
     if len(class_names) == 2:
         instead = (
-            "for two classes, train on a list of the images with `task` multilabel, `label_column` "
-            f"and, as `negative_label`, {' or '.join(class_names)}; or {instead}"
+            "for two classes, make one label of them by densenet121 convert with `positive_class` "
+            f"{' or '.join(class_names)}, and pass a list of the images with `label_column` and "
+            f"the other class as `negative_label`; or {instead}"
         )
     return (
         "`operating_point` is for the task multilabel, whose labels have thresholds; the answer "
