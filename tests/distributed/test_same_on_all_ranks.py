@@ -1,5 +1,6 @@
 """Ranks that were not given the same are refused: each would work on something else."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -104,3 +105,22 @@ def test_ranks_may_have_the_same_content_in_other_places_and_their_own_threads(
     statuses, text = two_ranks(tmp_path, *flags, own=own)
     assert statuses == [0, 0], text
     assert (tmp_path / "run" / "eval.json").exists()
+
+
+def test_an_image_that_one_rank_cannot_read_is_the_same_fault_of_each_weights_file_on_all(
+    data_dir: Path, weights: Path, tmp_path: Path
+) -> None:
+    images = Path(shutil.copytree(data_dir, tmp_path / "images"))
+    bad = images / "ant" / "001.png"  # the second image is rank 1's first
+    bad.write_bytes(b"no image")
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    for name in ("first", "second"):
+        shutil.copy(weights, folder / f"{name}.safetensors")
+    flags = (*EVAL[:-1], 1, "--data_dir", images, "--pretrained", folder)
+    statuses, text = two_ranks(tmp_path, *flags, own="")
+    assert statuses == [1, 1], text
+    assert text.count(f"ERROR:rank 1 failed: {bad}: not a readable image (") == 2
+    assert "results: " in text, text
+    rows = json.loads((tmp_path / "run" / "eval.json").read_text())["results"]
+    assert [str(bad) in row["error"] for row in rows] == [True, True]

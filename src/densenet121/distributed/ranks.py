@@ -23,7 +23,7 @@ from torch.futures import Future
 from densenet121.distributed.launchers import Process
 from densenet121.distributed.roll_call import RollCall
 from densenet121.distributed.store import attempt_of, meeting_advice, store_address, wait_for_store
-from densenet121.utils.errors import InputError
+from densenet121.utils.errors import InputError, UnreadableError
 from densenet121.utils.modes import evaluation_mode
 
 T = TypeVar("T")
@@ -189,6 +189,22 @@ def gather(value: T) -> list[T]:
     found: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(found, value)
     return found
+
+
+def raise_together(fault: InputError | None) -> None:
+    """Raise an error that some ranks have on all of them, so that all go on alike.
+
+    Raises:
+        InputError: that of this rank, else the first of another, which the text names.
+    """
+    seen = gather(None if fault is None else (isinstance(fault, UnreadableError), str(fault)))
+    if fault is not None:
+        raise fault
+    for rank, found in enumerate(seen):
+        if found is not None:
+            is_unreadable, text = found
+            kind = UnreadableError if is_unreadable else InputError
+            raise kind(f"rank {rank} failed: {text}")
 
 
 def from_rank_0(value: T) -> T:

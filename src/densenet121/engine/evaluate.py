@@ -14,7 +14,7 @@ from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.weights import Weights
 from densenet121.config import EvalConfig, absolute, settings_of
 from densenet121.datasets.image_dataset import ImageDataset, check_num_classes
-from densenet121.distributed.ranks import any_rank, from_rank_0
+from densenet121.distributed.ranks import any_rank, from_rank_0, raise_together
 from densenet121.engine.agreement import (
     check_same_data,
     check_same_settings,
@@ -185,9 +185,18 @@ def _log_start(
 def _load(
     first: Weights | None, file: Path, config: EvalConfig, dataset: ImageDataset, task: Task | None
 ) -> tuple[Classifier, ImageDataset, str | None]:
-    """The classifier, the images with its classes, and the digest of the weights file."""
-    classifier, own = load_for(first, file, config, dataset, task)
-    check_num_classes(own, config.num_classes)
+    """The classifier, the images with its classes, and the digest of the weights file.
+
+    Raises:
+        InputError: the file cannot be used, on this rank or another.
+    """
+    fault: InputError | None = None
+    try:
+        classifier, own = load_for(first, file, config, dataset, task)
+        check_num_classes(own, config.num_classes)
+    except InputError as error:
+        fault = error
+    raise_together(fault)
     try:
         # Before the images are read: a run that goes on may replace the file, or remove it.
         return classifier, own, file_digest(file)

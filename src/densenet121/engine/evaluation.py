@@ -1,10 +1,10 @@
 """Evaluation of a model on a dataset: the task scores each image exactly once."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from densenet121.datasets.image_dataset import ImageDataset
-from densenet121.datasets.loader import load_batches
+from densenet121.datasets.loader import Batch, load_batches
 from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.datasets.sampler import evaluation_batches
-from densenet121.distributed.ranks import any_rank, gather, is_distributed
+from densenet121.distributed.ranks import any_rank, gather, is_distributed, raise_together
 from densenet121.inference.classifier import PendingLogits, begin_logits
 from densenet121.network import constant_network
 from densenet121.runs.evaluations import write_evaluation
@@ -144,7 +144,7 @@ def evaluate_images(
         should_stop: called between batches.
 
     Raises:
-        InputError: an image cannot be read, or the weights give nan.
+        InputError: an image cannot be read, or the weights give nan, on this rank or another.
     """
     rank, world_size, size = runtime.process.rank, runtime.process.world_size, runtime.batch_size
     batches = evaluation_batches(len(dataset), size, rank=rank, world_size=world_size)
@@ -158,30 +158,52 @@ def evaluate_images(
         skip_bad=skip_bad,
         pin_memory=runtime.pins_memory,
     )
+    begin = partial(begin_logits, model, preprocessing=preprocessing, task=task, runtime=runtime)
+    own: list[Evaluation] = []
+    steps = _score_share(dataset, task, loaded, begin, own)
+    fault: InputError | None = None
+    stopped = False
+    progress = progress_bar("evaluate", len(batches), unit="batch")
+    fixed = constant_network(model)
+    with closing(loaded), closing(steps), evaluation_mode(model), fixed, progress as advance:
+        for left in range(most, -1, -1):
+            try:
+                next(steps, None)
+            except InputError as error:
+                fault = error
+            # A fault ends this on all ranks: the others would wait for the one that has it.
+            stopped = left > 0 and any_rank(should_stop() or fault is not None)
+            if stopped or fault is not None:
+                break
+            if left < most:  # the batch before has been scored
+                advance()
+    raise_together(fault)
+    return None if stopped else _merge_ranks(own[0])
+
+
+def _score_share(
+    dataset: ImageDataset,
+    task: Task,
+    loaded: Iterable[Batch],
+    begin: Callable[[Tensor], PendingLogits],
+    own: list[Evaluation],
+) -> Generator[None]:
+    """Score the batches of this rank into ``own``; pauses after loading each."""
     scored: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
     scores: list[Scores] = []
     bad: list[tuple[str, str]] = []
     waiting: list[tuple[NDArray[np.int64], PendingLogits]] = []
-    progress = progress_bar("evaluate", len(batches), unit="batch")
-    fixed = constant_network(model)
-    with closing(loaded), evaluation_mode(model), fixed, progress as advance:
-        for batch in loaded:
-            if any_rank(should_stop()):
-                return None
-            bad += [(dataset.paths[index], reason) for index, reason in batch.bad]
-            if len(batch.indices):
-                # One batch late: the device works on this batch while the last one is scored.
-                logits = begin_logits(model, batch.images, preprocessing, task, runtime)
-                scores += _score(waiting, dataset, task)
-                waiting = [(batch.indices, logits)]
-                scored.append(batch.indices)
-            advance()
+    for batch in loaded:
+        yield
+        bad += [(dataset.paths[index], reason) for index, reason in batch.bad]
+        if len(batch.indices):
+            # One batch late: the device works on this batch while the last one is scored.
+            logits = begin(batch.images)
+            scores += _score(waiting, dataset, task)
+            waiting = [(batch.indices, logits)]
+            scored.append(batch.indices)
     scores += _score(waiting, dataset, task)
-    for _ in range(most - len(batches)):
-        if any_rank(should_stop()):
-            return None
-    joined = np.concatenate(scored), Scores.joined(scores), tuple(bad)
-    return _merge_ranks(Evaluation(dataset, task, *joined))
+    own.append(Evaluation(dataset, task, np.concatenate(scored), Scores.joined(scores), tuple(bad)))
 
 
 def _score(
