@@ -23,7 +23,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, Any]]]:
     store = HashStore()
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setattr(
-        "densenet121.distributed.ranks.rendezvous", lambda *_, **__: iter([(store, 0, 2)])
+        "densenet121.distributed.store.rendezvous", lambda *_, **__: iter([(store, 0, 2)])
     )
     monkeypatch.setattr(
         dist,

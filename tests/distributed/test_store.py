@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._C._distributed_c10d import PrefixStore, TCPStore
 
 from densenet121.distributed.launchers import Process
 from densenet121.distributed.ranks import process_group
-from densenet121.distributed.store import store_address, wait_for_store
+from densenet121.distributed.store import check_own, store_address, wait_for_store
 from densenet121.utils.errors import InputError, UsageError
 
 from helpers.commands import environment
 from helpers.forking import Forked
+from helpers.ranks import run
 
 
 def free_port() -> str:
@@ -69,11 +71,13 @@ def test_rank_0_alone_or_at_a_taken_port_is_told_what_to_do(
             pass
 
 
-@pytest.mark.parametrize("number", [None, signal.SIGTERM, signal.SIGINT])
-def test_a_rank_without_rank_0_ends_in_time_or_when_it_is_stopped(
-    number: signal.Signals | None, tmp_path: Path
+@pytest.mark.parametrize(
+    ("rank", "number"), [("1", None), ("1", signal.SIGTERM), ("1", signal.SIGINT), ("0", 15)]
+)
+def test_a_rank_without_the_other_ends_in_time_or_when_it_is_stopped(
+    rank: str, number: int | None, tmp_path: Path
 ) -> None:
-    place = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+    place = {"RANK": rank, "WORLD_SIZE": "2", "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": "2"}
     place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     limit = "2" if number is None else "600"
     command = ["-m", "densenet121", "train", "--data_dir", tmp_path, "--output_dir", tmp_path]
@@ -92,3 +96,55 @@ def test_a_rank_without_rank_0_ends_in_time_or_when_it_is_stopped(
     else:
         assert done.returncode in (143, -number)
         assert len(lines) <= 1, lines
+
+
+ALONE = """
+import os, sys
+import torch
+from densenet121.distributed.launchers import join
+from densenet121.distributed.ranks import process_group
+
+with process_group(join(True, 0, 1), torch.device("cpu"), float(sys.argv[1])):
+    pass
+"""
+
+
+def error_alone(folder: Path, timeout_seconds: float, port: int) -> str:
+    """The last line of rank 1, which meets what listens at a port."""
+    (folder / "alone.py").write_text(ALONE)
+    place = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    done = Forked([folder / "alone.py", timeout_seconds], environment(**place)).finished(60)
+    return str(done.stderr.strip().splitlines()[-1])
+
+
+def test_a_rank_that_meets_another_program_or_run_at_the_port_ends_and_says_so(
+    tmp_path: Path,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        text = error_alone(tmp_path, 0.5, silent.getsockname()[1])
+    assert "does not answer; another program has this port, so set another MASTER_PORT" in text
+    others = TCPStore("127.0.0.1", 0, 2, is_master=True, wait_for_workers=False)
+    check_own(PrefixStore("attempt_0", others), 1, {})
+    text = error_alone(tmp_path, 60, others.port)
+    assert "rank 1 of another run is there; another program has this port" in text
+
+
+TWICE = """
+import time
+import torch
+from densenet121.distributed.launchers import join
+from densenet121.distributed.ranks import gather, process_group
+
+process = join(True, 0, 1)
+for late in (1, 0, 1):
+    with process_group(process, torch.device("cpu"), 20):
+        assert gather(process.rank) == [0, 1]
+    time.sleep(0.5 * (process.rank == late))
+"""
+
+
+def test_a_process_joins_one_group_after_another_whichever_rank_comes_first(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "twice.py").write_text(TWICE)
+    run(2, tmp_path / "twice.py")

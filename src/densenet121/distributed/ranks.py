@@ -17,12 +17,18 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch._C._distributed_c10d import GradBucket, PrefixStore, Store
-from torch.distributed.rendezvous import rendezvous
 from torch.futures import Future
 
 from densenet121.distributed.launchers import Process
 from densenet121.distributed.roll_call import RollCall
-from densenet121.distributed.store import attempt_of, meeting_advice, store_address, wait_for_store
+from densenet121.distributed.store import (
+    attempt_of,
+    check_own,
+    meet,
+    meeting_advice,
+    store_address,
+    wait_for_store,
+)
 from densenet121.utils.errors import InputError, UnreadableError
 from densenet121.utils.modes import evaluation_mode
 
@@ -32,6 +38,9 @@ T = TypeVar("T")
 # gloo's threads while it holds the interpreter, and such a thread may need the interpreter to free
 # the tensor of the last exchange: freed at once, a group can wait for ever (torch 2.13).
 _left: list[object] = []
+
+# What this process was in each group that it has joined.
+_joined: list[Process] = []
 
 
 @contextmanager
@@ -60,7 +69,8 @@ def process_group(
     rank = process.rank
     roll_call = RollCall(PrefixStore("roll_call", store), rank, process.world_size)
     _left.clear()
-    group = dist.group.WORLD
+    # The store of rank 0 stays for those that come to the next group before it.
+    group = dist.group.WORLD, store
     lost = False
     try:
         yield
@@ -99,9 +109,10 @@ def _connect(
     if rank > 0:
         wait_for_store(address, port, timeout_seconds, rank, is_stopped)
     try:
-        found: Store
-        found, _, _ = next(rendezvous("env://", rank, size, timeout=timeout))
-        store = PrefixStore(attempt_of(os.environ), found)
+        found = meet(rank, size, timeout_seconds, is_stopped)
+        # A process may join one group after another, whose entries are still there.
+        store = PrefixStore(f"{attempt_of(os.environ)}_{len(_joined)}", found)
+        check_own(store, rank, os.environ)
         dist.init_process_group(
             # gloo besides the accelerator's backend, for tensors on the host.
             backend if device.type == "cpu" else f"cpu:gloo,{device.type}:{backend}",
@@ -118,6 +129,7 @@ def _connect(
             f"rank {rank} cannot reach the other ranks at {address}:{port}: {fault}"
             f"{meeting_advice(fault)}"
         ) from None
+    _joined.append(process)
     return store
 
 
