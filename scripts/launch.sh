@@ -79,7 +79,7 @@ of_place() {
 nodes=$(of_place NNODES)
 first_rank=$(of_place FIRST_RANK)
 
-device_num=$1
+device_num=${1#"${1%%[!0]*}"} # the shell takes 08 for an octal number
 make_absolute "$3"
 dataset=$absolute
 [ $# -eq 3 ] || make_absolute "$4"

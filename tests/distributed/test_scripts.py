@@ -108,6 +108,23 @@ def test_a_stopped_wait_returns_when_torchrun_has_ended_with_its_status(
             waits.kill()
 
 
+def test_a_number_of_devices_with_a_leading_zero_is_waited_for(tmp_path: Path) -> None:
+    """08 is no number in a shell's arithmetic: the ranks were started, and the script failed."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "rank_table.json").write_text(RANK_TABLE)
+    python, given = tmp_path / "python", tmp_path / "given"
+    python.write_text(
+        '#!/bin/sh\ncase $2 in *rank_table) printf "NNODES=1\\nFIRST_RANK=0\\n" ;;\n'
+        f'*) echo "$@" >"{given}"; exit 7 ;; esac\n'
+    )
+    python.chmod(0o755)
+    command = f"sh {REPOSITORY / 'scripts' / 'run_distribute_train.sh'} --wait 08"
+    done = script(tmp_path, f"env PYTHON={python} {command} rank_table.json images")
+    assert (done.returncode, done.stderr) == (7, "")
+    assert "rank R of 0 to 7 has its log" in done.stdout
+    assert "--nproc_per_node 8 " in given.read_text()
+
+
 @pytest.mark.slow
 def test_a_restart_of_the_scripts_goes_on_with_no_earlier_run(tmp_path: Path) -> None:
     (tmp_path / "rank_table.json").write_text(RANK_TABLE)
