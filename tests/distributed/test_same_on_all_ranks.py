@@ -1,10 +1,13 @@
 """Ranks that were not given the same are refused: each would work on something else."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
+
+from densenet121.utils.locks import locked
 
 from helpers.images import write_classes
 from helpers.ranks import SMALL, start_ranks
@@ -124,3 +127,21 @@ def test_an_image_that_one_rank_cannot_read_is_the_same_fault_of_each_weights_fi
     assert "results: " in text, text
     rows = json.loads((tmp_path / "run" / "eval.json").read_text())["results"]
     assert [str(bad) in row["error"] for row in rows] == [True, True]
+
+
+@pytest.mark.parametrize("command", ["train", "eval"])
+def test_ranks_at_a_folder_of_a_process_that_runs_leave_its_logs_alone(
+    command: str, data_dir: Path, weights: Path, tmp_path: Path
+) -> None:
+    flags = TRAIN if command == "train" else (*EVAL, "--pretrained", weights)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "then_rank_1.log").write_text("of the other\n")
+    with locked(folder, "output_dir"):
+        statuses, text = two_ranks(tmp_path, *flags, "--data_dir", data_dir, own="")
+    assert statuses == [1, 1], text
+    fault = f"--output_dir {folder}: process {os.getpid()} on"
+    assert f"densenet121: {fault}" in text
+    assert f"densenet121: rank 0 failed: {fault}" in text
+    assert [file.name for file in folder.glob("*.log")] == ["then_rank_1.log"]
+    assert (folder / "then_rank_1.log").read_text() == "of the other\n"

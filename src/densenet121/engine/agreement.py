@@ -3,17 +3,21 @@
 Each would go on with its own, and the result would be that of none of them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from densenet121.config import EvalConfig, TrainConfig, settings_of
 from densenet121.datasets.image_dataset import ImageDataset
-from densenet121.distributed.ranks import gather, is_distributed
+from densenet121.distributed.ranks import gather, is_distributed, raise_together
 from densenet121.engine.balance import weights_setting
 from densenet121.engine.distillation import teacher_setting
 from densenet121.runtime import Runtime
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.files import file_digest
+
+T = TypeVar("T")
 
 # Settings that may differ: places on a machine, whose content is compared, and what rank 0 decides
 # or each rank does by itself.
@@ -92,6 +96,23 @@ def check_same_data(sides: Mapping[str, ImageDataset | None]) -> None:
                     f"the {side} data of rank {rank} ({counts[0]} images) differs from that of "
                     f"rank 0 ({counts[1]} images): every host needs the same files and names"
                 )
+
+
+@contextmanager
+def entered_by_all(context: AbstractContextManager[T]) -> Iterator[T]:
+    """The context, in which either all ranks are or none: none writes where another may not.
+
+    Raises:
+        InputError: a rank cannot enter it.
+    """
+    fault: InputError | None = None
+    with ExitStack() as stack:
+        try:
+            value = stack.enter_context(context)
+        except InputError as error:
+            fault = error
+        raise_together(fault)
+        yield value
 
 
 def _digest(file: Path) -> str | None:

@@ -19,6 +19,7 @@ from densenet121.engine.agreement import (
     check_same_data,
     check_same_settings,
     check_same_weights,
+    entered_by_all,
 )
 from densenet121.engine.error_maps import draw_error_maps
 from densenet121.engine.eval_weights import (
@@ -164,7 +165,7 @@ def _make_folder(
 def _alone(folder: Path, runtime: Runtime) -> AbstractContextManager[Callable[[], None]]:
     """``locked`` for a folder into which rank 0 alone writes."""
     alone = runtime.process.rank == 0
-    return locked(folder, "output_dir") if alone else nullcontext(lambda: None)
+    return entered_by_all(locked(folder, "output_dir") if alone else nullcontext(lambda: None))
 
 
 def _log_start(

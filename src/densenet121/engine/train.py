@@ -8,7 +8,7 @@ from densenet121.config import TrainConfig
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.device import set_exact
 from densenet121.distributed.ranks import any_rank, copy_buffers_from_rank_0, from_rank_0
-from densenet121.engine.agreement import check_same_data, check_same_settings
+from densenet121.engine.agreement import check_same_data, check_same_settings, entered_by_all
 from densenet121.engine.balance import log_balance
 from densenet121.engine.build import build_training
 from densenet121.engine.epoch import train_epoch
@@ -127,7 +127,7 @@ def train(config: TrainConfig, task: Task | None = None, images: Sides = None) -
         # 5. Run folder and log.
         folder, stamp = make_run_folder(config, runtime, start, info, run)
         logged = run_log(folder.path, stamp, runtime.process.rank, lambda: folder.good)
-        with folder.alone(start.found), logged, folder:
+        with entered_by_all(folder.alone(start.found)), logged, folder:
             log_settings(settings)
             log.info("run folder: %s", folder.path)
             log.info("%s; %s", runtime.process.note, runtime)
