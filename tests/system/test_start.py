@@ -80,3 +80,18 @@ def test_ctrl_c_while_the_program_is_imported_is_one_line(part: str) -> None:
     done = run_code(code)
     assert done.returncode == 143
     assert done.stderr == "densenet121: stopped; everything saved before is intact\n"
+
+
+def test_without_docstrings_every_command_takes_its_settings_and_lists_its_flags(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    weights = write_weights(tmp_path / "w.safetensors")
+    stripped = [sys.executable, "-OO", "-m", "densenet121"]
+    predict = ["predict", str(image_folder / "val"), "--pretrained", str(weights)]
+    for command in (predict, ["predict", "--help"], ["--help"]):
+        done = subprocess.run(
+            [*stripped, *command], capture_output=True, text=True, env=environment(), timeout=120
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        if command[-1] == "--help":
+            assert "python -OO drops the texts" in " ".join(done.stdout.split())

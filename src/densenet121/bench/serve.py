@@ -161,7 +161,7 @@ def bodies_of(folder: Path, size: tuple[int, int], count: int = 256) -> list[byt
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and print a line for each number of clients, or everything with --json."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("weights", type=Path)
     parser.add_argument("--data_dir", type=Path, required=True, help="images to send")
     parser.add_argument("--clients", default="1,8,64", help="numbers of clients, comma-separated")

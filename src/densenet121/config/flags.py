@@ -9,6 +9,7 @@ import inspect
 import math
 import os
 import re
+import sys
 from collections.abc import Iterable
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -191,6 +192,10 @@ _ELSEWHERE = {
 }
 
 
+# python -OO drops docstrings; the settings hold without their texts.
+NO_TEXTS = sys.flags.optimize > 1
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """The hint "; did you mean ...?" with the known name that is nearest to ``word``, or "".
 
@@ -223,6 +228,8 @@ def _flags_of(config_class: type[Any]) -> tuple[Flag, ...]:
         for name in inspect.get_annotations(group):
             homes.setdefault(name, group)
     names = [name for name in homes if name in defaults]
+    if NO_TEXTS:
+        meanings = dict.fromkeys(names, "")
     names.sort(key=lambda name: name not in config_class.positional)
     return tuple(
         _flag(name, hints[name], defaults[name], homes[name], config_class, meanings[name])

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
-from densenet121.config.flags import REQUIRED, flags_of
+from densenet121.config.flags import NO_TEXTS, REQUIRED, flags_of
 
 _WIDEST = 100  # columns; longer lines are hard to read
 # Every command has these.
@@ -26,6 +26,8 @@ _COMMON: dict[tuple[str, ...], dict[str, Any]] = {
 
 def summary(config_class: type[Any]) -> str:
     """Summary of a command: the first paragraph of the docstring of its settings."""
+    if NO_TEXTS:  # the docstring is dataclasses' own
+        return "python -OO drops the texts of this help; run it without -OO to read them"
     return " ".join((config_class.__doc__ or "").partition("\n\n")[0].split())
 
 
