@@ -150,6 +150,14 @@ def test_only_distributed_exchanges_between_ranks() -> None:
     assert using == EXCHANGE_BETWEEN_RANKS
 
 
+def test_matplotlib_is_imported_in_the_one_way_that_no_environment_prevents() -> None:
+    importing = set()
+    for path in modules():
+        if any(n.partition(".")[0] == "matplotlib" for n in imported(path.read_text("utf-8"))):
+            importing.add(str(path.relative_to(PACKAGE)))
+    assert importing == {"pages/plotting.py", "utils/drawing.py"}
+
+
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_a_function_fits_on_one_screen(path: Path) -> None:
     """60 lines; a training run, which reads from top to bottom, has 100."""

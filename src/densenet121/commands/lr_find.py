@@ -5,13 +5,18 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
-from matplotlib.figure import Figure
-
 from densenet121.commands import DONE, FAILED
 from densenet121.config import LrFindConfig, absolute
 from densenet121.engine.lr_range import LrRange, find_lr
-from densenet121.pages.plotting import BLUE, FAINT, ORANGE, STYLE, as_png
+from densenet121.pages.plotting import (
+    BLUE,
+    FAINT,
+    ORANGE,
+    STYLE,
+    Figure,
+    as_png,
+    matplotlib,
+)
 from densenet121.tasks import Task
 from densenet121.utils.csv_lines import csv_writer
 from densenet121.utils.errors import InputError

@@ -84,11 +84,11 @@ def overlay(
     """
     scale = max(1.0, side / min(pixels.shape[:2]))
     size = (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale))
-    from matplotlib import colormaps  # not at the top: most commands draw no maps
+    from densenet121.utils.drawing import matplotlib  # not at the top: most commands draw no maps
 
     large = cv2.resize(pixels, size, interpolation=cv2.INTER_CUBIC).astype(np.float32)
     positive = np.maximum(cv2.resize(heat, size, interpolation=cv2.INTER_LINEAR), 0)
     strength = positive / max(float(positive.max()), 1e-12)
-    colours = colormaps["inferno"](strength)[..., :3] * 255
+    colours = matplotlib.colormaps["inferno"](strength)[..., :3] * 255
     opacity = 0.7 * strength[..., None]
     return np.rint(large * (1 - opacity) + colours * opacity).clip(0, 255).astype(np.uint8)

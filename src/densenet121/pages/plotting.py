@@ -5,11 +5,36 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
 from densenet121.pages.markup import image
+from densenet121.utils.drawing import matplotlib
+
+# isort: split
+# Only now, and for all who draw: where it cannot be imported as it is, the line above can.
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+__all__ = [
+    "BLUE",
+    "DPI",
+    "FAINT",
+    "GRID",
+    "INK",
+    "ORANGE",
+    "STYLE",
+    "Axes",
+    "Figure",
+    "Line2D",
+    "LinearSegmentedColormap",
+    "MaxNLocator",
+    "PowerNorm",
+    "as_png",
+    "line",
+    "matplotlib",
+    "plot",
+]
 
 DPI = 160
 _LEAST_WIDTH = 720  # CSS pixels
@@ -53,7 +78,9 @@ def as_png(figure: Figure) -> bytes:
     if (layout := figure.get_layout_engine()) is not None:
         layout.execute(figure)
         # Else savefig draws everything once more, only to arrange it.
-        with rc_context({"figure.autolayout": False, "figure.constrained_layout.use": False}):
+        with matplotlib.rc_context(
+            {"figure.autolayout": False, "figure.constrained_layout.use": False}
+        ):
             figure.set_layout_engine(None)
     file = io.BytesIO()
     # Without matplotlib's version in the metadata, so that equal runs give equal bytes.

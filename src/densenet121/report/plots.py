@@ -2,12 +2,18 @@
 
 from collections.abc import Sequence
 
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-
-from densenet121.pages.plotting import BLUE, FAINT, ORANGE, STYLE, as_png, line
+from densenet121.pages.plotting import (
+    BLUE,
+    FAINT,
+    ORANGE,
+    STYLE,
+    Axes,
+    Figure,
+    MaxNLocator,
+    as_png,
+    line,
+    matplotlib,
+)
 from densenet121.report.training import epochs_done
 from densenet121.runs.metrics import TrainRow
 from densenet121.runs.read import RunFiles

@@ -3,12 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-
-from densenet121.pages.plotting import BLUE, FAINT, ORANGE, STYLE, as_png
+from densenet121.pages.plotting import (
+    BLUE,
+    FAINT,
+    ORANGE,
+    STYLE,
+    Axes,
+    Figure,
+    MaxNLocator,
+    as_png,
+    matplotlib,
+)
 
 _SHOWN = ("accuracy", "balanced_accuracy", "auroc", "average_precision")  # higher is better
 _ROWS = ("ensemble", "single networks", "folds")

@@ -4,15 +4,20 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from densenet121.metrics.ranking import calls_at_each_score
-from densenet121.pages.plotting import FAINT, INK, STYLE, as_png
+from densenet121.pages.plotting import (
+    FAINT,
+    INK,
+    STYLE,
+    Axes,
+    Figure,
+    Line2D,
+    as_png,
+    matplotlib,
+)
 
 Numbers = NDArray[np.float64]
 MOST_CURVES = 10  # more cannot be told apart; the table has the others

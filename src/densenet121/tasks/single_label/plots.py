@@ -3,15 +3,23 @@
 import math
 import warnings
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, PowerNorm
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from densenet121.pages.plotting import BLUE, FAINT, INK, ORANGE, STYLE, as_png
+from densenet121.pages.plotting import (
+    BLUE,
+    FAINT,
+    INK,
+    ORANGE,
+    STYLE,
+    Axes,
+    Figure,
+    LinearSegmentedColormap,
+    MaxNLocator,
+    PowerNorm,
+    as_png,
+    matplotlib,
+)
 from densenet121.tasks.single_label.calibration import Reliability
 from densenet121.tasks.single_label.scores import Comparison
 
