@@ -2,7 +2,9 @@
 
 import csv
 import json
+import re
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from densenet121.engine.evaluate import evaluate
 from densenet121.inference.predictor import Predictor
 from densenet121.utils.errors import InputError
 
+from helpers.commands import no_file_beyond
 from helpers.images import write_classes
 from helpers.weights import eval_config, weights_with_statistics, write_weights
 
@@ -142,3 +145,14 @@ def test_a_file_that_is_not_ours_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"no network")
     with pytest.raises(InputError, match="ONNX Runtime cannot load it"):
         Predictor(tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("flags", [{}, {"int8": 1}, {"format": "native", "int8": 1}], ids=str)
+def test_a_full_temporary_folder_is_named_with_what_to_do(
+    flags: dict[str, object], weights: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / ("m.safetensors" if "format" in flags else "m.onnx")
+    said = rf"^{re.escape(tempfile.gettempdir())}: File too large; .* in the .* TMPDIR$"
+    with no_file_beyond(10_000), pytest.raises(InputError, match=said):
+        export(config(weights, image_folder, output, **flags))
+    assert not output.exists()

@@ -1,10 +1,11 @@
 """The ``export`` command: export the network for another runtime, with a parity report."""
 
+import contextlib
 import io
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from densenet121.runtime import check_kernels
 from densenet121.tasks import Task
 from densenet121.tasks.given import metrics_of, rows_of, scores_of, targets_of
 from densenet121.utils.errors import InputError
-from densenet121.utils.files import check_output, write_atomic, write_json
+from densenet121.utils.files import FULL, check_output, write_atomic, write_json
 
 _REPETITIONS = 3
 Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
@@ -119,13 +120,13 @@ def _as_onnx(
     calibrating: NDArray[np.uint8] | None,
 ) -> tuple[bytes, Run]:
     """The content of the file, and a function that runs it; int8 if ``calibrating`` is given."""
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "plain.onnx"
+    with _scratch() as scratch:
+        path = scratch / "plain.onnx"
         onnx_export(module, (shown.shape[1], shown.shape[2]), path)
         if calibrating is not None:
             path = quantise(path, inputs_of(module, calibrating))
         data = with_metadata(path, weights, int8=calibrating is not None)
-        whole = Path(scratch) / "whole.onnx"
+        whole = scratch / "whole.onnx"
         whole.write_bytes(data)
         exported = OnnxModel(whole)
 
@@ -153,8 +154,8 @@ def _as_native(
     tensors = quantise_network(classifier.model, statistics, preprocessing.mean, preprocessing.std)
     note = {"pictures": len(calibrating), "fingerprint": dataset.fingerprint}
     int8 = {"version": VERSION, "calibration": note}
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "int8.safetensors"
+    with _scratch() as scratch:
+        path = scratch / "int8.safetensors"
         save_weights(
             path,
             tensors,
@@ -172,6 +173,23 @@ def _as_native(
             return np.asarray(model(preprocessing.normalise(torch.from_numpy(pixels))))
 
     return content, run
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    """A temporary folder.
+
+    Raises:
+        InputError: it is full; libraries do not name what they could not write.
+    """
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            yield Path(scratch)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        advice = "name a folder with more room in the environment variable TMPDIR"
+        raise InputError(f"{tempfile.gettempdir()}: {error.strerror}; {advice}") from None
 
 
 def _spread(images: int, count: int) -> NDArray[np.int64]:
