@@ -225,6 +225,11 @@ def test_one_channel_is_normalised_as_by_timm(
         ({"inner": {"crop_pct": -1}}, "its input_size, crop_pct and crop_mode: "),
         ({"inner": {"crop_pct": 2}}, "its input_size, crop_pct and crop_mode: .* smaller"),
         ({"label_names": ["a", "b", "\ud800"]}, "its pretrained_cfg is not in timm's format"),
+        ({"model_args": {"act_layer": "silu"}}, 'its network has act_layer "silu", not "relu", '),
+        ({"model_args": {"norm_layer": "frn"}}, 'its network has norm_layer "frn", not "batch'),
+        ({"model_args": {"aa_layer": "blurpool"}}, 'its network has aa_layer "blurpool", not none'),
+        ({"model_args": ["silu"]}, "its pretrained_cfg is not in timm's format"),
+        ({"global_pool": 5}, "its pretrained_cfg is not in timm's format"),
     ],
 )
 def test_a_config_that_cannot_be_followed_is_refused(
@@ -232,6 +237,37 @@ def test_a_config_that_cannot_be_followed_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=f"config.json: {message}"):
         read_weights(theirs(tmp_path / "timm", **changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"global_pool": "max"},
+        {"global_pool": "avg", "model_args": {"num_classes": 3, "global_pool": "avgmax"}},
+    ],
+)
+def test_a_classifier_after_another_pooling_of_timm_is_another_head(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
+    """As timm's ``save_for_hf`` writes it; the tensors are those of the network with averages."""
+    found = read_weights(theirs(tmp_path / "timm", **changes))
+    assert found.num_classes is None
+    with pytest.raises(InputError, match=r"its head is another .*global_pool (avg)?max\.classifier"):
+        found.check_head(tmp_path / "timm")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"global_pool": "avg", "model_args": {"num_classes": 3, "in_chans": 3}},
+        {"model_args": {"act_layer": "relu", "norm_layer": "batchnorm2d", "global_pool": "fast"}},
+        {"model_args": None},
+    ],
+)
+def test_arguments_of_timm_that_are_ours_change_nothing(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
+    assert read_weights(theirs(tmp_path / "timm", **changes)).num_classes == 3
 
 
 @pytest.mark.parametrize(

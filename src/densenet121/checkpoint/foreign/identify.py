@@ -156,7 +156,7 @@ def identify(
         check_monai(state_dict, path)
     config = read_config(path) if family == "timm" else None
     described = read_keras_config(path, statistics) if family == "keras" else KerasConfig()
-    state_dict = _after_pooling(state_dict, described.pooling)
+    state_dict = _after_pooling(state_dict, config.pooling if config else described.pooling)
     certain = config is not None or family not in ("mindcv", "torchvision", "timm")
     # A .ckpt of MindSpore has no length, and its last tensor is the bias.
     state_dict = one_linear_head(state_dict, may_lack_bias=family not in ("mindspore", "mindcv"))

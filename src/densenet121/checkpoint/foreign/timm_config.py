@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from densenet121.checkpoint.foreign.timm_network import other_function, other_pooling
 from densenet121.checkpoint.native import ModelInfo
 from densenet121.datasets.eval_resize import Resize, parse_eval_resize
 from densenet121.datasets.preprocessing import Preprocessing
@@ -70,12 +71,14 @@ class TimmConfig:
         class_names: in the order of the outputs; empty if it has none.
         task: name of the task.
         notes: sentences on what cannot be done here as timm does it.
+        pooling: before the classifier, if it is not the average; the classifier is another head.
     """
 
     preprocessing: Preprocessing
     class_names: tuple[str, ...]
     task: str
     notes: tuple[str, ...] = ()
+    pooling: str = ""
 
 
 def weights_in(folder: Path) -> Path | None:
@@ -89,7 +92,8 @@ def read_config(weights: Path) -> TimmConfig | None:
     """The config.json beside a weights file; None without one, or if it is of another network.
 
     Raises:
-        InputError: it is not in timm's form, or asks for images that cannot be made here.
+        InputError: it is not in timm's form, or asks for images or a network that cannot be made
+            here.
     """
     content = _densenet(weights)
     if content is None:
@@ -100,6 +104,7 @@ def read_config(weights: Path) -> TimmConfig | None:
         preprocessing, notes = _preprocessing(given, file)
         names = _class_names(content.get("label_names") or given.get("label_names") or ())
         several = content.get("problem_type") == _PROBLEMS["multilabel"]
+        other, pooling = other_function(content), other_pooling(content)
     except InputError:
         raise
     except _MALFORMED:
@@ -107,7 +112,13 @@ def read_config(weights: Path) -> TimmConfig | None:
             f"{file}: its pretrained_cfg is not in timm's format; move the file away to read the "
             "weights without it"
         ) from None
-    return TimmConfig(preprocessing, names, "multilabel" if several else "single_label", notes)
+    if other:
+        raise InputError(
+            f"{file}: its network has {other}, which does not show in the weights, and would give "
+            "wrong results here; use them with timm, or take other weights"
+        )
+    task = "multilabel" if several else "single_label"
+    return TimmConfig(preprocessing, names, task, notes, pooling)
 
 
 def _densenet(weights: Path) -> dict[str, Any] | None:
