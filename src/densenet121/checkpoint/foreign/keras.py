@@ -25,6 +25,7 @@ from densenet121.utils.errors import InputError
 
 EPS = 1.001e-5  # in every batch norm of Keras applications' DenseNet; torch's and ours is 1e-5
 _MOST_OBJECTS, _DEEPEST, _MOST_NUMBERS = 20_000, 32, 2**28  # of a file; a number is a float
+_BFLOAT16 = np.dtype("V2")  # HDF5 has no such type, so Keras's files have bytes without one
 _LARGEST = 2**31  # bytes of one weights file inside a .keras archive
 # What the numbered arrays of a layer of Keras 3 are.
 _NUMBERED = {
@@ -124,13 +125,21 @@ def _collect(file: Any, h5py: Any, path: Path) -> dict[str, "np.ndarray[Any, Any
             waiting += [(f"{name}/{n}".lstrip("/"), item[n]) for n in reversed(hard)]
         elif isinstance(item, h5py.Dataset) and "optimizer" not in name:
             elsewhere = item.external or item.is_virtual  # its numbers are in another file
-            if item.dtype.kind != "f" or item.size > _MOST_NUMBERS or elsewhere:
+            kept = item.dtype.kind == "f" or item.dtype == _BFLOAT16
+            if not kept or item.size > _MOST_NUMBERS or elsewhere:
                 continue
             numbers += item.size
             if numbers > 2 * _MOST_NUMBERS:
                 raise InputError(f"{path}: more than {2 * _MOST_NUMBERS} numbers")
-            found[name] = item[()]
+            found[name] = _floats(item[()])
     return found
+
+
+def _floats(array: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+    """The numbers of bfloat16, the upper half of float32, in float32; others as they are."""
+    if array.dtype != _BFLOAT16:
+        return array
+    return (np.asarray(array).view(np.uint16).astype(np.uint32) << 16).view(np.float32)
 
 
 def _by_name(
