@@ -249,6 +249,30 @@ def test_an_average_of_a_part_of_the_features_is_another_head(
     assert (config.pooling,) * bool(config.pooling) == other
 
 
+@pytest.mark.parametrize(
+    ("head", "other"),
+    [
+        ([("UnitNormalization", {}), ("Dense", {})], "UnitNormalization"),
+        ([("Dense", {}), ("Rescaling", {"scale": 0.1}), ("Softmax", {})], "Rescaling"),
+        ([("Dense", {}), ("Sigmoid", {})], "Sigmoid"),  # keras.ops.sigmoid
+        ([("Dense", {"activation": "tanh"})], "Dense of another function"),
+        ([("Dense", {}), ("Activation", {"activation": "relu"})], "Activation of another function"),
+        ([("Dense", {"activation": {"config": {}}})], "Dense of another function"),
+        ([("Activation", {"activation": "relu"}), ("Dropout", {}), ("Dense", {})], ""),
+        ([("Flatten", {}), ("Dense", {}), ("Activation", {"activation": "softmax"})], ""),
+    ],
+)
+def test_a_layer_that_changes_the_logits_without_weights_is_another_head(
+    head: Layers, other: str, tmp_path: Path
+) -> None:
+    whole = model([INPUT], {"units": 3})
+    whole["config"]["layers"][-1:] = [layer(kind, **config) for kind, config in head]
+    path = in_h5(densenet121(tmp_path / "m.h5"), json.dumps(whole))
+    weights = read_weights(path)
+    assert read_keras_config(path).pooling == other
+    assert weights.num_classes == (None if other else 3)
+
+
 def test_weights_alone_say_nothing(tmp_path: Path) -> None:
     weights = read_weights(densenet121(tmp_path / "w.h5"))
     assert weights.info is not None

@@ -20,6 +20,14 @@ _LARGEST = 2**26  # bytes of a configuration; that of DenseNet-201 has 600,000
 _MOST_LAYERS = 20_000
 # Before the first convolution these leave the pixels of an evaluation as they are.
 _NO_CHANGE = ("InputLayer", "ZeroPadding2D", "Dropout", "GaussianNoise", "Random")
+# From the last convolution on these leave the logits as they are, or `_other_pooling` tells them.
+_PLAIN = (
+    *("InputLayer", "Concatenate", "BatchNormalization", "Flatten", "Dense", "Softmax"),
+    *("GlobalAveragePooling2D", "AveragePooling2D", "GlobalMaxPooling2D", "MaxPooling2D"),
+    *("Dropout", "SpatialDropout2D", "AlphaDropout", "GaussianDropout", "GaussianNoise"),
+    *("ActivityRegularization", "Conv2D", "Activation"),
+)
+_OUTPUTS = ("linear", "softmax", "sigmoid", "log_softmax", "log_sigmoid", None)
 _Layer = tuple[str, dict[str, Any]]  # class and configuration
 
 
@@ -32,8 +40,8 @@ class KerasConfig:
         mean: of Rescaling and Normalization layers, in grey levels; empty without them.
         std: likewise.
         task: name of the task; empty if it does not say.
-        pooling: the last pooling, if it is not the average of all of the features, so that the
-            classifier is another head.
+        pooling: the last pooling, if it is not the average of all of the features, or a layer
+            between them and the outputs that ours has not, so that the classifier is another head.
         notes: sentences on layers that are taken for something.
     """
 
@@ -81,7 +89,7 @@ def read_keras_config(path: Path, statistics: Mapping[str, list[float]] = {}) ->
             mean,
             std,
             "multilabel" if several else "",
-            _other_pooling(layers, geometry),
+            _other_pooling(layers, geometry) or _other_layer(layers),
             (*geometry.notes, *_notes(names, bool(mean))),
         )
     except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError, OverflowError):
@@ -137,8 +145,7 @@ def _changes_levels(kind: str) -> bool:
 
 def _other_pooling(layers: list[_Layer], geometry: Geometry) -> str:
     """The pooling of the features, if it is not the average of all of them; else empty."""
-    last = max((at for at, (kind, _) in enumerate(layers) if kind == "Conv2D"), default=len(layers))
-    after = layers[last:]  # the poolings of the stem and of the transitions are before
+    after = _after(layers)
     kinds = [kind for kind, _ in layers if kind == "GlobalMaxPooling2D"]
     kinds += [kind for kind, _ in after if kind == "MaxPooling2D"]
     averages = [config for kind, config in after if kind == "AveragePooling2D"]
@@ -147,6 +154,25 @@ def _other_pooling(layers: list[_Layer], geometry: Geometry) -> str:
     if any(_pair(config["pool_size"]) != sides for config in averages):
         kinds.append("AveragePooling2D of a part")
     return next(iter(kinds), "")
+
+
+def _after(layers: list[_Layer]) -> list[_Layer]:
+    """From the last convolution on; the poolings of the stem and of the transitions are before."""
+    last = max((at for at, (kind, _) in enumerate(layers) if kind == "Conv2D"), default=len(layers))
+    return layers[last:]
+
+
+def _other_layer(layers: list[_Layer]) -> str:
+    """The first layer after the features that changes the logits without weights; else empty."""
+    plain: tuple[object, ...] = ("relu", *_OUTPUTS)  # of the features, which are not negative
+    for kind, config in _after(layers):
+        if kind not in _PLAIN:
+            return one_line(kind)
+        if kind == "Dense":
+            plain = _OUTPUTS
+        if kind in ("Dense", "Activation") and config.get("activation") not in plain:
+            return f"{kind} of another function"
+    return ""
 
 
 def _pair(size: Any) -> list[Any]:
