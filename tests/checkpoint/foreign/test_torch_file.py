@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from densenet121.checkpoint.foreign.identify import identify
@@ -107,6 +108,42 @@ def test_of_several_networks_in_a_file_none_is_chosen(tmp_path: Path) -> None:
         read_torch_file(tmp_path / "w.pth")
     torch.save({"state_dict": STATE, "teacher": STATE}, tmp_path / "w.pth")
     assert read_torch_file(tmp_path / "w.pth")[0].keys() == STATE.keys()
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize(
+    ("first", "one", "other"),
+    [
+        ("features.conv0.weight", "student", "teacher"),
+        ("features.conv0.weight", "model", "model.ema"),
+        ("stem.0.weight", "a.backbone", "b.backbone"),
+        ("conv1.weight", "encoder_k", "encoder_q"),
+        ("conv0.weight", "k", "q"),
+    ],
+)
+def test_of_several_networks_in_one_state_dict_none_is_chosen(
+    first: str, one: str, other: str, suffix: str, tmp_path: Path
+) -> None:
+    """As a module saves them that has a student and its teacher, each with another head."""
+    deeper = ("block1.layer.0.conv1.weight", "denseblock1.denselayer1.conv1.weight")
+    state = {
+        f"{name}.{tensor}": torch.full((2,), float(number))
+        for number, name in enumerate((one, other))
+        for tensor in (first, *deeper, "fc.weight")
+    }
+    path = tmp_path / f"w{suffix}"
+    (torch.save if suffix == ".pth" else safetensors.torch.save_file)(state, path)
+    with pytest.raises(InputError, match=rf"has several networks \({one}, {other}\); save a state"):
+        read_weights(path)
+
+
+def test_a_network_that_is_saved_under_two_names_is_one(tmp_path: Path) -> None:
+    """A module with ``self.features = self.model.features`` has its tensors twice."""
+    features = {"features.conv0.weight": torch.ones(2), "features.norm0.bias": torch.ones(3)}
+    state = features | {f"model.{name}": tensor for name, tensor in features.items()}
+    torch.save(state | {"model.classifier.bias": torch.zeros(2)}, tmp_path / "w.pth")
+    found = read_weights(tmp_path / "w.pth").state_dict
+    assert {n: t for n, t in found.items() if n.startswith("features.")}.keys() == features.keys()
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,8 @@ _WRAPPERS = (
 _LIBRARIES = ("torchxrayvision", "monai", "torchvision", "timm")
 # The first convolution of torchvision and timm, of mmpretrain, and of the CIFAR networks.
 _FIRST = ("features.conv0.weight", "stem.0.weight", "conv1.weight")
+# In networks of them; of the CIFAR networks each layer has a convolution of the first one's name.
+_WITHIN = (*_FIRST[:2], "block1.layer.0.conv1.weight")
 # The layers of ``features`` where a script took them out of their network: ``children()`` numbers
 # them (fastai, RadImageNet), and ``network.features.state_dict()`` has them alone.
 _TAKEN_OUT = re.compile(r"(?:.*\.)?(?=denseblock1\.denselayer1\.)")
@@ -212,11 +214,44 @@ def _conversion(path: Path, global_name: str) -> str:
 
 def prefix_of(tensors: Mapping[str, Tensor]) -> str:
     """What precedes the name of the first convolution."""
+    return min(_prefixes(tensors), key=len, default="").removesuffix("backbone.")
+
+
+def _prefixes(tensors: Mapping[str, Tensor]) -> list[str]:
+    """What precedes the names of the first convolutions, of several networks in the order."""
     for first in _FIRST:
         found = [name.removesuffix(first) for name in tensors if f".{name}".endswith(f".{first}")]
         if found:
-            return min(found, key=len).removesuffix("backbone.")
-    return ""
+            return found
+    return []
+
+
+def _check_one_network(tensors: Mapping[str, Tensor], prefixes: list[str], path: Path) -> None:
+    """Refuse tensors of several networks, such as a student's and its teacher's.
+
+    A module that has the layers of another one saves them twice, which is one network.
+
+    Raises:
+        InputError: there are several; which of them to use is not in the file.
+    """
+    used = min(prefixes, key=len, default="")
+    others = [p for p in prefixes if p != used and not _are_same(tensors, used, p)]
+    if others:
+        names = [p.removesuffix(".") or "one without a name" for p in sorted((used, *others))]
+        raise InputError(
+            f"{path}: has several networks ({some(names, 4)}); save a state dict of the one to use"
+        )
+
+
+def _are_same(tensors: Mapping[str, Tensor], one: str, other: str) -> bool:
+    """Whether what both have is equal, as far as the tensors are read."""
+    for name, tensor in tensors.items():
+        twin = tensors.get(one + name.removeprefix(other)) if name.startswith(other) else None
+        if twin is None or "meta" in (tensor.device.type, twin.device.type):
+            continue
+        if tensor.dtype != twin.dtype or not torch.equal(tensor, twin):
+            return False
+    return True
 
 
 def without_prefix(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
@@ -225,24 +260,28 @@ def without_prefix(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     A name without it is unchanged, so that it is later reported as unexpected.
 
     Raises:
-        InputError: a name is there with the prefix and without it.
+        InputError: a name is there with the prefix and without it, or there are several networks.
     """
     if any(name.endswith(".gamma") for name in tensors):  # MindSpore's prefixes have a meaning
         return tensors
     kept = {name: tensor for name, tensor in tensors.items() if name != "n_averaged"}
     taken_out = _taken_out(kept)
-    if taken_out is not None:
-        return renamed(kept, lambda name: _within_features(name, taken_out), path)
+    if taken_out:
+        _check_one_network(kept, taken_out, path)
+        first = taken_out[0]
+        return renamed(kept, lambda name: _within_features(name, first), path)
+    networks = [p for p in _prefixes(kept) if any(f"{p}{name}" in kept for name in _WITHIN)]
+    _check_one_network(kept, networks, path)
     prefix = prefix_of(tensors)
     return renamed(kept, lambda name: name.removeprefix(prefix), path)
 
 
-def _taken_out(tensors: Mapping[str, Tensor]) -> str | None:
-    """What precedes the layers of ``features`` without their network; None if they are in it."""
+def _taken_out(tensors: Mapping[str, Tensor]) -> list[str]:
+    """What precedes the layers of ``features`` without their network; empty if they are in it."""
     if any(f".{name}".endswith(".features.conv0.weight") for name in tensors):
-        return None
+        return []
     found = (match[0] for name in tensors if (match := _TAKEN_OUT.match(name)))
-    return next((prefix for prefix in found if f"{prefix}conv0.weight" in tensors), None)
+    return [prefix for prefix in dict.fromkeys(found) if f"{prefix}conv0.weight" in tensors]
 
 
 def _within_features(name: str, prefix: str) -> str:
