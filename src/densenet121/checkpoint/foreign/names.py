@@ -39,6 +39,8 @@ MINDSPORE_STATE = frozenset(
         "last_overflow_iterator_step",
         "beta1_power",
         "beta2_power",
+        "mu_schedule",  # of mindcv's NAdam
+        "updates",  # of mindcv's training step, with an average, clipped or accumulated gradients
     )
 )
 
