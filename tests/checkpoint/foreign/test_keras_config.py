@@ -198,6 +198,35 @@ def test_a_sigmoid_of_several_outputs_is_several_labels(
     assert read_keras_config(in_archive(tmp_path / "m", text)).task == task
 
 
+@FORMS
+@pytest.mark.parametrize(
+    ("name", "from_logits", "activation", "task"),
+    [
+        ("BinaryCrossentropy", True, "linear", "multilabel"),
+        ("BinaryFocalCrossentropy", True, None, "multilabel"),
+        ("BinaryCrossentropy", False, "linear", ""),
+        ("BinaryCrossentropy", True, "softmax", ""),
+        ("CategoricalCrossentropy", True, "linear", ""),
+    ],
+)
+def test_logits_that_were_trained_as_sigmoids_are_several_labels(
+    form: Callable[[Path, str], Path],
+    name: str,
+    from_logits: bool,
+    activation: str | None,
+    task: str,
+    tmp_path: Path,
+) -> None:
+    """Keras saves what ``compile`` was given: in an archive beside the layers, else apart."""
+    compiled = {"loss": {"class_name": name, "config": {"from_logits": from_logits}}}
+    whole = model([], {"units": 3, "activation": activation})
+    path = form(tmp_path / "m", json.dumps(whole | {"compile_config": compiled}))
+    if form is in_h5:
+        with h5py.File(path, "a") as file:
+            file.attrs["training_config"] = json.dumps(compiled)
+    assert read_keras_config(path).task == task
+
+
 def test_weights_of_a_whole_model_have_what_it_says(tmp_path: Path) -> None:
     text = json.dumps(model([INPUT, TO_1], {"units": 3, "activation": "sigmoid"}))
     weights = read_weights(in_h5(densenet121(tmp_path / "m.h5"), text))

@@ -28,6 +28,7 @@ _PLAIN = (
     *("ActivityRegularization", "Conv2D", "Activation"),
 )
 _OUTPUTS = ("linear", "softmax", "sigmoid", "log_softmax", "log_sigmoid", None)
+_LOSSES_OF_SIGMOIDS = ("BinaryCrossentropy", "BinaryFocalCrossentropy")
 _Layer = tuple[str, dict[str, Any]]  # class and configuration
 
 
@@ -68,7 +69,7 @@ def read_keras_config(path: Path, statistics: Mapping[str, list[float]] = {}) ->
     Raises:
         InputError: it is damaged, or missing beside such a layer.
     """
-    text = _text(path)
+    text, compiled = _texts(path)
     if text is None and statistics:
         raise InputError(
             f"{path}: has the mean and variance of a Normalization layer, but not the model's "
@@ -77,13 +78,16 @@ def read_keras_config(path: Path, statistics: Mapping[str, list[float]] = {}) ->
     if text is None:
         return KerasConfig()
     try:
-        layers = list(_layers(parse_json(text)))
+        content = parse_json(text)
+        layers = list(_layers(content))
         before = layers[: _first_convolution(layers)]
         names = [kind for kind, _ in before if _changes_levels(kind)]
         scales = [one for one in before if one[0] in SCALES] if {*names} <= {*SCALES} else []
         mean, std = scale_of(scales, statistics)
         geometry = geometry_of(before, _changes_levels)
-        several = _activation(layers) == "sigmoid" and _units(layers) != 1
+        ends_in = _activation(layers)
+        by_loss = ends_in in ("linear", None) and _has_loss_of_sigmoids(content, compiled)
+        several = (ends_in == "sigmoid" or by_loss) and _units(layers) != 1
         return KerasConfig(
             geometry,
             mean,
@@ -99,24 +103,34 @@ def read_keras_config(path: Path, statistics: Mapping[str, list[float]] = {}) ->
         ) from None
 
 
-def _text(path: Path) -> str | None:
-    """The JSON in the file; None without any."""
+def _texts(path: Path) -> tuple[str | None, str | None]:
+    """The JSON of the layers, and of what `compile` was given where that is apart; else None."""
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 if "config.json" not in archive.namelist():
-                    return None
+                    return None, None
                 if archive.getinfo("config.json").file_size > _LARGEST:
                     raise ValueError("too large")
-                return archive.read("config.json").decode()
+                return archive.read("config.json").decode(), None
         import h5py
 
         with h5py.File(path, "r") as file:
-            found = file.attrs.get("model_config")
-        return found.decode() if isinstance(found, bytes) else found
+            found = [file.attrs.get(name) for name in ("model_config", "training_config")]
+        layers, compiled = (text.decode() if isinstance(text, bytes) else text for text in found)
+        return layers, compiled
     except Exception as error:  # a damaged file makes h5py raise exceptions of almost any type
         reason = one_line(str(error) or type(error).__name__)
         raise InputError(f"{path}: its configuration cannot be read ({reason})") from None
+
+
+def _has_loss_of_sigmoids(content: dict[str, Any], apart: str | None) -> bool:
+    """Whether the model was compiled with a loss that takes a sigmoid of each logit."""
+    compiled = parse_json(apart) if apart is not None else content.get("compile_config")
+    loss = compiled.get("loss") if isinstance(compiled, dict) else None
+    if not isinstance(loss, dict) or loss.get("class_name") not in _LOSSES_OF_SIGMOIDS:
+        return False
+    return loss["config"].get("from_logits") is True
 
 
 def _layers(model: Any) -> Iterator[_Layer]:
