@@ -93,6 +93,33 @@ def test_an_archive_or_image_is_named_with_what_to_do(
     assert len(str(refused.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize("given", ["w.weights.json", "w_00000.weights.h5"])
+def test_keras_weights_in_several_files_come_with_what_joins_them(
+    given: str, tmp_path: Path
+) -> None:
+    """As ``save_weights("w.weights.json", max_shard_size=0.01)`` writes them."""
+    (tmp_path / "w.weights.json").write_text('{"metadata": {}, "weight_map": {}}')
+    (tmp_path / "w_00000.weights.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    with pytest.raises(InputError) as refused:
+        read_weights(tmp_path / given)
+    joins = f"model.load_weights({str(tmp_path / 'w.weights.json')!r}); model.save('model.keras')"
+    assert str(refused.value).startswith(f"{tmp_path / given}: the weights are divided into")
+    assert str(refused.value).endswith(joins)
+
+
+def test_a_saved_model_of_tensorflow_is_named(tmp_path: Path) -> None:
+    (tmp_path / "saved_model.pb").write_bytes(b"\x08\x01\x12\x04")
+    with pytest.raises(InputError, match=r"is a SavedModel of TensorFlow, .* model\.save\("):
+        read_weights(tmp_path)
+
+
+@pytest.mark.parametrize("first", [0xD8, 0xD9, 0xDA], ids=["AES-GCM", "AES-CBC", "SM4-CBC"])
+def test_an_encrypted_checkpoint_of_mindspore_is_named(first: int, tmp_path: Path) -> None:
+    (tmp_path / "w.ckpt").write_bytes(bytes([first]) + b"\x5e\x3a\x7f\x35\xd9\xd7\xc4" + bytes(99))
+    with pytest.raises(InputError, match=r"is an encrypted checkpoint of MindSpore; .*dec_key=KEY"):
+        read_weights(tmp_path / "w.ckpt")
+
+
 def test_a_device_and_a_pipe_are_refused_without_being_read(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)

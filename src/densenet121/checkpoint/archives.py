@@ -10,12 +10,18 @@ from densenet121.utils.errors import InputError, some
 
 # First bytes of compressed files, and what they are.
 _COMPRESSED = {b"\x1f\x8b\x08": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"7z\xbc\xaf": "7z"}
+# MindSpore's blocks in AES-GCM, AES-CBC and SM4-CBC, after their first byte.
+_ENCRYPTED = b"\x5e\x3a\x7f"
 _ARRAYS = "torch.save({n: torch.from_numpy(a) for n, a in numpy.load(FILE).items()}, 'weights.pth')"
 
 # How Hugging Face's libraries name weights in several files, and the file that lists them.
 _INDEX = ".index.json"
 _PART = re.compile(r"(.+)-\d{5}-of-\d{5}(\.safetensors|\.bin)")
 _TENSORS = "{n: t for f in glob.glob(sys.argv[1]) for n, t in %s.items()}, sys.argv[2])"
+# How Keras 3 names weights in several files, and a folder of TensorFlow.
+_KERAS_INDEX = ".weights.json"
+_KERAS_PART = re.compile(r"(.+)_\d{5}\.weights\.h5")
+_SAVED_MODEL = "saved_model.pb"
 _JOIN = {
     "safetensors": (
         "import glob, sys; from safetensors.torch import load_file, save_file; "
@@ -51,11 +57,13 @@ def refuse_pipe(path: Path) -> None:
 
 
 def refuse_part(path: Path) -> None:
-    """Refuse weights that Hugging Face's libraries have divided into several files.
+    """Refuse weights that Hugging Face's libraries or Keras have divided into several files.
 
     Raises:
-        InputError: the folder or the file is of such weights; the text says how to join them.
+        InputError: the folder or the file is of such weights, or of TensorFlow; the text says how
+            to join them, or what to save instead.
     """
+    _refuse_part_of_keras(path)
     index = path
     if path.is_dir():
         index = next(iter(sorted(path.glob(f"*{_INDEX}"))), path)
@@ -74,11 +82,27 @@ def refuse_part(path: Path) -> None:
     )
 
 
+def _refuse_part_of_keras(path: Path) -> None:
+    part = _KERAS_PART.fullmatch(path.name)
+    index = path.with_name(f"{part[1]}{_KERAS_INDEX}") if part else path
+    if index.name.endswith(_KERAS_INDEX) and index.is_file():
+        raise InputError(
+            f"{path}: the weights are divided into several files; join them in Keras, where the "
+            f"network is `model`: model.load_weights({str(index)!r}); model.save('model.keras')"
+        )
+    folder = path.parent if path.name == _SAVED_MODEL else path
+    if (folder / _SAVED_MODEL).is_file():
+        raise InputError(
+            f"{path}: is a SavedModel of TensorFlow, which is not read; save the network in Keras: "
+            "model.save('model.keras')"
+        )
+
+
 def refuse_archive(path: Path, members: Sequence[str]) -> None:
     """Refuse an image, and what must be unpacked first; ``members`` are its ``names_in``.
 
     Raises:
-        InputError: it is an image or an archive of files; the text says what to do.
+        InputError: it is an image, encrypted or an archive of files; the text says what to do.
     """
     with path.open("rb") as file:
         start = file.read(512)
@@ -88,6 +112,11 @@ def refuse_archive(path: Path, members: Sequence[str]) -> None:
         kinds.append("tar")
     if kinds and start[8:9] != b"{":
         raise InputError(f"{path}: is packed ({kinds[0]}); unpack it and pass the weights file")
+    if start[1:4] == _ENCRYPTED and 0xD8 <= start[0] <= 0xDA and start[8:9] != b"{":
+        raise InputError(
+            f"{path}: is an encrypted checkpoint of MindSpore; save it without a key there: "
+            "save_checkpoint(load_checkpoint(FILE, dec_key=KEY), 'weights.ckpt')"
+        )
     image = format_of(start)
     if image and start[8:9] != b"{":
         raise InputError(f"{path}: is an image ({image}); pass a weights file")
