@@ -1,5 +1,6 @@
 """Weights of other programs: read, written, converted; damaged and hostile files refused."""
 
+import argparse
 import random
 from pathlib import Path
 
@@ -269,6 +270,22 @@ def test_a_densenetblur_is_refused_by_name() -> None:
     names = ("features.conv0.weight", "features.conv1.weight")
     with pytest.raises(InputError, match="densenetblur121d"):
         identify({name: torch.ones(1) for name in names}, Path("w.pth"), {}, None)
+
+
+def test_the_flags_of_timms_training_tell_another_network() -> None:
+    """As its ``train.py`` saves them; neither names nor shapes of the tensors tell it."""
+    state = {"features.conv0.weight": torch.ones(1), "classifier.weight": torch.ones(3, 4)}
+
+    def found(**flags: object) -> dict[str, torch.Tensor]:
+        beside = {"arch": "densenet121", "args": argparse.Namespace(**flags)}
+        return identify(state, Path("w.pth"), beside, None).state_dict
+
+    ours: list[dict[str, object]] = [{}, {"gp": None, "model_kwargs": {}}, {"gp": "avg"}, {"gp": 3}]
+    for plain in ours:
+        assert "classifier.weight" in found(**plain)
+    assert "global_pool max.classifier.weight" in found(gp="max", model_kwargs={})
+    with pytest.raises(InputError, match=r'flags of its .* act_layer "silu", not "relu"'):
+        found(model_kwargs={"act_layer": "silu"})
 
 
 def test_a_name_of_several_lines_is_told_in_one(tmp_path: Path) -> None:

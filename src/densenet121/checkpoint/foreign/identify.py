@@ -37,6 +37,7 @@ from densenet121.checkpoint.foreign.names import (
     renamed,
 )
 from densenet121.checkpoint.foreign.timm_config import TimmConfig, read_config
+from densenet121.checkpoint.foreign.timm_network import of_training, other_function, other_pooling
 from densenet121.datasets.preprocessing import Preprocessing
 from densenet121.network import FOR_SMALL_IMAGES, Variant
 from densenet121.utils.errors import InputError, one_line
@@ -156,7 +157,8 @@ def identify(
         check_monai(state_dict, path)
     config = read_config(path) if family == "timm" else None
     described = read_keras_config(path, statistics) if family == "keras" else KerasConfig()
-    state_dict = _after_pooling(state_dict, config.pooling if config else described.pooling)
+    pooling = config.pooling if config else described.pooling or _of_flags(beside, path)
+    state_dict = _after_pooling(state_dict, pooling)
     certain = config is not None or family not in ("mindcv", "torchvision", "timm")
     # A .ckpt of MindSpore has no length, and its last tensor is the bias.
     state_dict = one_linear_head(state_dict, may_lack_bias=family not in ("mindspore", "mindcv"))
@@ -194,6 +196,25 @@ def _of_mindspore(
     said = f"an optimiser's or an average's values of each parameter are left out: {words}"
     momentum = renamed(momentum, lambda n: from_mindspore(n.removeprefix("moments.")), path)
     return kept, momentum, state, (said,) if copies else ()
+
+
+def _of_flags(beside: Mapping[str, Any], path: Path) -> str:
+    """The pooling, if it is another, that the flags of timm's training name beside the weights.
+
+    Raises:
+        InputError: they name a network that ours is not.
+    """
+    flags = of_training(beside)
+    try:
+        other, pooling = other_function(flags), other_pooling(flags)
+    except (TypeError, ValueError):  # of another program
+        return ""
+    if other:
+        raise InputError(
+            f"{path}: the flags of its training say that its network has {other}, which does not "
+            "show in the weights, and would give wrong results here; take other weights"
+        )
+    return pooling
 
 
 def _after_pooling(state_dict: dict[str, Tensor], pooling: str) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 timm's ``models/_hub.py`` (1.0.31) writes the arguments that made the network as ``model_args``.
 """
 
+import argparse
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -47,6 +48,14 @@ def other_pooling(content: Mapping[str, Any]) -> str:
     if not is_text(given):
         raise TypeError
     return f"global_pool {one_line(given)}"
+
+
+def of_training(beside: Mapping[str, Any]) -> dict[str, Any]:
+    """The same of the flags that timm's ``train.py`` saves beside the weights; empty without."""
+    flags = vars(given) if isinstance(given := beside.get("args"), argparse.Namespace) else {}
+    made, pooling = flags.get("model_kwargs"), flags.get("gp")
+    pooled = {"global_pool": pooling} if isinstance(pooling, str) else {}
+    return {"model_args": (made if isinstance(made, dict) else {}) | pooled}
 
 
 def _arguments(content: Mapping[str, Any]) -> Mapping[str, Any]:
