@@ -364,6 +364,24 @@ def test_time_and_epochs_of_a_run_that_was_stopped(tmp_path: Path) -> None:
     assert "Epochs 2.5 of 3 10 steps" in report(tmp_path).text
 
 
+def test_time_counts_the_images_of_the_steps_and_not_those_that_fill_none(tmp_path: Path) -> None:
+    # 40 images: one step of 32 that leaves out 8, or a second one of those 8.
+    for steps, seconds in ((1, 2 * 32 / 50), (2, 2 * 40 / 50)):
+        write_settings(tmp_path)
+        record = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+        record |= {"steps_per_epoch": steps, "world_size": 2}
+        record["settings"] |= {"per_batch_size": 8, "gradient_accumulation": 2}
+        (tmp_path / "run.json").write_text(json.dumps(record), encoding="utf-8")
+        write_metrics(tmp_path, metrics(2, steps))
+        assert training_seconds(read_run(tmp_path)) == pytest.approx(seconds)
+    # The step of 32 takes its share of the time, at its own speed.
+    rows = metrics(2, 2)
+    for row in rows:
+        row["images_per_second"] = 64.0 if row["step"] % 2 == 0 else 8.0
+    write_metrics(tmp_path, rows)
+    assert training_seconds(read_run(tmp_path)) == pytest.approx(2 * (32 / 64 + 8 / 8))
+
+
 def test_run_stopped_in_its_first_epoch(tmp_path: Path) -> None:
     write_metrics(tmp_path, metrics(1, 4, evaluated=False)[:2])
     page = report(tmp_path)

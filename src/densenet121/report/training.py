@@ -1,8 +1,10 @@
 """Steps per epoch and training time of a run, from its metrics."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
+from densenet121.pages.markup import mapping
 from densenet121.runs.metrics import TrainRow
 from densenet121.runs.read import RunFiles
 from densenet121.tasks import Validation
@@ -40,12 +42,33 @@ def training_seconds(run: RunFiles) -> float | None:
     images, ends = training_images(run.record), epochs_done(run, run.train)
     if images is None or ends is None:
         return None
+    in_steps = _images_of_an_epochs_steps(run.record) or images
     seconds, done = 0.0, 0.0
     for row, epochs in zip(run.train, ends, strict=True):
         if row.images_per_second > 0:
-            seconds += max(epochs - done, 0.0) * images / row.images_per_second
+            seen = _images_seen(epochs, images, in_steps) - _images_seen(done, images, in_steps)
+            seconds += max(seen, 0.0) / row.images_per_second
             done = epochs
     return seconds or None
+
+
+def _images_seen(epochs: float, images: int, in_steps: int) -> float:
+    """Images that so many epochs train on: all steps are whole but for the last of an epoch."""
+    whole = int(epochs)
+    return whole * min(images, in_steps) + min((epochs - whole) * in_steps, images)
+
+
+def _images_of_an_epochs_steps(record: dict[str, Any] | None) -> int | None:
+    """Images of an epoch if each step is whole; None if run.json does not say it.
+
+    Those that do not fill a step are left out of the epoch, or the last step has fewer.
+    """
+    found = record or {}
+    settings = mapping(found.get("settings"))
+    parts = [found.get(name) for name in ("steps_per_epoch", "world_size")]
+    parts += [settings.get(name) for name in ("per_batch_size", "gradient_accumulation")]
+    counts = [part for part in parts if isinstance(part, int) and part > 0]
+    return math.prod(counts) if len(counts) == len(parts) else None
 
 
 def training_images(record: dict[str, Any] | None) -> int | None:
