@@ -382,6 +382,16 @@ def test_time_counts_the_images_of_the_steps_and_not_those_that_fill_none(tmp_pa
     assert training_seconds(read_run(tmp_path)) == pytest.approx(2 * (32 / 64 + 8 / 8))
 
 
+def test_the_median_speed_of_an_even_number_of_rows_is_between_the_middle_two(
+    tmp_path: Path,
+) -> None:
+    rows = metrics(1, 4)
+    for row, speed in zip(rows, (10.0, 400.0, 100.0, 20.0), strict=False):
+        row["images_per_second"] = speed
+    write_metrics(tmp_path, rows)
+    assert "Images/s 60 median" in report(tmp_path).text
+
+
 def test_run_stopped_in_its_first_epoch(tmp_path: Path) -> None:
     write_metrics(tmp_path, metrics(1, 4, evaluated=False)[:2])
     page = report(tmp_path)

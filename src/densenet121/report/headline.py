@@ -1,5 +1,6 @@
 """The top of the report: the run's main facts and most important numbers."""
 
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,9 +49,9 @@ def _training_cards(run: RunFiles, record: dict[str, Any]) -> list[str]:
     seconds = training_seconds(run)
     if seconds:
         cards.append(card(duration(seconds), "Training time", "from images/s, without evaluation"))
-    speeds = sorted(row.images_per_second for row in run.train if row.images_per_second > 0)
+    speeds = [row.images_per_second for row in run.train if row.images_per_second > 0]
     waits = [row.data_wait for row in run.train if row.data_wait >= 0]
     if speeds:
         wait = f"{100 * sum(waits) / len(waits):.1f} % waiting for data" if waits else ""
-        cards.append(card(f"{speeds[len(speeds) // 2]:.4g}", "Images/s", "median", wait))
+        cards.append(card(f"{statistics.median(speeds):.4g}", "Images/s", "median", wait))
     return cards
