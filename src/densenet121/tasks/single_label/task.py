@@ -119,7 +119,7 @@ class SingleLabel(Task):
         columns = {
             # Not of the probabilities: of nearly equal logits these are equal, but not the ranks.
             "predicted": logits.argmax(dim=1).numpy(),
-            "probability": logits.softmax(dim=1).amax(dim=1).numpy(),
+            "probability": logits.double().softmax(dim=1).amax(dim=1).numpy(),
             "rank": ranks.numpy(),
         }
         if logits.shape[1] <= MOST_CLASSES:
@@ -197,14 +197,14 @@ class SingleLabel(Task):
     ) -> dict[str, list[Any]]:
         """Names of label and prediction, probability, rank of the label; then each class.
 
-        The probabilities of each class are in full: rounding would make scores equal that are not,
-        and change the AUROC. More than 100 classes have none.
+        Probabilities are in full: rounding would make scores equal that are not, and change the
+        AUROC. More than 100 classes have that of the prediction alone.
         """
         columns = scores.columns
         found: dict[str, list[Any]] = {
             "label": [class_names[label] for label in targets.tolist()],
             "predicted": [class_names[label] for label in columns["predicted"]],
-            "probability": [f"{share:.6f}" for share in columns["probability"]],
+            "probability": columns["probability"].tolist(),
             "rank": columns["rank"].tolist(),
         }
         if "logits" in columns:
