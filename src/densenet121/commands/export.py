@@ -39,6 +39,7 @@ from densenet121.tasks import Task
 from densenet121.tasks.given import metrics_of, rows_of, scores_of, targets_of
 from densenet121.utils.errors import InputError
 from densenet121.utils.files import FULL, check_output, write_atomic, write_json
+from densenet121.utils.rounding import rounded_down
 
 _REPETITIONS = 3
 Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
@@ -269,9 +270,10 @@ def _check_parity(parity: dict[str, Any], config: ExportConfig) -> None:
     if agreement is None:
         agreement = 0.95 if config.int8 else 1.0
     if parity["top1_agreement"] < agreement:
+        reached = rounded_down(parity["top1_agreement"], 2, times=100)
         raise InputError(
-            f"the exported network agrees on {100 * parity['top1_agreement']:.2f} % of "
-            f"{parity['pictures']} images, but `min_agreement` is {agreement}; nothing was written"
+            f"the exported network agrees on {reached} % of {parity['pictures']} images, but "
+            f"`min_agreement` is {agreement}; nothing was written"
         )
     tolerance = config.tolerance
     if tolerance is None and not config.int8:

@@ -191,3 +191,11 @@ def test_a_target_that_no_threshold_reaches_is_refused() -> None:
     message = r"precision=0\.9 is not reached .* label a; the highest precision is 0\.500"
     with pytest.raises(InputError, match=message):
         learn(logits, np.array([[0.0], [1.0], [0.0]]), ("a",), "precision=0.9", {})
+
+
+def test_the_highest_precision_that_is_named_can_be_asked_for() -> None:
+    logits = np.array([[4.0], [3.0], [2.0], [1.0]], np.float32)
+    truth = np.array([[0.0], [1.0], [1.0], [0.0]])  # the highest precision is 2 of 3
+    with pytest.raises(InputError, match=r"the highest precision is 0\.666,"):
+        learn(logits, truth, ("a",), "precision=0.667", {})
+    learn(logits, truth, ("a",), "precision=0.666", {})

@@ -26,6 +26,7 @@ from densenet121.tasks.multi_label.calibration import (
 from densenet121.tasks.values import Calibrated
 from densenet121.tasks.wrong_means import advice, of_mean
 from densenet121.utils.errors import InputError
+from densenet121.utils.rounding import rounded_down
 
 
 def learn(
@@ -101,7 +102,7 @@ def _point(
         best = values_of_cuts(shares, truth, asked[0]).max()
         raise InputError(
             f"`operating_point` {rule} is not reached by any threshold of the label {name}; the "
-            f"highest {asked[0]} is {best:.3f}, so ask for less"
+            f"highest {asked[0]} is {rounded_down(best)}, so ask for less"
         )
     return found
 

@@ -22,6 +22,7 @@ from densenet121.tasks.single_label.calibration import (
 )
 from densenet121.tasks.wrong_means import advice, of_mean
 from densenet121.utils.errors import InputError
+from densenet121.utils.rounding import rounded_down
 
 
 def learn(
@@ -61,7 +62,7 @@ def learn(
         if below is None:
             raise InputError(
                 f"`target_accuracy` {target_accuracy} is not reached at any confidence "
-                f"(overall {100 * correct.mean():.2f} % are correct)"
+                f"(overall {rounded_down(correct.mean(), 2, times=100)} % are correct)"
             )
     scores = scores_of(shares[np.arange(len(kept)), labels[kept]], own)
     answered = float((confidence >= below).mean()) if below is not None else 1.0

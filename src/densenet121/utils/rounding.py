@@ -1,0 +1,16 @@
+"""Shares as text, not rounded to a limit that they do not reach."""
+
+from decimal import ROUND_DOWN, Decimal
+
+
+def rounded_down(value: float, digits: int = 3, *, times: int = 1) -> str:
+    """``times`` a value of 0 or more, cut after so many decimals; more where it would be 0.
+
+    Who is told that 0.0459 is the highest value must not read 0.046, and ask for that.
+    """
+    exact = Decimal(repr(float(value))) * times
+    for places in range(digits, 20):
+        cut = exact.quantize(Decimal(1).scaleb(-places), ROUND_DOWN)
+        if cut or not exact:
+            break
+    return f"{cut:f}"
