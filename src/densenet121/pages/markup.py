@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from densenet121.utils.rounding import percent
+
 
 class Share(float):
     """A share in 0..1; a table shows it as per cent with a bar behind it."""
@@ -23,11 +25,6 @@ def escape(value: object) -> str:
 def mapping(value: object) -> dict[str, Any]:
     """The value if it is a dict, else an empty one."""
     return value if isinstance(value, dict) else {}
-
-
-def percent(share: float) -> str:
-    """A share in 0..1 as "94.92 %"."""
-    return f"{100 * share:.2f} %"
 
 
 def plural(count: int, noun: str) -> str:
@@ -56,7 +53,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Cell]], texts: int) -> st
 
 def _cell(value: Cell, is_text: bool) -> str:
     if isinstance(value, Share):
-        return f'<td class="figure share" style="--share:{100 * value:.1f}%">{percent(value)}</td>'
+        shown = escape(percent(value))
+        return f'<td class="figure share" style="--share:{100 * value:.1f}%">{shown}</td>'
     return f"<td{'' if is_text else ' class=figure'}>{escape(value)}</td>"
 
 

@@ -1,4 +1,4 @@
-"""Shares as text, not rounded to a limit that they do not reach."""
+"""Shares as text, not rounded to a limit that they do not reach, such as all or none."""
 
 from decimal import ROUND_DOWN, Decimal
 
@@ -14,3 +14,13 @@ def rounded_down(value: float, digits: int = 3, *, times: int = 1) -> str:
         if cut or not exact:
             break
     return f"{cut:f}"
+
+
+def percent(share: float, digits: int = 2) -> str:
+    """A share in 0..1 as "94.92 %"; of nearly all ">99.99 %", and of nearly none "<0.01 %"."""
+    text = f"{100 * share:.{digits}f}"
+    if share < 1 and float(text) == 100:
+        return f">{100 - 10.0**-digits:.{digits}f} %"
+    if share > 0 and float(text) == 0:
+        return f"<{10.0**-digits:.{digits}f} %"
+    return f"{text} %"

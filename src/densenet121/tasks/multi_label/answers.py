@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from densenet121.tasks.values import PROBABILITY, Answer
 from densenet121.utils.checks import number_in
+from densenet121.utils.rounding import percent
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Findings(Answer):
         """The positive labels with a plus, then the others; the most probable first."""
         rows = sorted(self._rows(), key=lambda row: (not row[3], -row[1]))
         return "  ".join(
-            f"{'+' if is_on else ''}{label} {100 * share:.2f} %" for label, share, _, is_on in rows
+            f"{'+' if is_on else ''}{label} {percent(share)}" for label, share, _, is_on in rows
         )
 
     def csv_rows(self) -> list[Sequence[object]]:

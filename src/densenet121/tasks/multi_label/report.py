@@ -10,7 +10,7 @@ import numpy as np
 from densenet121.metrics.bootstrap import few_groups_note, few_positives_note
 from densenet121.metrics.decisions import threshold_text
 from densenet121.metrics.tables import means_note
-from densenet121.pages.markup import card, escape, image, number, percent, plural, section, table
+from densenet121.pages.markup import card, escape, image, number, plural, section, table
 from densenet121.pages.plotting import plot
 from densenet121.pages.thumbnails import thumbnail
 from densenet121.tasks.curves import MOST_CURVES, LabelCurve, curves
@@ -25,6 +25,7 @@ from densenet121.tasks.values import (
     Validation,
 )
 from densenet121.utils.errors import some
+from densenet121.utils.rounding import percent
 
 ERRORS_SHOWN = 12
 

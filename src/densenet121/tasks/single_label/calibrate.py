@@ -22,7 +22,7 @@ from densenet121.tasks.single_label.calibration import (
 )
 from densenet121.tasks.wrong_means import advice, of_mean
 from densenet121.utils.errors import InputError
-from densenet121.utils.rounding import rounded_down
+from densenet121.utils.rounding import percent, rounded_down
 
 
 def learn(
@@ -131,7 +131,7 @@ def describe(calibration: Calibration, before: float, after: float) -> list[str]
     loss = calibration.note["log_loss"]
     lines.append(
         f"temperature {calibration.temperature:.4f}; expected calibration error "
-        f"{100 * before:.2f} % {first}, {100 * after:.2f} % after; log loss "
+        f"{percent(before)} {first}, {percent(after)} after; log loss "
         f"{loss['before']:.4f} {first}, {loss['after']:.4f} after "
         f"(on {images} images{of} not used for fitting)"
     )
@@ -147,8 +147,8 @@ def describe(calibration: Calibration, before: float, after: float) -> list[str]
         )
         lines.append(
             f"predict abstains below {threshold_text(calibration.abstain_below, 'f')}: it answers "
-            f"{100 * calibration.note['answered']:.1f} % of these images, "
-            f"{100 * right['share']:.2f} % of them rightly ({ends or ''}measured on the images "
+            f"{percent(calibration.note['answered'], 1)} of these images, "
+            f"{percent(right['share'])} of them rightly ({ends or ''}measured on the images "
             "that it was chosen on)"
         )
         if "groups" in calibration.note and (note := few_groups_note(len(calibration.scores))):

@@ -23,6 +23,7 @@ from densenet121.tasks.values import (
     Compared,
 )
 from densenet121.utils.errors import InputError, visible_lines
+from densenet121.utils.rounding import percent
 
 Rows = Mapping[str, Mapping[str, str]]
 
@@ -85,7 +86,8 @@ class Difference(Compared):
         if self.low is not None:
             interval = f"95 % interval {self.low:+.2f} to {self.high:+.2f} (paired bootstrap{over})"
         lines = [
-            f"A {self.top1_a:.2f} %, B {self.top1_b:.2f} % of {self.pictures} images",
+            f"A {percent(self.top1_a / 100)}, B {percent(self.top1_b / 100)} of "
+            f"{self.pictures} images",
             f"B - A: {self.difference:+.2f} percentage points, {interval}",
             f"only A correct: {self.only_a}, only B correct: {self.only_b}; "
             f"McNemar's exact test: p = {self.p_value:.4g}"

@@ -11,6 +11,7 @@ from densenet121.metrics.decisions import mean_recall
 from densenet121.tasks.single_label.calibrate import halves
 from densenet121.tasks.values import LogitOffsets
 from densenet121.utils.errors import InputError, some
+from densenet121.utils.rounding import percent
 
 _FEW = 10  # images of a class; the factor e^offset is then uncertain by about 1.9
 _SHOWN = 20  # classes
@@ -86,7 +87,7 @@ def _effect(
         right = np.bincount(labels[found == labels], minlength=len(names))
         recall = mean_recall(right, images)
         shown.append(
-            f"{100 * float((found == labels).mean()):.2f} %, balanced {100 * (recall or 0):.2f} %"
+            f"{percent(float((found == labels).mean()))}, balanced {percent(recall or 0.0)}"
         )
     return [
         *lines,

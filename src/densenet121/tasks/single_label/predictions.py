@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from densenet121.tasks.values import PROBABILITY, Answer
 from densenet121.utils.checks import number_in, whole_number_in
+from densenet121.utils.rounding import percent
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Prediction(Answer):
     def text(self) -> str:
         """The top classes with their probabilities."""
         shown = "  ".join(
-            f"{label} {100 * share:.2f} %"
+            f"{label} {percent(share)}"
             for label, share in zip(self.classes, self.probabilities, strict=True)
         )
         more = "  (abstains)" if self.abstained else ""

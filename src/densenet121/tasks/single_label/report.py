@@ -13,7 +13,6 @@ from densenet121.pages.markup import (
     escape,
     image,
     number,
-    percent,
     plural,
     section,
     table,
@@ -42,6 +41,7 @@ from densenet121.tasks.values import (
     Results,
     Validation,
 )
+from densenet121.utils.rounding import percent
 
 ERRORS_SHOWN = 24
 _PAIRS = 20
