@@ -23,6 +23,8 @@ POINT = OperatingPoint(0.25, 1, 1, 2, 2)
          "temperature 7.183; no answer below 0.5846; prediction sets from 2 images"),
         (SingleLabel.name, OfClasses(1.5, (0.1,), None, {}),
          "temperature 1.5; prediction sets from 1 images"),
+        (SingleLabel.name, OfClasses(1.5, (0.1, 0.2), None, {"groups": 4, "pictures": 9}),
+         "temperature 1.5; prediction sets from 2 groups"),
         (MultiLabel.name, OfLabels((0.5, 2.0, 1.0), (POINT,) * 3, "sensitivity=0.8", {}),
          "temperatures 0.5, 2, 1; operating point sensitivity=0.8"),
         (MultiLabel.name, OfLabels((0.5, 2.0, 1.0), (), "", {}), "temperatures 0.5, 2, 1"),

@@ -139,7 +139,8 @@ def calibration_rows(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if content.get("abstain_below") is not None:
         found.append(f"no answer below {threshold_text(float(content['abstain_below']))}")
     if content.get("scores"):
-        found.append(f"prediction sets from {len(content['scores'])} images")
+        of = "groups" if "groups" in content.get("note", {}) else "images"
+        found.append(f"prediction sets from {len(content['scores'])} {of}")
     if found:
         yield "calibration", "; ".join(found)
 
