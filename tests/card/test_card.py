@@ -387,6 +387,13 @@ def test_intervals_over_few_groups_are_called_too_narrow_where_they_are_shown() 
     assert classes.text == "1 of 2 classes has no images here and is not in the means."
 
 
+def test_a_card_says_how_many_temperatures_and_offsets_it_does_not_show() -> None:
+    content = {"temperatures": [1.5] * 23, "note": {"offsets": [0.5] * 21}}
+    text = about_run.calibration(content, {})
+    assert f"| temperatures | {', '.join(['1.5'] * 20)} and 3 more |" in text
+    assert f"{', '.join(['+0.5'] * 20)} and 1 more |" in text
+
+
 def test_a_card_says_on_which_images_the_weights_were_calibrated() -> None:
     """Those of the training were called held-out."""
     known = {"train": {"fingerprint": "aa"}, "val": {"fingerprint": "bb"}}

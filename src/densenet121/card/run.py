@@ -14,6 +14,7 @@ from densenet121.runs.evaluated import (
     number_of_images,
 )
 from densenet121.tasks import CardPart, CardTable
+from densenet121.utils.errors import some
 
 _SETTINGS = {
     "max_epoch": "epochs",
@@ -114,12 +115,12 @@ def calibration(content: Mapping[str, Any] | None, known: Mapping[str, Any]) -> 
         )
     temperature = content.get("temperature", content.get("temperatures"))
     values = temperature if isinstance(temperature, list | tuple) else [temperature]
-    shown = ", ".join(f"{value:.4g}" for value in values[:20] if isinstance(value, int | float))
+    shown = some([f"{value:.4g}" for value in values if isinstance(value, int | float)], 20)
     rows = [["temperature" if len(values) == 1 else "temperatures", shown]]
     offsets = mapping(content.get("note")).get("offsets")
     if isinstance(offsets, list):
-        numbers = [f"{x:+.4g}" for x in offsets[:20] if isinstance(x, int | float)]
-        rows.append(["offsets, in the bias of the classifier", ", ".join(numbers)])
+        numbers = [f"{x:+.4g}" for x in offsets if isinstance(x, int | float)]
+        rows.append(["offsets, in the bias of the classifier", some(numbers, 20)])
     if content.get("abstain_below") is not None:
         rows.append(["abstains below", threshold_text(content["abstain_below"])])
     if content.get("rule"):
