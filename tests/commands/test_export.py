@@ -7,6 +7,7 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,10 +18,13 @@ from densenet121.commands.export import export
 from densenet121.config import ExportConfig
 from densenet121.engine.evaluate import evaluate
 from densenet121.inference.predictor import Predictor
+from densenet121.network import build
+from densenet121.tasks.multi_label.calibration import Calibration
 from densenet121.utils.errors import InputError
 
 from helpers.commands import no_file_beyond
 from helpers.images import write_classes
+from helpers.tables import write_label_table
 from helpers.weights import eval_config, weights_with_statistics, write_weights
 
 pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
@@ -83,6 +87,25 @@ def test_an_onnx_file_without_class_names_is_evaluated_on_named_classes(
     ]
     digests = {e.digest for r in results for e in r.evaluations.values() if e is not None}
     assert len(digests) == 1
+
+
+def test_the_certificate_measures_the_calibrated_probabilities_of_labels_as_eval_does(
+    tmp_path: Path,
+) -> None:
+    table = write_label_table(tmp_path / "data", 16)
+    names = ("red", "green")
+    state = build("densenet40", num_classes=2).state_dict()
+    halved = {n: t / 2 if n.startswith("classifier.") else t for n, t in state.items()}
+    known: dict[str, Any] = {"task": "multilabel", "class_names": names}
+    learnt = Calibration((2.0, 2.0), (), "", {})
+    losses = []
+    for name, tensors, calibration in (("a", state, learnt), ("b", halved, None)):
+        path = tmp_path / f"{name}.safetensors"
+        write_weights(path, state=tensors, calibration=calibration, **known)
+        found = export(config(path, table, tmp_path / f"{name}.onnx", missing="ignore"))
+        assert found["metrics_after"]["loss"] == pytest.approx(found["metrics_before"]["loss"])
+        losses.append(found["metrics_before"]["loss"])
+    assert losses[0] == pytest.approx(losses[1])
 
 
 def test_classes_called_by_numbers_are_matched_by_their_names(tmp_path: Path) -> None:

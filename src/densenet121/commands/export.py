@@ -239,6 +239,7 @@ def _parity(
     if targets is not None:
         for name, logits in (("metrics_before", expected), ("metrics_after", found)):
             scores = scores_of(task, torch.from_numpy(logits), targets)
+            scores = task.calibrated(scores, targets, calibration)  # as eval measures them
             more[name] = metrics_of(task, scores, targets, classifier.class_names)
     return {
         "pictures": len(pixels),
