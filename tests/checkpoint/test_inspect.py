@@ -6,6 +6,7 @@ import pytest
 
 from densenet121.checkpoint.inspect import inspect
 from densenet121.checkpoint.load import read_weights
+from densenet121.checkpoint.native import save_weights
 from densenet121.tasks import MultiLabel, SingleLabel
 from densenet121.tasks.multi_label.calibration import Calibration as OfLabels
 from densenet121.tasks.multi_label.calibration import OperatingPoint
@@ -42,6 +43,20 @@ def test_calibrated_weights_are_shown_to_be_calibrated(
 
 def test_other_weights_have_no_such_line(tmp_path: Path) -> None:
     assert "calibration" not in inspect(write_weights(tmp_path / "w.safetensors"))
+
+
+def test_scores_of_calibrated_weights_are_said_to_be_of_the_weights_before(tmp_path: Path) -> None:
+    made = read_weights(write_weights(tmp_path / "w.safetensors"))
+    assert made.info is not None
+    learnt = OfClasses(1.5, (0.1,), None, {}).to_json()
+    said = "scores are of the weights before calibrate"
+    for origin, calibration, is_said in (
+        ({"epoch": 1, "step": 9, "loss": 0.5}, learnt, True),
+        ({"epoch": 1, "step": 9, "loss": 0.5}, None, False),
+        ({"epoch": 1, "step": 9}, learnt, False),
+    ):
+        save_weights(tmp_path / "o.safetensors", made.state_dict, made.info, origin, calibration)
+        assert (said in inspect(tmp_path / "o.safetensors")) == is_said
 
 
 def test_it_is_said_that_convert_records_the_names_of_classes(tmp_path: Path) -> None:

@@ -155,6 +155,8 @@ def _notes(weights: Weights) -> Iterator[str]:
     yield from weights.notes
     if weights.int8 is not None and weights.origin.keys() - {CLASSES_DTYPE}:
         yield "epoch and scores are of the float weights from which these were made"
+    elif weights.calibration and weights.origin.keys() - {"epoch", "step", CLASSES_DTYPE}:
+        yield "scores are of the weights before calibrate: without temperature and stored views"
     if weights.task == DEFAULT_TASK and weights.num_classes == 1:
         yield "one class per image of one output, so it cannot classify"
     info = weights.info
