@@ -23,6 +23,14 @@ from helpers.commands import environment, run_command
 from helpers.images import write_classes
 
 
+def test_the_size_of_few_images_is_not_0(tmp_path: Path) -> None:
+    said = pack(PackConfig(source=str(write_classes(tmp_path / "in", ["ant", "bee"], 2)),
+                           output=str(tmp_path / "out")))  # fmt: skip
+    size = sum(file.stat().st_size for file in (tmp_path / "out").rglob("*.tar"))
+    assert said == f"4 images in 1 shard, {size / 1e3:.0f} kB, in {tmp_path / 'out'}"
+    assert 1000 < size < 1e7
+
+
 def test_packed_images_are_the_same_in_the_same_order(image_folder: Path, tmp_path: Path) -> None:
     said = pack(PackConfig(source=str(image_folder), output=str(tmp_path / "shards")))
     assert said.startswith("66 images in 2 shards")

@@ -26,6 +26,7 @@ from densenet121.datasets.sources.open_table import open_labelled_training, refu
 from densenet121.datasets.sources.shard_labels import OWN_KEYS, label_text
 from densenet121.datasets.sources.shards import CLASSES, INDEX, Index
 from densenet121.engine.images import check_apart
+from densenet121.pages.markup import plural
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.files import is_taken, new_folder, write_atomic
 from densenet121.utils.progress import progress_bar
@@ -64,7 +65,8 @@ def pack(config: PackConfig) -> str:
                 name = where.name if val is not None else "pictures"
                 shards += _write(dataset, where, name, config.shard_megabytes * 10**6, advance)
     size = sum(file.stat().st_size for file in output.rglob("*.tar"))
-    return f"{total} images in {shards} shards, {size / 1e6:.0f} MB, in {output}"
+    shown = f"{size / 1e6:.0f} MB" if size >= 1e7 else f"{size / 1e3:.0f} kB"
+    return f"{total} images in {plural(shards, 'shard')}, {shown}, in {output}"
 
 
 def _open(config: PackConfig) -> tuple[ImageDataset, ImageDataset | None]:
