@@ -95,6 +95,19 @@ def test_labels_with_few_positives_are_named_beside_the_interval_of_the_mean() -
     assert "with fewer than 20 groups such" in few_groups and said not in few_groups
 
 
+def test_a_label_without_p_is_none_of_those_that_were_tested() -> None:
+    a, b = two_labels(("mass", "edema"), 1), two_labels(("mass", "edema"), 2)
+    for number, path in enumerate(sorted(a)):  # of this one the difference has no variance
+        for found, score in ((a, number % 2), (b, 0.5)):
+            found[path] |= {"nodule": str(number % 2), "probability_nodule": str(score)}
+    result = MultiLabel().compare(a, b, resamples=100, seed=1)
+    labels = {one["label"]: one for one in result.to_json()["labels"]}
+    assert labels["nodule"]["p_value"] is None
+    low = min(labels["mass"]["p_value"], labels["edema"]["p_value"])
+    assert any(labels[name]["p_holm"] == min(1.0, 2 * low) for name in ("mass", "edema"))
+    assert "Holm's that of the label as one of 2 that were tested" in result.text(5)
+
+
 def test_each_p_stands_beside_one_that_is_corrected_for_the_number_of_labels() -> None:
     """Holm's of two: the smaller p twice, and the larger one, but not below the other."""
     a, b = two_labels(("mass", "edema"), 1), two_labels(("mass", "edema"), 2)

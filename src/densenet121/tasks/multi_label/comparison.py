@@ -97,7 +97,8 @@ class Difference(Compared):
         if self.low is not None:
             ends = f"{self.low:+.4f} to {self.high:+.4f}"
             interval = f"95 % interval {ends} (paired bootstrap over {over})"
-        several = len(self.labels) > 1
+        tested = sum(label.p_value is not None for label in self.labels)
+        several = tested > 1
         lines = [
             f"mean AUROC of {len(self.labels)} labels, {self.pictures} images: A "
             f"{self.auroc_a:.4f}, B {self.auroc_b:.4f}",
@@ -112,7 +113,7 @@ class Difference(Compared):
         if several:
             lines.append(
                 "each p is that of one label alone, Holm's that of the label as one of "
-                f"{len(self.labels)} that were tested"
+                f"{tested} that were tested"
             )
         if self.left_out:
             lines.append(f"left out, with too few images of one kind: {some(self.left_out, 20)}")
