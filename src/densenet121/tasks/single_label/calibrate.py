@@ -62,7 +62,7 @@ def learn(
         if below is None:
             raise InputError(
                 f"`target_accuracy` {target_accuracy} is not reached at any confidence "
-                f"(overall {rounded_down(correct.mean(), 2, times=100)} % are correct)"
+                f"(overall {rounded_down(float(correct.mean()), 2, times=100)} % are correct)"
             )
     scores = scores_of(shares[np.arange(len(kept)), labels[kept]], own)
     answered = float((confidence >= below).mean()) if below is not None else 1.0
