@@ -13,6 +13,7 @@ from densenet121.bench.serve import running_server
 from densenet121.inference.predictor import Predictor
 from densenet121.tasks.multi_label.calibration import Calibration, OperatingPoint
 from densenet121.tasks.single_label.calibration import Calibration as OfClasses
+from densenet121.utils.rounding import percent
 
 from helpers.commands import environment
 from helpers.weights import write_weights
@@ -80,7 +81,7 @@ def test_dropped_images_show_their_classes_as_bars_and_a_map(
             labels = row.locator("li .label span:first-child").all_text_contents()
             shares = row.locator("li .label span:last-child").all_text_contents()
             assert labels == list(said.classes)
-            assert shares == [f"{100 * share:.2f} %" for share in said.probabilities]
+            assert shares == [percent(share) for share in said.probabilities]
             widths = row.locator(".fill").evaluate_all("all => all.map(one => one.style.width)")
             assert abs(float(widths[0][:-1]) - 100 * said.probabilities[0]) < 0.01
             sides = row.locator("img").evaluate_all("all => all.map(one => one.naturalWidth)")
