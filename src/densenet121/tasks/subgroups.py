@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from densenet121.pages.markup import section, table
 from densenet121.tasks.values import CardTable
 from densenet121.utils.json_values import count
+from densenet121.utils.rounding import percent
 
 TITLE = "Subgroups"
 TEXT = (
@@ -69,7 +70,7 @@ def subgroup_table(found: Sequence[Subgroup]) -> CardTable | None:
     rows = []
     for one in found:
         name = f"{one.column} = {one.value or '(blank)'}"
-        top1 = [] if not has_top1 else ["-" if one.top1 is None else f"{100 * one.top1:.2f} %"]
+        top1 = [] if not has_top1 else ["-" if one.top1 is None else percent(one.top1)]
         auroc = "-" if one.auroc is None else f"{one.auroc:.4f}"
         ends = "-" if one.interval is None else "{:.4f} to {:.4f}".format(*one.interval)
         rows.append([name, str(one.images), *top1, auroc, ends])
