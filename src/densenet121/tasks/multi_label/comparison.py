@@ -5,7 +5,7 @@ Each label by DeLong's test of paired AUROCs, the mean by a paired bootstrap ove
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -20,37 +20,12 @@ from densenet121.metrics.bootstrap import (
     percentile_interval,
     resampled,
 )
-from densenet121.metrics.ranking import delong_test
-from densenet121.metrics.several_tests import holm
+from densenet121.tasks.auroc_differences import LabelDifference, label_differences, p_text
 from densenet121.tasks.multi_label.answers import Row, read_row
 from densenet121.tasks.values import Compared
 from densenet121.utils.errors import InputError, some, visible_lines
 
 Rows = Mapping[str, Mapping[str, str]]
-
-
-@dataclass(frozen=True)
-class LabelDifference:
-    """The AUROC of one label in both evaluations, and DeLong's test of the difference.
-
-    ``low`` and ``high`` are None where the difference has no variance, as are ``p_value`` and
-    ``p_holm``, unless there is no difference. ``p_holm`` is corrected for the number of labels.
-    """
-
-    label: str
-    auroc_a: float
-    auroc_b: float
-    difference: float
-    low: float | None
-    high: float | None
-    p_value: float | None
-    p_holm: float | None
-
-    @property
-    def tested(self) -> str:
-        """Interval and p-value, "-" where there are none."""
-        ends = "-" if self.low is None else f"{self.low:+.4f} to {self.high:+.4f}"
-        return f"({ends}), p = {_p(self.p_value)}"
 
 
 @dataclass(frozen=True)
@@ -122,7 +97,7 @@ class Difference(Compared):
         lines += [
             f"  {one.label:<{width}}  A {one.auroc_a:.4f}  B {one.auroc_b:.4f}  "
             f"{one.difference:+.4f} {one.tested}"
-            + (f", Holm's {_p(one.p_holm)}" if several else "")
+            + (f", Holm's {p_text(one.p_holm)}" if several else "")
             for one in shown
         ]
         return visible_lines(lines)
@@ -159,18 +134,10 @@ def difference(
     """
     paths = sorted(a)
     names, truth, shares_a, shares_b = _paired(a, b, paths)
-    labels, kept = [], []
-    for k, name in enumerate(names):
-        test = delong_test(truth[:, k], shares_a[:, k], shares_b[:, k])
-        if test is not None:
-            kept.append(k)
-            low, high = test.interval or (None, None)
-            areas = (test.auroc_a, test.auroc_b, test.difference)
-            labels.append(LabelDifference(name, *areas, low, high, test.p_value, None))
+    labels = label_differences(names, truth, shares_a, shares_b)
     if not labels:
         raise InputError("no label has two positive and two negative images; pass more images")
-    corrected = holm([label.p_value for label in labels])
-    labels = [replace(one, p_holm=p) for one, p in zip(labels, corrected, strict=True)]
+    kept = [names.index(label.label) for label in labels]
     drawn = (
         np.arange(len(paths))
         if groups is None
@@ -260,7 +227,3 @@ def _same(one: float, two: float) -> bool:
 
 def _shown(value: float) -> str:
     return "unknown" if math.isnan(value) else f"{value:.0f}"
-
-
-def _p(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"

@@ -19,9 +19,8 @@ from densenet121.metrics.bootstrap import (
     resampled_sums,
 )
 from densenet121.metrics.values import Interval
-from densenet121.tasks.values import (
-    Compared,
-)
+from densenet121.tasks.single_label.auroc_comparison import AurocDifference, auroc_difference
+from densenet121.tasks.values import Compared
 from densenet121.utils.errors import InputError, visible_lines
 from densenet121.utils.rounding import percent
 
@@ -46,6 +45,7 @@ class Difference(Compared):
         classes: name, images, difference of the recall in percentage points; the worst first.
         flipped: path, label, answer of A, answer of B, of each image that only one has correct.
         n_groups: number of groups that the bootstrap drew; None: it drew images.
+        auroc: of each class against the others; None where either file lacks the probabilities.
     """
 
     pictures: int
@@ -60,6 +60,7 @@ class Difference(Compared):
     classes: tuple[tuple[str, int, float], ...]
     flipped: tuple[tuple[str, str, str, str], ...]
     n_groups: int | None = None
+    auroc: AurocDifference | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Every field, with every flipped image."""
@@ -95,6 +96,8 @@ class Difference(Compared):
         ]
         if self.low is not None and (note := few_groups_note(self.n_groups)):
             lines.insert(2, note)
+        if self.auroc is not None:
+            lines += self.auroc.lines(top)
         changed = [row for row in self.classes if row[2]]
         shown = sorted(changed, key=lambda row: -abs(row[2]))[:top]
         if shown:
@@ -156,6 +159,7 @@ def difference(
         only_a=only_a,
         only_b=only_b,
         n_groups=n_groups,
+        auroc=auroc_difference(a, b, groups, resamples=resamples, seed=seed),
         p_value=float(binomtest(only_a, both).pvalue) if both else 1.0,
         classes=_by_class(labels, gained),
         flipped=tuple(
