@@ -16,6 +16,8 @@ from densenet121.utils.errors import some
 
 _SHARES = {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV"}
 
+_SCORES = {"brier": "Brier score", "ece": "calibration error"}
+
 
 def auroc_card(metrics: Metrics, classes: Metrics | None) -> list[str]:
     """The headline AUROC, if it is known.
@@ -50,21 +52,28 @@ def each_class_section(
     """
     labels = classes["labels"]
     figure = _figure(rows, labels)
-    head = ("class", "images", "AUROC", "average precision", *_SHARES.values())
-    shown = [
+    areas = [
         (
             name,
             found["n_positive"],
             with_interval(found, "auroc"),
             with_interval(found, "average_precision"),
-            *(with_interval(found, share) for share in _SHARES),
+            *("-" if found[score] is None else f"{found[score]:.4f}" for score in _SCORES),
         )
         for name, found in labels.items()
     ]
+    answers = [
+        (name, *(with_interval(found, share) for share in _SHARES))
+        for name, found in labels.items()
+    ]
+    tables = [
+        table(("class", "images", "AUROC", "average precision", *_SCORES.values()), areas, texts=1),
+        "<h3>Answers</h3>",
+        table(("class", *_SHARES.values()), answers, texts=1),
+    ]
     drawn = [plot(figure, "ROC and precision-recall curves")] if figure else []
     text = _text(classes, groups, drawn=bool(figure))
-    content = [*drawn, table(head, shown, texts=1)]
-    return section("Each class against the others", text, *content), figure
+    return section("Each class against the others", text, *drawn, *tables), figure
 
 
 def _text(classes: Metrics, groups: int | None, *, drawn: bool) -> str:

@@ -56,7 +56,7 @@ def read_intervals(found: Mapping[str, Any]) -> Metrics:
 
 def _check_class(found: Mapping[str, Any]) -> None:
     """Refuse metrics of a class, or their means, that pages could not show."""
-    for name in ("auroc", "average_precision"):
+    for name in ("auroc", "average_precision", "brier", "ece"):
         value, ends = found[name], found.get(f"{name}_ci")
         numbers = [*([] if value is None else [value]), *(ends or ())]
         if not all(0 <= number <= 1 for number in numbers) or len(ends or (0, 1)) != 2:
@@ -81,7 +81,8 @@ def interval_lines(content: Metrics) -> list[str]:
     lines = _lines(content)
     for column, parts in content.get("by", {}).items():
         for value, part in parts.items():
-            lines += ["", f"{column} = {value or '(blank)'}", *_subgroup(part), *_lines(part)]
+            head = [] if "n_groups" in part else _subgroup(part)  # else _lines has the counts
+            lines += ["", f"{column} = {value or '(blank)'}", *head, *_lines(part)]
     if "labels" not in content and "n_groups" not in content:
         return lines
     over = content.get("intervals", {})
