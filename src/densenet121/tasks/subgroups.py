@@ -3,8 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from densenet121.metrics.bootstrap import FEW_GROUPS
+from densenet121.metrics.tables import means_note
 from densenet121.pages.markup import section, table
 from densenet121.tasks.values import CardTable
+from densenet121.utils.errors import some
 from densenet121.utils.json_values import count
 from densenet121.utils.rounding import percent
 
@@ -16,7 +19,10 @@ TEXT = (
 
 
 class Subgroup(NamedTuple):
-    """One value of a column; shares in 0..1, None if undefined or not known."""
+    """One value of a column; shares in 0..1, None if undefined or not known.
+
+    ``is_few`` says that the interval may be too narrow.
+    """
 
     column: str
     value: str
@@ -24,6 +30,12 @@ class Subgroup(NamedTuple):
     top1: float | None
     auroc: float | None
     interval: tuple[float, float] | None
+    is_few: bool
+
+    @property
+    def name(self) -> str:
+        """The column and its value."""
+        return f"{self.column} = {self.value or '(blank)'}"
 
 
 def read_subgroups(found: Mapping[str, Any]) -> list[Subgroup]:
@@ -52,6 +64,8 @@ def _read(column: str, value: str, part: Mapping[str, Any]) -> Subgroup:
         None if top1 is None else _share(top1),
         None if auroc is None else _share(auroc),
         interval,
+        # Without `intervals` it is DeLong's, which few images do not make too narrow.
+        is_few=bool("intervals" in part and interval and means_note(part)),
     )
 
 
@@ -69,14 +83,19 @@ def subgroup_table(found: Sequence[Subgroup]) -> CardTable | None:
     has_top1 = any(one.top1 is not None for one in found)
     rows = []
     for one in found:
-        name = f"{one.column} = {one.value or '(blank)'}"
         top1 = [] if not has_top1 else ["-" if one.top1 is None else percent(one.top1)]
         auroc = "-" if one.auroc is None else f"{one.auroc:.4f}"
         ends = "-" if one.interval is None else "{:.4f} to {:.4f}".format(*one.interval)
-        rows.append([name, str(one.images), *top1, auroc, ends])
+        rows.append([one.name, str(one.images), *top1, auroc, ends])
     accuracy = ["top-1 accuracy"] if has_top1 else []
     head = ("subgroup", "images", *accuracy, "AUROC, mean", "95 % interval")
-    return CardTable(TITLE, TEXT, head, rows)
+    text = TEXT
+    if few := [one.name for one in found if one.is_few]:
+        text += (
+            " The intervals of these may be too narrow, with positives, or negatives, of fewer "
+            f"than {FEW_GROUPS} groups or images: {some(few, 20)}."
+        )
+    return CardTable(TITLE, text, head, rows)
 
 
 def subgroup_section(metrics: Mapping[str, Any]) -> str:

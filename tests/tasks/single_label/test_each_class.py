@@ -24,6 +24,7 @@ from densenet121.report import write_report
 from densenet121.tasks import Scores, SingleLabel
 from densenet121.tasks.single_label.each_class import metrics_of_rows, shares_of
 from densenet121.tasks.single_label.predictions import Row, read_row
+from densenet121.tasks.values import CheckpointScore, Results
 from densenet121.utils.errors import InputError
 
 from helpers.weights import write_weights
@@ -219,3 +220,36 @@ def test_sure_answers_keep_their_order_in_float64() -> None:
     logits = np.array([[18.0, 0.0], [19.0, 0.0], [0.0, 20.0]], dtype=np.float32)
     shares: NDArray[np.float64] = shares_of(logits)
     assert len(np.unique(shares[:, 0])) == 3
+
+
+def test_intervals_of_a_subgroup_with_few_positives_are_called_too_narrow() -> None:
+    """Enough of all images have the class, but few of the women: nothing said so."""
+    of, names, ids = SingleLabel(), NAMES[:2], [str(number) for number in range(200)]
+    targets = (torch.arange(200) % 4 == 0).long()
+    logits = np.random.default_rng(1).normal(size=(200, 2)).astype(np.float32)
+    scores = of.score(torch.from_numpy(logits), targets)
+    by = {"Sex": ["F"] * 40 + ["M"] * 160}
+    content = of.metrics(scores, targets, names)
+    content |= of.metrics_with_intervals(scores, targets, names, group=ids, by=by)
+    assert content["few_groups"] == []
+    lines = of.table_lines(content)
+    said = [at for at, line in enumerate(lines) if "too narrow are the intervals of labels" in line]
+    assert len(said) == 1 and lines.index("Sex = F") < said[0] < lines.index("Sex = M")
+    score = CheckpointScore("best", "", 0.4, of.check_metrics(content))
+    rows = [Row(name, "ant", "ant", 0.9, 1) for name in ids]
+    results = Results(validations=[], scores=[score], predictions=rows, class_names=names)
+    warning = "with positives, or negatives, of fewer than 20 groups or images: Sex = F."
+    assert warning in of.card(results).tables[-1].text
+    assert warning in "".join(of.report(results).sections)
+
+
+def test_the_card_names_classes_whose_intervals_are_over_few_groups() -> None:
+    scores, targets = scored(3)
+    ids = [str(number // 2) for number in range(60)]
+    found = SingleLabel().metrics_with_intervals(scores, targets, NAMES, group=ids)
+    content = SingleLabel().metrics(scores, targets, NAMES) | found
+    score = CheckpointScore("best", "", 0.4, SingleLabel().check_metrics(content))
+    results = Results(validations=[], scores=[score], predictions=[], class_names=NAMES)
+    text = SingleLabel().card(results).tables[0].text
+    assert found["few_groups"]
+    assert f"fewer than 20 groups: {', '.join(found['few_groups'])}." in text

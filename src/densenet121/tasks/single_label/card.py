@@ -5,11 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from densenet121.metrics.bootstrap import few_groups_note
 from densenet121.pages.markup import number, plural
 from densenet121.tasks.single_label.calibration import reliability, with_temperature
 from densenet121.tasks.single_label.each_class import metrics_of_rows
-from densenet121.tasks.single_label.intervals import interval_of, shown_auroc, with_interval
+from densenet121.tasks.single_label.intervals import (
+    few_notes,
+    interval_of,
+    shown_auroc,
+    with_interval,
+)
 from densenet121.tasks.single_label.predictions import Row
 from densenet121.tasks.single_label.scores import Comparison, compare, never_predicted
 from densenet121.tasks.subgroups import subgroup_table
@@ -53,7 +57,7 @@ def card(results: Results) -> CardPart:
     text = f"On {plural(total, 'image')}. The intervals are Wilson's{of_auroc}, over images."
     if "n_groups" in score.metrics:
         text = f"On {plural(total, 'image')}. The intervals are over {_groups(score.metrics)}."
-        if note := few_groups_note(score.metrics["n_groups"]):
+        for note in few_notes(score.metrics):
             text += f" {note[0].upper()}{note[1:]}."
     head = ("metric", "value", "95 % interval")
     return CardPart(metrics, [CardTable("Metrics", text, head, rows), *tables])

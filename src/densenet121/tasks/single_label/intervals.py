@@ -88,11 +88,14 @@ def interval_lines(content: Metrics) -> list[str]:
     over = content.get("intervals", {})
     how = over.get("shares", "DeLong on the logit scale (AUROC), Wilson (others)")
     lines.append(f"95 % intervals: {how}" + (f"; {over['resamples']} resamples" if over else ""))
-    notes = (
-        few_groups_note(content.get("n_groups")),
-        few_positives_note(content.get("few_groups", ())),
-    )
-    return [*lines, *filter(None, notes)]
+    return lines
+
+
+def few_notes(content: Metrics) -> list[str]:
+    """What makes the intervals of these images too narrow, or leaves them out."""
+    groups = content.get("n_groups")
+    few = content.get("few_groups", ()) if (groups or 0) > 1 else ()
+    return [note for note in (few_groups_note(groups), few_positives_note(few)) if note]
 
 
 def _subgroup(part: Metrics) -> list[str]:
@@ -112,4 +115,4 @@ def _lines(content: Metrics) -> list[str]:
                 lines.append(f"  {name.replace('_', ' ')} {value:.4f}{shown}")
     if "labels" in content and len(content["labels"]) <= _CLASSES_LOGGED:
         lines += class_table(content)
-    return lines
+    return [*lines, *few_notes(content)]
