@@ -22,6 +22,7 @@ from densenet121.metrics.tables import tables
 from densenet121.tasks.multi_label.answers import Findings, Row, read_row
 from densenet121.tasks.multi_label.calibration import Calibration, probabilities
 from densenet121.tasks.multi_label.metrics import all_metrics, metrics_with_intervals
+from densenet121.tasks.read_scores import read_scores
 from densenet121.tasks.subgroups import read_subgroups
 from densenet121.tasks.task import Task
 from densenet121.tasks.values import (
@@ -344,16 +345,15 @@ class MultiLabel(Task):
 
     def check_metrics(self, found: Mapping[str, Any]) -> Metrics:
         """The means, and the metrics of each label."""
-        labels, macro = dict(found["labels"]), dict(found["macro"])
         means = {name: found[name] for name in ("auroc", "average_precision")}
         for value in means.values():
             if value is not None and not 0 <= value <= 1:
                 raise ValueError(f"{value} is no AUROC or average precision")
         more = {name: found[name] for name in ("n_groups", "intervals") if name in found}
         if found.get("n_groups") is not None:
-            more["few_groups"] = [str(name) for name in found.get("few_groups") or ()]
+            more["n_groups"] = count(found["n_groups"])
         more["subgroups"] = read_subgroups(found)
-        return {"total": count(found["total"]), "labels": labels, "macro": macro, **means, **more}
+        return {"total": count(found["total"]), **read_scores(found), **means, **more}
 
     def report(self, results: Results) -> ReportPart:
         """Means, curves of each label, and a table with intervals."""

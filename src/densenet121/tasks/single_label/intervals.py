@@ -6,6 +6,7 @@ from typing import Any
 from densenet121.metrics.bootstrap import few_groups_note, few_positives_note
 from densenet121.metrics.tables import class_table
 from densenet121.metrics.values import Interval
+from densenet121.tasks.read_scores import read_scores
 from densenet121.tasks.single_label.scores import wilson_interval
 from densenet121.tasks.subgroups import read_subgroups
 from densenet121.tasks.values import Metrics
@@ -43,24 +44,8 @@ def read_intervals(found: Mapping[str, Any]) -> Metrics:
         if value is not None and not 0 <= value <= 1:
             raise ValueError(f"{value} is no AUROC")
     if "labels" in found:
-        labels, macro = dict(found["labels"]), dict(found["macro"])
-        if not labels:
-            raise ValueError("its labels are none")
-        for one in [*labels.values(), macro]:
-            _check_class(dict(one))
-        names = [str(name) for name in macro["left_out"]]
-        read |= {"labels": labels, "macro": macro | {"left_out": names}}
-        read["few_groups"] = [str(name) for name in found.get("few_groups") or ()]
+        read |= read_scores(found)
     return read | {"subgroups": read_subgroups(found)}
-
-
-def _check_class(found: Mapping[str, Any]) -> None:
-    """Refuse metrics of a class, or their means, that pages could not show."""
-    for name in ("auroc", "average_precision", "brier", "ece"):
-        value, ends = found[name], found.get(f"{name}_ci")
-        numbers = [*([] if value is None else [value]), *(ends or ())]
-        if not all(0 <= number <= 1 for number in numbers) or len(ends or (0, 1)) != 2:
-            raise ValueError(f"{value} with the interval {ends} is no {name}")
 
 
 def shown_auroc(value: float | None) -> str:
