@@ -108,6 +108,19 @@ def test_a_column_of_groups_is_not_overwritten_by_one_of_the_predictions(
     assert not (tmp_path / "eval").exists()
 
 
+@pytest.mark.parametrize("field", ["--group", "--by"])
+def test_a_column_that_predictions_would_take_for_probabilities_is_refused(
+    field: str, evaluated: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The report could not read a row of such a predictions.csv."""
+    images, column = Path(evaluated[2]), "probability_of_reader"
+    images.write_text(images.read_text().replace("view", column))
+    assert main([*evaluated, field, column, "--output_dir", str(tmp_path / "eval")]) == 1
+    error = capsys.readouterr().err
+    assert f"{images}: the column {column} ({field}) begins with probability_" in error
+    assert not (tmp_path / "eval").exists()
+
+
 @pytest.mark.parametrize("column", ["rank", "score", "patient"])
 def test_a_study_keeps_the_groups_whatever_their_column_is_called(
     column: str, tmp_path: Path

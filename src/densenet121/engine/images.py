@@ -21,6 +21,7 @@ from densenet121.datasets.sources.open_table import (
 )
 from densenet121.metrics.summary import MOST_SUBGROUPS
 from densenet121.tasks import MultiLabel, Task
+from densenet121.tasks.values import PROBABILITY
 from densenet121.utils.errors import InputError, UsageError, some
 from densenet121.utils.files import real_path
 
@@ -135,7 +136,7 @@ def check_columns(
     Raises:
         InputError: the images are not from one, it has no such column, an image has no id
             of its group, a column has too many values for subgroups, or the name of another
-            column of predictions.csv.
+            column of predictions.csv, or one like those of its probabilities.
     """
     for field, columns in (("group", (group,) if group else ()), ("by", by)):
         for column in columns:
@@ -178,6 +179,12 @@ def _refuse_taken(dataset: ImageDataset, task: Task, columns: Mapping[str, Seque
                 raise InputError(
                     f"{dataset.source}: the column {name} (`{field}`) is called like a column that "
                     f"predictions.csv has already ({some(taken)}); rename it"
+                )
+            if name.startswith(PROBABILITY):
+                raise InputError(
+                    f"{dataset.source}: the column {name} (`{field}`) begins with {PROBABILITY}, "
+                    "as the probabilities in predictions.csv do, for one of which it would be "
+                    "taken; rename it"
                 )
 
 
