@@ -8,6 +8,7 @@ from densenet121.metrics.decisions import threshold_text
 from densenet121.pages.markup import mapping
 from densenet121.runs.evaluated import (
     OTHER,
+    SAME_IMAGES,
     TRAINING,
     VALIDATION,
     kind_of_images,
@@ -125,9 +126,10 @@ def calibration(content: Mapping[str, Any] | None, known: Mapping[str, Any]) -> 
         rows.append(["abstains below", threshold_text(content["abstain_below"])])
     if content.get("rule"):
         rows.append(["thresholds by", escape(content["rule"])])
-    fingerprint = mapping(content.get("note")).get("fingerprint")
-    if fingerprint:
-        kind = kind_of_images({"data_fingerprint": fingerprint}, known) if known else OTHER
+    note = mapping(content.get("note"))
+    if fingerprint := note.get("fingerprint"):
+        images = {"data_fingerprint": fingerprint, SAME_IMAGES: note.get(SAME_IMAGES)}
+        kind = kind_of_images(images, known) if known else OTHER
         rows.append([_CALIBRATED_ON[kind], code(fingerprint)])
     return section("Calibration", table(["what", "value"], rows))
 

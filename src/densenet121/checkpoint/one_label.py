@@ -55,4 +55,7 @@ def as_one_label(
             getattr(classifier, name).copy_(values[one : one + 1] - values[1 - one])
     model.classifier, model.num_classes = classifier.eval(), 1
     new = replace(info, class_names=(positive,), task="multilabel")
-    return new, replace(loaded, model=model)
+    # The fingerprints are of images with the two classes: see `splits_of`.
+    names = list(info.class_names)
+    data = {split: {**note, "classes": names} for split, note in loaded.data.items()}
+    return new, replace(loaded, model=model, data=data)

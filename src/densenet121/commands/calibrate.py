@@ -23,6 +23,7 @@ from densenet121.inference.predictor import Predictor
 from densenet121.metrics.bootstrap import group_numbers
 from densenet121.network import DenseNet
 from densenet121.pages.markup import mapping
+from densenet121.runs.evaluated import SAME_IMAGES
 from densenet121.tasks import Task, task_named
 from densenet121.tasks.given import check_takes_groups, targets_of
 from densenet121.utils.errors import InputError, visible_lines
@@ -93,7 +94,7 @@ def calibrate(config: CalibrateConfig, task: Task | None = None) -> CalibrateRes
     logits = _logits(predictor, dataset)
     task = predictor.classifier.task
     targets = targets_of(task, dataset, np.arange(len(dataset)))
-    note = _origin(dataset, config.group)
+    note = _origin(weights, dataset, config.group)
     offsets, before, earlier = None, logits, _earlier_offsets(weights)
     if config.fit_bias:
         names = dataset.class_names
@@ -124,9 +125,14 @@ def calibrate(config: CalibrateConfig, task: Task | None = None) -> CalibrateRes
     return CalibrateResult(output, calibration)
 
 
-def _origin(dataset: ImageDataset, group: str | None) -> dict[str, Any]:
+def _origin(weights: Weights, dataset: ImageDataset, group: str | None) -> dict[str, Any]:
     """What is stored of the images: without paths, since weights are passed on."""
-    found = {"folder": folder_digest(str(dataset.root)), "fingerprint": dataset.fingerprint}
+    found: dict[str, Any] = {
+        "folder": folder_digest(str(dataset.root)),
+        "fingerprint": dataset.fingerprint,
+    }
+    same = splits_of(weights.data, dataset)
+    found |= {SAME_IMAGES: same} if same else {}
     return found if group is None else {**found, "group": group}
 
 

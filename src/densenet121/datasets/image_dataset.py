@@ -238,6 +238,21 @@ def with_classes(
     )
 
 
+def with_two_classes(dataset: ImageDataset, classes: Sequence[str]) -> ImageDataset:
+    """The images of one label as images of two classes: the label and the other one.
+
+    As they are if they have another label, or an image whose label is not known.
+    """
+    names, labels = dataset.class_names, dataset.labels
+    if labels.ndim == 1 or len(names) != 1 or len(classes) != 2 or names[0] not in classes:
+        return dataset
+    if np.isnan(labels).any():
+        return dataset
+    positive = classes.index(names[0])
+    numbers = np.where(labels[:, 0] == 1, positive, 1 - positive).astype(np.int64)
+    return replace(dataset, class_names=tuple(classes), labels=numbers, known_fingerprint=None)
+
+
 def without_decimals(name: str) -> str:
     """A whole number such as ``1.0`` as ``1``; anything else as it is."""
     return name.partition(".")[0] if _WHOLE.fullmatch(name) else name

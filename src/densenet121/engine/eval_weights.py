@@ -9,7 +9,7 @@ from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import ModelInfo, folder_digest
 from densenet121.checkpoint.weights import Weights
 from densenet121.config import EvalConfig, weights_choices
-from densenet121.datasets.image_dataset import ImageDataset, with_classes
+from densenet121.datasets.image_dataset import ImageDataset, with_classes, with_two_classes
 from densenet121.datasets.views import VIEWS
 from densenet121.inference.classifier import Choices, Classifier, make_classifier
 from densenet121.inference.onnx_model import OnnxModel, load_onnx
@@ -177,9 +177,16 @@ def _load_onnx(
 
 def splits_of(data: Mapping[str, Any], dataset: ImageDataset) -> list[str]:
     """Of `train` and `val` those that were these same images, as far as the weights record it."""
-    now = len(dataset), dataset.fingerprint
-    found = ((split, note.get("pictures"), note.get("fingerprint")) for split, note in data.items())
-    return [split for split, *of in found if tuple(of) == now]
+    return [split for split, note in data.items() if _is_of(note, dataset)]
+
+
+def _is_of(note: Mapping[str, Any], dataset: ImageDataset) -> bool:
+    """Whether a note is of these images, perhaps with the classes that became their label."""
+    classes = note.get("classes")
+    if isinstance(classes, list) and all(isinstance(name, str) for name in classes):
+        dataset = with_two_classes(dataset, classes)
+    recorded = note.get("pictures"), note.get("fingerprint")
+    return recorded == (len(dataset), dataset.fingerprint)
 
 
 def _compare_data(data: Mapping[str, Any], dataset: ImageDataset) -> None:

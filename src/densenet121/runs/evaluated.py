@@ -21,6 +21,8 @@ def kind_of_images(found: Mapping[str, Any], data: Mapping[str, Any]) -> str:
     """
     if TRAINED_ON in _same(found):
         return TRAINING
+    if VALIDATED_ON in _same(found):
+        return VALIDATION
     evaluated = found.get("data_fingerprint")
     own = {
         kind: mapping(data.get(split)).get("fingerprint")
