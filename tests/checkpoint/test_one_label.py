@@ -9,6 +9,7 @@ from densenet121.checkpoint.convert import convert
 from densenet121.checkpoint.known import Known
 from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.pretrained import load_pretrained
+from densenet121.cli import main
 from densenet121.tasks.single_label.calibration import Calibration
 from densenet121.utils.errors import UsageError
 
@@ -83,3 +84,13 @@ def test_weights_without_names_need_them(tmp_path: Path) -> None:
             net="densenet40",
             positive_class="ill",
         )
+
+
+def test_a_class_with_a_line_break_does_not_break_the_note(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    two = write_weights(tmp_path / "two.safetensors", class_names=("ill\nvery", "normal"))
+    flags = ["--to", "native", "--positive_class", "ill\nvery"]
+    assert main(["convert", str(two), str(tmp_path / "one.safetensors"), *flags]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and r"note: ill\nvery is the only label" in lines[1]

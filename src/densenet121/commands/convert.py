@@ -14,7 +14,7 @@ from densenet121.commands.card import command_of
 from densenet121.config import ConvertConfig
 from densenet121.runs.layout import read_record
 from densenet121.runs.read import made_by_train
-from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.errors import InputError, UsageError, visible_lines
 from densenet121.utils.files import real_path
 
 
@@ -24,11 +24,12 @@ def run(config: ConvertConfig) -> int:
     done = _convert(config, source, target)
     lost = "; the calibration was dropped, because the format cannot store it" if done.lost else ""
     sums = "" if done.channels == 3 else ", for one channel"
-    notes = "".join(f"\nnote: {note}" for note in done.notes)
-    print(  # noqa: T201 (the command's output)
+    what = (
         f"{target}: {done.info.net}, variant {done.info.variant}{sums}, from {done.family}; all "
-        f"{done.tensors} tensors are bit-identical after reading back{lost}{notes}"
+        f"{done.tensors} tensors are bit-identical after reading back{lost}"
     )
+    notes = [f"note: {note}" for note in done.notes]
+    print(visible_lines([what, *notes]))  # noqa: T201 (the command's output)
     return DONE
 
 
