@@ -92,6 +92,10 @@ def test_a_column_that_is_not_there_is_refused(
     evaluated[2] = str(image_folder)
     assert main([*evaluated, "--group", "patient"]) == 1
     assert "pass a .csv or .tsv list of the images that has the column" in capsys.readouterr().err
+    # The ids that an expression finds were called its column.
+    assert main([*evaluated, "--group", r"(\d+)", "--by", "sex"]) == 1
+    error = capsys.readouterr().err
+    assert "is no table of labels, so --by sex is not there" in error and "it has" not in error
 
 
 @pytest.mark.parametrize("column", ["rank", "predicted", "probability"])

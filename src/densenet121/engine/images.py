@@ -60,10 +60,14 @@ def _with_groups(dataset: ImageDataset, group: str | None) -> ImageDataset:
     Raises:
         InputError: as ``group_ids``.
     """
-    if group is None or group in dataset.columns or not set(group) & set("([\\*+"):
+    if group is None or group in dataset.columns or not _is_expression(group):
         return dataset
     ids = group_ids(dataset.paths, dataset.columns, group, str(dataset.source))
     return replace(dataset, columns={**dataset.columns, group: ids})
+
+
+def _is_expression(group: str) -> bool:
+    return bool(set(group) & set("([\\*+"))
 
 
 def open_training_images(
@@ -138,9 +142,11 @@ def check_columns(
             of its group, a column has too many values for subgroups, or the name of another
             column of predictions.csv, or one like those of its probabilities.
     """
+    # The ids that a regular expression found are no column of the table.
+    own = [name for name in dataset.columns if name != group or not _is_expression(name)]
     for field, columns in (("group", (group,) if group else ()), ("by", by)):
         for column in columns:
-            if not dataset.columns:
+            if column not in dataset.columns and not own:
                 found = ", or a regular expression that finds the id in the path"
                 raise InputError(
                     f"{dataset.source}: is no table of labels, so `{field}` {column} is not there; "
@@ -150,7 +156,7 @@ def check_columns(
             if column not in dataset.columns:
                 raise InputError(
                     f"{dataset.source}: no column named {column} (`{field}`); it has "
-                    f"{some(list(dataset.columns), 20)}"
+                    f"{some(own, 20)}"
                 )
             count = len(set(dataset.columns[column]))
             if field == "by" and count > MOST_SUBGROUPS:
