@@ -23,12 +23,14 @@ from helpers.commands import run_command
 def run(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained network is wrong about many images."""
     folder = tmp_path_factory.mktemp("run") / "run"
-    result = run_command(
-        *("train", "--data_dir", image_folder, "--output_dir", folder, "--lr", 0, "--amp", "fp32"),
-        *("--image_size", 32, "--max_epoch", 1, "--per_batch_size", 15),
-    )
+    result = run_command(*flags(image_folder), "--output_dir", folder)
     assert result.returncode == 0, result.stderr
     return folder
+
+
+def flags(image_folder: Path) -> tuple[object, ...]:
+    sizes = ("--image_size", 32, "--max_epoch", 1, "--per_batch_size", 15)
+    return ("train", "--data_dir", image_folder, "--lr", 0, "--amp", "fp32", *sizes)
 
 
 def wrong(folder: Path) -> list[dict[str, str]]:
@@ -83,9 +85,19 @@ def test_an_evaluation_writes_its_own_and_removes_older_ones(
 ) -> None:
     (tmp_path / "error_maps").mkdir()
     (tmp_path / "error_maps" / "old.jpg").write_bytes(b"old")
-    flags = ("--pretrained", run / "last.safetensors", "--amp", "fp32", "--output_dir", tmp_path)
-    result = run_command("eval", "--data_dir", image_folder, *flags)
+    of_eval = ("--pretrained", run / "last.safetensors", "--amp", "fp32", "--output_dir", tmp_path)
+    result = run_command("eval", "--data_dir", image_folder, *of_eval)
     assert result.returncode == 0, result.stderr
     assert {f.name for f in (tmp_path / "error_maps").iterdir()} == {
         f.name for f in (run / "error_maps").iterdir()
     }
+
+
+def test_a_run_that_goes_on_in_a_new_folder_brings_those_of_its_results(
+    run: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    start = ("--resume", run / "0-1_3.ckpt", "--output_dir", tmp_path / "new")
+    result = run_command(*flags(image_folder), *start)
+    assert result.returncode == 0, result.stderr
+    for file in (run / "error_maps").iterdir():
+        assert (tmp_path / "new" / "error_maps" / file.name).read_bytes() == file.read_bytes()

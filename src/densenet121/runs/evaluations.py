@@ -40,7 +40,7 @@ def write_evaluation(
     paths: Sequence[str],
     columns: Mapping[str, Sequence[object]],
 ) -> None:
-    """Write eval.json and predictions.csv, each atomically.
+    """Write eval.json and predictions.csv, each atomically; remove the maps of an earlier one.
 
     Args:
         folder: the run folder, which exists.
@@ -48,6 +48,7 @@ def write_evaluation(
         paths: paths of the images, the first column.
         columns: the other columns, by name.
     """
+    _remove_error_maps(folder)  # they explain the answers of other weights
     write_table(folder / PREDICTIONS, {"path": paths, **columns})
     write_json(folder / EVALUATION, content)
 
@@ -81,15 +82,21 @@ def copy_evaluation(source: Path, target: Path, epochs: int) -> None:
     for name in (EVALUATION, PREDICTIONS):
         if (source / name).exists():
             shutil.copyfile(source / name, target / name)
+    if (source / ERROR_MAPS).is_dir():
+        shutil.copytree(source / ERROR_MAPS, target / ERROR_MAPS, dirs_exist_ok=True)
 
 
 def write_error_maps(folder: Path, maps: Mapping[str, bytes]) -> None:
     """Write JPEGs, given by the path of their image; remove those of an earlier evaluation."""
-    shutil.rmtree(folder / ERROR_MAPS, ignore_errors=True)
+    _remove_error_maps(folder)
     if maps:
         (folder / ERROR_MAPS).mkdir()
     for path, jpeg in maps.items():
         write_atomic(error_map(folder, path), jpeg)
+
+
+def _remove_error_maps(folder: Path) -> None:
+    shutil.rmtree(folder / ERROR_MAPS, ignore_errors=True)
 
 
 def read_error_map(folder: Path, path: str) -> bytes | None:
