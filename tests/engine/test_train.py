@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from densenet121.checkpoint.load import read_weights
-from densenet121.checkpoint.native import read
+from densenet121.checkpoint.native import read, save
 from densenet121.config import EvalConfig
 from densenet121.engine.evaluate import evaluate
 from densenet121.engine.train import train
@@ -195,6 +195,42 @@ def test_infinite_weights_are_never_saved(image_folder: Path, tmp_path: Path) ->
     with pytest.raises(InputError, match=r"weights are nan or infinite after step 0"):
         train(config)
     assert not checkpoints_in(tmp_path / "run")
+
+
+def test_infinite_running_statistics_end_the_run_and_no_weights_have_them(tmp_path: Path) -> None:
+    # Outputs above 1e19 have an infinite variance in float32, and are 0: the loss stays finite.
+    data_dir = write_classes(tmp_path / "data", ["x", "y"], 6)
+    config = train_config(data_dir, tmp_path / "run", per_batch_size=6)
+    before = train(replace(config, max_epoch=1, T_max=2)).folder / "0-1_2.ckpt"
+    _, tensors, content = read(before)
+    tensors["model.features.denseblock1.denselayer1.norm2.running_var"][3] = math.inf
+    save(tmp_path / before.name, "checkpoint", tensors, content)
+    told = r"running statistics of batch norm are nan or infinite after step 3; .*; a lower `lr` or"
+    with pytest.raises(InputError, match=told):
+        train(replace(config, T_max=2, resume=str(tmp_path / before.name), output_dir=None))
+    assert {file.name for file in tmp_path.glob("*.*t*")} == {before.name}  # no weights
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["single_label", "multilabel"])
+def test_infinite_logits_of_a_validation_are_a_training_that_diverged(
+    image_folder: Path, tmp_path: Path, several: bool
+) -> None:
+    # One step, after which the weights are large, and nothing normalises what they give.
+    flags: dict[str, Any] = {"lr": 1e6, "freeze_bn": "1", "per_batch_size": 100, "max_epoch": 1}
+    config = train_config(image_folder, tmp_path / "run", **flags)
+    if several:
+        for side in ("train", "val"):
+            paths = sorted((image_folder / side).rglob("*.png"))
+            cells = "".join(f"{path},{number % 2}\n" for number, path in enumerate(paths))
+            (tmp_path / f"{side}.csv").write_text(f"path,ant\n{cells}")
+        table, val = str(tmp_path / "train.csv"), str(tmp_path / "val.csv")
+        config = replace(config, task="multilabel", data_dir=table, val_dir=val)
+    told = (
+        r"^the weights give nan or infinite logits for \d+ of \d+ images in the validation after "
+        r"step 0: the training diverged; the last good checkpoint is .*0-1_1.ckpt; a lower `lr` or "
+    )
+    with pytest.raises(InputError, match=told):
+        train(config)
 
 
 def test_an_image_that_cannot_be_read_is_named_and_nothing_is_lost(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from densenet121.distributed.ranks import gather, sum_over_ranks, synchronised, world_size
+from densenet121.distributed.ranks import any_rank, gather, sum_over_ranks, synchronised, world_size
 from densenet121.lr_scheduler import Progress
 from densenet121.network import DenseNet, set_frozen
 from densenet121.network.compiled import Compile, compiled, uncompiled
@@ -275,6 +275,28 @@ def share_bad_images(state: RunState) -> None:
         state.bad_images.update(bad_images)
 
 
+def check_finite(training: Training, folder: RunFolder, *, alone: bool = False) -> None:
+    """Refuse weights and running statistics that are nan or infinite, which no command would take.
+
+    All ranks call this together, because their statistics differ, except with ``alone``.
+
+    Raises:
+        InputError: one is; the text names the last good checkpoint.
+    """
+    model = training.model
+    for what, tensors in (
+        ("weights", list(model.parameters())),
+        ("running statistics of batch norm", [b for b in model.buffers() if b.is_floating_point()]),
+    ):
+        # One wait for the device.
+        bad = bool(tensors) and not bool(torch.stack([t.isfinite().all() for t in tensors]).all())
+        if bad if alone else any_rank(bad):
+            raise InputError(
+                f"{what} are nan or infinite after step {training.state.step - 1}; {folder.good}; "
+                "a lower `lr` or `warmup_epochs` may help"
+            )
+
+
 def save_checkpoint(training: Training, folder: RunFolder, *, alone: bool = False) -> Path:
     """Write the whole state into the run folder and return the path of the checkpoint.
 
@@ -282,13 +304,11 @@ def save_checkpoint(training: Training, folder: RunFolder, *, alone: bool = Fals
     not save returns the path too.
 
     Raises:
-        InputError: the weights are nan or infinite, or the file cannot be written; the text names
-            the last good checkpoint.
+        InputError: the weights or running statistics are nan or infinite, or the file cannot be
+            written; the text names the last good checkpoint.
     """
     step = training.state.step
-    finite = torch.stack([p.isfinite().all() for p in training.model.parameters()])
-    if not bool(finite.all()):  # one wait for the device
-        raise InputError(f"weights are nan or infinite after step {step - 1}; {folder.good}")
+    check_finite(training, folder, alone=alone)
     losses = training.losses.of_all_ranks(alone)
     if not alone:
         share_bad_images(training.state)

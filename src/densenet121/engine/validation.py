@@ -10,7 +10,7 @@ from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.distributed.ranks import copy_buffers_from_rank_0
 from densenet121.engine.evaluation import Evaluation, evaluate_images
 from densenet121.engine.plan import EpochPlan
-from densenet121.engine.state import Training
+from densenet121.engine.state import Training, check_finite
 from densenet121.runs.best import plain_metrics
 from densenet121.runs.folder import RunFolder
 from densenet121.runs.layout import (
@@ -22,7 +22,7 @@ from densenet121.runs.layout import (
 from densenet121.tasks import Metrics, MultiLabel, SingleLabel, Task
 from densenet121.tasks.given import metric_of
 from densenet121.tasks.single_label.each_class import MOST_CLASSES
-from densenet121.utils.errors import UnreadableError, UsageError
+from densenet121.utils.errors import InputError, NotFiniteError, UnreadableError, UsageError
 from densenet121.utils.logging import log
 
 
@@ -89,8 +89,8 @@ def validate_epoch(
         The validation of the plain weights; None if ``should_stop`` returned true.
 
     Raises:
-        InputError: an image cannot be read, or a file not be written; the text names the last good
-            checkpoint.
+        InputError: an image cannot be read, a logit is nan or infinite, or a file cannot be
+            written; the text names the last good checkpoint.
     """
     state = training.state
     averaged = None
@@ -101,6 +101,11 @@ def validate_epoch(
             averaged = _evaluate(training.average.model, plan, val, should_stop)
     except UnreadableError as error:
         raise folder.unreadable(error, folder.good) from None
+    except NotFiniteError as error:
+        raise InputError(
+            f"{error.fault} in the validation after step {state.step - 1}: the training diverged; "
+            f"{folder.good}; a lower `lr` or `warmup_epochs` may help"
+        ) from None
     if evaluation is None or (training.average is not None and averaged is None):
         return None
     evaluation.log()
@@ -131,7 +136,13 @@ def validate_epoch(
 
 
 def save_last(training: Training, folder: RunFolder) -> None:
-    """Save the weights of the last epoch, and the averaged ones."""
+    """Save the weights of the last epoch, and the averaged ones.
+
+    Raises:
+        InputError: they are nan or infinite, or a file cannot be written; the text names the last
+            good checkpoint.
+    """
+    check_finite(training, folder, alone=True)  # after an epoch all ranks have the same
     origin = {"epoch": training.state.evaluated_epochs - 1, "step": training.state.step - 1}
     folder.save_weights(LAST_WEIGHTS, training.model.state_dict(), origin)
     if training.average is not None:

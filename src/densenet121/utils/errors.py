@@ -43,6 +43,18 @@ class UnreadableError(InputError):
         self.fault = fault
 
 
+class NotFiniteError(InputError):
+    """A network gives nan or infinite numbers.
+
+    Attributes:
+        fault: the text without its reasons, for who knows better.
+    """
+
+    def __init__(self, fault: object, advice: str = "") -> None:
+        super().__init__(f"{fault}; {advice}" if advice else fault)
+        self.fault = fault
+
+
 class TooLargeError(InputError):
     """An image has more bytes or pixels than allowed."""
 

@@ -39,7 +39,7 @@ from densenet121.tasks.values import (
     Results,
     Scores,
 )
-from densenet121.utils.errors import InputError
+from densenet121.utils.errors import InputError, NotFiniteError
 from densenet121.utils.json_values import count
 
 
@@ -118,9 +118,10 @@ class MultiLabel(Task):
         """The logits themselves; metrics need those of all images together."""
         bad = int((~torch.isfinite(logits).all(dim=1)).sum())
         if bad:
-            raise InputError(
-                f"the weights give nan or infinite logits for {bad} of {len(logits)} images; the "
-                "checkpoint is damaged, or `amp` fp16 overflows (try `amp` fp32)"
+            raise NotFiniteError(
+                f"the weights give nan or infinite logits for {bad} of {len(logits)} images",
+                "the checkpoint is damaged, its training diverged, or `amp` fp16 overflows "
+                "(try `amp` fp32)",
             )
         return self._scores(logits, targets)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from densenet121.utils.errors import InputError
+from densenet121.utils.errors import InputError, NotFiniteError
 
 
 def label_ranks(logits: Tensor, labels: Tensor) -> Tensor:
@@ -23,15 +23,15 @@ def label_ranks(logits: Tensor, labels: Tensor) -> Tensor:
         ``(N,)`` int64, each in ``[1, C]``.
 
     Raises:
-        InputError: a logit is nan or infinite. Every comparison with nan is false, so such an
+        NotFiniteError: a logit is nan or infinite. Every comparison with nan is false, so such an
             image would count as correct.
     """
     num_bad = int((~torch.isfinite(logits).all(dim=1)).sum())
     if num_bad:
-        raise InputError(
-            f"the weights give nan or infinite logits for {num_bad} of {len(logits)} images; "
+        raise NotFiniteError(
+            f"the weights give nan or infinite logits for {num_bad} of {len(logits)} images",
             "the checkpoint is damaged, its training diverged, or `amp` fp16 overflows "
-            "(try `amp` fp32)"
+            "(try `amp` fp32)",
         )
     label_column = labels.unsqueeze(1)
     true = logits.gather(1, label_column)
