@@ -216,6 +216,25 @@ def test_what_a_killed_process_left_goes_with_the_next_writing(tmp_path: Path) -
     assert names(tmp_path / "file") == ["y"]
 
 
+@pytest.mark.parametrize("name", ["x" * 255, "x" * 101, "\N{SNOWMAN}" * 85])
+def test_a_name_may_be_as_long_as_the_system_takes_it(name: str, tmp_path: Path) -> None:
+    write_atomic(tmp_path / name, b"x")
+    assert (names(tmp_path), (tmp_path / name).read_bytes()) == ([name], b"x")
+    (tmp_path / name).unlink()
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for kind in ("tmp", "partial"):
+        left = temporary_beside(tmp_path / name, kind).name
+        (tmp_path / left.replace(str(os.getpid()), str(gone.pid))).mkdir()
+        temporary_beside(tmp_path / name, kind)
+    with scratch_folder(tmp_path / name):
+        pass
+    assert names(tmp_path) == []
+    with new_folder(tmp_path / name) as folder:
+        (folder / "y").touch()
+    assert names(tmp_path) == [name]
+
+
 def test_where_nothing_can_be_made_the_error_names_what_was_to_be_written(tmp_path: Path) -> None:
     """Of a read-only disk it named the temporary file, which cannot be removed there either."""
     (tmp_path / "file").touch()

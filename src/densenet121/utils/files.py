@@ -88,14 +88,24 @@ def sync_folder(path: Path) -> None:
 
 def temporary_beside(path: Path, kind: str) -> Path:
     """A name for what becomes ``path``; what dead processes left under such names is removed."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.{kind}"):
-        number = left.name.removeprefix(f".{path.name}.").removesuffix(f".{kind}")
+    name = _short(path.name)
+    for left in path.parent.glob(f".{glob.escape(name)}.*.{kind}"):
+        number = left.name.removeprefix(f".{name}.").removesuffix(f".{kind}")
         if number.isdecimal() and not _is_alive(int(number)):
             if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
             else:
                 left.unlink(missing_ok=True)
-    return path.with_name(f".{path.name}.{os.getpid()}.{kind}")
+    return path.with_name(f".{name}.{os.getpid()}.{kind}")
+
+
+_LONGEST = 100  # bytes of a name that is made longer; eCryptfs takes names of 143, most others 255
+
+
+def _short(name: str) -> str:
+    """A name, or what stands for a long one, so that the system takes it with more at its ends."""
+    data = os.fsencode(name)
+    return name if len(data) <= _LONGEST else hashlib.sha256(data).hexdigest()[:32]
 
 
 def is_taken(path: Path) -> bool:
