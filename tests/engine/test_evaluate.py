@@ -1,5 +1,6 @@
 """Evaluation: every image once, whatever the batch size; a clear word on what does not fit."""
 
+import contextlib
 import csv
 import json
 import logging
@@ -26,7 +27,7 @@ from densenet121.network import build
 from densenet121.report import write_report
 from densenet121.utils.errors import InputError, UsageError
 
-from helpers.commands import run_command
+from helpers.commands import no_file_beyond, run_command
 from helpers.images import write_classes
 from helpers.weights import NAMES, eval_config, write_weights
 
@@ -262,7 +263,6 @@ class _Errors:
 
 
 def _stderr_of(run: Any) -> _Errors:
-    import contextlib
     import io
 
     stream = io.StringIO()
@@ -272,28 +272,54 @@ def _stderr_of(run: Any) -> _Errors:
     return _Errors(status, line)
 
 
-class _StopAtFirstResult(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        if "top5_correct" in record.getMessage():
-            os.kill(os.getpid(), signal.SIGTERM)
+@contextlib.contextmanager
+def stop_at(text: str) -> Iterator[None]:
+    """SIGTERM comes with the first line of the log that has a text."""
 
+    class Stop(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if text in record.getMessage():
+                os.kill(os.getpid(), signal.SIGTERM)
 
-@pytest.fixture
-def stop_at_first_result() -> Iterator[None]:
-    handler = _StopAtFirstResult()
+    handler = Stop()
     logging.getLogger("densenet121").addHandler(handler)
-    yield
-    logging.getLogger("densenet121").removeHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger("densenet121").removeHandler(handler)
 
 
-@pytest.mark.usefixtures("stop_at_first_result")
 def test_sigterm_keeps_the_results_so_far(prime: Path, tmp_path: Path) -> None:
     folder = tmp_path / "weights"
     folder.mkdir()
     for name in ("0-1_5.ckpt", "0-2_5.ckpt"):
         write_weights(folder / name)
-    result = evaluate(eval_config(prime, folder, tmp_path / "eval"))
+    with stop_at("top5_correct"):
+        result = evaluate(eval_config(prime, folder, tmp_path / "eval"))
     assert result.stopped and not result.complete
     content = json.loads((tmp_path / "eval" / "eval.json").read_text())
     assert content["complete"] is False
     assert [Path(one["checkpoint"]).name for one in content["results"]] == ["0-2_5.ckpt"]
+
+
+@pytest.mark.parametrize("end", ["stopped", "full disk"])
+def test_an_evaluation_that_ends_early_leaves_the_one_before_whole(
+    end: str, prime: Path, weights: Path, tmp_path: Path
+) -> None:
+    """run.json was of the second one, and the report had its settings with the other's counts."""
+    folder = tmp_path / "out"
+    evaluate(eval_config(prime, weights, folder))
+    kept = ("run.json", "eval.json", "predictions.csv")
+    before = [(folder / name).read_bytes() for name in kept]
+    other = eval_config(prime, write_weights(tmp_path / "other.safetensors"), folder, tta="flip")
+    if end == "stopped":
+        with stop_at("images of 3 classes"):
+            assert evaluate(other).stopped
+    else:
+        size = (folder / "predictions.csv").stat().st_size
+        assert size > (folder / "run.json").stat().st_size
+        with no_file_beyond(size - 1), pytest.raises(OSError, match="File too large"):
+            evaluate(other)
+    assert [(folder / name).read_bytes() for name in kept] == before
+    assert evaluate(other).complete
+    assert json.loads((folder / "run.json").read_text())["settings"]["tta"] == "flip"

@@ -28,6 +28,7 @@ from densenet121.utils.files import (
     temporary_beside,
     write_atomic,
     write_json,
+    write_together,
 )
 from densenet121.utils.logging import log, log_settings, quiet, run_log
 
@@ -119,6 +120,15 @@ def test_a_full_disk_leaves_what_was_there(earlier: bytes | None, tmp_path: Path
         write_atomic(path, bytes(100_000))
     assert names(tmp_path) == ([] if earlier is None else ["file"])
     assert earlier is None or path.read_bytes() == earlier
+
+
+def test_files_that_belong_together_are_all_as_before_where_one_has_no_room(tmp_path: Path) -> None:
+    first, second = tmp_path / "a", tmp_path / "b"
+    write_together({first: b"1", second: b"1"})
+    with no_file_beyond(1000), pytest.raises(OSError, match="File too large") as told:
+        write_together({first: b"2", second: bytes(2000)})
+    assert told.value.filename == str(second)
+    assert (names(tmp_path), first.read_bytes(), second.read_bytes()) == (["a", "b"], b"1", b"1")
 
 
 def test_of_a_full_disk_the_error_names_what_was_to_be_written(tmp_path: Path) -> None:

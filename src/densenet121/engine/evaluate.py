@@ -37,14 +37,14 @@ from densenet121.inference.classifier import Classifier
 from densenet121.inference.onnx_model import OnnxModel
 from densenet121.runs.evaluated import SAME_IMAGES
 from densenet121.runs.evaluations import write_error_maps, write_summary
-from densenet121.runs.layout import RECORD, make_folder, read_record
+from densenet121.runs.layout import make_folder, read_record
 from densenet121.runs.record import describe_run
 from densenet121.runtime import Runtime, joined
 from densenet121.tasks import Task, task_named
 from densenet121.tasks.given import plain
 from densenet121.utils.callers_modes import own_modes
 from densenet121.utils.errors import InputError, UsageError
-from densenet121.utils.files import file_digest, write_json
+from densenet121.utils.files import file_digest
 from densenet121.utils.locks import locked
 from densenet121.utils.logging import log, log_settings, run_log
 from densenet121.utils.signals import StopRequest
@@ -101,7 +101,7 @@ def evaluate(config: EvalConfig, task: Task | None = None) -> EvalResult:
             check_num_classes(dataset, config.num_classes)
         path, stamp = _make_folder(config, runtime, dataset, files)
         with _alone(path, runtime) as check, run_log(path, stamp, runtime.process.rank):
-            _log_start(config, task_name, runtime, dataset, path)
+            run = _log_start(config, task_name, runtime, dataset, path)
             results: dict[Path, Evaluation | None] = {}
             contents: list[dict[str, Any]] = []
             for file in files:
@@ -120,13 +120,13 @@ def evaluate(config: EvalConfig, task: Task | None = None) -> EvalResult:
                 if evaluation is None:
                     break
                 content = _content(evaluation, file, digest, classifier, config, first)
-                target = path / file.stem if source.is_dir() else path
-                _write_results(target, evaluation, content, classifier, runtime, config, check)
+                target = (path / file.stem, None) if source.is_dir() else (path, run)
+                _write_results(*target, evaluation, content, classifier, runtime, config, check)
                 results[file] = evaluation
                 contents.append(content)
             stopped = len(results) < len(files)
             if source.is_dir() and runtime.process.rank == 0:
-                write_summary(path, contents, complete=not stopped)
+                write_summary(path, contents, not stopped, run)
                 _log_summary(results)
             if stopped:
                 log.warning("stopped by a signal after %d of %d files", len(results), len(files))
@@ -170,8 +170,11 @@ def _alone(folder: Path, runtime: Runtime) -> AbstractContextManager[Callable[[]
 
 def _log_start(
     config: EvalConfig, task_name: str, runtime: Runtime, dataset: ImageDataset, path: Path
-) -> None:
-    """Write run.json and the first lines of the log."""
+) -> dict[str, Any] | None:
+    """Write the first lines of the log; returns run.json, None for a folder that keeps its own.
+
+    It is written with the results: until then there may be those of an earlier evaluation.
+    """
     settings = settings_of(config) | runtime.settings()
     log_settings(settings)
     log.info("%s; %s", runtime.process.note, runtime)
@@ -179,8 +182,7 @@ def _log_start(
     log_notes(dataset)
     run = describe_run("eval", settings, runtime, task_name, dataset.class_names, None, dataset)
     # The folder may be that of a training run; its run.json is kept.
-    if runtime.process.rank == 0 and read_record(path).get("command") != "train":
-        write_json(path / RECORD, run)
+    return None if read_record(path).get("command") == "train" else run
 
 
 def _load(
@@ -282,6 +284,7 @@ def _content(
 
 def _write_results(
     folder: Path,
+    run: Mapping[str, Any] | None,
     evaluation: Evaluation,
     content: dict[str, Any],
     classifier: Classifier,
@@ -296,7 +299,7 @@ def _write_results(
             log.info("%s", line)
         folder.mkdir(exist_ok=True)
         more = [config.group, *config.by_columns] if config.group else config.by_columns
-        evaluation.write(folder, content, tuple(dict.fromkeys(more)))
+        evaluation.write(folder, content, tuple(dict.fromkeys(more)), run)
         maps = draw_error_maps(
             evaluation, classifier.model, classifier.preprocessing, runtime.device
         )

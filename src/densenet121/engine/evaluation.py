@@ -1,7 +1,7 @@
 """Evaluation of a model on a dataset: the task scores each image exactly once."""
 
 import hashlib
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -102,14 +102,21 @@ class Evaluation:
         return [known[index] for index in self.scored.tolist()]
 
     def write(
-        self, folder: Path, content: dict[str, Any], more_columns: Sequence[str] = ()
+        self,
+        folder: Path,
+        content: dict[str, Any],
+        more_columns: Sequence[str] = (),
+        run: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write eval.json and predictions.csv, with more columns of the table of labels."""
+        """Write eval.json and predictions.csv, with more columns of the table of labels.
+
+        With ``run`` as its content also run.json.
+        """
         names = self.dataset.class_names
         columns = self.task.csv_columns(self.scores, self.targets, names)
         columns = columns_of(self.task, "csv_columns", columns, len(self.scored))
         columns = {name: self.cells(name) for name in more_columns} | columns
-        write_evaluation(folder, content, self.paths, columns)
+        write_evaluation(folder, content, self.paths, columns, run)
 
     def draw_confusion(self) -> bytes | None:
         """The confusion matrix as a PNG image; None if the task has none."""

@@ -12,6 +12,7 @@ from densenet121.runs.layout import (
     ERROR_MAPS,
     EVALUATION,
     PREDICTIONS,
+    RECORD,
     error_map,
     read_evaluated,
     read_record,
@@ -19,7 +20,7 @@ from densenet121.runs.layout import (
 from densenet121.tasks import Task, task_named
 from densenet121.utils.csv_lines import csv_writer
 from densenet121.utils.errors import InputError
-from densenet121.utils.files import read_input, write_atomic, write_json
+from densenet121.utils.files import json_bytes, read_input, write_atomic, write_together
 from densenet121.utils.json_values import count, parse_json
 
 _MAX_BYTES = 2**31
@@ -39,32 +40,49 @@ def write_evaluation(
     content: Mapping[str, Any],
     paths: Sequence[str],
     columns: Mapping[str, Sequence[object]],
+    run: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write eval.json and predictions.csv, each atomically; remove the maps of an earlier one.
+    """Write eval.json and predictions.csv, all or none; remove the maps of an earlier evaluation.
 
     Args:
         folder: the run folder, which exists.
         content: content of eval.json.
         paths: paths of the images, the first column.
         columns: the other columns, by name.
+        run: content of run.json, if it is to be written, too.
     """
-    _remove_error_maps(folder)  # they explain the answers of other weights
-    write_table(folder / PREDICTIONS, {"path": paths, **columns})
-    write_json(folder / EVALUATION, content)
+    files = {folder / PREDICTIONS: _table({"path": paths, **columns})}
+    files[folder / EVALUATION] = json_bytes(content)
+    if run is not None:
+        files[folder / RECORD] = json_bytes(run)
+    _remove_error_maps(folder)  # first: beside other answers they would explain the wrong ones
+    write_together(files)
 
 
 def write_table(file: Path, columns: Mapping[str, Sequence[object]]) -> None:
     """Write a CSV file atomically, with these columns in order."""
+    write_atomic(file, _table(columns))
+
+
+def _table(columns: Mapping[str, Sequence[object]]) -> bytes:
     text = io.StringIO()
     writer = csv_writer(text)
     writer.writerow(columns)
     writer.writerows(zip(*columns.values(), strict=True))
-    write_atomic(file, text.getvalue().encode(errors="surrogateescape"))
+    return text.getvalue().encode(errors="surrogateescape")
 
 
-def write_summary(folder: Path, results: Sequence[Mapping[str, Any]], complete: bool) -> None:
-    """Write the eval.json of several weights files."""
-    write_json(folder / EVALUATION, {"results": list(results), "complete": complete})
+def write_summary(
+    folder: Path,
+    results: Sequence[Mapping[str, Any]],
+    complete: bool,
+    run: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the eval.json of several weights files, and run.json with the content ``run``."""
+    files = {folder / EVALUATION: {"results": list(results), "complete": complete}}
+    if run is not None:
+        files[folder / RECORD] = dict(run)
+    write_together({file: json_bytes(content) for file, content in files.items()})
 
 
 def copy_evaluation(source: Path, target: Path, epochs: int) -> None:

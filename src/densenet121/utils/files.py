@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +25,48 @@ def write_atomic(path: Path, data: bytes | memoryview) -> None:
         OSError: disk full, no permission, or ``path`` is a device or pipe; it is unchanged, the
             temporary file is removed. Its ``filename`` is ``path``.
     """
-    if is_special(path):
-        raise OSError(errno.EINVAL, _SPECIAL, str(path))
-    temporary = temporary_beside(path, "tmp")
+    write_together({path: data})
+
+
+def write_together(files: Mapping[Path, bytes | memoryview]) -> None:
+    """Write files that belong together: where one has no room, all are as before.
+
+    Raises:
+        OSError: as of ``write_atomic``.
+    """
+    made: dict[Path, Path] = {}
     try:
-        temporary.unlink(missing_ok=True)
-        with temporary.open("xb") as file:  # never through a link that another user put there
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):  # a disk that is read-only, as before
-            temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):  # of a full disk it has no name, else the temporary one
-            error.filename = str(path)
-            del error.filename2  # None would be a second name in its text
+        for path, data in files.items():
+            if is_special(path):
+                raise OSError(errno.EINVAL, _SPECIAL, str(path))
+            made[path] = temporary_beside(path, "tmp")
+            with _named(path):
+                made[path].unlink(missing_ok=True)
+                with made[path].open("xb") as file:  # never through a link of another user
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+        for path, temporary in made.items():
+            with _named(path):
+                temporary.replace(path)
+    except BaseException:
+        for temporary in made.values():
+            with contextlib.suppress(OSError):  # a disk that is read-only, as before
+                temporary.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    for folder in dict.fromkeys(path.parent for path in made):
+        sync_folder(folder)
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Make an error name a path: of a full disk it has no name, else that of a temporary file."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        del error.filename2  # None would be a second name in its text
+        raise
 
 
 _SPECIAL = "is a device or a pipe, not a file"
@@ -227,9 +251,14 @@ def _is_alive(process: int) -> bool:
 
 def write_json(path: Path, content: Any) -> None:
     """Write indented JSON atomically. nan and inf are refused, as they are not valid JSON."""
+    write_atomic(path, json_bytes(content))
+
+
+def json_bytes(content: Any) -> bytes:
+    """What ``write_json`` writes."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     # A file name that is not UTF-8 contains surrogates; they become JSON escapes.
-    write_atomic(path, (text + "\n").encode(errors="backslashreplace"))
+    return (text + "\n").encode(errors="backslashreplace")
 
 
 def real_path(path: Path) -> Path:
