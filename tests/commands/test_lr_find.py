@@ -15,6 +15,7 @@ from densenet121.engine.train import train
 from densenet121.runs.metrics import read_rows
 from densenet121.utils.errors import InputError
 
+from helpers.commands import no_file_beyond
 from helpers.images import write_classes
 from helpers.ranks import SMALL as RANK_FLAGS
 from helpers.ranks import start_ranks
@@ -164,6 +165,17 @@ def test_its_own_numbers_are_replaced(image_folder: Path, tmp_path: Path) -> Non
     (tmp_path / "lr.csv").write_text("step,lr,loss,smoothed_loss\n0,1,2,3\n")
     result = lr_find(settings)
     assert len(result.table.read_text().splitlines()) == len(result.found.rates) + 1
+
+
+def test_on_a_full_disk_the_numbers_and_the_plot_of_before_stay(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    before = {"lr.csv": b"step,lr,loss,smoothed_loss\n0,1,2,3\n", "lr.png": b"earlier"}
+    for name, content in before.items():
+        (tmp_path / name).write_bytes(content)
+    with no_file_beyond(10_000), pytest.raises(OSError, match="File too large"):
+        lr_find(config(image_folder, tmp_path, steps=20))
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
 def test_it_stops_where_the_loss_diverges(image_folder: Path, tmp_path: Path) -> None:

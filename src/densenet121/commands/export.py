@@ -38,7 +38,7 @@ from densenet121.runtime import check_kernels
 from densenet121.tasks import Task
 from densenet121.tasks.given import metrics_of, rows_of, scores_of, targets_of
 from densenet121.utils.errors import InputError
-from densenet121.utils.files import FULL, check_output, write_atomic, write_json
+from densenet121.utils.files import FULL, check_output, json_bytes, write_together
 from densenet121.utils.rounding import rounded_down
 
 _REPETITIONS = 3
@@ -91,8 +91,7 @@ def export(config: ExportConfig, task: Task | None = None) -> dict[str, Any]:
         **_parity(classifier, reference, run, checked, _targets(classifier, dataset, wanted[::2])),
     }
     _check_parity(parity, config)
-    write_atomic(output, data)
-    write_json(certificate, parity)
+    write_together({output: data, certificate: json_bytes(parity)})
     print(json.dumps(parity, indent=2))  # noqa: T201 (the command's output)
     return parity
 

@@ -20,7 +20,7 @@ from densenet121.pages.plotting import (
 from densenet121.tasks import Task
 from densenet121.utils.csv_lines import csv_writer
 from densenet121.utils.errors import InputError
-from densenet121.utils.files import check_output, write_atomic
+from densenet121.utils.files import check_output, write_together
 from densenet121.utils.output import say
 
 _COLUMNS = ("step", "lr", "loss", "smoothed_loss")
@@ -58,8 +58,7 @@ def lr_find(config: LrFindConfig, task: Task | None = None) -> LrFindResult:
     found = find_lr(config, task)
     result = LrFindResult(found, plot, table)
     try:
-        write_atomic(result.table, _table(found).encode())
-        write_atomic(plot, draw(found))
+        write_together({result.table: _table(found).encode(), plot: draw(found)})
     finally:  # where a file cannot be written, the work is not lost
         _say_found(found, config)
     say(f"plot: {plot}; numbers: {result.table}")

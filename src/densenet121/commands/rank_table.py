@@ -12,7 +12,7 @@ from densenet121.distributed.rank_table_writer import (
     read_hosts,
 )
 from densenet121.utils.errors import InputError, UsageError
-from densenet121.utils.files import check_output, scratch_folder, sync_folder, write_json
+from densenet121.utils.files import check_output, scratch_folder, write_atomic, write_json
 
 
 def run(config: RankTableConfig) -> int:
@@ -27,8 +27,7 @@ def run(config: RankTableConfig) -> int:
         trial = folder / output.name
         write_json(trial, make_table(hosts, config.table_version))
         servers = read_rank_table(trial)
-        trial.replace(output)
-    sync_folder(output.parent)
+        write_atomic(output, trial.read_bytes())
     for server, (name, devices) in zip(servers, hosts, strict=True):
         ips = ", ".join(device.ip for device in devices if device.ip) or "without addresses"
         print(f"{name}: ranks {server.ranks[0]} to {server.ranks[-1]}, devices {ips}")  # noqa: T201

@@ -51,7 +51,7 @@ def write_evaluation(
         columns: the other columns, by name.
         run: content of run.json, if it is to be written, too.
     """
-    files = {folder / PREDICTIONS: _table({"path": paths, **columns})}
+    files = {folder / PREDICTIONS: table_bytes({"path": paths, **columns})}
     files[folder / EVALUATION] = json_bytes(content)
     if run is not None:
         files[folder / RECORD] = json_bytes(run)
@@ -61,10 +61,11 @@ def write_evaluation(
 
 def write_table(file: Path, columns: Mapping[str, Sequence[object]]) -> None:
     """Write a CSV file atomically, with these columns in order."""
-    write_atomic(file, _table(columns))
+    write_atomic(file, table_bytes(columns))
 
 
-def _table(columns: Mapping[str, Sequence[object]]) -> bytes:
+def table_bytes(columns: Mapping[str, Sequence[object]]) -> bytes:
+    """What ``write_table`` writes."""
     text = io.StringIO()
     writer = csv_writer(text)
     writer.writerow(columns)

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from densenet121.runs.evaluations import write_table
+from densenet121.runs.evaluations import table_bytes, write_table
 from densenet121.runs.layout import PREDICTIONS, RECORD, checkpoints_in, make_folder, read_record
 from densenet121.utils.errors import InputError, UsageError
-from densenet121.utils.files import read_input, write_atomic, write_json
+from densenet121.utils.files import json_bytes, read_input, write_atomic, write_json, write_together
 from densenet121.utils.json_values import parse_json
 
 STUDY = "study.json"
@@ -137,17 +137,16 @@ class StudyFolder:
         predictions: Mapping[int | None, Mapping[str, Sequence[object]]],
         label_errors: Mapping[str, Sequence[object]],
     ) -> None:
-        """Write study.json, the pooled predictions and the labels in doubt.
+        """Write study.json, the pooled predictions and the labels in doubt, all or none.
 
         Args:
             content: content of study.json.
             predictions: seed, or None for the mean over the seeds, to the columns.
             label_errors: the columns of the labels in doubt.
         """
-        for seed, columns in predictions.items():
-            write_table(self.predictions(seed), columns)
-        write_table(self.path / LABEL_ERRORS, label_errors)
-        write_json(self.path / STUDY, content)
+        files = {self.predictions(seed): table_bytes(part) for seed, part in predictions.items()}
+        files[self.path / LABEL_ERRORS] = table_bytes(label_errors)
+        write_together({**files, self.path / STUDY: json_bytes(content)})
 
 
 def read_study(folder: Path) -> dict[str, Any]:
