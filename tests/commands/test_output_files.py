@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from helpers.commands import environment, run_command
+from helpers.commands import environment, run_code, run_command
 from helpers.images import write_classes
 
 # INPUT is a file that no command can read; there are no images, and the run is an empty folder.
@@ -69,6 +69,38 @@ def test_an_output_that_is_a_pipe_or_a_device_is_refused_first(name: str, tmp_pa
     line = refused(name, tmp_path, "out")
     assert line.endswith(f"out{suffix}: is a device or a pipe, not a file; name a file")
     assert (tmp_path / f"out{suffix}").is_fifo()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_output_whose_name_is_too_long_is_refused_first(name: str, tmp_path: Path) -> None:
+    line = refused(name, tmp_path, "x" * 260)
+    assert line.endswith(": File name too long; name another file")
+
+
+def test_an_output_in_a_folder_that_may_not_be_written_is_refused_first(tmp_path: Path) -> None:
+    """Images were read and networks computed, and the result was lost."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder").chmod(0o555)
+    tmp_path.chmod(0o755)
+    code = """
+import os, sys
+from pathlib import Path
+from densenet121.utils.errors import InputError
+from densenet121.utils.files import check_output
+os.chdir(sys.argv[1])
+if os.geteuid() == 0:
+    os.setuid(65534)
+try:
+    check_output(Path("folder/out"), "output")
+except InputError as error:
+    print(error)
+"""
+    said = run_code(code, str(tmp_path))
+    assert (said.returncode, said.stderr) == (0, "")
+    assert said.stdout == (
+        "`output` folder/out: nothing can be written into folder (a read-only disk, or no "
+        "permission); name a file in another folder\n"
+    )
 
 
 @pytest.mark.parametrize("name", READS_A_FILE)

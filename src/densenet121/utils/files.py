@@ -317,11 +317,22 @@ def check_output(path: Path, field: str, inputs: Sequence[Path] = ()) -> None:
         inputs: files that are read.
 
     Raises:
-        InputError: its folder does not exist, it is a folder, a device or a pipe, or it is one of
-            the inputs.
+        InputError: its folder does not exist or cannot be written, it is a folder, a device or a
+            pipe, or it is one of the inputs.
     """
     if not path.parent.is_dir():
         raise InputError(f"`{field}` {path}: there is no folder {path.parent}")
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:  # such as a name that is too long
+        raise InputError(f"`{field}` {path}: {error.strerror}; name another file") from None
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(
+            f"`{field}` {path}: nothing can be written into {path.parent} (a read-only disk, or no "
+            "permission); name a file in another folder"
+        )
     if path.is_dir():
         raise InputError(f"`{field}` {path}: is a folder; name a file")
     if is_special(path):
