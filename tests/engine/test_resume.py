@@ -365,6 +365,18 @@ def test_the_checkpoint_of_a_whole_run_gives_its_weights_in_a_new_folder(
 
 
 @pytest.mark.parametrize("resume", [None, "auto"])
+def test_the_folder_of_an_evaluation_is_not_that_of_a_run(
+    resume: str | None, config: TrainConfig, tmp_path: Path
+) -> None:
+    """Without validation the report of the run had the counts of the other weights."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "eval.json").write_text('{"task": "single_label", "total": 3}')
+    with pytest.raises(UsageError, match=r"has the results of an evaluation \(eval\.json\)"):
+        train(replace(config, output_dir=str(tmp_path / "run"), resume=resume))
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["eval.json"]
+
+
+@pytest.mark.parametrize("resume", [None, "auto"])
 def test_weights_without_a_checkpoint_are_not_replaced(
     resume: str | None, config: TrainConfig, uninterrupted: Path, tmp_path: Path
 ) -> None:
@@ -380,7 +392,10 @@ def test_weights_without_a_checkpoint_are_not_replaced(
         (uninterrupted / "last.safetensors").read_bytes()
     )
     (folder / "last.safetensors").unlink()
-    train(again)  # it has no weights that could be lost
+    without_val = shutil.copytree(Path(config.data_dir) / "train", tmp_path / "alone")
+    train(replace(again, data_dir=str(without_val)))  # it has no weights that could be lost
+    # The report would show them as those of the new run.
+    assert not (folder / "eval.json").exists() and not (folder / "predictions.csv").exists()
 
 
 def test_a_checkpoint_file_is_not_resumed_into_the_folder_of_another_run(

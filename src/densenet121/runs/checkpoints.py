@@ -12,7 +12,14 @@ from densenet121.checkpoint.foreign.keras import is_keras_file
 from densenet121.checkpoint.foreign.torch_file import is_torch_file
 from densenet121.checkpoint.load import is_mindspore_file
 from densenet121.checkpoint.native import ModelInfo, read
-from densenet121.runs.layout import BEST_WEIGHTS, LAST_WEIGHTS, checkpoints_in, dated_runs
+from densenet121.runs.layout import (
+    BEST_WEIGHTS,
+    EVALUATION,
+    LAST_WEIGHTS,
+    checkpoints_in,
+    dated_runs,
+    read_evaluated,
+)
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.files import real_path
 
@@ -100,7 +107,7 @@ def find_start(
     """
     if resume is None:
         _refuse_run(output_dir, rank)
-        _refuse_weights_alone(output_dir)
+        _refuse_results_alone(output_dir)
         return Start(output_dir, None)
     if isinstance(resume, Path):
         if resume.is_dir():
@@ -113,7 +120,7 @@ def find_start(
         if output_dir and real_path(output_dir) != real_path(resume).parent:
             _refuse_run(output_dir, rank)
             # The best weights may be those that this run copied before it was killed.
-            _refuse_weights_alone(output_dir, (LAST_WEIGHTS,))
+            _refuse_results_alone(output_dir, (LAST_WEIGHTS,))
         if resume.is_file() and is_mindspore_file(resume):
             return Start(output_dir, None, mindspore=resume, found=_names(output_dir, rank))
         _refuse_foreign(resume)
@@ -122,7 +129,7 @@ def find_start(
         return Start(own, open_checkpoint(resume), found=found)
     folder = output_dir or next(iter(dated_runs(ckpt_path)), None)
     if folder is None or not checkpoints_in(folder, rank):
-        _refuse_weights_alone(output_dir)
+        _refuse_results_alone(output_dir)
         passed = () if output_dir or not folder else _passed_over(folder, ckpt_path, rank)
         return Start(output_dir, None, passed)
     found = _names(folder, rank)
@@ -180,16 +187,24 @@ def _refuse_run(folder: Path | None, rank: int) -> None:
         )
 
 
-def _refuse_weights_alone(
+def _refuse_results_alone(
     folder: Path | None, names: Sequence[str] = (BEST_WEIGHTS, LAST_WEIGHTS)
 ) -> None:
     """Refuse a folder whose checkpoints were removed: a new run would replace the weights in it.
 
-    A run killed in its first epoch may have written its last weights, and begins again.
+    A run killed in its first epoch may have written its last weights, and begins again. So may one
+    with the results that it took over, which have an epoch; those of `eval` have none.
 
     Raises:
-        UsageError: the folder has weights of a run that went further.
+        UsageError: the folder has weights of a run that went further, or results of `eval`, which
+            the report would show as those of the run.
     """
+    found = read_evaluated(folder) if folder else {}
+    if found and "epoch" not in found:
+        raise UsageError(
+            f"`output_dir` {folder} has the results of an evaluation ({EVALUATION}); choose "
+            "another folder"
+        )
     for name in names:
         if folder is None or not (folder / name).is_file():
             continue

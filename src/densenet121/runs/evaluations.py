@@ -105,6 +105,13 @@ def copy_evaluation(source: Path, target: Path, epochs: int) -> None:
         shutil.copytree(source / ERROR_MAPS, target / ERROR_MAPS, dirs_exist_ok=True)
 
 
+def remove_evaluation(folder: Path) -> None:
+    """Remove the results of a run whose checkpoints and weights were removed, for a new run."""
+    for name in (EVALUATION, PREDICTIONS):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / ERROR_MAPS, ignore_errors=True)
+
+
 def write_error_maps(folder: Path, maps: Mapping[str, bytes]) -> None:
     """Write JPEGs, given by the path of their image; remove those of an earlier evaluation."""
     _remove_error_maps(folder)

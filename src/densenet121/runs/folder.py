@@ -10,7 +10,7 @@ from torch import Tensor
 from densenet121.checkpoint.native import ModelInfo, data_note, save, save_weights
 from densenet121.runs.best import bring_best
 from densenet121.runs.checkpoints import Checkpoint
-from densenet121.runs.evaluations import copy_evaluation
+from densenet121.runs.evaluations import copy_evaluation, remove_evaluation
 from densenet121.runs.layout import (
     METRICS,
     RECORD,
@@ -116,6 +116,7 @@ class RunFolder:
         with self.writing():
             if checkpoint is None:
                 self._metrics.keep_until(0, 0)
+                remove_evaluation(self.path)
                 write_json(self.path / RECORD, dict(self._run))
                 self._trackers.begin([], None, first_batch)
                 return ()
