@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from densenet121.engine.evaluate import evaluate
 from densenet121.network import build
 from densenet121.report import write_report
 from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.files import file_digest
 
 from helpers.commands import no_file_beyond, run_command
 from helpers.images import write_classes
@@ -272,16 +273,21 @@ def _stderr_of(run: Any) -> _Errors:
     return _Errors(status, line)
 
 
-@contextlib.contextmanager
-def stop_at(text: str) -> Iterator[None]:
-    """SIGTERM comes with the first line of the log that has a text."""
+def stop_at(text: str) -> contextlib.AbstractContextManager[None]:
+    """SIGTERM comes with the lines of the log that have a text."""
+    return at_line(text, lambda: os.kill(os.getpid(), signal.SIGTERM))
 
-    class Stop(logging.Handler):
+
+@contextlib.contextmanager
+def at_line(text: str, act: Callable[[], object]) -> Iterator[None]:
+    """Something happens with the lines of the log that have a text."""
+
+    class Act(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if text in record.getMessage():
-                os.kill(os.getpid(), signal.SIGTERM)
+                act()
 
-    handler = Stop()
+    handler = Act()
     logging.getLogger("densenet121").addHandler(handler)
     try:
         yield
@@ -323,3 +329,31 @@ def test_an_evaluation_that_ends_early_leaves_the_one_before_whole(
     assert [(folder / name).read_bytes() for name in kept] == before
     assert evaluate(other).complete
     assert json.loads((folder / "run.json").read_text())["settings"]["tta"] == "flip"
+
+
+@pytest.mark.parametrize("line", ["images of 3 classes", "load model"])
+@pytest.mark.parametrize("alone", [True, False])
+def test_the_digest_is_of_the_weights_that_were_evaluated_though_the_file_is_replaced(
+    line: str, alone: bool, prime: Path, weights: Path, tmp_path: Path
+) -> None:
+    """The card took the counts of weights that a run had replaced for those of the new ones."""
+    source = tmp_path / "source"
+    source.mkdir()
+    shutil.copyfile(weights, source / "w.safetensors")
+    other = write_weights(tmp_path / "other.safetensors", class_names=NAMES, seed=7)
+    assert file_digest(other) != file_digest(weights)
+    given = source / "w.safetensors" if alone else source
+    with at_line(line, lambda: shutil.copyfile(other, source / "w.safetensors")):
+        found = evaluate(eval_config(prime, given, tmp_path / "out"))
+    file = tmp_path / "out" / ("eval.json" if alone else "w/eval.json")
+    told = json.loads(file.read_text())
+    for content in (weights, other):
+        evaluate(eval_config(prime, content, tmp_path / content.stem))
+        same = json.loads((tmp_path / content.stem / "eval.json").read_text())
+        if same["checkpoint_sha256"] == told["checkpoint_sha256"]:
+            assert same["digest"] == told["digest"]
+            assert same["loss"] == told["loss"]
+            break
+    else:
+        raise AssertionError("neither of the files")
+    assert found.complete

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -49,6 +49,8 @@ from densenet121.utils.locks import locked
 from densenet121.utils.logging import log, log_settings, run_log
 from densenet121.utils.signals import StopRequest
 
+Read = TypeVar("Read")
+
 
 @dataclass(frozen=True)
 class EvalResult:
@@ -90,7 +92,7 @@ def evaluate(config: EvalConfig, task: Task | None = None) -> EvalResult:
         source = absolute(config.pretrained)
         source = weights_in(source) or source  # a Hugging Face folder has one file of weights
         files = weights_files(source)
-        first, arithmetic = (None, None) if source.is_dir() else _read_alone(source)
+        first, arithmetic, read = (None,) * 3 if source.is_dir() else _read_alone(source)
         runtime = runtime.computing_in(arithmetic, config.amp, source)
         task_name, names = task_and_names(first, files, task)
         dataset = open_images(config, task_name, names, absolute(config.log_path))
@@ -108,7 +110,7 @@ def evaluate(config: EvalConfig, task: Task | None = None) -> EvalResult:
                 if any_rank(stop.requested):
                     break
                 try:
-                    classifier, own, digest = _load(first, file, config, dataset, task)
+                    classifier, own, digest = _load(first, read, file, config, dataset, task)
                     evaluation = _evaluate(classifier, own, runtime, config, lambda: stop.requested)
                 except InputError as error:
                     if not source.is_dir() or isinstance(error, UsageError):
@@ -134,12 +136,34 @@ def evaluate(config: EvalConfig, task: Task | None = None) -> EvalResult:
     return EvalResult(path, results, stopped)
 
 
-def _read_alone(source: Path) -> tuple[Weights | None, str | None]:
-    """The weights of a file, or None for an exported network; their arithmetic, if it is fixed."""
+def _read_alone(source: Path) -> tuple[Weights | None, str | None, str | None]:
+    """The weights of a file, or None for an exported network; their arithmetic, if it is fixed.
+
+    The third is the digest of the file of the weights.
+    """
     if is_onnx(source):
-        return None, OnnxModel(source).arithmetic
-    weights = read_weights(source, int8=True)
-    return weights, None if weights.int8 is None else "int8"
+        return None, OnnxModel(source).arithmetic, None
+    weights, digest = _whole(source, lambda: read_weights(source, int8=True))
+    return weights, None if weights.int8 is None else "int8", digest
+
+
+def _whole(file: Path, read: Callable[[], Read]) -> tuple[Read, str | None]:
+    """What is read of a file, and the digest of that; a run that goes on may replace it meanwhile.
+
+    None if it was removed.
+    """
+    while True:
+        before = _digest(file)
+        found = read()
+        if before == (after := _digest(file)) or after is None:
+            return found, after
+
+
+def _digest(file: Path) -> str | None:
+    try:
+        return file_digest(file)
+    except OSError:
+        return None
 
 
 def _make_folder(
@@ -186,25 +210,39 @@ def _log_start(
 
 
 def _load(
-    first: Weights | None, file: Path, config: EvalConfig, dataset: ImageDataset, task: Task | None
+    first: Weights | None,
+    read: str | None,
+    file: Path,
+    config: EvalConfig,
+    dataset: ImageDataset,
+    task: Task | None,
 ) -> tuple[Classifier, ImageDataset, str | None]:
     """The classifier, the images with its classes, and the digest of the weights file.
+
+    Args:
+        first: the weights, if they were read, with ``read`` as the digest of their file.
+        read: see ``first``.
+        file: the file.
+        config: the settings.
+        dataset: the images.
+        task: the caller's own task.
 
     Raises:
         InputError: the file cannot be used, on this rank or another.
     """
     fault: InputError | None = None
+    digest = read
     try:
-        classifier, own = load_for(first, file, config, dataset, task)
+        if first is None:
+            loaded, digest = _whole(file, lambda: load_for(None, file, config, dataset, task))
+        else:
+            loaded = load_for(first, file, config, dataset, task)
+        classifier, own = loaded
         check_num_classes(own, config.num_classes)
     except InputError as error:
         fault = error
     raise_together(fault)
-    try:
-        # Before the images are read: a run that goes on may replace the file, or remove it.
-        return classifier, own, file_digest(file)
-    except OSError:
-        return classifier, own, None
+    return classifier, own, digest
 
 
 def _evaluate(
