@@ -90,6 +90,9 @@ def copy_evaluation(source: Path, target: Path, epochs: int) -> None:
     """Copy the results of an interrupted run to the folder where it is resumed.
 
     Not those of a later epoch than the ``epochs`` that were validated at its checkpoint.
+
+    Raises:
+        OSError: they cannot be written there; its ``filename`` is the file there.
     """
     try:
         found = parse_json(read_input(source / EVALUATION))
@@ -98,11 +101,12 @@ def copy_evaluation(source: Path, target: Path, epochs: int) -> None:
         return
     if epoch >= epochs:
         return
-    for name in (EVALUATION, PREDICTIONS):
-        if (source / name).exists():
-            shutil.copyfile(source / name, target / name)
+    names = (name for name in (PREDICTIONS, EVALUATION) if (source / name).is_file())
+    write_together({target / name: (source / name).read_bytes() for name in names})
     if (source / ERROR_MAPS).is_dir():
-        shutil.copytree(source / ERROR_MAPS, target / ERROR_MAPS, dirs_exist_ok=True)
+        (target / ERROR_MAPS).mkdir(exist_ok=True)
+        for file in sorted((source / ERROR_MAPS).iterdir()):
+            write_atomic(target / ERROR_MAPS / file.name, file.read_bytes())
 
 
 def remove_evaluation(folder: Path) -> None:
