@@ -117,6 +117,18 @@ def test_a_file_where_the_folder_of_a_demonstration_would_be_is_named(tmp_path: 
     assert (tmp_path / "out").read_bytes() == b"kept"
 
 
+def test_a_run_folder_that_is_a_link_to_a_disk_that_is_not_there_is_named_as_that(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "out").symlink_to("disk/out")
+    done = run_command("demo", "--output_dir", "out", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"densenet121: {tmp_path / 'out'}: cannot create the output folder (a link to disk/out, "
+        "which is not there; remove the link, or mount what it leads to)\n"
+    )
+
+
 LABELS = b"path,a,b\n1.png,1,0\n"
 # A file that the user has -> the commands that would write over it, two of which do not name it.
 OVER_A_FILE = [

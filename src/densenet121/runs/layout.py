@@ -11,6 +11,7 @@ from typing import Any
 from densenet121.utils.errors import InputError
 from densenet121.utils.files import read_input
 from densenet121.utils.json_values import parse_json
+from densenet121.utils.strays import broken_link
 
 RECORD = "run.json"
 METRICS = "metrics.jsonl"
@@ -148,4 +149,5 @@ def make_folder(folder: Path | None, parent: Path, stamp: str | None = None) -> 
         return folder, time.strftime(_STAMP)
     except OSError as error:
         where = folder or parent
-        raise InputError(f"{where}: cannot create the output folder ({error.strerror})") from None
+        reason = broken_link(where) or error.strerror
+        raise InputError(f"{where}: cannot create the output folder ({reason})") from None
