@@ -51,7 +51,7 @@ from densenet121.config.flags import labels_of, nearest
 from densenet121.config.help import overview
 from densenet121.utils.errors import NO_MEMORY, InputError, UsageError, visible
 from densenet121.utils.files import FULL
-from densenet121.utils.output import drop_output
+from densenet121.utils.output import drop_output, unsaid
 from densenet121.utils.signals import STOPPED_TEXT, importing
 from densenet121.utils.threads import limit_spinning
 from densenet121.version import __version__
@@ -241,7 +241,7 @@ def _unwritten(error: object = None) -> str:
         is_file = not (os.isatty(output) or stat.S_ISFIFO(os.fstat(output).st_mode))
     except (AttributeError, OSError, ValueError):  # no output, or one that is no file
         return ""
-    found = None
+    found = unsaid()
     if isinstance(error, OSError) and error.filename is None and error.errno in FULL and is_file:
         found = error
     try:

@@ -146,6 +146,12 @@ def test_a_command_writes_its_files_though_nobody_reads_its_output(
     done = run(folder, f"$D {command} --output {product} | true")
     assert (done.returncode, done.stderr) == (0, b"")
     assert (folder / product).exists()
+    (folder / product).unlink()
+    if Path("/dev/full").exists():
+        done = run(folder, f"$D {command} --output {product} > /dev/full")
+        line = b"densenet121: standard output: cannot be written (No space left on device)\n"
+        assert (done.returncode, done.stderr) == (1, line)
+        assert (folder / product).exists()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,10 @@ import contextlib
 import os
 import sys
 
+from densenet121.utils.files import FULL
+
+_lost: list[OSError] = []  # why say could not write
+
 
 def drop_output() -> None:
     """Send what is left for standard output nowhere: Python would write it at the end, and fail."""
@@ -14,12 +18,25 @@ def drop_output() -> None:
 def say(line: str) -> None:
     """Print a line at once. A command whose work is files goes on where nobody reads it any more.
 
-    What cannot be written in the encoding of the output has escapes.
+    So it does where the disk of the output is full; ``unsaid`` tells its end. What cannot be
+    written in the encoding of the output has escapes.
     """
     try:
         print(line.encode("utf-8", "backslashreplace").decode(), flush=True)  # noqa: T201
     except BrokenPipeError:
         drop_output()
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        drop_output()
+        _lost.append(error)
+
+
+def unsaid() -> OSError | None:
+    """Why ``say`` could not write since the last call; None if it could."""
+    error = _lost[0] if _lost else None
+    _lost.clear()
+    return error
 
 
 def open_closed() -> None:
