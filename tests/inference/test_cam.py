@@ -1,5 +1,6 @@
 """Class-activation maps: analytic at the last layer, true to finite differences elsewhere."""
 
+import os
 from pathlib import Path
 
 import cv2
@@ -16,6 +17,7 @@ from densenet121.inference.cam import (
     overlay,
 )
 from densenet121.inference.layers import layer_names, plain_forward
+from densenet121.inference.maps import write_map
 from densenet121.network import DenseNet
 from densenet121.utils.errors import InputError
 
@@ -156,6 +158,14 @@ def test_predict_writes_a_map_of_every_image(image_folder: Path, tmp_path: Path)
     run = run_command("predict", folder, "--pretrained", weights, "--workers", 0, "--cam", files[0])
     assert (run.returncode, run.stdout) == (1, "")  # before an image is classified
     assert run.stderr.endswith(f"{files[0]}: cannot create the output folder (File exists)\n")
+
+
+@pytest.mark.parametrize("sign", ["\N{GRINNING FACE}", "\N{CJK UNIFIED IDEOGRAPH-5F71}", "\udcff"])
+def test_a_map_of_an_image_with_a_long_name_is_written(sign: str, tmp_path: Path) -> None:
+    stem = sign * (251 // len(os.fsencode(sign)))
+    write_map(tmp_path, 7, f"images/{stem}.png", b"png")
+    (file,) = tmp_path.iterdir()
+    assert stem.startswith(file.stem.removeprefix("000007_")) and len(file.stem) > 50
 
 
 def test_maps_are_not_written_among_class_folders(tmp_path: Path) -> None:

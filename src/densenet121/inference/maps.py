@@ -1,5 +1,6 @@
 """Class-activation maps of predicted images, as PNG files."""
 
+import os
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,8 @@ from densenet121.tasks.given import rows_of
 from densenet121.utils.errors import InputError
 from densenet121.utils.files import write_atomic
 
+# Of the name of its image in that of a map. A file's name has 255 bytes, also while it is written.
+_NAME_BYTES = 200
 NO_MAPS = "class-activation maps need weights in floating point, not int8 or an exported network"
 
 
@@ -58,7 +61,10 @@ def write_map(folder: Path, number: int, name: str, png: bytes) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     stem = Path(name).stem if name != "-" else "stdin"
-    write_atomic(folder / f"{number:06d}_{stem[:80]}.png", png)
+    shown = stem[:80]
+    while len(os.fsencode(shown)) > _NAME_BYTES:
+        shown = shown[:-1]
+    write_atomic(folder / f"{number:06d}_{shown}.png", png)
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:
