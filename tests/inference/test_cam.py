@@ -179,3 +179,28 @@ def test_maps_are_not_written_among_class_folders(tmp_path: Path) -> None:
         assert (run.returncode, run.stdout) == (2, "")
         assert f"--cam {tmp_path / place} is among the class folders of" in run.stderr
         assert not (tmp_path / place).exists()
+
+
+@pytest.mark.parametrize("place", ["images", "images/maps", "link/maps"])
+def test_maps_are_not_written_where_the_next_predict_would_classify_them(
+    place: str, tmp_path: Path
+) -> None:
+    weights = write_weights(tmp_path / "w.safetensors")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "link").symlink_to("images")
+    cv2.imwrite(str(tmp_path / "images/1.png"), np.zeros((16, 16, 3), np.uint8))
+    flags = ("--pretrained", weights, "--workers", 0, "--cam")
+    run = run_command("predict", "images", *flags, place, cwd=tmp_path)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert "is in images, whose images are classified" in run.stderr
+    assert [file.name for file in (tmp_path / "images").iterdir()] == ["1.png"]
+
+
+def test_maps_may_be_beside_a_file_or_in_a_hidden_folder(tmp_path: Path) -> None:
+    weights = write_weights(tmp_path / "w.safetensors")
+    cv2.imwrite(str(tmp_path / "1.png"), np.zeros((16, 16, 3), np.uint8))
+    for given, place in ((".", ".maps"), ("1.png", "maps")):
+        flags = ("--pretrained", weights, "--workers", 0, "--cam", place)
+        run = run_command("predict", given, *flags, cwd=tmp_path)
+        assert (run.returncode, run.stderr) == (0, "")
+        assert len(list((tmp_path / place).iterdir())) == 1

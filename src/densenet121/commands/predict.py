@@ -19,7 +19,8 @@ from densenet121.network import constant_network
 from densenet121.runs.layout import make_folder
 from densenet121.tasks import Answer, AnswerOptions, Task
 from densenet121.utils.csv_lines import csv_writer
-from densenet121.utils.errors import InputError, visible
+from densenet121.utils.errors import InputError, UsageError, visible
+from densenet121.utils.files import real_path
 from densenet121.utils.progress import progress_bar
 from densenet121.utils.strays import broken_link
 
@@ -58,6 +59,7 @@ def predict(config: PredictConfig, task: Task | None = None) -> int:
     if cam is not None:
         check_maps(predictor, config.cam_layer)
         _check_apart(cam, predictor.classifier.class_names)
+        _check_outside(cam, config.inputs)
     sources = find(config.inputs, note=lambda text: print_notes([f"note: {text}"]))
     if cam is not None:
         make_folder(cam, cam.parent)
@@ -94,6 +96,21 @@ def _check_apart(cam: Path, class_names: Sequence[str]) -> None:
         folders = [name for name in class_names if os.path.isdir(root / name)]  # noqa: PTH112
         if len(folders) > 1:
             check_not_among_classes(cam, "cam", root)
+
+
+def _check_outside(cam: Path, inputs: Sequence[str]) -> None:
+    """Refuse a folder for maps where a folder of the inputs has its images, or within one."""
+    place = real_path(cam)
+    for name in inputs:
+        folder = real_path(absolute(name))
+        if name == "-" or not folder.is_dir() or not place.is_relative_to(folder):
+            continue
+        below = place.parts[len(folder.parts) :]
+        if not any(part.startswith(".") for part in below):  # of which no image is read
+            raise UsageError(
+                f"`cam` {cam} is in {name}, whose images are classified: the next time the maps "
+                "would be among them; pass another folder for it"
+            )
 
 
 def find(
