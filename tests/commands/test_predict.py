@@ -44,7 +44,7 @@ def test_predict_gives_the_predictions_of_eval_bit_for_bit(
     answers = predictor.predict([s.image for s in sources], top_k=2)
     columns = evaluation.scores.columns
     assert [a.classes[0] for a in answers] == [NAMES[k] for k in columns["predicted"]]
-    assert [np.float32(a.probabilities[0]) for a in answers] == list(columns["probability"])
+    assert [a.probabilities[0] for a in answers] == list(columns["probability"])
 
 
 def test_an_image_in_any_form_gives_the_same_answer(image_folder: Path, weights: Path) -> None:

@@ -77,9 +77,18 @@ def test_no_images_have_no_accuracy() -> None:
         _ = Counts().top1
 
 
+def test_sure_answers_have_the_probabilities_of_an_evaluation_and_are_told_apart() -> None:
+    """In float32 both probabilities were 1."""
+    logits = torch.tensor([[18.0, 0.0], [24.0, 0.0]])
+    found = [one.probabilities[0] for one in SingleLabel().answers(logits.numpy(), ["a", "b"])]
+    columns = SingleLabel().score(logits, torch.tensor([0, 0])).columns
+    assert found == columns["probability"].tolist()
+    assert found[0] < found[1] < 1
+
+
 def test_the_answer_is_the_class_of_rank_1_where_rounding_makes_probabilities_equal() -> None:
-    """In float32 both probabilities are 0.4889858, and the first class was the answer."""
-    logits = torch.tensor([[0.1, 0.10000001, -3.0]])
+    """Both probabilities are 0.4878, and the first class was the answer."""
+    logits = torch.tensor([[1e-20, 2e-20, -3.0]])
     assert logits[0, 1] > logits[0, 0]
     columns = SingleLabel().score(logits, torch.tensor([1])).columns
     assert (columns["predicted"].tolist(), columns["rank"].tolist()) == ([1], [1])

@@ -13,7 +13,7 @@ from densenet121.utils.errors import InputError
 
 def answers(
     logits: Logits,
-    shares: NDArray[np.float32],
+    shares: NDArray[np.float64],
     class_names: Sequence[str],
     calibration: Calibration | None,
     options: AnswerOptions,
@@ -45,8 +45,7 @@ def answers(
         top = ranked[:most]
         chosen = None
         if coverage is not None:
-            # As float: numpy would round the threshold to float32.
-            inside = [k for k in ranked if float(row[k]) >= threshold]
+            inside = [k for k in ranked if row[k] >= threshold]
             # Never empty: adding the most probable class can only raise the coverage.
             chosen = tuple(class_names[k] for k in inside or ranked[:1])
         found.append(

@@ -54,7 +54,7 @@ def learn(
     correct = logits[kept].argmax(axis=1) == labels[kept]
     before = reliability(probabilities(logits[kept]).max(axis=1), correct).ece
     shares = probabilities(logits[kept], temperature)
-    confidence = shares.max(axis=1).astype(np.float64)  # else a threshold is rounded to float32
+    confidence = shares.max(axis=1)
     after = reliability(confidence, correct).ece
     below = None
     if target_accuracy is not None:
@@ -168,7 +168,7 @@ def wrong_means(
     """A note where a mean probability is not the share of the images, of those not fitted on."""
     kept = halves(len(labels), seed, groups)[1]
     own = None if groups is None else groups[kept]
-    shares = probabilities(logits[kept], temperature).astype(np.float64)
+    shares = probabilities(logits[kept], temperature)
     off = [
         of_mean(names[k], of_class, shares[:, k])
         for k in range(len(names))

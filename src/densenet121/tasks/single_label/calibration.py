@@ -107,13 +107,16 @@ def _number(value: object) -> float | None:
     return float(value) if isinstance(value, float) and math.isfinite(value) else None
 
 
-def probabilities(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float32]:
-    """Softmax of ``logits / temperature``, ``(N, C)``: bit for bit as in evaluation and predict."""
-    return (torch.from_numpy(logits) / temperature).softmax(dim=1).numpy()
+def probabilities(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float64]:
+    """Softmax of ``logits / temperature``, ``(N, C)``: bit for bit as in evaluation and predict.
+
+    float32 rounds 1 - 3e-8 to 1, so that sure answers would be equal that are not.
+    """
+    return (torch.from_numpy(logits).double() / temperature).softmax(dim=1).numpy()
 
 
 def scores_of(
-    shares: NDArray[np.float32], groups: NDArray[np.int64] | None = None
+    shares: NDArray[np.floating], groups: NDArray[np.int64] | None = None
 ) -> NDArray[np.float64]:
     """``1 - p`` of the true class, ascending; ``1 - score`` is never above ``p``.
 
@@ -211,8 +214,8 @@ def abstain_threshold(
 ) -> float | None:
     """The smallest threshold with a share of correct answers of ``target`` or more at or above it.
 
-    It is midway to the next smaller confidence, if there is one, so that rounding moves no image
-    across it. None if no threshold reaches the target.
+    It is midway to the next smaller confidence, if there is one and a number is between them, so
+    that rounding moves no image across it. None if no threshold reaches the target.
     """
     confidence = confidence.astype(np.float64)
     order = np.argsort(-confidence, kind="stable")
@@ -223,4 +226,6 @@ def abstain_threshold(
     reached = np.flatnonzero((right >= target) & last)
     if not len(reached):
         return None
-    return float(sorted_confidence[reached[-1] : reached[-1] + 2].mean())
+    pair = sorted_confidence[reached[-1] : reached[-1] + 2]
+    middle = pair.mean()
+    return float(middle if middle > pair[-1] else pair[0])

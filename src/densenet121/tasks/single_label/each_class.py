@@ -15,6 +15,7 @@ from densenet121.metrics.classes import rank_intervals
 from densenet121.metrics.decisions import mean_recall
 from densenet121.metrics.ranking import auroc
 from densenet121.metrics.summary import SHARES, summarise
+from densenet121.tasks.single_label.calibration import probabilities
 from densenet121.tasks.single_label.metrics import Counts, topk_correct
 from densenet121.tasks.single_label.predictions import Row
 from densenet121.tasks.values import Logits, Metrics
@@ -24,11 +25,8 @@ _DECISIONS = ("tp", "fp", "tn", "fn", *SHARES, "f1", "balanced_accuracy")
 
 
 def shares_of(logits: Logits) -> NDArray[np.float64]:
-    """``(N, C)``: the softmax, in float64.
-
-    float32 rounds 1 - 3e-8 to 1, so that sure scores would be equal that are not.
-    """
-    return torch.from_numpy(np.asarray(logits)).double().softmax(dim=1).numpy()
+    """``(N, C)``: the softmax, in float64, as ``predict`` has it."""
+    return probabilities(np.asarray(logits))
 
 
 def mean_auroc(labels: NDArray[np.int64], shares: NDArray[np.float64]) -> float | None:

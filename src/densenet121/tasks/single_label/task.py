@@ -244,7 +244,7 @@ class SingleLabel(Task):
 
     def probabilities(
         self, logits: Logits, calibration: Calibration | None = None
-    ) -> NDArray[np.float32]:
+    ) -> NDArray[np.float64]:
         """``(N, C)``: softmax of logits over the temperature, bit for bit as in evaluation."""
         return probabilities(logits, calibration.temperature if calibration else 1.0)
 
