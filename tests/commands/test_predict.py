@@ -139,6 +139,28 @@ def test_standard_input_is_an_image_or_a_list_of_paths(image_folder: Path) -> No
     assert [source.image for source in listed] == [path, path]
 
 
+@pytest.mark.parametrize("coding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_list_on_standard_input_is_read_in_the_codings_of_lists_in_files(coding: str) -> None:
+    listed = find(["-"], io.BytesIO("/images/\u00fc.png\r\n/b.png\r\n".encode(coding)))
+    assert [source.image for source in listed] == [Path("/images/\u00fc.png"), Path("/b.png")]
+    (latin,) = find(["-"], io.BytesIO(b"/\xfc.png\n"))
+    assert latin.name == "/\udcfc.png"
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"a.png\0b.png\0", "is no image of a known format, and no list of paths"),
+        (b"\0\0\0\x1cftypheic\0\0\0\0mif1", "is no image of a known format, and no list"),
+        (b"<!DOCTYPE html><html>", "is a web page saved in place of the file"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a git-LFS pointer"),
+    ],
+)
+def test_other_data_on_standard_input_is_no_list_of_paths(data: bytes, reason: str) -> None:
+    with pytest.raises(InputError, match=f"^standard input: {reason}"):
+        find(["-"], io.BytesIO(data))
+
+
 def test_a_bad_image_stops_or_is_skipped_and_named(
     image_folder: Path, weights: Path, tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ from typing import IO
 from densenet121.commands import DONE, FAILED, print_notes
 from densenet121.config import PredictConfig, absolute, weights_choices
 from densenet121.datasets.decoding import EXTENSIONS, MAX_BYTES, is_image
+from densenet121.datasets.sources.text import text_of
 from densenet121.engine.images import check_not_among_classes
 from densenet121.inference.maps import check_maps, maps_of, write_map
 from densenet121.inference.predictor import ImageInput, Predictor
@@ -23,6 +24,8 @@ from densenet121.utils.errors import InputError, UsageError, visible
 from densenet121.utils.files import real_path
 from densenet121.utils.progress import progress_bar
 from densenet121.utils.strays import broken_link
+
+_NO_LIST = "no image of a known format, and no list of paths, one a line (find without -print0)"
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,8 @@ def _from_stream(stdin: IO[bytes]) -> list[Source]:
         raise InputError(f"standard input: has more than {MAX_BYTES} bytes")
     if is_image(data):
         return [Source("-", data)]
-    lines = [os.fsdecode(line.rstrip(b"\r")) for line in data.split(b"\n")]
+    text = text_of(data, "standard input", _NO_LIST).encode("utf-8", "surrogateescape")
+    lines = [os.fsdecode(line.rstrip(b"\r")) for line in text.split(b"\n")]
     return [Source(line, absolute(line)) for line in lines if line]
 
 

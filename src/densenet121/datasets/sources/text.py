@@ -20,24 +20,39 @@ _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def read_text(file: Path) -> str:
-    """The text of a file in UTF-8, or in UTF-16 with its byte-order mark.
-
-    Other bytes than UTF-8 become surrogates, as in the names of files.
+    """The text of a file; see ``text_of``.
 
     Raises:
         InputError: it cannot be read, or is no text.
     """
-    data = read_whole(file)
+    return text_of(read_whole(file), str(file))
+
+
+def text_of(
+    data: bytes, name: str, other: str = "no text, or UTF-16 without its mark; save it as UTF-8"
+) -> str:
+    """Text in UTF-8, or in UTF-16 with its byte-order mark.
+
+    Other bytes than UTF-8 become surrogates, as in the names of files.
+
+    Args:
+        data: the bytes.
+        name: where they are from, for messages.
+        other: what bytes that are no text are.
+
+    Raises:
+        InputError: it is no text.
+    """
     instead = stray(data[:512])
     if instead:
-        raise InputError(f"{file}: is {instead}")
+        raise InputError(f"{name}: is {instead}")
     if data.startswith(_UTF_16):
         try:
             return data.decode("utf-16")
         except UnicodeDecodeError:
-            raise InputError(f"{file}: its UTF-16 is damaged; save it as UTF-8") from None
+            raise InputError(f"{name}: its UTF-16 is damaged; save it as UTF-8") from None
     if b"\0" in data:
-        raise InputError(f"{file}: is no text, or UTF-16 without its mark; save it as UTF-8")
+        raise InputError(f"{name}: is {other}")
     return data.decode("utf-8-sig", "surrogateescape")
 
 
