@@ -1,6 +1,7 @@
 """A PIL image has the pixels of the file that it was opened from, or is refused as the file is."""
 
 import io
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -115,6 +116,19 @@ def test_a_tiff_whose_zero_is_white_is_refused_rather_than_inverted() -> None:
     assert (decode(data) == 255 - (DEEP >> 8)[..., None]).all()
     with pytest.raises(InputError, match="whose 0 is white; pass the path of the file"):
         from_pillow(Image.open(io.BytesIO(data)))
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "PNG"])
+def test_a_pickled_image_is_the_same_or_refused_with_what_to_pass(kind: str) -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.arange(300, dtype=np.uint16).reshape(15, 20)).save(file, kind)
+    image = Image.open(file)
+    sent = pickle.loads(pickle.dumps(image))
+    if kind == "PNG":
+        assert from_pillow(sent) == from_pillow(image)
+        return
+    with pytest.raises(InputError, match=r"has lost its tags; pass the path or the bytes of the"):
+        from_pillow(sent)
 
 
 @pytest.mark.parametrize("options", [{}, {"depth": 16}, {"depth": 16, "window": "0,20000"}])

@@ -22,6 +22,12 @@ def from_pillow(image: Image.Image) -> bytes | NDArray[np.uint8]:
     if 0 in image.size:
         raise InputError(f"the PIL image has no pixels: {image.size}")
     tiff = image if isinstance(image, TiffImageFile) else None
+    if tiff is not None and not hasattr(tiff, "tag_v2"):
+        # Pillow leaves out the tags, which say how the samples are to be read.
+        raise InputError(
+            "a PIL image of a TIFF that was pickled, as for another process, or copied by "
+            "copy.deepcopy has lost its tags; pass the path or the bytes of the file"
+        )
     try:
         if tiff is not None:
             check_tiff(tiff)
