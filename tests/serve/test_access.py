@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import re
+import signal
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -203,3 +204,19 @@ def test_half_of_the_pair_is_wrong_usage(weights: Path) -> None:
     done = run_command("serve", weights, "--token_file", "none")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1 and "--token_file" in done.stderr
+
+
+def test_a_client_that_keeps_its_connection_does_not_hold_up_the_end(
+    weights: Path, tmp_path: Path
+) -> None:
+    """With TLS the server waited half a minute for the client to close it, too."""
+    pem, key = certificate(tmp_path)
+    flags = [*FLAGS, "--tls_certificate", pem, "--tls_key", key]
+    trusted = ssl.create_default_context(cafile=str(pem))
+    with running_server(weights, *flags, environment=environment()) as (port, process):
+        client = http.client.HTTPSConnection("127.0.0.1", port, timeout=60, context=trusted)
+        client.request("GET", "/healthz")
+        assert client.getresponse().read() == b'{"status":"alive"}'
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=25) == 0
+        client.close()

@@ -16,6 +16,9 @@ _PART = 8192
 # An idle connection stays open this long after SIGTERM, because the client may already have sent a
 # request.
 LINGER_SECONDS = 0.5
+# With TLS a closed connection waits until the client closes it, too, which clients that keep a
+# connection for later do when they need it next. At shutdown it waits no longer than this.
+GOODBYE_SECONDS = 1.0
 
 
 class _Flow(FlowControl):
@@ -53,6 +56,7 @@ class Connection(HttpToolsProtocol):
     reading_seconds = 30.0
     _head_timer: asyncio.TimerHandle | None = None
     _reading_timer: asyncio.TimerHandle | None = None
+    _goodbye_timer: asyncio.TimerHandle | None = None
     _declines = False
     _head_bytes = 0
     _message_bytes = 0
@@ -72,6 +76,8 @@ class Connection(HttpToolsProtocol):
         """Stop the timers."""
         self._stop_timer()
         self._stop_reading_timer()
+        if self._goodbye_timer is not None:
+            self._goodbye_timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -84,6 +90,8 @@ class Connection(HttpToolsProtocol):
         super().on_response_complete()
         if self.transport.is_closing():
             self._await_reader()
+            if self._shutting_down:
+                self._await_goodbye()
         self._parse()
 
     def _parse(self) -> None:
@@ -176,6 +184,16 @@ class Connection(HttpToolsProtocol):
     def _close_if_idle(self) -> None:
         if self.cycle is None or self.cycle.response_complete:
             self._close()
+            self._await_goodbye()
+
+    def _await_goodbye(self) -> None:
+        self._goodbye_timer = self.loop.call_later(GOODBYE_SECONDS, self._end)
+
+    def _end(self) -> None:
+        if self._unread():  # for which there is a timer of its own
+            self._await_goodbye()
+        else:
+            self.transport.abort()
 
     def pause_writing(self) -> None:
         """Wait until the client reads; for a limited time."""
