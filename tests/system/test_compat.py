@@ -33,7 +33,7 @@ from helpers.commands import REPOSITORY, SHARED
 
 pytestmark = pytest.mark.compat
 
-NEWER = ("balanced_accuracy",)  # metrics that came later
+NEWER = ("balanced_accuracy", "auroc")  # metrics that came later
 OLD = REPOSITORY / ".compat"
 NEW_PYTHON, OLD_PYTHON = Path(sys.executable), OLD / "venv" / "bin" / "python"
 BF16 = has_bf16(torch.device("cpu")) and not isinstance(kernels(), str)
@@ -111,24 +111,30 @@ def assert_same_weights(old: Path, new: Path) -> None:
     assert after == before
 
 
-def with_six_decimals(table: str) -> str:
-    """A CSV of classes by predict, or a predictions.csv, as older versions write it."""
-    out = io.StringIO()
-    header, *rows = csv.reader(io.StringIO(table))
+def assert_same_table(old: str, new: str) -> None:
+    """A CSV of classes by predict, or a predictions.csv.
+
+    The older ones had six decimals of a probability that was computed in float32, and no column
+    of each class.
+    """
+    header, *rows = csv.reader(io.StringIO(old))
+    others = list(csv.DictReader(io.StringIO(new)))
     if "probability" not in header:  # of several labels, which always had all digits
-        return table
-    at = header.index("probability")
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([*row[:at], f"{float(row[at]):.6f}", *row[at + 1 :]] for row in rows)
-    return out.getvalue()
+        assert old == new
+        return
+    assert len(rows) == len(others)
+    for row, other in zip(rows, others, strict=True):
+        before = dict(zip(header, row, strict=True))
+        share = float(before.pop("probability"))
+        assert share == pytest.approx(float(other["probability"]), abs=1e-6)
+        assert {name: other[name] for name in before} == before
 
 
 def assert_same_run(old: Path, new: Path) -> None:
     name = "last.safetensors"
     assert (old / name).read_bytes() == (new / name).read_bytes()
     one, two = ((folder / "predictions.csv").read_text() for folder in (old, new))
-    assert one == with_six_decimals(two)
+    assert_same_table(one, two)
     before, after = (json.loads((folder / "eval.json").read_text()) for folder in (old, new))
     assert_same_weights(old / "best.safetensors", new / "best.safetensors")
     assert rows(old) == rows(new)
@@ -243,7 +249,7 @@ def test_old_weights_runs_and_exported_files_are_read(digits: Path, tmp_path: Pa
     images = digits / "val" / "3"
     for file in (weights, calibrated, onnx, next(old.glob("0-2_*.ckpt"))):
         ask = ("predict", "--pretrained", file, images, "--format", "csv", "--amp", "fp32")
-        assert say(OLD_PYTHON, *ask) == with_six_decimals(say(NEW_PYTHON, *ask)), file
+        assert_same_table(say(OLD_PYTHON, *ask), say(NEW_PYTHON, *ask))
     sets = ("--coverage", 0.9, "--format", "jsonl", "--amp", "fp32")
     asked = ("predict", "--pretrained", calibrated, images, *sets)
     before, after = (
@@ -253,7 +259,13 @@ def test_old_weights_runs_and_exported_files_are_read(digits: Path, tmp_path: Pa
     for one, two in zip(before, after, strict=True):
         # The threshold is midway to the next smaller probability now, so sets may be larger.
         classes, more = one.pop("prediction_set"), two.pop("prediction_set")
-        assert one == two and more[: len(classes)] == classes
+        assert more[: len(classes)] == classes
+        # Probabilities were of float32, whose 24 bits are these.
+        tops, others = one.pop("top"), two.pop("top")
+        assert one == two
+        for top, other in zip(tops, others, strict=True):
+            assert top["class"] == other["class"]
+            assert top["probability"] == pytest.approx(other["probability"], rel=1e-6, abs=1e-12)
     for python, name in ((OLD_PYTHON, "a"), (NEW_PYTHON, "b")):
         where = ("--pretrained", old, "--output_dir", tmp_path / name, "--amp", "fp32")
         say(python, "eval", "--data_dir", digits, *where)
