@@ -17,21 +17,16 @@ from densenet121.metrics.classes import rank_intervals
 from densenet121.report import write_report
 from densenet121.runs.study import HeldOut
 
+from helpers.images import write_patient_list
 from helpers.weights import write_weights
 
 
 @pytest.fixture
 def evaluated(image_folder: Path, tmp_path: Path) -> list[str]:
     """The words of an evaluation of a list with two images of each patient."""
-    images = sorted((image_folder / "val").rglob("*.png"))
-    with (image_folder / "list.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "label", "Patient ID", "view"])
-        for number, path in enumerate(images):
-            place = path.relative_to(image_folder).as_posix()
-            writer.writerow([place, path.parent.name, f"p{number // 2}", "PA"])
+    images = write_patient_list(image_folder)
     weights = write_weights(tmp_path / "w.safetensors")
-    return ["eval", "--data_dir", str(image_folder / "list.csv"), "--pretrained", str(weights)]
+    return ["eval", "--data_dir", str(images), "--pretrained", str(weights)]
 
 
 def test_a_list_of_one_class_each_is_evaluated_by_patient(

@@ -1,5 +1,7 @@
 """Small images on disk."""
 
+import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,3 +26,15 @@ def write_classes(root: Path, names: list[str], count: int) -> Path:
         for index in range(count):
             cv2.imwrite(str(folder / f"{index:03d}.png"), draw(label, index))
     return root
+
+
+def write_patient_list(folder: Path, views: Sequence[str] = ("PA",)) -> Path:
+    """A list of the validation images with their class, two for each patient, views in turn."""
+    with (folder / "list.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label", "Patient ID", "view"])
+        for number, path in enumerate(sorted((folder / "val").rglob("*.png"))):
+            place = path.relative_to(folder).as_posix()
+            view = views[number % len(views)]
+            writer.writerow([place, path.parent.name, f"p{number // 2}", view])
+    return folder / "list.csv"

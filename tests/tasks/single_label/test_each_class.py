@@ -27,6 +27,7 @@ from densenet121.tasks.single_label.predictions import Row, read_row
 from densenet121.tasks.values import CheckpointScore, Results
 from densenet121.utils.errors import InputError
 
+from helpers.images import write_patient_list
 from helpers.weights import write_weights
 
 NAMES = ["ant", "bee", "cat"]
@@ -132,17 +133,10 @@ def test_a_subgroup_has_the_figures_of_its_images_alone(grouped: bool) -> None:
 @pytest.fixture
 def evaluated(image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     """The folder of an evaluation of a list with a patient and a view of each image."""
-    images = sorted((image_folder / "val").rglob("*.png"))
-    with (image_folder / "list.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "label", "Patient ID", "view"])
-        for number, path in enumerate(images):
-            place = path.relative_to(image_folder).as_posix()
-            view = ["PA", "AP"][number % 2]
-            writer.writerow([place, path.parent.name, f"p{number // 2}", view])
+    images = write_patient_list(image_folder, ["PA", "AP"])
     folder = tmp_path / "eval"
     weights = write_weights(tmp_path / "w.safetensors", seed=3)
-    flags = ["--data_dir", str(image_folder / "list.csv"), "--pretrained", str(weights)]
+    flags = ["--data_dir", str(images), "--pretrained", str(weights)]
     assert main(["eval", *flags, "--by", "view", "--output_dir", str(folder)]) == 0
     (tmp_path / "log").write_text(capsys.readouterr().out)
     return folder

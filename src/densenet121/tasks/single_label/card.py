@@ -53,7 +53,7 @@ def card(results: Results) -> CardPart:
         tables = [_classes(found), *_each_class(classes), _confusions(found)]
     if subgroups := subgroup_table(score.metrics.get("subgroups", ())):
         tables.append(subgroups)
-    of_auroc = ", that of the AUROC DeLong's" if "roc_auc" in metrics else ""
+    of_auroc = ", that of the AUROC DeLong's" if _ends(means) else ""
     text = f"On {plural(total, 'image')}. The intervals are Wilson's{of_auroc}, over images."
     if "n_groups" in score.metrics:
         text = f"On {plural(total, 'image')}. The intervals are over {_groups(score.metrics)}."
