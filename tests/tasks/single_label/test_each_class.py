@@ -22,7 +22,7 @@ from densenet121.metrics.decisions import wilson_interval
 from densenet121.metrics.ranking import delong_interval
 from densenet121.report import write_report
 from densenet121.tasks import Scores, SingleLabel
-from densenet121.tasks.single_label.each_class import metrics_of_rows, shares_of
+from densenet121.tasks.single_label.each_class import logits_for_each, metrics_of_rows, shares_of
 from densenet121.tasks.single_label.predictions import Row, read_row
 from densenet121.tasks.values import CheckpointScore, Results
 from densenet121.utils.errors import InputError
@@ -107,6 +107,13 @@ def test_more_than_a_hundred_classes_have_accuracies_alone() -> None:
     assert found["by"]["view"]["PA"]["total"] == 5 and "auroc" not in found["by"]["view"]["PA"]
     columns = SingleLabel().csv_columns(scores, targets, names)
     assert list(columns) == ["label", "predicted", "probability", "rank"]
+
+
+def test_millions_of_probabilities_are_not_kept_as_text() -> None:
+    most = np.broadcast_to(np.float32(0), (50_000, 100))
+    assert logits_for_each({"logits": most}) is most
+    assert logits_for_each({"logits": np.broadcast_to(np.float32(0), (50_001, 100))}) is None
+    assert logits_for_each({"rank": np.ones(3)}) is None
 
 
 @pytest.mark.parametrize("grouped", [False, True])

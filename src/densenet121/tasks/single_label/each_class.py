@@ -21,12 +21,19 @@ from densenet121.tasks.single_label.predictions import Row
 from densenet121.tasks.values import Logits, Metrics
 
 MOST_CLASSES = 100  # with more, each image's probabilities would make files and memory large
+MOST_PROBABILITIES = 5_000_000  # images times classes: 350 MB as text, while it is written
 _DECISIONS = ("tp", "fp", "tn", "fn", *SHARES, "f1", "balanced_accuracy")
 
 
 def shares_of(logits: Logits) -> NDArray[np.float64]:
     """``(N, C)``: the softmax, in float64, as ``predict`` has it."""
     return probabilities(np.asarray(logits))
+
+
+def logits_for_each(columns: Mapping[str, NDArray[Any]]) -> Logits | None:
+    """The logits, ``(N, C)``, of ``Scores.columns``; None if they are too many for each class."""
+    logits = columns.get("logits")
+    return None if logits is None or logits.size > MOST_PROBABILITIES else logits
 
 
 def mean_auroc(labels: NDArray[np.int64], shares: NDArray[np.float64]) -> float | None:

@@ -18,6 +18,7 @@ from densenet121.tasks.single_label.calibration import Calibration, probabilitie
 from densenet121.tasks.single_label.each_class import (
     MOST_CLASSES,
     accuracies,
+    logits_for_each,
     mean_auroc,
     metrics_with_intervals,
     shares_of,
@@ -151,7 +152,7 @@ class SingleLabel(Task):
         """
         columns = scores.columns
         found = metrics_with_intervals(
-            targets.numpy(), columns["rank"], columns.get("logits"), class_names, group, by or {}
+            targets.numpy(), columns["rank"], logits_for_each(columns), class_names, group, by or {}
         )
         if calibration is not None:
             stored = {"temperature": calibration.temperature, "note": calibration.note}
@@ -198,7 +199,7 @@ class SingleLabel(Task):
         """Names of label and prediction, probability, rank of the label; then each class.
 
         Probabilities are in full: rounding would make scores equal that are not, and change the
-        AUROC. More than 100 classes have that of the prediction alone.
+        AUROC. More than 100 classes, or 5 million probabilities, have that of the prediction alone.
         """
         columns = scores.columns
         found: dict[str, list[Any]] = {
@@ -207,8 +208,9 @@ class SingleLabel(Task):
             "probability": columns["probability"].tolist(),
             "rank": columns["rank"].tolist(),
         }
-        if "logits" in columns:
-            for name, shares in zip(class_names, shares_of(columns["logits"]).T, strict=True):
+        logits = logits_for_each(columns)
+        if logits is not None:
+            for name, shares in zip(class_names, shares_of(logits).T, strict=True):
                 found[PROBABILITY + name] = [repr(share) for share in shares.tolist()]
         return found
 
