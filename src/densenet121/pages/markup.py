@@ -3,7 +3,7 @@
 import base64
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from densenet121.utils.rounding import percent
@@ -83,3 +83,11 @@ def image(content: bytes, kind: str, alt: str, attributes: str = "") -> str:
     """An embedded image; ``kind`` is "png" or "jpeg", ``attributes`` is HTML."""
     data = base64.b64encode(content).decode("ascii")
     return f'<img src="data:image/{kind};base64,{data}" alt="{escape(alt)}"{attributes}>'
+
+
+def with_interval(found: Mapping[str, Any], name: str) -> str:
+    """A metric of a class or label with its interval, if it has one."""
+    value, interval = found.get(name), found.get(f"{name}_ci")
+    if value is None:
+        return "-"
+    return f"{value:.4f}" + (f" ({interval[0]:.4f} to {interval[1]:.4f})" if interval else "")

@@ -22,7 +22,8 @@ from densenet121.metrics.decisions import wilson_interval
 from densenet121.metrics.ranking import delong_interval
 from densenet121.report import write_report
 from densenet121.tasks import Scores, SingleLabel
-from densenet121.tasks.single_label.each_class import logits_for_each, metrics_of_rows, shares_of
+from densenet121.tasks.single_label.calibration import probabilities
+from densenet121.tasks.single_label.each_class import logits_for_each, metrics_of_rows
 from densenet121.tasks.single_label.predictions import Row, read_row
 from densenet121.tasks.values import CheckpointScore, Results
 from densenet121.utils.errors import InputError
@@ -50,7 +51,7 @@ def test_the_auroc_is_the_mean_that_scikit_learn_has(classes: int) -> None:
     scores, targets = scored(classes)
     names = [f"c{k}" for k in range(classes)]
     found = SingleLabel().metrics(scores, targets, names)["auroc"]
-    shares = shares_of(scores.columns["logits"])
+    shares = probabilities(scores.columns["logits"])
     if classes == 2:
         expected = roc_auc_score(targets.numpy(), shares[:, 1])
     else:
@@ -64,7 +65,7 @@ def test_each_class_has_the_figures_of_scikit_learn_and_their_intervals(classes:
     names, labels = NAMES[:classes], targets.numpy()
     found = SingleLabel().metrics_with_intervals(scores, targets, names)
     logits = scores.columns["logits"]
-    shares, answers = shares_of(logits), logits.argmax(axis=1)
+    shares, answers = probabilities(logits), logits.argmax(axis=1)
     for k, name in enumerate(names):
         one, truth = found["labels"][name], (labels == k).astype(np.float64)
         assert one["auroc"] == pytest.approx(roc_auc_score(truth, shares[:, k]), abs=1e-12)
@@ -219,7 +220,7 @@ def test_a_damaged_eval_json_is_refused(damage: dict[str, Any], evaluated: Path)
 
 def test_sure_answers_keep_their_order_in_float64() -> None:
     logits = np.array([[18.0, 0.0], [19.0, 0.0], [0.0, 20.0]], dtype=np.float32)
-    shares: NDArray[np.float64] = shares_of(logits)
+    shares: NDArray[np.float64] = probabilities(logits)
     assert len(np.unique(shares[:, 0])) == 3
 
 

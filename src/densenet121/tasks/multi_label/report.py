@@ -10,7 +10,16 @@ import numpy as np
 from densenet121.metrics.bootstrap import few_groups_note, few_positives_note
 from densenet121.metrics.decisions import threshold_text
 from densenet121.metrics.tables import means_note
-from densenet121.pages.markup import card, escape, image, number, plural, section, table
+from densenet121.pages.markup import (
+    card,
+    escape,
+    image,
+    number,
+    plural,
+    section,
+    table,
+    with_interval,
+)
 from densenet121.pages.plotting import plot
 from densenet121.pages.thumbnails import thumbnail
 from densenet121.tasks.curves import MOST_CURVES, LabelCurve, curves
@@ -141,7 +150,7 @@ def _operating_points(labels: Mapping[str, Any]) -> str:
         (
             name,
             threshold_text(found["threshold"]),
-            *(_with_interval(found, share) for share in shares),
+            *(with_interval(found, share) for share in shares),
         )
         for name, found in labels.items()
         if "threshold" in found
@@ -151,13 +160,6 @@ def _operating_points(labels: Mapping[str, Any]) -> str:
     head = ("label", "threshold", "sensitivity", "specificity", "PPV", "NPV")
     text = "An image is positive if its probability is at least the threshold; 95 % intervals."
     return section("Operating points", text, table(head, rows, texts=1))
-
-
-def _with_interval(found: Mapping[str, Any], name: str) -> str:
-    value, interval = found[name], found.get(f"{name}_ci")
-    if value is None:
-        return "-"
-    return f"{value:.4f}" + (f" ({interval[0]:.4f} to {interval[1]:.4f})" if interval else "")
 
 
 def _curve_figure(rows: Sequence[Row], labels: Mapping[str, Any]) -> bytes | None:

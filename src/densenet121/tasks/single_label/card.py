@@ -5,14 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from densenet121.pages.markup import number, plural
+from densenet121.pages.markup import number, plural, with_interval
 from densenet121.tasks.single_label.calibration import reliability, with_temperature
 from densenet121.tasks.single_label.each_class import metrics_of_rows
 from densenet121.tasks.single_label.intervals import (
     few_notes,
     interval_of,
     shown_auroc,
-    with_interval,
 )
 from densenet121.tasks.single_label.predictions import Row
 from densenet121.tasks.single_label.scores import Comparison, compare, never_predicted

@@ -25,11 +25,6 @@ MOST_PROBABILITIES = 5_000_000  # images times classes: 350 MB as text, while it
 _DECISIONS = ("tp", "fp", "tn", "fn", *SHARES, "f1", "balanced_accuracy")
 
 
-def shares_of(logits: Logits) -> NDArray[np.float64]:
-    """``(N, C)``: the softmax, in float64, as ``predict`` has it."""
-    return probabilities(np.asarray(logits))
-
-
 def logits_for_each(columns: Mapping[str, NDArray[Any]]) -> Logits | None:
     """The logits, ``(N, C)``, of ``Scores.columns``; None if they are too many for each class."""
     logits = columns.get("logits")
@@ -118,7 +113,7 @@ def metrics_with_intervals(
         if logits is not None:
             own_logits = logits[chosen]
             answers = own_logits.argmax(axis=1)
-            found |= metrics_of_classes(own, answers, shares_of(own_logits), names, numbers)
+            found |= metrics_of_classes(own, answers, probabilities(own_logits), names, numbers)
         return found
 
     found = of(np.ones(len(labels), dtype=np.bool_))

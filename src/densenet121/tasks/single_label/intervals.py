@@ -53,14 +53,6 @@ def shown_auroc(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.4f}"
 
 
-def with_interval(found: Mapping[str, Any], name: str) -> str:
-    """A metric of a class with its interval, if it has one."""
-    value, interval = found.get(name), found.get(f"{name}_ci")
-    if value is None:
-        return "-"
-    return f"{value:.4f}" + (f" ({interval[0]:.4f} to {interval[1]:.4f})" if interval else "")
-
-
 def interval_lines(content: Metrics) -> list[str]:
     """The lines that `eval` logs: intervals over groups, each class, and then each subgroup."""
     lines = _lines(content)

@@ -21,7 +21,6 @@ from densenet121.tasks.single_label.each_class import (
     logits_for_each,
     mean_auroc,
     metrics_with_intervals,
-    shares_of,
 )
 from densenet121.tasks.single_label.intervals import interval_lines, read_intervals, shown_auroc
 from densenet121.tasks.single_label.metrics import label_ranks
@@ -134,7 +133,11 @@ class SingleLabel(Task):
         """
         labels, logits = targets.numpy(), scores.columns.get("logits")
         found = accuracies(labels, scores.columns["rank"], scores.loss_sum)
-        return found if logits is None else found | {"auroc": mean_auroc(labels, shares_of(logits))}
+        return (
+            found
+            if logits is None
+            else found | {"auroc": mean_auroc(labels, probabilities(logits))}
+        )
 
     def metrics_with_intervals(
         self,
@@ -210,7 +213,7 @@ class SingleLabel(Task):
         }
         logits = logits_for_each(columns)
         if logits is not None:
-            for name, shares in zip(class_names, shares_of(logits).T, strict=True):
+            for name, shares in zip(class_names, probabilities(logits).T, strict=True):
                 found[PROBABILITY + name] = [repr(share) for share in shares.tolist()]
         return found
 
