@@ -1,5 +1,6 @@
 """Fine-tuning in whole runs: frozen weights, patience, averaged weights, exact resumption."""
 
+import csv
 import json
 import random
 import re
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from sklearn.metrics import cohen_kappa_score
 
 from densenet121.checkpoint.load import read_weights
 from densenet121.checkpoint.native import read, save, save_weights
@@ -400,7 +402,7 @@ def test_what_needs_a_validation_is_refused_without_one(
 def test_a_metric_that_the_task_does_not_have_is_refused(
     image_folder: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match="one of top1, balanced_accuracy, auroc, loss for the"):
+    with pytest.raises(UsageError, match="auroc, quadratic_kappa, loss for the"):
         train(train_config(image_folder, tmp_path / "run", best_metric="average_precision"))
 
 
@@ -413,6 +415,26 @@ def test_the_auroc_of_one_class_per_image_decides_which_weights_are_the_best(
     assert len(aurocs) == 3 and all(0 <= value <= 1 for value in aurocs)
     best = read_weights(tmp_path / "run" / "best.safetensors").origin
     assert best["epoch"] == aurocs.index(max(aurocs)) and best["auroc"] == max(aurocs)
+
+
+def test_the_kappa_of_grades_decides_and_is_logged_beside_the_accuracy(
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(train_config(image_folder, tmp_path / "run", best_metric="quadratic_kappa", max_epoch=3))
+    rows = [row for row in read_rows(tmp_path / "run" / "metrics.jsonl") if row["kind"] == "eval"]
+    kappas = [row["quadratic_kappa"] for row in rows]
+    with (tmp_path / "run" / "predictions.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    expected = cohen_kappa_score(
+        [row["label"] for row in table], [row["predicted"] for row in table], weights="quadratic"
+    )
+    assert kappas[-1] == pytest.approx(expected, abs=1e-12)
+    best = read_weights(tmp_path / "run" / "best.safetensors").origin
+    assert best["epoch"] == kappas.index(max(kappas)) and best["quadratic_kappa"] == max(kappas)
+    log = capsys.readouterr().out
+    shown = [f"{kappa:.4f}" for kappa in kappas]
+    assert re.findall(r"after allreduce eval: quadratic_kappa=(.*)", log) == shown
+    assert re.search(rf"best: epoch.*, quadratic_kappa={max(kappas):.4f}, ", log)
 
 
 def test_an_auroc_that_the_validation_images_do_not_have_is_refused(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from helpers.commands import REPOSITORY, SHARED
 
 pytestmark = pytest.mark.compat
 
-NEWER = ("balanced_accuracy", "auroc")  # metrics that came later
+NEWER = ("balanced_accuracy", "auroc", "quadratic_kappa")  # metrics that came later
 OLD = REPOSITORY / ".compat"
 NEW_PYTHON, OLD_PYTHON = Path(sys.executable), OLD / "venv" / "bin" / "python"
 BF16 = has_bf16(torch.device("cpu")) and not isinstance(kernels(), str)

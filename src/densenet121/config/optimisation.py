@@ -116,8 +116,9 @@ class ScheduleSettings(Settings):
         patience: validations without improvement after which the run ends (default: it does not
             end early).
         best_metric: metric that decides which weights are the best, and what improvement is:
-            top1, balanced_accuracy, auroc (mean over at most 100 classes) or loss, with several
-            labels auroc, average_precision or loss (default: top1, with several labels auroc).
+            top1, balanced_accuracy, auroc (mean over at most 100 classes), quadratic_kappa (of
+            classes that are grades in their order) or loss, with several labels auroc,
+            average_precision or loss (default: top1, with several labels auroc).
         min_delta: a smaller gain of best_metric is no improvement for patience and
             plateau_patience.
         val_interval: epochs from one validation to the next; the last epoch is always validated.

@@ -13,7 +13,7 @@ from densenet121.lr_scheduler import lost_milestones
 from densenet121.native.network import instruction_set
 from densenet121.network import stages
 from densenet121.runs.layout import BEST_AVERAGE, BEST_WEIGHTS
-from densenet121.tasks import Task
+from densenet121.tasks import Metrics
 from densenet121.utils.durations import duration
 from densenet121.utils.errors import some
 from densenet121.utils.logging import log
@@ -326,19 +326,37 @@ class TimeLeft:
             log.info("%s, about %s left", text, left)
 
 
-def log_end(training: Training, task: Task, path: Path) -> None:
+def log_followed(plan: EpochPlan, metrics: Metrics) -> None:
+    """Log the ``best_metric`` of a validation, if the lines of the task do not have it."""
+    if followed := _followed(plan, metrics, " ".join(plan.task.log_lines(metrics))):
+        log.info("after allreduce eval: %s", followed)
+
+
+def _followed(plan: EpochPlan, metrics: Metrics, shown: str) -> str:
+    name = plan.best_metric
+    if name is None or name in shown:
+        return ""
+    value = metrics.get(name)  # a best of an earlier version may not have it
+    return f"{name}={'undefined' if value is None else format(value, '.4f')}"
+
+
+def log_end(training: Training, plan: EpochPlan, path: Path) -> None:
     """Log the result of a finished run."""
+
+    def line(metrics: Metrics) -> str:
+        shown = plan.task.best_line(metrics)
+        return ", ".join(filter(None, (shown, _followed(plan, metrics, shown))))
+
     state = training.state
     log.info("end network train...")
     if state.best is not None and state.best_epoch is not None:
-        best = task.best_line(state.best)
+        best = line(state.best)
         log.info("best: epoch[%d], %s, %s", state.best_epoch, best, path / BEST_WEIGHTS)
     if state.best_average is not None and state.best_average_epoch is not None:
-        best = task.best_line(state.best_average)
         log.info(
             "best averaged weights: epoch[%d], %s, %s",
             state.best_average_epoch,
-            best,
+            line(state.best_average),
             path / BEST_AVERAGE,
         )
     if state.bad_images:

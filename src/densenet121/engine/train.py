@@ -175,7 +175,7 @@ def train(config: TrainConfig, task: Task | None = None, images: Sides = None) -
                 if evaluation is not None and folder.is_first:
                     _show_errors(evaluation, training, plan, folder)
                 _complete_last(training, folder)
-                log_end(training, task, folder.path)
+                log_end(training, plan, folder.path)
     return TrainResult(folder.path, stopped, evaluation, state.bad_images, runtime.process.rank)
 
 

@@ -9,6 +9,7 @@ from torch import nn
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.distributed.ranks import copy_buffers_from_rank_0
 from densenet121.engine.evaluation import Evaluation, evaluate_images
+from densenet121.engine.messages import log_followed
 from densenet121.engine.plan import EpochPlan
 from densenet121.engine.state import Training, check_finite
 from densenet121.runs.best import plain_metrics
@@ -58,21 +59,21 @@ def check_validation(plan: EpochPlan, val: ImageDataset | None) -> None:
             f"{followed[0]} follows {metric}, but no label has both positive and negative images "
             f"in {val.source}; pass other validation images, or `best_metric` loss"
         )
-    if isinstance(plan.task, SingleLabel) and metric == "auroc":
-        _check_auroc(val)
+    if isinstance(plan.task, SingleLabel) and metric in ("auroc", "quadratic_kappa"):
+        _check_classes(metric, val)
 
 
-def _check_auroc(val: ImageDataset) -> None:
-    """Refuse validation images, of one class each, that have no AUROC."""
-    if len(val.class_names) > MOST_CLASSES:
+def _check_classes(metric: str, val: ImageDataset) -> None:
+    """Refuse validation images, of one class each, that have no AUROC or kappa."""
+    if metric == "auroc" and len(val.class_names) > MOST_CLASSES:
         raise UsageError(
             f"`best_metric` auroc is for at most {MOST_CLASSES} classes, and {val.source} has "
             f"{len(val.class_names)}; pass top1, balanced_accuracy or loss"
         )
     if len(np.unique(val.labels)) < 2:
         raise UsageError(
-            f"`best_metric` is auroc, but {val.source} has images of one class alone; pass other "
-            "validation images, or `best_metric` loss"
+            f"`best_metric` is {metric}, but {val.source} has images of one class alone; pass "
+            "other validation images, or `best_metric` loss"
         )
 
 
@@ -109,6 +110,7 @@ def validate_epoch(
     if evaluation is None or (training.average is not None and averaged is None):
         return None
     evaluation.log()
+    log_followed(plan, evaluation.metrics)
     row = {"epoch": state.evaluated_epochs, "step": state.step - 1}
     folder.note({"kind": "eval"} | row | evaluation.metrics)
     folder.show("confusion", row["step"], evaluation.draw_confusion)
@@ -120,6 +122,7 @@ def validate_epoch(
     if averaged is not None and training.average is not None:
         log.info("with averaged weights:")
         averaged.log()
+        log_followed(plan, averaged.metrics)
         folder.note({"kind": "eval_ema"} | row | averaged.metrics)
         if is_better(plan.task, plan.best_metric, averaged.metrics, state.best_average):
             state.best_average_epoch = state.evaluated_epochs

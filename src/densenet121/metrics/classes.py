@@ -67,14 +67,21 @@ def summarise_classes(
 
 
 def rank_intervals(
-    labels: Counts, rank: Counts, group: Counts, *, resamples: int = 2000, seed: int = 1
+    labels: Counts,
+    answers: Counts,
+    rank: Counts,
+    group: Counts,
+    *,
+    resamples: int = 2000,
+    seed: int = 1,
 ) -> dict[str, Any]:
-    """Intervals over groups of top-1, top-5 and balanced accuracy, as JSON values.
+    """Intervals over groups of top-1, top-5, balanced accuracy and kappa, as JSON values.
 
     As in ``summarise_classes``; that of the top-5 accuracy is made like that of the top-1.
 
     Args:
         labels: ``(n,)`` number of each image's class.
+        answers: ``(n,)`` number of the class that is predicted.
         rank: ``(n,)`` rank of the class among the answers, from 1.
         group: ``(n,)`` number of each image's group, 0, 1, 2 ...
         resamples: resamples of the bootstrap.
@@ -86,7 +93,11 @@ def rank_intervals(
         images = np.bincount(labels, times)
         right = np.bincount(labels, times * tops["top1"])
         shares = {name: (times * top).sum() / times.sum() for name, top in tops.items()}
-        return shares | {"balanced_accuracy": mean_recall(right, images)}
+        return {
+            **shares,
+            "balanced_accuracy": mean_recall(right, images),
+            "quadratic_kappa": quadratic_kappa(labels, answers, times),
+        }
 
     found: dict[str, Any] = {"n_groups": len(np.unique(group))}
     measured = metrics(np.ones_like(group))

@@ -1,6 +1,7 @@
 """Each class against the others: scikit-learn's figures, in training, eval, metrics and pages."""
 
 import csv
+import html
 import json
 import re
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import (
     average_precision_score,
+    cohen_kappa_score,
     confusion_matrix,
     roc_auc_score,
 )
@@ -47,10 +49,14 @@ def scored(classes: int, images: int = 60, seed: int = 1) -> tuple[Scores, torch
 
 
 @pytest.mark.parametrize("classes", [2, 3, 10])
-def test_the_auroc_is_the_mean_that_scikit_learn_has(classes: int) -> None:
+def test_auroc_and_kappa_are_those_of_scikit_learn(classes: int) -> None:
     scores, targets = scored(classes)
     names = [f"c{k}" for k in range(classes)]
-    found = SingleLabel().metrics(scores, targets, names)["auroc"]
+    metrics = SingleLabel().metrics(scores, targets, names)
+    found = metrics["auroc"]
+    answers = scores.columns["predicted"]
+    kappa = cohen_kappa_score(targets.numpy(), answers, weights="quadratic")
+    assert metrics["quadratic_kappa"] == pytest.approx(kappa, abs=1e-12)
     shares = probabilities(scores.columns["logits"])
     if classes == 2:
         expected = roc_auc_score(targets.numpy(), shares[:, 1])
@@ -176,6 +182,8 @@ def test_eval_logs_each_class_and_the_pages_show_it(evaluated: Path, tmp_path: P
     for text in (page, card):
         assert "Each class against the others" in text and "Subgroups" in text
         assert f"{one['auroc']:.4f}" in text and "view = PA" in text
+        assert "quadratic weights (classes as grades, in their order)" in html.unescape(text)
+        assert f"{found['quadratic_kappa']:.4f}" in text
     assert (evaluated / "class_curves.png").stat().st_size > 10_000
     part = found["by"]["view"]["PA"]
     assert f"| view = PA | {part['total']} | {100 * part['top1']:.2f} % |" in card
@@ -202,6 +210,8 @@ def test_a_row_whose_probability_is_none_is_damaged(cell: str) -> None:
     "damage",
     [
         {"auroc": 1.5},
+        {"quadratic_kappa": -1.5},
+        {"quadratic_kappa_ci": [0.5]},
         {"labels": {"ant": {}}},
         {"labels": []},
         {"macro": {"auroc": 0.5}},

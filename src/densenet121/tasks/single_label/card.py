@@ -11,6 +11,7 @@ from densenet121.tasks.single_label.each_class import metrics_of_rows
 from densenet121.tasks.single_label.intervals import (
     few_notes,
     interval_of,
+    kappa_of,
     shown_auroc,
 )
 from densenet121.tasks.single_label.predictions import Row
@@ -31,6 +32,9 @@ def card(results: Results) -> CardPart:
     rows = [["top-1 accuracy", *_share(score.metrics, 1)]]
     if len(results.class_names) > 5:
         rows.append(["top-5 accuracy", *_share(score.metrics, 5)])
+    if kappa := kappa_of(score.metrics, len(results.class_names)):
+        ends = score.metrics.get("quadratic_kappa_ci")
+        rows.append([kappa[0], f"{kappa[1]:.4f}", "{:.4f} to {:.4f}".format(*ends) if ends else ""])
     rows.append(["loss (cross-entropy)", number(score.loss, ".4f"), ""])
     tables: list[CardTable] = []
     classes = score.metrics if "labels" in score.metrics else None

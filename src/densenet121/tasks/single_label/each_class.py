@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from densenet121.metrics.bootstrap import group_numbers
 from densenet121.metrics.classes import rank_intervals
-from densenet121.metrics.decisions import mean_recall
+from densenet121.metrics.decisions import mean_recall, quadratic_kappa
 from densenet121.metrics.ranking import auroc
 from densenet121.metrics.summary import SHARES, summarise
 from densenet121.tasks.single_label.calibration import probabilities
@@ -88,6 +88,7 @@ def metrics_of_classes(
 
 def metrics_with_intervals(
     labels: NDArray[np.int64],
+    answers: NDArray[np.int64],
     ranks: NDArray[np.int64],
     logits: Logits | None,
     names: Sequence[str],
@@ -98,6 +99,7 @@ def metrics_with_intervals(
 
     Args:
         labels: ``(N,)``.
+        answers: ``(N,)`` the predicted classes.
         ranks: ``(N,)`` rank of each image's class among its logits, from 1.
         logits: ``(N, C)``, or None with too many classes.
         names: the C classes.
@@ -107,13 +109,12 @@ def metrics_with_intervals(
     ids = None if group is None else np.array(group)
 
     def of(chosen: NDArray[np.bool_]) -> Metrics:
-        own, own_ranks = labels[chosen], ranks[chosen]
+        own, own_answers = labels[chosen], answers[chosen]
         numbers = None if ids is None else group_numbers(ids[chosen])
-        found = {} if numbers is None else rank_intervals(own, own_ranks, numbers)
+        found = {} if numbers is None else rank_intervals(own, own_answers, ranks[chosen], numbers)
         if logits is not None:
-            own_logits = logits[chosen]
-            answers = own_logits.argmax(axis=1)
-            found |= metrics_of_classes(own, answers, probabilities(own_logits), names, numbers)
+            shares = probabilities(logits[chosen])
+            found |= metrics_of_classes(own, own_answers, shares, names, numbers)
         return found
 
     found = of(np.ones(len(labels), dtype=np.bool_))
@@ -124,7 +125,7 @@ def metrics_with_intervals(
             chosen = cells == value
             own = of(chosen)
             mean = {"auroc": own["macro"]["auroc"]} if logits is not None else {}
-            parts[value] = accuracies(labels[chosen], ranks[chosen]) | mean | own
+            parts[value] = accuracies(labels[chosen], answers[chosen], ranks[chosen]) | mean | own
         found.setdefault("by", {})[column] = parts
     return found
 
@@ -148,12 +149,16 @@ def metrics_of_rows(rows: Sequence[Row], names: Sequence[str]) -> Metrics | None
 
 
 def accuracies(
-    labels: NDArray[np.int64], ranks: NDArray[np.int64], loss_sum: float | None = None
+    labels: NDArray[np.int64],
+    answers: NDArray[np.int64],
+    ranks: NDArray[np.int64],
+    loss_sum: float | None = None,
 ) -> Metrics:
-    """Counts and shares of top-1 and top-5, the number of images, balanced accuracy.
+    """Counts and shares of top-1 and top-5, number of images, balanced accuracy, quadratic kappa.
 
     Args:
         labels: ``(N,)``.
+        answers: ``(N,)`` the predicted classes.
         ranks: ``(N,)`` rank of each image's class among its logits, from 1.
         loss_sum: of these images, for their mean loss.
 
@@ -172,4 +177,5 @@ def accuracies(
         "top1": counts.top1,
         "top5": counts.top5,
         "balanced_accuracy": mean_recall(right, images),
+        "quadratic_kappa": quadratic_kappa(labels, answers, np.ones_like(labels)),
     }

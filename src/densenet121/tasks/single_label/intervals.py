@@ -13,6 +13,7 @@ from densenet121.tasks.values import Metrics
 from densenet121.utils.json_values import count
 
 _CLASSES_LOGGED = 20  # eval.json has up to 100
+_MOST_GRADES = 10  # more classes are no grades
 
 
 def interval_of(metrics: Metrics, k: int) -> Interval:
@@ -43,9 +44,29 @@ def read_intervals(found: Mapping[str, Any]) -> Metrics:
         value = read["auroc"] = found["auroc"]
         if value is not None and not 0 <= value <= 1:
             raise ValueError(f"{value} is no AUROC")
+    kappa = found.get("quadratic_kappa")  # not of an earlier version
+    if kappa is not None:
+        if not -1 <= kappa <= 1:
+            raise ValueError(f"{kappa} is no kappa")
+        read["quadratic_kappa"] = float(kappa)
+        if ends := found.get("quadratic_kappa_ci"):
+            low, high = (float(end) for end in ends)
+            read["quadratic_kappa_ci"] = [low, high]
     if "labels" in found:
         read |= read_scores(found)
     return read | {"subgroups": read_subgroups(found)}
+
+
+def kappa_of(metrics: Metrics, classes: int) -> tuple[str, float] | None:
+    """Name and value of Cohen's kappa for pages and cards; of more than ten classes none.
+
+    The quadratic weights make a difference with more than two classes.
+    """
+    value = metrics.get("quadratic_kappa")
+    if value is None or classes > _MOST_GRADES:
+        return None
+    weights = "" if classes == 2 else ", quadratic weights (classes as grades, in their order)"
+    return f"Cohen's kappa{weights}", value
 
 
 def shown_auroc(value: float | None) -> str:
@@ -85,7 +106,7 @@ def _lines(content: Metrics) -> list[str]:
     lines = []
     if "n_groups" in content:
         lines.append(f"{content['total']} images of {content['n_groups']} groups")
-        for name in ("top1", "top5", "balanced_accuracy"):
+        for name in ("top1", "top5", "balanced_accuracy", "quadratic_kappa"):
             value, ends = content[name], content[f"{name}_ci"]
             if value is not None:
                 shown = f" [{ends[0]:.4f}, {ends[1]:.4f}]" if ends else ""

@@ -23,7 +23,7 @@ from densenet121.tasks.single_label import plots
 from densenet121.tasks.single_label.calibration import Reliability, reliability, with_temperature
 from densenet121.tasks.single_label.each_class import metrics_of_rows
 from densenet121.tasks.single_label.each_class_page import auroc_card, each_class_section
-from densenet121.tasks.single_label.intervals import interval_of
+from densenet121.tasks.single_label.intervals import interval_of, kappa_of
 from densenet121.tasks.single_label.predictions import Row
 from densenet121.tasks.single_label.scores import (
     ClassScore,
@@ -64,7 +64,7 @@ def report(results: Results) -> ReportPart:
             each, figures["class_curves"] = each_class_section(classes, results.predictions, groups)
         sections += [
             _confusion(comparison, confusion),
-            _classes(comparison),
+            _classes(comparison, results.scores),
             each,
             subgroup_section(results.scores[0].metrics) if len(results.scores) == 1 else "",
             _confidence(confidence, diagram, results.calibration),
@@ -213,7 +213,7 @@ def _confusion(comparison: Comparison, figure: bytes) -> str:
     )
 
 
-def _classes(comparison: Comparison) -> str:
+def _classes(comparison: Comparison, scores: Sequence[CheckpointScore]) -> str:
     classes = [one for one in comparison.classes if one.support]
     absent = len(comparison.classes) - len(classes)
     parts = ("precision", "recall", "f1")
@@ -223,6 +223,9 @@ def _classes(comparison: Comparison) -> str:
         text += (
             f" {absent} of {len(comparison.classes)} classes have no images and are not counted."
         )
+    kappa = kappa_of(scores[0].metrics, len(comparison.names)) if len(scores) == 1 else None
+    if kappa is not None:
+        text += f" {kappa[0]}: {kappa[1]:.4f}."
     if never := never_predicted(classes):
         text += f" {never}"
     if len(comparison.classes) <= _CLASSES_SHOWN:

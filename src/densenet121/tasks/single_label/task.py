@@ -65,6 +65,7 @@ class SingleLabel(Task):
         "top1": True,
         "balanced_accuracy": True,
         "auroc": True,
+        "quadratic_kappa": True,
         "loss": False,
     }
     answer_columns = ("rank", "class", "probability", "abstained", "prediction_set")
@@ -127,12 +128,13 @@ class SingleLabel(Task):
         return Scores(columns, float(loss), float(len(targets)))
 
     def metrics(self, scores: Scores, targets: Tensor, class_names: Sequence[str]) -> Metrics:
-        """Counts and shares of top-1 and top-5, loss, balanced accuracy, mean AUROC of the classes.
+        """Top-1 and top-5, loss, balanced accuracy, quadratic kappa, mean AUROC of the classes.
 
         There is no AUROC of more than 100 classes; it is None if all images are of one class.
         """
-        labels, logits = targets.numpy(), scores.columns.get("logits")
-        found = accuracies(labels, scores.columns["rank"], scores.loss_sum)
+        labels, columns = targets.numpy(), scores.columns
+        logits = columns.get("logits")
+        found = accuracies(labels, columns["predicted"], columns["rank"], scores.loss_sum)
         return (
             found
             if logits is None
@@ -155,7 +157,13 @@ class SingleLabel(Task):
         """
         columns = scores.columns
         found = metrics_with_intervals(
-            targets.numpy(), columns["rank"], logits_for_each(columns), class_names, group, by or {}
+            targets.numpy(),
+            columns["predicted"],
+            columns["rank"],
+            logits_for_each(columns),
+            class_names,
+            group,
+            by or {},
         )
         if calibration is not None:
             stored = {"temperature": calibration.temperature, "note": calibration.note}
