@@ -149,7 +149,8 @@ def test_images_of_one_group_that_are_alike_widen_the_interval() -> None:
     answers = (labels + rank - 1) % 3
     one = rank_intervals(labels, answers, rank, np.arange(200))
     group = np.repeat(np.arange(200), 5)
-    copies = rank_intervals(*(np.repeat(row, 5) for row in (labels, answers, rank)), group)
+    five = [np.repeat(row, 5) for row in (labels, answers, rank)]
+    copies = rank_intervals(five[0], five[1], five[2], group)
     assert copies["top1_ci"] == pytest.approx(one["top1_ci"], abs=1e-12)
     for name in ("balanced_accuracy_ci", "quadratic_kappa_ci"):
         assert copies[name] == pytest.approx(one[name], abs=1e-12)
