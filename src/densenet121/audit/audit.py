@@ -19,7 +19,7 @@ from densenet121.datasets.sources.label_table import LabelRules
 from densenet121.datasets.sources.open import open_splits
 from densenet121.datasets.sources.open_table import open_labelled_training, refuse_label_table
 from densenet121.datasets.sources.text import lines_of
-from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.errors import InputError, UsageError, some
 from densenet121.utils.files import check_output, write_atomic
 from densenet121.utils.progress import progress_bar
 
@@ -166,7 +166,7 @@ def _of_copy(copy: Copy, places: Sequence[tuple[str, str]], labels: Sequence[str
     if copy.number > 1 and copy.relation != "copy":
         detail += f" and {copy.number - 1} more like it"
     if copy.relation == "two_classes":
-        detail += f": {labels[copy.index]} and {', '.join(sorted(copy.labels))}"
+        detail += f": {labels[copy.index]} and {some(copy.labels, 20)}"
     return Finding(kind, *place, detail, first)
 
 

@@ -20,6 +20,9 @@ _BITS = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)
 # another class or with other labels.
 Relation = Literal["copy", "train_and_val", "two_classes"]
 
+Codes = NDArray[np.int32]
+_NO_CODES: Codes = np.empty(0, dtype=np.int32)
+
 
 @dataclass
 class Copy:
@@ -31,7 +34,8 @@ class Copy:
         first: the first of them.
         is_exact: whether the first has the same pixels.
         number: how many they are.
-        labels: their labels, of ``two_classes`` only.
+        codes: their labels as numbers of ``names``, of ``two_classes`` only.
+        names: all labels, sorted.
     """
 
     index: int
@@ -39,7 +43,13 @@ class Copy:
     first: int
     is_exact: bool
     number: int
-    labels: set[str]
+    codes: Codes
+    names: Sequence[str]
+
+    @property
+    def labels(self) -> list[str]:
+        """Their labels, sorted."""
+        return [self.names[code] for code in np.sort(self.codes)]
 
 
 def find_copies(
@@ -51,48 +61,78 @@ def find_copies(
         splits: the split of each image, those of train first.
         labels: its class or labels, as text.
         facts: what was found in it.
-        near: see ``near_pairs``.
+        near: see ``near_copies``.
     """
     found: dict[tuple[int, Relation], Copy] = {}
     leaked: set[int] = set()
+    names, codes = _numbered(labels)
     for group in exact_groups(facts):
         if splits[group[0]] != splits[group[-1]]:
             leaked |= {index for index in group if splits[index] == splits[group[0]]}
-        for copy in _of_group(group, splits, labels, is_exact=True):
+        for copy in _of_group(group, splits, codes, names):
             found[copy.index, copy.relation] = copy
-    for pair in near_pairs(facts, near):
-        if splits[pair[0]] != splits[pair[1]]:
-            leaked.add(pair[0])
-        for copy in _of_group(pair, splits, labels, is_exact=False):
-            known = found.setdefault((copy.index, copy.relation), copy)
-            if known is not copy:
-                known.number += 1
-                known.labels |= copy.labels
-    return list(found.values()), leaked
+    split = _numbered(splits)[1]
+    new: list[Copy] = []
+    for index, before in near_copies(facts, near):
+        leaked |= set(before[split[before] != split[index]].tolist())
+        for copy in _of_near(index, before, split, codes, names):
+            known = found.get((copy.index, copy.relation))
+            if known is None:
+                new.append(copy)
+            else:
+                known.number += copy.number
+                known.codes = np.union1d(known.codes, copy.codes)
+    new.sort(key=lambda copy: (copy.first, copy.index))
+    return [*found.values(), *new], leaked
+
+
+def _numbered(texts: Sequence[str]) -> tuple[list[str], Codes]:
+    """The texts that there are, sorted, and the number of each text in them."""
+    names = sorted(set(texts))
+    number = {name: code for code, name in enumerate(names)}
+    return names, np.array([number[text] for text in texts], dtype=np.int32)
 
 
 def _of_group(
-    group: Sequence[int], splits: Sequence[str], labels: Sequence[str], *, is_exact: bool
+    group: Sequence[int], splits: Sequence[str], codes: Codes, names: Sequence[str]
 ) -> Iterator[Copy]:
-    """The copies in a group of images that look the same.
+    """The copies in a group of images with the same pixels.
 
     In time linear in the group, which may be large: all black images are one.
     """
     of_split: dict[str, list[int]] = defaultdict(list)
-    of_label: dict[str, list[int]] = defaultdict(list)
+    of_label: dict[int, list[int]] = defaultdict(list)
     for index in group:
-        split, label = splits[index], labels[index]
+        split, label = splits[index], int(codes[index])
         before = of_split[split]
         if before:
-            yield Copy(index, "copy", before[0], is_exact, len(before), set())
+            yield Copy(index, "copy", before[0], True, len(before), _NO_CODES, names)
         if train := [own for other, own in of_split.items() if other != split]:
-            yield Copy(index, "train_and_val", train[0][0], is_exact, len(train[0]), set())
+            first, number = train[0][0], len(train[0])
+            yield Copy(index, "train_and_val", first, True, number, _NO_CODES, names)
         if others := {other: own for other, own in of_label.items() if other != label}:
             first = min(own[0] for own in others.values())
             number = sum(len(own) for own in others.values())
-            yield Copy(index, "two_classes", first, is_exact, number, set(others))
+            several = np.array(list(others), dtype=np.int32)
+            yield Copy(index, "two_classes", first, True, number, several, names)
         of_split[split].append(index)
         of_label[label].append(index)
+
+
+def _of_near(
+    index: int, before: NDArray[np.int64], split: Codes, codes: Codes, names: Sequence[str]
+) -> Iterator[Copy]:
+    """What an image is to the images ``before`` it that look the same."""
+    own = split[before] == split[index]
+    other = before[codes[before] != codes[index]]
+    parts: list[tuple[Relation, NDArray[np.int64], Codes]] = [
+        ("copy", before[own], _NO_CODES),
+        ("train_and_val", before[~own], _NO_CODES),
+        ("two_classes", other, np.unique(codes[other])),
+    ]
+    for relation, images, several in parts:
+        if len(images):
+            yield Copy(index, relation, int(images[0]), False, len(images), several, names)
 
 
 def exact_groups(facts: Sequence[ImageFacts]) -> list[list[int]]:
@@ -104,44 +144,59 @@ def exact_groups(facts: Sequence[ImageFacts]) -> list[list[int]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def near_pairs(facts: Sequence[ImageFacts], most_bits: int) -> list[tuple[int, int]]:
-    """Pairs of images that look the same but have different pixels, the lower index first.
+def near_copies(
+    facts: Sequence[ImageFacts], most_bits: int
+) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Images, each with those before it that look the same but have different pixels.
+
+    Only different images are compared, so that many copies of one cost nothing; nothing is kept of
+    a comparison, so that memory stays linear where all images look the same, as frames of a film.
+    """
+    of_digest: dict[bytes, list[int]] = defaultdict(list)
+    for index, image in enumerate(facts):
+        if image.fault is None and image.grey is not None:
+            of_digest[image.digest].append(index)
+    groups = [np.array(group, dtype=np.int64) for group in of_digest.values()]
+    if most_bits < 0 or len(groups) < 2:
+        return
+    own = [facts[group[0]] for group in groups]
+    hashes = np.array([image.perceptual for image in own], dtype=np.uint64)
+    firsts = np.array([group[0] for group in groups])
+    for number, others in enumerate(_candidates(hashes, most_bits)):
+        group = groups[number]
+        others = others[firsts[others] < group[-1]]
+        others = others[_different_bits(hashes[others], hashes[number]) <= most_bits]
+        alike = [groups[other] for other in others.tolist() if _alike(own[other], own[number])]
+        if alike:
+            around = np.sort(np.concatenate(alike))
+            for index in group.tolist():
+                before = around[: np.searchsorted(around, index)]
+                if len(before):
+                    yield index, before
+
+
+def _candidates(hashes: NDArray[np.uint64], most_bits: int) -> Iterator[NDArray[np.int64]]:
+    """For each hash the others that may differ from it in at most ``most_bits`` bits.
 
     Two hashes of 64 bits that differ in at most n agree in one of n + 1 parts: only images that
     share a part are compared (Norouzi, Punjani and Fleet 2012, multi-index hashing).
     """
-    known = [i for i, image in enumerate(facts) if image.fault is None and image.grey is not None]
-    if most_bits < 0 or len(known) < 2:
-        return []
-    hashes = np.array([facts[i].perceptual for i in known], dtype=np.uint64)
-    found: set[tuple[int, int]] = set()
     edges = np.linspace(0, 64, most_bits + 2).astype(int)
+    parts = []
     for low, high in itertools.pairwise(edges):
         part = (hashes >> np.uint64(low)) & np.uint64((1 << int(high - low)) - 1)
         order = np.argsort(part, kind="stable")
-        cuts = np.flatnonzero(np.diff(part[order])) + 1
-        for group in np.split(order, cuts):
-            if len(group) > 1:
-                found |= _within(hashes, group, most_bits)
-    pairs = ((known[a], known[b]) for a, b in found)
-    return sorted(
-        pair
-        for pair in pairs
-        if facts[pair[0]].digest != facts[pair[1]].digest and _alike(facts[pair[0]], facts[pair[1]])
-    )
+        begin, end = (np.searchsorted(part[order], part, side) for side in ("left", "right"))
+        parts.append((order, begin.tolist(), end.tolist()))
+    for number in range(len(hashes)):
+        sharing = [order[begin[number] : end[number]] for order, begin, end in parts]
+        others = np.unique(np.concatenate(sharing))
+        yield others[others != number]
 
 
-def _within(
-    hashes: NDArray[np.uint64], group: NDArray[np.int64], most_bits: int
-) -> set[tuple[int, int]]:
-    group = np.sort(group)
-    found = set()
-    for at, first in enumerate(group[:-1].tolist()):  # one row at a time: memory stays linear
-        others = group[at + 1 :]
-        different = (hashes[others] ^ hashes[first]).view(np.uint8).reshape(-1, 8)
-        near = _BITS[different].sum(axis=1) <= most_bits
-        found |= {(first, other) for other in others[near].tolist()}
-    return found
+def _different_bits(hashes: NDArray[np.uint64], own: np.uint64) -> NDArray[np.uint64]:
+    """In how many bits each hash differs from ``own``."""
+    return _BITS[(hashes ^ own).view(np.uint8).reshape(-1, 8)].sum(axis=1)
 
 
 def _alike(a: ImageFacts, b: ImageFacts) -> bool:
