@@ -34,7 +34,7 @@ def test_a_resample_is_the_metrics_of_the_drawn_rows(
     group = group_numbers(ids.astype(str))
     groups = int(group.max()) + 1
     drawn = draw(groups, 0, 3, seed)
-    found = LabelResampler(truth, score / 6, group, groups, 0.5)(drawn)
+    found = LabelResampler(truth, score / 6, group, groups, score / 6 >= 0.5)(drawn)
     for column in range(3):
         repeated = np.repeat(np.arange(len(truth)), drawn[group, column])
         true, own = truth[repeated], score[repeated] / 6

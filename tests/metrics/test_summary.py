@@ -193,3 +193,17 @@ def test_the_notes_below_the_tables_can_be_read_with_200_labels() -> None:
     notes = [line for line in tables(found) if line.endswith(" and 80 more")]
     assert [line.partition(":")[0] for line in notes][1:] == ["not in the macro means"]
     assert all(len(line) < 400 for line in notes)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_calls_have_the_metrics_that_a_threshold_with_the_same_calls_has(grouped: bool) -> None:
+    """The answers, of images with one class each, are calls that no threshold makes."""
+    truth, probability = table()
+    group = np.arange(len(truth)) // 5 if grouped else None
+    at = dict.fromkeys(NAMES, 0.3)
+    expected = summarise(truth, probability, NAMES, group=group, thresholds=at, resamples=100)
+    called = probability >= 0.3
+    found = summarise(truth, probability, NAMES, group=group, called=called, resamples=100)
+    for label in expected["labels"].values():
+        assert label.pop("threshold") == 0.3
+    assert found == expected

@@ -102,7 +102,7 @@ class LabelResampler:
         probability: ``(n,)``.
         group: ``(n,)`` number of each image's group.
         groups: number of groups.
-        threshold: positive calls are at or above it; None leaves out the metrics of decisions.
+        called: ``(n,)`` whether it is called positive; None leaves out the metrics of decisions.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class LabelResampler:
         probability: Floats,
         group: Counts,
         groups: int,
-        threshold: float | None = None,
+        called: NDArray[np.bool_] | None = None,
     ) -> None:
         keep = ~np.isnan(truth)
         truth, probability, group = truth[keep], probability[keep], group[keep]
@@ -130,8 +130,8 @@ class LabelResampler:
             brier_of_each(truth, probability),
             log_loss_of_each(truth, probability),
         ]
-        if threshold is not None:
-            called, positive = probability >= threshold, truth == 1
+        if called is not None:
+            called, positive = called[keep], truth == 1
             columns += [called & positive, called & ~positive, ~called & ~positive]
             columns += [~called & positive]
         self._sums = np.stack([np.bincount(group, column, groups) for column in columns])

@@ -6,6 +6,9 @@ Source: Wilson 1927 (interval of a share); Cohen 1968 (weighted kappa).
 import math
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from densenet121.metrics.ranking import quantile
 from densenet121.metrics.values import Counts, Floats, Interval, known, ratio
 
@@ -63,7 +66,13 @@ def threshold_text(value: float, form: str = "g") -> str:
 def decisions(truth: Floats, probability: Floats, threshold: float) -> Decisions:
     """Call an image positive if its probability is ``threshold`` or more."""
     truth, probability = known(truth, probability)
-    called, positive = probability >= threshold, truth == 1
+    return decisions_of(truth, probability >= threshold)
+
+
+def decisions_of(truth: Floats, called: NDArray[np.bool_]) -> Decisions:
+    """Count calls that were made in another way; ``truth`` is 1, 0 or nan (unknown)."""
+    called, truth = called[~np.isnan(truth)], truth[~np.isnan(truth)]
+    positive = truth == 1
     return Decisions(
         tp=int((called & positive).sum()),
         fp=int((called & ~positive).sum()),

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from densenet121.metrics.bootstrap import (
     LabelResampler,
@@ -12,7 +13,7 @@ from densenet121.metrics.bootstrap import (
     percentile_interval,
     resampled,
 )
-from densenet121.metrics.decisions import Decisions, decisions, wilson_interval
+from densenet121.metrics.decisions import Decisions, decisions_of, wilson_interval
 from densenet121.metrics.prevalence import (
     METHOD,
     PREDICTIVE,
@@ -27,6 +28,7 @@ from densenet121.metrics.values import Counts, Floats, Interval
 SCORES = ("auroc", "average_precision", "brier", "log_loss", "ece")
 SHARES = ("sensitivity", "specificity", "ppv", "npv")
 MOST_SUBGROUPS = 50  # values of a column that are compared; more of them are likely ids
+Calls = NDArray[np.bool_]
 _MACRO = (*SCORES, *SHARES, "f1", "balanced_accuracy")
 
 
@@ -38,6 +40,7 @@ def summarise(
     group: Counts | None = None,
     thresholds: Mapping[str, float] | None = None,
     prevalences: Mapping[str, float] | None = None,
+    called: Calls | None = None,
     least_positives: int = 1,
     resamples: int = 2000,
     seed: int = 1,
@@ -57,27 +60,27 @@ def summarise(
             without one have no metrics of decisions.
         prevalences: label to the share of positives at which PPV and NPV are wanted too, of labels
             with a threshold.
+        called: ``(n, L)`` whether an image is called positive, in place of thresholds.
         least_positives: labels with fewer positives are left out of the macro means.
         resamples: resamples of the bootstrap; 0 leaves out the intervals that need it.
         seed: seed of the bootstrap.
 
     Returns:
         JSON values, undefined ones None: ``labels`` by name, ``macro``, ``intervals`` (how they
-        were computed), ``n_images``, ``n_groups``, and with groups ``few_groups`` (below).
+        were made), ``n_images``, ``n_groups``, and with groups ``few_groups``.
     """
     thresholds, prevalences = thresholds or {}, prevalences or {}
     images = len(truth)
     units = np.arange(images) if group is None else group
     groups = int(units.max()) + 1 if images else 0
-    limits = [(thresholds.get(name), prevalences.get(name)) for name in names]
-    columns = list(zip(truth.T, probability.T, strict=True))
-    labels = {
-        name: _of_label(*column, *limit)
-        for name, column, limit in zip(names, columns, limits, strict=True)
-    }
+    at, shares = ([of.get(name) for name in names] for of in (thresholds, prevalences))
+    calls = _calls(probability, at) if called is None else called.T
+    columns = list(zip(truth.T, probability.T, calls, strict=True))
+    limits = zip(names, columns, at, shares, strict=True)
+    labels = {name: _of_label(*column, *limit) for name, column, *limit in limits}
     drawn: dict[str, Floats] = {}
     if resamples and groups > 1:
-        drawn = _drawn(truth, probability, units, groups, limits, resamples, seed)
+        drawn = _drawn(columns, units, groups, shares, resamples, seed)
     for row, name in enumerate(names):
         own = {metric: values[row] for metric, values in drawn.items()}
         _add_intervals(labels[name], *columns[row], own, group)
@@ -91,29 +94,40 @@ def summarise(
     }
 
 
+def _calls(probability: Floats, thresholds: Sequence[float | None]) -> list[Calls | None]:
+    """Which images each threshold calls positive."""
+    return [
+        None if threshold is None else own >= threshold
+        for own, threshold in zip(probability.T, thresholds, strict=True)
+    ]
+
+
 def _drawn(
-    truth: Floats,
-    probability: Floats,
+    columns: Sequence[tuple[Floats, Floats, Calls | None]],
     units: Counts,
     groups: int,
-    limits: Sequence[tuple[float | None, float | None]],
+    prevalences: Sequence[float | None],
     resamples: int,
     seed: int,
 ) -> dict[str, Floats]:
-    """The metrics of each label in each resample; ``limits`` are thresholds and prevalences."""
+    """The metrics in each resample of each label: truth, probability and calls of the images."""
     labels = [
-        LabelResampler(truth[:, row], probability[:, row], units, groups, threshold)
-        for row, (threshold, _) in enumerate(limits)
+        LabelResampler(truth, probability, units, groups, called)
+        for truth, probability, called in columns
     ]
-    found = resampled(labels, len(truth), groups, resamples, seed)
-    if any(prevalence is not None for _, prevalence in limits):
-        shares = np.array([[np.nan if share is None else share] for _, share in limits])
+    found = resampled(labels, len(units), groups, resamples, seed)
+    if any(prevalence is not None for prevalence in prevalences):
+        shares = np.array([[np.nan if share is None else share] for share in prevalences])
         found |= predictive_values(found["sensitivity"], found["specificity"], shares)
     return found
 
 
 def _of_label(
-    truth: Floats, probability: Floats, threshold: float | None, prevalence: float | None
+    truth: Floats,
+    probability: Floats,
+    called: Calls | None,
+    threshold: float | None,
+    prevalence: float | None,
 ) -> dict[str, Any]:
     positive, negative = int((truth == 1).sum()), int((truth == 0).sum())
     found: dict[str, Any] = {
@@ -126,10 +140,12 @@ def _of_label(
         "log_loss": log_loss(truth, probability),
         "ece": calibration_error(truth, probability),
     }
-    if threshold is not None:
-        calls = decisions(truth, probability, threshold)
-        found |= {"threshold": threshold, **vars(calls), **calls.values}
-    if threshold is not None and prevalence is not None:
+    if called is None:
+        return found
+    calls = decisions_of(truth, called)
+    found |= {} if threshold is None else {"threshold": threshold}
+    found |= {**vars(calls), **calls.values}
+    if prevalence is not None:
         nan = {name: math.nan if v is None else v for name, v in calls.values.items()}
         at = predictive_values(nan["sensitivity"], nan["specificity"], prevalence)
         found["prevalence"] = prevalence
@@ -141,6 +157,7 @@ def _add_intervals(
     found: dict[str, Any],
     truth: Floats,
     probability: Floats,
+    called: Calls | None,
     drawn: Mapping[str, Floats],
     group: Counts | None,
 ) -> None:
@@ -157,7 +174,7 @@ def _add_intervals(
         elif metric == "auroc" and group is None:
             interval = delong_interval(truth, probability)
         elif metric in SHARES and (group is None or value in (0.0, 1.0)):
-            interval = _wilson(metric, plain, truth, probability, group)
+            interval = _wilson(metric, plain, truth, called, group)
         elif metric in PREDICTIVE and (group is None or value in (0.0, 1.0)):
             interval = _at_prevalence(metric, plain, truth, group)
         elif metric in drawn:
@@ -166,7 +183,7 @@ def _add_intervals(
 
 
 def _wilson(
-    metric: str, found: Mapping[str, Any], truth: Floats, probability: Floats, group: Counts | None
+    metric: str, found: Mapping[str, Any], truth: Floats, called: Calls | None, group: Counts | None
 ) -> Interval | None:
     """Wilson's interval; with groups, at a share of 0 or 1, as if each group were one image.
 
@@ -174,8 +191,7 @@ def _wilson(
     """
     calls = Decisions(found["tp"], found["fp"], found["tn"], found["fn"])
     part, whole = calls.shares[metric]
-    if group is not None:
-        called = probability >= found["threshold"]
+    if group is not None and called is not None:
         inside = {
             "sensitivity": truth == 1,
             "specificity": truth == 0,

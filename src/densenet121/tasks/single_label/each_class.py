@@ -14,7 +14,7 @@ from densenet121.metrics.bootstrap import group_numbers
 from densenet121.metrics.classes import rank_intervals
 from densenet121.metrics.decisions import mean_recall, quadratic_kappa
 from densenet121.metrics.ranking import auroc
-from densenet121.metrics.summary import SHARES, summarise
+from densenet121.metrics.summary import summarise
 from densenet121.tasks.single_label.calibration import probabilities
 from densenet121.tasks.single_label.metrics import Counts, topk_correct
 from densenet121.tasks.single_label.predictions import Row
@@ -22,7 +22,6 @@ from densenet121.tasks.values import Logits, Metrics
 
 MOST_CLASSES = 100  # with more, each image's probabilities would make files and memory large
 MOST_PROBABILITIES = 5_000_000  # images times classes: 350 MB as text, while it is written
-_DECISIONS = ("tp", "fp", "tn", "fn", *SHARES, "f1", "balanced_accuracy")
 
 
 def logits_for_each(columns: Mapping[str, NDArray[Any]]) -> Logits | None:
@@ -65,25 +64,19 @@ def metrics_of_classes(
         names: the C classes.
         group: ``(N,)`` number of each image's group, 0, 1, 2 ...
     """
-    truth, called = np.eye(len(names))[labels], np.eye(len(names))[answers]
-    how: dict[str, Any] = {"group": group, "resamples": 0 if group is None else 2000}
-    scores = summarise(truth, shares, names, **how)
-    # The answers as probabilities of 0 and 1: their decisions at one half are the answers.
-    calls = summarise(truth, called, names, thresholds=dict.fromkeys(names, 0.5), **how)
-    wanted = [*_DECISIONS, *(f"{name}_ci" for name in _DECISIONS)]
-    for name in names:
-        found = calls["labels"][name]
-        scores["labels"][name] |= {key: found[key] for key in wanted if key in found}
-    scores["macro"] |= {key: calls["macro"][key] for key in wanted if key in calls["macro"]}
-    scores["macro"]["also_left_out"] |= {
-        key: left_out
-        for key, left_out in calls["macro"]["also_left_out"].items()
-        if key in _DECISIONS
-    }
+    classes = np.arange(len(names))
+    found = summarise(
+        (labels[:, None] == classes).astype(np.float64),
+        shares,
+        names,
+        group=group,
+        called=answers[:, None] == classes,
+        resamples=0 if group is None else 2000,
+    )
     if len(names) == 2 and group is None:  # both have the same AUROC, which is the mean
-        scores["macro"]["auroc_ci"] = scores["labels"][names[0]]["auroc_ci"]
-    few = {} if group is None else {"few_groups": scores["few_groups"]}
-    return {"labels": scores["labels"], "macro": scores["macro"], **few}
+        found["macro"]["auroc_ci"] = found["labels"][names[0]]["auroc_ci"]
+    few = {} if group is None else {"few_groups": found["few_groups"]}
+    return {"labels": found["labels"], "macro": found["macro"], **few}
 
 
 def metrics_with_intervals(
