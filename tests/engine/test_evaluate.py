@@ -308,6 +308,21 @@ def test_sigterm_keeps_the_results_so_far(prime: Path, tmp_path: Path) -> None:
     assert [Path(one["checkpoint"]).name for one in content["results"]] == ["0-2_5.ckpt"]
 
 
+def test_a_signal_ends_the_resampling_of_groups_and_leaves_the_results_before(
+    prime: Path, weights: Path, tmp_path: Path
+) -> None:
+    """Of many images and classes it took minutes, in which Ctrl-C did nothing."""
+    rows = [(path, path.parent.name) for path in sorted(prime.rglob("*.png"))]
+    table = "".join(f"{path},{name},{number}\n" for number, (path, name) in enumerate(rows))
+    (tmp_path / "list.csv").write_text(f"path,label,patient\n{table}")
+    config = eval_config(tmp_path / "list.csv", weights, tmp_path / "out", group="patient")
+    evaluate(config)
+    before = (tmp_path / "out" / "eval.json").read_bytes()
+    with stop_at("resample the groups of patient"):
+        assert evaluate(config).stopped
+    assert (tmp_path / "out" / "eval.json").read_bytes() == before
+
+
 @pytest.mark.parametrize("end", ["stopped", "full disk"])
 def test_an_evaluation_that_ends_early_leaves_the_one_before_whole(
     end: str, prime: Path, weights: Path, tmp_path: Path

@@ -33,6 +33,25 @@ def test_the_innermost_of_two_requests_has_the_signal() -> None:
         assert outer.requested
 
 
+def test_a_long_computation_ends_at_the_first_signal_and_is_not_begun_after_it() -> None:
+    done = []
+
+    def compute() -> str:
+        done.append("begun")
+        if len(done) > 1:
+            signal.raise_signal(signal.SIGTERM)
+        done.append("ended")
+        return "result"
+
+    with StopRequest() as stop:
+        assert stop.at_once(compute) == "result"
+        assert stop.at_once(compute) is None
+        assert stop.at_once(compute) is None
+        assert stop.requested
+        signal.raise_signal(signal.SIGTERM)  # elsewhere it only asks
+    assert done == ["begun", "ended", "begun"]
+
+
 def test_a_server_does_not_outlive_its_terminal() -> None:
     before = signal.getsignal(signal.SIGHUP)
     with StopRequest(notices=False):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -119,9 +120,10 @@ def evaluate(config: EvalConfig, task: Task | None = None) -> EvalResult:
                     results[file] = None
                     contents.append({"checkpoint": str(file), "error": str(error)})
                     continue
-                if evaluation is None:
+                how = classifier, runtime, config, stop
+                content = _content(evaluation, file, digest, how, first) if evaluation else None
+                if evaluation is None or content is None:
                     break
-                content = _content(evaluation, file, digest, classifier, config, first)
                 target = (path / file.stem, None) if source.is_dir() else (path, run)
                 _write_results(*target, evaluation, content, classifier, runtime, config, check)
                 results[file] = evaluation
@@ -130,9 +132,7 @@ def evaluate(config: EvalConfig, task: Task | None = None) -> EvalResult:
             if source.is_dir() and runtime.process.rank == 0:
                 write_summary(path, contents, not stopped, run)
                 _log_summary(results)
-            if stopped:
-                log.warning("stopped by a signal after %d of %d files", len(results), len(files))
-            log.info("results: %s", path)
+            _log_end(len(results), len(files), path)
     return EvalResult(path, results, stopped)
 
 
@@ -296,13 +296,19 @@ def _content(
     evaluation: Evaluation,
     file: Path,
     digest: str | None,
-    classifier: Classifier,
-    config: EvalConfig,
+    how: tuple[Classifier, Runtime, EvalConfig, StopRequest],
     weights: Weights | None,
-) -> dict[str, Any]:
-    """The content of eval.json; ``weights`` are those of the file, if it is the only one."""
+) -> dict[str, Any] | None:
+    """The content of eval.json; ``weights`` are those of the file, if it is the only one.
+
+    None if a signal came while groups were resampled, which takes minutes of many images and
+    classes. Ranks that go on to another file stop together, before it.
+    """
+    classifier, runtime, config, stop = how
     task = evaluation.task
-    intervals = task.metrics_with_intervals(
+    alone = runtime.process.world_size == 1 or weights is not None
+    compute = partial(
+        task.metrics_with_intervals,
         evaluation.scores,
         evaluation.targets,
         evaluation.dataset.class_names,
@@ -310,6 +316,11 @@ def _content(
         group=evaluation.cells(config.group) if config.group else None,
         by={column: evaluation.cells(column) for column in config.by_columns},
     )
+    if config.group:
+        log.info("resample the groups of %s for the intervals", config.group)
+    intervals = stop.at_once(compute) if config.group and alone else compute()
+    if intervals is None and stop.requested:  # a task of a caller may give None, an error below
+        return None
     of = {} if digest is None else {"checkpoint_sha256": digest}
     return (
         evaluation.to_json(str(file))
@@ -342,6 +353,13 @@ def _write_results(
             evaluation, classifier.model, classifier.preprocessing, runtime.device
         )
         write_error_maps(folder, maps)
+
+
+def _log_end(done: int, files: int, path: Path) -> None:
+    """Log where the results are, and that a signal stopped the command if it did."""
+    if done < files:
+        log.warning("stopped by a signal after %d of %d files", done, files)
+    log.info("results: %s", path)
 
 
 def _log_summary(results: Mapping[Path, Evaluation | None]) -> None:

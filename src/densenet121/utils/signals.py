@@ -4,9 +4,11 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
+
+_Result = TypeVar("_Result")
 
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 # A terminal that was closed, and what batch systems send before they kill: Slurm SIGUSR1 by custom,
@@ -66,6 +68,10 @@ def importing() -> Iterator[None]:
         _Imports.under_way = before
 
 
+class _Stopped(BaseException):
+    """A signal in ``StopRequest.at_once``."""
+
+
 class StopRequest:
     """A context in which the first SIGTERM or SIGINT only sets ``requested``.
 
@@ -79,6 +85,7 @@ class StopRequest:
 
     def __init__(self, *, notices: bool = True) -> None:
         self.requested = False
+        self._is_at_once = False
         self._notices = _NOTICES if notices else ()
         self._before: dict[int, Any] = {}
 
@@ -94,10 +101,25 @@ class StopRequest:
             signal.signal(number, handler)
         self._before.clear()
 
+    def at_once(self, compute: Callable[[], _Result]) -> _Result | None:
+        """What ``compute`` returns, or None as soon as a stop is requested.
+
+        For long computations that have no steps and change nothing outside.
+        """
+        try:
+            self._is_at_once = True
+            return None if self.requested else compute()
+        except _Stopped:
+            return None
+        finally:
+            self._is_at_once = False
+
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if self.requested and number == signal.SIGINT:
             raise CtrlC
         self.requested = True
+        if self._is_at_once:
+            raise _Stopped
 
 
 def _is_free(number: signal.Signals) -> bool:
