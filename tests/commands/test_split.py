@@ -312,7 +312,9 @@ def test_what_cannot_be_split_is_refused(
 ) -> None:
     out = ["--output", tmp_path / "out"]
     for part in (image_folder, image_folder / "train"):
-        assert f": {image_folder}: is split already into train" in refusal(capsys, part, *out)
+        said = refusal(capsys, part, *out)
+        assert f": {image_folder}: is split already into train and val; to divide" in said
+        assert "into one folder, or pass one list of paths and classes" in said
     val = image_folder / "val"
     assert "so --label_column means" in refusal(capsys, val, "--label_column", "a", *out)
     full = refusal(capsys, val, "--output", image_folder, status=2)

@@ -26,7 +26,7 @@ class CalibrateConfig(
 
     Attributes:
         data_dir: images used neither for training nor to choose the weights: a folder of class
-            folders, or one that holds `val/`.
+            folders, or one that holds `train/` and `val/`, of which those of `val/` are taken.
         pretrained: weights: a checkpoint, weights file or Hugging Face folder.
         output: file for the calibrated weights (default: beside them, with "_calibrated" in the
             name).

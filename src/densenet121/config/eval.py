@@ -28,8 +28,8 @@ class EvalDataSettings(BadImageSettings):
     """The images of an evaluation.
 
     Attributes:
-        data_dir: images: a folder of class folders, or one that holds `val/`; or another source
-            that `train` reads.
+        data_dir: images: a folder of class folders, or one that holds `train/` and `val/`, of which
+            those of `val/` are taken; or another source that `train` reads.
         group: column of a table of labels, or of a .csv or .tsv list of images with one class each,
             that images of one patient, or another group, have in common, or a regular expression
             that finds the group in the path: intervals are then over groups, and predictions.csv

@@ -21,7 +21,7 @@ class ExportConfig(LabelTableSettings):
         output: file to write, such as model.onnx, model.pt2 or int8.safetensors; the parity report
             goes beside it.
         data_dir: images to compare both networks on: a folder of class folders, or one that holds
-            `val/`.
+            `train/` and `val/`, of which those of `val/` are taken.
         format: onnx, torch for torch.export, or native for weights of densenet121, which need int8.
         int8: 1 quantises to int8, calibrated on other images of data_dir: of onnx by ONNX Runtime,
             of native by densenet121 itself, for its own kernels of CPUs.

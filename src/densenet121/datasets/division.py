@@ -148,7 +148,10 @@ def images_with_class(
         # Of train/ with val/ beside it, the folder that holds both.
         beside = splits["train"].source == source != splits["val"].source
         whole = source.parent if beside else source
-        raise InputError(f"{whole}: is split already into train and val")
+        raise InputError(
+            f"{whole}: is split already into train and val; to divide the images anew, put those "
+            "of each class into one folder, or pass one list of paths and classes"
+        )
     dataset = splits["train"]
     if dataset.read_one is not None:
         raise InputError(f"{source}: only images in files of their own can be split into lists")

@@ -270,6 +270,10 @@ def test_a_split_that_is_scanned_alone_keeps_its_messages(tmp_path: Path) -> Non
     put(tmp_path, "Train/a/1.jpg")
     with pytest.raises(InputError, match=r"folders of splits are called train and val"):
         scan(tmp_path)
+    put(tmp_path / "held", "val/a/1.jpg", "val/b/1.jpg")
+    found = rf"only one class folder \(val\).*; val/ holds a, b; .*pass {tmp_path}/held/val$"
+    with pytest.raises(InputError, match=found):
+        open_evaluation(tmp_path / "held")
     put(tmp_path / "flat", "1.jpg")
     with pytest.raises(InputError, match=r"images right inside flat/, without a class"):
         scan(tmp_path / "flat")

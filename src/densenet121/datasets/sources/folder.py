@@ -91,7 +91,8 @@ def _hint(root: Path, names: Sequence[str]) -> str:
         if images_inside(split):
             hint = f"; there are images right inside {names[0]}/, without a class"
             return hint + table_hint([split, root])
-        return "; folders of splits are called train and val"
+        if len(subfolders(split)) < 2:
+            return "; folders of splits are called train and val"
     if names and is_split(root / names[0] / "train"):
         return f"; {names[0]}/ holds train/, so pass {root / names[0]}"
     if names and len(inner := subfolders(root / names[0])) > 1:
