@@ -3,7 +3,8 @@
 python examples/train_plain.py FOLDER [--epochs N] [--image_size N] [--net NAME] [--pretrained FILE]
 
 FOLDER is whatever `densenet121 train --data_dir` takes. Writes plain.pth, which every command of
-densenet121 reads: `densenet121 eval --data_dir FOLDER --pretrained plain.pth --image_size N`.
+densenet121 reads: `densenet121 eval --data_dir FOLDER --pretrained plain.pth --image_size N
+--interpolation opencv_bilinear` finds the accuracy of the last epoch.
 """
 
 import argparse

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from densenet121 import Predictor
+from densenet121 import EvalConfig, Predictor, evaluate
 from densenet121.checkpoint.load import read_weights
 
 from helpers.commands import REPOSITORY, environment
@@ -43,6 +43,19 @@ def test_the_plain_loop_trains_and_its_weights_predict(
     predictor = Predictor(weights, net="densenet40", image_size=(16, 16), eval_resize="16")
     (answer,) = predictor.predict([tmp_path / "images/val/ant/000.png"])
     assert sum(answer.probabilities) == pytest.approx(1)
+    found = evaluate(
+        EvalConfig(
+            data_dir="images",
+            pretrained="plain.pth",
+            net="densenet40",
+            image_size=16,
+            interpolation="opencv_bilinear",
+            amp="fp32",
+        )
+    )
+    (evaluation,) = found.evaluations.values()
+    assert evaluation is not None
+    assert evaluation.metrics["top1"] == correct  # as the guide says
     main(["images", *SMALL, "--workers", "0", "--pretrained", "plain.pth"])
     again = torch.load(weights, weights_only=True)
     assert int(again["features.norm5.num_batches_tracked"]) == 4  # two epochs of two steps
