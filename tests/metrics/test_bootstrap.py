@@ -14,6 +14,7 @@ from densenet121.metrics.bootstrap import (
     percentile_interval,
     resampled,
 )
+from densenet121.metrics.classes import rank_intervals, summarise_classes
 from densenet121.metrics.decisions import decisions
 from densenet121.metrics.probabilities import brier, log_loss
 from densenet121.metrics.ranking import auroc, average_precision
@@ -91,6 +92,17 @@ def test_an_interval_needs_resamples_in_which_the_metric_is_defined() -> None:
     rounded = np.where(values < 0.5, 0.1 + 0.2, 0.3)
     assert percentile_interval(rounded) is None
     assert percentile_interval(np.empty(0)) is None
+
+
+def test_one_answer_for_all_images_leaves_the_balanced_accuracy_without_an_interval() -> None:
+    """Of 2,000 resamples of ten patients 4 lack a class, and have another than one half."""
+    labels, patients = np.repeat([0, 1], 10), np.arange(20) // 2
+    found = rank_intervals(labels, np.where(labels == 1, 1, 2), patients)
+    assert found["balanced_accuracy_ci"] is None
+    assert found["top1_ci"] == pytest.approx((0.2, 0.8))
+    shares = np.tile([0.25, 0.75], (20, 1))
+    pooled = summarise_classes(labels, shares, group=patients)
+    assert (pooled["balanced_accuracy"], pooled["balanced_accuracy_ci"]) == (0.5, None)
 
 
 def test_the_interval_over_groups_covers_where_that_over_images_does_not() -> None:

@@ -215,17 +215,18 @@ def percentile_interval(
 ) -> Interval | None:
     """Percentile interval of the resamples in which the metric is defined (not nan).
 
-    None if it is defined in fewer than half of them, or the same in all but for rounding: then the
-    bootstrap says nothing. None too if the metric ``of`` all images is outside: it is biased in
-    resamples, as an average precision near chance is, since a positive that is drawn twice is found
-    twice at once.
+    None if it is defined in fewer than half of them, or both ends are the same but for rounding:
+    then the bootstrap says nothing. So it is where one class gets every answer: its balanced
+    accuracy is another only in the few resamples that lack a class. None too if the metric ``of``
+    all images is outside: it is biased in resamples, as an average precision near chance is, since
+    a positive that is drawn twice is found twice at once.
     """
     defined = values[~np.isnan(values)]
     if not len(defined) or len(defined) < _LEAST_DEFINED * len(values):
         return None
     low, high = np.percentile(defined, [50 * (1 - level), 50 * (1 + level)])
     outside = of is not None and not low - _ROUNDING <= of <= high + _ROUNDING
-    if outside or defined.max() - defined.min() <= _ROUNDING:
+    if outside or high - low <= _ROUNDING:
         return None
     return Interval(float(low), float(high))
 
