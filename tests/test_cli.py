@@ -485,3 +485,17 @@ def test_int8_weights_have_no_name_of_other_programs_weights() -> None:
     given = ["export", "--data_dir", "d", "--pretrained", "w", "--format", "native", "--int8", "1"]
     found = refusal(*given, "--output", "w.bin")
     assert found == "--output must be a .safetensors file for --format native, got w.bin"
+
+
+def test_an_error_of_a_run_names_the_file_of_a_setting_that_no_flag_gave(
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It said to omit --num_classes, which the recipe of ImageNet has and nobody passed."""
+    file = tmp_path / "run.yaml"
+    file.write_text("num_classes: 1000\nnet: densenet40\nimage_size: 32\n")
+    flags = ["train", "--data_dir", str(image_folder), "--output_dir", str(tmp_path / "out")]
+    assert cli.main([*flags, "--config", str(file)]) == 2
+    said = capsys.readouterr().err
+    assert said.endswith(f"omit it to use all of them; --config {file} sets --num_classes\n")
+    assert cli.main([*flags, "--config", str(file), "--num_classes", "7"]) == 2
+    assert capsys.readouterr().err.endswith("omit it to use all of them\n")

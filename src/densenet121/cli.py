@@ -14,7 +14,7 @@ import select
 import stat
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -46,7 +46,8 @@ from densenet121.config import (
     StudyConfig,
     TrainConfig,
 )
-from densenet121.config.arguments import parse_settings
+from densenet121.config.arguments import settings_and_sources
+from densenet121.config.files import sources_named
 from densenet121.config.flags import labels_of, nearest
 from densenet121.config.help import overview
 from densenet121.utils.errors import NO_MEMORY, InputError, UsageError, visible
@@ -103,8 +104,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
     # With a traceback, where no more files can be opened; the command says so itself.
     logging.getLogger("torch.autograd.profiler").setLevel(logging.CRITICAL)
+    sources: dict[str, str] = {}
     try:
-        command, config = parse(arguments)
+        command, config, sources = _parsed(arguments)
         status: int = _load(command).run(config)
         return _fail(fault, arguments, status=FAILED) if (fault := _unwritten()) else status
     except SystemExit:  # after --help and --version
@@ -112,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _fail(fault, arguments, status=FAILED)
         raise
     except UsageError as error:
-        return _fail(error, arguments, status=WRONG_USAGE)
+        return _fail(error, arguments, status=WRONG_USAGE, sources=sources)
     except (InputError, OSError) as error:
         if isinstance(error, BrokenPipeError) and _reader_left():
             return FAILED
@@ -162,11 +164,17 @@ def parse(arguments: Sequence[str]) -> tuple[str, Any]:
         UsageError: the arguments are wrong; the text is one line.
         SystemExit: 0, after --help, --version and --print_config.
     """
+    command, config, _ = _parsed(arguments)
+    return command, config
+
+
+def _parsed(arguments: Sequence[str]) -> tuple[str, Any, dict[str, str]]:
+    """As ``parse``; also the recipe or file of each setting that was not given by a flag."""
     if not arguments:
         raise UsageError(f"name a command: {', '.join(COMMANDS)}; see densenet121 --help")
     first = arguments[0]
     if first in COMMANDS:
-        return first, parse_settings(first, COMMANDS[first], arguments[1:])
+        return first, *settings_and_sources(first, COMMANDS[first], arguments[1:])
     if first in ("-h", "--help", "--version"):
         version = f"densenet121 {__version__}\n"
         text = version if first == "--version" else overview(DESCRIPTION, GROUPS)
@@ -252,8 +260,17 @@ def _unwritten(error: object = None) -> str:
     return f"standard output: cannot be written ({found.strerror})" if found else ""
 
 
-def _fail(error: object, arguments: Sequence[str], *, status: int) -> int:
-    """Print an error as one line, with each `field` replaced by its flag."""
+def _fail(
+    error: object,
+    arguments: Sequence[str],
+    *,
+    status: int,
+    sources: Mapping[str, str] | None = None,
+) -> int:
+    """Print an error as one line, with each `field` replaced by its flag.
+
+    Of settings that it names it also says the recipe or file that they are of, by ``sources``.
+    """
     line, fault = str(error), _unwritten(error)
     if isinstance(error, OSError):
         if isinstance(error.filename, str) and not error.filename2:
@@ -264,6 +281,7 @@ def _fail(error: object, arguments: Sequence[str], *, status: int) -> int:
     with contextlib.suppress(MemoryError, OSError, ImportError):
         labels = _labels(arguments)
         line = re.sub(r"`(\w+)`", lambda name: labels.get(name[1], name[0]), line)
+    line += sources_named(line, sources or {})
     with contextlib.suppress(BrokenPipeError):
         print(f"densenet121: {visible(' '.join(line.split()))}", file=sys.stderr)  # noqa: T201
     return status

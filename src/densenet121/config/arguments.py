@@ -27,10 +27,20 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse_settings(command: str, config_class: type[Any], arguments: Sequence[str]) -> Any:
-    """The settings from the arguments of one command.
+    """``settings_and_sources`` without the sources."""
+    return settings_and_sources(command, config_class, arguments)[0]
+
+
+def settings_and_sources(
+    command: str, config_class: type[Any], arguments: Sequence[str]
+) -> tuple[Any, dict[str, str]]:
+    """The settings from the arguments of one command, and whose those are that no flag gave.
 
     Flags override the files of --config in any order, which override a --recipe; a later file
     overrides an earlier one.
+
+    Returns:
+        The settings; and the recipe or file, as it was passed, of each of them that has one.
 
     Raises:
         UsageError: the arguments are wrong; the text is one line.
@@ -65,7 +75,7 @@ def parse_settings(command: str, config_class: type[Any], arguments: Sequence[st
         raise SystemExit(0)
     if missing:
         raise UsageError(f"{', '.join(missing)} must be given")
-    return config
+    return config, {name: s for name, s in sources.items() if values.get(name) is not None}
 
 
 def _refuse_unknown(

@@ -90,15 +90,24 @@ def build(
     try:
         return config_class(**values)
     except UsageError as error:
-        named = re.findall(r"--(\w+)", str(error))
-        by_source: dict[str, list[str]] = {}
-        for name in dict.fromkeys(named):
-            if name in sources and values.get(name) is not None:
-                by_source.setdefault(sources[name], []).append(f"--{name}")
-        if not by_source:
+        own = {name: s for name, s in sources.items() if values.get(name) is not None}
+        if not (said := sources_named(str(error), own)):
             raise
-        said = "; ".join(f"{s} sets {' and '.join(names)}" for s, names in by_source.items())
-        raise UsageError(f"{error}; {said}") from None
+        raise UsageError(f"{error}{said}") from None
+
+
+def sources_named(error: str, sources: Mapping[str, str]) -> str:
+    """What an error lacks about the settings whose flags it names: the recipe or file they are of.
+
+    Args:
+        error: the line.
+        sources: the recipe or file of each setting that was not given by a flag.
+    """
+    by_source: dict[str, list[str]] = {}
+    for name in dict.fromkeys(re.findall(r"--(\w+)", error)):
+        if name in sources:
+            by_source.setdefault(sources[name], []).append(f"--{name}")
+    return "".join(f"; {s} sets {' and '.join(names)}" for s, names in by_source.items())
 
 
 def as_yaml(settings: Mapping[str, Any]) -> str:
