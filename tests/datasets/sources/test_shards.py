@@ -1,6 +1,7 @@
 """Tar shards as others write them: the samples, their labels, and what cannot be told."""
 
 import io
+import os
 import tarfile
 import zipfile
 from dataclasses import replace
@@ -12,7 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from densenet121.datasets.image_dataset import ImageDataset
+from densenet121.datasets.sources.label_table import LabelRules
 from densenet121.datasets.sources.open import open_evaluation, open_training
+from densenet121.datasets.sources.open_table import open_labelled_training
+from densenet121.datasets.sources.shard_labels import index_label_shards
 from densenet121.datasets.sources.shards import index_shards
 from densenet121.utils.errors import InputError
 
@@ -287,3 +292,43 @@ def test_names_that_begin_anew_in_each_shard_are_told_apart(tmp_path: Path) -> N
     assert len(open_training(tmp_path, exclude=tmp_path / "bad.txt")[0]) == 7
     tar_of(tmp_path / "b.tar", samples("", range(4, 8)))
     assert open_training(tmp_path)[0].paths == tuple(f"{n:04d}.jpg" for n in range(8))
+
+
+@pytest.mark.parametrize("rules", [None, LabelRules()])
+def test_labels_of_shards_that_were_written_anew_are_not_those_of_the_old_index(
+    rules: LabelRules | None, tmp_path: Path
+) -> None:
+    labels = b'{"labels": {"a": %d, "b": 1}}' if rules else b'{"label": %d}'
+
+    def write(first: int) -> None:
+        members = []
+        for number in range(4):
+            note = labels % ((number + first) % 2)
+            members += [(f"{number}.jpg", b"image"), (f"{number}.json", note)]
+        tar_of(tmp_path / "x.tar", members)
+
+    def read() -> ImageDataset:
+        return (
+            open_labelled_training(tmp_path, None, rules)[0]
+            if rules
+            else open_training(tmp_path)[0]
+        )
+
+    write(0)
+    index = index_label_shards if rules else index_shards
+    beside = tmp_path / "index.npz"
+    beside.write_bytes(index(tmp_path, [tmp_path / "x.tar"]).to_npz())
+    before, size = read(), (tmp_path / "x.tar").stat().st_size
+    assert not before.notes
+    write(1)
+    assert (tmp_path / "x.tar").stat().st_size == size
+    os.utime(beside, ns=(0, (tmp_path / "x.tar").stat().st_mtime_ns - 1))
+    after = read()
+    assert (after.labels != before.labels).any()
+    (note,) = after.notes
+    assert "is older than x.tar (1 of 1 shards)" in note
+    beside.unlink()
+    beside.write_bytes(index(tmp_path, [tmp_path / "x.tar"]).to_npz())
+    again = read()
+    assert (again.labels == after.labels).all()
+    assert not again.notes

@@ -22,10 +22,10 @@ from densenet121.datasets.sources.shards import (
     INDEX,
     Index,
     chosen_shards,
-    cut_short,
     image_names,
     index_beside,
     reader,
+    shard_notes,
 )
 from densenet121.datasets.sources.splits import Split
 from densenet121.datasets.sources.tar_samples import Members, notes_of_images, read_members
@@ -74,7 +74,7 @@ def read_label_shards(where: Path, rules: LabelRules, split: Split | None = None
         index.sizes,
         read_one=reader(files, index),
         columns=rows.columns,
-        notes=(*notes, *cut_short(files)),
+        notes=(*notes, *shard_notes(files)),
     )
 
 

@@ -173,7 +173,7 @@ def read_shards(where: Path, split: Split | None = None, *, partial: bool = Fals
         labels,
         index.sizes,
         read_one=reader(files, index),
-        notes=(*notes, *cut_short(files)),
+        notes=(*notes, *shard_notes(files)),
     )
 
 
@@ -205,7 +205,7 @@ def cut_short(files: Sequence[Path]) -> list[str]:
 
 
 def index_beside(where: Path, files: Sequence[Path]) -> Index | None:
-    """The index beside the shards, if it is theirs.
+    """The index beside the shards, if it is theirs and no shard is newer.
 
     Raises:
         InputError: it is damaged, or a shard of a folder is missing.
@@ -215,7 +215,7 @@ def index_beside(where: Path, files: Sequence[Path]) -> Index | None:
         return None
     index = Index.load(beside)
     if index.fits(files):
-        return index
+        return None if _newer(files) else index
     missing = [name for name in index.shards if not beside.with_name(name).is_file()]
     if where.is_dir() and 0 < len(missing) < len(index.shards):
         raise InputError(
@@ -223,6 +223,29 @@ def index_beside(where: Path, files: Sequence[Path]) -> Index | None:
             f"that {INDEX} names; to read the others alone, remove {INDEX}"
         )
     return None
+
+
+def _newer(files: Sequence[Path]) -> list[Path]:
+    """The shards that were written after the index beside them.
+
+    Tar files are filled up to a multiple of 10,240 bytes, so one with other labels may have the
+    size that the index has.
+    """
+    time = files[0].with_name(INDEX).stat().st_mtime_ns
+    return [file for file in files if file.stat().st_mtime_ns > time]
+
+
+def shard_notes(files: Sequence[Path]) -> list[str]:
+    """Notes on shards that may have been cut short, and on an index that is older than they are."""
+    notes = cut_short(files)
+    beside = files[0].with_name(INDEX)
+    if beside.is_file() and (newer := _newer(files)):
+        notes.append(
+            f"{beside}: is older than {newer[0].name} ({len(newer)} of {len(files)} shards), so "
+            "the shards themselves were read; remove it, or, if they are as they were packed, "
+            "touch it to open them faster"
+        )
+    return notes
 
 
 def image_names(files: Sequence[Path], shards: Sequence[int], paths: Sequence[str]) -> Names:
