@@ -208,3 +208,11 @@ def test_a_name_is_no_line_of_the_table(tmp_path: Path) -> None:
     answer = Prediction(("ant\x1b[2K",), (0.5,))
     writer("table", out, 1, ())("a.jpg\nb.jpg  bee 99.00 %", answer)
     assert out.getvalue() == r"a.jpg\nb.jpg  bee 99.00 %  ant\x1b[2K 50.00 %" + "\n"
+
+
+def test_previews_of_a_system_are_not_among_the_images_of_a_folder(tmp_path: Path) -> None:
+    for path in ("a.jpg", "@eaDir/a.jpg/SYNOFILE_THUMB_M.jpg", "x/.b/c.jpg", "x/b.jpg"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(b"")
+    names = [Path(source.name) for source in find([str(tmp_path)])]
+    assert names == [tmp_path / "a.jpg", tmp_path / "x/b.jpg"]

@@ -12,6 +12,7 @@ from typing import IO
 from densenet121.commands import DONE, FAILED, print_notes
 from densenet121.config import PredictConfig, absolute, weights_choices
 from densenet121.datasets.decoding import EXTENSIONS, MAX_BYTES, is_image
+from densenet121.datasets.sources.hidden_folders import is_hidden_folder
 from densenet121.datasets.sources.text import text_of
 from densenet121.engine.images import check_not_among_classes
 from densenet121.inference.maps import check_maps, maps_of, write_map
@@ -179,7 +180,7 @@ def _below(folder: str) -> tuple[list[str], list[str]]:
     """Paths of the images below a folder, and of those that only begin like one.
 
     The latter have no extension, or the number with which a DICOM identifier ends. Hidden files and
-    folders are skipped.
+    folders, and folders of systems, are skipped.
     """
     paths: list[str] = []
     nameless: list[str] = []
@@ -188,7 +189,7 @@ def _below(folder: str) -> tuple[list[str], list[str]]:
         raise InputError(f"{error.filename}: cannot be read ({error.strerror})")
 
     for here, folders, files in os.walk(os.path.expanduser(folder), onerror=refuse):  # noqa: PTH111
-        folders[:] = [name for name in folders if name[0] != "."]
+        folders[:] = [name for name in folders if not is_hidden_folder(name)]
         for name in files:
             extension = os.path.splitext(name)[1].lower()  # noqa: PTH122 (hot loop)
             path = os.path.join(here, name)  # noqa: PTH118

@@ -71,6 +71,16 @@ def test_hidden_files_and_folders_are_passed_over(small: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["@eaDir", "#recycle", "__MACOSX", "$RECYCLE.BIN", "lost+found"])
+def test_previews_and_removed_images_of_systems_are_no_images(name: str, small: Path) -> None:
+    before = scan(small)
+    put(
+        small, f"{name}/cat/1.jpg/THUMB_M.jpg", f"cat/{name}/1.jpg/THUMB_M.jpg", f"dog/{name}/3.jpg"
+    )
+    after = scan(small)
+    assert (after.class_names, after.paths) == (before.class_names, before.paths)
+
+
 def test_files_that_are_no_images_are_listed(small: Path) -> None:
     put(small, "cat/notes.txt", "cat/jpg", "dog/x/a.mp4", "readme.md")
     folder = scan(small)

@@ -128,6 +128,14 @@ def test_a_label_that_is_no_class_is_named(tmp_path: Path) -> None:
         open_training(tar_of(tmp_path / "x.tar", members))
 
 
+@pytest.mark.parametrize("name", ["@eaDir/1.jpg", "__MACOSX", ".ipynb_checkpoints"])
+def test_previews_and_copies_of_systems_are_no_images_in_a_tar(name: str, tmp_path: Path) -> None:
+    members = [("cat/1.jpg", b"1"), (f"cat/{name}/2.jpg", b"2"), ("dog/1.jpg", b"3")]
+    found = open_training(tar_of(tmp_path / "x.tar", members))[0]
+    assert found.class_names == ("cat", "dog")
+    assert found.paths == ("cat/1.jpg", "dog/1.jpg")
+
+
 def test_splits_in_one_tar_are_refused(tmp_path: Path) -> None:
     members = [(f"{s}/{c}/1.jpg", b"x") for s in ("train", "val") for c in ("ant", "bee")]
     with pytest.raises(InputError, match=r"holds the folders train, val, which are splits"):

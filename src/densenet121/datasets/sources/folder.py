@@ -10,6 +10,7 @@ from densenet121.datasets.decoding import EXTENSIONS
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.packed_strings import Names
 from densenet121.datasets.sources.cifar import is_cifar
+from densenet121.datasets.sources.hidden_folders import is_system_folder
 from densenet121.datasets.sources.idx import is_idx
 from densenet121.datasets.sources.layout import (
     compressed_in,
@@ -33,7 +34,8 @@ Folder = tuple[str, int]
 def scan(root: Path, field: str = "data_dir", *, partial: bool = False) -> ImageDataset:
     """Find every image below the class folders of ``root``.
 
-    Class folders are sorted in byte order. Hidden files and folders are skipped; subfolders of a
+    Class folders are sorted in byte order. Hidden files and folders, and those that systems put
+    among images (``is_system_folder``), are skipped; subfolders of a
     class folder belong to the class; files without an image extension are listed in ``ignored``.
 
     Args:
@@ -177,7 +179,8 @@ def _files_below(root: bytes, name: bytes, folders: list[Folder]) -> list[tuple[
                         continue
                     path = relative + b"/" + entry.name
                     if entry.is_dir():
-                        pending.append(path)
+                        if not is_system_folder(os.fsdecode(entry.name)):
+                            pending.append(path)
                     else:
                         found.append((path, entry.stat().st_size))
     except OSError as error:

@@ -20,7 +20,7 @@ from densenet121.utils.files import real_path, write_atomic
 from densenet121.utils.logging import log
 
 _LEAST_CACHED = 20_000  # images; a scan of fewer is fast enough
-_VERSION = 1
+_VERSION = 2  # 1 had the images in folders of systems, such as @eaDir
 
 
 def scan_cached(

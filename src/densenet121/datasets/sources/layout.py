@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from densenet121.datasets.decoding import EXTENSIONS
+from densenet121.datasets.sources.hidden_folders import is_hidden_folder
 from densenet121.datasets.sources.splits import VAL_FOLDERS, are_splits, split_of, split_within
 from densenet121.utils.errors import InputError, UsageError, some
 from densenet121.utils.strays import broken_link
@@ -226,10 +227,10 @@ def refuse_packed_splits(where: str, paths: Sequence[str]) -> None:
 
 
 def subfolders(folder: Path) -> list[str]:
-    """Names of the folders that are not hidden, in byte order."""
+    """Names of the folders that are not hidden nor of a system, in byte order."""
     try:
         with os.scandir(folder) as entries:
-            shown = [entry for entry in entries if entry.name[0] != "."]
+            shown = [entry for entry in entries if not is_hidden_folder(entry.name)]
             names = [entry.name for entry in shown if entry.is_dir()]
     except OSError as error:
         raise InputError(f"{folder}: cannot be read ({error.strerror})") from None
@@ -256,7 +257,7 @@ def has_images(folder: Path) -> bool:
     if has_packed(folder):
         return True
     for _, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if name[0] != "."]
+        folders[:] = [name for name in folders if not is_hidden_folder(name)]
         if any(map(is_image, files)):
             return True
     return False

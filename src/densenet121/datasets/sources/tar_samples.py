@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from densenet121.datasets.decoding import EXTENSIONS, MAX_BYTES
+from densenet121.datasets.sources.hidden_folders import is_system_folder
 from densenet121.utils.errors import InputError, one_line
 from densenet121.utils.json_values import is_text, parse_json
 from densenet121.utils.strays import refuse_stray
@@ -74,9 +75,11 @@ def read_members(file: Path) -> Members:
             for member in tar:
                 if member.size < 0:  # Python before 3.13.6 goes back by it, and on without end
                     raise ValueError(f"{member.name}: {member.size} bytes")
-                base = member.name.rpartition("/")[2]
+                *folders, base = member.name.split("/")
                 extension = base.rpartition(".")[2].lower()
                 if member.isdir() or base.startswith(".") or "." not in base:
+                    continue
+                if any(map(is_system_folder, folders)):
                     continue
                 if "." + extension in (*EXTENSIONS, ".cls", ".json"):
                     _check_plain(file, member)
