@@ -89,6 +89,20 @@ def test_a_column_that_a_few_cells_keep_from_being_a_label_is_named(tmp_path: Pa
     assert read(file, names=("Mass",)).notes == ()
 
 
+@pytest.mark.parametrize("cells", ["0,0 1,0", "FALSCH WAHR", "N Y", "- +", "negative positive"])
+def test_a_column_of_labels_in_the_words_of_another_program_is_named(
+    cells: str, tmp_path: Path
+) -> None:
+    """A German spreadsheet writes 1.0 as 1,0 and true as WAHR, and the label was left out."""
+    no, yes = cells.split()
+    rows = f"a.png;1;{no};M;-\nb.png;0;{yes};F;-\nc.png;1;;F;-\n"
+    found = read(table(tmp_path, f"path;Mass;Edema;Sex;Comment\n{rows}", "abc"))
+    assert found.class_names == ("Mass",)
+    (note,) = found.notes
+    assert f'line 2, column Edema: "{no}" is not 1, 0, -1' in note
+    assert "2 of 3 cells, so Edema is not taken for a label" in note
+
+
 SPLIT = """path,Edema,Mass,Split
 a.png,1,0,train
 b.png,0,1,Train

@@ -1,5 +1,6 @@
 """A table of images with several labels each: a column a label, or one column that lists them."""
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,11 @@ TABLE = "labels.csv"  # in a folder that is named as the source
 SUFFIXES = (".csv", ".tsv")
 _NO_LABELS = ("id", "age", "fold", "split", "index", "number")  # columns of numbers that are none
 _SEPARATORS = "|;,"
+# How spreadsheets in other languages and other programs write labels; with decimals below.
+_OTHER_WORDS = {"wahr", "falsch", "vrai", "faux", "verdadero", "verdadeiro", "falso", "vero"}
+_OTHER_WORDS |= {"y", "n", "ja", "nein", "oui", "non", "+", "-", "pos", "neg"}
+_OTHER_WORDS |= {"positive", "negative", "present", "absent"}
+_DECIMAL_COMMA = re.compile(r"-?[01],0+")
 
 
 @dataclass(frozen=True)
@@ -200,17 +206,27 @@ def _notes(table: Table, rules: LabelRules, path_column: str) -> tuple[str, ...]
 
 
 def _nearly_labels(table: Table, names: Collection[str]) -> Iterator[str]:
-    """Notes about columns that a few cells keep from being labels, such as a misspelt one."""
+    """Notes about columns whose cells would be labels if they were written otherwise.
+
+    A few cells of them are no labels, such as a misspelt one, or all cells are labels as others
+    write them, such as WAHR and FALSCH.
+    """
     for name in table.columns:
         cells = table.columns[name] if name in names and not _is_number(name) else []
         filled = [cell.lower() for cell in cells if cell]
-        if sum(cell in LABEL_CELLS for cell in filled) * 2 > len(filled):
+        few_wrong = sum(cell in LABEL_CELLS for cell in filled) * 2 > len(filled)
+        if few_wrong or (len(set(filled)) > 1 and all(map(_is_like_a_label, filled))):
             wrong = [row for row, cell in enumerate(cells) if cell.lower() not in LABEL_CELLS]
             yield (
                 f'{table.where(wrong[0], name)}: "{cells[wrong[0]]}" is not 1, 0, -1, blank, true, '
                 f"false, yes or no, as are {len(wrong)} of {len(cells)} cells, so {name} is not "
                 "taken for a label; correct them if it is one"
             )
+
+
+def _is_like_a_label(cell: str) -> bool:
+    """Whether a cell, in lower case, is a label as this or another program writes it."""
+    return cell in LABEL_CELLS or cell in _OTHER_WORDS or _DECIMAL_COMMA.fullmatch(cell) is not None
 
 
 def _words_not_there(table: Table, rules: LabelRules) -> tuple[str, ...]:
