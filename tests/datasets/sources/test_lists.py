@@ -1,6 +1,8 @@
 """Lists as people and spreadsheets write them."""
 
+import re
 import time
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -214,12 +216,37 @@ def test_a_path_that_is_no_image_says_what_to_write(path: str, advice: str, root
         read_label_table(file, LabelRules())
 
 
+@pytest.mark.parametrize(("there", "written"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_a_path_whose_accents_have_another_code_says_so(
+    there: str, written: str, tmp_path: Path
+) -> None:
+    """Unpacked by macOS, listed by Excel: both look alike, and no such file is there."""
+    folder, name = (
+        unicodedata.normalize(there, text) for text in ("K\xe4fer", "K\xe4fer/gr\xfcn.jpg")
+    )
+    (tmp_path / folder).mkdir()
+    for file in (name, "0.jpg"):
+        (tmp_path / file).write_bytes(b"")
+    text = f"path,label\n0.jpg,a\n{unicodedata.normalize(written, name)},b\n"
+    with pytest.raises(InputError, match=rf"line 3: .*looks alike, {re.escape(ascii(name))}; "):
+        open_training(write(tmp_path, "l.csv", text))
+
+
+def test_a_path_in_the_code_of_a_plain_csv_of_excel_says_so(tmp_path: Path) -> None:
+    for name in ("gr\xfcn.jpg", "0.jpg"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "l.csv").write_bytes("path;label\n0.jpg;a\ngr\xfcn.jpg;b\n".encode("cp1252"))
+    with pytest.raises(InputError, match=r"line 3: .* not UTF-8, .*; save the list as CSV UTF-8"):
+        open_training(tmp_path / "l.csv")
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
         ("l.csv", "id_code,dx\np/ant/0.jpg,a\n", "id_code: No such file .*; if it is a header, "),
         ("l.csv", ",id_code,dx\n0,p/ant/0.jpg,a\n", "no path or no label; if it is a header, "),
         ("l.csv", "path|label\np/ant/0.jpg|a\n", "separated by commas, semicolons or tabs"),
+        ("l.txt", "path\tlabel\np/ant/0.jpg\ta\n", "line 1: .*; a .txt has no header; remove it, "),
         ("l.tsv", "path,label\np/ant/0.jpg,a\n", "cells have to be separated by tabs"),
         ("l.csv", "id,label\np/ant/0.jpg,a\n", "it has id, label; rename the one that .* to path"),
         ("l.csv", "path,label\np/ant/0.jpg,a, mild\n", "line 2: has 3 cells, but the header has 2"),

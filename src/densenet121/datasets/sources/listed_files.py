@@ -3,6 +3,7 @@
 import os
 import re
 import stat
+import unicodedata
 from pathlib import Path
 
 from densenet121.datasets.decoding import EXTENSIONS
@@ -57,6 +58,17 @@ def _other_spelling(root: Path, path: str) -> str | None:
         return "~ is not followed; write the whole path"
     if "\\" in path:
         return "folders are separated by /, not by \\, and a drive such as C: is not known here"
+    if re.search("[\udc80-\udcff]", path):
+        return (
+            "it has bytes that are not UTF-8, as Excel writes accents in a plain CSV; save the "
+            "list as CSV UTF-8"
+        )
+    for form in ("NFC", "NFD"):
+        if (other := unicodedata.normalize(form, path)) != path and _is_file(root / other):
+            return (
+                f"there is one that looks alike, {other!a}; write the path with the same codes of "
+                "accents: macOS writes a letter and its accent apart, Excel as one"
+            )
     folder, name = os.path.split(root / path)
     try:
         names = os.listdir(folder)  # noqa: PTH208
@@ -69,3 +81,10 @@ def _other_spelling(root: Path, path: str) -> str | None:
         if stem == name and extension.lower() in EXTENSIONS:
             return f"there is {other}; a path has to end in the extension of its file"
     return None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False

@@ -29,6 +29,8 @@ _NO_HEADER = (
     "header the first two are these"
 )
 
+_HEADER_OF_LINES = "a .txt has no header; remove it, or call the file .csv or .tsv"
+
 
 @dataclass(frozen=True)
 class _Row:
@@ -189,6 +191,8 @@ def _lines(file: Path, text: str) -> _List:
         if len(words) != 2:
             raise InputError(f'{file}, line {number}: "{line}" is not a path and a label')
         found.rows.append(_Row(number, path, words[1]))
+    if found.rows and found.rows[0].path.lower() in PATH_COLUMNS:
+        found.rows[0] = replace(found.rows[0], advice=_HEADER_OF_LINES)
     return found
 
 
