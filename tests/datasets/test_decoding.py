@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from densenet121.datasets.decoding import MAX_BYTES, MAX_PIXELS, decode, read_image
+from densenet121.datasets.pillow_images import from_pillow
 from densenet121.datasets.reading import make_reading
 from densenet121.utils.errors import InputError
 
@@ -422,3 +423,21 @@ def test_imagenet_images_equal_pillow() -> None:
     assert len(paths) == 250
     for path in paths:
         np.testing.assert_array_equal(read_image(path), pillow(path.read_bytes()))
+
+
+@pytest.mark.parametrize("scale", [1, 257])
+def test_a_palette_of_a_tiff_may_have_8_bits_in_place_of_16(scale: int) -> None:
+    """As libtiff takes it; Pillow makes the image black."""
+    image = Image.new("P", (2, 2))
+    image.putdata([0, 1, 2, 255])
+    colours = [[7, 80, 200, *range(253)], [9, 0, 100, *range(253)], [255, 3, 4, *range(253)]]
+    image.putpalette(bytes(np.array(colours, np.uint8).T.tobytes()))
+    data = encode(image, "TIFF")
+    values = np.array(colours, "<u2")
+    written = (256 * values).tobytes()  # by Pillow
+    assert data.count(written) == 1
+    data = data.replace(written, (scale * values).tobytes())
+    expected = [[[7, 9, 255], [80, 0, 3]], [[200, 100, 4], [252, 252, 252]]]
+    assert decode(data).tolist() == expected
+    with Image.open(io.BytesIO(data)) as opened:
+        assert np.asarray(from_pillow(opened)).tolist() == expected

@@ -40,6 +40,7 @@ from numpy.typing import NDArray
 from PIL import Image, _imaging
 from PIL.TiffImagePlugin import (
     BITSPERSAMPLE,
+    COLORMAP,
     PHOTOMETRIC_INTERPRETATION,
     PLANAR_CONFIGURATION,
     SAMPLEFORMAT,
@@ -341,4 +342,18 @@ def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
         raise InputError(f"{image.format} with samples of Pillow's mode {image.mode}")
     # Otherwise Pillow may warn, or try to keep the transparent colour.
     image.info.pop("transparency", None)
-    return np.array(image.convert("RGB"))
+    return np.array(_with_palette_of_bytes(image).convert("RGB"))
+
+
+def _with_palette_of_bytes(image: Image.Image) -> Image.Image:
+    """The image; of a TIFF whose palette has 8 bits in place of 16, with that palette.
+
+    Some programs write it so, libtiff tells it by the same rule, and Pillow makes such an image
+    black.
+    """
+    colours = image.tag_v2.get(COLORMAP, ()) if isinstance(image, TiffImageFile) else ()
+    if image.mode != "P" or not colours or max(colours) > 255:
+        return image
+    image = image.copy()
+    image.putpalette(np.array(colours, np.uint8).reshape(3, -1).T.tobytes())
+    return image
