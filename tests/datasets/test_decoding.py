@@ -158,6 +158,10 @@ def test_a_damaged_png_says_nothing_beside_its_error(capfd: pytest.CaptureFixtur
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a git-LFS pointer"),
         (b"/annex/objects/MD5E-s12--ab.png\n", "a git-annex pointer"),
         (b"<!DOCTYPE html>", "a web page saved in place of the file"),
+        (b"\x08\0\x05\0CS\n\0ISO_IR 100", "DICOM without the mark DICM"),
+        (b"\x08\0\x16\0UI\x1a\x001.2.840.10008", "DICOM without the mark DICM"),
+        (b"\x08\0\x08\0\x16\0\0\0ORIGINAL", "DICOM without the mark DICM"),
+        (b"\0\x08\0\x18UI\0\x1a1.2.840.10008", "DICOM without the mark DICM"),
     ],
 )
 def test_what_is_saved_in_place_of_an_image_is_named(start: bytes, word: str) -> None:
@@ -284,7 +288,17 @@ REFUSED = {
     "12 bits": (tiff(BOX, 1, {258: 12}), "TIFF with 12-bit samples"),
     "planes": (tiff(DEEP[:, :, :3], 2, {284: 2}), "TIFF with 16-bit samples in separate planes"),
     "lab": (tiff(photo(), 8), "TIFF with samples of Pillow's mode LAB"),
-    "jpeg 2000": (b"\0\0\0\x0cjP  \r\n\x87\n", "not an image (no known format)"),
+    **{
+        name: (first, f"{name}, which is not read; convert it to PNG or JPEG")
+        for name, first in {
+            "JPEG 2000": b"\0\0\0\x0cjP  \r\n\x87\n",
+            "JPEG XL": b"\xff\n\xfa\x1f",
+            "HEIC": b"\0\0\0\x1cftypheic\0\0\0\0mif1",
+            "AVIF": b"\0\0\0\x1cftypavif\0\0\0\0mif1",
+            "BigTIFF": b"II+\0\x08\0\0\0",
+        }.items()
+    },
+    "unknown": (b"qoif\0\0\0\x30", "not an image (no known format)"),
     "nothing": (b"", "the file is empty"),
     "jpeg cut": (FILES["jpeg"][:-200], "truncated, damaged or unsupported JPEG"),
     "png cut": (FILES["png"][:-1], "truncated, damaged or unsupported PNG"),

@@ -18,7 +18,7 @@ from densenet121.datasets.png import png_without_notes
 from densenet121.datasets.reading import AS_BYTES, Reading
 from densenet121.utils.errors import InputError
 from densenet121.utils.pillow_input import pillow_input
-from densenet121.utils.strays import stray
+from densenet121.utils.strays import stray, unread_image
 
 SIDE = 32  # of the small grey image that is compared to find near copies
 _MOST_LOW_BITS = 14  # sensors give 10, 12 or 14 bits; samples with more use the range
@@ -77,7 +77,7 @@ def facts_of(dataset: ImageDataset, index: int, reading: Reading = AS_BYTES) -> 
         return ImageFacts("empty", "0 bytes")
     name = format_of(data)
     if name is None:
-        instead = stray(data[:512])
+        instead = unread_image(data[:512]) or stray(data[:512])
         reason = f"it is {instead}" if instead else "its first bytes match no known format"
         return ImageFacts("not_a_picture", reason)
     remarks = (

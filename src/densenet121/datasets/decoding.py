@@ -52,7 +52,7 @@ from densenet121.datasets.png import png_without_notes
 from densenet121.datasets.reading import AS_BYTES, Reading
 from densenet121.utils.errors import InputError, TooLargeError, UnreadableError
 from densenet121.utils.pillow_input import pillow_input
-from densenet121.utils.strays import stray, unopened
+from densenet121.utils.strays import stray, unopened, unread_image
 
 MAX_BYTES = 2**27
 MAX_PIXELS = 89_478_485  # Pillow's limit; above it Pillow only warns
@@ -136,6 +136,8 @@ def decode(
         raise TooLargeError(f"{len(data)} bytes; the limit is {MAX_BYTES}")
     name = format_of(data)
     if name is None:
+        if unread := unread_image(data[:512]):
+            raise InputError(unread)
         instead = stray(data[:512])
         raise InputError(
             f"not an image, but {instead}" if instead else "not an image (no known format)"

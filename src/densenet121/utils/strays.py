@@ -1,6 +1,7 @@
 """Name what is there in place of the data: pointers, web pages and links that lead nowhere."""
 
 import os
+import re
 from pathlib import Path
 
 from densenet121.utils.errors import InputError
@@ -9,7 +10,17 @@ _LFS = b"version https://git-lfs.github.com/spec/"
 _ANNEX = "/annex/objects/"  # in the links and pointers of git-annex and DataLad
 _GET = "run git annex get in its repository"
 # A DICOM file begins with 128 bytes and the mark DICM; older ones with their first element.
-_BARE_DICOM = (b"\x08\0\x05\0", b"\x08\0\0\0", b"\0\x08\0\x05", b"\0\x08\0\0")
+_BARE_DICOM = re.compile(
+    rb"\x08\0(\0\0|[\x05\x08\x12-\x18]\0)|\0\x08\0[\0\x05\x08\x12-\x18]", re.DOTALL
+)
+# First bytes of images that are not read. ISO media files have their kind after a length.
+_OTHER_IMAGES = (
+    (re.compile(rb"....ftyp(hei[cxms]|hev[cxms]|mif1|msf1)", re.DOTALL), "HEIC"),
+    (re.compile(rb"....ftypavi[fs]", re.DOTALL), "AVIF"),
+    (re.compile(rb"\0\0\0\x0cJXL \r\n|\xff\x0a"), "JPEG XL"),
+    (re.compile(rb"\0\0\0\x0cjP  \r\n|\xff\x4f\xff\x51"), "JPEG 2000"),
+    (re.compile(rb"II\+\0|MM\0\+"), "BigTIFF"),
+)
 _PAGES = (b"<!doctype html", b"<html", b"<head", b"<?xml version")
 
 
@@ -23,7 +34,7 @@ def stray(start: bytes) -> str | None:
         return "a git-LFS pointer, not the file itself; run git lfs pull in its repository"
     if start.startswith(_ANNEX.encode()):
         return f"a git-annex pointer, not the file itself; {_GET}"
-    if start.startswith(_BARE_DICOM):
+    if _BARE_DICOM.match(start):
         return "DICOM without the mark DICM of a file; write it anew as a DICOM file"
     text = start[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if text.startswith(_PAGES):
@@ -31,6 +42,14 @@ def stray(start: bytes) -> str | None:
             "a web page saved in place of the file (an error, a login or a preview); download the "
             "file itself"
         )
+    return None
+
+
+def unread_image(start: bytes) -> str | None:
+    """The format of an image that is not read, by its first bytes, and what to do."""
+    for first, name in _OTHER_IMAGES:
+        if first.match(start):
+            return f"{name}, which is not read; convert it to PNG or JPEG"
     return None
 
 
