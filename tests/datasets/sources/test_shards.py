@@ -136,6 +136,20 @@ def test_previews_and_copies_of_systems_are_no_images_in_a_tar(name: str, tmp_pa
     assert found.paths == ("cat/1.jpg", "dog/1.jpg")
 
 
+@pytest.mark.parametrize("second", ["x.tar", "y.tar"])
+def test_a_folder_of_images_within_another_is_no_class_of_its_own(
+    second: str, tmp_path: Path
+) -> None:
+    """As class folders, cat/new belongs to cat; in a tar it was a third class without a word."""
+    outer = [("data/cat/1.jpg", b"1"), ("data/dog/1.jpg", b"2")]
+    inner = [("data/cat/new/2.jpg", b"3")]
+    tar_of(tmp_path / "x.tar", outer)
+    tar_of(tmp_path / second, inner if second == "y.tar" else outer + inner)
+    reason = rf"{second}: data/cat/new/2.jpg is in the class new or, with data/cat/1.jpg, in cat; "
+    with pytest.raises(InputError, match=reason):
+        open_training(tmp_path)
+
+
 def test_splits_in_one_tar_are_refused(tmp_path: Path) -> None:
     members = [(f"{s}/{c}/1.jpg", b"x") for s in ("train", "val") for c in ("ant", "bee")]
     with pytest.raises(InputError, match=r"holds the folders train, val, which are splits"):

@@ -186,7 +186,8 @@ def label_samples(files: Sequence[Path], shards: Iterable[Members]) -> list[Samp
         shards: the members of each; one shard is looked at after the other.
 
     Raises:
-        InputError: an image has no label or two images share one; a label has no image.
+        InputError: an image has no label or two images share one; a label has no image; a folder
+            of images is within another.
     """
     samples: list[Sample] = []
     bare: list[tuple[int, Members]] = []
@@ -198,9 +199,29 @@ def label_samples(files: Sequence[Path], shards: Iterable[Members]) -> list[Samp
     if samples and bare:
         number, shard = bare[0]
         samples += _by_note(files[number], number, shard)  # raises
+    _refuse_nested(files, bare)
     for number, shard in bare:
         samples += _by_folder(files[number], number, shard)
     return samples
+
+
+def _refuse_nested(files: Sequence[Path], bare: Sequence[tuple[int, Members]]) -> None:
+    """Refuse folders of images within others, either of which could be the class.
+
+    Class folders that are no tar give the images of cat/new to the class cat.
+    """
+    first: dict[str, tuple[int, str]] = {}  # of each folder, its first image
+    for number, shard in bare:
+        for name, _, _ in shard.images:
+            first.setdefault(os.path.dirname(os.path.normpath(name)), (number, name))  # noqa: PTH120
+    for folder, (number, name) in first.items():
+        outer = next((str(one) for one in Path(folder).parents if str(one) in first), None)
+        if outer is not None:
+            raise InputError(
+                f"{files[number]}: {name} is in the class {Path(folder).name} or, with "
+                f"{first[outer][1]}, in {Path(outer).name}; write all images of a class right "
+                "inside its folder, or a .cls beside each"
+            )
 
 
 def _annotated(shard: Members) -> bool:
