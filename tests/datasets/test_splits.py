@@ -241,3 +241,9 @@ def test_what_programs_write_for_a_blank_id_is_no_patient(name: str) -> None:
     with pytest.raises(InputError, match=f"^`group` p: {name} is how programs write a blank cell"):
         check_spelling(["7", name], "p")
     check_spelling(["Nan", "NA", "None"], "p")  # may be names
+
+
+@pytest.mark.parametrize("name", ["#N/A", "#NV", "#REF!", "######"])
+def test_what_a_spreadsheet_writes_for_an_error_is_no_patient(name: str) -> None:
+    with pytest.raises(InputError, match=f"^`group` p: {name} is what a spreadsheet writes where"):
+        check_spelling(["7", name], "p")

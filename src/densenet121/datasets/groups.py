@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
+from densenet121.datasets.sources.text import is_error_value
 from densenet121.utils.errors import InputError, some
 
 _NUMBER = re.compile(r"\d+([.,]\d+)?", re.ASCII)
@@ -91,6 +92,11 @@ def check_spelling(ids: Sequence[str], group: str) -> None:
             raise InputError(
                 f"`group` {group}: {name} is how programs write a blank cell, so that images of "
                 "several patients would be of one; give each image its id"
+            )
+        if is_error_value(name):
+            raise InputError(
+                f"`group` {group}: {name} is what a spreadsheet writes where a formula fails, so "
+                "that images of several patients would be of one; give each image its id"
             )
         one = seen.setdefault(_spelling(name), name)
         if one == name:

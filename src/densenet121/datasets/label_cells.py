@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from densenet121.datasets.sources.text import is_error_value
 from densenet121.datasets.tables import Table
 from densenet121.utils.errors import InputError, UsageError, some
 
@@ -141,7 +142,7 @@ def labels_of_lists(
         UsageError: a label is ignored.
     """
     words = {negative, *ignored}
-    cells = ["" if is_blank(cell, words) else cell for cell in cells_of_lists(table, column)]
+    cells = ["" if is_blank(cell, words) else cell for cell in cells_of_lists(table, column, words)]
     listed = [
         (parts_of(cell, separator) if separator else [cell] * bool(cell)) or None for cell in cells
     ]
@@ -157,11 +158,12 @@ def labels_of_lists(
     )
 
 
-def cells_of_lists(table: Table, column: str) -> list[str]:
-    """The cells of a column that lists the labels of each image.
+def cells_of_lists(table: Table, column: str, words: Collection[str | None]) -> list[str]:
+    """The cells of a column that lists the labels of each image; ``words`` are for no label.
 
     Raises:
-        InputError: no such column, or a cell is a list as Python writes it.
+        InputError: no such column, or a cell is a list as Python writes it, or a spreadsheet's
+            word for an error.
     """
     cells = table.cells(column, "label_column")
     for row, cell in enumerate(cells):
@@ -169,6 +171,11 @@ def cells_of_lists(table: Table, column: str) -> list[str]:
             raise InputError(
                 f"{table.where(row, column)}: {cell} is a list as Python writes it; write its "
                 "labels with a separator between them, as in Edema|Mass"
+            )
+        if is_error_value(cell) and cell not in words:
+            raise InputError(
+                f"{table.where(row, column)}: {cell} is what a spreadsheet writes where a formula "
+                "fails; write the labels, or leave the cell blank"
             )
     return cells
 

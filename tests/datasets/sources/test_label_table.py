@@ -184,6 +184,13 @@ def test_nan_is_no_label_of_a_list_unless_it_is_said_to_mean_none(tmp_path: Path
     assert read(file, **ONE, negative="nan").labels.tolist() == [[1, 1], [0, 0], [1, 0]]
 
 
+def test_a_spreadsheets_word_for_an_error_is_no_label(tmp_path: Path) -> None:
+    file = table(tmp_path, "path,L\na.png,Mass\nb.png,#N/A\n", "ab")
+    with pytest.raises(InputError, match=r"line 3, column L: #N/A is what a spreadsheet writes"):
+        read(file, label_column="L")
+    assert read(file, label_column="L", ignored=("#N/A",)).labels.tolist() == [[1], [0]]
+
+
 @pytest.mark.parametrize("separator", [",", "|", None])
 def test_lists_as_python_writes_them_are_refused(separator: str | None, tmp_path: Path) -> None:
     file = table(tmp_path, "path,L\na.png,\"['Edema', 'Mass']\"\nb.png,[]\n")

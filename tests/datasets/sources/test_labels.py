@@ -91,7 +91,7 @@ def test_validation_images_have_zero_padded_classes_as_training_has(tmp_path: Pa
         open_training(tmp_path / "train.csv", tmp_path / "val.csv")
 
 
-@pytest.mark.parametrize("word", ["nan", "NaN", "null", "", "-1"])
+@pytest.mark.parametrize("word", ["nan", "NaN", "null", "", "-1", "#N/A", "#BEZUG!"])
 def test_no_label_is_no_class_among_names_either(word: str, tmp_path: Path) -> None:
     labels = ["normal", "ill", word, "ill"]
     with pytest.raises(InputError, match=r"row 2: has the label .*1 of 4 images have none"):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from densenet121.datasets.sources.text import csv_rows, names_of
+from densenet121.datasets.sources.text import csv_rows, is_error_value, names_of
 from densenet121.datasets.tables import read_table
 from densenet121.utils.errors import InputError
 
@@ -50,3 +50,29 @@ def test_a_list_that_is_a_pipe_without_a_writer_is_refused(tmp_path: Path) -> No
     os.mkfifo(tmp_path / "pipe.txt")
     with pytest.raises(InputError, match=r"pipe.txt: cannot be read \(is a pipe into which"):
         names_of(tmp_path / "pipe.txt")
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "#N/A",
+        "#NV",
+        "#N/D",
+        "#REF!",
+        "#DIV/0!",
+        "#NAME?",
+        "#WERT!",
+        "#\xa1VALOR!",
+        "Err:502",
+        "#####",
+    ],
+)
+def test_what_spreadsheets_write_for_an_error_is_known(cell: str) -> None:
+    assert is_error_value(cell)
+
+
+@pytest.mark.parametrize(
+    "cell", ["#1", "##", "#food", "#FOOD", "N/A", "NV", "C#", "#12!", "Err:5", ""]
+)
+def test_other_words_are_no_errors_of_spreadsheets(cell: str) -> None:
+    assert not is_error_value(cell)

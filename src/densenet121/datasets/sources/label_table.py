@@ -246,7 +246,7 @@ def _words_not_there(table: Table, rules: LabelRules) -> tuple[str, ...]:
 def _listed(table: Table, rules: LabelRules) -> tuple[str, ...]:
     """The labels that occur in the one column, sorted."""
     words = {rules.negative, *rules.ignored}
-    cells = cells_of_lists(table, str(rules.label_column))
+    cells = cells_of_lists(table, str(rules.label_column), words)
     cells = [cell for cell in cells if not is_blank(cell, words)]
     if rules.separator is None:
         marks = [mark for mark in _SEPARATORS if any(mark in cell for cell in cells)]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densenet121.datasets.image_dataset import without_decimals
-from densenet121.datasets.sources.text import lines_of, names_of
+from densenet121.datasets.sources.text import is_error_value, lines_of, names_of
 from densenet121.utils.errors import InputError, some
 
 # What stands for "no label" among labels that are numbers; of these, words that no class is called.
@@ -157,14 +157,17 @@ def _check_one_kind(labels: Sequence[str | int], place: Callable[[int], str]) ->
 def _check_missing(
     labels: Sequence[str], known: Sequence[str], place: Callable[[int], str]
 ) -> None:
-    """Refuse a negative number, or a word for "no label"; ``known`` are names of classes."""
+    """Refuse a negative number, a word for "no label", or a spreadsheet's word for an error.
+
+    ``known`` are names of classes.
+    """
     found = set(labels) - set(known)
     negative = {label for label in found if re.fullmatch(r"-[0-9]+", label)}
     words = {label for label in found if label.strip().lower() in _NO_LABEL}
     others = set(labels) - words - negative
     if not (others and all(map(is_number, others))) and not (negative and not others):
         words = {label for label in words if label.strip().lower() in _NEVER_A_NAME}
-    wrong = words | negative
+    wrong = words | negative | set(filter(is_error_value, found))
     if not wrong:
         return
     index = next(index for index, label in enumerate(labels) if label in wrong)
