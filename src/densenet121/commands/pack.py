@@ -20,11 +20,11 @@ from densenet121.datasets.image_dataset import Encoded, ImageDataset
 from densenet121.datasets.packed_strings import Names
 from densenet121.datasets.sources.label_table import LabelRules
 from densenet121.datasets.sources.labels import class_lines
-from densenet121.datasets.sources.lists import SPLIT_COLUMNS
 from densenet121.datasets.sources.open import open_training
 from densenet121.datasets.sources.open_table import open_labelled_training, refuse_label_table
 from densenet121.datasets.sources.shard_labels import OWN_KEYS, label_text
 from densenet121.datasets.sources.shards import CLASSES, INDEX, Index
+from densenet121.datasets.sources.splits import SPLIT_COLUMNS
 from densenet121.engine.images import check_apart
 from densenet121.pages.markup import plural
 from densenet121.utils.errors import InputError, UsageError

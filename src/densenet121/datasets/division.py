@@ -23,11 +23,11 @@ from densenet121.datasets.sources.listed_files import plain_path
 from densenet121.datasets.sources.lists import (
     LABEL_COLUMNS,
     PATH_COLUMNS,
-    SPLIT_COLUMNS,
     one_of,
 )
 from densenet121.datasets.sources.open import open_splits
 from densenet121.datasets.sources.open_table import refuse_label_table
+from densenet121.datasets.sources.splits import SPLIT_COLUMNS
 from densenet121.datasets.splits import Members, Numbers, assign, best_seed, group_hashes
 from densenet121.datasets.tables import Table, read_table
 from densenet121.utils.csv_lines import csv_writer

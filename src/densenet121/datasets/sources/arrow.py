@@ -28,7 +28,7 @@ from densenet121.datasets.sources.rows import (
     numbers_of,
     unique_names,
 )
-from densenet121.datasets.sources.splits import Split
+from densenet121.datasets.sources.splits import Split, refuse_split_rows, split_columns
 from densenet121.utils.errors import InputError, UsageError, one_line
 from densenet121.utils.json_values import parse_json
 from densenet121.utils.strays import refuse_stray
@@ -54,6 +54,8 @@ def read_arrow(where: Path, split: Split, *, partial: bool = False) -> ImageData
     labels = [
         class_of(value, rows.place(index)) for index, value in enumerate(rows.values(where, key))
     ]
+    for name in split_columns(rows.names):
+        refuse_split_rows(where, f"the column {name}", rows.values(where, name))
     known = names_in_features(rows.features, key)
     if known and all(isinstance(label, int) for label in labels):
         class_names, numbers = tuple(known), numbers_of(labels, known, rows.place)

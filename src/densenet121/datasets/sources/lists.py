@@ -14,14 +14,13 @@ from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.packed_strings import Names
 from densenet121.datasets.sources.labels import check_labels
 from densenet121.datasets.sources.listed_files import bytes_of, plain_path
-from densenet121.datasets.sources.splits import Split, split_of, test_note
+from densenet121.datasets.sources.splits import SPLIT_COLUMNS, Split, split_of, test_note
 from densenet121.datasets.sources.text import csv_rows, lines_of, read_text
 from densenet121.utils.errors import InputError
 
 SUFFIXES = (".txt", ".lst", ".csv", ".tsv")
 PATH_COLUMNS = ("path", "image", "file", "filename", "file_name", "image_path", "filepath")
 LABEL_COLUMNS = ("label", "class", "target", "class_name")
-SPLIT_COLUMNS = ("split", "subset", "partition")
 
 # For the first row of a table without a header.
 _NO_HEADER = (

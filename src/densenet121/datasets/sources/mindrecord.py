@@ -27,7 +27,12 @@ from densenet121.datasets.sources.rows import (
     label_notes,
     unique_names,
 )
-from densenet121.datasets.sources.splits import Split, required_files
+from densenet121.datasets.sources.splits import (
+    Split,
+    refuse_split_rows,
+    required_files,
+    split_columns,
+)
 from densenet121.utils.errors import InputError, one_line
 
 _IMAGES = (*IMAGE_COLUMNS, "data")
@@ -63,6 +68,8 @@ def read_mindrecords(where: Path, split: Split, *, partial: bool = False) -> Ima
         partial=partial,
         place=places.__getitem__,
     )
+    for name in split_columns(rows.columns):
+        refuse_split_rows(where, f"the column {name}", rows.columns[name])
     notes += label_notes(where, rows.columns, key)
     return rows.dataset(where, class_names, found, notes)
 

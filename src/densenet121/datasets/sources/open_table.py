@@ -19,7 +19,7 @@ from densenet121.datasets.sources.layout import (
     packed_kind,
     table_hint,
 )
-from densenet121.datasets.sources.lists import SPLIT_COLUMNS, one_of
+from densenet121.datasets.sources.lists import one_of
 from densenet121.datasets.sources.mindrecord import read_label_mindrecords
 from densenet121.datasets.sources.open import repository_data
 from densenet121.datasets.sources.parquet_labels import read_label_parquet
@@ -28,6 +28,7 @@ from densenet121.datasets.sources.splits import (
     VAL_FOLDERS,
     Split,
     have_own_splits,
+    split_columns,
     split_of,
     test_note,
 )
@@ -125,7 +126,7 @@ def of_split(table: ImageDataset, split: Split, *, required: bool = True) -> Ima
     Raises:
         InputError: a value is no split, there are no such rows, or two columns of splits differ.
     """
-    named = [one for one in table.columns.items() if one[0].lower() in SPLIT_COLUMNS]
+    named = [(name, table.columns[name]) for name in split_columns(table.columns)]
     column = one_of(named, "split", str(table.source))
     if column is None:
         return table if required else None

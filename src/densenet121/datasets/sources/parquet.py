@@ -29,7 +29,13 @@ from densenet121.datasets.sources.rows import (
     numbers_of,
     unique_names,
 )
-from densenet121.datasets.sources.splits import Split, refuse_incomplete, required_files
+from densenet121.datasets.sources.splits import (
+    Split,
+    refuse_incomplete,
+    refuse_split_rows,
+    required_files,
+    split_columns,
+)
 from densenet121.utils.errors import InputError, UsageError, one_line
 from densenet121.utils.json_values import parse_json
 from densenet121.utils.strays import refuse_stray
@@ -61,6 +67,8 @@ def read_parquet(where: Path, split: Split, *, partial: bool = False) -> ImageDa
     files, notes = read_files(where, split, rows.add)
     if not rows.labels:
         raise InputError(f"{where}: no images")
+    for name, values in rows.splits.items():
+        refuse_split_rows(where, f"the column {name}", values)
     if rows.names and all(isinstance(label, int) for label in rows.labels):
         class_names, numbers = tuple(rows.names), numbers_of(rows.labels, rows.names, rows.place)
     else:
@@ -185,12 +193,14 @@ class _Rows(ImageRows):
     """The images with their classes, and the class names of the first file that has them.
 
     The column ``key`` of the classes is that of the first file, whose columns are ``columns``.
+    ``splits`` are the texts in columns that are called like one of splits.
     """
 
     key: str = ""
     columns: list[str] = field(default_factory=list)
     labels: list[Label] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
+    splits: dict[str, set[object]] = field(default_factory=dict)
 
     def add(self, file: Path, reader: Any) -> None:
         """Add the rows of a file."""
@@ -201,7 +211,11 @@ class _Rows(ImageRows):
         found = class_names_of(schema.metadata or {}, label)
         self.names = same_names(file, label, self.names, found)
         self.files.append((file, len(self.labels)))
-        for rows in self.add_file(file, reader, image, [label]):
+        splits = split_columns(schema.names)
+        for rows in self.add_file(file, reader, image, [label, *splits]):
+            for name in splits:
+                texts = (text for text in rows.column(name).to_pylist() if isinstance(text, str))
+                self.splits.setdefault(name, set()).update(texts)
             for value in rows.column(label).to_pylist():
                 self.labels.append(class_of(value, self.place(len(self.labels))))
 

@@ -1,11 +1,11 @@
 """Names of splits, as folders, files and columns have them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from densenet121.utils.errors import InputError, UsageError
+from densenet121.utils.errors import InputError, UsageError, some
 
 Split = Literal["train", "val"]
 
@@ -20,6 +20,7 @@ _NAMES = {
 _NUMBERED = re.compile(r"(.*)-(\d+)-of-(\d+)(-[0-9a-f]+)?(\.\w+)?")
 # Folders of validation images beside train/, in the order in which they are looked for.
 VAL_FOLDERS = ("val", "valid", "validation")
+SPLIT_COLUMNS = ("split", "subset", "partition")
 
 
 def split_of(name: str) -> str | None:
@@ -115,6 +116,26 @@ def refuse_incomplete(where: Path, files: Sequence[Path]) -> None:
                 f"{where}: of the {int(count)} files {name}-...-of-{count}, {len(missing)} are "
                 f"missing, first number {min(missing)}; to read a part of a set, rename its files"
             )
+
+
+def split_columns(names: Iterable[str]) -> list[str]:
+    """Those of some columns that are called like one of splits."""
+    return [name for name in names if name.lower() in SPLIT_COLUMNS]
+
+
+def refuse_split_rows(where: Path, column: str, values: Iterable[object]) -> None:
+    """Refuse rows of several splits in a source whose rows are read as a whole.
+
+    Raises:
+        InputError: the values of ``column`` are names of several splits.
+    """
+    found = sorted({value.strip() for value in values if isinstance(value, str)})
+    if are_splits(found):
+        raise InputError(
+            f"{where}: {column} names several splits ({some(found)}), but with one class per image "
+            "they are told apart by files only; write each into files of its own, as train and "
+            "validation"
+        )
 
 
 def test_note(reason: str) -> str:

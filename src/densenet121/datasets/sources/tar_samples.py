@@ -13,6 +13,7 @@ from typing import Any
 
 from densenet121.datasets.decoding import EXTENSIONS, MAX_BYTES
 from densenet121.datasets.sources.hidden_folders import is_system_folder
+from densenet121.datasets.sources.splits import refuse_split_rows, split_columns
 from densenet121.utils.errors import InputError, one_line
 from densenet121.utils.json_values import is_text, parse_json
 from densenet121.utils.strays import refuse_stray
@@ -191,7 +192,12 @@ def label_samples(files: Sequence[Path], shards: Iterable[Members]) -> list[Samp
     """
     samples: list[Sample] = []
     bare: list[tuple[int, Members]] = []
+    splits: dict[str, set[object]] = {}
     for number, shard in enumerate(shards):
+        for content in (note.content or {} for note in shard.notes):
+            for name in split_columns(content):
+                if isinstance(content[name], str):
+                    splits.setdefault(name, set()).add(content[name])
         if _annotated(shard):
             samples += _by_note(files[number], number, shard)
         elif shard.images:
@@ -200,6 +206,8 @@ def label_samples(files: Sequence[Path], shards: Iterable[Members]) -> list[Samp
         number, shard = bare[0]
         samples += _by_note(files[number], number, shard)  # raises
     _refuse_nested(files, bare)
+    for name, values in splits.items():
+        refuse_split_rows(files[0].parent, f"{name} in the .json of its shards", values)
     for number, shard in bare:
         samples += _by_folder(files[number], number, shard)
     return samples

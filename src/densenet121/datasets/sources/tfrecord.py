@@ -15,7 +15,12 @@ from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.sources.label_table import LabelRules
 from densenet121.datasets.sources.layout import packed_in
 from densenet121.datasets.sources.rows import class_of, label_notes
-from densenet121.datasets.sources.splits import Split, required_files
+from densenet121.datasets.sources.splits import (
+    SPLIT_COLUMNS,
+    Split,
+    refuse_split_rows,
+    required_files,
+)
 from densenet121.datasets.sources.tfrecord_index import IMAGES, LABELS, PATHS, Records
 from densenet121.datasets.sources.tfrecord_names import classes_of
 
@@ -41,8 +46,10 @@ def read_tfrecords(where: Path, split: Split, *, partial: bool = False) -> Image
     files, notes = _files(where, split)
     records = Records()
     for file in files:
-        records.add(file, {*IMAGES, *LABELS, *_NAMES, *PATHS})
+        records.add(file, {*IMAGES, *LABELS, *_NAMES, *PATHS, *SPLIT_COLUMNS})
     records.check(where)
+    for name in SPLIT_COLUMNS:
+        refuse_split_rows(where, f"the feature {name}", filter(None, records.texts(name)))
     key = records.key(LABELS, "a label")
     labels = [
         class_of(value[0] if isinstance(value, list) and len(value) == 1 else value, place)

@@ -1,0 +1,92 @@
+"""Rows of several splits in a source that is read as a whole are not trained on together."""
+
+import io
+import json
+import tarfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from densenet121.datasets.sources.open import open_evaluation, open_training
+from densenet121.utils.errors import InputError
+
+from helpers.arrow import write_arrow
+from helpers.mindrecord import write_mindrecord
+from helpers.tfrecord import write_tfrecord
+
+parquet = pytest.importorskip("pyarrow.parquet", reason="the extra `parquet` is not installed")
+import pyarrow  # noqa: E402
+
+
+def as_parquet(folder: Path, column: str, splits: Sequence[str]) -> None:
+    images = [b"image"] * len(splits)
+    labels = ["ant", "bee"] * (len(splits) // 2)
+    table = pyarrow.table({"image": images, "label": labels, column: splits})
+    parquet.write_table(table, folder / "a.parquet")
+
+
+def as_arrow(folder: Path, column: str, splits: Sequence[str]) -> None:
+    rows = [
+        {"image": {"bytes": b"image", "path": f"{n}.jpg"}, "label": "ab"[n % 2], column: split}
+        for n, split in enumerate(splits)
+    ]
+    write_arrow(folder, rows)
+
+
+def as_tfrecord(folder: Path, column: str, splits: Sequence[str]) -> None:
+    rows = [
+        {"image": b"image", "label": n % 2, column: split.encode()}
+        for n, split in enumerate(splits)
+    ]
+    write_tfrecord(folder / "a.tfrecord", rows)
+
+
+def as_mindrecord(folder: Path, column: str, splits: Sequence[str]) -> None:
+    rows = [{"data": b"image", "label": n % 2, column: split} for n, split in enumerate(splits)]
+    write_mindrecord(folder / "a.mindrecord", rows)
+
+
+def as_shards(folder: Path, column: str, splits: Sequence[str]) -> None:
+    with tarfile.open(folder / "a.tar", "w") as tar:
+        for n, split in enumerate(splits):
+            note = json.dumps({"label": "ab"[n % 2], column: split}).encode()
+            for name, data in ((f"{n}.jpg", b"image"), (f"{n}.json", note)):
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+
+
+WRITERS = (as_parquet, as_arrow, as_tfrecord, as_mindrecord, as_shards)
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_rows_of_several_splits_are_refused(
+    write: Callable[[Path, str, Sequence[str]], None], tmp_path: Path
+) -> None:
+    """Test rows were trained on, though tables and several labels obey such a column."""
+    write(tmp_path, "split", ["train", "train", "Test", "test"])
+    for opened in (open_training, open_evaluation):
+        with pytest.raises(InputError, match=r"split.* names several splits \(Test, test, train\)"):
+            opened(tmp_path)
+
+
+@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize(
+    ("column", "cells"),
+    [
+        ("split", ["train"] * 4),
+        ("subset", ["north", "south", "north", "train"]),
+        ("name", ["train", "train", "test", "test"]),
+    ],
+)
+def test_other_columns_and_rows_of_one_split_are_read(
+    write: Callable[[Path, str, Sequence[str]], None],
+    column: str,
+    cells: Sequence[str],
+    tmp_path: Path,
+) -> None:
+    write(tmp_path, column, cells)
+    if write is as_tfrecord:
+        (tmp_path / "classes.txt").write_text("ant\nbee\n")
+    assert len(open_training(tmp_path)[0]) == 4
