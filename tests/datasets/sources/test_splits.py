@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from densenet121.datasets.sources.label_table import LabelRules
 from densenet121.datasets.sources.open import open_evaluation, open_training
+from densenet121.datasets.sources.open_table import open_labelled_training
 from densenet121.utils.errors import InputError
 
 from helpers.arrow import write_arrow
@@ -90,3 +92,19 @@ def test_other_columns_and_rows_of_one_split_are_read(
     if write is as_tfrecord:
         (tmp_path / "classes.txt").write_text("ant\nbee\n")
     assert len(open_training(tmp_path)[0]) == 4
+
+
+def test_a_column_of_splits_that_is_called_otherwise_is_named(tmp_path: Path) -> None:
+    cells = ["train", "train", "Test", "val"]
+    for n in range(4):
+        (tmp_path / f"{n}.jpg").write_bytes(b"image")
+    rows = [f"{n}.jpg,{n % 2},phase 1,{cell}\n" for n, cell in enumerate(cells)]
+    for name, named in (("set", True), ("split", False)):
+        file = tmp_path / "labels.csv"
+        file.write_text(f"path,label,notes,{name}\n" + "".join(rows))
+        classes = open_training(file)[0]
+        several = open_labelled_training(file, None, LabelRules(names=("label",)))[0]
+        for found in (classes, several):
+            notes = [note for note in found.notes if "the column set names splits" in note]
+            assert (len(notes), len(found)) == ((1, 4) if named else (0, 2))
+            assert not named or "(Test, train, val), but the rows of all of them are" in notes[0]

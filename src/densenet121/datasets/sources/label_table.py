@@ -21,6 +21,7 @@ from densenet121.datasets.label_cells import (
 from densenet121.datasets.packed_strings import Names
 from densenet121.datasets.sources.listed_files import bytes_of, plain_path
 from densenet121.datasets.sources.lists import PATH_COLUMNS
+from densenet121.datasets.sources.splits import other_split_notes, split_columns
 from densenet121.datasets.tables import Table, read_table
 from densenet121.utils.errors import InputError, UsageError, some
 
@@ -78,6 +79,10 @@ def read_label_table(source: Path, rules: LabelRules) -> ImageDataset:
     path_column = path_column_of(table, rules.path_column)
     names, labels = labels_of_table(table, rules, path_column)
     paths, sizes = files_of(table, path_column)
+    notes = _notes(table, rules, path_column)
+    if not split_columns(table.columns):
+        others = {name: cells for name, cells in table.columns.items() if name != path_column}
+        notes += tuple(other_split_notes(file, others))
     return ImageDataset(
         file.parent,
         names,
@@ -85,7 +90,7 @@ def read_label_table(source: Path, rules: LabelRules) -> ImageDataset:
         labels,
         np.array(sizes, dtype=np.int64),
         columns={name: cells for name, cells in table.columns.items() if name != path_column},
-        notes=_notes(table, rules, path_column),
+        notes=notes,
         listed_in=file,
     )
 

@@ -14,7 +14,13 @@ from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.packed_strings import Names
 from densenet121.datasets.sources.labels import check_labels
 from densenet121.datasets.sources.listed_files import bytes_of, plain_path
-from densenet121.datasets.sources.splits import SPLIT_COLUMNS, Split, split_of, test_note
+from densenet121.datasets.sources.splits import (
+    SPLIT_COLUMNS,
+    Split,
+    other_split_notes,
+    split_of,
+    test_note,
+)
 from densenet121.datasets.sources.text import csv_rows, lines_of, read_text
 from densenet121.utils.errors import InputError
 
@@ -88,6 +94,9 @@ def read_list(
         partial=partial,
         place=lambda index: f"{file}, line {rows[index].line}",
     )
+    others = _columns(found.header, rows)
+    if not found.has_splits:
+        notes += other_split_notes(file, others)
     if found.comments:
         notes.append(
             f"{file}: {len(found.comments)} lines that begin with # are comments, first line "
@@ -99,7 +108,7 @@ def read_list(
         Names.of(row.path for row in rows),
         numbers,
         np.array(sizes, dtype=np.int64),
-        columns=_columns(found.header, rows) if columns else {},
+        columns=others if columns else {},
         notes=tuple(notes),
         listed_in=file,
     )

@@ -1,7 +1,7 @@
 """Names of splits, as folders, files and columns have them."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -121,6 +121,20 @@ def refuse_incomplete(where: Path, files: Sequence[Path]) -> None:
 def split_columns(names: Iterable[str]) -> list[str]:
     """Those of some columns that are called like one of splits."""
     return [name for name in names if name.lower() in SPLIT_COLUMNS]
+
+
+def other_split_notes(where: Path, columns: Mapping[str, Sequence[str]]) -> list[str]:
+    """A note on columns that name splits but are called otherwise, so that all rows are read."""
+    found = [
+        name
+        for name, cells in columns.items()
+        if name.lower() not in SPLIT_COLUMNS and are_splits(sorted(set(cells)))
+    ]
+    return [
+        f"{where}: the column {name} names splits ({some(sorted(set(columns[name])))}), but the "
+        "rows of all of them are read; call it split to have them told apart"
+        for name in found
+    ]
 
 
 def refuse_split_rows(where: Path, column: str, values: Iterable[object]) -> None:
