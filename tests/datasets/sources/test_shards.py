@@ -150,6 +150,16 @@ def test_a_folder_of_images_within_another_is_no_class_of_its_own(
         open_training(tmp_path)
 
 
+@pytest.mark.parametrize(("mode", "name"), [("gz", "gzip"), ("bz2", "bzip2"), ("xz", "xz")])
+def test_a_compressed_tar_whose_name_does_not_say_so_is_named(
+    mode: str, name: str, tmp_path: Path
+) -> None:
+    with tarfile.open(tmp_path / "x.tar", f"w:{mode}") as tar:
+        tar.addfile(tarfile.TarInfo("a/1.jpg"))
+    with pytest.raises(InputError, match=rf"x\.tar: is compressed \({name}\); unpack it"):
+        open_training(tmp_path / "x.tar")
+
+
 def test_splits_in_one_tar_are_refused(tmp_path: Path) -> None:
     members = [(f"{s}/{c}/1.jpg", b"x") for s in ("train", "val") for c in ("ant", "bee")]
     with pytest.raises(InputError, match=r"holds the folders train, val, which are splits"):

@@ -18,6 +18,12 @@ from densenet121.utils.errors import InputError, one_line
 from densenet121.utils.json_values import is_text, parse_json
 from densenet121.utils.strays import refuse_stray
 
+_COMPRESSED = (
+    (b"\x1f\x8b", "gzip"),
+    (b"BZh", "bzip2"),
+    (b"\xfd7zXZ\0", "xz"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+)
 _MOST_NOTE_BYTES = 2**16  # maximum size of a .cls or .json
 
 
@@ -98,8 +104,18 @@ def read_members(file: Path) -> Members:
         raise
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
         refuse_stray(file)
+        _refuse_compressed(file)
         raise InputError(f"{file}: damaged or not a tar file ({error})") from None
     return found
+
+
+def _refuse_compressed(file: Path) -> None:
+    """Refuse a file that is compressed though its name does not say so, as of ``tar czf x.tar``."""
+    with file.open("rb") as opened:
+        start = opened.read(6)
+    for first, name in _COMPRESSED:
+        if start.startswith(first):
+            raise InputError(f"{file}: is compressed ({name}); unpack it, and pass the .tar")
 
 
 def _check_plain(file: Path, member: tarfile.TarInfo) -> None:
