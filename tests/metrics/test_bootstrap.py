@@ -97,8 +97,9 @@ def test_an_interval_needs_resamples_in_which_the_metric_is_defined() -> None:
 def test_one_answer_for_all_images_leaves_the_balanced_accuracy_without_an_interval() -> None:
     """Of 2,000 resamples of ten patients 4 lack a class, and have another than one half."""
     labels, patients = np.repeat([0, 1], 10), np.arange(20) // 2
-    found = rank_intervals(labels, np.where(labels == 1, 1, 2), patients)
-    assert found["balanced_accuracy_ci"] is None
+    answers, rank = np.ones_like(labels), np.where(labels == 1, 1, 2)
+    found = rank_intervals(labels, answers, rank, patients)
+    assert found["balanced_accuracy_ci"] is found["quadratic_kappa_ci"] is None
     assert found["top1_ci"] == pytest.approx((0.2, 0.8))
     shares = np.tile([0.25, 0.75], (20, 1))
     pooled = summarise_classes(labels, shares, group=patients)

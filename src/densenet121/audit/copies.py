@@ -196,7 +196,8 @@ def _candidates(hashes: NDArray[np.uint64], most_bits: int) -> Iterator[NDArray[
 
 def _different_bits(hashes: NDArray[np.uint64], own: np.uint64) -> NDArray[np.uint64]:
     """In how many bits each hash differs from ``own``."""
-    return _BITS[(hashes ^ own).view(np.uint8).reshape(-1, 8)].sum(axis=1)
+    counts: NDArray[np.uint64] = _BITS[(hashes ^ own).view(np.uint8).reshape(-1, 8)].sum(axis=1)
+    return counts
 
 
 def _alike(a: ImageFacts, b: ImageFacts) -> bool:

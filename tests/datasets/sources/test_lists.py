@@ -4,6 +4,7 @@ import re
 import time
 import unicodedata
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -218,7 +219,7 @@ def test_a_path_that_is_no_image_says_what_to_write(path: str, advice: str, root
 
 @pytest.mark.parametrize(("there", "written"), [("NFD", "NFC"), ("NFC", "NFD")])
 def test_a_path_whose_accents_have_another_code_says_so(
-    there: str, written: str, tmp_path: Path
+    there: Literal["NFC", "NFD"], written: Literal["NFC", "NFD"], tmp_path: Path
 ) -> None:
     """Unpacked by macOS, listed by Excel: both look alike, and no such file is there."""
     folder, name = (

@@ -6,7 +6,7 @@ import tarfile
 import zipfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -150,11 +150,11 @@ def test_a_folder_of_images_within_another_is_no_class_of_its_own(
         open_training(tmp_path)
 
 
-@pytest.mark.parametrize(("mode", "name"), [("gz", "gzip"), ("bz2", "bzip2"), ("xz", "xz")])
+@pytest.mark.parametrize(("mode", "name"), [("w:gz", "gzip"), ("w:bz2", "bzip2"), ("w:xz", "xz")])
 def test_a_compressed_tar_whose_name_does_not_say_so_is_named(
-    mode: str, name: str, tmp_path: Path
+    mode: Literal["w:gz", "w:bz2", "w:xz"], name: str, tmp_path: Path
 ) -> None:
-    with tarfile.open(tmp_path / "x.tar", f"w:{mode}") as tar:
+    with tarfile.open(tmp_path / "x.tar", mode) as tar:
         tar.addfile(tarfile.TarInfo("a/1.jpg"))
     with pytest.raises(InputError, match=rf"x\.tar: is compressed \({name}\); unpack it"):
         open_training(tmp_path / "x.tar")
