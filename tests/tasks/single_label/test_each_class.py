@@ -186,7 +186,25 @@ def test_eval_logs_each_class_and_the_pages_show_it(evaluated: Path, tmp_path: P
         assert f"{found['quadratic_kappa']:.4f}" in text
     assert (evaluated / "class_curves.png").stat().st_size > 10_000
     part = found["by"]["view"]["PA"]
-    assert f"| view = PA | {part['total']} | {100 * part['top1']:.2f} % |" in card
+    low, high = wilson_interval(part["top1_correct"], part["total"]) or (0, 0)
+    share = f"{100 * part['top1']:.2f} % | {100 * low:.2f} to {100 * high:.2f} % |"
+    assert f"| view = PA | {part['total']} | {share}" in card
+    assert f"top1 {part['top1']:.4f} [{low:.4f}, {high:.4f}] ({part['top1_correct']})" in log
+
+
+def test_the_report_of_several_weights_has_the_auroc_of_each(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "weights").mkdir()
+    for seed in (1, 2):
+        write_weights(tmp_path / "weights" / f"{seed}.safetensors", seed=seed)
+    flags = ["--pretrained", str(tmp_path / "weights"), "--output_dir", str(tmp_path / "out")]
+    assert main(["eval", "--data_dir", str(image_folder / "val"), *flags]) == 0
+    found = json.loads((tmp_path / "out" / "eval.json").read_text())["results"]
+    page = write_report(tmp_path / "out").read_text()
+    assert ">AUROC, mean</th>" in page and len({one["auroc"] for one in found}) == 2
+    for one in found:
+        assert f"{one['auroc']:.4f}</td>" in page
 
 
 def test_rows_without_the_probabilities_have_no_auroc(evaluated: Path) -> None:

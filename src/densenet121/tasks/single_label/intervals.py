@@ -98,7 +98,11 @@ def few_notes(content: Metrics) -> list[str]:
 
 def _subgroup(part: Metrics) -> list[str]:
     """The counts, which the log has of all images already."""
-    counts = [f"top{k} {part[f'top{k}']:.4f} ({part[f'top{k}_correct']})" for k in (1, 5)]
+    counts = []
+    for k in (1, 5):
+        low, high = interval_of(part, k)
+        shown = f"top{k} {part[f'top{k}']:.4f} [{low:.4f}, {high:.4f}]"
+        counts.append(f"{shown} ({part[f'top{k}_correct']})")
     return [f"{part['total']} images: {', '.join(counts)}"]
 
 

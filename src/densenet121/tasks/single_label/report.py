@@ -23,7 +23,7 @@ from densenet121.tasks.single_label import plots
 from densenet121.tasks.single_label.calibration import Reliability, reliability, with_temperature
 from densenet121.tasks.single_label.each_class import metrics_of_rows
 from densenet121.tasks.single_label.each_class_page import auroc_card, each_class_section
-from densenet121.tasks.single_label.intervals import interval_of, kappa_of
+from densenet121.tasks.single_label.intervals import interval_of, kappa_of, shown_auroc
 from densenet121.tasks.single_label.predictions import Row
 from densenet121.tasks.single_label.scores import (
     ClassScore,
@@ -162,6 +162,7 @@ def _reliability(rows: Sequence[Row]) -> Reliability:
 
 def _checkpoints(scores: Sequence[CheckpointScore]) -> str:
     rows = []
+    has_auroc = any("auroc" in score.metrics for score in scores)  # not of an earlier version
     for score in scores:
         found = score.metrics
         low, high = interval_of(found, 1)
@@ -173,10 +174,12 @@ def _checkpoints(scores: Sequence[CheckpointScore]) -> str:
                 Share(found["top1_correct"] / total),
                 f"{100 * low:.2f} to {100 * high:.2f} %",
                 Share(found["top5_correct"] / total),
+                *([shown_auroc(found.get("auroc"))] if has_auroc else []),
                 number(score.loss, ".4f"),
             )
         )
-    head = ("checkpoint", "correct", "top-1", "95 % interval", "top-5", "loss")
+    auroc = ["AUROC, mean"] if has_auroc else []
+    head = ("checkpoint", "correct", "top-1", "95 % interval", "top-5", *auroc, "loss")
     return section("Checkpoints", "", table(head, rows, texts=1))
 
 
