@@ -161,7 +161,7 @@ def _reliability(rows: Sequence[Row]) -> Reliability:
 
 
 def _checkpoints(scores: Sequence[CheckpointScore]) -> str:
-    rows = []
+    rows: list[tuple[str | int | Share, ...]] = []
     has_auroc = any("auroc" in score.metrics for score in scores)  # not of an earlier version
     for score in scores:
         found = score.metrics
