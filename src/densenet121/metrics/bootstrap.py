@@ -103,6 +103,7 @@ class LabelResampler:
         group: ``(n,)`` number of each image's group.
         groups: number of groups.
         called: ``(n,)`` whether it is called positive; None leaves out the metrics of decisions.
+        score: ``(n,)`` what is ranked; None: the probability.
     """
 
     def __init__(
@@ -112,11 +113,13 @@ class LabelResampler:
         group: Counts,
         groups: int,
         called: NDArray[np.bool_] | None = None,
+        score: Floats | None = None,
     ) -> None:
         keep = ~np.isnan(truth)
+        score = (probability if score is None else score)[keep]
         truth, probability, group = truth[keep], probability[keep], group[keep]
-        order = np.argsort(probability, kind="stable")
-        score = probability[order]
+        order = np.argsort(score, kind="stable")
+        score = score[order]
         self._group = group[order]
         self._positive = np.flatnonzero(truth[order] == 1)
         # For each positive: images, and positives, below its score and up to its score.

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from densenet121.metrics.bootstrap import group_numbers
 from densenet121.metrics.classes import summarise_classes
 from densenet121.metrics.net_benefit import net_benefits
+from densenet121.metrics.probabilities import class_scores
 from densenet121.metrics.summary import summarise
 from densenet121.metrics.values import Floats
 
@@ -54,6 +55,7 @@ def summarise_predictions(
         least_positives=least_positives,
         resamples=resamples,
         seed=seed,
+        scores=class_scores(probability) if one_class else None,
     )
     if act_from:
         shares = [at.get(name) for name in names]

@@ -8,6 +8,8 @@ import numpy as np
 from densenet121.metrics.values import Counts, Floats, known
 
 _LEAST = float(np.finfo(np.float64).eps)
+_NEAR_1 = 1e-9  # probabilities this near have no more than seven digits of their distance to 1
+_EXACT = 1e-15  # by which a sum of probabilities with all digits may miss 1
 
 
 def brier(truth: Floats, probability: Floats) -> float | None:
@@ -49,6 +51,37 @@ def calibration_error(truth: Floats, probability: Floats, bins: int = 15) -> flo
     number = np.clip(np.searchsorted(edges, probability, side="left") - 1, 0, bins - 1)
     gaps = np.bincount(number, weights=truth - probability, minlength=bins)
     return float(np.abs(gaps).sum() / len(truth))
+
+
+def class_scores(probability: Floats) -> Floats:
+    """Scores with the order of the probabilities, where each image has one of the classes.
+
+    float64 rounds 1 - 1e-17 to 1, so that sure answers would be equal that are not, and of two
+    classes, whose AUROCs are the same, one would have ties and the other none. The sum of the other
+    classes has all the digits, and orders the probabilities near 1. Where such a row does not sum
+    to 1 to the last digit, as if it was rounded, all stay as they are.
+
+    Args:
+        probability: ``(n, C)``.
+
+    Returns:
+        ``(n, C)``: the probabilities, or above 1 those near 1.
+    """
+    if not probability.size:
+        return probability
+    near = np.flatnonzero(probability.max(axis=1) > 1 - _NEAR_1)
+    if not len(near):
+        return probability
+    others = probability[near]
+    rows, top = np.arange(len(near)), others.argmax(axis=1)
+    own = others[rows, top]
+    others[rows, top] = 0
+    rest = others.sum(axis=1)
+    if (np.abs(1 - own - rest) > _EXACT).any():
+        return probability
+    scores = probability.copy()
+    scores[near, top] = -np.log(np.maximum(rest, np.nextafter(0, 1)))  # 20 or more
+    return scores
 
 
 def mean_is_off(

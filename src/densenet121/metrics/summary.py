@@ -44,6 +44,7 @@ def summarise(
     least_positives: int = 1,
     resamples: int = 2000,
     seed: int = 1,
+    scores: Floats | None = None,
 ) -> dict[str, Any]:
     """Every metric of every label and their macro means.
 
@@ -64,23 +65,23 @@ def summarise(
         least_positives: labels with fewer positives are left out of the macro means.
         resamples: resamples of the bootstrap; 0 leaves out the intervals that need it.
         seed: seed of the bootstrap.
+        scores: ``(n, L)`` what is ranked, as of ``class_scores``; None: the probabilities.
 
     Returns:
         JSON values, undefined ones None: ``labels`` by name, ``macro``, ``intervals`` (how they
         were made), ``n_images``, ``n_groups``, and with groups ``few_groups``.
     """
     thresholds, prevalences = thresholds or {}, prevalences or {}
-    images = len(truth)
+    images, scores = len(truth), probability if scores is None else scores
     units = np.arange(images) if group is None else group
     groups = int(units.max()) + 1 if images else 0
     at, shares = ([of.get(name) for name in names] for of in (thresholds, prevalences))
     calls = _calls(probability, at) if called is None else called.T
-    columns = list(zip(truth.T, probability.T, calls, strict=True))
+    columns = list(zip(truth.T, probability.T, scores.T, calls, strict=True))
     limits = zip(names, columns, at, shares, strict=True)
     labels = {name: _of_label(*column, *limit) for name, column, *limit in limits}
-    drawn: dict[str, Floats] = {}
-    if resamples and groups > 1:
-        drawn = _drawn(columns, units, groups, shares, resamples, seed)
+    has_draws = resamples and groups > 1
+    drawn = _drawn(columns, units, groups, shares, resamples, seed) if has_draws else {}
     for row, name in enumerate(names):
         own = {metric: values[row] for metric, values in drawn.items()}
         _add_intervals(labels[name], *columns[row], own, group)
@@ -103,17 +104,17 @@ def _calls(probability: Floats, thresholds: Sequence[float | None]) -> list[Call
 
 
 def _drawn(
-    columns: Sequence[tuple[Floats, Floats, Calls | None]],
+    columns: Sequence[tuple[Floats, Floats, Floats, Calls | None]],
     units: Counts,
     groups: int,
     prevalences: Sequence[float | None],
     resamples: int,
     seed: int,
 ) -> dict[str, Floats]:
-    """The metrics in each resample of each label: truth, probability and calls of the images."""
+    """The metrics in each resample of each label: truth, probability, score and calls."""
     labels = [
-        LabelResampler(truth, probability, units, groups, called)
-        for truth, probability, called in columns
+        LabelResampler(truth, probability, units, groups, called, score)
+        for truth, probability, score, called in columns
     ]
     found = resampled(labels, len(units), groups, resamples, seed)
     if any(prevalence is not None for prevalence in prevalences):
@@ -125,6 +126,7 @@ def _drawn(
 def _of_label(
     truth: Floats,
     probability: Floats,
+    score: Floats,
     called: Calls | None,
     threshold: float | None,
     prevalence: float | None,
@@ -134,8 +136,8 @@ def _of_label(
         "n_positive": positive,
         "n_negative": negative,
         "n_unknown": len(truth) - positive - negative,
-        "auroc": auroc(truth, probability),
-        "average_precision": average_precision(truth, probability),
+        "auroc": auroc(truth, score),
+        "average_precision": average_precision(truth, score),
         "brier": brier(truth, probability),
         "log_loss": log_loss(truth, probability),
         "ece": calibration_error(truth, probability),
@@ -157,6 +159,7 @@ def _add_intervals(
     found: dict[str, Any],
     truth: Floats,
     probability: Floats,
+    score: Floats,
     called: Calls | None,
     drawn: Mapping[str, Floats],
     group: Counts | None,
@@ -172,7 +175,7 @@ def _add_intervals(
         if value is None:
             pass
         elif metric == "auroc" and group is None:
-            interval = delong_interval(truth, probability)
+            interval = delong_interval(truth, score)
         elif metric in SHARES and (group is None or value in (0.0, 1.0)):
             interval = _wilson(metric, plain, truth, called, group)
         elif metric in PREDICTIVE and (group is None or value in (0.0, 1.0)):

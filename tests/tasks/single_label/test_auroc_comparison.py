@@ -59,6 +59,22 @@ def test_two_classes_have_the_areas_of_scikit_learn_and_delongs_test() -> None:
     assert line.endswith(f"(DeLong); DeLong's test: p = {test.p_value:.4g}")
 
 
+@pytest.mark.parametrize("names", [["normal", "ill"], ["ill", "normal"]])
+def test_sure_answers_are_compared_by_the_order_of_their_logits(names: Sequence[str]) -> None:
+    random = np.random.default_rng(4)
+    ill = random.integers(0, 2, 90)
+    above = [40 * (random.normal(size=90) + skill * (2 * ill - 1)) for skill in (0.7, 1.0)]
+    sides = [
+        {"normal": np.exp(-np.logaddexp(0, z)), "ill": np.exp(-np.logaddexp(0, -z))} for z in above
+    ]
+    labels = ill if names[1] == "ill" else 1 - ill
+    a, b = (evaluated(labels, np.stack([s[n] for n in names], axis=1), names) for s in sides)
+    found, test = difference(a, b).auroc, delong_test(ill.astype(np.float64), *above)
+    assert found is not None and test is not None and test.interval is not None
+    assert (found.auroc_a, found.auroc_b) == pytest.approx((test.auroc_a, test.auroc_b), abs=1e-12)
+    assert (found.low, found.high) == pytest.approx(tuple(test.interval), abs=1e-12)
+
+
 def test_the_interval_over_patients_is_wider_than_over_their_alike_images() -> None:
     a, b, *_ = two(["normal", "ill"], twins=6)
     groups = {path: str(at // 6) for at, path in enumerate(a)}

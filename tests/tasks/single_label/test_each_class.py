@@ -25,7 +25,11 @@ from densenet121.metrics.ranking import delong_interval
 from densenet121.report import write_report
 from densenet121.tasks import Scores, SingleLabel
 from densenet121.tasks.single_label.calibration import probabilities
-from densenet121.tasks.single_label.each_class import logits_for_each, metrics_of_rows
+from densenet121.tasks.single_label.each_class import (
+    logits_for_each,
+    metrics_of_rows,
+    metrics_with_intervals,
+)
 from densenet121.tasks.single_label.predictions import Row, read_row
 from densenet121.tasks.values import CheckpointScore, Results
 from densenet121.utils.errors import InputError
@@ -215,6 +219,25 @@ def test_rows_without_the_probabilities_have_no_auroc(evaluated: Path) -> None:
     assert metrics_of_rows(found, ["ant", "bee"]) is None
     old = [Row(*row[:5]) for row in found]
     assert metrics_of_rows(old, NAMES) is None
+
+
+def test_sure_answers_of_two_classes_have_one_auroc_in_training_and_in_eval() -> None:
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 2, 200)
+    logits = (40 * random.normal(size=(200, 2))).astype(np.float32)
+    logits[np.arange(200), labels] += 50
+    targets = torch.from_numpy(labels)
+    scores = SingleLabel().score(torch.from_numpy(logits), targets)
+    above = logits.astype(np.float64)[:, 1] - logits[:, 0]
+    expected = roc_auc_score(labels, above)
+    found = SingleLabel().metrics(scores, targets, ["ant", "bee"])["auroc"]
+    assert found == pytest.approx(expected, abs=1e-12)
+    answers, rank = scores.columns["predicted"], scores.columns["rank"]
+    each = metrics_with_intervals(labels, answers, rank, logits, ["ant", "bee"], None, {})
+    ant, bee = each["labels"]["ant"], each["labels"]["bee"]
+    assert ant["auroc"] == pytest.approx(expected, abs=1e-12)
+    assert bee["auroc"] == pytest.approx(expected, abs=1e-12)
+    assert each["macro"]["auroc_ci"] == pytest.approx(bee["auroc_ci"], abs=1e-12)
 
 
 @pytest.mark.parametrize("cell", ["", "nan", "1.5", "-0.1", "much"])

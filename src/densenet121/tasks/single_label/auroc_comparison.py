@@ -12,6 +12,7 @@ from densenet121.metrics.bootstrap import (
     percentile_interval,
     resampled,
 )
+from densenet121.metrics.probabilities import class_scores
 from densenet121.metrics.values import Interval
 from densenet121.tasks.auroc_differences import LabelDifference, label_differences, p_text
 from densenet121.tasks.single_label.predictions import read_row
@@ -85,7 +86,10 @@ def auroc_difference(
     compared = names[1:] if len(names) == 2 else names
     labels = np.array([a[path]["label"] for path in paths])
     truth = np.stack([labels == name for name in compared], axis=1).astype(np.float64)
-    one, two = (np.stack([shares[name] for name in compared], axis=1) for shares in (of_a, of_b))
+    one, two = (
+        class_scores(np.stack([shares[name] for name in names], axis=1))[:, -len(compared) :]
+        for shares in (of_a, of_b)
+    )
     classes = label_differences(compared, truth, one, two)
     if not classes:
         return None

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from densenet121.metrics.bootstrap import group_numbers
 from densenet121.metrics.classes import rank_intervals
 from densenet121.metrics.decisions import mean_recall, quadratic_kappa
+from densenet121.metrics.probabilities import class_scores
 from densenet121.metrics.ranking import auroc
 from densenet121.metrics.summary import summarise
 from densenet121.tasks.single_label.calibration import probabilities
@@ -40,7 +41,8 @@ def mean_auroc(labels: NDArray[np.int64], shares: NDArray[np.float64]) -> float 
     Returns:
         None if all images are of one class.
     """
-    found = [auroc((labels == k).astype(np.float64), shares[:, k]) for k in range(shares.shape[1])]
+    ranked = class_scores(shares).T
+    found = [auroc((labels == k).astype(np.float64), own) for k, own in enumerate(ranked)]
     defined = [value for value in found if value is not None]
     return float(np.mean(defined)) if defined else None
 
@@ -72,6 +74,7 @@ def metrics_of_classes(
         group=group,
         called=answers[:, None] == classes,
         resamples=0 if group is None else 2000,
+        scores=class_scores(shares),
     )
     if len(names) == 2 and group is None:  # both have the same AUROC, which is the mean
         found["macro"]["auroc_ci"] = found["labels"][names[0]]["auroc_ci"]

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from densenet121.metrics.bootstrap import few_groups_note, few_positives_note
+from densenet121.metrics.probabilities import class_scores
 from densenet121.pages.markup import card, plural, section, table, with_interval
 from densenet121.pages.plotting import plot
 from densenet121.tasks.curves import MOST_CURVES, LabelCurve, curves
@@ -104,12 +105,13 @@ def _figure(rows: Sequence[Row], labels: Mapping[str, Any]) -> bytes | None:
         (name for name, found in labels.items() if found["auroc"] is not None),
         key=lambda name: -labels[name]["n_positive"],
     )[:MOST_CURVES]
+    names = [name for name in labels if all(name in row.shares for row in rows)]
+    shares = class_scores(np.array([[row.shares[name] for name in names] for row in rows]))
     drawn = {
         name: LabelCurve(
-            np.array([float(row.label == name) for row in rows]),
-            np.array([row.shares[name] for row in rows]),
+            np.array([float(row.label == name) for row in rows]), shares[:, names.index(name)]
         )
         for name in shown
-        if all(name in row.shares for row in rows)
+        if name in names
     }
     return curves(drawn) if drawn else None
