@@ -80,8 +80,7 @@ def summarise(
     columns = list(zip(truth.T, probability.T, scores.T, calls, strict=True))
     limits = zip(names, columns, at, shares, strict=True)
     labels = {name: _of_label(*column, *limit) for name, column, *limit in limits}
-    has_draws = resamples and groups > 1
-    drawn = _drawn(columns, units, groups, shares, resamples, seed) if has_draws else {}
+    drawn = _drawn(columns, units, groups, shares, resamples, seed)
     for row, name in enumerate(names):
         own = {metric: values[row] for metric, values in drawn.items()}
         _add_intervals(labels[name], *columns[row], own, group)
@@ -112,6 +111,8 @@ def _drawn(
     seed: int,
 ) -> dict[str, Floats]:
     """The metrics in each resample of each label: truth, probability, score and calls."""
+    if not resamples or groups < 2:
+        return {}
     labels = [
         LabelResampler(truth, probability, units, groups, called, score)
         for truth, probability, score, called in columns

@@ -69,7 +69,7 @@ def test_sure_answers_are_compared_by_the_order_of_their_logits(names: Sequence[
     ]
     labels = ill if names[1] == "ill" else 1 - ill
     a, b = (evaluated(labels, np.stack([s[n] for n in names], axis=1), names) for s in sides)
-    found, test = difference(a, b).auroc, delong_test(ill.astype(np.float64), *above)
+    found, test = difference(a, b).auroc, delong_test(ill.astype(np.float64), above[0], above[1])
     assert found is not None and test is not None and test.interval is not None
     assert (found.auroc_a, found.auroc_b) == pytest.approx((test.auroc_a, test.auroc_b), abs=1e-12)
     assert (found.low, found.high) == pytest.approx(tuple(test.interval), abs=1e-12)
