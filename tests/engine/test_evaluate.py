@@ -214,7 +214,7 @@ def test_a_bad_image_is_named_or_skipped_counted_and_told_by_the_exit_status(
     assert line.startswith(f"densenet121: {data_dir / 'bee' / '001.png'}: ")
     skipped = run_command(*command, "--on_bad_image", "skip", "--output_dir", "out", cwd=tmp_path)
     assert skipped.returncode == 1
-    assert "partial result: 1 images could not be read" in skipped.stdout
+    assert "partial result: 1 image could not be read" in skipped.stdout
     assert "tot=8" in skipped.stdout
     content = json.loads((tmp_path / "out" / "eval.json").read_text())
     assert content["complete"] is False

@@ -7,9 +7,10 @@ from densenet121.audit.findings import FAULTS, KINDS, Audit, Finding
 from densenet121.datasets.decoding import decode
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.reading import Reading
-from densenet121.pages.markup import bullets, card, escape, image, plural, section
+from densenet121.pages.markup import bullets, card, escape, image, section
 from densenet121.pages.style import CSS
 from densenet121.utils.errors import InputError
+from densenet121.utils.plural import plural
 
 _SIDE = 128  # maximum side of a thumbnail, in pixels
 _MOST = 200  # images shown of each kind

@@ -26,9 +26,9 @@ from densenet121.datasets.sources.shard_labels import OWN_KEYS, label_text
 from densenet121.datasets.sources.shards import CLASSES, INDEX, Index
 from densenet121.datasets.sources.splits import SPLIT_COLUMNS
 from densenet121.engine.images import check_apart
-from densenet121.pages.markup import plural
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.files import is_taken, new_folder, write_atomic
+from densenet121.utils.plural import plural
 from densenet121.utils.progress import progress_bar
 
 _EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"} | {

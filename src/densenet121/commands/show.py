@@ -22,12 +22,13 @@ from densenet121.engine.images import find_datasets
 from densenet121.engine.plan import train_sizes
 from densenet121.engine.setup import pick_preprocessing
 from densenet121.losses.mixing import Mixing
-from densenet121.pages.markup import bullets, card, escape, plural, section
+from densenet121.pages.markup import bullets, card, escape, section
 from densenet121.pages.sheet import CSS as SHEET_CSS
 from densenet121.pages.sheet import SheetImage, row
 from densenet121.pages.style import CSS
 from densenet121.utils.errors import InputError
 from densenet121.utils.files import check_output, write_atomic
+from densenet121.utils.plural import plural
 
 Pixels = NDArray[np.uint8]
 

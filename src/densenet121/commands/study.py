@@ -17,7 +17,6 @@ from densenet121.engine.study_results import study_results
 from densenet121.engine.train import train
 from densenet121.metrics.bootstrap import few_groups_note
 from densenet121.metrics.tables import means_note
-from densenet121.pages.markup import plural
 from densenet121.report import write_report
 from densenet121.report.study import write_study_pages
 from densenet121.runs.layout import make_folder
@@ -27,6 +26,7 @@ from densenet121.runtime import joined
 from densenet121.utils.errors import InputError, UnreadableError, UsageError
 from densenet121.utils.locks import locked
 from densenet121.utils.output import say
+from densenet121.utils.plural import plural
 from densenet121.utils.signals import StopRequest
 
 
@@ -220,10 +220,11 @@ def run(config: StudyConfig) -> int:
     if result.content is None:
         return STOPPED
     content = result.content
-    groups = "" if content["n_groups"] is None else f" of {content['n_groups']} groups"
+    groups = "" if content["n_groups"] is None else f" of {plural(content['n_groups'], 'group')}"
     say(
         f"{content['n_images']} images{groups}, {content['n_folds']} folds, "
-        f"{len(content['seed_numbers'])} seeds, each image by networks that have not seen it:"
+        f"{plural(len(content['seed_numbers']), 'seed')}, each image by networks that have not "
+        "seen it:"
     )
     say(text(content))
     if note := few_groups_note(content["n_groups"]) or means_note(content["ensemble"]):

@@ -48,6 +48,7 @@ from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.files import file_digest
 from densenet121.utils.locks import locked
 from densenet121.utils.logging import log, log_settings, run_log
+from densenet121.utils.plural import plural
 from densenet121.utils.signals import StopRequest
 
 Read = TypeVar("Read")
@@ -270,8 +271,9 @@ def _evaluate(
         evaluation.log()
         if evaluation.bad:
             log.warning(
-                "partial result: %d images could not be read and are not counted in tot:",
-                len(evaluation.bad),
+                "partial result: %s could not be read and %s not counted in tot:",
+                plural(len(evaluation.bad), "image"),
+                "is" if len(evaluation.bad) == 1 else "are",
             )
             for _, reason in evaluation.bad:
                 log.warning("%s", reason)  # begins with the path
@@ -358,7 +360,7 @@ def _write_results(
 def _log_end(done: int, files: int, path: Path) -> None:
     """Log where the results are, and that a signal stopped the command if it did."""
     if done < files:
-        log.warning("stopped by a signal after %d of %d files", done, files)
+        log.warning("stopped by a signal after %d of %s", done, plural(files, "file"))
     log.info("results: %s", path)
 
 

@@ -17,6 +17,7 @@ from densenet121.tasks import Metrics
 from densenet121.utils.durations import duration
 from densenet121.utils.errors import some
 from densenet121.utils.logging import log
+from densenet121.utils.plural import plural
 
 # From here on SGD destroys pretrained weights; with fewer images the original's settings are poor.
 _FAST_LR, _FEW_IMAGES = 0.05, 5000
@@ -58,7 +59,8 @@ def log_data(
         )
     of_ranks = f", {batch_size} on each of {ranks} ranks" if ranks > 1 else ""
     images = min(batch_size * ranks, len(dataset))
-    log.info("an epoch has %d steps of %d images%s", epoch_steps, images, of_ranks)
+    steps, each = plural(epoch_steps, "step"), plural(images, "image")
+    log.info("an epoch has %s of %s%s", steps, each, of_ranks)
     if len(dataset) < batch_size:
         log.warning("the dataset has fewer images than `per_batch_size` %d", batch_size)
 
@@ -293,8 +295,9 @@ def log_trained(training: Training, plan: EpochPlan) -> None:
             )
     epochs = plan.frozen_epochs
     if training.frozen and 0 < epochs < plan.max_epoch:
-        text = "frozen in the first %d of %d epochs, %d steps"
-        log.info(text, epochs, plan.max_epoch, epochs * plan.steps)
+        text = "frozen in the first %d of %s, %s"
+        steps = plural(epochs * plan.steps, "step")
+        log.info(text, epochs, plural(plan.max_epoch, "epoch"), steps)
 
 
 class TimeLeft:
@@ -360,6 +363,8 @@ def log_end(training: Training, plan: EpochPlan, path: Path) -> None:
             path / BEST_AVERAGE,
         )
     if state.bad_images:
-        log.warning("%d images could not be read and were skipped:", len(state.bad_images))
+        were = "was" if len(state.bad_images) == 1 else "were"
+        bad = plural(len(state.bad_images), "image")
+        log.warning("%s could not be read and %s skipped:", bad, were)
         for reason in state.bad_images.values():
             log.warning("%s", reason)  # begins with the path

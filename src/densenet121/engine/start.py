@@ -33,6 +33,7 @@ from densenet121.runs.layout import make_folder
 from densenet121.runtime import Runtime
 from densenet121.utils.errors import UsageError
 from densenet121.utils.logging import log
+from densenet121.utils.plural import plural
 
 
 def find_start_of(config: TrainConfig, runtime: Runtime, *sides: ImageDataset | None) -> Start:
@@ -178,7 +179,8 @@ def log_start(
         log.warning(warning)
     if start.checkpoint:
         log.info("resumed from %s", start.checkpoint.path)
-        log.info("%d steps were already done", state.step)
+        were = "was" if state.step == 1 else "were"
+        log.info("%s %s already done", plural(state.step, "step"), were)
     if state.is_done(max_epoch):
         log.warning(
             "nothing is left to do: %s after %d of %d epochs",

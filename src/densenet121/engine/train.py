@@ -50,6 +50,7 @@ from densenet121.runtime import joined
 from densenet121.tasks import Task
 from densenet121.utils.callers_modes import own_modes
 from densenet121.utils.logging import log, log_settings, run_log
+from densenet121.utils.plural import plural
 from densenet121.utils.signals import StopRequest
 
 # The training and the validation images, if there are any; None for those of the settings.
@@ -198,8 +199,8 @@ def _save_stopped(training: Training, folder: RunFolder) -> None:
     copy_buffers_from_rank_0(training.model)
     saved = save_checkpoint(training, folder)
     log.warning(
-        "stopped by a signal after %d steps; saved %s; continue with `resume` auto `output_dir` %s",
-        training.state.step,
+        "stopped by a signal after %s; saved %s; continue with `resume` auto `output_dir` %s",
+        plural(training.state.step, "step"),
         from_rank_0(saved),
         folder.path,
     )

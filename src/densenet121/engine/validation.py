@@ -25,6 +25,7 @@ from densenet121.tasks.given import metric_of
 from densenet121.tasks.single_label.each_class import MOST_CLASSES
 from densenet121.utils.errors import InputError, NotFiniteError, UnreadableError, UsageError
 from densenet121.utils.logging import log
+from densenet121.utils.plural import plural
 
 
 def check_validation(plan: EpochPlan, val: ImageDataset | None) -> None:
@@ -181,16 +182,16 @@ def _follow_progress(training: Training, plan: EpochPlan, metrics: Metrics) -> N
     )
     if progress.lr_factor != before:
         log.info(
-            "%s has not improved for %d validations: the learning rate is multiplied by %g",
+            "%s has not improved for %s: the learning rate is multiplied by %g",
             name,
-            plan.plateau_patience,
+            plural(plan.plateau_patience or 0, "validation"),
             plan.plateau_factor,
         )
     if progress.ended:
         log.info(
-            "%s has not improved for %d validations (`patience`): the run ends",
+            "%s has not improved for %s (`patience`): the run ends",
             name,
-            progress.waited,
+            plural(progress.waited, "validation"),
         )
 
 

@@ -27,11 +27,6 @@ def mapping(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def plural(count: int, noun: str) -> str:
-    """A count with its noun: "1 file", "2 files"."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
 def number(value: float, form: str) -> str:
     """A formatted number, or a dash for nan."""
     return "-" if math.isnan(value) else format(value, form)

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from densenet121.pages.markup import escape, image, plural, section, table
+from densenet121.pages.markup import escape, image, section, table
 from densenet121.pages.thumbnails import Decode, thumbnail
 from densenet121.report.page import document
+from densenet121.utils.plural import plural
 from densenet121.utils.rounding import percent
 
 _SHOWN = 200

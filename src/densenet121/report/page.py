@@ -4,13 +4,14 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from densenet121.pages.markup import bullets, escape, mapping, plural, section, table
+from densenet121.pages.markup import bullets, escape, mapping, section, table
 from densenet121.pages.plotting import plot
 from densenet121.pages.style import CSS
 from densenet121.report.headline import header, headline
 from densenet121.runs.layout import METRICS
 from densenet121.runs.read import RunFiles
 from densenet121.tasks import ReportPart
+from densenet121.utils.plural import plural
 
 _BAD_SHOWN = 200
 

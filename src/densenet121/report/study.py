@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from densenet121.pages.markup import bullets, escape, plural, section, table
+from densenet121.pages.markup import bullets, escape, section, table
 from densenet121.pages.thumbnails import Decode
 from densenet121.report.label_errors import label_errors_page
 from densenet121.report.page import document, settings_table
@@ -28,6 +28,7 @@ from densenet121.runs.study import (
 from densenet121.tasks import CheckpointScore, Results
 from densenet121.utils.errors import InputError, one_line
 from densenet121.utils.files import read_input, write_atomic
+from densenet121.utils.plural import plural
 
 _BAD_SHOWN = 200
 _MALFORMED = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError)

@@ -7,11 +7,12 @@ from typing import Any
 
 from densenet121.metrics.bootstrap import few_groups_note
 from densenet121.metrics.tables import means_note
-from densenet121.pages.markup import card, escape, plural, section, table
+from densenet121.pages.markup import card, escape, section, table
 from densenet121.pages.plotting import plot
 from densenet121.runs.layout import REPORT
 from densenet121.runs.study import LABEL_ERRORS_PAGE, StudyFolder
 from densenet121.utils.errors import some
+from densenet121.utils.plural import plural
 
 _NAMES = {
     "accuracy": "Accuracy",

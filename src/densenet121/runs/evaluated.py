@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from densenet121.datasets.views import VIEWS
-from densenet121.pages.markup import mapping, plural
+from densenet121.pages.markup import mapping
+from densenet121.utils.plural import plural
 
 SAME_IMAGES = "same_images_as"  # in eval.json: the splits of the weights that were these images
 TRAINED_ON, VALIDATED_ON = "train", "val"

@@ -6,10 +6,11 @@ from typing import Any
 from densenet121.metrics.bootstrap import few_groups_note, few_positives_note
 from densenet121.metrics.decisions import threshold_text
 from densenet121.metrics.tables import means_note
-from densenet121.pages.markup import number, plural
+from densenet121.pages.markup import number
 from densenet121.tasks.subgroups import subgroup_table
 from densenet121.tasks.values import CardPart, CardTable, Results
 from densenet121.utils.errors import some
+from densenet121.utils.plural import plural
 
 _SHARES = ("sensitivity", "specificity", "ppv", "npv")
 

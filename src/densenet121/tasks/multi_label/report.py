@@ -15,7 +15,6 @@ from densenet121.pages.markup import (
     escape,
     image,
     number,
-    plural,
     section,
     table,
     with_interval,
@@ -34,6 +33,7 @@ from densenet121.tasks.values import (
     Validation,
 )
 from densenet121.utils.errors import some
+from densenet121.utils.plural import plural
 from densenet121.utils.rounding import percent
 
 ERRORS_SHOWN = 12

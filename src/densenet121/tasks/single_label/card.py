@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from densenet121.pages.markup import number, plural, with_interval
+from densenet121.pages.markup import number, with_interval
 from densenet121.tasks.single_label.calibration import reliability, with_temperature
 from densenet121.tasks.single_label.each_class import metrics_of_rows
 from densenet121.tasks.single_label.intervals import (
@@ -18,6 +18,7 @@ from densenet121.tasks.single_label.predictions import Row
 from densenet121.tasks.single_label.scores import Comparison, compare, never_predicted
 from densenet121.tasks.subgroups import subgroup_table
 from densenet121.tasks.values import CardPart, CardTable, Metrics, Results
+from densenet121.utils.plural import plural
 from densenet121.utils.rounding import percent
 
 _PAIRS = 10

@@ -7,13 +7,14 @@ import numpy as np
 
 from densenet121.metrics.bootstrap import few_groups_note, few_positives_note
 from densenet121.metrics.probabilities import class_scores
-from densenet121.pages.markup import card, plural, section, table, with_interval
+from densenet121.pages.markup import card, section, table, with_interval
 from densenet121.pages.plotting import plot
 from densenet121.tasks.curves import MOST_CURVES, LabelCurve, curves
 from densenet121.tasks.single_label.intervals import shown_auroc
 from densenet121.tasks.single_label.predictions import Row
 from densenet121.tasks.values import Metrics
 from densenet121.utils.errors import some
+from densenet121.utils.plural import plural
 
 _SHARES = {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV"}
 

@@ -13,7 +13,6 @@ from densenet121.pages.markup import (
     escape,
     image,
     number,
-    plural,
     section,
     table,
 )
@@ -41,6 +40,7 @@ from densenet121.tasks.values import (
     Results,
     Validation,
 )
+from densenet121.utils.plural import plural
 from densenet121.utils.rounding import percent
 
 ERRORS_SHOWN = 24
