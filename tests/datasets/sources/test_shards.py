@@ -13,13 +13,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from densenet121.commands.pack import pack
+from densenet121.config import PackConfig
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.sources.label_table import LabelRules
 from densenet121.datasets.sources.open import open_evaluation, open_training
 from densenet121.datasets.sources.open_table import open_labelled_training
 from densenet121.datasets.sources.shard_labels import index_label_shards
-from densenet121.datasets.sources.shards import index_shards
+from densenet121.datasets.sources.shards import index_beside, index_shards
 from densenet121.utils.errors import InputError
+
+from helpers.images import write_classes
 
 
 def tar_of(file: Path, members: list[tuple[str, bytes]]) -> Path:
@@ -364,3 +368,33 @@ def test_labels_of_shards_that_were_written_anew_are_not_those_of_the_old_index(
     again = read()
     assert (again.labels == after.labels).all()
     assert not again.notes
+
+
+@pytest.mark.parametrize("task", ["single_label", "multilabel"])
+def test_an_index_that_a_copy_made_older_is_confirmed_by_the_shards(
+    task: Literal["single_label", "multilabel"], tmp_path: Path
+) -> None:
+    source = tmp_path / "data"
+    if task == "single_label":
+        write_classes(source, ["a", "b"], 4)
+    else:
+        write_classes(source, ["x"], 8)
+        rows = [f"x/{k:03d}.png,{k % 2},1\n" for k in range(8)]
+        (source / "l.csv").write_text("path,a,b\n" + "".join(rows))
+        source /= "l.csv"
+    shards = tmp_path / "shards"
+    pack(PackConfig(source=str(source), output=str(shards), task=task))
+    (shard,) = shards.glob("*.tar")
+
+    def read() -> ImageDataset:
+        if task == "single_label":
+            return open_training(shards)[0]
+        return open_labelled_training(shards, None, LabelRules())[0]
+
+    before, newer = read(), shard.stat().st_mtime_ns + 10**9
+    os.utime(shard, ns=(newer, newer))
+    assert index_beside(shards, [shard]) is None
+    after = read()
+    assert not after.notes and after.fingerprint == before.fingerprint
+    assert (shards / "index.npz").stat().st_mtime_ns == newer
+    assert index_beside(shards, [shard]) is not None

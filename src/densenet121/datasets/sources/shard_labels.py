@@ -22,8 +22,10 @@ from densenet121.datasets.sources.shards import (
     INDEX,
     Index,
     chosen_shards,
+    confirm,
     image_names,
     index_beside,
+    newest,
     reader,
     shard_notes,
 )
@@ -89,6 +91,7 @@ def index_label_shards(where: Path, files: Sequence[Path]) -> Index:
     index = index_beside(where, files)
     if index is not None and index.has_several_labels:
         return index
+    time = newest(files)
     samples = [
         (number, *image, note.path or image[0], label_text(note.content or {}))
         for number, shard in enumerate(map(read_members, files))
@@ -97,7 +100,7 @@ def index_label_shards(where: Path, files: Sequence[Path]) -> Index:
     if not samples:
         raise InputError(f"{where}: no images in {', '.join(file.name for file in files[:8])}")
     shard, _, offsets, sizes, paths, labels = zip(*samples, strict=True)
-    return Index(
+    found = Index(
         tuple(file.name for file in files),
         np.array([file.stat().st_size for file in files], dtype=np.int64),
         np.array(shard, dtype=np.int32),
@@ -106,6 +109,8 @@ def index_label_shards(where: Path, files: Sequence[Path]) -> Index:
         image_names(files, shard, paths),
         Names.of(labels),
     )
+    confirm(files, found, time)
+    return found
 
 
 def _notes(file: Path, shard: Members) -> list[Any]:

@@ -7,8 +7,10 @@ their name up to its first dot: ``000017.jpg``, ``000017.cls`` (the label as tex
 writes ``classes.txt`` with the class names and ``index.npz`` with the offsets beside the shards.
 """
 
+import os
 import tarfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -104,6 +106,14 @@ class Index:
     def has_several_labels(self) -> bool:
         """Whether ``labels`` are JSON texts."""
         return len(self.labels) > 0 and self.labels[0].startswith("{")
+
+    def equals(self, other: "Index") -> bool:
+        """Whether both have the same shards, images and labels."""
+        arrays = ("shard_sizes", "shard", "offsets", "sizes")
+        names = ("shards", "paths", "labels")
+        return all(
+            np.array_equal(getattr(self, name), getattr(other, name)) for name in arrays
+        ) and all(tuple(getattr(self, name)) == tuple(getattr(other, name)) for name in names)
 
     def fits(self, files: Sequence[Path]) -> bool:
         """Whether it is the index of these shards, by name and size."""
@@ -235,6 +245,28 @@ def _newer(files: Sequence[Path]) -> list[Path]:
     return [file for file in files if file.stat().st_mtime_ns > time]
 
 
+def confirm(files: Sequence[Path], found: Index, time: int) -> None:
+    """Give an index that is older than its shards their time, if they are as it says.
+
+    So are shards that were copied with new times. Where the index cannot be changed,
+    ``shard_notes`` says what to do.
+
+    Args:
+        files: the shards.
+        found: what was read from them.
+        time: ``newest`` before they were read; what is written later is newer.
+    """
+    beside = files[0].with_name(INDEX)
+    if beside.is_file() and (old := Index.load(beside)).fits(files) and old.equals(found):
+        with suppress(OSError):
+            os.utime(beside, ns=(time, time))
+
+
+def newest(files: Sequence[Path]) -> int:
+    """The time at which the last of the shards was written, in nanoseconds."""
+    return max(file.stat().st_mtime_ns for file in files)
+
+
 def shard_notes(files: Sequence[Path]) -> list[str]:
     """Notes on shards that may have been cut short, and on an index that is older than they are."""
     notes = cut_short(files)
@@ -266,13 +298,14 @@ def index_shards(where: Path, files: Sequence[Path] | None = None) -> Index:
     index = index_beside(where, files)
     if index is not None:
         return index
+    time = newest(files)
     samples = label_samples(files, map(read_members, files))
     paths = [sample.path for sample in samples]
     if not paths:
         raise InputError(f"{where}: no images in {', '.join(file.name for file in files[:8])}")
     refuse_packed_splits(str(where), [sample.member for sample in samples])
     shards = [sample.shard for sample in samples]
-    return Index(
+    found = Index(
         tuple(file.name for file in files),
         np.array([file.stat().st_size for file in files], dtype=np.int64),
         np.array(shards, dtype=np.int32),
@@ -281,3 +314,5 @@ def index_shards(where: Path, files: Sequence[Path] | None = None) -> Index:
         image_names(files, shards, paths),
         Names.of(sample.label for sample in samples),
     )
+    confirm(files, found, time)
+    return found
