@@ -152,6 +152,22 @@ def test_one_class_an_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "quadratic kappa " in capsys.readouterr().out
 
 
+def test_the_kappa_of_columns_in_byte_order_is_of_their_numbers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(2)
+    classes = np.array([10, 8, 9])
+    labels, p = rng.choice(classes, 60), rng.dirichlet(np.ones(3), 60)
+    rows = [f"{label},{','.join(map(str, row))}" for label, row in zip(labels, p, strict=True)]
+    (tmp_path / "x.csv").write_text("\n".join(["label,p_10,p_8,p_9", *rows]))
+    flags = [tmp_path / "x.csv", "--label_column", "label", "--probability_prefix", "p_"]
+    found = as_json(capsys, *flags, "--resamples", "100")
+    kappa = cohen_kappa_score(labels, classes[p.argmax(axis=1)], weights="quadratic")
+    assert found["classes"]["quadratic_kappa"] == pytest.approx(kappa, abs=1e-12)
+    low, high = found["classes"]["quadratic_kappa_ci"]
+    assert low < kappa < high
+
+
 def test_images_of_an_ignored_class_are_left_out_of_every_figure(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

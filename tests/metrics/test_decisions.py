@@ -21,6 +21,7 @@ from sklearn.metrics import log_loss as sklearn_log_loss
 from densenet121.metrics.classes import summarise_classes
 from densenet121.metrics.decisions import (
     decisions,
+    grades,
     quadratic_kappa,
     threshold_text,
     wilson_interval,
@@ -122,6 +123,21 @@ def test_kappa_and_balanced_accuracy_as_scikit_learn(rows: list[tuple[int, int]]
     twice, again = np.repeat(labels, 2), np.repeat(predicted, 2)
     drawn = quadratic_kappa(labels, predicted, 2 * once)
     assert drawn == quadratic_kappa(twice, again, np.ones_like(twice))
+
+
+@pytest.mark.parametrize(
+    ("names", "places"),
+    [
+        (["10", "6", "7"], [2, 0, 1]),
+        (["grade 1", "grade 10", "grade 2"], [0, 2, 1]),
+        (["mild", "none", "severe"], [0, 1, 2]),
+        (["T10", "T2", "other"], [0, 1, 2]),
+        (["10", "6", "T7"], [0, 1, 2]),
+        (["1", "01"], [0, 1]),
+    ],
+)
+def test_grades_are_in_the_order_of_their_numbers(names: list[str], places: list[int]) -> None:
+    assert grades(names).tolist() == places
 
 
 def test_many_classes_need_little_time_and_memory() -> None:

@@ -1,13 +1,13 @@
 """Metrics of images that each have one of several classes: accuracy, balanced accuracy, kappa."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from densenet121.metrics.bootstrap import draw, percentile_interval, resampled_sums
-from densenet121.metrics.decisions import mean_recall, quadratic_kappa, wilson_interval
+from densenet121.metrics.decisions import grades, mean_recall, quadratic_kappa, wilson_interval
 from densenet121.metrics.values import Counts, Floats, Interval, ratio
 
 
@@ -15,6 +15,7 @@ def summarise_classes(
     labels: Counts,
     probability: Floats,
     *,
+    names: Sequence[str] | None = None,
     group: Counts | None = None,
     resamples: int = 2000,
     seed: int = 1,
@@ -27,7 +28,8 @@ def summarise_classes(
 
     Args:
         labels: ``(n,)`` number of each image's class; -1 is unknown: left out, and counted.
-        probability: ``(n, C)``, the classes in order: ``quadratic_kappa`` takes them as grades.
+        probability: ``(n, C)``.
+        names: the C classes, of which ``quadratic_kappa`` takes the ``grades``; None: in order.
         group: ``(n,)`` number of each image's group, 0, 1, 2 ...
         resamples: resamples of the bootstrap; 0 leaves out its intervals.
         seed: seed of the bootstrap.
@@ -40,6 +42,8 @@ def summarise_classes(
     units = (np.arange(len(labels)) if group is None else group)[keep]
     known, answers = labels[keep], probability[keep].argmax(axis=1)
     right = answers == known
+    grade = np.arange(classes) if names is None else grades(names)
+    known_grades, answered_grades = grade[known], grade[answers]
 
     def metrics(times: Counts) -> dict[str, float | None]:
         images = np.bincount(known, times, minlength=classes)
@@ -47,7 +51,7 @@ def summarise_classes(
         return {
             "accuracy": ratio(int(found.sum()), int(images.sum())),
             "balanced_accuracy": mean_recall(found, images),
-            "quadratic_kappa": quadratic_kappa(known, answers, times),
+            "quadratic_kappa": quadratic_kappa(known_grades, answered_grades, times),
         }
 
     result: dict[str, Any] = {"n_images": len(right), "n_unknown": int((~keep).sum())}
@@ -80,8 +84,8 @@ def rank_intervals(
     As in ``summarise_classes``; that of the top-5 accuracy is made like that of the top-1.
 
     Args:
-        labels: ``(n,)`` number of each image's class.
-        answers: ``(n,)`` number of the class that is predicted.
+        labels: ``(n,)`` each image's class as one of the ``grades``.
+        answers: ``(n,)`` the class that is predicted, likewise.
         rank: ``(n,)`` rank of the class among the answers, from 1.
         group: ``(n,)`` number of each image's group, 0, 1, 2 ...
         resamples: resamples of the bootstrap.

@@ -68,6 +68,6 @@ def summarise_predictions(
         # A row has one 1, or is unknown, or holds a label that does not count.
         labels = np.where((truth == 1).any(axis=1), (truth == 1).argmax(axis=1), -1)
         result["classes"] = summarise_classes(
-            labels, probability, group=group, resamples=resamples, seed=seed
+            labels, probability, names=names, group=group, resamples=resamples, seed=seed
         )
     return result

@@ -52,6 +52,27 @@ def scored(classes: int, images: int = 60, seed: int = 1) -> tuple[Scores, torch
     return Scores.joined([SingleLabel().score(*part) for part in parts]), targets
 
 
+def test_the_kappa_of_grades_takes_ten_for_more_than_six() -> None:
+    """Byte order puts 10 first: kappa was that of the grades 10, 6, 7, 8, 9."""
+    scores, targets = scored(5)
+    names = ["10", "6", "7", "8", "9"]
+    number = np.array(list(map(int, names)))
+    truth, answers = targets.numpy(), scores.columns["predicted"]
+    ids, sex = [str(index // 2) for index in range(60)], ["m", "f"] * 30
+    kappa = cohen_kappa_score(number[truth], number[answers], weights="quadratic")
+    found = SingleLabel().metrics(scores, targets, names)
+    found |= SingleLabel().metrics_with_intervals(
+        scores, targets, names, group=ids, by={"sex": sex}
+    )
+    assert found["quadratic_kappa"] == pytest.approx(kappa, abs=1e-12)
+    low, high = found["quadratic_kappa_ci"]
+    assert low < kappa < high
+    women = cohen_kappa_score(number[truth[1::2]], number[answers[1::2]], weights="quadratic")
+    of_women = found["by"]["sex"]["f"]
+    assert of_women["quadratic_kappa"] == pytest.approx(women, abs=1e-12)
+    assert of_women["quadratic_kappa_ci"][0] < women < of_women["quadratic_kappa_ci"][1]
+
+
 @pytest.mark.parametrize("classes", [2, 3, 10])
 def test_auroc_and_kappa_are_those_of_scikit_learn(classes: int) -> None:
     scores, targets = scored(classes)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from densenet121.metrics.bootstrap import group_numbers
 from densenet121.metrics.classes import rank_intervals
-from densenet121.metrics.decisions import mean_recall, quadratic_kappa
+from densenet121.metrics.decisions import grades, mean_recall, quadratic_kappa
 from densenet121.metrics.probabilities import class_scores
 from densenet121.metrics.ranking import auroc
 from densenet121.metrics.summary import summarise
@@ -103,11 +103,14 @@ def metrics_with_intervals(
         by: column to the subgroup of each image.
     """
     ids = None if group is None else np.array(group)
+    grade = grades(names)
 
     def of(chosen: NDArray[np.bool_]) -> Metrics:
         own, own_answers = labels[chosen], answers[chosen]
         numbers = None if ids is None else group_numbers(ids[chosen])
-        found = {} if numbers is None else rank_intervals(own, own_answers, ranks[chosen], numbers)
+        found = {}
+        if numbers is not None:
+            found = rank_intervals(grade[own], grade[own_answers], ranks[chosen], numbers)
         if logits is not None:
             shares = probabilities(logits[chosen])
             found |= metrics_of_classes(own, own_answers, shares, names, numbers)
@@ -121,7 +124,8 @@ def metrics_with_intervals(
             chosen = cells == value
             own = of(chosen)
             mean = {"auroc": own["macro"]["auroc"]} if logits is not None else {}
-            parts[value] = accuracies(labels[chosen], answers[chosen], ranks[chosen]) | mean | own
+            counts = accuracies(labels[chosen], answers[chosen], ranks[chosen], names)
+            parts[value] = counts | mean | own
         found.setdefault("by", {})[column] = parts
     return found
 
@@ -148,6 +152,7 @@ def accuracies(
     labels: NDArray[np.int64],
     answers: NDArray[np.int64],
     ranks: NDArray[np.int64],
+    names: Sequence[str],
     loss_sum: float | None = None,
 ) -> Metrics:
     """Counts and shares of top-1 and top-5, number of images, balanced accuracy, quadratic kappa.
@@ -156,12 +161,13 @@ def accuracies(
         labels: ``(N,)``.
         answers: ``(N,)`` the predicted classes.
         ranks: ``(N,)`` rank of each image's class among its logits, from 1.
+        names: the classes.
         loss_sum: of these images, for their mean loss.
 
     Raises:
         InputError: there are no images.
     """
-    images = np.bincount(labels)
+    grade, images = grades(names), np.bincount(labels)
     right = np.bincount(labels[ranks == 1], minlength=len(images))
     top1, top5 = (topk_correct(torch.from_numpy(ranks), k) for k in (1, 5))
     counts = Counts(top1, top5, len(labels), loss_sum or 0.0)
@@ -173,5 +179,5 @@ def accuracies(
         "top1": counts.top1,
         "top5": counts.top5,
         "balanced_accuracy": mean_recall(right, images),
-        "quadratic_kappa": quadratic_kappa(labels, answers, np.ones_like(labels)),
+        "quadratic_kappa": quadratic_kappa(grade[labels], grade[answers], np.ones_like(labels)),
     }

@@ -134,7 +134,8 @@ class SingleLabel(Task):
         """
         labels, columns = targets.numpy(), scores.columns
         logits = columns.get("logits")
-        found = accuracies(labels, columns["predicted"], columns["rank"], scores.loss_sum)
+        answers, ranks = columns["predicted"], columns["rank"]
+        found = accuracies(labels, answers, ranks, class_names, scores.loss_sum)
         return (
             found
             if logits is None
