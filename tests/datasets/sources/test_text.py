@@ -63,6 +63,13 @@ def test_a_list_that_is_a_pipe_without_a_writer_is_refused(tmp_path: Path) -> No
         "#NAME?",
         "#WERT!",
         "#\xa1VALOR!",
+        "#WA\u017bNE!",
+        "#\u0417\u041d\u0410\u0427!",
+        "#\u0414\u0415\u041b/0!",
+        "#\u041d/\u0414",
+        "#I/T",
+        "#YOK",
+        "#HI\xc1NYZIK",
         "Err:502",
         "#####",
     ],
@@ -72,7 +79,7 @@ def test_what_spreadsheets_write_for_an_error_is_known(cell: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "cell", ["#1", "##", "#food", "#FOOD", "N/A", "NV", "C#", "#12!", "Err:5", ""]
+    "cell", ["#1", "##", "#food", "#FOOD", "N/A", "NV", "C#", "#12!", "#food!", "Err:5", ""]
 )
 def test_other_words_are_no_errors_of_spreadsheets(cell: str) -> None:
     assert not is_error_value(cell)

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 _SEPARATOR = re.compile(r'"?sep=([,;\t|:])"?[\r\n]', re.IGNORECASE)
 _QUOTED = re.compile(r'"[^"]*"')
 # What spreadsheets write where a formula fails (#N/A, #REF!, in German #NV, #WERT!, in Spanish
-# #¡VALOR!), and where a column was too narrow.
-_ERROR_VALUE = re.compile(r"#[¡¿]?[A-ZÀ-Þ_]+(/0)?[!?]|#N/[ABD][!?]?|#NV|Err:5\d\d|#{3,}")
+# #¡VALOR!, Danish #I/T, Turkish #YOK, Hungarian, Russian), and where a column was too narrow.
+_ERROR_VALUE = re.compile(
+    r"#[¡¿]?[^\W\d]+(/0)?[!?]|#(N/[ABD]|I/T|\u041d/\u0414)[!?]?|#(NV|YOK|HIÁNYZIK)|Err:5\d\d|#{3,}"
+)
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -61,7 +63,8 @@ def text_of(
 
 def is_error_value(cell: str) -> bool:
     """Whether a spreadsheet wrote it in place of a value, as where a lookup found nothing."""
-    return _ERROR_VALUE.fullmatch(cell) is not None
+    small = cell[:1] == "#" and cell != cell.upper()
+    return not small and _ERROR_VALUE.fullmatch(cell) is not None
 
 
 def lines_of(text: str) -> list[str]:
