@@ -154,6 +154,15 @@ def test_a_folder_of_images_within_another_is_no_class_of_its_own(
         open_training(tmp_path)
 
 
+def test_a_folder_within_one_of_the_same_name_is_of_that_class(tmp_path: Path) -> None:
+    members = [("cat/1.jpg", b"1"), ("cat/cat/2.jpg", b"2"), ("dog/1.jpg", b"3")]
+    found = open_training(tar_of(tmp_path / "x.tar", members))[0]
+    assert (found.class_names, found.labels.tolist()) == (("cat", "dog"), [0, 0, 1])
+    tar_of(tmp_path / "x.tar", [*members, ("cat/cat/new/4.jpg", b"5")])
+    with pytest.raises(InputError, match=r"cat/cat/new/4.jpg is in the class new or, with cat/cat"):
+        open_training(tmp_path / "x.tar")
+
+
 @pytest.mark.parametrize(("mode", "name"), [("w:gz", "gzip"), ("w:bz2", "bzip2"), ("w:xz", "xz")])
 def test_a_compressed_tar_whose_name_does_not_say_so_is_named(
     mode: Literal["w:gz", "w:bz2", "w:xz"], name: str, tmp_path: Path

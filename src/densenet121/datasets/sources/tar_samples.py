@@ -232,17 +232,19 @@ def label_samples(files: Sequence[Path], shards: Iterable[Members]) -> list[Samp
 def _refuse_nested(files: Sequence[Path], bare: Sequence[tuple[int, Members]]) -> None:
     """Refuse folders of images within others, either of which could be the class.
 
-    Class folders that are no tar give the images of cat/new to the class cat.
+    Class folders that are no tar give the images of cat/new to the class cat. Those of cat/cat are
+    of the class cat in both.
     """
     first: dict[str, tuple[int, str]] = {}  # of each folder, its first image
     for number, shard in bare:
         for name, _, _ in shard.images:
             first.setdefault(os.path.dirname(os.path.normpath(name)), (number, name))  # noqa: PTH120
     for folder, (number, name) in first.items():
-        outer = next((str(one) for one in Path(folder).parents if str(one) in first), None)
-        if outer is not None:
+        own = Path(folder).name
+        around = (one for one in Path(folder).parents if str(one) in first and one.name != own)
+        if outer := next(map(str, around), None):
             raise InputError(
-                f"{files[number]}: {name} is in the class {Path(folder).name} or, with "
+                f"{files[number]}: {name} is in the class {own} or, with "
                 f"{first[outer][1]}, in {Path(outer).name}; write all images of a class right "
                 "inside its folder, or a .cls beside each"
             )
