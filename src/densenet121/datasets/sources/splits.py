@@ -148,7 +148,7 @@ def refuse_split_rows(where: Path, column: str, values: Iterable[object]) -> Non
         raise InputError(
             f"{where}: {column} names several splits ({some(found)}), but with one class per image "
             "they are told apart by files only; write each into files of its own, as train and "
-            "validation"
+            "validation, or, if the files are the splits already, call it otherwise"
         )
 
 
