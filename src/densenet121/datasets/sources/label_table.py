@@ -22,6 +22,7 @@ from densenet121.datasets.packed_strings import Names
 from densenet121.datasets.sources.listed_files import bytes_of, plain_path
 from densenet121.datasets.sources.lists import PATH_COLUMNS
 from densenet121.datasets.sources.splits import other_split_notes, split_columns
+from densenet121.datasets.sources.text import is_error_value
 from densenet121.datasets.tables import Table, read_table
 from densenet121.utils.errors import InputError, UsageError, some
 
@@ -214,12 +215,12 @@ def _nearly_labels(table: Table, names: Collection[str]) -> Iterator[str]:
     """Notes about columns whose cells would be labels if they were written otherwise.
 
     A few cells of them are no labels, such as a misspelt one, or all cells are labels as others
-    write them, such as WAHR and FALSCH.
+    write them, such as WAHR and FALSCH, or where a spreadsheet's formula failed.
     """
     for name in table.columns:
         cells = table.columns[name] if name in names and not _is_number(name) else []
-        filled = [cell.lower() for cell in cells if cell]
-        few_wrong = sum(cell in LABEL_CELLS for cell in filled) * 2 > len(filled)
+        filled = [cell for cell in cells if cell]
+        few_wrong = sum(cell.lower() in LABEL_CELLS for cell in filled) * 2 > len(filled)
         if few_wrong or (len(set(filled)) > 1 and all(map(_is_like_a_label, filled))):
             wrong = [row for row, cell in enumerate(cells) if cell.lower() not in LABEL_CELLS]
             yield (
@@ -230,8 +231,10 @@ def _nearly_labels(table: Table, names: Collection[str]) -> Iterator[str]:
 
 
 def _is_like_a_label(cell: str) -> bool:
-    """Whether a cell, in lower case, is a label as this or another program writes it."""
-    return cell in LABEL_CELLS or cell in _OTHER_WORDS or _DECIMAL_COMMA.fullmatch(cell) is not None
+    """Whether a cell is a label as this or another program writes it, or a spreadsheet's error."""
+    low = cell.lower()
+    known = low in LABEL_CELLS or low in _OTHER_WORDS or is_error_value(cell)
+    return known or _DECIMAL_COMMA.fullmatch(cell) is not None
 
 
 def _words_not_there(table: Table, rules: LabelRules) -> tuple[str, ...]:
