@@ -499,3 +499,18 @@ def test_an_error_of_a_run_names_the_file_of_a_setting_that_no_flag_gave(
     assert said.endswith(f"omit it to use all of them; --config {file} sets --num_classes\n")
     assert cli.main([*flags, "--config", str(file), "--num_classes", "7"]) == 2
     assert capsys.readouterr().err.endswith("omit it to use all of them\n")
+
+
+def test_an_error_about_the_images_names_the_file_of_the_setting_too(
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One with status 1 named the flag of the column, which nobody had passed, and not the file."""
+    images, file = tmp_path / "images.csv", tmp_path / "run.yaml"
+    paths = sorted((image_folder / "train").glob("*/*.*"))
+    images.write_text("\n".join(["path,label,sex", *(f"{p},{p.parent.name},f" for p in paths)]))
+    file.write_text("group: patient\n")
+    flags = ["split", str(images), "--output", str(tmp_path / "lists"), "--config", str(file)]
+    assert cli.main(flags) == 1
+    said = capsys.readouterr().err
+    assert "--group patient is no column and finds no id in " in said
+    assert said.endswith(f"; the columns are label, sex; --config {file} sets --group\n")

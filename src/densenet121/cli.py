@@ -119,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(error, BrokenPipeError) and _reader_left():
             return FAILED
         said = error if _names_fault(error) else _no_memory(error)
-        return _fail(said, arguments, status=FAILED)
+        return _fail(said, arguments, status=FAILED, sources=sources)
     except KeyboardInterrupt:
         return _fail(STOPPED_TEXT, arguments, status=STOPPED)
     except (MemoryError, ImportError, RuntimeError) as error:
