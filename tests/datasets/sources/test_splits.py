@@ -49,14 +49,19 @@ def as_mindrecord(folder: Path, column: str, splits: Sequence[str]) -> None:
     write_mindrecord(folder / "a.mindrecord", rows)
 
 
-def as_shards(folder: Path, column: str, splits: Sequence[str]) -> None:
+def as_shards(folder: Path, column: str, splits: Sequence[str], *, several: bool = False) -> None:
     with tarfile.open(folder / "a.tar", "w") as tar:
         for n, split in enumerate(splits):
-            note = json.dumps({"label": "ab"[n % 2], column: split}).encode()
+            label = "ab"[n % 2]
+            note = json.dumps({"label": [label] if several else label, column: split}).encode()
             for name, data in ((f"{n}.jpg", b"image"), (f"{n}.json", note)):
                 member = tarfile.TarInfo(name)
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
+
+
+def as_shards_of_lists(folder: Path, column: str, splits: Sequence[str]) -> None:
+    as_shards(folder, column, splits, several=True)
 
 
 WRITERS = (as_parquet, as_arrow, as_tfrecord, as_mindrecord, as_shards)
@@ -109,3 +114,14 @@ def test_a_column_of_splits_that_is_called_otherwise_is_named(tmp_path: Path) ->
             notes = [note for note in found.notes if "the column set names splits" in note]
             assert (len(notes), len(found)) == ((1, 4) if named else (0, 2))
             assert not named or "(Test, train, val), but the rows of all of them are" in notes[0]
+
+
+@pytest.mark.parametrize("write", (*WRITERS[:-1], as_shards_of_lists))
+def test_a_column_of_splits_of_several_labels_that_is_called_otherwise_is_named(
+    write: Callable[[Path, str, Sequence[str]], None], tmp_path: Path
+) -> None:
+    write(tmp_path, "set", ["train", "test"] * 2)
+    rules = LabelRules(label_column="label")
+    found = open_labelled_training(tmp_path, None, rules)[0]
+    notes = [note for note in found.notes if "the column set names splits (test, train)" in note]
+    assert (len(notes), len(found)) == (1, 4)

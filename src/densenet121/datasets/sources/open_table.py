@@ -28,6 +28,7 @@ from densenet121.datasets.sources.splits import (
     VAL_FOLDERS,
     Split,
     have_own_splits,
+    other_split_notes,
     split_columns,
     split_of,
     test_note,
@@ -247,6 +248,8 @@ def _read(source: Path, field: str, rules: LabelRules, split: Split) -> ImageDat
         )
     if kinds:
         found = _READERS[kinds[0]](source, rules, split)
+        if not split_columns(found.columns):
+            found = found.with_notes(*other_split_notes(source, found.columns))
         if archives := compressed_in(source):
             found = found.with_notes(
                 f"{source}: compressed files ({some(archives, 3)}) are not read"
