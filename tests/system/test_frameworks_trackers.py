@@ -29,6 +29,20 @@ COMMAND = (
     "import sys; sys.path.append(sys.argv.pop(1)); from densenet121.cli import main; "
     "sys.exit(main())"
 )
+# A program that has a run of its own open, as a notebook has.
+HOST = """
+import json, sys
+sys.path.append(sys.argv[1])
+import wandb
+from densenet121 import TrainConfig, train
+own = wandb.init(project="host", dir=sys.argv[2])
+for number in range(50):
+    own.log({"host": number})
+train(TrainConfig(**json.loads(sys.argv[3])))
+own.log({"host": 50})
+assert wandb.run is own
+own.finish()
+"""
 FLAGS = ["--net", "densenet100", "--image_size", "16", "--per_batch_size", "15", "--lr", "0.05"]
 FLAGS += ["--workers", "1", "--log_interval", "1", "--amp", "fp32"]
 WHERE = {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "MLFLOW_TRACKING_URI": ""}
@@ -190,3 +204,20 @@ def test_trackers_do_not_change_a_bit_and_their_failure_does_not_end_a_run(
     assert output.count("WARNING:images: ") == 1
     last = [(tmp_path / name / "last.safetensors").read_bytes() for name in ("a", "b")]
     assert last[0] == last[1]
+
+
+def test_a_run_that_the_caller_has_open_goes_on_and_gets_no_rows(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    run, own = tmp_path / "run", tmp_path / "own"
+    own.mkdir()
+    config = {"data_dir": str(image_folder), "output_dir": str(run), "log_to": "wandb"}
+    config |= {"net": "densenet100", "image_size": 16, "per_batch_size": 15, "max_epoch": 1}
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOST, packages(), own, json.dumps(config)],
+        env=environment(**WHERE), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    finished(process)
+    check(told_by("wandb", run)["points"], rows_of(run))
+    host = [["host", number, number] for number in range(51)]
+    assert told_by("wandb", own)["points"] == host

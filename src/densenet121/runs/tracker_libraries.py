@@ -95,7 +95,8 @@ class WandB:
             dir=str(folder),
             config=dict(settings),
             resume="allow",
-            settings=wandb.Settings(console="off", silent=True),
+            # Else a run that the caller has open would be taken for this one, or ended.
+            settings=wandb.Settings(console="off", silent=True, reinit="create_new"),
         )
         for old in earlier if self._run.offline else ():
             if not list(old.glob("*.synced")):
