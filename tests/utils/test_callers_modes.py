@@ -18,6 +18,9 @@ from densenet121 import (
     evaluate,
     training_datasets,
 )
+from densenet121.datasets.policies import _levels
+from densenet121.datasets.preprocessing import Preprocessing
+from densenet121.tasks import SingleLabel
 from densenet121.utils.callers_modes import own_modes
 
 from helpers.images import draw
@@ -28,12 +31,20 @@ CLASSES = np.repeat([3, 7], 4)
 
 
 @contextlib.contextmanager
-def float64_by_default() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
+def by_default(dtype: torch.dtype) -> Iterator[None]:
+    torch.set_default_dtype(dtype)
     try:
         yield
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def float64_by_default() -> AbstractContextManager[None]:
+    return by_default(torch.float64)
+
+
+# As while another library builds a network of that type.
+in_each_short_type = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 
 
 MODES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
@@ -105,6 +116,43 @@ def test_the_images_of_a_dataset_are_the_same_in_any_mode(mode: Any, image_folde
     expected = first()
     with mode():
         assert torch.equal(first(), expected)
+
+
+@in_each_short_type
+def test_images_are_normalised_in_float32_though_a_first_one_was_within_another_type(
+    dtype: torch.dtype,
+) -> None:
+    # What was made of a mean is kept: no other test has this one.
+    mean, std = (123.4567, 116.2834, 103.5 + (dtype == torch.float16) / 7), 57.1234
+    preprocessing = Preprocessing((16, 16), "16,16", mean, (std, std, std))
+    pixels = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).repeat(1, 1, 1, 3)
+    expected = ((pixels.double() - torch.tensor(mean, dtype=torch.float64)) / std).float()
+    with by_default(dtype):
+        inside = preprocessing.normalise(pixels)
+    for found in (inside, preprocessing.normalise(pixels)):
+        torch.testing.assert_close(found.permute(0, 2, 3, 1), expected, rtol=0, atol=1e-6)
+
+
+@in_each_short_type
+def test_weights_of_classes_are_float32_though_a_first_loss_was_within_another_type(
+    dtype: torch.dtype,
+) -> None:
+    weights = (0.123457, 1.765433 + (dtype == torch.float16) / 7)
+    logits = torch.tensor([[0.3, -0.7], [0.2, 0.9]], dtype=torch.float32)
+    own = torch.tensor(weights, dtype=torch.float32)
+    expected = torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1]), own)
+    task = SingleLabel(class_weights=weights)
+    with by_default(dtype):
+        inside = task.loss(logits, torch.tensor([0, 1]))
+    for found in (inside, task.loss(logits, torch.tensor([0, 1]))):
+        assert float(found) == pytest.approx(float(expected), rel=1e-6)
+
+
+@in_each_short_type
+def test_magnitudes_of_augmentation_are_those_of_float32_in_any_type(dtype: torch.dtype) -> None:
+    expected = torch.linspace(0.0, 0.99, 31, dtype=torch.float32).tolist()
+    with by_default(dtype):
+        assert _levels(0.0, 0.99) == tuple(expected)
 
 
 def test_it_leaves_the_modes_of_the_caller_as_they_are() -> None:

@@ -176,7 +176,8 @@ def _mixed(
 ) -> str:
     """The images as one batch, mixed as in the first step of each epoch."""
     shown = []
-    mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
+    mean = torch.tensor(preprocessing.mean, dtype=torch.float32)
+    std = torch.tensor(preprocessing.std, dtype=torch.float32)
     for epoch, batch in enumerate(batches):
         mix = mixing.draw(batch.shape[1:3], seed=seed, epoch=epoch, step=0, rank=0, part=0)
         x = mix.images(preprocessing.normalise(torch.from_numpy(batch))).permute(0, 2, 3, 1)

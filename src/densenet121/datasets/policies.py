@@ -177,11 +177,12 @@ def _rand(name: str, height: int, width: int) -> tuple[float, ...]:
 def _common(name: str, bits: int) -> tuple[float, ...]:
     """Magnitudes of operations on levels; ``bits``: how many posterize takes away at most."""
     if name == "posterize":
-        taken = (torch.arange(BINS) / ((BINS - 1) / bits)).round()
+        bins = torch.arange(BINS, dtype=torch.float32, device="cpu")
+        taken = (bins / ((BINS - 1) / bits)).round()
         return tuple((8 - taken.int()).tolist())
     return _levels(255.0, 0.0) if name == "solarize" else (0.0,)
 
 
 def _levels(first: float, last: float) -> tuple[float, ...]:
     """In float32, like torchvision's: a shift is rounded down from these."""
-    return tuple(torch.linspace(first, last, BINS).tolist())
+    return tuple(torch.linspace(first, last, BINS, dtype=torch.float32, device="cpu").tolist())

@@ -254,4 +254,8 @@ def _constants(
     """Both on the device, cached: a copy for every batch would make the host wait."""
     # Autograd could not use tensors created in inference mode later.
     with torch.inference_mode(False):
-        return torch.tensor(mean, device=device), torch.tensor(std, device=device)
+        # The caller's default type may be another, and these stay.
+        return (
+            torch.tensor(mean, dtype=torch.float32, device=device),
+            torch.tensor(std, dtype=torch.float32, device=device),
+        )

@@ -173,7 +173,8 @@ def check_columns(
 def _refuse_taken(dataset: ImageDataset, task: Task, columns: Mapping[str, Sequence[str]]) -> None:
     """Refuse columns, by setting, in whose place predictions.csv has something else."""
     names, targets = dataset.class_names, task.targets(dataset, np.zeros(1, np.int64))
-    scores = task.score(torch.zeros(1, task.num_outputs(len(names))), targets)
+    logits = torch.zeros(1, task.num_outputs(len(names)), dtype=torch.float32)
+    scores = task.score(logits, targets)
     taken = ["path", *task.csv_columns(scores, targets, names)]
     for field, given in columns.items():
         for name in given:

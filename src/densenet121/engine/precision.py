@@ -81,7 +81,8 @@ def trace_precision(model: DenseNet, plan: EpochPlan) -> dict[str, set[torch.dty
     """Operator to the dtypes in which it ran in one pass; the network is left as it is."""
     side, device = model.min_image_size, plan.runtime.device
     own = copy.deepcopy(model).train()
-    images = torch.zeros(2, model.in_channels, side, side, device=device)
+    shape = (2, model.in_channels, side, side)
+    images = torch.zeros(shape, dtype=torch.float32, device=device)
     count = len(plan.dataset)
     targets = plan.task.targets(plan.dataset, np.arange(2) % count).to(device)
     trace = _Trace()

@@ -83,7 +83,8 @@ class LossMeter:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.loss_sum, self.weight = torch.zeros((), device=device), torch.zeros((), device=device)
+        self.loss_sum = torch.zeros((), dtype=torch.float32, device=device)
+        self.weight = torch.zeros((), dtype=torch.float32, device=device)
         self.bad = torch.zeros((), dtype=torch.int64, device=device)
         self.bad_run = torch.zeros((), dtype=torch.int64, device=device)
         self.steps = 0

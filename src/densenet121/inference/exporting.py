@@ -36,8 +36,9 @@ class ExportedNetwork(nn.Module):
         super().__init__()
         assert isinstance(classifier.model, DenseNet)
         self.model = classifier.model
-        self.register_buffer("mean", torch.tensor(classifier.preprocessing.mean).view(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(classifier.preprocessing.std).view(-1, 1, 1))
+        for name in ("mean", "std"):
+            values = torch.tensor(getattr(classifier.preprocessing, name), dtype=torch.float32)
+            self.register_buffer(name, values.view(-1, 1, 1))
         self.uint8_input = uint8_input
 
     def forward(self, images: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ def plain_features(
             x = _transition(x, tensors, f"features.transition{b + 1}", averages=averages)
     values = _values(x, tensors, "features.norm5").clamp_min(0)
     sums = values.sum((2, 3)).float()
-    pixels = torch.tensor(float(x.shape[2] * x.shape[3]))
+    pixels = torch.tensor(float(x.shape[2] * x.shape[3]), dtype=torch.float32)
     return sums / pixels * tensors["features.norm5.scale"]
 
 

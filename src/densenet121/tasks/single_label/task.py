@@ -384,7 +384,7 @@ class SingleLabel(Task):
 def _on_device(weights: tuple[float, ...], device: torch.device) -> Tensor:
     """The weights on the device, cached: a copy for every batch would make the host wait."""
     with torch.inference_mode(False):
-        return torch.tensor(weights, device=device)
+        return torch.tensor(weights, dtype=torch.float32, device=device)
 
 
 def _counted(metrics: Metrics, k: int) -> str:
