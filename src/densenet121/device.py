@@ -6,7 +6,7 @@ answer is known to be wrong, or where there is none.
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -185,7 +185,17 @@ def arithmetic(device: torch.device, precision: torch.dtype) -> AbstractContextM
     """A context in which the network computes in ``precision``; weights stay float32."""
     if precision == torch.float32:
         return contextlib.nullcontext()
-    return torch.autocast(device.type, precision)
+    return _reduced(device, precision)
+
+
+@contextlib.contextmanager
+def _reduced(device: torch.device, precision: torch.dtype) -> Iterator[None]:
+    with torch.autocast(device.type, precision):
+        try:
+            yield
+        finally:
+            # Within an autocast of the caller torch would keep the rounded weights of this step.
+            torch.clear_autocast_cache()
 
 
 def default_batch_size(device: torch.device) -> int:

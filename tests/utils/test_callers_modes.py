@@ -71,13 +71,14 @@ def test_a_prediction_is_the_same_in_any_mode(mode: Any, amp: str, tmp_path: Pat
 
 
 @in_each_mode
-def test_a_fit_has_the_same_weights_in_any_mode(mode: Any) -> None:
+@pytest.mark.parametrize("amp", ["fp32", "bf16"])
+def test_a_fit_has_the_same_weights_in_any_mode(mode: Any, amp: str) -> None:
     settings = {"warmup_epochs": 0}
     size: dict[str, Any] = {"image_size": 16, "max_epoch": 1, "per_batch_size": 4, "workers": 0}
 
     def fitted() -> bytes:
         made = DenseNetClassifier(
-            net="densenet40", amp="fp32", device="cpu", settings=settings, **size
+            net="densenet40", amp=amp, device="cpu", settings=settings, **size
         )
         content: bytes = made.fit(ARRAYS, CLASSES).weights_
         return content[-1000:]  # without the time in its header
