@@ -2,7 +2,10 @@
 
 import logging
 import pickle
+import signal
 import sys
+import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -274,6 +277,33 @@ def test_a_validation_of_other_classes_is_refused(y: Any, message: str) -> None:
 def test_a_validation_that_is_no_pair_is_refused(pair: Any) -> None:
     with pytest.raises(InputError, match=r"`validation` must be a pair \(images, classes\)"):
         DenseNetClassifier(**SMALL).fit(ARRAYS, CLASSES, validation=pair)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_fit_that_a_signal_stops_says_what_is_kept(
+    kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    done = threading.Event()
+
+    def interrupt_the_run() -> None:
+        while not done.is_set() and not any(tmp_path.glob("*/metrics.jsonl")):
+            done.wait(0.01)
+        if not done.is_set():
+            signal.raise_signal(signal.SIGINT)
+
+    folder = tmp_path / "run"
+    given = SMALL | {"max_epoch": 500, "output_dir": str(folder) if kept else None}
+    message = f"{folder} has the state" if kept else "nothing of the run is kept, which needs `out"
+    thread = threading.Thread(target=interrupt_the_run)
+    thread.start()
+    try:
+        with pytest.raises(KeyboardInterrupt, match=f"^stopped by a signal; {message}"):
+            DenseNetClassifier(**given).fit(ARRAYS, CLASSES)
+    finally:
+        done.set()
+        thread.join()
+    assert folder.exists() == kept
 
 
 def test_a_folder_takes_one_fit(tmp_path: Path) -> None:

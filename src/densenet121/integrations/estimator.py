@@ -163,7 +163,10 @@ class DenseNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             config = self._config(folder)
             result = train(config, images=(as_dataset(images, labels, names), held_out))
             if result.stopped:
-                raise KeyboardInterrupt(f"stopped by a signal; {result.folder} has the state")
+                kept = "nothing of the run is kept, which needs `output_dir`"
+                if self.output_dir is not None:
+                    kept = f"{result.folder} has the state"
+                raise KeyboardInterrupt(f"stopped by a signal; {kept}")
             last, best = (LAST_WEIGHTS, LAST_AVERAGE), (BEST_WEIGHTS, BEST_AVERAGE)
             name = (last if held_out is None else best)[config.ema_decay is not None]
             self.weights_ = (result.folder / name).read_bytes()
