@@ -211,8 +211,9 @@ def test_a_run_that_the_caller_has_open_goes_on_and_gets_no_rows(
 ) -> None:
     run, own = tmp_path / "run", tmp_path / "own"
     own.mkdir()
-    config = {"data_dir": str(image_folder), "output_dir": str(run), "log_to": "wandb"}
+    config: dict[str, Any] = {"data_dir": str(image_folder), "output_dir": str(run)}
     config |= {"net": "densenet100", "image_size": 16, "per_batch_size": 15, "max_epoch": 1}
+    config["log_to"] = "wandb"
     process = subprocess.Popen(
         [sys.executable, "-c", HOST, packages(), own, json.dumps(config)],
         env=environment(**WHERE), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
