@@ -18,6 +18,7 @@ from densenet121.utils.durations import duration
 from densenet121.utils.errors import some
 from densenet121.utils.logging import log
 from densenet121.utils.plural import plural
+from densenet121.utils.rounding import four_digits
 
 # From here on SGD destroys pretrained weights; with fewer images the original's settings are poor.
 _FAST_LR, _FEW_IMAGES = 0.05, 5000
@@ -339,8 +340,8 @@ def _followed(plan: EpochPlan, metrics: Metrics, shown: str) -> str:
     name = plan.best_metric
     if name is None or name in shown:
         return ""
-    value = metrics.get(name)  # a best of an earlier version may not have it
-    return f"{name}={'undefined' if value is None else format(value, '.4f')}"
+    # A best of an earlier version may not have it.
+    return f"{name}={four_digits(metrics.get(name))}"
 
 
 def log_end(training: Training, plan: EpochPlan, path: Path) -> None:

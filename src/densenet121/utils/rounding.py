@@ -1,4 +1,4 @@
-"""Shares as text, not rounded to a limit that they do not reach, such as all or none."""
+"""Metrics as text; shares not rounded to a limit that they do not reach, such as all or none."""
 
 from decimal import ROUND_DOWN, Decimal
 
@@ -24,3 +24,8 @@ def percent(share: float, digits: int = 2) -> str:
     if share > 0 and float(text) == 0:
         return f"<{10.0**-digits:.{digits}f} %"
     return f"{text} %"
+
+
+def four_digits(value: float | None) -> str:
+    """A metric with four digits."""
+    return "undefined" if value is None else f"{value:.4f}"

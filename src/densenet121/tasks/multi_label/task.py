@@ -41,6 +41,7 @@ from densenet121.tasks.values import (
 )
 from densenet121.utils.errors import InputError, NotFiniteError
 from densenet121.utils.json_values import count
+from densenet121.utils.rounding import four_digits
 
 
 @dataclass(frozen=True)
@@ -193,17 +194,17 @@ class MultiLabel(Task):
         labels, left_out = metrics["labels"], metrics["macro"]["left_out"]
         defined = len(labels) - len(left_out)
         return (
-            f"auroc={_shown(metrics['auroc'])}, "
-            f"average_precision={_shown(metrics['average_precision'])} "
+            f"auroc={four_digits(metrics['auroc'])}, "
+            f"average_precision={four_digits(metrics['average_precision'])} "
             f"(means of {defined} of {len(labels)} labels), tot={metrics['total']}"
         )
 
     def table_row(self, metrics: Metrics) -> dict[str, str]:
         """Mean AUROC and average precision, loss and the number of images."""
         return {
-            "auroc": _shown(metrics["auroc"]),
-            "ap": _shown(metrics["average_precision"]),
-            "loss": _shown(metrics["loss"]),
+            "auroc": four_digits(metrics["auroc"]),
+            "ap": four_digits(metrics["average_precision"]),
+            "loss": four_digits(metrics["loss"]),
             "tot": str(metrics["total"]),
         }
 
@@ -371,7 +372,3 @@ class MultiLabel(Task):
 
 def _or_nan(value: float | None, otherwise: float = math.nan) -> float:
     return otherwise if value is None else value
-
-
-def _shown(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.4f}"

@@ -12,14 +12,13 @@ from densenet121.tasks.single_label.intervals import (
     few_notes,
     interval_of,
     kappa_of,
-    shown_auroc,
 )
 from densenet121.tasks.single_label.predictions import Row
 from densenet121.tasks.single_label.scores import Comparison, compare, never_predicted
 from densenet121.tasks.subgroups import subgroup_table
 from densenet121.tasks.values import CardPart, CardTable, Metrics, Results
 from densenet121.utils.plural import plural
-from densenet121.utils.rounding import percent
+from densenet121.utils.rounding import four_digits, percent
 
 _PAIRS = 10
 _CLASSES_SHOWN = 50  # with more, the weakest of them
@@ -44,7 +43,7 @@ def card(results: Results) -> CardPart:
     means = classes["macro"] if classes else score.metrics
     if means.get("auroc") is not None:
         name = "AUROC" if len(results.class_names) == 2 else "AUROC, mean over classes"
-        rows.append([name, shown_auroc(means["auroc"]), _ends(means)])
+        rows.append([name, four_digits(means["auroc"]), _ends(means)])
         metrics["roc_auc"] = (name, means["auroc"])
     if results.predictions:
         found = compare(results.predictions, results.class_names)

@@ -10,11 +10,11 @@ from densenet121.metrics.probabilities import class_scores
 from densenet121.pages.markup import card, section, table, with_interval
 from densenet121.pages.plotting import plot
 from densenet121.tasks.curves import MOST_CURVES, LabelCurve, curves
-from densenet121.tasks.single_label.intervals import shown_auroc
 from densenet121.tasks.single_label.predictions import Row
 from densenet121.tasks.values import Metrics
 from densenet121.utils.errors import some
 from densenet121.utils.plural import plural
+from densenet121.utils.rounding import four_digits
 
 _SHARES = {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV"}
 
@@ -34,7 +34,7 @@ def auroc_card(metrics: Metrics, classes: Metrics | None) -> list[str]:
     ends = classes["macro"].get("auroc_ci") if classes else None
     return [
         card(
-            shown_auroc(metrics["auroc"]),
+            four_digits(metrics["auroc"]),
             "AUROC" if len(labels) == 2 else "Mean AUROC",
             "each class against the others",
             f"95 % interval {ends[0]:.4f} to {ends[1]:.4f}" if ends else "",

@@ -69,11 +69,6 @@ def kappa_of(metrics: Metrics, classes: int) -> tuple[str, float] | None:
     return f"Cohen's kappa{weights}", value
 
 
-def shown_auroc(value: float | None) -> str:
-    """An AUROC with four digits."""
-    return "undefined" if value is None else f"{value:.4f}"
-
-
 def interval_lines(content: Metrics) -> list[str]:
     """The lines that `eval` logs: intervals over groups, each class, and then each subgroup."""
     lines = _lines(content)

@@ -22,7 +22,7 @@ from densenet121.tasks.single_label import plots
 from densenet121.tasks.single_label.calibration import Reliability, reliability, with_temperature
 from densenet121.tasks.single_label.each_class import metrics_of_rows
 from densenet121.tasks.single_label.each_class_page import auroc_card, each_class_section
-from densenet121.tasks.single_label.intervals import interval_of, kappa_of, shown_auroc
+from densenet121.tasks.single_label.intervals import interval_of, kappa_of
 from densenet121.tasks.single_label.predictions import Row
 from densenet121.tasks.single_label.scores import (
     ClassScore,
@@ -41,7 +41,7 @@ from densenet121.tasks.values import (
     Validation,
 )
 from densenet121.utils.plural import plural
-from densenet121.utils.rounding import percent
+from densenet121.utils.rounding import four_digits, percent
 
 ERRORS_SHOWN = 24
 _PAIRS = 20
@@ -174,7 +174,7 @@ def _checkpoints(scores: Sequence[CheckpointScore]) -> str:
                 Share(found["top1_correct"] / total),
                 f"{100 * low:.2f} to {100 * high:.2f} %",
                 Share(found["top5_correct"] / total),
-                *([shown_auroc(found.get("auroc"))] if has_auroc else []),
+                *([four_digits(found.get("auroc"))] if has_auroc else []),
                 number(score.loss, ".4f"),
             )
         )

@@ -22,7 +22,7 @@ from densenet121.tasks.single_label.each_class import (
     mean_auroc,
     metrics_with_intervals,
 )
-from densenet121.tasks.single_label.intervals import interval_lines, read_intervals, shown_auroc
+from densenet121.tasks.single_label.intervals import interval_lines, read_intervals
 from densenet121.tasks.single_label.metrics import label_ranks
 from densenet121.tasks.single_label.predictions import Prediction, Row, read_row, right
 from densenet121.tasks.task import Task
@@ -42,6 +42,7 @@ from densenet121.tasks.values import (
 )
 from densenet121.utils.errors import UsageError
 from densenet121.utils.json_values import count
+from densenet121.utils.rounding import four_digits
 
 
 @dataclass(frozen=True)
@@ -183,12 +184,12 @@ class SingleLabel(Task):
         """The original's two lines, with every image in ``tot``, and one of the AUROC."""
         lines = [_counted(metrics, 1), _counted(metrics, 5)]
         if "auroc" in metrics:
-            lines.append(f"auroc={shown_auroc(metrics['auroc'])}")
+            lines.append(f"auroc={four_digits(metrics['auroc'])}")
         return [f"after allreduce eval: {line}" for line in lines]
 
     def best_line(self, metrics: Metrics) -> str:
         """Top-1 in the original's form, and the AUROC."""
-        more = f", auroc={shown_auroc(metrics['auroc'])}" if "auroc" in metrics else ""
+        more = f", auroc={four_digits(metrics['auroc'])}" if "auroc" in metrics else ""
         return _counted(metrics, 1) + more
 
     def table_row(self, metrics: Metrics) -> dict[str, str]:
@@ -196,7 +197,7 @@ class SingleLabel(Task):
         return {
             "top1": f"{100 * metrics['top1']:.2f}%",
             "top5": f"{100 * metrics['top5']:.2f}%",
-            **({"auroc": shown_auroc(metrics["auroc"])} if "auroc" in metrics else {}),
+            **({"auroc": four_digits(metrics["auroc"])} if "auroc" in metrics else {}),
             "loss": f"{metrics['loss']:.4f}",
             "tot": str(metrics["total"]),
         }
