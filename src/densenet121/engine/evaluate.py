@@ -122,7 +122,7 @@ def evaluate(config: EvalConfig, task: Task | None = None) -> EvalResult:
                     contents.append({"checkpoint": str(file), "error": str(error)})
                     continue
                 how = classifier, runtime, config, stop
-                content = _content(evaluation, file, digest, how, first) if evaluation else None
+                content = _content(evaluation, file, digest, first, *how) if evaluation else None
                 if evaluation is None or content is None:
                     break
                 target = (path / file.stem, None) if source.is_dir() else (path, run)
@@ -298,15 +298,17 @@ def _content(
     evaluation: Evaluation,
     file: Path,
     digest: str | None,
-    how: tuple[Classifier, Runtime, EvalConfig, StopRequest],
     weights: Weights | None,
+    classifier: Classifier,
+    runtime: Runtime,
+    config: EvalConfig,
+    stop: StopRequest,
 ) -> dict[str, Any] | None:
     """The content of eval.json; ``weights`` are those of the file, if it is the only one.
 
     None if a signal came while groups were resampled, which takes minutes of many images and
     classes. Ranks that go on to another file stop together, before it.
     """
-    classifier, runtime, config, stop = how
     task = evaluation.task
     alone = runtime.process.world_size == 1 or weights is not None
     compute = partial(
