@@ -248,8 +248,7 @@ def _newer(files: Sequence[Path]) -> list[Path]:
 def confirm(files: Sequence[Path], found: Index, time: int) -> None:
     """Give an index that is older than its shards their time, if they are as it says.
 
-    So are shards that were copied with new times. Where the index cannot be changed,
-    ``shard_notes`` says what to do.
+    So are shards that were copied with new times. Else ``shard_notes`` says that it is not used.
 
     Args:
         files: the shards.
@@ -273,9 +272,9 @@ def shard_notes(files: Sequence[Path]) -> list[str]:
     beside = files[0].with_name(INDEX)
     if beside.is_file() and (newer := _newer(files)):
         notes.append(
-            f"{beside}: is older than {newer[0].name} ({len(newer)} of {len(files)} shards), so "
-            "the shards themselves were read; remove it, or, if they are as they were packed, "
-            "touch it to open them faster"
+            f"{beside}: is older than {newer[0].name} ({len(newer)} of {len(files)} shards) and "
+            "has other images or labels, or cannot be changed: the shards themselves were read; "
+            "remove it"
         )
     return notes
 
