@@ -90,6 +90,12 @@ def test_too_few_scores_promise_coverage_with_all_classes_only() -> None:
     assert found.set_threshold(0.75) == 0.7
 
 
+def test_the_score_that_bounds_a_set_is_the_one_of_the_coverage_in_decimal_digits() -> None:
+    found = Calibration(1.0, tuple(number / 128 for number in range(1, 100)), None, {})
+    assert found.set_threshold(0.55) == 1 - 55.5 / 128  # 100 * 0.55 is 55.00000000000001
+    assert found.set_threshold(0.57) == 1 - 57.5 / 128  # 100 * 0.57 is 56.99999999999999
+
+
 def test_the_error_of_calibration_by_hand() -> None:
     confidence = np.array([0.05, 0.95, 0.95, 1.0])
     correct = np.array([True, True, False, True])

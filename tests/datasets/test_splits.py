@@ -235,12 +235,14 @@ def test_ids_that_a_spreadsheet_has_rounded_are_refused() -> None:
     check_spelling(["1E5", "E+12", "1.5e"], "p")
 
 
-@pytest.mark.parametrize("name", ["nan", "NaN", "NULL", "null", "<NA>"])
+@pytest.mark.parametrize(
+    "name", ["nan", "NaN", "NaT", "<NA>", "None", "NULL", "null", "NA", "N/A", "n/a"]
+)
 def test_what_programs_write_for_a_blank_id_is_no_patient(name: str) -> None:
     """The images without an id counted as one patient's."""
     with pytest.raises(InputError, match=f"^`group` p: {name} is how programs write a blank cell"):
         check_spelling(["7", name], "p")
-    check_spelling(["Nan", "NA", "None"], "p")  # may be names
+    check_spelling(["Nan", "Na", "Null"], "p")  # are names
 
 
 @pytest.mark.parametrize("name", ["#N/A", "#NV", "#REF!", "######"])

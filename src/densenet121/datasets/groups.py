@@ -12,7 +12,8 @@ _NUMBER = re.compile(r"\d+([.,]\d+)?", re.ASCII)
 _WITH_NUMBER = re.compile(r"([^0-9]*)([0-9]+)([^0-9]*)")
 # 1.23457E+12, as spreadsheets show ids, and 1.23457e+12, as programs print them.
 _ROUNDED = re.compile(r"\d([.,]\d+)?[Ee]\+\d\d", re.ASCII)
-_NO_ID = frozenset(("nan", "NaN", "NULL", "null", "<NA>"))  # of programs, for a blank cell
+# What programs write for a blank cell: Python, pandas, SQL, R, and people.
+_NO_ID = frozenset(("nan", "NaN", "NaT", "<NA>", "None", "NULL", "null", "NA", "N/A", "n/a"))
 
 
 def group_ids(

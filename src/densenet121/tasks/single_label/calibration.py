@@ -8,6 +8,7 @@ calibration error); Sadinle et al. 2019, "Least Ambiguous Set-Valued Classifiers
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,7 +76,8 @@ class Calibration:
         then takes no held-out image out of its set. A smaller threshold only makes sets larger, so
         that the guarantee holds.
         """
-        rank = math.ceil((len(self.scores) + 1) * coverage)
+        # In decimal digits: of 99 images, 0.55 is the 55th, and 100 * 0.55 is a little more.
+        rank = math.ceil((len(self.scores) + 1) * Fraction(str(coverage)))
         if rank > len(self.scores):
             return 0.0
         score = self.scores[rank - 1]
