@@ -8,7 +8,7 @@ KERNELS := setup.py $(shell find src/densenet121/native -name "*.h" -o -name "*.
 
 BENCH := .venv-bench/bin
 
-.PHONY: demo test test-fast docs docs-serve test-docs test-slow test-serve test-serve-load test-schema test-sanitize test-sanitize-threads test-arm test-amx fuzz fuzz-coverage torture wheel test-hosts test-hosts-etcd test-frameworks test-hub test-open-inference test-trackers test-lightning test-triton test-compat bench bench-data bench-memory test-gpu bench-gpu lint format clean help
+.PHONY: demo test test-fast docs docs-serve test-docs test-slow test-serve test-serve-load test-schema test-sanitize test-sanitize-threads test-arm test-amx fuzz fuzz-coverage torture wheel test-hosts test-hosts-etcd test-frameworks test-hub test-open-inference test-trackers test-lightning test-engines test-triton test-compat bench bench-data bench-memory test-gpu bench-gpu lint format clean help
 
 help:
 	@echo "make demo       train DenseNet-121 on handwritten digits, evaluate it, write a report"
@@ -32,7 +32,7 @@ help:
 	@echo "make bench-data DATA=folder  loading beside torchvision, DALI, MindSpore"
 	@echo "make test-gpu   check the accelerator of this machine; make bench-gpu measures it"
 	@echo "make test-frameworks  install MindSpore, TensorFlow, torchvision, timm, transformers, Keras, MONAI and others; compare weights, logits, images, data files"
-	@echo "make test-hub test-open-inference test-trackers test-lightning  parts of it"
+	@echo "make test-hub test-open-inference test-trackers test-lightning test-engines  parts of it"
 	@echo "make test-triton  install Triton; its kernels in its interpreter against the plain network"
 	@echo "make test-compat  the same bits as before the reorganisation; old files are read"
 	@echo "make docs       the documentation site, into site/; make docs-serve shows it"
@@ -286,9 +286,11 @@ IN_triton := 'tritonclient[http]==2.73.0'
 IN_trackers := tensorboard==2.21.0 wandb==0.31.0 mlflow-skinny==3.17.2 sqlalchemy alembic
 IN_lightning := --no-deps lightning==2.6.6 lightning-utilities==0.15.3 torchmetrics==1.9.0 tqdm==4.70.1
 IN_data := tensorflow-cpu==2.21.0 tensorflow-datasets==4.9.10 datasets==5.2.0 pillow
+IN_engines := torch==2.13.0 openvino==2026.4.1 executorch==1.5.1 litert-torch==0.10.0 \
+    ai-edge-litert==2.3.0 coremltools==9.0 pnnx==20261020 ncnn==1.0.20261020
 IN_kernels := --constraint constraints.txt --editable '.[test]' triton==3.9.0
 IN_dali := nvidia-dali-cuda130==2.4.0
-FRAMEWORKS := mindspore torch keras medical triton trackers lightning data
+FRAMEWORKS := mindspore torch keras medical triton trackers lightning data engines
 .PRECIOUS: .frameworks/%/.installed
 .frameworks/%/.installed: Makefile
 	test -x .frameworks/$*/bin/python || $(PYTHON) -m venv .frameworks/$*
@@ -308,6 +310,8 @@ test-trackers: $(BIN)/.installed-dev .frameworks/trackers/.installed
 	$(FRAMEWORK_TESTS)trackers.py
 test-lightning: $(BIN)/.installed-dev .frameworks/lightning/.installed
 	$(FRAMEWORK_TESTS)lightning.py
+test-engines: $(BIN)/.installed-dev .frameworks/engines/.installed
+	$(FRAMEWORK_TESTS)engines.py
 
 # Triton's interpreter, and its compiler for NVIDIA GPUs, on a CPU.
 test-triton: .frameworks/kernels/.installed
