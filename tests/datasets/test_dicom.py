@@ -479,6 +479,13 @@ def test_a_window_that_shows_nothing_is_named_and_another_can_be_used(
     np.testing.assert_array_equal(found[:, :, 0], expected)
 
 
+@pytest.mark.parametrize("blank", [None, "", " "])
+def test_a_blank_function_of_the_window_is_linear(blank: str | None) -> None:
+    window = {"WindowCenter": 900, "WindowWidth": 700}
+    found = decode(broken(**window, VOILUTFunction=blank))
+    np.testing.assert_array_equal(found, decode(broken(**window)))
+
+
 @pytest.mark.parametrize("name", ["RescaleSlope", "RescaleIntercept"])
 @pytest.mark.parametrize("window", [None, "full", "0,900"])
 def test_a_rescaling_to_nan_is_refused_and_not_a_black_image(name: str, window: str | None) -> None:

@@ -273,7 +273,9 @@ def _check_window(dataset: Any, index: int) -> None:
     _numbers(dataset, "WindowCenter")
     widths = _numbers(dataset, "WindowWidth")
     width = widths[index if len(widths) > 1 else 0]
-    function = str(dataset.get("VOILUTFunction", "LINEAR")).strip().upper()
+    if not str(dataset.get("VOILUTFunction") or "").strip():  # optional, so it may be blank
+        dataset.VOILUTFunction = "LINEAR"
+    function = str(dataset.VOILUTFunction).strip().upper()
     if function not in _FUNCTIONS:
         raise InputError(f"DICOM with an unknown function of its window{advice}")
     if width <= 0 or (function == "LINEAR" and width < 1):
