@@ -494,6 +494,16 @@ def test_a_rescaling_to_nan_is_refused_and_not_a_black_image(name: str, window: 
         decode(data, reading=make_reading(8, window))
 
 
+@pytest.mark.parametrize("window", [None, "full", "0,900"])
+def test_a_slope_of_0_is_refused_and_not_a_black_image(window: str | None) -> None:
+    elements = {"RescaleSlope": 0, "RescaleIntercept": 0}
+    reading = make_reading(8, window)
+    with pytest.raises(InputError, match=r"^DICOM with a RescaleSlope of 0, which"):
+        decode(broken(**elements), reading=reading)
+    of_table = {"ModalityLUTSequence": [sequence(12, 0, 4096, seed=1)]}
+    assert decode(broken(**elements, **of_table), reading=reading).std() > 0
+
+
 def test_samples_that_do_not_fit_the_colour_space_are_refused() -> None:
     """They became an array of four dimensions."""
     dataset = make(np.zeros((6, 4), np.uint16), BitsStored=16)

@@ -214,7 +214,7 @@ def _without_padding(values: NDArray[Any], samples: NDArray[Any], dataset: Any) 
 
 
 def _check_rescaling(dataset: Any) -> None:
-    """Refuse half of a rescaling, and remove a blank one, which pydicom cannot apply."""
+    """Refuse half of a rescaling or a slope of 0; remove a blank one: pydicom cannot apply it."""
     blank = {"RescaleSlope": 1.0, "RescaleIntercept": 0.0}  # what they do without effect
     for name in list(blank):
         if numbers := _numbers(dataset, name):
@@ -223,6 +223,11 @@ def _check_rescaling(dataset: Any) -> None:
             del dataset[name]
     if len(blank) == 1 and not without_effect:
         raise InputError(f"DICOM with a {found} but no {next(iter(blank))}")
+    if 0 in _numbers(dataset, "RescaleSlope") and not dataset.get("ModalityLUTSequence"):
+        raise InputError(
+            "DICOM with a RescaleSlope of 0, which makes all samples one value; write the slope of "
+            "its device into the file"
+        )
 
 
 def _through_palette(samples: NDArray[Any], dataset: Any) -> NDArray[np.uint8]:
