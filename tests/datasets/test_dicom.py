@@ -36,6 +36,7 @@ FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 # Every reason for which a file of the wheel may be refused.
 REASONS = (
     "DICOM without pixels",
+    "DICOM without Rows, which its pixels need",
     "DICOM with several frames",
     "DICOM with functional groups",
     "DICOM with RGB of more than 8 bits",
@@ -454,6 +455,30 @@ def test_what_is_not_read_is_refused_by_name(data: bytes, reason: str) -> None:
     with pytest.raises(InputError, match=f"^({reason})") as caught:
         decode(data)
     assert "JANE" not in str(caught.value)
+
+
+NEEDED = ["Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated",
+          "BitsStored", "PixelRepresentation"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NEEDED)
+@pytest.mark.parametrize("blank", [True, False])
+def test_an_element_that_pixels_need_is_named_where_it_is_missing(name: str, blank: bool) -> None:
+    dataset = make(SAMPLES)
+    if blank:
+        setattr(dataset, name, None)
+    else:
+        delattr(dataset, name)
+    with pytest.raises(InputError, match=f"^DICOM without {name}, which its pixels need; write"):
+        decode(encoded(dataset))
+
+
+def test_a_file_without_a_transfer_syntax_is_refused_by_name() -> None:
+    data = broken()
+    start = data.index(b"\x02\0\x10\0UI")
+    end = start + 8 + int.from_bytes(data[start + 6 : start + 8], "little")
+    with pytest.raises(InputError, match=r"^DICOM without a transfer syntax; write it anew"):
+        decode(data[:start] + data[end:])
 
 
 @pytest.mark.parametrize(

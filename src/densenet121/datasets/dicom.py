@@ -41,6 +41,11 @@ _ELEMENTS = [
     *(f"{colour}PaletteColorLookupTable{part}" for colour in _PALETTE for part in _TABLE),
     "SegmentedRedPaletteColorLookupTableData",
 ]
+# Without these no sample can be read.
+_NEEDED = (
+    *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation"),
+    *("BitsAllocated", "BitsStored", "PixelRepresentation"),
+)
 _FUNCTIONS = {"LINEAR", "LINEAR_EXACT", "SIGMOID"}  # of a window
 _THREE_SAMPLES = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}  # RGB from pydicom
 _COLOURS = {"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", *_THREE_SAMPLES}
@@ -113,6 +118,13 @@ def _check_kind(dataset: Any) -> None:
         if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
             raise InputError("DICOM with float samples, which are not read")
         raise InputError("DICOM without pixels")
+    missing = [name for name in _NEEDED if dataset.get(name) in (None, "")]
+    if missing:
+        raise InputError(
+            f"DICOM without {missing[0]}, which its pixels need; write it into the file"
+        )
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        raise InputError("DICOM without a transfer syntax; write it anew as a DICOM file")
     if int(dataset.get("NumberOfFrames") or 1) != 1:
         raise InputError("DICOM with several frames; write each as an image")
     if "SharedFunctionalGroupsSequence" in dataset or "PerFrameFunctionalGroupsSequence" in dataset:
