@@ -308,8 +308,12 @@ def test_a_damaged_palette_is_refused(spoiled: str) -> None:
 
 @pytest.mark.parametrize(
     ("syntax", "advice"),
-    [("1.2.840.10008.1.2.4.80", "pip install pylibjpeg"), ("1.2.840.10008.1.2.4.100", "write it")],
-    ids=["JPEG-LS", "MPEG2"],
+    [
+        ("1.2.840.10008.1.2.4.51", "pip install pylibjpeg"),
+        ("1.2.840.10008.1.2.4.80", "pip install pylibjpeg"),
+        ("1.2.840.10008.1.2.4.100", "write it"),
+    ],
+    ids=["JPEG of 12 bits", "JPEG-LS", "MPEG2"],
 )
 def test_a_compression_that_cannot_be_decoded_is_named_with_what_helps(
     syntax: str, advice: str

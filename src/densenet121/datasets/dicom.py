@@ -52,6 +52,7 @@ _COLOURS = {"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", *_THREE_SAMPLES}
 _OTHER_COLOURS = {"YBR_PARTIAL_420", "YBR_PARTIAL_422", "XYB", "HSV", "ARGB", "CMYK"}
 # Its inflated size is not known before, so the limit on bytes could not be kept.
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
+_JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"  # of 8 or of 12 bits
 
 
 def decode_dicom(
@@ -75,7 +76,7 @@ def decode_dicom(
         dataset = pydicom.dcmread(io.BytesIO(data), specific_tags=_ELEMENTS)
         _check_kind(dataset)
         check_size(int(dataset.Columns), int(dataset.Rows))
-        _check_decoder(dataset.file_meta.TransferSyntaxUID)
+        _check_decoder(dataset.file_meta.TransferSyntaxUID, int(dataset.BitsStored))
         samples = dataset.pixel_array
         _check_shape(dataset, samples)
         if dataset.PhotometricInterpretation in _THREE_SAMPLES:
@@ -154,12 +155,16 @@ def _check_shape(dataset: Any, samples: NDArray[Any]) -> None:
         )
 
 
-def _check_decoder(syntax: Any) -> None:
+def _check_decoder(syntax: Any, bits: int) -> None:
     """Refuse pixels that no installed package can decompress, by the standard's name of them."""
     from pydicom.pixels.decoders.base import get_decoder
 
     try:
-        available = get_decoder(syntax).is_available
+        plugins = get_decoder(syntax).available_plugins
+        # Pillow has JPEG of 8 bits only.
+        available = get_decoder(syntax).is_available and not (
+            syntax == _JPEG_EXTENDED and bits != 8 and plugins == ("pillow",)
+        )
     except NotImplementedError:
         available = False
     if not available:
