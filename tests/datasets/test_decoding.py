@@ -162,6 +162,10 @@ def test_a_damaged_png_says_nothing_beside_its_error(capfd: pytest.CaptureFixtur
         (b"\x08\0\x16\0UI\x1a\x001.2.840.10008", "DICOM without the mark DICM"),
         (b"\x08\0\x08\0\x16\0\0\0ORIGINAL", "DICOM without the mark DICM"),
         (b"\0\x08\0\x18UI\0\x1a1.2.840.10008", "DICOM without the mark DICM"),
+        (b"DICM\x02\0\0\0UL\x04\0\xc0\0\0\0", "DICOM without the 128 bytes"),
+        (b"\x02\0\0\0UL\x04\0\xc0\0\0\0", "DICOM without the mark DICM"),
+        (b"\x02\0\x01\0OB\0\0\x02\0\0\0\0\x01", "DICOM without the mark DICM"),
+        (b"\x02\0\x10\0UI\x14\x001.2.840.10008.1.2.1", "DICOM without the mark DICM"),
     ],
 )
 def test_what_is_saved_in_place_of_an_image_is_named(start: bytes, word: str) -> None:

@@ -9,10 +9,14 @@ from densenet121.utils.errors import InputError
 _LFS = b"version https://git-lfs.github.com/spec/"
 _ANNEX = "/annex/objects/"  # in the links and pointers of git-annex and DataLad
 _GET = "run git annex get in its repository"
-# A DICOM file begins with 128 bytes and the mark DICM; older ones with their first element.
+# A DICOM file begins with 128 bytes and the mark DICM; older ones with their first element. Some
+# programs leave out the 128 bytes alone, or begin with the elements that follow the mark.
 _BARE_DICOM = re.compile(
-    rb"\x08\0(\0\0|[\x05\x08\x12-\x18]\0)|\0\x08\0[\0\x05\x08\x12-\x18]", re.DOTALL
+    rb"\x08\0(\0\0|[\x05\x08\x12-\x18]\0)|\0\x08\0[\0\x05\x08\x12-\x18]"
+    rb"|\x02\0(\0\0UL|\x01\0OB|[\x02\x03\x10\x12]\0UI)",
+    re.DOTALL,
 )
+_EARLY_MARK = b"DICM\x02\0"
 # First bytes of images that are not read. ISO media files have their kind after a length.
 _OTHER_IMAGES = (
     (re.compile(rb"....ftyp(hei[cxms]|hev[cxms]|mif1|msf1)", re.DOTALL), "HEIC"),
@@ -36,6 +40,8 @@ def stray(start: bytes) -> str | None:
         return f"a git-annex pointer, not the file itself; {_GET}"
     if _BARE_DICOM.match(start):
         return "DICOM without the mark DICM of a file; write it anew as a DICOM file"
+    if start.startswith(_EARLY_MARK):
+        return "DICOM without the 128 bytes before its mark; write it anew as a DICOM file"
     text = start[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if text.startswith(_PAGES):
         return (
