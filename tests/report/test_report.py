@@ -127,6 +127,26 @@ def report(folder: Path) -> Page:
     return Page(write_report(folder).read_text(encoding="utf-8"))
 
 
+@pytest.mark.parametrize(
+    ("command", "of", "expected"),
+    [
+        ("eval", "5a5a", "9 images, 2 of which could not be read"),
+        ("train", "5a5a", "9 validation images, 2 of which could not be read"),
+        ("train", "0b0b", "9 validation images"),  # the results are of other images
+    ],
+)
+def test_the_headline_says_how_many_images_are_in_no_figure(
+    tmp_path: Path, command: str, of: str, expected: str
+) -> None:
+    val = {"folder": "/v", "pictures": 9, "fingerprint": "5a5a"}
+    write_settings(tmp_path, command=command, data={"val": val})
+    bad = [{"path": f"a/{number}.png", "error": "empty"} for number in range(2)]
+    rows = random_rows(["a", "b"], 7, accuracy=0.5)
+    write_evaluation(tmp_path, ["a", "b"], rows, tmp_path, bad_images=bad, data_fingerprint=of)
+    (facts,) = re.findall(r"<header>.*<p>(.*)</p></header>", (write_report(tmp_path)).read_text())
+    assert facts.split(" \u00b7 ")[-1] == expected
+
+
 def test_numbers_of_the_headline_are_those_of_a_hand_calculation(tmp_path: Path) -> None:
     rows = [("a/x.png", "a", "a", 0.9, 1)] * 1234 + [("a/y.png", "a", "b", 0.8, 2)] * 66
     write_settings(tmp_path)

@@ -13,18 +13,30 @@ from densenet121.utils.durations import duration
 def header(run: RunFiles, record: dict[str, Any]) -> str:
     """The name of the run, and its main facts in one line."""
     data = mapping(record.get("data"))
-    train, val = mapping(data.get("train")), mapping(data.get("val"))
-    kind = "" if record.get("command") == "eval" else "validation "  # eval takes any images
+    train = mapping(data.get("train"))
     facts = [
         f"densenet121 {record['command']}" if record.get("command") else "",
         f"started {record['started']}" if record.get("started") else "",
         f"on {record['device']}" if record.get("device") else "",
         f"{len(run.results.class_names)} {run.task.class_word}" if run.results.class_names else "",
         f"{train['pictures']} training images" if "pictures" in train else "",
-        f"{val['pictures']} {kind}images" if "pictures" in val else "",
+        _evaluated(run, record),
     ]
     line = escape(" \u00b7 ".join(fact for fact in facts if fact))
     return f"<header><h1>{escape(run.folder.resolve().name)}</h1><p>{line}</p></header>"
+
+
+def _evaluated(run: RunFiles, record: dict[str, Any]) -> str:
+    """The number of evaluated images, and how many of them are in no figure of the page."""
+    val = mapping(mapping(record.get("data")).get("val"))
+    if "pictures" not in val:
+        return ""
+    kind = "" if record.get("command") == "eval" else "validation "  # eval takes any images
+    text = f"{val['pictures']} {kind}images"
+    of = run.evaluation.get("data_fingerprint")
+    if run.bad_images and of in (None, val.get("fingerprint")):
+        text += f", {len(run.bad_images)} of which could not be read"
+    return text
 
 
 def headline(run: RunFiles, record: dict[str, Any], cards: Sequence[str]) -> str:
