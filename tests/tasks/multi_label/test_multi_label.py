@@ -438,6 +438,8 @@ def test_evaluation_has_intervals_over_groups_thresholds_and_subgroups(
     stored = read_weights(weights).calibration
     assert stored is not None
     assert found["calibration"]["temperatures"] == stored["temperatures"]
+    assert found["calibration"]["rule"] == "f1"
+    assert "The thresholds were chosen by f1 on 32 images of calibrate." in page
     # The same from predictions.csv, which has the groups and the calibrated probabilities.
     with (folder / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

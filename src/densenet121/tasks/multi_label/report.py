@@ -14,6 +14,7 @@ from densenet121.pages.markup import (
     card,
     escape,
     image,
+    mapping,
     number,
     section,
     table,
@@ -46,7 +47,7 @@ def report(results: Results) -> ReportPart:
     drawn = _curve_figure(results.predictions, labels)
     sections = [_checkpoints(results.scores)] if len(results.scores) > 1 else []
     if score and labels:
-        sections += [_labels(labels, score.metrics), _operating_points(labels)]
+        sections += [_labels(labels, score.metrics), _operating_points(labels, results.calibration)]
         sections.append(subgroup_section(score.metrics))
     if drawn:
         sections.append(_curves(drawn, labels))
@@ -143,7 +144,7 @@ def _labels(labels: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     return section("Labels", text, table(head, rows, texts=1))
 
 
-def _operating_points(labels: Mapping[str, Any]) -> str:
+def _operating_points(labels: Mapping[str, Any], calibration: Mapping[str, Any]) -> str:
     """What the thresholds reach; empty without operating points."""
     shares = ("sensitivity", "specificity", "ppv", "npv")
     rows = [
@@ -159,7 +160,19 @@ def _operating_points(labels: Mapping[str, Any]) -> str:
         return ""
     head = ("label", "threshold", "sensitivity", "specificity", "PPV", "NPV")
     text = "An image is positive if its probability is at least the threshold; 95 % intervals."
+    if chosen := _chosen(calibration):
+        text += f" {chosen}"
     return section("Operating points", text, table(head, rows, texts=1))
+
+
+def _chosen(calibration: Mapping[str, Any]) -> str:
+    """By what rule and on which images the thresholds were chosen, as far as that is known."""
+    note = mapping(calibration.get("note"))
+    rule, images, groups = calibration.get("rule"), note.get("pictures"), note.get("groups")
+    if not (isinstance(rule, str) and rule and isinstance(images, int)):
+        return ""
+    of = f" of {plural(groups, 'group')}" if isinstance(groups, int) else ""
+    return f"The thresholds were chosen by {rule} on {plural(images, 'image')}{of} of calibrate."
 
 
 def _curve_figure(rows: Sequence[Row], labels: Mapping[str, Any]) -> bytes | None:

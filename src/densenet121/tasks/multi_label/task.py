@@ -178,7 +178,7 @@ class MultiLabel(Task):
         )
         if calibration is not None:
             stored = {"temperatures": list(calibration.temperatures), "note": calibration.note}
-            found["calibration"] = stored
+            found["calibration"] = stored | ({"rule": calibration.rule} if thresholds else {})
         return found
 
     def is_better(self, metrics: Metrics, than: Metrics) -> bool:
