@@ -59,3 +59,18 @@ def test_a_compressed_body_is_refused_as_such(port: int, image_folder: Path) -> 
     status, content, _ = ask(port, image, content_encoding="gzip")
     assert (status, content) == (415, {"error": "content-encoding gzip is not supported"})
     assert ask(port, image, content_encoding="Identity")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("start", "reason"),
+    [
+        (b"\0\0\0\x1cftypheic\0\0\0\0mif1", "HEIC, which is not read; convert it to PNG or JPEG"),
+        (b"\x08\0\x05\0CS\n\0ISO_IR 100", "not an image, but DICOM without the mark DICM of"),
+        (b"no image at all", "not an image of a known format (JPEG, PNG, WebP, ...)"),
+    ],
+)
+def test_what_is_sent_in_place_of_an_image_is_named_as_predict_names_it(
+    start: bytes, reason: str, port: int
+) -> None:
+    status, content, _ = ask(port, start + bytes(200))
+    assert status == 415 and content["error"].startswith(f"image 1: {reason}")

@@ -116,6 +116,14 @@ def format_of(data: bytes) -> str | None:
     return next((name for magic, name in _MAGIC if data.startswith(magic)), None)
 
 
+def named_instead(data: bytes) -> str | None:
+    """What data of no known format are, and what to do; None if they cannot be told."""
+    if unread := unread_image(data[:512]):
+        return unread
+    instead = stray(data[:512])
+    return f"not an image, but {instead}" if instead else None
+
+
 def decode(
     data: bytes, max_pixels: int = MAX_PIXELS, reading: Reading = AS_BYTES
 ) -> NDArray[np.uint8]:
@@ -136,12 +144,7 @@ def decode(
         raise TooLargeError(f"{len(data)} bytes; the limit is {MAX_BYTES}")
     name = format_of(data)
     if name is None:
-        if unread := unread_image(data[:512]):
-            raise InputError(unread)
-        instead = stray(data[:512])
-        raise InputError(
-            f"not an image, but {instead}" if instead else "not an image (no known format)"
-        )
+        raise InputError(named_instead(data) or "not an image (no known format)")
     if name == "DICOM":
         return decode_dicom(data, partial(_check_size, max_pixels=max_pixels), reading)
     if name == "JPEG":

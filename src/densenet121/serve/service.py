@@ -11,7 +11,7 @@ from fastapi import Request
 from numpy.typing import NDArray
 
 from densenet121.config import ServeConfig
-from densenet121.datasets.decoding import is_image
+from densenet121.datasets.decoding import is_image, named_instead
 from densenet121.inference.predictor import Predictor
 from densenet121.serve.batches import Batcher, Reply
 from densenet121.serve.bodies import (
@@ -185,7 +185,8 @@ class Service:
         if not image.data:
             raise Refusal(400, f"{where}the file is empty")
         if not is_image(image.data):
-            raise Refusal(415, f"{where}not an image of a known format (JPEG, PNG, WebP, ...)")
+            unknown = "not an image of a known format (JPEG, PNG, WebP, ...)"
+            raise Refusal(415, f"{where}{named_instead(image.data) or unknown}")
         try:
             return self.predictor.prepare(image.data, self.config.max_pixels)
         except TooLargeError as error:
