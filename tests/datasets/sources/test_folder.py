@@ -231,6 +231,19 @@ def test_a_class_without_images_is_refused(inside: tuple[str, ...], small: Path)
         scan(small)
 
 
+@pytest.mark.parametrize("name", ["IM0001", "1.2.840.7", "scan.IMA"])
+def test_a_class_of_dicom_files_without_its_extension_is_told_to_rename_them(
+    name: str, small: Path
+) -> None:
+    put(small, "bat/notes.txt")
+    for file in ("DICOMDIR", name):
+        (small / "bat" / file).write_bytes(bytes(128) + b"DICM" + bytes(9))
+    reason = rf"but 3 other files, .*; bat/{name} begins like DICOM; rename such files to names"
+    with pytest.raises(InputError, match=reason) as caught:
+        scan(small)
+    assert "remove" not in str(caught.value) and ".dcm" in str(caught.value)
+
+
 def test_training_and_validation_images_under_one_root(tmp_path: Path) -> None:
     put(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "val/b/1.jpg")
     train, val = tmp_path / "train", tmp_path / "val"

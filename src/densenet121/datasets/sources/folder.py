@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from densenet121.datasets.decoding import EXTENSIONS
+from densenet121.datasets.decoding import EXTENSIONS, format_of
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.packed_strings import Names
 from densenet121.datasets.sources.cifar import is_cifar
@@ -26,6 +26,7 @@ from densenet121.utils.errors import InputError, some
 from densenet121.utils.strays import broken_link, unopened
 
 _SUFFIXES = tuple(os.fsencode(extension) for extension in EXTENSIONS)
+_MOST_OPENED = 20  # files that are not called images, to see whether they begin like one
 
 # A folder and its mtime in nanoseconds, which changes when a file is added, removed or renamed.
 Folder = tuple[str, int]
@@ -77,10 +78,25 @@ def check_counts(dataset: ImageDataset, field: str, *, partial: bool) -> None:
         name = dataset.class_names[int(np.argmin(counts))]
         others = [path for path in dataset.ignored if path.startswith(f"{name}/")]
         found = f" but {len(others)} other files, first {others[0]}" if others else ""
+        advice = _nameless(dataset.root, others) or "remove it, or add images; their names end in"
         raise InputError(
-            f"{dataset.root / name}: this class folder has no images{found}; remove it, or add "
-            f"images; their names end in {', '.join(sorted(EXTENSIONS))}"
+            f"{dataset.root / name}: this class folder has no images{found}; {advice} "
+            f"{', '.join(sorted(EXTENSIONS))}"
         )
+
+
+def _nameless(root: Path, others: Sequence[str]) -> str:
+    """What to do with files that begin like images but are not called so, as PACS write DICOM."""
+    for path in others[:_MOST_OPENED]:
+        try:
+            if (root / path).is_file():  # reading a pipe could block forever
+                with (root / path).open("rb") as file:
+                    kind = format_of(file.read(132))
+                if kind and not path.endswith("/DICOMDIR"):
+                    return f"{path} begins like {kind}; rename such files to names that end in"
+        except OSError:
+            continue
+    return ""
 
 
 def _hint(root: Path, names: Sequence[str]) -> str:
