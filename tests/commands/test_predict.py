@@ -109,17 +109,18 @@ def test_the_decision_follows_from_the_probability_and_threshold_of_a_csv_row() 
 def test_images_of_a_folder_without_an_extension_are_not_left_out_silently(
     image_folder: Path, tmp_path: Path
 ) -> None:
-    """As PACS write DICOM: IM000001, or 1.2.840.10008.7."""
+    """As PACS write DICOM: IM000001, or 1.2.840.10008.7; scanners write 7.IMA, and an index."""
     image = (image_folder / "val" / "ant" / "000.png").read_bytes()
     study = tmp_path / "study"
     study.mkdir()
-    (study / "1.2.840.7").write_bytes(bytes(128) + b"DICM" + bytes(9))
+    for name in ("1.2.840.7", "7.IMA", "8.dic", "DICOMDIR"):
+        (study / name).write_bytes(bytes(128) + b"DICM" + bytes(9))
     (study / "IM\n1").write_bytes(image)
     (study / "README").write_bytes(b"not an image")
     (study / ".hidden").write_bytes(image)
     (study / "notes.txt").write_bytes(image)
     os.mkfifo(study / "pipe")
-    left_out = r"are left out \(2, such as .*1\.2\.840\.7\); pass them as files"
+    left_out = r"are left out \(4, such as .*1\.2\.840\.7\); pass them as files"
     with pytest.raises(InputError, match=rf"no images .*; files that begin like .* {left_out}"):
         find([str(study)])
     (study / "a.png").write_bytes(image)

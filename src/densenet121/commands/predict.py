@@ -28,6 +28,8 @@ from densenet121.utils.strays import broken_link
 
 _NO_LIST = "no image of a known format, and no list of paths, one a line (find without -print0)"
 
+_OF_SCANNERS = frozenset({".ima", ".dc3", ".dic"})  # DICOM under other names than .dcm
+
 
 @dataclass(frozen=True)
 class Source:
@@ -179,7 +181,8 @@ def _from_stream(stdin: IO[bytes]) -> list[Source]:
 def _below(folder: str) -> tuple[list[str], list[str]]:
     """Paths of the images below a folder, and of those that only begin like one.
 
-    The latter have no extension, or the number with which a DICOM identifier ends. Hidden files and
+    The latter have no extension, the number with which a DICOM identifier ends, or an extension
+    that scanners give DICOM. Hidden files and
     folders, and folders of systems, are skipped.
     """
     paths: list[str] = []
@@ -197,8 +200,10 @@ def _below(folder: str) -> tuple[list[str], list[str]]:
                 continue
             if extension in EXTENSIONS:
                 paths.append(path)
-            elif not extension.strip(".0123456789") and _begins_like_an_image(path):
-                nameless.append(path)
+            elif name != "DICOMDIR" and (  # the index of a study
+                extension in _OF_SCANNERS or not extension.strip(".0123456789")
+            ):
+                nameless += [path] if _begins_like_an_image(path) else []
     return sorted(paths, key=os.fsencode), sorted(nameless, key=os.fsencode)
 
 
