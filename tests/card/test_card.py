@@ -15,6 +15,7 @@ from sklearn.metrics import f1_score
 
 from densenet121.card import run as about_run
 from densenet121.card import run_card
+from densenet121.card import weights as about_weights
 from densenet121.card.markdown import escape
 from densenet121.card.run import data, data_of, reproduce
 from densenet121.checkpoint.native import ModelInfo
@@ -507,3 +508,13 @@ def test_what_a_run_records_ends_no_cell_and_no_block() -> None:
     for row in rows:
         head = 3 if row.startswith("| training") else 2
         assert len(re.split(r"(?<!\\)\|", row)) == head + 2, row
+
+
+def test_the_card_of_a_network_of_one_channel_says_so_and_whose_mean_it_is() -> None:
+    of_one = Preprocessing((32, 32), "32", (114.5,), (57.6,), "opencv_bilinear")
+    shown = about_weights.preprocessing(ModelInfo("densenet40", "paper", (), of_one))
+    assert "| mean of the one channel (0 to 255) | 114.5 |" in shown
+    assert "| channels | one grey channel; colours become L" in shown
+    of_three = replace(of_one, mean=(1.0, 2.0, 3.0), std=(1.0, 1.0, 1.0))
+    shown = about_weights.preprocessing(ModelInfo("densenet40", "paper", (), of_three))
+    assert "| mean of R, G, B (0 to 255) | 1, 2, 3 |" in shown and "one grey" not in shown

@@ -5,6 +5,7 @@ from typing import Any
 
 from densenet121.card.markdown import code, escape, section, table
 from densenet121.checkpoint.native import ModelInfo
+from densenet121.datasets.grey import NOTE
 from densenet121.utils.errors import some
 
 _CLASSES_SHOWN = 100
@@ -70,11 +71,13 @@ def use(info: ModelInfo) -> str:
 def preprocessing(info: ModelInfo, differences: Sequence[str] = ()) -> str:
     """How an image becomes the input of the network, and what other programs do differently."""
     p = info.preprocessing
+    of = "R, G, B" if p.channels == 3 else "the one channel"
     rows = [
         ["resized to", code(p.eval_resize)],
         ["central crop, height x width", f"{p.image_size[0]} x {p.image_size[1]}"],
         ["interpolation", code(p.interpolation)],
-        ["mean of R, G, B (0 to 255)", ", ".join(f"{level:.6g}" for level in p.mean)],
+        *([] if p.channels == 3 else [["channels", escape(NOTE)]]),
+        [f"mean of {of} (0 to 255)", ", ".join(f"{level:.6g}" for level in p.mean)],
         ["standard deviation", ", ".join(f"{level:.6g}" for level in p.std)],
         ["samples", p.reading_note],
         ["views averaged", p.tta],
