@@ -215,6 +215,20 @@ def test_a_name_that_no_file_can_have_is_refused(name: str) -> None:
         read_weights(Path(name))
 
 
+@pytest.mark.parametrize("end", [".safetensors", "_ema.safetensors"])
+def test_the_best_weights_of_a_run_that_validated_nothing_are_refused_with_the_last(
+    end: str, tmp_path: Path
+) -> None:
+    missing, last = tmp_path / f"best{end}", tmp_path / f"last{end}"
+    with pytest.raises(InputError, match=r"there is no such weights file$"):
+        read_weights(missing)
+    last.touch()
+    with pytest.raises(InputError, match=f"no best weights, so pass {last}$"):
+        read_weights(missing)
+    with pytest.raises(InputError, match=r"there is no such weights file$"):
+        read_weights(tmp_path / "best.pth")
+
+
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="none: there is no such weights file"):
         read_weights(tmp_path / "none")

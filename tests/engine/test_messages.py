@@ -32,3 +32,12 @@ def test_validation_images_that_are_training_images_are_named(
     assert not images_in_both(train, listed("/x/val", ("a.png", "b.png")))
     folders = [listed(f"/x/{side}", ("ant/a.png",), in_list=False) for side in ("train", "val")]
     assert not images_in_both(*folders)
+
+
+def test_a_run_without_validation_images_says_which_weights_it_will_have(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", logger="densenet121")
+    log_data(listed("/x/train", ("a.png", "b.png")), None, batch_size=2, epoch_steps=1)
+    (line,) = [one.message for one in caplog.records if "no validation images" in one.message]
+    assert "last.safetensors and no best.safetensors" in line

@@ -70,10 +70,8 @@ def read_weights(path: Path, *, shapes_only: bool = False, int8: bool = False) -
             raise InputError(f"{path}: is a folder; pass one weights file{which}")
         path = found_in
     if not path.exists():
-        named = path.name.lower() in _NO_FILE
-        hint = "; no weights come with this program, so name a file"
         nothing = f"is {link}" if (link := broken_link(path)) else "there is no such weights file"
-        raise InputError(f"{path}: {nothing}{hint if named else ''}")
+        raise InputError(f"{path}: {nothing}{_instead_of(path)}")
     refuse_no_file(path)
     refuse_part(path)
     if path.stat().st_size > LARGEST:
@@ -108,6 +106,16 @@ def read_weights(path: Path, *, shapes_only: bool = False, int8: bool = False) -
     weights = _weights(found, _info(text, path) if text else None)
     check_names(weights.info, weights.num_classes, path)
     return weights
+
+
+def _instead_of(missing: Path) -> str:
+    """What to pass in place of a file that is not there, or nothing."""
+    if missing.name.lower() in _NO_FILE:
+        return "; no weights come with this program, so name a file"
+    rest = missing.name.removeprefix("best")
+    if rest != missing.name and (last := missing.with_name(f"last{rest}")).is_file():
+        return f"; a run without validation images has no best weights, so pass {last}"
+    return ""
 
 
 def _native(

@@ -12,7 +12,7 @@ from densenet121.engine.state import Training
 from densenet121.lr_scheduler import lost_milestones
 from densenet121.native.network import instruction_set
 from densenet121.network import stages
-from densenet121.runs.layout import BEST_AVERAGE, BEST_WEIGHTS
+from densenet121.runs.layout import BEST_AVERAGE, BEST_WEIGHTS, LAST_WEIGHTS
 from densenet121.tasks import Metrics
 from densenet121.utils.durations import duration
 from densenet121.utils.errors import some
@@ -38,7 +38,13 @@ def log_data(
     """Log which data the run trains and validates on; a step has a batch on each rank."""
     for name, split in (("training", dataset), ("validation", val)):
         if split is None:
-            log.info("no %s images: there is no val/ beside train/ and no `val_dir`", name)
+            log.info(
+                "no %s images: there is no val/ beside train/ and no `val_dir`; so there will be "
+                "%s and no %s (densenet121 split divides images)",
+                name,
+                LAST_WEIGHTS,
+                BEST_WEIGHTS,
+            )
             continue
         log.info("%s: %s in %s", name, split.summary, split.source)
         log_notes(split)
