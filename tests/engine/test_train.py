@@ -18,6 +18,7 @@ from densenet121.checkpoint.native import read, save
 from densenet121.config import EvalConfig
 from densenet121.engine.evaluate import evaluate
 from densenet121.engine.train import train
+from densenet121.report import write_report
 from densenet121.runs.layout import checkpoints_in
 from densenet121.runs.metrics import read_rows
 from densenet121.utils.errors import InputError, UsageError
@@ -258,6 +259,24 @@ def test_a_validation_image_that_cannot_be_read_is_named_with_how_to_go_on(
         train(config)
     bad.write_bytes(image)
     assert train(replace(config, resume="auto")).evaluation is not None
+
+
+def test_unreadable_training_images_are_told_from_validation_images_of_the_same_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Folders often have the same names; two bad images were counted as one."""
+    for split in ("train", "val"):
+        folder = write_classes(tmp_path / "data" / split, ["x", "y"], 8)
+        (folder / "x" / "004.png").write_bytes(b"not an image")
+    config = train_config(tmp_path / "data", tmp_path / "run", on_bad_image="skip", max_epoch=1)
+    result = train(config)
+    assert list(result.bad_images) == list(result.bad_val_images) == ["x/004.png"]
+    assert "2 images could not be read and were skipped:" in capsys.readouterr().out
+    content = json.loads((tmp_path / "run" / "eval.json").read_text())
+    assert content["bad_training_images"] == len(content["bad_images"]) == 1
+    page = write_report(tmp_path / "run").read_text()
+    assert "16 training images, 1 of which could not be read" in page
+    assert "The training left out 1 image that could not be read." in page
 
 
 def test_a_run_whose_images_are_all_skipped_ends_after_the_first_epoch(tmp_path: Path) -> None:

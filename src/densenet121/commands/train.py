@@ -17,4 +17,4 @@ def run(config: TrainConfig) -> int:
             return STOPPED
         if result.rank == 0:
             write_report(result.folder)
-    return FAILED if result.bad_images else DONE
+    return FAILED if result.bad_images or result.bad_val_images else DONE

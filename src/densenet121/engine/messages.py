@@ -369,9 +369,8 @@ def log_end(training: Training, plan: EpochPlan, path: Path) -> None:
             line(state.best_average),
             path / BEST_AVERAGE,
         )
-    if state.bad_images:
-        were = "was" if len(state.bad_images) == 1 else "were"
-        bad = plural(len(state.bad_images), "image")
-        log.warning("%s could not be read and %s skipped:", bad, were)
-        for reason in state.bad_images.values():
+    if bad := [*state.bad_images.values(), *state.bad_val_images.values()]:
+        were = "was" if len(bad) == 1 else "were"
+        log.warning("%s could not be read and %s skipped:", plural(len(bad), "image"), were)
+        for reason in bad:
             log.warning("%s", reason)  # begins with the path

@@ -212,7 +212,8 @@ def renumber(state: RunState, checkpoint: Checkpoint, run: Mapping[str, Any]) ->
 def complete_best(state: RunState, val: ImageDataset | None) -> None:
     """Add the number of images of the best validation, which older checkpoints lack."""
     if state.best is not None and val is not None and "total" not in state.best:
-        state.best["total"] = len(val) - sum(path in state.bad_images for path in val.paths)
+        bad = state.bad_images | state.bad_val_images
+        state.best["total"] = len(val) - sum(path in bad for path in val.paths)
 
 
 def resume_mindspore(training: Training, weights: Weights, file: Path, epoch_steps: int) -> str:

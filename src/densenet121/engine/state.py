@@ -30,10 +30,11 @@ class RunState:
         evaluated_epochs: epochs done, including their validation.
         best_epoch: epoch (from 0) of the best validation, None before the first one.
         best: metrics of that validation.
-        bad_images: path to reason of each image skipped so far.
+        bad_images: path to reason of each training image skipped so far.
         best_average_epoch: epoch of the best validation of the averaged weights.
         best_average: metrics of that validation.
         progress: whether validations still improve.
+        bad_val_images: as ``bad_images``, of the validation; in older checkpoints they are there.
     """
 
     step: int
@@ -44,10 +45,16 @@ class RunState:
     best_average_epoch: int | None = None
     best_average: dict[str, Any] | None = None
     progress: Progress = field(default_factory=Progress)
+    bad_val_images: dict[str, str] = field(default_factory=dict)
 
     def is_done(self, max_epoch: int) -> bool:
         """Whether no epoch is left, or patience has ended the run."""
         return self.progress.ended or self.evaluated_epochs >= max_epoch
+
+    @property
+    def unreadable(self) -> tuple[dict[str, str], dict[str, str]]:
+        """The training and the validation images that were skipped."""
+        return self.bad_images, self.bad_val_images
 
     def forget(self, fields: Iterable[str]) -> None:
         """Forget these best validations, so that the next one is the best."""

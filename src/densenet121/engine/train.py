@@ -66,7 +66,8 @@ class TrainResult:
         stopped: a signal stopped the run before its last epoch; the state was saved.
         evaluation: the last epoch on the validation images; None without such images, or if a
             resumed run had nothing left to do.
-        bad_images: path to reason of each image that was skipped.
+        bad_images: path to reason of each training image that was skipped.
+        bad_val_images: the same of the validation images.
         rank: rank of this process; only rank 0 has written the folder.
     """
 
@@ -74,6 +75,7 @@ class TrainResult:
     stopped: bool
     evaluation: Evaluation | None
     bad_images: dict[str, str]
+    bad_val_images: dict[str, str]
     rank: int
 
 
@@ -177,7 +179,7 @@ def train(config: TrainConfig, task: Task | None = None, images: Sides = None) -
                     _show_errors(evaluation, training, plan, folder)
                 _complete_last(training, folder)
                 log_end(training, plan, folder.path)
-    return TrainResult(folder.path, stopped, evaluation, state.bad_images, runtime.process.rank)
+    return TrainResult(folder.path, stopped, evaluation, *state.unreadable, runtime.process.rank)
 
 
 def _show_errors(

@@ -115,7 +115,7 @@ def validate_epoch(
     row = {"epoch": state.evaluated_epochs, "step": state.step - 1}
     folder.note({"kind": "eval"} | row | evaluation.metrics)
     folder.show("confusion", row["step"], evaluation.draw_confusion)
-    state.bad_images.update(evaluation.bad)
+    state.bad_val_images.update(evaluation.bad)
     if is_better(plan.task, plan.best_metric, evaluation.metrics, state.best):
         state.best_epoch, state.best = state.evaluated_epochs, evaluation.metrics
         origin = row | plain_metrics(evaluation.metrics)
@@ -132,7 +132,8 @@ def validate_epoch(
             folder.save_weights(BEST_AVERAGE, weights, row | plain_metrics(averaged.metrics))
     # Of the last weights, not the best, which were selected on these same images.
     if folder.is_first:
-        content = evaluation.to_json(LAST_WEIGHTS) | row | evaluation.metrics
+        bad = {"bad_training_images": len(state.bad_images)} if state.bad_images else {}
+        content = evaluation.to_json(LAST_WEIGHTS) | row | evaluation.metrics | bad
         with folder.writing():
             evaluation.write(folder.path, content)
     _follow_progress(training, plan, (averaged or evaluation).metrics)

@@ -19,11 +19,20 @@ def header(run: RunFiles, record: dict[str, Any]) -> str:
         f"started {record['started']}" if record.get("started") else "",
         f"on {record['device']}" if record.get("device") else "",
         f"{len(run.results.class_names)} {run.task.class_word}" if run.results.class_names else "",
-        f"{train['pictures']} training images" if "pictures" in train else "",
+        _trained(run, train),
         _evaluated(run, record),
     ]
     line = escape(" \u00b7 ".join(fact for fact in facts if fact))
     return f"<header><h1>{escape(run.folder.resolve().name)}</h1><p>{line}</p></header>"
+
+
+def _trained(run: RunFiles, train: dict[str, Any]) -> str:
+    """The number of training images, and how many of them no step had."""
+    if "pictures" not in train:
+        return ""
+    bad = run.evaluation.get("bad_training_images")
+    unread = f", {bad} of which could not be read" if isinstance(bad, int) and bad else ""
+    return f"{train['pictures']} training images{unread}"
 
 
 def _evaluated(run: RunFiles, record: dict[str, Any]) -> str:

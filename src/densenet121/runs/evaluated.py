@@ -60,6 +60,9 @@ def image_notes(found: Mapping[str, Any], kind: str) -> list[str]:
     if unread := _unread(found):
         verb = "is" if unread == 1 else "are"
         notes.append(f"{plural(unread, 'image')} could not be read and {verb} not counted.")
+    bad = found.get("bad_training_images")
+    if isinstance(bad, int) and bad > 0:
+        notes.append(f"The training left out {plural(bad, 'image')} that could not be read.")
     return notes
 
 
