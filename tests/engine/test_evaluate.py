@@ -25,6 +25,7 @@ from densenet121.datasets.transforms import MEAN, STD
 from densenet121.engine.evaluate import evaluate
 from densenet121.network import build
 from densenet121.report import write_report
+from densenet121.runs.evaluations import read_evaluation
 from densenet121.utils.errors import InputError, UsageError
 from densenet121.utils.files import file_digest
 
@@ -112,6 +113,37 @@ def test_a_folder_of_weights_is_evaluated_newest_first_with_a_table(
     results = json.loads((tmp_path / "eval" / "eval.json").read_text())["results"]
     assert [Path(content["checkpoint"]).name for content in results] == names
     assert (tmp_path / "eval" / "0-2_12" / "predictions.csv").exists()
+
+
+def test_a_folder_of_weights_leaves_no_predictions_of_an_earlier_evaluation_beside_its_table(
+    prime: Path, weights: Path, tmp_path: Path
+) -> None:
+    """compare took them for those of the new weights, without a word."""
+    evaluate(eval_config(prime, weights, tmp_path / "eval"))
+    assert (tmp_path / "eval" / "predictions.csv").exists()
+    evaluate(eval_config(prime, weights.parent, tmp_path / "eval"))
+    own = tmp_path / "eval" / weights.stem
+    assert not (tmp_path / "eval" / "error_maps").exists() and (own / "error_maps").is_dir()
+    with pytest.raises(InputError, match=f"pass the folder of one of its weights, such as {own}$"):
+        read_evaluation(tmp_path / "eval")
+    assert len(read_evaluation(own).rows) == 101
+
+
+def test_weights_that_differ_only_in_the_suffix_have_a_folder_of_results_each(
+    prime: Path, tmp_path: Path
+) -> None:
+    """As best.onnx beside best.safetensors: one of them replaced the results of the other."""
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    for seed, name in enumerate(("best.safetensors", "best.ckpt", "last.safetensors")):
+        write_weights(folder / name, seed)
+    evaluate(eval_config(prime, folder, tmp_path / "eval"))
+    results = json.loads((tmp_path / "eval" / "eval.json").read_text())["results"]
+    digests = {Path(one["checkpoint"]).name: one["digest"] for one in results}
+    for name, own in (("best.safetensors", "best_safetensors"), ("best.ckpt", "best_ckpt")):
+        content = json.loads((tmp_path / "eval" / own / "eval.json").read_text())
+        assert content["digest"] == digests[name]
+    assert (tmp_path / "eval" / "last" / "predictions.csv").exists()
 
 
 def test_other_classes_are_an_error_that_shows_the_difference(

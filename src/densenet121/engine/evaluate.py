@@ -37,7 +37,7 @@ from densenet121.engine.setup import check_call
 from densenet121.inference.classifier import Classifier
 from densenet121.inference.onnx_model import OnnxModel
 from densenet121.runs.evaluated import SAME_IMAGES
-from densenet121.runs.evaluations import write_error_maps, write_summary
+from densenet121.runs.evaluations import results_of, write_error_maps, write_summary
 from densenet121.runs.layout import make_folder, read_record
 from densenet121.runs.record import describe_run
 from densenet121.runtime import Runtime, joined
@@ -125,7 +125,8 @@ def evaluate(config: EvalConfig, task: Task | None = None) -> EvalResult:
                 content = _content(evaluation, file, digest, first, *how) if evaluation else None
                 if evaluation is None or content is None:
                     break
-                target = (path / file.stem, None) if source.is_dir() else (path, run)
+                own_folder = results_of(path, file, files)
+                target = (own_folder, None) if source.is_dir() else (path, run)
                 _write_results(*target, evaluation, content, classifier, runtime, config, check)
                 results[file] = evaluation
                 contents.append(content)

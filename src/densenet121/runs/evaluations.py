@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from densenet121.pages.markup import mapping
 from densenet121.runs.layout import (
     ERROR_MAPS,
     EVALUATION,
@@ -79,11 +80,26 @@ def write_summary(
     complete: bool,
     run: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the eval.json of several weights files, and run.json with the content ``run``."""
+    """Write the eval.json of several weights files, and run.json with the content ``run``.
+
+    The predictions and maps of an earlier evaluation are removed first: they would pass for those
+    of these weights, which are in a folder each.
+    """
+    _remove_error_maps(folder)
+    (folder / PREDICTIONS).unlink(missing_ok=True)
     files = {folder / EVALUATION: {"results": list(results), "complete": complete}}
     if run is not None:
         files[folder / RECORD] = dict(run)
     write_together({file: json_bytes(content) for file, content in files.items()})
+
+
+def results_of(folder: Path, file: Path, files: Sequence[Path]) -> Path:
+    """The folder of the results of one of several weights files: its name without the suffix.
+
+    With the suffix where another has the same name, such as best.onnx beside best.safetensors.
+    """
+    alone = [other.stem for other in files].count(file.stem) == 1
+    return folder / (file.stem if alone else f"{file.stem}_{file.suffix[1:]}")
 
 
 def copy_evaluation(source: Path, target: Path, epochs: int) -> None:
@@ -184,5 +200,16 @@ def _text(file: Path) -> str:
         return read_input(file).decode("utf-8-sig", "surrogateescape")
     except OSError as error:
         raise InputError(
-            f"{file}: cannot be read ({error.strerror}); pass a folder that eval wrote"
+            f"{file}: cannot be read ({error.strerror}); pass {_where_else(file.parent)}"
         ) from None
+
+
+def _where_else(folder: Path) -> str:
+    """What to pass in place of a folder without predictions: of several weights each has one."""
+    results = read_evaluated(folder).get("results")
+    listed = results if isinstance(results, list) else []
+    files = [Path(str(mapping(one).get("checkpoint"))) for one in listed]
+    for own in (results_of(folder, file, files) for file in files):
+        if (own / PREDICTIONS).is_file():
+            return f"the folder of one of its weights, such as {own}"
+    return "a folder that eval wrote"
