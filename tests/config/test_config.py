@@ -415,6 +415,13 @@ def test_only_changes_that_change_numbers_are_differences() -> None:
     assert differences(before, now) == ["--lr was 0.1, is now 0.2", "--T_max was None, is now 10"]
 
 
+def test_a_rank_or_another_way_to_start_the_processes_is_no_difference() -> None:
+    """Each rank may be told its number; the checkpoint has that of rank 0."""
+    before = settings_of(train_config())
+    of_rank_1 = {"rank": 1, "group_size": 2, "is_distributed": 0}
+    assert differences(before, before | of_rank_1) == []
+
+
 def test_a_flag_that_an_older_run_did_not_know_is_no_difference() -> None:
     before = settings_of(train_config())
     assert differences(before, before | {"flag_of_tomorrow": 1}) == []

@@ -41,6 +41,9 @@ FREE_ON_RESUME = frozenset(
         "keep_checkpoint_max",
         "is_save_on_master",
         "timeout_seconds",
+        "is_distributed",  # the number of processes is compared itself
+        "rank",
+        "group_size",
         "workers",
         "device",
         "recompute",
