@@ -378,6 +378,19 @@ def test_an_evaluation_that_ends_early_leaves_the_one_before_whole(
     assert json.loads((folder / "run.json").read_text())["settings"]["tta"] == "flip"
 
 
+def test_weights_of_a_folder_of_which_none_was_evaluated_leave_the_results_before(
+    prime: Path, weights: Path, tmp_path: Path
+) -> None:
+    """An empty table replaced them."""
+    folder = tmp_path / "out"
+    evaluate(eval_config(prime, weights, folder))
+    kept = ("run.json", "eval.json", "predictions.csv")
+    before = [(folder / name).read_bytes() for name in kept]
+    with stop_at("images of 3 classes"):
+        assert evaluate(eval_config(prime, weights.parent, folder)).stopped
+    assert [(folder / name).read_bytes() for name in kept] == before
+
+
 @pytest.mark.parametrize("line", ["images of 3 classes", "load model"])
 @pytest.mark.parametrize("alone", [True, False])
 def test_the_digest_is_of_the_weights_that_were_evaluated_though_the_file_is_replaced(

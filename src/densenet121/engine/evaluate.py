@@ -131,7 +131,7 @@ def evaluate(config: EvalConfig, task: Task | None = None) -> EvalResult:
                 results[file] = evaluation
                 contents.append(content)
             stopped = len(results) < len(files)
-            if source.is_dir() and runtime.process.rank == 0:
+            if source.is_dir() and contents and runtime.process.rank == 0:
                 write_summary(path, contents, not stopped, run)
                 _log_summary(results)
             _log_end(len(results), len(files), path)
