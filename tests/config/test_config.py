@@ -1,9 +1,11 @@
 """The settings: their names and defaults are frozen, their ranges are kept."""
 
 import dataclasses
+import inspect
 import json
 import math
 import os
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from densenet121.config import (
     settings_of,
 )
 from densenet121.config.files import read_settings
+from densenet121.config.flags import explanations
 from densenet121.utils.errors import UsageError
 from densenet121.utils.resizing import default_eval_resize
 
@@ -207,6 +210,21 @@ def test_every_flag_is_explained(config: type[Any], table: dict[str, Any]) -> No
     meanings = {flag.name: flag.meaning for flag in flags_of(config)}
     assert meanings.keys() == table.keys()
     assert [name for name, meaning in meanings.items() if len(meaning) < 10] == []
+
+
+@pytest.mark.parametrize(("config", "table"), TABLES)
+def test_flags_have_their_texts_whether_python_indents_docstrings_or_not(
+    config: type[Any], table: dict[str, Any]
+) -> None:
+    """Python 3.13 removes the indentation that 3.11 and 3.12 keep."""
+    first, *rest = inspect.cleandoc(config.__doc__ or "").splitlines(keepends=True)
+    bare, indented = (
+        explanations(type("Config", (), {"__doc__": first + textwrap.indent("".join(rest), by)}))
+        for by in ("", "    ")
+    )
+    assert bare == indented == explanations(config)
+    own = inspect.get_annotations(config).keys() & table.keys()
+    assert bare.keys() >= own
 
 
 @pytest.mark.parametrize(

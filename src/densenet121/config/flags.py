@@ -238,9 +238,14 @@ def _flags_of(config_class: type[Any]) -> tuple[Flag, ...]:
 
 
 def explanations(config_class: type[Any]) -> dict[str, str]:
-    """Field to its text in the ``Attributes`` section of the class's own docstring."""
-    _, _, section = (config_class.__doc__ or "").partition("\n    Attributes:\n")
-    entries = re.findall(r"^ {8}(\w+): (.*(?:\n {9,}.*)*)", section, re.MULTILINE)
+    """Field to its text in the ``Attributes`` section of the class's own docstring.
+
+    From Python 3.13 on the compiler removes the indentation of a docstring; cleandoc does so for
+    every version.
+    """
+    text = inspect.cleandoc(config_class.__doc__ or "")
+    _, _, section = text.partition("\nAttributes:\n")
+    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", section, re.MULTILINE)
     return {name: " ".join(text.split()).rstrip(".") for name, text in entries}
 
 
