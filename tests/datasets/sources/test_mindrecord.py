@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -261,12 +262,15 @@ ENDLESS = {
 @pytest.mark.parametrize("kind", ENDLESS)
 def test_an_index_that_computes_is_refused(kind: str, tmp_path: Path) -> None:
     file = write_mindrecord(tmp_path / "a.mindrecord", rows([0, 1]))
-    with sqlite3.connect(tmp_path / "a.mindrecord.db") as opened:
+    with closing(sqlite3.connect(tmp_path / "a.mindrecord.db")) as opened:
         opened.execute("ALTER TABLE INDEXES RENAME TO ROWS_OF_IT")
-        opened.execute(f"CREATE {ENDLESS[kind]}")
+        try:
+            opened.execute(f"CREATE {ENDLESS[kind]}")
+        except MemoryError:
+            pytest.skip(f"SQLite {sqlite3.sqlite_version} does not make such a table")
         if "TABLE" in ENDLESS[kind]:
             opened.execute("INSERT INTO INDEXES (c0) VALUES (1), (2)")
-    opened.close()
+        opened.commit()
     with pytest.raises(InputError, match=r"a\.mindrecord\.db: is no index of MindRecord, or dam"):
         open_training(file)
 

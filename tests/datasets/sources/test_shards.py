@@ -265,8 +265,37 @@ def test_a_member_of_a_negative_size_is_damage(kind: Any, tmp_path: Path) -> Non
         member.pax_headers = {"size": "-1024"}
     data = member.tobuf(kind) + tarfile.TarInfo("b.jpg").tobuf(kind) + bytes(1024)
     (tmp_path / "a.tar").write_bytes(data)
-    with pytest.raises(InputError, match=r"a.tar: damaged or not a tar file \(a.jpg: -1024 bytes"):
+    # Python from 3.13.6 on refuses it, or ends there by itself, as if nothing followed.
+    found = "(a.jpg: -1024 bytes|invalid offset|what is at byte 0 is no head)"
+    told = rf"a.tar: damaged or not a tar file \({found}"
+    with pytest.raises(InputError, match=told):
         open_training(tmp_path / "a.tar")
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_a_damaged_head_is_not_taken_for_the_end_of_a_shard(last: bool, tmp_path: Path) -> None:
+    """Python's tarfile ends there without a word, and all samples after it were lost."""
+    file = tar_of(tmp_path / "x.tar", samples("", range(8)))
+    data = bytearray(file.read_bytes())
+    place = 1024 * (15 if last else 6)
+    data[place + 3] ^= 1  # of the name, whose sum is in the head
+    file.write_bytes(data)
+    told = rf"x.tar: damaged or not a tar file \(what is at byte {place} is no head of a member"
+    with pytest.raises(InputError, match=told):
+        open_training(file)
+
+
+def test_tar_files_that_were_put_together_are_refused_and_blocks_at_the_end_are_not(
+    tmp_path: Path,
+) -> None:
+    """Those after the first were passed over without a word."""
+    first, second = (tar_of(tmp_path / f"{n}.tar", samples(f"{n}/", range(4))) for n in (1, 2))
+    (tmp_path / "x.tar").write_bytes(first.read_bytes() + second.read_bytes())
+    told = r"x.tar: goes on after the empty blocks at byte 8192, where a tar file ends, as files do"
+    with pytest.raises(InputError, match=told):
+        open_training(tmp_path / "x.tar")
+    first.write_bytes(first.read_bytes() + bytes(100_000))
+    assert len(open_evaluation(first)) == 4
 
 
 def linked(file: Path, name: str, kind: bytes) -> Path:

@@ -25,6 +25,7 @@ _COMPRESSED = (
     (b"\x28\xb5\x2f\xfd", "zstd"),
 )
 _MOST_NOTE_BYTES = 2**16  # maximum size of a .cls or .json
+_MOST_END = 2**26  # bytes after the end of a tar file that are looked at
 
 
 @dataclass(slots=True)
@@ -76,10 +77,11 @@ def read_members(file: Path) -> Members:
     Raises:
         InputError: it is damaged, or a member is too large.
     """
-    found = Members([], [])
+    found, end = Members([], []), 0
     try:
         with tarfile.open(file, "r:") as tar:
             for member in tar:
+                end = tar.offset
                 if member.size < 0:  # Python before 3.13.6 goes back by it, and on without end
                     raise ValueError(f"{member.name}: {member.size} bytes")
                 *folders, base = member.name.split("/")
@@ -100,6 +102,7 @@ def read_members(file: Path) -> Members:
                     content = tar.extractfile(member)
                     text = content.read().decode("utf-8", "surrogateescape") if content else ""
                     found.notes.append(_note(file, member.name, text))
+            _check_end(file, end, tar.offset)
     except InputError:
         raise
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
@@ -107,6 +110,32 @@ def read_members(file: Path) -> Members:
         _refuse_compressed(file)
         raise InputError(f"{file}: damaged or not a tar file ({error})") from None
     return found
+
+
+def _check_end(file: Path, end: int, last: int) -> None:
+    """Refuse members after what tarfile takes for the end without a word.
+
+    That is the first head that is damaged, or the first empty block, as between two tar files that
+    cat has put together. A file that ends without empty blocks has a note (``cut_short``).
+
+    Args:
+        file: the shard.
+        end: where the last member that was read ends.
+        last: where tarfile ended.
+    """
+    with file.open("rb") as opened:
+        opened.seek(end)
+        head = opened.read(tarfile.BLOCKSIZE)
+        if end != last or (len(head) == tarfile.BLOCKSIZE and head.strip(b"\0")):
+            raise ValueError(f"what is at byte {end} is no head of a member")
+        place, rest = end, head
+        while rest and place < end + _MOST_END:
+            if rest.strip(b"\0") and len(head) == tarfile.BLOCKSIZE:
+                raise InputError(
+                    f"{file}: goes on after the empty blocks at byte {end}, where a tar file ends, "
+                    "as files do that cat has put together; unpack it and write one anew"
+                )
+            place, rest = opened.tell(), opened.read(2**20)
 
 
 def _refuse_compressed(file: Path) -> None:
