@@ -153,7 +153,7 @@ def test_a_hook_may_ask_for_the_gradient_of_maps_of_a_frozen_network() -> None:
 
 
 # torch itself uses what it deprecates here (and, with Python 3.14, does not support).
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is (deprecated|not sup):DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is (deprecated|not supported)")
 @pytest.mark.parametrize("gradients", [True, False])
 def test_derivatives_in_forward_mode_are_those_of_the_network(gradients: bool) -> None:
     net, images = small_net().double().eval(), random_images(2, 32, 32).double()

@@ -19,7 +19,8 @@ def _small(variant: Variant) -> DenseNet:
 def _traced(model: nn.Module, images: torch.Tensor) -> nn.Module:
     """Traced twice by torch, which compares the two; a warning of a constant is an error."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        for kind in (DeprecationWarning, FutureWarning):  # of torch 2.13, and of 2.14
+            warnings.filterwarnings("ignore", "`torch.jit.trace", category=kind)
         traced: nn.Module = torch.jit.trace(model, images)  # type: ignore[no-untyped-call]
         return traced
 
