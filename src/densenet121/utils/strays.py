@@ -25,6 +25,13 @@ _OTHER_IMAGES = (
     (re.compile(rb"\0\0\0\x0cjP  \r\n|\xff\x4f\xff\x51"), "JPEG 2000"),
     (re.compile(rb"II\+\0|MM\0\+"), "BigTIFF"),
 )
+# Files of Excel (also before 2007), LibreOffice and Numbers. The newer ones are zip files, as .npz
+# and weights of torch are, whose folder is called as the file was.
+_OFFICE = re.compile(
+    rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1|PK\x03\x04.{26}(\[Content_Types\]\.xml|_rels/\.rels|"
+    rb"docProps/(app|core)\.xml|xl/work|mimetypeapplication/vnd\.oasis|Index/Document)",
+    re.DOTALL,
+)
 _PAGES = (b"<!doctype html", b"<html", b"<head", b"<?xml version")
 
 
@@ -42,6 +49,10 @@ def stray(start: bytes) -> str | None:
         return "DICOM without the mark DICM of a file; write it anew as a DICOM file"
     if start.startswith(_EARLY_MARK):
         return "DICOM without the 128 bytes before its mark; write it anew as a DICOM file"
+    if _OFFICE.match(start):
+        return (
+            "a spreadsheet (or another file of an office program); save the table as CSV in UTF-8"
+        )
     text = start[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if text.startswith(_PAGES):
         return (

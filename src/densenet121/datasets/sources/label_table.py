@@ -25,6 +25,7 @@ from densenet121.datasets.sources.splits import other_split_notes, split_columns
 from densenet121.datasets.sources.text import is_error_value
 from densenet121.datasets.tables import Table, read_table
 from densenet121.utils.errors import InputError, UsageError, some
+from densenet121.utils.strays import refuse_stray
 
 TABLE = "labels.csv"  # in a folder that is named as the source
 SUFFIXES = (".csv", ".tsv")
@@ -75,6 +76,7 @@ def read_label_table(source: Path, rules: LabelRules) -> ImageDataset:
     """
     file = source / TABLE if source.is_dir() else source
     if file.suffix.lower() not in SUFFIXES:
+        refuse_stray(file)
         raise InputError(f"{file}: labels are read from .csv or .tsv, or from {TABLE} in a folder")
     table = read_table(file)
     path_column = path_column_of(table, rules.path_column)

@@ -32,6 +32,7 @@ from densenet121.datasets.sources.shards import read_shards
 from densenet121.datasets.sources.splits import Split, have_own_splits
 from densenet121.datasets.sources.tfrecord import read_tfrecords
 from densenet121.utils.errors import InputError, UsageError, some
+from densenet121.utils.strays import refuse_stray
 
 # The kinds of files that hold many images, and the folders that are one source as a whole.
 _READERS: dict[str, Callable[..., ImageDataset]] = {
@@ -172,6 +173,7 @@ def _open_file(where: Path, field: str, split: Split, *, columns: bool) -> Image
         return _READERS[kind](where, split, partial=partial)
     if is_compressed(where.name):
         raise InputError(f"`{field}` {where}: is compressed; unpack it, and pass what was in it")
+    refuse_stray(where)
     allowed = ", ".join((*lists.SUFFIXES, archive.SUFFIX, *PACKED))
     raise InputError(
         f"`{field}` {where}: unsupported kind of file; pass a folder or one of {allowed}"
