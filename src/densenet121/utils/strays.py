@@ -51,7 +51,7 @@ def stray(start: bytes) -> str | None:
         return "DICOM without the 128 bytes before its mark; write it anew as a DICOM file"
     if _OFFICE.match(start):
         return (
-            "a spreadsheet (or another file of an office program); save the table as CSV in UTF-8"
+            "a spreadsheet (or another office file); save the table as CSV in UTF-8"
         )
     text = start[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if text.startswith(_PAGES):
