@@ -50,9 +50,7 @@ def stray(start: bytes) -> str | None:
     if start.startswith(_EARLY_MARK):
         return "DICOM without the 128 bytes before its mark; write it anew as a DICOM file"
     if _OFFICE.match(start):
-        return (
-            "a spreadsheet (or another office file); save the table as CSV in UTF-8"
-        )
+        return "a spreadsheet (or another office file); save the table as CSV in UTF-8"
     text = start[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if text.startswith(_PAGES):
         return (
