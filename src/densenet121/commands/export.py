@@ -5,6 +5,7 @@ import io
 import json
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,9 @@ def _as_torch(
 ) -> tuple[bytes, Run]:
     """The content of the file, and a function that runs it; ``calibrating`` is not used."""
     data = torch_export(module, inputs_of(module, shown[:2]), weights)
-    program = torch.export.load(io.BytesIO(data)).module()
+    with warnings.catch_warnings():  # torch 2.10 warns of how it reads them itself
+        warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)
+        program = torch.export.load(io.BytesIO(data)).module()
 
     def run(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode():
