@@ -12,6 +12,7 @@ sides run as users run them, one after the other, on the same images.
 
 import csv
 import io
+import itertools
 import json
 import os
 import shutil
@@ -44,17 +45,27 @@ AMP = ["fp32", pytest.param("bf16", marks=pytest.mark.skipif(not BF16, reason="n
 def run(
     python: Path, *arguments: object, ranks: int = 1, status: int = 0, kernels: str = ""
 ) -> str:
-    """``densenet121 ...`` by one of the two sides; what it prints."""
+    """``densenet121 ...`` by one of the two sides; what it prints.
+
+    The other commit with two ranks is at times aborted while it ends (SIGABRT of gloo's threads,
+    which is mended since), so it has three attempts; this one has to end well at once.
+    """
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
     command = [str(python), *(launcher if ranks > 1 else []), "-m", "densenet121"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "DENSENET121_KERNELS": kernels}
     environment["PYTHONPATH"] = str(
         (OLD / "source" if python == OLD_PYTHON else REPOSITORY) / "src"
     )
-    done = subprocess.run(
-        [*command, *map(str, arguments)],
-        capture_output=True, text=True, env=environment, check=False, timeout=600,
-    )  # fmt: skip
+    for _ in range(3 if python == OLD_PYTHON and ranks > 1 else 1):
+        done = subprocess.run(
+            [*command, *map(str, arguments)],
+            capture_output=True, text=True, env=environment, check=False, timeout=600,
+        )  # fmt: skip
+        if "SIGABRT" not in done.stderr:
+            break
+        for flag, value in itertools.pairwise(arguments):
+            if flag == "--output_dir":
+                shutil.rmtree(str(value), ignore_errors=True)
     assert done.returncode == status, done.stderr[-2000:]
     return done.stdout
 
