@@ -1,4 +1,6 @@
-"""Damaged files of other programs' formats: IDX, NumPy archives, TFRecord, MindRecord, Arrow."""
+"""Damaged files of other programs' formats: IDX, NumPy archives, TFRecord, MindRecord, Arrow,
+HDF5.
+"""
 
 import gzip
 import random
@@ -7,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 from campaigns.campaign import Target
@@ -25,7 +28,7 @@ from helpers.tfrecord import example, record, write_tfrecord
 Case = tuple[str, str, bytes]
 _FOLDER: list[Path] = []
 _SOUND: dict[tuple[str, str], bytes] = {}
-_PATHS = {"npz": "a.npz", "tfrecord": "a.tfrecord", "mindrecord": "a.mindrecord"}
+_PATHS = {"npz": "a.npz", "hdf5": "a.h5", "tfrecord": "a.tfrecord", "mindrecord": "a.mindrecord"}
 
 
 def load(folder: Path) -> None:
@@ -35,7 +38,7 @@ def load(folder: Path) -> None:
     labels = (0, 1, 0, 1)
     pixels = np.arange(4 * 5 * 6, dtype=np.uint8).reshape(4, 5, 6)
     numbers = np.array(labels, dtype=np.uint8)
-    for name in ("idx", "npz", "tfrecord", "mindrecord", "arrow"):
+    for name in ("idx", "npz", "tfrecord", "mindrecord", "arrow", "hdf5"):
         (folder / name).mkdir(exist_ok=True)
     np.savez_compressed(
         folder / "npz" / "a.npz", train_images=pixels, train_labels=numbers[:, None]
@@ -50,6 +53,9 @@ def load(folder: Path) -> None:
     names = {"label": {"names": ["ant", "bee"], "_type": "ClassLabel"}}
     saved = [{"image": {"bytes": image, "path": f"{n}.png"}, "label": n} for n in labels]
     write_arrow(folder / "arrow", saved, names)
+    with h5py.File(folder / "hdf5" / "a.h5", "w") as opened:
+        opened.create_dataset("x", data=pixels, chunks=(2, 5, 6), compression="gzip")
+        opened["y"], opened["name"] = numbers, [b"ant", b"bee", b"ant", b"bee"]
     for file in folder.glob("*/*"):
         _SOUND[file.parent.name, file.name] = file.read_bytes()
 

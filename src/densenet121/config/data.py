@@ -15,8 +15,8 @@ class DataSettings(Settings):
     Attributes:
         data_dir: training images: a folder of class folders, or one that holds `train/` and
             `val/`; a list of paths and labels (.txt, .csv); a folder of tar shards, of Parquet,
-            TFRecord or MindRecord files; one that `save_to_disk` of Hugging Face datasets wrote;
-            CIFAR's own files; a folder of IDX files (MNIST); a NumPy archive (MedMNIST).
+            TFRecord, MindRecord or HDF5 files; one that `save_to_disk` of Hugging Face datasets
+            wrote; CIFAR's own files; a folder of IDX files (MNIST); a NumPy archive (MedMNIST).
         val_dir: images to validate on after every epoch (default: those of `val`, `valid` or
             `validation` beside `train`, or of files and rows named so; else none).
         exclude: file that names images to leave out, one per line, as `audit` writes it

@@ -89,7 +89,7 @@ def read_label_archive(where: Path, rules: LabelRules, split: Split) -> ImageDat
             f"{where}: {part}_labels has one number for each image, which is its class; pass "
             "`task` single_label"
         )
-    names = _label_names(_file(where), labels.shape[1])
+    names = label_names(_file(where), labels.shape[1])
     cells = ([str(cell) for cell in column] for column in labels.T.tolist())
     table = Table(
         where,
@@ -235,8 +235,12 @@ def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
     return np.frombuffer(data, dtype).reshape(shape, order="F" if is_fortran else "C")
 
 
-def _label_names(file: Path, count: int) -> tuple[str, ...]:
-    """The names of the labels."""
+def label_names(file: Path, count: int) -> tuple[str, ...]:
+    """The names of the columns of labels of a file: the lines of ``classes.txt``, or 0, 1, 2 ...
+
+    Raises:
+        InputError: the lines are not as many, or one is there twice.
+    """
     classes = file.parent / "classes.txt"
     if not classes.is_file():
         return tuple(map(str, range(count)))

@@ -22,12 +22,13 @@ PACKED = {
         re.compile(r".*\.tfrec(ords?)?(-\d+-of-\d+)?|[^.]+-\d{5}-of-\d{5}"),
     ),
     ".mindrecord": ("MindRecord files", re.compile(r".*\.mindrecord\d*")),
+    ".h5": ("HDF5 files", re.compile(r".*\.(h5|hdf5)", re.IGNORECASE)),
     ".arrow": ("Arrow files", re.compile(r".*\.arrow")),  # of a folder with state.json
 }
 
 # What is read only after it was unpacked: x.tar.gz, x.tgz, x.zip, x.tfrecord.gz and others.
 _COMPRESSED = re.compile(
-    r".*\.(tar|parquet|tfrec(ords?)?)\.(gz|bz2|xz|zst|lz4)|.*\.(tgz|tbz2?|txz|tzst|zip|7z|rar)",
+    r".*\.(tar|parquet|tfrec(ords?)?|h5|hdf5)\.(gz|bz2|xz|zst|lz4)|.*\.(tgz|tbz2?|txz|tzst|zip|7z|rar)",
     re.IGNORECASE,
 )
 

@@ -9,6 +9,7 @@ from densenet121.datasets.sources.arrow import read_arrow
 from densenet121.datasets.sources.cifar import is_cifar, read_cifar
 from densenet121.datasets.sources.exclusion import without_excluded
 from densenet121.datasets.sources.folder import check_names
+from densenet121.datasets.sources.hdf5 import read_hdf5
 from densenet121.datasets.sources.idx import has_both_parts, is_idx, read_idx
 from densenet121.datasets.sources.index_cache import scan_cached
 from densenet121.datasets.sources.layout import (
@@ -40,6 +41,7 @@ _READERS: dict[str, Callable[..., ImageDataset]] = {
     ".parquet": read_parquet,
     ".tfrecord": read_tfrecords,
     ".mindrecord": read_mindrecords,
+    ".h5": read_hdf5,
     ".arrow": read_arrow,
 }
 _FOLDERS: dict[str, tuple[Callable[[Path], bool], Callable[..., ImageDataset]]] = {

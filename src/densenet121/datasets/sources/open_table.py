@@ -9,6 +9,7 @@ from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.sources import archive
 from densenet121.datasets.sources.arrow import read_label_arrow
 from densenet121.datasets.sources.exclusion import without_excluded
+from densenet121.datasets.sources.hdf5 import read_label_hdf5
 from densenet121.datasets.sources.label_table import TABLE, LabelRules, read_label_table
 from densenet121.datasets.sources.layout import (
     PACKED,
@@ -42,6 +43,7 @@ _READERS: dict[str, Callable[[Path, LabelRules, Split], ImageDataset]] = {
     ".parquet": read_label_parquet,
     ".tfrecord": read_label_tfrecords,
     ".mindrecord": read_label_mindrecords,
+    ".h5": read_label_hdf5,
     ".arrow": read_label_arrow,
 }
 

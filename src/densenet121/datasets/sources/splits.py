@@ -37,8 +37,11 @@ def split_within(name: str) -> str | None:
 def split_of_file(name: str) -> str | None:
     """As ``split_of``, of the first word of a file name: train-00000-of-00001.parquet.
 
-    TensorFlow Datasets write the data set's name before it: mnist-train.tfrecord-00000-of-00001.
+    TensorFlow Datasets write the data set's name before it: mnist-train.tfrecord-00000-of-00001;
+    HDF5 files have it anywhere: camelyonpatch_level_2_split_valid_x.h5.
     """
+    if name.lower().endswith((".h5", ".hdf5")):
+        return split_within(name)
     if named := re.fullmatch(r".+-([a-z]+)\.tfrecord-\d+-of-\d+", name):
         return split_of(named[1])
     return split_of(re.split(r"[^a-zA-Z]", name, maxsplit=1)[0])
