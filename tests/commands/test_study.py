@@ -432,7 +432,7 @@ def test_a_study_may_be_moved_with_its_images(single: Path, classes: Path, tmp_p
         (["--resamples", "5"], 2, "--resamples must be at least 100, got 5"),
         (["--seed", str(2**63 - 1), "--seeds", "2"], 2, "--seed must be at least 0 and at most"),
         (["--data_dir", "nowhere"], 1, "--data_dir"),
-        (["--label_column", "label"], 2, "need --task multilabel"),
+        (["--missing", "0"], 2, "need --task multilabel"),
         (["--exclude", "nothing.txt"], 1, "nothing.txt: cannot be read"),
     ],
 )

@@ -16,6 +16,7 @@ from densenet121.datasets.groups import check_spelling, group_ids
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.reading import Reading, make_reading
 from densenet121.datasets.sources.label_table import LabelRules
+from densenet121.datasets.sources.list_rows import ListRules
 from densenet121.datasets.sources.open import open_splits
 from densenet121.datasets.sources.open_table import open_labelled_training, refuse_label_table
 from densenet121.datasets.sources.text import lines_of
@@ -121,7 +122,9 @@ def _open(config: AuditConfig, val_dir: Path | None) -> dict[str, ImageDataset]:
     source = absolute(config.source)
     if config.task != MULTILABEL:
         refuse_label_table(source)
-        found = open_splits(source, val_dir, field="source", columns=True)
+        found = open_splits(
+            source, val_dir, field="source", columns=True, rules=ListRules(**config.list_rules())
+        )
         return {str(split): part for split, part in found.items()}
     rules = LabelRules(**config.rules())
     train, val = open_labelled_training(source, val_dir, rules, field="source")

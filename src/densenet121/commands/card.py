@@ -21,7 +21,8 @@ from densenet121.utils.files import check_output, write_atomic
 
 _DEFAULT = "README.md"
 # A card is passed on, so the paths of this machine are not in it.
-_PLACES = {"data_dir": "DATA", "val_dir": "VALIDATION_DATA", "exclude": "EXCLUDED"}
+_PLACES = {"data_dir": "DATA", "val_dir": "VALIDATION_DATA", "image_dir": "IMAGES"}
+_PLACES |= {"exclude": "EXCLUDED"}
 _LEFT_OUT = (
     *("output_dir", "ckpt_path", "resume", "log_path", "log_interval", "ckpt_interval"),
     *("keep_checkpoint_max", "is_save_on_master", "device", "workers", "timeout_seconds"),

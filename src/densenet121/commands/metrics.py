@@ -13,7 +13,7 @@ from densenet121.commands import DONE, print_notes
 from densenet121.config import MetricsConfig, absolute
 from densenet121.datasets.groups import check_spelling
 from densenet121.datasets.sources.label_table import LabelRules, known_labels
-from densenet121.datasets.sources.lists import PATH_COLUMNS
+from densenet121.datasets.sources.list_rows import PATH_COLUMNS
 from densenet121.datasets.tables import Table, read_table
 from densenet121.metrics.predictions import summarise_predictions
 from densenet121.metrics.summary import MOST_SUBGROUPS

@@ -20,6 +20,7 @@ from densenet121.datasets.image_dataset import Encoded, ImageDataset
 from densenet121.datasets.packed_strings import Names
 from densenet121.datasets.sources.label_table import LabelRules
 from densenet121.datasets.sources.labels import class_lines
+from densenet121.datasets.sources.list_rows import ListRules
 from densenet121.datasets.sources.open import open_training
 from densenet121.datasets.sources.open_table import open_labelled_training, refuse_label_table
 from densenet121.datasets.sources.shard_labels import OWN_KEYS, label_text
@@ -79,7 +80,9 @@ def _open(config: PackConfig) -> tuple[ImageDataset, ImageDataset | None]:
     exclude = absolute(config.exclude) if config.exclude else None
     if config.task == "single_label":
         refuse_label_table(source)
-        return open_training(source, exclude=exclude, field="source")
+        return open_training(
+            source, exclude=exclude, field="source", rules=ListRules(**config.list_rules())
+        )
     rules = LabelRules(**config.rules())
     train, val = open_labelled_training(source, None, rules, exclude, field="source")
     left_out = {*train.class_names, rules.label_column}

@@ -15,6 +15,7 @@ from densenet121.datasets.division import (
     lists_of,
 )
 from densenet121.datasets.sources.label_table import LabelRules
+from densenet121.datasets.sources.list_rows import ListRules
 from densenet121.engine.images import check_not_among_classes
 from densenet121.utils.errors import InputError, UsageError, visible_lines
 from densenet121.utils.files import is_taken, new_folder, write_atomic, write_json
@@ -54,9 +55,7 @@ def read_images(source: Path, config: SplitConfig) -> Images:
     """
     if config.several_labels:
         return images_with_labels(source, LabelRules(**config.rules()))
-    return images_with_class(
-        source, path_column=config.path_column, label_column=config.label_column
-    )
+    return images_with_class(source, rules=ListRules(**config.list_rules()))
 
 
 def _refuse_empty(division: Division) -> None:

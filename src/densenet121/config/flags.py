@@ -174,7 +174,7 @@ _ELSEWHERE = {
     "net": "arch architecture backbone model model_name network",
     "pretrained": "checkpoint init_weights load load_from model_path weights weights_file",
     "weight_decay": "wd",
-    "data_dir": "dataset data_path image_dir images root train train_dir train_data",
+    "data_dir": "dataset data_path images root train train_dir train_data",
     "val_dir": "test_dir valid_dir validation_dir",
     "output_dir": "logdir out_dir results_dir run_dir save save_dir save_path",
     "output": "out_dir save save_dir save_path",

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from densenet121.config.shared import Settings
+from densenet121.config.shared import AnyPath, Settings
+from densenet121.config.values import absolute
 from densenet121.utils.errors import UsageError
 
 Names = Annotated[str, "A,B,..."]
@@ -95,25 +96,49 @@ class LabelTableSettings(LabelSettings):
 
     Attributes:
         labels: columns that are labels, one a label: 1, 0, -1, blank, true, false, yes or no
-            (default: every column that has nothing else; the log names them).
-        path_column: column of the paths, relative to the table (default: the one called path,
-            image, file, filename, file_name, image_path or filepath).
+            (default: every column that has nothing else; the log names them); with one class per
+            image the columns of the classes, of which exactly one has a 1 (default then: none).
+        label_column: the one column that holds the labels of an image, instead of a column a label;
+            with one class per image that of the class (default then: the one called label, class,
+            target or class_name).
+        path_column: column of the paths, or of the names of the images without folders and perhaps
+            without extension (default: the one called path, image, file, filename, file_name,
+            image_path or filepath).
+        image_dir: folder that the paths of a list or table are relative to, and below which names
+            are looked for (default: the folder of the list).
     """
 
     section: ClassVar[str] = "labels"
     labels: Names | None = None
+    label_column: Column | None = None
     path_column: Column | None = None
+    image_dir: AnyPath | None = None
 
     def rules(self, names: tuple[str, ...] = ()) -> dict[str, Any]:
         """The fields of ``LabelRules``; ``names`` are the labels of weights, which override."""
-        return {"path_column": self.path_column, **super().rules(names)}
+        return {**self._place(), **super().rules(names)}
+
+    def list_rules(self) -> dict[str, Any]:
+        """The fields of ``ListRules``, for one class per image."""
+        classes = self.label_names or ()
+        return {"label_column": self.label_column, "class_columns": classes, **self._place()}
+
+    def _place(self) -> dict[str, Any]:
+        folder = None if self.image_dir is None else absolute(self.image_dir)
+        return {"path_column": self.path_column, "image_dir": folder}
 
     @property
     def names_a_table(self) -> bool:
         """Whether one of these settings is given."""
+        one_class = self.path_column, self.label_column, self.labels, self.image_dir
+        return self.names_several_labels or any(value is not None for value in one_class)
+
+    @property
+    def names_several_labels(self) -> bool:
+        """Whether one of those is given that mean nothing with one class per image."""
         given = (
-            *(self.path_column, self.labels, self.label_column, self.label_separator),
-            *(self.negative_label, self.ignore_labels, self.uncertain, self.missing),
+            *(self.label_separator, self.negative_label, self.ignore_labels),
+            *(self.uncertain, self.missing),
         )
         return any(value is not None for value in given)
 
@@ -132,8 +157,8 @@ class TaskSettings(LabelTableSettings):
 
     def check(self) -> None:
         """Refuse settings of a table of labels for another task."""
-        if self.task == "single_label" and self.names_a_table:
-            raise UsageError("the settings of a table of labels need --task multilabel")
+        if self.task == "single_label" and self.names_several_labels:
+            raise UsageError("the settings of several labels per image need --task multilabel")
 
 
 def _choices(

@@ -32,6 +32,7 @@ FREE_ON_RESUME = frozenset(
     {
         "data_dir",
         "val_dir",
+        "image_dir",
         "exclude",  # the fingerprint of the data shows a change
         "pretrained",
         "log_interval",

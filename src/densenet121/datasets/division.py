@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from densenet121.datasets.class_names import name_notes
 from densenet121.datasets.groups import group_ids
+from densenet121.datasets.label_cells import class_of_columns
 from densenet121.datasets.sources.label_table import (
     LabelRules,
     files_of,
@@ -19,12 +20,14 @@ from densenet121.datasets.sources.label_table import (
     read_label_table,
 )
 from densenet121.datasets.sources.labels import check_labels, class_lines
-from densenet121.datasets.sources.listed_files import plain_path
-from densenet121.datasets.sources.lists import (
+from densenet121.datasets.sources.list_rows import (
+    BY_NAMES,
     LABEL_COLUMNS,
     PATH_COLUMNS,
+    ListRules,
     one_of,
 )
+from densenet121.datasets.sources.listed_files import plain_path
 from densenet121.datasets.sources.open import open_splits
 from densenet121.datasets.sources.open_table import refuse_label_table
 from densenet121.datasets.sources.splits import SPLIT_COLUMNS
@@ -121,29 +124,26 @@ def images_with_class(
     source: Path,
     *,
     field: str = "source",
-    path_column: str | None = None,
-    label_column: str | None = None,
+    rules: ListRules = BY_NAMES,
 ) -> Images:
     """Images that each have one class: of class folders, a list, or a table.
 
     Args:
         source: the folder or file.
         field: what messages call it.
-        path_column: column of the paths of a table; None: found by its name.
-        label_column: column of the classes of a table; None: found by its name.
+        rules: how a list or a table is read.
 
     Raises:
         InputError, UsageError: they cannot be read, or are not files of their own.
     """
     if source.is_file() and source.suffix.lower() in (".csv", ".tsv"):
         table = read_table(source)
-        if path_column or set(PATH_COLUMNS) & {name.lower() for name in table.columns}:
-            return _of_table(table, path_column, label_column)
-    for name, given in (("path_column", path_column), ("label_column", label_column)):
-        if given is not None:
-            raise InputError(f"{source}: has no columns, so `{name}` means nothing")
+        if rules.path_column or set(PATH_COLUMNS) & {name.lower() for name in table.columns}:
+            return _of_table(table, rules)
+    if rules.columns_given:
+        raise InputError(f"{source}: has no columns, so `{rules.columns_given[0]}` means nothing")
     refuse_label_table(source, "name the file itself to split its images")
-    splits = open_splits(source, field=field)
+    splits = open_splits(source, field=field, rules=rules)
     if len(splits) > 1:
         # Of train/ with val/ beside it, the folder that holds both.
         beside = splits["train"].source == source != splits["val"].source
@@ -160,27 +160,18 @@ def images_with_class(
     return Images(dataset.root, dataset.paths, columns, classes, dataset.labels, dataset.notes)
 
 
-def _of_table(table: Table, path_column: str | None, label_column: str | None) -> Images:
+def _of_table(table: Table, rules: ListRules) -> Images:
     """A table with the class of each image in one column, which the lists call label."""
     file = str(table.file)
-    path_column = path_column_of(table, path_column)
-    paths, _ = files_of(table, path_column)
-    own = [one for one in table.columns.items() if one[0].lower() in LABEL_COLUMNS]
-    column = label_column or one_of(own, "label", file)
-    if column is None:
-        raise InputError(
-            f"{file}: has no column called label; name the labels by `label_column` or `labels`"
-        )
+    path_column = path_column_of(table, rules.path_column)
+    paths, _, found = files_of(table, path_column, rules.image_dir)
+    column, classes = _classes_of(table, rules)
     _refuse_unlike(table, path_column, PATH_COLUMNS, "path")
-    _refuse_unlike(table, column, LABEL_COLUMNS, "label")
-    classes = table.identities(column, "label_column").tolist()
-    if several := [name for name in classes if "|" in name]:
-        raise UsageError(
-            f'{file}, column {column}: "{several[0]}" looks like several labels; pass '
-            "`label_separator` |"
-        )
     names, numbers = check_labels(
-        classes, table.file.parent / "classes.txt", file, place=lambda row: table.where(row, column)
+        classes,
+        table.file.parent / "classes.txt",
+        file,
+        place=lambda row: table.where(row, column or "of the class"),
     )
     columns = {name: cells for name, cells in table.columns.items() if name != path_column}
     _refuse_column("path", columns, file)
@@ -188,8 +179,33 @@ def _of_table(table: Table, path_column: str | None, label_column: str | None) -
     columns.pop(column if column == "label" else "", None)
     _refuse_column("label", columns, file)
     columns = {"label": classes, **columns}
-    notes = tuple(name_notes(file, names))
-    return Images(table.file.parent, paths, columns, list(names), numbers, notes)
+    notes = (*found, *name_notes(file, names))
+    return Images(rules.image_dir or table.file.parent, paths, columns, list(names), numbers, notes)
+
+
+def _classes_of(table: Table, rules: ListRules) -> tuple[str | None, list[str]]:
+    """The column of the classes, None if each class has one, and the class of each row."""
+    if names := rules.class_columns:
+        cells = [table.cells(name, "labels") for name in names]
+        rows = zip(table.lines, zip(*cells, strict=True), strict=True)
+        return None, [
+            class_of_columns(names, row, f"{table.file}, line {line}") for line, row in rows
+        ]
+    own = [one for one in table.columns.items() if one[0].lower() in LABEL_COLUMNS]
+    column = rules.label_column or one_of(own, "label", str(table.file))
+    if column is None:
+        raise InputError(
+            f"{table.file}: has no column called label; name the labels by `label_column` or "
+            "`labels`"
+        )
+    _refuse_unlike(table, column, LABEL_COLUMNS, "label")
+    classes = table.identities(column, "label_column").tolist()
+    if several := [name for name in classes if "|" in name]:
+        raise UsageError(
+            f'{table.file}, column {column}: "{several[0]}" looks like several labels; pass '
+            "`label_separator` |"
+        )
+    return column, classes
 
 
 def _refuse_unlike(table: Table, column: str, names: Collection[str], meaning: str) -> None:

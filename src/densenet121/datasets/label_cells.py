@@ -36,6 +36,30 @@ _PYTHON_LIST = re.compile(r"""\[(\s*['"].*['"]\s*)?\]""")
 LABEL_CELLS = _CELLS | dict.fromkeys((*_UNCERTAIN, *_BLANK), math.nan)
 
 
+def class_of_columns(names: Sequence[str], cells: Sequence[str], where: str) -> str:
+    """The one class whose column has a 1, where those of all others have a 0, as in ISIC's tables.
+
+    Args:
+        names: the classes, which are columns.
+        cells: their cells in a row.
+        where: the place of the row, for messages.
+
+    Raises:
+        InputError: a cell is neither, or not exactly one is 1.
+    """
+    values = [_CELLS.get(cell.lower()) for cell in cells]
+    if None in values:
+        at = values.index(None)
+        raise InputError(f'{where}, column {names[at]}: "{cells[at]}" is neither 1 nor 0')
+    found = [name for name, value in zip(names, values, strict=True) if value]
+    if len(found) != 1:
+        which = f"the classes {some(found)} have" if found else "no class has"
+        raise InputError(
+            f"{where}: {which} a 1; one class per image is needed, or `task` multilabel"
+        )
+    return found[0]
+
+
 def labels_of_columns(
     table: Table,
     names: Sequence[str],

@@ -23,7 +23,7 @@ T = TypeVar("T")
 # or each rank does by itself.
 _OWN = frozenset(
     {
-        *("data_dir", "val_dir", "exclude", "pretrained", "resume"),
+        *("data_dir", "val_dir", "image_dir", "exclude", "pretrained", "resume"),
         *("output_dir", "ckpt_path", "log_path", "log_to", "keep_checkpoint_max"),
         *("is_save_on_master", "device", "workers", "rank", "group_size", "timeout_seconds"),
     }

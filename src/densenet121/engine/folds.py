@@ -16,6 +16,7 @@ from densenet121.datasets.division import (
 )
 from densenet121.datasets.sources.exclusion import excluded_paths
 from densenet121.datasets.sources.label_table import TABLE, LabelRules
+from densenet121.datasets.sources.list_rows import ListRules
 from densenet121.datasets.sources.open_table import refuse_label_table
 from densenet121.datasets.sources.splits import Split
 from densenet121.engine.balance import weights_setting
@@ -44,7 +45,7 @@ def study_images(config: StudyConfig) -> Images:
                 raise InputError(f'{source}: the label "{name}" has a comma; rename the column')
     else:
         refuse_label_table(source)
-        images = images_with_class(source, field="data_dir")
+        images = images_with_class(source, field="data_dir", rules=ListRules(**config.list_rules()))
         if source.is_dir():
             check_not_among_classes(absolute(config.run_dir), "run_dir", source)
     if config.exclude is None:
@@ -139,12 +140,14 @@ def run_settings(
         "val_dir": str(lists / "val.csv"),
         "output_dir": str(folder),
         "exclude": None,  # the lists are without them
+        "image_dir": None,  # their paths are relative to them
+        "path_column": "path" if images.several_labels else None,
         "resume": "auto",
         "seed": seed,
     }
-    if images.several_labels:
-        changed["path_column"] = "path"
-        if config.label_column is None:
-            # In a table of the other images another column could look like labels.
-            changed["labels"] = ",".join(images.names)
+    if not images.several_labels:
+        changed |= {"label_column": None, "labels": None}  # the lists call it label
+    elif config.label_column is None:
+        # In a table of the other images another column could look like labels.
+        changed["labels"] = ",".join(images.names)
     return config.of_run(**changed)

@@ -13,6 +13,7 @@ from densenet121.datasets.groups import group_ids
 from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.label_cells import LABEL_CELLS
 from densenet121.datasets.sources.label_table import LabelRules
+from densenet121.datasets.sources.list_rows import ListRules
 from densenet121.datasets.sources.open import open_evaluation, open_training
 from densenet121.datasets.sources.open_table import (
     open_labelled_evaluation,
@@ -39,7 +40,7 @@ def open_images(
         cache_dir: folder for the index of a large folder.
 
     Raises:
-        UsageError: settings of a table of labels, and weights of another task.
+        UsageError: settings of several labels, and weights of one class per image.
         InputError: the images cannot be used.
     """
     source, excluded = absolute(config.data_dir), getattr(config, "exclude", None)
@@ -48,7 +49,8 @@ def open_images(
         rules = LabelRules(**config.rules(class_names))
         dataset = open_labelled_evaluation(source, rules, exclude)
     else:
-        dataset = open_evaluation(source, exclude=exclude, cache_dir=cache_dir)
+        lists_as = ListRules(**config.list_rules())
+        dataset = open_evaluation(source, exclude=exclude, cache_dir=cache_dir, rules=lists_as)
     return _with_groups(dataset, getattr(config, "group", None))
 
 
@@ -207,7 +209,8 @@ def _open_both(
     # The index of a large folder is kept beside the runs, for a command that has runs.
     runs = getattr(config, "ckpt_path", None)
     cache_dir = absolute(runs) if runs else None
-    return open_training(source, val_dir, exclude=exclude, cache_dir=cache_dir)
+    lists_as = ListRules(**config.list_rules())
+    return open_training(source, val_dir, exclude=exclude, cache_dir=cache_dir, rules=lists_as)
 
 
 def _has_table(config: Any, task_name: str, class_names: tuple[str, ...]) -> bool:
@@ -221,9 +224,9 @@ def _has_table(config: Any, task_name: str, class_names: tuple[str, ...]) -> boo
                 "with `missing` ignore"
             )
         return True
-    if config.names_a_table:
+    if config.names_several_labels:
         raise UsageError(
-            f"the settings of a table of labels are for the task {MultiLabel.name}, but the "
+            f"the settings of several labels are for the task {MultiLabel.name}, but the "
             f"weights are of {task_name}"
         )
     return False

@@ -244,12 +244,20 @@ def test_a_path_in_the_code_of_a_plain_csv_of_excel_says_so(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("l.csv", "id_code,dx\np/ant/0.jpg,a\n", "id_code: No such file .*; if it is a header, "),
+        (
+            "l.csv",
+            "id_code,dx\np/ant/0.jpg,a\n",
+            "id_code: No such file .*; if it is a header, n",
+        ),
         ("l.csv", ",id_code,dx\n0,p/ant/0.jpg,a\n", "no path or no label; if it is a header, "),
         ("l.csv", "path|label\np/ant/0.jpg|a\n", "separated by commas, semicolons or tabs"),
         ("l.txt", "path\tlabel\np/ant/0.jpg\ta\n", "line 1: .*; a .txt has no header; remove it, "),
         ("l.tsv", "path,label\np/ant/0.jpg,a\n", "cells have to be separated by tabs"),
-        ("l.csv", "id,label\np/ant/0.jpg,a\n", "it has id, label; rename the one that .* to path"),
+        (
+            "l.csv",
+            "id,label\np/ant/0.jpg,a\n",
+            "it has id, label; pass the one that is meant as `",
+        ),
         ("l.csv", "path,label\np/ant/0.jpg,a, mild\n", "line 2: has 3 cells, but the header has 2"),
     ],
 )

@@ -356,7 +356,7 @@ def test_weights_and_settings_of_different_tasks_are_refused(
     with pytest.raises(UsageError, match="differ from those of the weights: red,green,blue"):
         evaluate(EvalConfig(data_dir=str(images), pretrained=best, labels="red,blue"))
     with pytest.raises(UsageError, match="need --task multilabel"):
-        TrainConfig(data_dir=str(images), label_column="x")
+        TrainConfig(data_dir=str(images), label_column="x", negative_label="y")
 
 
 def test_a_test_set_without_one_of_the_labels_is_evaluated(

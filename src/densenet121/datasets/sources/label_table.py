@@ -19,8 +19,8 @@ from densenet121.datasets.label_cells import (
     parts_of,
 )
 from densenet121.datasets.packed_strings import Names
-from densenet121.datasets.sources.listed_files import bytes_of, plain_path
-from densenet121.datasets.sources.lists import PATH_COLUMNS
+from densenet121.datasets.sources.list_rows import PATH_COLUMNS
+from densenet121.datasets.sources.listed_files import ListedFiles, plain_path
 from densenet121.datasets.sources.splits import other_split_notes, split_columns
 from densenet121.datasets.sources.text import is_error_value
 from densenet121.datasets.tables import Table, read_table
@@ -44,6 +44,7 @@ class LabelRules:
 
     Attributes:
         path_column: the column of the paths; None: found by its name.
+        image_dir: the folder that paths are relative to; None: that of the table.
         names: the labels, in order; empty: all that the table has.
         label_column: the one column that lists the labels of an image; None: a column a label.
         separator: what separates the labels in that column; None: a cell is one label.
@@ -55,6 +56,7 @@ class LabelRules:
     """
 
     path_column: str | None = None
+    image_dir: Path | None = None
     names: tuple[str, ...] = ()
     label_column: str | None = None
     separator: str | None = None
@@ -81,13 +83,13 @@ def read_label_table(source: Path, rules: LabelRules) -> ImageDataset:
     table = read_table(file)
     path_column = path_column_of(table, rules.path_column)
     names, labels = labels_of_table(table, rules, path_column)
-    paths, sizes = files_of(table, path_column)
-    notes = _notes(table, rules, path_column)
+    paths, sizes, found = files_of(table, path_column, rules.image_dir)
+    notes = found + _notes(table, rules, path_column)
     if not split_columns(table.columns):
         others = {name: cells for name, cells in table.columns.items() if name != path_column}
         notes += tuple(other_split_notes(file, others))
     return ImageDataset(
-        file.parent,
+        rules.image_dir or file.parent,
         names,
         Names.of(paths),
         labels,
@@ -276,22 +278,27 @@ def _listed(table: Table, rules: LabelRules) -> tuple[str, ...]:
     return tuple(names)
 
 
-def files_of(table: Table, path_column: str) -> tuple[list[str], list[int]]:
-    """The path of each image, and its size in bytes.
+def files_of(
+    table: Table, path_column: str, image_dir: Path | None
+) -> tuple[list[str], list[int], tuple[str, ...]]:
+    """The path of each image, relative to ``image_dir``, its size in bytes, and notes.
 
     Raises:
         InputError: a path is blank, occurs twice, or is no file.
     """
+    cells = table.columns[path_column]
+    files = ListedFiles(table.file, image_dir, next(filter(None, cells), ""), "table")
     known: dict[str, int] = {}
-    sizes = []
-    for row, path in enumerate(table.columns[path_column]):
+    paths, sizes = [], []
+    for row, path in enumerate(cells):
         where, line = table.where(row, path_column), table.lines[row]
         if not path:
             raise InputError(f"{where}: no path")
-        same = plain_path(table.file.parent, path)
+        found, size = files.find(path, where)
+        same = plain_path(files.root, found)
         if same in known:
             raise InputError(f"{where}: {path} is already in line {known[same]}")
         known[same] = line
-        advice = "paths are relative to the table"
-        sizes.append(bytes_of(table.file.parent, path, where, advice))
-    return table.columns[path_column], sizes
+        paths.append(found)
+        sizes.append(size)
+    return paths, sizes, files.notes(cells[0], paths) if paths else ()

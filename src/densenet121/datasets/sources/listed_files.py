@@ -4,10 +4,12 @@ import os
 import re
 import stat
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
 from densenet121.datasets.decoding import EXTENSIONS
-from densenet121.utils.errors import InputError
+from densenet121.datasets.sources.hidden_folders import is_hidden_folder
+from densenet121.utils.errors import InputError, some
 from densenet121.utils.strays import broken_link
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
@@ -23,6 +25,94 @@ def plain_path(root: Path, path: str) -> str:
         return plain
     places = {os.path.realpath(os.path.join(root, one)) for one in (plain, path)}  # noqa: PTH118
     return plain if len(places) == 1 else path
+
+
+class ListedFiles:
+    """The files below a folder that the paths of a list mean.
+
+    A path is relative to the folder. Where the first one is no such file, but a name alone, with or
+    without its extension, that an image somewhere below the folder has, all are such names: tables
+    of ids lie beside folders of images. Either all are found so, or none.
+    """
+
+    def __init__(
+        self, source: Path, image_dir: Path | None, first: str, kind: str = "list"
+    ) -> None:
+        """``kind`` is what messages call the file ``source``, ``first`` the first path in it.
+
+        Raises:
+            InputError: there is no folder ``image_dir``.
+        """
+        if image_dir is not None and not image_dir.is_dir():
+            raise InputError(f"`image_dir` {image_dir}: there is no such folder")
+        self.root = image_dir or source.parent
+        self._source, self._kind, self._is_given = source, kind, image_dir is not None
+        self._by_name: dict[str, list[str]] | None = None
+        if not _URL.match(first) and not _is_file(self.root / first):
+            found = _images_below(self.root)
+            self._by_name = found if first in found else None
+
+    def find(self, path: str, where: str, advice: str = "") -> tuple[str, int]:
+        """The path of an image, relative to the folder, and its bytes.
+
+        Args:
+            path: the path or the name, as it is written.
+            where: the place that names it, for messages.
+            advice: what to do where there is no such file; else what paths are relative to.
+
+        Raises:
+            InputError: there is no such file, or several have the name; the text says which.
+        """
+        if self._by_name is None:
+            return path, bytes_of(self.root, path, where, advice or self._advice(path))
+        found = self._by_name.get(path, [])
+        if len(found) != 1:
+            several = (
+                f"is the name of {some(found)}; pass the folder that is meant as `image_dir`, "
+            )
+            several += "or write the paths with their folders"
+            none = f"no image below {self.root} has this name, as those before it have"
+            raise InputError(f"{where}: {path}: {several if found else none}")
+        return found[0], bytes_of(self.root, found[0], where, "")
+
+    def _advice(self, path: str) -> str:
+        if self._is_given:
+            return "paths are relative to `image_dir`"
+        if _is_file(self.root.parent / path):
+            return f"there is one below {self.root.parent}; pass it as `image_dir`"
+        return (
+            f"paths are relative to the {self._kind}; pass another folder for them as `image_dir`"
+        )
+
+    def notes(self, first: str, found: Sequence[str]) -> tuple[str, ...]:
+        """A note if the images were found by their names; ``found`` are the paths."""
+        if self._by_name is None:
+            return ()
+        return (
+            f"{self._source}: the images were found by their names below {self.root}: {first} is "
+            f"{found[0]}",
+        )
+
+
+def _images_below(root: Path) -> dict[str, list[str]]:
+    """The images below a folder, by name, and by name and by path without the extension."""
+    found: dict[str, list[str]] = {}
+    seen = set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        place = os.stat(folder)  # noqa: PTH116
+        if (place.st_dev, place.st_ino) in seen:  # a link to a folder that is above it, or here
+            folders.clear()
+            continue
+        seen.add((place.st_dev, place.st_ino))
+        folders[:] = sorted(name for name in folders if not is_hidden_folder(name))
+        for name in sorted(files):
+            stem, extension = os.path.splitext(name)  # noqa: PTH122
+            if name[0] == "." or extension.lower() not in EXTENSIONS:
+                continue
+            path = os.path.relpath(os.path.join(folder, name), root)  # noqa: PTH118
+            for key in {name, stem, path.removesuffix(extension)}:
+                found.setdefault(key, []).append(path)
+    return found
 
 
 def bytes_of(root: Path, path: str, where: str, advice: str) -> int:

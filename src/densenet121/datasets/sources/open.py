@@ -1,6 +1,7 @@
 """Open any source of images with one class each: class folders, a list, files of many images."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from densenet121.datasets.image_dataset import ImageDataset, with_classes
@@ -27,6 +28,7 @@ from densenet121.datasets.sources.layout import (
     split_folders,
     subfolders,
 )
+from densenet121.datasets.sources.list_rows import BY_NAMES, SUFFIXES, ListRules
 from densenet121.datasets.sources.mindrecord import read_mindrecords
 from densenet121.datasets.sources.parquet import read_parquet
 from densenet121.datasets.sources.shards import read_shards
@@ -57,6 +59,7 @@ def open_training(
     exclude: Path | None = None,
     cache_dir: Path | None = None,
     field: str = "data_dir",
+    rules: ListRules = BY_NAMES,
 ) -> tuple[ImageDataset, ImageDataset | None]:
     """The training and the validation images; the latter may be None, and may lack classes.
 
@@ -66,12 +69,14 @@ def open_training(
         exclude: a file that names the images to leave out; see ``excluded_paths``.
         cache_dir: folder for the index of a large folder.
         field: what messages call ``data_dir``.
+        rules: how lists are read; other sources take none.
 
     Raises:
         InputError: a source cannot be used, or validation has a class that training does not have.
-        UsageError: a line of ``exclude`` names no image.
+        UsageError: a line of ``exclude`` names no image, or ``rules`` do not fit.
     """
-    splits = without_excluded(open_splits(data_dir, val_dir, cache_dir, field), exclude)
+    found = open_splits(data_dir, val_dir, cache_dir, field, rules=rules)
+    splits = without_excluded(found, exclude)
     dataset, validation = splits["train"], splits.get("val")
     if validation is not None:
         validation = with_classes(validation, dataset.class_names, str(dataset.source))
@@ -85,6 +90,7 @@ def open_splits(
     field: str = "data_dir",
     *,
     columns: bool = False,
+    rules: ListRules = BY_NAMES,
 ) -> dict[Split, ImageDataset]:
     """The images of "train" and, if there are any, of "val", without further checks.
 
@@ -94,12 +100,13 @@ def open_splits(
         InputError: a source cannot be used.
     """
     data_dir = repository_data(data_dir)
-    if val_dir is None and _has_own_splits(data_dir):
+    lists_as = _ListsAs(rules, columns)
+    if val_dir is None and _has_own_splits(data_dir, rules):
         splits: tuple[Split, Split] = ("train", "val")
-        both = {s: _open(data_dir, field, s, cache_dir, columns=columns) for s in splits}
+        both = {s: _open(data_dir, field, s, cache_dir, lists_as) for s in splits}
         return {**both, "train": both["train"].with_name_notes()}
     train_dir, val_dir = split_folders(data_dir, val_dir)
-    train = _open(train_dir, field, "train", cache_dir, columns=columns)
+    train = _open(train_dir, field, "train", cache_dir, lists_as)
     found: dict[Split, ImageDataset] = {
         "train": train.with_notes(
             *folder_notes(data_dir, train_dir, val_dir), *folders_within_note(train_dir)
@@ -107,12 +114,16 @@ def open_splits(
     }
     if val_dir is not None:
         val_dir = repository_data(val_dir)
-        found["val"] = _open(val_dir, "val_dir", "val", cache_dir, columns=columns)
+        found["val"] = _open(val_dir, "val_dir", "val", cache_dir, lists_as)
     return found
 
 
 def open_evaluation(
-    data_dir: Path, *, exclude: Path | None = None, cache_dir: Path | None = None
+    data_dir: Path,
+    *,
+    exclude: Path | None = None,
+    cache_dir: Path | None = None,
+    rules: ListRules = BY_NAMES,
 ) -> ImageDataset:
     """The images to evaluate: the source, its validation split, or its ``val`` folder.
 
@@ -123,18 +134,32 @@ def open_evaluation(
     """
     data_dir = repository_data(data_dir)
     where = evaluation_folder(data_dir)
-    found = _open(where, "data_dir", "val", cache_dir, columns=True)
-    if where == data_dir and len(found.class_names) < 2 and not _has_own_splits(where):
+    found = _open(where, "data_dir", "val", cache_dir, _ListsAs(rules, columns=True))
+    if where == data_dir and len(found.class_names) < 2 and not _has_own_splits(where, rules):
         _refuse_single(where, found)
     return without_excluded({"val": found}, exclude)["val"]
 
 
+@dataclass(frozen=True)
+class _ListsAs:
+    """How lists are read: by which rules, and whether with their other columns."""
+
+    rules: ListRules
+    columns: bool
+
+
 def _open(
-    where: Path, field: str, split: Split, cache_dir: Path | None, *, columns: bool = False
+    where: Path, field: str, split: Split, cache_dir: Path | None, lists_as: _ListsAs
 ) -> ImageDataset:
     partial = split == "val"
+    is_list = where.is_file() and where.suffix.lower() in SUFFIXES
+    if lists_as.rules.given and not is_list:
+        raise UsageError(
+            f"`{lists_as.rules.given[0]}` is for a list ({', '.join(SUFFIXES)}), but `{field}` "
+            f"{where} is none"
+        )
     if where.is_file() or archive.is_archive(where):
-        return _open_file(where, field, split, columns=columns)
+        return _open_file(where, field, split, lists_as)
     packed = _packed_in(where)
     if not packed:
         return scan_cached(where, field, cache_dir, partial=partial)
@@ -164,19 +189,21 @@ def _open(
     return found
 
 
-def _open_file(where: Path, field: str, split: Split, *, columns: bool) -> ImageDataset:
+def _open_file(where: Path, field: str, split: Split, lists_as: _ListsAs) -> ImageDataset:
     partial = split == "val"
     kind = packed_kind(where.name)
     if archive.is_archive(where):
         return archive.read_archive(where, split, partial=partial)
-    if where.suffix.lower() in lists.SUFFIXES:
-        return lists.read_list(where, split, partial=partial, columns=columns)
+    if where.suffix.lower() in SUFFIXES:
+        return lists.read_list(
+            where, split, lists_as.rules, partial=partial, columns=lists_as.columns
+        )
     if kind is not None:
         return _READERS[kind](where, split, partial=partial)
     if is_compressed(where.name):
         raise InputError(f"`{field}` {where}: is compressed; unpack it, and pass what was in it")
     refuse_stray(where)
-    allowed = ", ".join((*lists.SUFFIXES, archive.SUFFIX, *PACKED))
+    allowed = ", ".join((*SUFFIXES, archive.SUFFIX, *PACKED))
     raise InputError(
         f"`{field}` {where}: unsupported kind of file; pass a folder or one of {allowed}"
     )
@@ -203,12 +230,12 @@ def _folders_with_images(where: Path) -> list[str]:
     return [name for name in subfolders(where) if has_images(where / name)]
 
 
-def _has_own_splits(where: Path) -> bool:
+def _has_own_splits(where: Path, rules: ListRules) -> bool:
     """Whether one source has training and validation images, told apart by its own names."""
     if archive.is_archive(where):
         return archive.has_own_splits(where)
     if where.is_file():
-        return lists.has_own_splits(where)
+        return lists.has_own_splits(where, rules)
     if not where.is_dir() or is_split(where / "train") or not _packed_in(where):
         return False
     if len(_folders_with_images(where)) > 1:

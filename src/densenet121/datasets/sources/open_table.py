@@ -20,7 +20,7 @@ from densenet121.datasets.sources.layout import (
     packed_kind,
     table_hint,
 )
-from densenet121.datasets.sources.lists import one_of
+from densenet121.datasets.sources.list_rows import one_of
 from densenet121.datasets.sources.mindrecord import read_label_mindrecords
 from densenet121.datasets.sources.open import repository_data
 from densenet121.datasets.sources.parquet_labels import read_label_parquet
