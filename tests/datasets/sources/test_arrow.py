@@ -103,6 +103,16 @@ def test_a_file_cut_at_any_byte_is_refused(tmp_path: Path) -> None:
         assert "\n" not in str(told.value)
 
 
+def test_streams_that_were_put_together_are_refused(tmp_path: Path) -> None:
+    """Those after the first were passed over without a word."""
+    file = write_arrow(tmp_path, rows([0, 1]), NAMES) / "data-00000-of-00001.arrow"
+    first = file.read_bytes()
+    file.write_bytes(first * 2)
+    told = rf"arrow: goes on after the end of its Arrow stream at byte {len(first)}, as files do"
+    with pytest.raises(InputError, match=told):
+        open_training(tmp_path)
+
+
 def test_a_changed_byte_is_refused_or_read_within_the_file(tmp_path: Path) -> None:
     """Arrow has no sums, so a changed image is found by decoding it, and a label is not."""
     file = write_arrow(tmp_path, rows([0, 1, 2] * 2), NAMES) / "data-00000-of-00001.arrow"

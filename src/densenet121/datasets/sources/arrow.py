@@ -202,8 +202,13 @@ class _Rows:
                 raise InputError(f"{file}: has no end of an Arrow stream, so it is cut short")
         with pyarrow.memory_map(str(file)) as mapped:
             whole = mapped.read_buffer()
-            reader = pyarrow.ipc.open_stream(pyarrow.BufferReader(whole))
-            table = reader.read_all()
+            source = pyarrow.BufferReader(whole)
+            table = pyarrow.ipc.open_stream(source).read_all()
+            if source.tell() < whole.size:
+                raise InputError(
+                    f"{file}: goes on after the end of its Arrow stream at byte {source.tell()}, "
+                    "as files do that cat has put together; save the dataset again"
+                )
         table.validate(full=True)  # before any offset is used
         if len(set(table.column_names)) < len(table.column_names):
             raise ValueError("a column occurs twice")
