@@ -292,7 +292,7 @@ def test_tar_files_that_were_put_together_are_refused_and_blocks_at_the_end_are_
     first, second = (tar_of(tmp_path / f"{n}.tar", samples(f"{n}/", range(4))) for n in (1, 2))
     (tmp_path / "x.tar").write_bytes(first.read_bytes() + second.read_bytes())
     told = r"x.tar: goes on after the empty blocks at byte 8192, where a tar file ends, as files do"
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=rf"{told} .* with tar --ignore-zeros"):
         open_training(tmp_path / "x.tar")
     first.write_bytes(first.read_bytes() + bytes(100_000))
     assert len(open_evaluation(first)) == 4

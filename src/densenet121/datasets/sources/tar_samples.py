@@ -133,7 +133,8 @@ def _check_end(file: Path, end: int, last: int) -> None:
             if rest.strip(b"\0") and len(head) == tarfile.BLOCKSIZE:
                 raise InputError(
                     f"{file}: goes on after the empty blocks at byte {end}, where a tar file ends, "
-                    "as files do that cat has put together; unpack it and write one anew"
+                    "as files do that cat has put together; unpack it with tar --ignore-zeros "
+                    "(without, tar ends there, too) and write one anew"
                 )
             place, rest = opened.tell(), opened.read(2**20)
 
