@@ -391,6 +391,23 @@ def test_weights_of_a_folder_of_which_none_was_evaluated_leave_the_results_befor
     assert [(folder / name).read_bytes() for name in kept] == before
 
 
+def test_a_folder_of_weights_of_which_none_can_be_used_leaves_the_results_before(
+    prime: Path, weights: Path, tmp_path: Path
+) -> None:
+    """A table of errors replaced them, and predictions.csv was removed."""
+    (tmp_path / "other").mkdir()
+    other = write_weights(tmp_path / "other" / "best.safetensors", 1, class_names=("a", "b", "c"))
+    folder = tmp_path / "out"
+    evaluate(eval_config(prime, weights, folder))
+    kept = ("run.json", "eval.json", "predictions.csv")
+    before = [(folder / name).read_bytes() for name in kept]
+    assert not evaluate(eval_config(prime, other.parent, folder)).complete
+    assert [(folder / name).read_bytes() for name in kept] == before
+    assert not evaluate(eval_config(prime, other.parent, tmp_path / "new")).complete
+    results = json.loads((tmp_path / "new" / "eval.json").read_text())["results"]
+    assert [list(result) for result in results] == [["checkpoint", "error"]]
+
+
 @pytest.mark.parametrize("line", ["images of 3 classes", "load model"])
 @pytest.mark.parametrize("alone", [True, False])
 def test_the_digest_is_of_the_weights_that_were_evaluated_though_the_file_is_replaced(

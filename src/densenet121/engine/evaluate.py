@@ -38,7 +38,7 @@ from densenet121.inference.classifier import Classifier
 from densenet121.inference.onnx_model import OnnxModel
 from densenet121.runs.evaluated import SAME_IMAGES
 from densenet121.runs.evaluations import results_of, write_error_maps, write_summary
-from densenet121.runs.layout import make_folder, read_record
+from densenet121.runs.layout import EVALUATION, make_folder, read_record
 from densenet121.runs.record import describe_run
 from densenet121.runtime import Runtime, joined
 from densenet121.tasks import Task, task_named
@@ -132,8 +132,7 @@ def evaluate(config: EvalConfig, task: Task | None = None) -> EvalResult:
                 contents.append(content)
             stopped = len(results) < len(files)
             if source.is_dir() and contents and runtime.process.rank == 0:
-                write_summary(path, contents, not stopped, run)
-                _log_summary(results)
+                _write_table(path, results, contents, stopped, run)
             _log_end(len(results), len(files), path)
     return EvalResult(path, results, stopped)
 
@@ -358,6 +357,21 @@ def _write_results(
             evaluation, classifier.model, classifier.preprocessing, runtime.device
         )
         write_error_maps(folder, maps)
+
+
+def _write_table(
+    folder: Path,
+    results: Mapping[Path, Evaluation | None],
+    contents: Sequence[Mapping[str, Any]],
+    stopped: bool,
+    run: Mapping[str, Any] | None,
+) -> None:
+    """Write and log the table of several weights files; one of errors alone replaces no results."""
+    if any(results.values()) or not (folder / EVALUATION).exists():
+        write_summary(folder, contents, not stopped, run)
+    else:
+        log.warning("none of the weights could be used; earlier results stay")
+    _log_summary(results)
 
 
 def _log_end(done: int, files: int, path: Path) -> None:
