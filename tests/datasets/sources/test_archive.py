@@ -129,6 +129,16 @@ def test_an_archive_cut_at_any_byte_is_refused(tmp_path: Path) -> None:
         assert "\n" not in str(told.value)
 
 
+def test_archives_that_were_put_together_are_refused(tmp_path: Path) -> None:
+    """Those before the last were passed over without a word."""
+    file = write(tmp_path / "x.npz", arrays())
+    whole = file.read_bytes()
+    file.write_bytes(whole * 2)
+    told = rf"x.npz: has {len(whole)} bytes before its first array, as files do that cat"
+    with pytest.raises(InputError, match=told):
+        open_training(file)
+
+
 def test_a_changed_byte_is_refused_or_changes_nothing(tmp_path: Path) -> None:
     small = {name: array[:3] for name, array in arrays().items() if name.startswith("train")}
     file = write(tmp_path / "a.npz", small)

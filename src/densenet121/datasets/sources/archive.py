@@ -165,9 +165,15 @@ def _parts_in(where: Path) -> list[str]:
     try:
         with zipfile.ZipFile(file) as opened:
             names = opened.namelist()
+            before = min((member.header_offset for member in opened.infolist()), default=0)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         refuse_stray(file)
         raise InputError(f"{file}: damaged or not a NumPy archive ({one_line(error)})") from None
+    if before:  # zipfile passes over them
+        raise InputError(
+            f"{file}: has {before} bytes before its first array, as files do that cat has put "
+            "together; write one anew"
+        )
     if len(set(names)) < len(names):
         raise InputError(f"{file}: has a name twice")
     known = [name.removesuffix(".npy") for name in names]
