@@ -22,6 +22,8 @@ import torch
 from densenet121.checkpoint.native import ModelInfo, read, save_weights
 from densenet121.commands.card import command_of
 from densenet121.config import TrainConfig
+from densenet121.datasets.sources.open import open_training
+from densenet121.engine.resume import complete_older
 from densenet121.engine.state import RunState
 from densenet121.engine.train import train
 from densenet121.report import write_report
@@ -823,6 +825,19 @@ def test_the_best_epoch_of_an_older_checkpoint_is_read() -> None:
     assert (state.best_epoch, state.best) == (1, {"top1_correct": 19})
     fresh = RunState.from_json(old | {"best_epoch": None, "best_correct": -1})
     assert fresh.best is None
+
+
+def test_the_bad_validation_images_of_an_older_checkpoint_are_told_from_those_of_training(
+    tmp_path: Path,
+) -> None:
+    """It had both in one; those of the validation were counted as left out of training, too."""
+    train_images, val = (open_training(write_classes(tmp_path / n, ["x", "y"], 4))[0] for n in "tv")
+    val = replace(val, paths=[f"v/{path}" for path in val.paths])
+    bad = {train_images.paths[0]: "empty", val.paths[0]: "cut short"}
+    old = {"step": 7, "evaluated_epochs": 2, "best_epoch": None, "best": None}
+    state = RunState.from_json(old | {"bad_images": bad})
+    complete_older(state, train_images, val)
+    assert state.unreadable == ({"x/000.png": "empty"}, {"v/x/000.png": "cut short"})
 
 
 @pytest.mark.parametrize(

@@ -209,11 +209,16 @@ def renumber(state: RunState, checkpoint: Checkpoint, run: Mapping[str, Any]) ->
     ]
 
 
-def complete_best(state: RunState, val: ImageDataset | None) -> None:
-    """Add the number of images of the best validation, which older checkpoints lack."""
-    if state.best is not None and val is not None and "total" not in state.best:
-        bad = state.bad_images | state.bad_val_images
+def complete_older(state: RunState, train: ImageDataset, val: ImageDataset | None) -> None:
+    """Add what older checkpoints lack: of the validation, its number of images and its bad ones."""
+    if val is None:
+        return
+    bad = state.bad_images | state.bad_val_images
+    if state.best is not None and "total" not in state.best:
         state.best["total"] = len(val) - sum(path in bad for path in val.paths)
+    if state.bad_images:
+        for path in sorted((state.bad_images.keys() & set(val.paths)) - set(train.paths)):
+            state.bad_val_images.setdefault(path, state.bad_images.pop(path))
 
 
 def resume_mindspore(training: Training, weights: Weights, file: Path, epoch_steps: int) -> str:

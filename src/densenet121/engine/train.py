@@ -27,7 +27,7 @@ from densenet121.engine.plan import EpochPlan
 from densenet121.engine.precision import log_precision
 from densenet121.engine.resume import (
     check_resumable,
-    complete_best,
+    complete_older,
     recorded_steps,
     renumber,
     resume_mindspore,
@@ -122,7 +122,7 @@ def train(config: TrainConfig, task: Task | None = None, images: Sides = None) -
         if start.checkpoint:
             warnings += check_resumable(start.checkpoint, run, config)
             restore(training, start.checkpoint, runtime.process.rank)
-            complete_best(training.state, val_dataset)
+            complete_older(training.state, dataset, val_dataset)
             warnings += renumber(training.state, start.checkpoint, run)
         elif start.mindspore and weights:
             note = resume_mindspore(training, weights, start.mindspore, plan.steps)
