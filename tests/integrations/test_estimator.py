@@ -317,6 +317,8 @@ def test_a_folder_takes_one_fit(tmp_path: Path) -> None:
     [
         ({"lr": 0.1}, "`settings` has `lr`; pass it as the parameter `lr`"),
         ({"seed": 2}, "`settings` has `seed`, which is decided by `random_state`"),
+        ({"label_column": "a"}, "`settings` has `label_column`, which is decided by y"),
+        ({"image_dir": "a"}, "`settings` has `image_dir`, which is decided by X"),
         ({"learning_rate": 2}, "`settings` has `learning_rate`, which is no setting of train"),
         ("lr", "`settings` must be a dict, got 'lr'"),
         ({"warmup_epochs": 2}, "^`warmup_epochs` 2 is more than `max_epoch` 1"),

@@ -104,12 +104,13 @@ def _images_below(root: Path) -> dict[str, list[str]]:
             folders.clear()
             continue
         seen.add((place.st_dev, place.st_ino))
+        below = os.path.relpath(folder, root)
         folders[:] = sorted(name for name in folders if not is_hidden_folder(name))
         for name in sorted(files):
             stem, extension = os.path.splitext(name)  # noqa: PTH122
             if name[0] == "." or extension.lower() not in EXTENSIONS:
                 continue
-            path = os.path.relpath(os.path.join(folder, name), root)  # noqa: PTH118
+            path = name if below == os.curdir else os.path.join(below, name)  # noqa: PTH118
             for key in {name, stem, path.removesuffix(extension)}:
                 found.setdefault(key, []).append(path)
     return found
