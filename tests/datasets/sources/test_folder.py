@@ -319,3 +319,16 @@ def test_other_classes_are_refused_with_the_difference(found: list[str], differe
     check_same_classes(["ant", "bee", "cat"], "W", ["ant", "bee", "cat"], "data")
     with pytest.raises(InputError, match=f"^data: .*{difference}"):
         check_same_classes(["ant", "bee", "cat"], "W", found, "data")
+
+
+@pytest.mark.parametrize(
+    "names", [("train.csv", "val.csv"), ("train.csv",), ("train.txt", "val.txt")]
+)
+def test_a_folder_of_lists_says_how_to_pass_them(names: tuple[str, ...], tmp_path: Path) -> None:
+    """As `split` writes it."""
+    for name in names:
+        (tmp_path / name).write_text("path,label\n")
+    fields = ("data_dir", "val_dir")[: len(names)]
+    passed = " ".join(f"`{f}` {tmp_path / n}" for f, n in zip(fields, names, strict=True))
+    with pytest.raises(InputError, match=rf"no class folder; .*; for the lists .* pass {passed}$"):
+        scan(tmp_path)

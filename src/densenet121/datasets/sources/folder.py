@@ -26,6 +26,7 @@ from densenet121.utils.errors import InputError, some
 from densenet121.utils.strays import broken_link, unopened
 
 _SUFFIXES = tuple(os.fsencode(extension) for extension in EXTENSIONS)
+_LISTS = ("train.csv", "train.tsv", "train.txt")  # as `split` writes the first
 _MOST_OPENED = 20  # files that are not called images, to see whether they begin like one
 
 # A folder and its mtime in nanoseconds, which changes when a file is added, removed or renamed.
@@ -116,6 +117,10 @@ def _hint(root: Path, names: Sequence[str]) -> str:
     if names and len(inner := subfolders(root / names[0])) > 1:
         below = root / names[0]
         return f"; {names[0]}/ holds {some(inner, 3)}; if these are the classes, pass {below}"
+    if not names and (lists := [root / name for name in _LISTS if (root / name).is_file()]):
+        val = lists[0].with_name(lists[0].name.replace("train", "val"))
+        beside = f" `val_dir` {val}" if val.is_file() else ""
+        return f"; for the lists in it pass `data_dir` {lists[0]}{beside}"
     if images_inside(root):
         hint = f"; there are images right inside {root.name}/, without a class"
         return hint + table_hint([root])
