@@ -226,6 +226,15 @@ def test_pack_keeps_images_and_labels(tmp_path: Path) -> None:
         assert torch.equal(epoch_bytes(one, 0), epoch_bytes(other, 0))
 
 
+@pytest.mark.parametrize("shape", [(2**22 + 1,), (2**22 + 1, 1, 1, 1), (2**21, 3)])
+def test_labels_of_which_few_bytes_unpack_to_many_are_refused(shape: Any, tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as opened:
+        opened["x"] = COLOUR
+        opened.create_dataset("y", shape, np.uint8, chunks=True)
+    with pytest.raises(InputError, match=r"a.h5: y unpacks to more than 4194304 bytes, though the"):
+        open_training(tmp_path / "a.h5")
+
+
 def test_a_file_of_which_few_bytes_unpack_to_many_is_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as opened:
         opened.create_dataset("x", (2**22, 32, 32), np.uint8, chunks=(64, 32, 32))
@@ -248,6 +257,19 @@ def test_what_other_files_hold_is_not_read(tmp_path: Path) -> None:
         opened["y"] = LABELS
     with pytest.raises(InputError, match=r"c.h5: no images .* but y \(int64 \[12\]\)"):
         open_training(tmp_path / "c.h5")
+
+
+def test_a_compression_that_is_not_known_is_named(tmp_path: Path) -> None:
+    """As of PyTables: Blosc needs a plugin."""
+    settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    settings.set_chunk((4, *COLOUR.shape[1:]))
+    settings.set_filter(32001, h5py.h5z.FLAG_OPTIONAL)
+    with h5py.File(tmp_path / "a.h5", "w") as opened:
+        space = h5py.h5s.create_simple(COLOUR.shape)
+        h5py.h5d.create(opened.id, b"x", h5py.h5t.STD_U8LE, space, dcpl=settings)
+        opened["y"] = LABELS
+    with pytest.raises(InputError, match=r"a.h5: x is compressed by filter 32001, which is not"):
+        open_training(tmp_path / "a.h5")
 
 
 def test_a_file_that_was_written_anew_is_noticed(tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ from densenet121.utils.errors import InputError, UsageError, one_line
 from densenet121.utils.strays import refuse_stray
 
 _MOST_OBJECTS, _DEEPEST = 20_000, 8
-# An array may unpack to so many bytes, and to more if the file is large, too.
-_MOST_UNPACKED, _MOST_RATIO = 2**30, 100
+# An array of images may unpack to so many bytes, and all others together, which are kept, to so
+# many; to more if the file is large: a few bytes may say that a row stands many times.
+_MOST_IMAGES, _MOST_OTHERS, _MOST_RATIO = 2**30, 2**22, 100
 _MOST_CACHED_BYTES = 2**28
 
 
@@ -32,6 +33,7 @@ class Array:
         shape, dtype: as NumPy has them; texts are bytes of one length.
         rows_together: how many rows are stored in one piece.
         elsewhere: its numbers are in other files.
+        packed_by: how it is compressed, if this is not known here.
     """
 
     file: Path
@@ -40,6 +42,7 @@ class Array:
     dtype: "np.dtype[Any]"
     rows_together: int
     elsewhere: bool
+    packed_by: str
 
     @property
     def is_text(self) -> bool:
@@ -75,21 +78,37 @@ def arrays_in(file: Path) -> list[Array]:
             than the file has.
         UsageError: h5py is not installed.
     """
-    most = _most_unpacked(file)
-    found = []
+    size = file.stat().st_size
+    found, others = [], 0
     with _opened(file) as opened:
         for name, item in _datasets(file, opened):
             if item.dtype.kind not in "biufSO" or not item.shape:
                 continue
-            if item.dtype.itemsize * item.size > most:
+            unpacked, most = item.dtype.itemsize * item.size, max(_MOST_IMAGES, _MOST_RATIO * size)
+            if item.ndim < 3 or math.prod(item.shape[1:]) == 1:
+                others += unpacked
+                unpacked, most = others, max(_MOST_OTHERS, _MOST_RATIO * size)
+            if unpacked > most:
                 raise InputError(
                     f"{file}: {one_line(name)} unpacks to more than {most} bytes, though the file "
-                    f"has {file.stat().st_size}; write its rows as they are, once each"
+                    f"has {size}; write its rows as they are, once each"
                 )
             elsewhere = bool(item.external or item.is_virtual)
             together = 1 if elsewhere or item.chunks is None else item.chunks[0]
-            found.append(Array(file, name, item.shape, item.dtype, together, elsewhere))
+            kind = item.shape, item.dtype, together, elsewhere, _unknown_filter(item)
+            found.append(Array(file, name, *kind))
     return sorted(found, key=lambda array: array.name)
+
+
+def _unknown_filter(item: Any) -> str:
+    import h5py
+
+    settings = item.id.get_create_plist()
+    for number in range(settings.get_nfilters()):
+        code, _, _, name = settings.get_filter(number)
+        if not h5py.h5z.filter_avail(code):
+            return one_line(name.decode(errors="replace")) or f"filter {code}"
+    return ""
 
 
 def _datasets(file: Path, opened: Any) -> Iterator[tuple[str, Any]]:
@@ -124,21 +143,22 @@ def values_of(array: Array) -> NDArray[Any]:
             f"{array.file}: {array.name} has texts of any length, which are not read; write them "
             "as texts of one length, np.array(labels, dtype='S'), or as numbers with a classes.txt"
         )
-    _refuse_elsewhere(array)
+    _refuse_unreadable(array)
     with _opened(array.file) as opened:
         item = opened[array.name]
         return np.asarray(item.asstr("utf-8", "surrogateescape")[()] if array.is_text else item[()])
 
 
-def _most_unpacked(file: Path) -> int:
-    return max(_MOST_UNPACKED, _MOST_RATIO * file.stat().st_size)
-
-
-def _refuse_elsewhere(array: Array) -> None:
+def _refuse_unreadable(array: Array) -> None:
     if array.elsewhere:
         raise InputError(
             f"{array.file}: the numbers of {array.name} are in other files (an external or a "
             "virtual dataset); write them into this one"
+        )
+    if array.packed_by:
+        raise InputError(
+            f"{array.file}: {array.name} is compressed by {array.packed_by}, which is not known "
+            "here; write it with gzip (`compression` of h5py)"
         )
 
 
@@ -150,7 +170,7 @@ class HDF5Rows:
 
     def __init__(self, arrays: Sequence[Array]) -> None:
         for array in arrays:
-            _refuse_elsewhere(array)
+            _refuse_unreadable(array)
             if _block_bytes(array) > _MOST_CACHED_BYTES:
                 raise InputError(
                     f"{array.file}: {array.name} is stored in pieces of {array.rows_together} "
