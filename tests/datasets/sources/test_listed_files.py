@@ -120,6 +120,21 @@ def test_all_images_are_found_by_name_or_none(ham: Path) -> None:
         open_training(ham, rules=BY_ID)
 
 
+def test_names_are_not_found_in_the_folder_of_another_split(tmp_path: Path) -> None:
+    """Where test/ is not there, 1.png of test.csv must not be that of train/."""
+    place(tmp_path, "train_images/1.png", "train_images/2.png")
+    text = "path,label\n1,a\n2,b\n"
+    for name in ("train.csv", "labels.csv"):
+        assert len(open_training(write(tmp_path / name, text))[0]) == 2
+    file = write(tmp_path / "test.csv", text)
+    with pytest.raises(
+        InputError, match=r"line 2: the name is found in train_images/, which is ca"
+    ):
+        open_evaluation(file)
+    rules = ListRules(image_dir=tmp_path / "train_images")
+    assert len(open_evaluation(file, rules=rules)) == 2
+
+
 def test_one_image_under_two_names_is_refused(ham: Path) -> None:
     write(ham, "image_id,dx\nISIC_01,a\nISIC_01.jpg,b\n")
     with pytest.raises(InputError, match=r"line 3: ISIC_01.jpg is already in line 2; with the la"):

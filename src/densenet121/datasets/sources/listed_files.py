@@ -9,6 +9,7 @@ from pathlib import Path
 
 from densenet121.datasets.decoding import EXTENSIONS
 from densenet121.datasets.sources.hidden_folders import is_hidden_folder
+from densenet121.datasets.sources.splits import split_within
 from densenet121.utils.errors import InputError, some
 from densenet121.utils.strays import broken_link
 
@@ -73,7 +74,19 @@ class ListedFiles:
             several += "or write the paths with their folders"
             none = f"no image below {self.root} has this name, as those before it have"
             raise InputError(f"{where}: {path}: {several if found else none}")
+        self._check_split(found[0], where)
         return found[0], bytes_of(self.root, found[0], where, "")
+
+    def _check_split(self, path: str, where: str) -> None:
+        """Refuse test.csv whose numbers are found in train/, as where test/ is not there."""
+        own = None if self._is_given else split_within(self._source.stem)
+        for folder in Path(path).parts[:-1] if own else ():
+            if (other := split_within(folder)) not in (None, own):
+                raise InputError(
+                    f"{where}: the name is found in {folder}/, which is called after {other}, but "
+                    f"{self._source.name} after {own}; if these are its images, pass the folder as "
+                    "`image_dir`"
+                )
 
     def _advice(self, path: str) -> str:
         if self._is_given:
