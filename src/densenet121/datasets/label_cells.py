@@ -5,6 +5,7 @@ column with all findings of an image (``Edema|Mass``), as in NIH's. Nothing is g
 (uncertain) and blank cells mean has to be said.
 """
 
+import ast
 import math
 import re
 from collections import Counter
@@ -165,15 +166,10 @@ def labels_of_lists(
             blank cells whose meaning is not said.
         UsageError: a label is ignored.
     """
-    words = {negative, *ignored}
-    cells = ["" if is_blank(cell, words) else cell for cell in cells_of_lists(table, column, words)]
-    listed = [
-        (parts_of(cell, separator) if separator else [cell] * bool(cell)) or None for cell in cells
-    ]
     return labels_of_findings(
         table,
         column,
-        listed,
+        listed_in(table, column, separator, {negative, *ignored}),
         names,
         separator=separator,
         negative=negative,
@@ -182,26 +178,53 @@ def labels_of_lists(
     )
 
 
-def cells_of_lists(table: Table, column: str, words: Collection[str | None]) -> list[str]:
-    """The cells of a column that lists the labels of each image; ``words`` are for no label.
+def listed_in(
+    table: Table, column: str, separator: str | None, words: Collection[str | None]
+) -> list[list[str] | None]:
+    """The findings that each cell of a column lists; None for a blank cell.
+
+    Where all cells are lists as Python writes them, as in PadChest's table, these are read; an
+    empty one has no finding. ``words`` are those for no label.
 
     Raises:
-        InputError: no such column, or a cell is a list as Python writes it, or a spreadsheet's
-            word for an error.
+        InputError: no such column, lists of Python beside other cells or with a separator, or a
+            spreadsheet's word for an error.
     """
     cells = table.cells(column, "label_column")
+    blank = [is_blank(cell, words) for cell in cells]
+    python = [_python_list(cell) for cell in cells]
+    if separator is None and all(
+        p is not None for p, b in zip(python, blank, strict=True) if not b
+    ):
+        return python
     for row, cell in enumerate(cells):
-        if _PYTHON_LIST.fullmatch(cell):
+        if python[row] is not None:
             raise InputError(
-                f"{table.where(row, column)}: {cell} is a list as Python writes it; write its "
-                "labels with a separator between them, as in Edema|Mass"
+                f"{table.where(row, column)}: {cell} is a list as Python writes it; write all "
+                "cells so and omit `label_separator`, or none, as in Edema|Mass"
             )
         if is_error_value(cell) and cell not in words:
             raise InputError(
                 f"{table.where(row, column)}: {cell} is what a spreadsheet writes where a formula "
                 "fails; write the labels, or leave the cell blank"
             )
-    return cells
+    return [
+        None if none else (parts_of(cell, separator) if separator else [cell]) or None
+        for cell, none in zip(cells, blank, strict=True)
+    ]
+
+
+def _python_list(cell: str) -> list[str] | None:
+    """The texts of a list as Python writes it, without blank ones; None if it is no such list."""
+    if not _PYTHON_LIST.fullmatch(cell):
+        return None
+    try:
+        found = ast.literal_eval(cell)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    if not all(isinstance(text, str) for text in found):
+        return None
+    return [text.strip() for text in found if text.strip()]
 
 
 def is_blank(cell: str, words: Collection[str | None]) -> bool:

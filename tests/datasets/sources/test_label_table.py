@@ -194,10 +194,28 @@ def test_a_spreadsheets_word_for_an_error_is_no_label(tmp_path: Path) -> None:
     assert read(file, label_column="L", ignored=("#N/A",)).labels.tolist() == [[1], [0]]
 
 
-@pytest.mark.parametrize("separator", [",", "|", None])
-def test_lists_as_python_writes_them_are_refused(separator: str | None, tmp_path: Path) -> None:
-    file = table(tmp_path, "path,L\na.png,\"['Edema', 'Mass']\"\nb.png,[]\n")
-    with pytest.raises(InputError, match=r"line 2, column L: .* is a list as Python writes it"):
+def test_lists_as_python_writes_them_are_read(tmp_path: Path) -> None:
+    """PadChest's table: blanks at the ends, empty lists and texts, commas in a label."""
+    text = "path,L\na.png,\"['Edema, mild ', 'Mass']\"\nb.png,[]\nc.png,\"['', 'normal']\"\n"
+    file = table(tmp_path, text)
+    found = read(file, label_column="L", negative="normal", ignored=("Mass",))
+    assert (found.class_names, found.labels.tolist()) == (("Edema, mild",), [[1], [0], [0]])
+    assert found.notes == ()
+    assert read(file, label_column="L").class_names == ("Edema, mild", "Mass", "normal")
+    file = table(tmp_path, text.replace("[]", ""))
+    with pytest.raises(InputError, match=r"of 3 rows these are blank: L \(1\); `missing` says"):
+        read(file, label_column="L")
+    assert np.isnan(read(file, label_column="L", missing="ignore").labels[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("separator", "other"), [(",", "[]"), ("|", "[]"), (None, "Mass"), (None, "['a', 3]")]
+)
+def test_lists_as_python_writes_them_are_refused_beside_others(
+    separator: str | None, other: str, tmp_path: Path
+) -> None:
+    file = table(tmp_path, f"path,L\na.png,\"['Edema', 'Mass']\"\nb.png,\"{other}\"\n")
+    with pytest.raises(InputError, match=r"line 2, column L: .* is a list as Python writes it; wr"):
         read(file, label_column="L", separator=separator)
 
 

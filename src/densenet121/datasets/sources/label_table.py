@@ -12,11 +12,9 @@ from densenet121.datasets.image_dataset import ImageDataset
 from densenet121.datasets.label_cells import (
     LABEL_CELLS,
     Choice,
-    cells_of_lists,
-    is_blank,
     labels_of_columns,
     labels_of_lists,
-    parts_of,
+    listed_in,
 )
 from densenet121.datasets.packed_strings import Names
 from densenet121.datasets.sources.list_rows import PATH_COLUMNS
@@ -243,8 +241,9 @@ def _is_like_a_label(cell: str) -> bool:
 
 def _words_not_there(table: Table, rules: LabelRules) -> tuple[str, ...]:
     """A note about words for no label that no cell of the one column has, as if misspelt."""
-    cells = set(table.columns[str(rules.label_column)])
-    words = {part for cell in cells for part in (cell, *parts_of(cell, rules.separator or cell))}
+    column = str(rules.label_column)
+    listed = listed_in(table, column, rules.separator, {rules.negative, *rules.ignored})
+    words = {part for parts in listed for part in parts or ()}
     given = ("negative_label", (rules.negative,)), ("ignore_labels", rules.ignored)
     return tuple(
         f"{table.file}: no cell of the column {rules.label_column} has {word} (`{field}`); words "
@@ -258,21 +257,18 @@ def _words_not_there(table: Table, rules: LabelRules) -> tuple[str, ...]:
 def _listed(table: Table, rules: LabelRules) -> tuple[str, ...]:
     """The labels that occur in the one column, sorted."""
     words = {rules.negative, *rules.ignored}
-    cells = cells_of_lists(table, str(rules.label_column), words)
-    cells = [cell for cell in cells if not is_blank(cell, words)]
+    listed = listed_in(table, str(rules.label_column), rules.separator, words)
+    cells = table.columns[str(rules.label_column)]
     if rules.separator is None:
-        marks = [mark for mark in _SEPARATORS if any(mark in cell for cell in cells)]
+        alone = [cell for cell, parts in zip(cells, listed, strict=True) if parts == [cell]]
+        marks = [mark for mark in _SEPARATORS if any(mark in cell for cell in alone)]
         if marks:
-            example = next(cell for cell in cells if marks[0] in cell)
+            example = next(cell for cell in alone if marks[0] in cell)
             raise UsageError(
                 f'{table.file}, column {rules.label_column}: "{example}" looks like several '
                 f"labels; pass `label_separator` {marks[0]}, or another that no cell has"
             )
-    separator = rules.separator
-    parts = [
-        part for cell in cells for part in (parts_of(cell, separator) if separator else [cell])
-    ]
-    names = sorted(set(parts) - {rules.negative, *rules.ignored})
+    names = sorted({part for parts in listed for part in parts or ()} - words)
     if not names:
         raise InputError(f"{table.file}: the column {rules.label_column} has no label")
     return tuple(names)
