@@ -193,9 +193,8 @@ def listed_in(
     cells = table.cells(column, "label_column")
     blank = [is_blank(cell, words) for cell in cells]
     python = [_python_list(cell) for cell in cells]
-    if separator is None and all(
-        p is not None for p, b in zip(python, blank, strict=True) if not b
-    ):
+    known = [none or found is not None for none, found in zip(blank, python, strict=True)]
+    if separator is None and all(known):
         return python
     for row, cell in enumerate(cells):
         if python[row] is not None:
